@@ -1,0 +1,30 @@
+# Two commands for a fresh machine with Python 3.11+: `make demo` and `make test`. Every target is one line of work.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: demo up down check test bench clean
+.DEFAULT_GOAL := demo
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[stack,dev]' && touch $@
+
+demo: .venv/ready   ## one run, the whole way, with a computed verdict
+	chat4all demo
+
+up: .venv/ready     ## the same stack and stages, left running
+	chat4all up
+
+down: .venv/ready   ## ends what `make up` started
+	chat4all down
+
+check: .venv/ready  ## style and types, the same as in CI
+	ruff format --check . && ruff check . && mypy
+
+test: .venv/ready   ## all tests, on real servers
+	pytest
+
+bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
+	python -m loadgen.bench
+
+clean:
+	rm -rf .venv .chat4all

@@ -1,0 +1,82 @@
+"""What a connector is: the one file that knows a provider. It knows no Kafka, no table, no retry and no pacing.
+
+What enters: a Delivery to send, or the raw webhook request of the provider. What leaves: an Outcome, or what the webhook told.
+Guaranteed: expected failures are values, never exceptions; nothing is retried in here; secrets and texts reach no log line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.outcomes import Outcome, Rejected
+from schemas.records import Delivery, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a channel can show and take. `text_limit` is counted by `text_length`'s own units of the provider."""
+
+    delivered: bool
+    read: bool
+    text_limit: int
+    text_unit: str
+    unknown_policy: str  # hold, resend or fail: what stage send does with an unknown outcome
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """One HTTP request of a provider. `headers` has lower-case names; `body` is raw, as signed."""
+
+    method: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """One message a person wrote to us. `at` is Unix time in milliseconds by the provider's clock."""
+
+    channel: str
+    account: str
+    address: str
+    provider_message_id: str
+    kind: str
+    text: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookItems:
+    """Everything one webhook request told. `unrecognised` names each item we know no use for; it never loses the others."""
+
+    receipts: tuple[Receipt, ...] = ()
+    inbound: tuple[Inbound, ...] = ()
+    unrecognised: tuple[str, ...] = ()
+
+
+class Forbidden(Exception):
+    """The webhook request does not prove that it comes from the provider: answer 401 or 403, produce nothing."""
+
+
+class Connector(Protocol):
+    """One channel. Instances are made once per worker and shared by all its partitions; `send` is reentrant."""
+
+    channel: str
+    capabilities: Capabilities
+
+    def check(self, delivery: Delivery) -> Rejected | None:
+        """Whether the provider could never take this delivery (too long, no address); pure, no I/O."""
+        ...
+
+    async def send(self, delivery: Delivery, attempt: int) -> Outcome:
+        """One call to the provider; returns within the connector's time-out. Raises nothing but cancellation."""
+        ...
+
+    def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
+        """What a signed webhook request tells; raises Forbidden when the signature is wrong. Pure, no I/O."""
+        ...
+
+    async def close(self) -> None:
+        """Closes the pooled connections."""
+        ...

@@ -1,0 +1,86 @@
+"""The reviewed files of this room, loaded once: topics.toml and avro/<record>.v<n>.avsc.
+
+A topic is declared here and nowhere else: workers create topics from it, tests and tools read it.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+ROOM = Path(__file__).parent
+_FILE = re.compile(r"(?P<name>[a-z_]+)\.v(?P<version>\d+)\.avsc")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """One version of one record. `id` is the one pinned for the wire; `definition` is the parsed .avsc file."""
+
+    name: str
+    version: int
+    id: int
+    record: str
+    definition: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic. `partitions` is a number, or None where it is the deployment's conversation partition count."""
+
+    name: str
+    about: str
+    key: str
+    records: tuple[str, ...]
+    partitions: int | None
+    policy: Literal["delete", "compact"]
+    retention_days: int | None
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+
+    def config(self) -> dict[str, str]:
+        """Kafka's settings of the topic."""
+        if self.policy == "compact":
+            return {"cleanup.policy": "compact"}
+        return {"cleanup.policy": "delete", "retention.ms": str((self.retention_days or 7) * 86_400_000)}
+
+
+def _load_schemas(ids: Mapping[str, int]) -> tuple[Schema, ...]:
+    found = []
+    for path in sorted((ROOM / "avro").glob("*.avsc")):
+        match = _FILE.fullmatch(path.name)
+        if match is None:
+            raise ValueError(f"{path.name}: name it <record>.v<n>.avsc")
+        definition = json.loads(path.read_text(encoding="utf-8"))
+        name, version = match["name"], int(match["version"])
+        found.append(Schema(name, version, ids[f"{name}.v{version}"], definition["name"], definition))
+    return tuple(found)
+
+
+def _load_topics(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Topic]:
+    return {
+        name: Topic(
+            name=name,
+            about=entry["about"],
+            key=entry["key"],
+            records=tuple(entry["records"]),
+            partitions=entry["partitions"] if isinstance(entry["partitions"], int) else None,
+            policy=entry["policy"],
+            retention_days=entry.get("retention_days"),
+            producers=tuple(entry["producers"]),
+            consumers=tuple(entry["consumers"]),
+        )
+        for name, entry in declared.items()
+    }
+
+
+_declared = tomllib.loads((ROOM / "topics.toml").read_text(encoding="utf-8"))
+SCHEMAS: tuple[Schema, ...] = _load_schemas(_declared["schema_ids"])
+TOPICS: dict[str, Topic] = _load_topics(_declared["topics"])
+
+
+def newest(record: str) -> Schema:
+    """The newest version of a record, by its Avro name."""
+    return max((s for s in SCHEMAS if s.record == record), key=lambda s: s.version)

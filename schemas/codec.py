@@ -1,0 +1,192 @@
+"""Records to bytes and back: Avro in the Confluent wire format (0x00, schema id as 4 bytes big-endian, datum).
+
+The only importer of fastavro. A datum is read with the schema it was written with and resolved to the newest version of its
+record, so old bytes stay readable. Whatever cannot be decoded ends in one of the errors below; each says what, where in the
+bytes, and what to do. Decoding never raises anything else.
+"""
+
+import dataclasses
+import io
+import struct
+import types
+import typing
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+
+import fastavro
+import fastavro.schema
+
+from schemas import catalog, records
+
+MAGIC = 0
+_HEADER = struct.Struct(">bI")
+R = TypeVar("R", bound=records.Record)
+Convert = Callable[[Any], Any]
+
+
+class CodecError(ValueError):
+    """The bytes are not one of our records. `cause` is the code that dead letters and counters carry."""
+
+    cause = "not_decodable"
+
+
+class NotAvro(CodecError):
+    """Empty, too short, or without the magic byte of the Confluent wire format."""
+
+    cause = "not_avro"
+
+
+class UnknownSchema(CodecError):
+    """The schema id belongs to none of our schemas."""
+
+    cause = "unknown_schema"
+
+
+class UnexpectedRecord(CodecError):
+    """A record of ours, but not one that belongs on this topic."""
+
+    cause = "unexpected_record"
+
+
+class MalformedDatum(CodecError):
+    """The datum ends early, has bytes left over, or holds a value its schema does not allow."""
+
+    cause = "malformed_datum"
+
+
+class _Writer:
+    """How the records of one class become bytes: the newest schema, its id, and the fields in order."""
+
+    __slots__ = ("header", "schema", "to_datum")
+
+    def __init__(self, cls: type[Any]) -> None:
+        newest = catalog.newest(cls.__name__)
+        self.header = _HEADER.pack(MAGIC, newest.id)
+        self.schema = _parsed(newest)
+        self.to_datum = _to_datum(cls)
+
+
+class _Reader:
+    """How a datum of one schema id becomes a record: writer schema, reader schema, class."""
+
+    __slots__ = ("build", "cls", "reader_schema", "writer_schema")
+
+    def __init__(self, schema: catalog.Schema) -> None:
+        newest = catalog.newest(schema.record)
+        self.cls: type[Any] = getattr(records, schema.record)
+        self.writer_schema = _parsed(schema)
+        self.reader_schema = None if newest.id == schema.id else _parsed(newest)
+        self.build = _from_datum(self.cls)
+
+
+def _parsed(schema: catalog.Schema) -> Any:
+    # Logical types stay in the published schema; here times are plain milliseconds, without a datetime per field.
+    return fastavro.schema.parse_schema(_without_logical_types(schema.definition), named_schemas={})
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {k: _without_logical_types(v) for k, v in node.items() if k != "logicalType"}
+    if isinstance(node, list):
+        return [_without_logical_types(v) for v in node]
+    return node
+
+
+def _to_datum(cls: type[Any]) -> Convert:
+    """A function from an instance of `cls` to the dict fastavro writes; only fields that hold records need converting."""
+    names = [f.name for f in dataclasses.fields(cls)]
+    nested = {n: _to_datum(item) for n, t in typing.get_type_hints(cls).items() if (item := _item_class(t))}
+
+    def convert(record: Any) -> dict[str, Any]:
+        datum = {name: getattr(record, name) for name in names}
+        for name, inner in nested.items():
+            datum[name] = [inner(item) for item in datum[name]]
+        return datum
+
+    return convert
+
+
+def _from_datum(cls: type[Any]) -> Convert:
+    """A function from fastavro's dict to an instance of `cls`: enums, tuples and nested records in place of str and list."""
+    converts: dict[str, Convert] = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        item = _item_class(hint)
+        if item:
+            inner = _from_datum(item)
+            converts[name] = lambda items, inner=inner: tuple([inner(i) for i in items])  # type: ignore[misc]  # mypy cannot type a default in a lambda
+        elif typing.get_origin(hint) is tuple:
+            converts[name] = tuple
+        elif isinstance(hint, type) and issubclass(hint, StrEnum):
+            converts[name] = {str(member): member for member in hint}.__getitem__
+
+    def convert(datum: dict[str, Any]) -> Any:
+        for name, function in converts.items():
+            datum[name] = function(datum[name])
+        return cls(**datum)
+
+    return convert
+
+
+def _item_class(hint: Any) -> type[Any] | None:
+    """The dataclass X of a `tuple[X, ...]`, else None."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and arguments and dataclasses.is_dataclass(arguments[0]):
+        return cast("type[Any]", arguments[0])
+    return None
+
+
+_WRITERS: dict[type[Any], _Writer] = {}
+_READERS: dict[int, _Reader] = {}
+for _schema in catalog.SCHEMAS:
+    _READERS[_schema.id] = _Reader(_schema)
+for _member in typing.get_args(records.Record):
+    _WRITERS[_member] = _Writer(_member)
+_EXPECTED = types.MappingProxyType({cls: cls.__name__ for cls in _WRITERS})
+
+
+def encode(record: records.Record) -> bytes:
+    """The record as Kafka value bytes, with the newest version of its schema."""
+    writer = _WRITERS[type(record)]
+    out = io.BytesIO()
+    out.write(writer.header)
+    fastavro.schemaless_writer(out, writer.schema, writer.to_datum(record))
+    return out.getvalue()
+
+
+def decode(value: bytes | None, expected: type[R]) -> R:
+    """The record in Kafka value bytes; raises a CodecError when they are not a record of class `expected`."""
+    record = decode_any(value)
+    if type(record) is not expected:
+        raise UnexpectedRecord(
+            f"a {_EXPECTED[type(record)]} where a {_EXPECTED[expected]} belongs: produce it to its own topic (schemas/topics.toml)"
+        )
+    return record
+
+
+def decode_any(value: bytes | None) -> records.Record:
+    """The record in Kafka value bytes, whichever of ours it is; raises a CodecError otherwise."""
+    if not value:
+        raise NotAvro("the value is empty: produce Avro in the Confluent wire format")
+    if len(value) < _HEADER.size or value[0] != MAGIC:
+        raise NotAvro(
+            f"byte 0 is 0x{value[0]:02x}, {len(value)} bytes: not the Confluent wire format (0x00, 4-byte schema id, datum)"
+        )
+    schema_id = _HEADER.unpack_from(value)[1]
+    reader = _READERS.get(schema_id)
+    if reader is None:
+        raise UnknownSchema(f"schema id {schema_id} is none of ours: use an id of schemas/topics.toml")
+    stream = io.BytesIO(value)
+    stream.seek(_HEADER.size)
+    try:
+        datum = fastavro.schemaless_reader(stream, reader.writer_schema, reader.reader_schema)
+        record = reader.build(datum)
+    except Exception as error:  # noqa: BLE001  # fastavro raises many kinds on hostile bytes; all mean the same here
+        raise MalformedDatum(
+            f"schema id {schema_id}, near byte {stream.tell()} of {len(value)}: {type(error).__name__}: {error}"
+        ) from error
+    if stream.tell() != len(value):
+        raise MalformedDatum(
+            f"schema id {schema_id}: {len(value) - stream.tell()} bytes left over after byte {stream.tell()}"
+        )
+    return cast("records.Record", record)

@@ -1,0 +1,260 @@
+"""The records that travel through Kafka, as frozen dataclasses: one class per Avro record, the same fields in the same order.
+
+Times are Unix time in milliseconds, durations say their unit in the name, ids are opaque text. The meaning of each field stands
+beside it in avro/<record>.v<n>.avsc; a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
+
+
+class Direction(StrEnum):
+    OUTBOUND = "OUTBOUND"
+    INBOUND = "INBOUND"
+
+
+class ReceiptStatus(StrEnum):
+    SENT = "SENT"
+    DELIVERED = "DELIVERED"
+    READ = "READ"
+    FAILED = "FAILED"
+
+
+class Status(StrEnum):
+    PENDING = "PENDING"
+    SENT = "SENT"
+    DELIVERED = "DELIVERED"
+    READ = "READ"
+    FAILED = "FAILED"
+    EXPIRED = "EXPIRED"
+    CANCELLED = "CANCELLED"
+    SUPPRESSED = "SUPPRESSED"
+
+
+class Cause(StrEnum):
+    ACCEPTED = "ACCEPTED"
+    RETRY_LATER = "RETRY_LATER"
+    REJECTED = "REJECTED"
+    UNKNOWN = "UNKNOWN"
+    RESENT = "RESENT"
+    EXPIRED = "EXPIRED"
+    EXHAUSTED = "EXHAUSTED"
+    RECEIPT = "RECEIPT"
+    CREATED = "CREATED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    user_id: str | None = None
+    channel: str | None = None
+    address: str | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    tenant_id: str = "default"
+    message_id: str
+    conversation_id: str
+    direction: Direction = Direction.OUTBOUND
+    sender: str = ""
+    recipients: tuple[Recipient, ...] = ()
+    kind: str = "text"
+    text: str = ""
+    not_before: int | None = None
+    expires_at: int | None = None
+    requested_at: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRef:
+    delivery_id: str
+    channel: str
+    account: str
+    recipient: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequencedMessage:
+    tenant_id: str = "default"
+    message_id: str
+    conversation_id: str
+    home_partition: int
+    seq: int
+    direction: Direction = Direction.OUTBOUND
+    sender: str
+    kind: str
+    text: str
+    requested_at: int
+    accepted_at: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    deliveries: tuple[DeliveryRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    tenant_id: str = "default"
+    delivery_id: str
+    message_id: str
+    conversation_id: str
+    home_partition: int
+    seq: int
+    channel: str
+    account: str
+    recipient: str
+    address: str
+    kind: str
+    text: str
+    not_before: int | None = None
+    expires_at: int | None = None
+    requested_at: int
+    accepted_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    tenant_id: str = "default"
+    channel: str
+    account: str
+    provider_message_id: str
+    delivery_id: str
+    conversation_id: str
+    home_partition: int
+    bound_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    tenant_id: str = "default"
+    event_id: str
+    channel: str
+    account: str
+    provider_message_id: str
+    status: ReceiptStatus
+    provider_at: int
+    received_at: int
+    inferred: bool = False
+    callback_data: str | None = None
+    error_code: str | None = None
+    error_title: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusUpdate:
+    tenant_id: str = "default"
+    event_id: str
+    delivery_id: str
+    conversation_id: str
+    home_partition: int
+    status: Status
+    cause: Cause
+    occurred_at: int
+    observed_at: int
+    dispatched_at: int | None = None
+    attempt: int = 0
+    provider_message_id: str | None = None
+    inferred: bool = False
+    reason_code: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryState:
+    tenant_id: str = "default"
+    event_id: str
+    delivery_id: str
+    message_id: str
+    conversation_id: str
+    home_partition: int
+    seq: int
+    channel: str
+    account: str
+    recipient: str
+    address: str
+    version: int
+    previous_status: Status
+    status: Status
+    cause: Cause
+    anomaly: str | None = None
+    occurred_at: int
+    observed_at: int
+    requested_at: int
+    accepted_at: int
+    dispatched_at: int | None = None
+    sent_at: int | None = None
+    delivered_at: int | None = None
+    read_at: int | None = None
+    failed_at: int | None = None
+    delivered_implied: bool = False
+    attempts: int = 0
+    resends: int = 0
+    provider_message_id: str | None = None
+    reason_code: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    key: str
+    value: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    tenant_id: str = "default"
+    dead_letter_id: str
+    stage: str
+    cause: str
+    detail: str
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    source_timestamp: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[Header, ...] = ()
+    refused_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    tenant_id: str = "default"
+    conversation_id: str
+    members: tuple[str, ...]
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    channel: str
+    address: str
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    tenant_id: str = "default"
+    user_id: str
+    addresses: tuple[Address, ...]
+    opt_outs: tuple[str, ...] = ()
+    time_zone: str | None = None
+    updated_at: int
+
+
+Record = (
+    Message
+    | SequencedMessage
+    | Delivery
+    | Binding
+    | Receipt
+    | StatusUpdate
+    | DeliveryState
+    | DeadLetter
+    | Conversation
+    | Contact
+)

@@ -1,0 +1,124 @@
+"""Every setting of the product, and the only reader of the environment.
+
+A setting is CHAT4ALL_<NAME>; what the environment leaves out comes from the running development stack's state file, if there is
+one (CHAT4ALL_STATE, else .chat4all/<stack>/state.json of the working directory). Each field says its unit and default;
+docs/settings.md lists them and a test keeps that list complete.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class MissingSetting(Exception):
+    """A setting this part needs is not set; the sentence says which and what to set."""
+
+
+class Settings(BaseSettings):
+    """All settings; empty URLs mean "not configured"."""
+
+    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="ignore")
+
+    # servers
+    kafka_url: str = Field("", description="Kafka bootstrap servers, host:port[,host:port].")
+    postgres_url: str = Field("", description="PostgreSQL URL, postgresql://user:password@host:port/database.")
+    clickhouse_url: str = Field("", description="ClickHouse HTTP URL, http://user:password@host:port/database.")
+    valkey_url: str = Field("", description="Valkey or Redis URL, redis://host:port/0.")
+    s3_url: str = Field("", description="S3 endpoint URL, http://host:port.")
+    s3_access_key: str = Field("", description="S3 access key id.")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="S3 secret access key.")
+
+    # topics and tables
+    partitions: int = Field(12, ge=1, le=1000, description="Partitions of every conversation topic; fixed at creation.")
+    replication_factor: int = Field(1, ge=1, description="Replicas of topics that workers create.")
+    dedupe_days: float = Field(7.0, gt=0, description="How long a message id is remembered, days.")
+    binding_days: float = Field(7.0, gt=0, description="How long a provider id is remembered for receipts, days.")
+    orphan_seconds: float = Field(86_400.0, gt=0, description="How long a receipt waits for its binding, seconds.")
+    state_days: float = Field(7.0, gt=0, description="How long track remembers a delivery, days.")
+
+    # workers
+    web_host: str = Field("127.0.0.1", description="Address the web views of a worker listen on.")
+    web_port: int = Field(6066, description="Port of a worker's web views; 0 picks a free one.")
+    data_dir: str = Field(".chat4all/data", description="Folder for what a worker keeps on disk.")
+    log_format: str = Field("console", pattern="^(console|json)$", description="console or json.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged.")
+    session_timeout_seconds: float = Field(
+        6.0, ge=1, description="Kafka group session time-out; a dead worker is replaced after it."
+    )
+
+    # sending
+    send_concurrency: int = Field(64, ge=1, description="Calls in flight per partition of stage send.")
+    send_outstanding: int = Field(
+        20_000, ge=1, description="Rows per partition above which send takes no further deliveries."
+    )
+    send_timeout_seconds: float = Field(10.0, gt=0, description="Time-out of one provider call, seconds.")
+    send_attempts: int = Field(8, ge=1, description="Attempts before a delivery that may be retried is given up.")
+    unknown_hold_seconds: float = Field(
+        60.0, gt=0, description="How long an unknown outcome waits for evidence, seconds."
+    )
+
+    # WhatsApp Cloud API
+    whatsapp_url: str = Field("https://graph.facebook.com", description="Base URL of the Graph API.")
+    whatsapp_version: str = Field("v23.0", pattern=r"^v\d+\.\d+$", description="Graph API version in the path.")
+    whatsapp_account: str = Field("", description="Phone number id messages are sent from.")
+    whatsapp_token: SecretStr = Field(SecretStr(""), description="System user access token.")
+    whatsapp_app_secrets: SecretStr = Field(
+        SecretStr(""), description="App secrets that sign webhooks, comma-separated, newest first."
+    )
+    whatsapp_verify_token: SecretStr = Field(SecretStr(""), description="Token of the webhook verification request.")
+
+    # Telegram Bot API
+    telegram_url: str = Field("https://api.telegram.org", description="Base URL of the Bot API.")
+    telegram_token: SecretStr = Field(SecretStr(""), description="Bot token, <digits>:<secret>.")
+    telegram_webhook_secret: SecretStr = Field(SecretStr(""), description="secret_token given to setWebhook.")
+
+    # gateway
+    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _StateFile(settings_cls)
+
+    def require(self, *names: str) -> None:
+        """Raises MissingSetting with one line that names every empty setting among `names`."""
+        empty = [name for name in names if not _plain(getattr(self, name))]
+        if empty:
+            wanted = ", ".join(f"CHAT4ALL_{name.upper()}" for name in empty)
+            raise MissingSetting(f"not configured: set {wanted}, or start the development stack with `chat4all up`")
+
+
+def _plain(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def state_file() -> Path:
+    """Where the development stack writes its state: CHAT4ALL_STATE, else .chat4all/<CHAT4ALL_STACK or dev>/state.json."""
+    stack = os.environ.get("CHAT4ALL_STACK", "dev")
+    return Path(os.environ.get("CHAT4ALL_STATE") or Path(".chat4all") / stack / "state.json")
+
+
+class _StateFile(PydanticBaseSettingsSource):
+    """Settings of the running development stack: the object `settings` of its state file."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # the base class's signature
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            state = json.loads(state_file().read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        settings = state.get("settings", {}) if isinstance(state, dict) else {}
+        return dict(settings) if isinstance(settings, dict) else {}
