@@ -1,0 +1,106 @@
+"""Typed reading of a provider's JSON: each accessor returns what it names or raises Unexpected, never anything else.
+
+What enters: decoded JSON of unknown shape. What leaves: text, whole numbers, objects and lists. Guaranteed: text is valid Unicode
+(a lone surrogate, which JSON can carry and UTF-8 cannot, becomes U+FFFD); an error names the field, never its value.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+Node = Mapping[str, Any]
+_LONG = 2**63
+
+
+class Unexpected(ValueError):
+    """A field is missing or holds another type; the text names the field."""
+
+
+def decode(body: bytes) -> object:
+    """The JSON value, None when the bytes hold none."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        pass
+    try:  # orjson refuses a whole body for one lone surrogate; such a body still holds good items
+        return _mended(json.loads(body))
+    except (ValueError, RecursionError):
+        return None
+
+
+def node(value: object, name: str) -> Node:
+    if not isinstance(value, dict):
+        raise Unexpected(f"{name} is not an object")
+    return value
+
+
+def child(parent: Node, name: str) -> Node:
+    return node(parent.get(name), name)
+
+
+def items(parent: Node, name: str) -> list[object]:
+    """The list in a field; a missing one is empty."""
+    value = parent.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Unexpected(f"{name} is not a list")
+    return value
+
+
+def text(parent: Node, name: str) -> str:
+    value = parent.get(name)
+    if not isinstance(value, str) or not value:
+        raise Unexpected(f"{name} is not a text")
+    return value
+
+
+def optional_text(parent: Node, name: str) -> str | None:
+    """A text we can do without: anything else counts as missing, it must not cost us the item around it."""
+    value = parent.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def whole(parent: Node, name: str) -> int:
+    """A whole number of 64 bits; digits in a text count (Meta writes times so)."""
+    value = parent.get(name)
+    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdecimal() and len(value) < 20:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not -_LONG <= value < _LONG:
+        raise Unexpected(f"{name} is not a whole number")
+    return value
+
+
+def seconds_as_ms(parent: Node, name: str) -> int:
+    """Unix seconds as Unix milliseconds; a time outside the years 1970 to 9999 is no time."""
+    seconds = whole(parent, name)
+    if not 0 <= seconds < 253_402_300_800:
+        raise Unexpected(f"{name} is not a time")
+    return seconds * 1000
+
+
+def is_unicode(value: str) -> bool:
+    """Whether a text can be sent at all: a lone surrogate has no UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def word(value: object) -> str:
+    """A short name a provider uses for a kind of thing, fit for a log: letters, digits, `_`; else `?`."""
+    short = isinstance(value, str) and len(value) <= 40 and value.isascii() and value.replace("_", "a").isalnum()
+    return str(value) if short else "?"
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    return value
