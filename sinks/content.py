@@ -1,0 +1,46 @@
+"""What a database can hold of what people and providers write, so that no batch ever fails because of its content.
+
+Enters: any text or time a record can carry. Leaves: a value PostgreSQL and ClickHouse both take. Guaranteed: `original(storable(x)) == x`,
+two different texts stay different, and every ordinary text and time is left exactly as it is.
+"""
+
+import hashlib
+import re
+
+# PostgreSQL's text cannot hold U+0000. U+2400, the picture of it, is the escape: U+2400 U+0030 is a NUL, U+2400 U+2400 a U+2400.
+_ESCAPE = "\u2400"
+_PAIR = re.compile(_ESCAPE + "([0" + _ESCAPE + "])")
+
+# A b-tree entry of PostgreSQL ends at 2,704 bytes, and our widest key has three columns.
+KEY_BYTES = 512
+
+# The years ClickHouse's DateTime64(3) holds, in Unix milliseconds; PostgreSQL's are wider, but one rule is easier to remember.
+EARLIEST = -2_208_988_800_000  # 1900-01-01 00:00:00.000 UTC
+LATEST = 10_413_791_999_999  # 2299-12-31 23:59:59.999 UTC
+
+
+def storable(text: str) -> str:
+    """The text without U+0000; `original` undoes it."""
+    if "\x00" in text or _ESCAPE in text:
+        return text.replace(_ESCAPE, _ESCAPE * 2).replace("\x00", _ESCAPE + "0")
+    return text
+
+
+def original(text: str) -> str:
+    """What `storable` was given."""
+    if _ESCAPE not in text:
+        return text
+    return _PAIR.sub(lambda pair: "\x00" if pair[1] == "0" else _ESCAPE, text)
+
+
+def key(text: str) -> str:
+    """The text as a key column: storable, and shortened to its beginning and a digest where an index could not hold it."""
+    text = storable(text)
+    if len(text) * 4 <= KEY_BYTES or len(text.encode()) <= KEY_BYTES:
+        return text
+    return f"{text[:100]}~{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def held(at: int) -> int:
+    """A time in Unix milliseconds, held inside the years both databases know."""
+    return min(max(at, EARLIEST), LATEST)

@@ -1,0 +1,136 @@
+"""Applies the numbered SQL of ddl/postgres and ddl/clickhouse, each file once.
+
+Enters: the two URLs. Leaves: the names of the files applied now. Guaranteed: safe when two run at once (one waits for the other behind
+an advisory lock of PostgreSQL, for both databases), harmless when repeated, and refused in one sentence when an applied file was
+changed. A PostgreSQL file is applied wholly or not at all; ClickHouse has no such transaction, so each statement of a ClickHouse file
+can be run again (`if not exists`, `or replace`) and a file counts as applied only after its last one.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from clickhouse_connect.driver.client import Client
+
+from schemas.settings import MissingSetting, Settings
+from sinks.base import Unavailable
+from sinks.clickhouse import connect
+
+DDL = Path(__file__).parent / "ddl"
+_LOCK = 4_201_841_042  # any number, the same in every release: "one migration at a time"
+
+
+class ChangedMigration(Exception):
+    """A file that was applied has another content now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered file."""
+
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def migrations(database: str, folder: Path = DDL) -> list[Migration]:
+    """The files of one database, in order of their numbers."""
+    found = [Migration(p.name, p.read_text(encoding="utf-8")) for p in sorted((folder / database).glob("*.sql"))]
+    numbers = [m.name.split("_")[0] for m in found]
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"two files of {database} have the same number: {', '.join(m.name for m in found)}")
+    return found
+
+
+def migrate(postgres_url: str, clickhouse_url: str, folder: Path = DDL) -> list[str]:
+    """Applies what is missing in both databases; returns `<database>/<file>` of each file applied."""
+    try:
+        connection = psycopg.connect(postgres_url, autocommit=True, connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {' '.join(str(error).split())}"
+        ) from error
+    with connection:
+        connection.execute("select pg_advisory_lock(%s)", (_LOCK,))  # held until the connection closes
+        applied = [f"postgres/{name}" for name in migrate_postgres(connection, folder)]
+        client = connect(clickhouse_url)
+        try:
+            return applied + [f"clickhouse/{name}" for name in migrate_clickhouse(client, folder)]
+        finally:
+            client.close()
+
+
+def migrate_postgres(connection: psycopg.Connection, folder: Path = DDL) -> list[str]:
+    """Applies PostgreSQL's files; the caller holds the lock and an autocommit connection."""
+    connection.execute(
+        "create table if not exists applied_migrations"
+        " (name text primary key, checksum text not null, applied_at timestamptz not null default now())"
+    )
+    rows = connection.execute("select name, checksum from applied_migrations").fetchall()
+
+    def run(migration: Migration) -> None:
+        with connection.transaction():
+            connection.execute(migration.sql.encode())
+            connection.execute(
+                "insert into applied_migrations (name, checksum) values (%s, %s)", (migration.name, migration.checksum)
+            )
+
+    return _apply("postgres", folder, dict(rows), run)
+
+
+def migrate_clickhouse(client: Client, folder: Path = DDL) -> list[str]:
+    """Applies ClickHouse's files; the caller holds the lock."""
+    client.command(
+        "create table if not exists applied_migrations (name String, checksum String, applied_at DateTime64(3, 'UTC') default now64(3))"
+        " engine = MergeTree order by name"
+    )
+    rows = client.query("select name, checksum from applied_migrations").result_rows
+
+    def run(migration: Migration) -> None:
+        for statement in statements(migration.sql):
+            client.command(statement)
+        client.insert("applied_migrations", [[migration.name, migration.checksum]], column_names=["name", "checksum"])
+
+    return _apply("clickhouse", folder, {str(row[0]): str(row[1]) for row in rows}, run)
+
+
+def statements(sql: str) -> list[str]:
+    """The statements of a ClickHouse file, which takes one at a time; each ends with a semicolon at the end of a line."""
+    lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
+    return [statement.strip() for statement in "\n".join([*lines, ""]).split(";\n") if statement.strip()]
+
+
+def _apply(database: str, folder: Path, applied: Mapping[str, str], run: Callable[[Migration], None]) -> list[str]:
+    files = migrations(database, folder)
+    for migration in files:  # before anything is applied: a refusal leaves the database as it was
+        if applied.get(migration.name, migration.checksum) != migration.checksum:
+            raise ChangedMigration(
+                f"{database}/{migration.name} was changed after it was applied: restore it, and put the change in the next number"
+            )
+    missing = [migration for migration in files if migration.name not in applied]
+    for migration in missing:
+        run(migration)
+    return [migration.name for migration in missing]
+
+
+def main() -> int:
+    """`python -m sinks.migrate`: applies what is missing in the configured databases."""
+    settings = Settings()
+    try:
+        settings.require("postgres_url", "clickhouse_url")
+        applied = migrate(settings.postgres_url, settings.clickhouse_url)
+    except (MissingSetting, Unavailable, ChangedMigration) as error:
+        print(error, file=sys.stderr)  # noqa: T201  # a command's answer
+        return 1
+    print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")  # noqa: T201  # the same
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Records as rows of the archive's relations, and the SQL that merges them.
+
+Enters: SequencedMessage and DeliveryState. Leaves: rows for binary COPY into temporary relations shaped like `messages` and
+`deliveries`, and the statements that merge those. Guaranteed: a merge never goes backwards, and merging a batch again, in any
+order, with or without others, changes nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any
+
+import orjson
+
+from schemas.records import DeliveryState, SequencedMessage
+from sinks.content import held, key, storable
+
+# A binary timestamptz is int64 microseconds since 2000-01-01, so COPY takes our milliseconds without a datetime per field.
+_EPOCH_2000 = 946_684_800_000
+
+Convert = Callable[[Any], Any]
+
+
+def _timestamp(at: int) -> int:
+    return (held(at) - _EPOCH_2000) * 1000
+
+
+def _metadata(metadata: Any) -> str:
+    return orjson.dumps({storable(k): storable(v) for k, v in metadata.items()}).decode() if metadata else "{}"
+
+
+# column kind: (type as COPY's binary dumper knows it, how a field's value becomes it)
+_KINDS: dict[str, tuple[str, Convert | None]] = {
+    "key": ("text", key),
+    "text": ("text", storable),
+    "word": ("text", str.__str__),  # a StrEnum as plain text
+    "time": ("int8", _timestamp),
+    "bigint": ("int8", None),
+    "int": ("int4", None),
+    "bool": ("bool", None),
+    "jsonb": ("jsonb", _metadata),
+}
+
+_KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id"}
+_WORDS = {"previous_status", "status", "cause", "direction"}
+_PLAIN = {
+    "seq": "bigint",
+    "home_partition": "int",
+    "version": "int",
+    "attempts": "int",
+    "resends": "int",
+    "delivered_implied": "bool",
+    "metadata": "jsonb",
+}
+
+
+def _kind(column: str) -> str:
+    if column in _KEYS:
+        return "key"
+    if column in _WORDS:
+        return "word"
+    return _PLAIN.get(column, "time" if column.endswith("_at") else "text")
+
+
+class Staging:
+    """One temporary relation: its columns (the record's fields, less `without`), their binary types, and the rows."""
+
+    def __init__(self, relation: str, record: type[Any], without: tuple[str, ...] = ()) -> None:
+        self.relation = f"staged_{relation}"
+        self.columns = tuple(f.name for f in dataclasses.fields(record) if f.name not in without)
+        kinds = [_KINDS[_kind(column)] for column in self.columns]
+        self.types = [type_ for type_, _ in kinds]
+        self._fields = attrgetter(*self.columns)
+        self._converts = [(i, convert) for i, (_, convert) in enumerate(kinds) if convert]
+        names = ", ".join(self.columns)
+        self.create = f"create temporary table if not exists {self.relation} (like {relation} including defaults) on commit delete rows"
+        self.copy = f"copy {self.relation} ({names}) from stdin (format binary)"
+
+    def rows(self, records: Sequence[Any]) -> Iterator[list[Any]]:
+        """One row per record, every value of the type COPY was told."""
+        for record in records:
+            row = list(self._fields(record))
+            for i, convert in self._converts:
+                value = row[i]
+                if value is not None:
+                    row[i] = convert(value)
+            yield row
+
+
+MESSAGES = Staging("messages", SequencedMessage, without=("deliveries",))
+STATES = Staging("deliveries", DeliveryState)
+
+_message_columns = ", ".join(MESSAGES.columns)
+MERGE_MESSAGES = f"""
+    insert into messages ({_message_columns}) select {_message_columns} from staged_messages on conflict do nothing
+"""  # noqa: S608  # column names come from our own records
+
+# Only what was staged and is not in `messages` with the same place is a conflict; everything else was a replay.
+KEEP_CONFLICTS = f"""
+    insert into message_conflicts ({_message_columns})
+    select {", ".join("s." + column for column in MESSAGES.columns)}
+      from staged_messages s
+      left join messages m on m.tenant_id = s.tenant_id and m.message_id = s.message_id
+     where m.conversation_id is distinct from s.conversation_id or m.seq is distinct from s.seq
+    on conflict do nothing
+"""  # noqa: S608  # the same
+
+_state_columns = ", ".join(STATES.columns)
+_event_columns = (
+    "tenant_id, delivery_id, event_id, version, previous_status, status, cause, anomaly, occurred_at, observed_at, dispatched_at, "
+    "attempts, resends, provider_message_id, reason_code, reason"
+)
+MERGE_EVENTS = f"""
+    insert into delivery_events ({_event_columns}) select {_event_columns} from staged_deliveries on conflict do nothing
+"""  # noqa: S608  # the same
+
+MERGE_DELIVERIES = f"""
+    insert into deliveries ({_state_columns})
+    select distinct on (tenant_id, delivery_id) {_state_columns}
+      from staged_deliveries order by tenant_id, delivery_id, version desc
+    on conflict (tenant_id, delivery_id) do update
+       set ({_state_columns}, archived_at) = ({", ".join("excluded." + column for column in STATES.columns)}, excluded.archived_at)
+     where deliveries.version < excluded.version
+"""  # noqa: S608  # the same
