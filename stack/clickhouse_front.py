@@ -1,0 +1,144 @@
+"""The ClickHouse engine (chdb) behind enough of ClickHouse's HTTP interface for the ordinary clickhouse-connect client.
+
+Enters: HTTP requests as a ClickHouse server takes them: the query in the body, in `query=` or in a form; settings and `param_*` as
+query parameters; data after `INSERT ... FORMAT x`, compressed or not. Leaves: the result, or ClickHouse's own error text with its
+code. Guaranteed: data survive a restart. Not there: sessions (SET and temporary tables end with their request), users (any name and
+password will do), external data. Its own process, because one process can hold one engine:
+`python -m stack.clickhouse_front --port P --folder F`.
+"""
+
+import argparse
+import asyncio
+import gzip
+import json
+import re
+import uuid
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import lz4.frame
+from aiohttp import web
+from chdb.state import connect
+
+from stack.clickhouse_engine import Query, Refused, execute
+
+# Query parameters that are about the request itself; every other one is a setting of the engine.
+TRANSPORT = {"query", "database", "user", "password", "default_format", "query_id", "quota_key", "role", "stacktrace"}
+TRANSPORT |= {"session_id", "session_timeout", "session_check", "client_protocol_version"}
+TRANSPORT |= {"compress", "decompress", "buffer_size", "wait_end_of_query"}
+ERROR_CODE = re.compile(r"Code: (\d+)\.")
+# As ClickHouse maps codes to statuses: the query is wrong (400), or what it names does not exist (404); anything else is 500.
+STATUS = dict.fromkeys([6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 115, 117, 456], 400) | dict.fromkeys(
+    [46, 47, 50, 60, 81], 404
+)
+
+decoders: dict[str, Callable[[bytes], bytes]] = {
+    "lz4": lz4.frame.decompress
+}  # aiohttp itself undoes gzip, deflate and zstd
+encoders: dict[str, Callable[[bytes], bytes]] = {
+    "lz4": lz4.frame.compress,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
+
+
+async def read_query(request: web.Request) -> Query:
+    """The statement and its settings, wherever the request carries them."""
+    given = dict(request.query)
+    if request.content_type == "multipart/form-data":
+        form = await request.post()
+        texts = {name: value for name, value in form.items() if isinstance(value, str)}
+        if len(texts) < len(form):
+            raise Refused(48, "NOT_IMPLEMENTED", "external data are not supported by this front")
+        given, body = given | texts, b""
+    else:
+        raw = await request.read()
+        decode = decoders.get(request.headers.get("Content-Encoding", ""))
+        body = decode(raw) if decode and raw else raw
+    if "1" in (given.get("compress"), given.get("decompress")):
+        raise Refused(48, "NOT_IMPLEMENTED", "native compression is not supported by this front")
+    head = given.get("query", "").encode()
+    settings = {name: value for name, value in given.items() if name not in TRANSPORT and not name.startswith("param_")}
+    if request.method == "GET":
+        settings.setdefault("readonly", "2")  # as in ClickHouse: a GET changes nothing
+    return Query(
+        sql=head + b"\n" + body if head and body else head or body,
+        database=given.get("database", ""),
+        settings=settings,
+        params={name.removeprefix("param_"): value for name, value in given.items() if name.startswith("param_")},
+        default_format=given.get("default_format", "TabSeparated"),
+    )
+
+
+def compressed(request: web.Request, body: bytes, headers: dict[str, str]) -> bytes:
+    """The body in the first encoding that the client accepts and we know, if it asked for compression."""
+    if request.query.get("enable_http_compression") == "1" and body:
+        for name in request.headers.get("Accept-Encoding", "").replace(" ", "").split(","):
+            if name in encoders:
+                headers["Content-Encoding"] = name
+                return encoders[name](body)
+    return body
+
+
+class Front:
+    """The request handlers over one engine path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        # Keeps the engine alive between requests; a request's own handle costs a millisecond while this one is open.
+        self._engine = connect(path)
+        self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")
+        text = self._engine.query("SELECT version(), timezone()", "TabSeparated").bytes().decode()
+        self.version, self.timezone = text.rstrip("\n").split("\t")
+
+    async def query(self, request: web.Request) -> web.Response:
+        headers = {"X-ClickHouse-Query-Id": request.query.get("query_id") or str(uuid.uuid4())}
+        headers |= {"X-ClickHouse-Timezone": self.timezone, "X-ClickHouse-Server-Display-Name": "chdb"}
+        if request.method == "GET" and "query" not in request.query:
+            return web.Response(text="Ok.\n")
+        try:
+            query = await read_query(request)
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, execute, self._path, query)
+        except Exception as error:  # noqa: BLE001  # whatever the engine says is the answer, as in ClickHouse
+            return self._refusal(str(error), headers)
+        headers["X-ClickHouse-Summary"] = json.dumps({name: str(number) for name, number in answer.summary.items()})
+        if answer.format:
+            headers["X-ClickHouse-Format"] = answer.format
+        body = compressed(request, answer.body, headers)
+        return web.Response(body=body, headers=headers, content_type="text/plain", charset="utf-8")
+
+    def _refusal(self, text: str, headers: dict[str, str]) -> web.Response:
+        found = ERROR_CODE.search(text)
+        code = int(found[1]) if found else 1002
+        message = text[found.start() :] if found else f"Code: 1002. DB::Exception: {text}. (UNKNOWN_EXCEPTION)"
+        headers["X-ClickHouse-Exception-Code"] = str(code)
+        return web.Response(status=STATUS.get(code, 500), text=f"{message} (version {self.version})\n", headers=headers)
+
+    async def ping(self, _request: web.Request) -> web.Response:
+        return web.Response(text="Ok.\n")
+
+    async def close(self, _app: web.Application) -> None:
+        self._threads.shutdown()
+        self._engine.close()
+
+
+def application(path: str) -> web.Application:
+    front = Front(path)
+    app = web.Application(client_max_size=2**31)
+    app.router.add_get("/ping", front.ping)
+    app.router.add_route("*", "/", front.query)
+    app.on_cleanup.append(front.close)
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--folder", required=True)
+    arguments = parser.parse_args()
+    web.run_app(application(arguments.folder), host="127.0.0.1", port=arguments.port, access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

