@@ -25,8 +25,9 @@ def _timestamp(at: int) -> int:
     return (held(at) - _EPOCH_2000) * 1000
 
 
-def _metadata(metadata: Any) -> str:
-    return orjson.dumps({storable(k): storable(v) for k, v in metadata.items()}).decode() if metadata else "{}"
+def _metadata(metadata: Any) -> bytes:
+    # A binary jsonb is a version byte and the JSON text.
+    return b"\x01" + orjson.dumps({storable(name): storable(value) for name, value in metadata.items()})
 
 
 # column kind: (type as COPY's binary dumper knows it, how a field's value becomes it)
@@ -38,7 +39,7 @@ _KINDS: dict[str, tuple[str, Convert | None]] = {
     "bigint": ("int8", None),
     "int": ("int4", None),
     "bool": ("bool", None),
-    "jsonb": ("jsonb", _metadata),
+    "jsonb": ("bytea", _metadata),
 }
 
 _KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id"}

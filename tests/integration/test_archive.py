@@ -1,0 +1,314 @@
+"""The archive against a real PostgreSQL: whatever is replayed, mixed up, interrupted or hostile, the rows are right."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from schemas.records import Cause, DeliveryState, SequencedMessage, Status
+from sinks.base import Fenced, NotMigrated, Unavailable
+from sinks.content import EARLIEST, LATEST, key, original
+from sinks.postgres import Archive
+from tests.integration.sink_databases import T0, postgres_database, sequenced, state
+
+STATES = ("delivery-states", 0)
+LOG = ("conversation-log", 0)
+
+
+@pytest.fixture
+def url(postgres_url: str) -> Iterator[str]:
+    with postgres_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def archive(url: str) -> AsyncIterator[Archive]:
+    archive = Archive(url)
+    await archive.open()
+    yield archive
+    await archive.close()
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def content(url: str) -> dict[str, set[str]]:
+    """Everything in the archive but when it was written."""
+    return {
+        relation: {row for (row,) in rows(url, f"select (to_jsonb(r) - 'archived_at')::text from {relation} r")}  # noqa: S608  # our own names
+        for relation in ("messages", "message_conflicts", "deliveries", "delivery_events")
+    }
+
+
+async def write(
+    archive: Archive, *, messages: list[SequencedMessage] | None = None, states: list[DeliveryState] | None = None
+) -> int:
+    """One batch at wherever the archive stands."""
+    at = await archive.positions([STATES, LOG])
+    return await archive.write(
+        messages=messages or [],
+        states=states or [],
+        offsets={
+            STATES: (at[STATES], at[STATES] + len(states or [])),
+            LOG: (at[LOG], at[LOG] + len(messages or [])),
+        },
+    )
+
+
+async def test_a_new_partition_begins_at_zero_and_positions_follow_the_writes(archive: Archive) -> None:
+    assert await archive.positions([STATES, LOG]) == {STATES: 0, LOG: 0}
+    await archive.write(messages=[sequenced(1)], states=[], offsets={LOG: (0, 17)})
+    assert await archive.positions([STATES, LOG]) == {STATES: 0, LOG: 17}
+
+
+async def test_every_field_comes_back_as_it_was(archive: Archive, url: str) -> None:
+    given = state(1, 4, anomaly="late", reason_code="131026", reason="undeliverable", delivered_implied=True, resends=2)
+    message = sequenced(1, metadata={"campaign": "spring", "ü": "ß"}, text="Olá 👋\n\t\\N")
+    await write(archive, messages=[message], states=[given])
+    with psycopg.connect(url, row_factory=psycopg.rows.dict_row) as connection:
+        connection.execute("set timezone = 'America/Sao_Paulo'")
+        kept = connection.execute("select * from deliveries").fetchone()
+        kept_message = connection.execute("select * from messages").fetchone()
+    assert kept is not None
+    assert kept_message is not None
+    for record, row in ((given, kept), (message, kept_message)):
+        for column, value in row.items():
+            if column == "archived_at":
+                continue
+            kept_value = round(value.timestamp() * 1000) if column.endswith("_at") and value is not None else value
+            assert kept_value == getattr(record, column), column
+
+
+async def test_a_repeated_write_is_fenced_and_changes_nothing(archive: Archive, url: str) -> None:
+    offsets = {STATES: (0, 2)}
+    await archive.positions([STATES])
+    await archive.write(messages=[], states=[state(1, 1), state(1, 2)], offsets=offsets)
+    before = content(url)
+    with pytest.raises(
+        Fenced,
+        match=r"^PostgreSQL has archive of delivery-states\[0\] at 2, not at 0: another worker writes this partition$",
+    ):
+        await archive.write(messages=[sequenced(9)], states=[state(9, 1)], offsets=offsets)
+    assert content(url) == before
+
+
+async def test_a_partition_without_a_position_is_fenced(archive: Archive) -> None:
+    with pytest.raises(Fenced, match="at no position, not at 0"):
+        await archive.write(messages=[], states=[state(1)], offsets={("delivery-states", 7): (0, 1)})
+
+
+async def test_one_fenced_partition_undoes_the_whole_batch(archive: Archive, url: str) -> None:
+    await archive.positions([STATES, LOG])
+    with pytest.raises(Fenced):
+        await archive.write(messages=[sequenced(1)], states=[state(1)], offsets={LOG: (0, 1), STATES: (5, 6)})
+    assert await archive.positions([STATES, LOG]) == {STATES: 0, LOG: 0}
+    assert not any(content(url).values())
+
+
+async def test_a_position_never_goes_back(archive: Archive) -> None:
+    with pytest.raises(ValueError, match="never goes back"):
+        await archive.write(messages=[], states=[], offsets={STATES: (5, 4)})
+
+
+async def test_two_owners_of_a_partition_write_each_record_once(url: str) -> None:
+    """Both read the same position; whoever is second is fenced, reads again, and goes on."""
+    states = [state(n, version) for n in range(40) for version in (1, 2, 3)]
+    fenced = 0
+
+    async def own(archive: Archive) -> None:
+        nonlocal fenced
+        await archive.open()
+        at = (await archive.positions([STATES]))[STATES]
+        while at < len(states):
+            following = min(at + 7, len(states))
+            try:
+                await archive.write(messages=[], states=states[at:following], offsets={STATES: (at, following)})
+                at = following
+            except Fenced:
+                fenced += 1
+                at = (await archive.positions([STATES]))[STATES]
+        await archive.close()
+
+    await asyncio.gather(own(Archive(url)), own(Archive(url)))
+    assert fenced > 0
+    assert rows(url, "select count(*), max(version), min(version) from deliveries") == [(40, 3, 3)]
+    assert rows(url, "select count(*) from delivery_events") == [(120,)]
+    assert rows(url, "select next_offset from sink_offsets") == [(120,)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_any_order_and_any_repetition_end_in_the_same_rows(archive: Archive, url: str, seed: int) -> None:
+    order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, no secret
+    states = [state(n, version) for n in range(6) for version in (1, 2, 3, 4)]
+    messages = [sequenced(n) for n in range(1, 6)]
+    shuffled = states + order.sample(states, 10)
+    order.shuffle(shuffled)
+    while shuffled:
+        size = order.randint(1, 9)
+        batch, shuffled = shuffled[:size], shuffled[size:]
+        await write(archive, states=batch, messages=order.sample(messages, order.randint(0, 5)))
+    assert await write(archive, states=states, messages=messages) == 0
+    assert rows(url, "select event_id from deliveries order by 1") == [(f"e{n}-4",) for n in range(6)]
+    assert rows(url, "select count(*), count(distinct event_id) from delivery_events") == [(24, 24)]
+    assert rows(url, "select seq from messages order by 1") == [(1,), (2,), (3,), (4,), (5,)]
+    assert rows(url, "select count(*) from message_conflicts") == [(0,)]
+
+
+async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: Archive, url: str) -> None:
+    await write(archive, messages=[sequenced(1), sequenced(2)])
+    same_number = sequenced(3, seq=2)
+    same_id = sequenced(1, seq=4)
+    elsewhere = sequenced(2, conversation_id="c2")
+    assert await write(archive, messages=[same_number, same_id, sequenced(1), elsewhere, sequenced(5)]) == 3
+    assert rows(url, "select message_id, seq from messages order by seq") == [("m1", 1), ("m2", 2), ("m5", 5)]
+    assert rows(url, "select message_id, conversation_id, seq, text from message_conflicts order by 1, 2, 3") == [
+        ("m1", "c1", 4, "text 1"),
+        ("m2", "c2", 2, "text 2"),
+        ("m3", "c1", 2, "text 3"),
+    ]
+    assert await write(archive, messages=[same_number]) == 0  # known already
+
+
+async def test_no_content_fails_a_batch(archive: Archive, url: str) -> None:
+    long_id, nul = "k" * 100_000, "a\x00b\u2400c"
+    hostile = [
+        sequenced(1, message_id=nul, text=nul * 3, metadata={nul: nul}, sender="\x00"),
+        sequenced(
+            2, message_id="a\u24000b\u2400\u2400c"
+        ),  # what the first id is stored as, so it must become something else
+        sequenced(3, message_id=long_id, conversation_id=long_id, tenant_id=long_id, seq=2**63 - 1),
+        sequenced(4, requested_at=2**63 - 1, accepted_at=-(2**63)),
+        sequenced(5, text="\U0010ffff\u202e'\";--\\." * 10_000, kind=""),
+    ]
+    worst = state(
+        1, 2, delivery_id=nul, event_id=long_id, reason=nul, occurred_at=2**62, address=nul, provider_message_id=long_id
+    )
+    assert await write(archive, messages=hostile, states=[worst]) == 0
+    with psycopg.connect(url) as connection:
+        texts: dict[str, str] = dict(connection.execute("select message_id, text from messages").fetchall())
+        assert {original(i) for i in texts} >= {nul, "a\u24000b\u2400\u2400c", "m4", "m5"}
+        assert original(texts[key(nul)]) == nul * 3
+        assert key(long_id) in texts
+        metadata = connection.execute("select metadata from messages where message_id = %s", (key(nul),)).fetchone()
+        assert metadata is not None
+        assert {original(k): original(v) for k, v in metadata[0].items()} == {nul: nul}
+        limits = connection.execute("select requested_at, accepted_at from messages where message_id = 'm4'").fetchone()
+        assert limits is not None
+        assert [round(at.timestamp() * 1000) for at in limits] == [LATEST, EARLIEST]
+        kept = connection.execute("select delivery_id, reason, address from deliveries").fetchone()
+        assert kept is not None
+        assert [original(text) for text in kept] == [nul, nul, nul]
+
+
+async def test_a_connection_that_breaks_between_writes_is_replaced(archive: Archive, url: str) -> None:
+    await write(archive, states=[state(1)])
+    end_other_sessions(url)
+    await archive.write(messages=[], states=[state(2)], offsets={STATES: (1, 2)})
+    assert rows(url, "select delivery_id from deliveries order by 1") == [("d1",), ("d2",)]
+
+
+async def test_a_commit_whose_answer_is_lost_is_recognised(
+    archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction commits, then the session dies before the worker learns of it: the retry must neither double nor be fenced."""
+    offsets = {STATES: (0, 1)}
+    await archive.positions([STATES])
+    whole_write = archive._write
+
+    async def write_and_lose_the_answer(*batch: Any) -> int:
+        await whole_write(*batch)
+        end_other_sessions(url)
+        monkeypatch.undo()
+        return await whole_write(*batch)  # fails on the dead session, as the lost answer would
+
+    monkeypatch.setattr(archive, "_write", write_and_lose_the_answer)
+    await archive.write(messages=[], states=[state(1)], offsets=offsets)
+    assert rows(url, "select count(*) from delivery_events") == [(1,)]
+    with pytest.raises(Fenced):
+        await archive.write(messages=[], states=[state(1)], offsets=offsets)
+
+
+async def test_a_write_waits_for_a_commit_under_way(archive: Archive, url: str) -> None:
+    """`positions` of a new owner must not report what a former owner is just replacing."""
+    await archive.positions([STATES])
+    with psycopg.connect(url) as former:
+        former.execute("update sink_offsets set next_offset = 50")
+        reading = asyncio.create_task(archive.positions([STATES]))
+        await asyncio.to_thread(wait_for_a_waiting_session, url)
+        assert not reading.done()
+        former.commit()
+    assert await reading == {STATES: 50}
+
+
+async def test_an_unreachable_server_is_unavailable_in_one_line() -> None:
+    with pytest.raises(Unavailable, match=r"CHAT4ALL_POSTGRES_URL") as told:
+        await Archive("postgresql://nobody@127.0.0.1:1/none").open()
+    assert "\n" not in str(told.value)
+
+
+async def test_a_database_without_our_relations_says_what_to_run(postgres_url: str) -> None:
+    with (
+        postgres_database(postgres_url, migrated=False) as url,
+        pytest.raises(NotMigrated, match=r"python -m sinks\.migrate"),
+    ):
+        await Archive(url).open()
+
+
+async def test_a_full_disk_is_not_fenced_but_unavailable(archive: Archive, url: str) -> None:
+    """PostgreSQL refuses for a reason that passes: nothing is written, and the same call succeeds later."""
+    await archive.positions([STATES])
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "create function refuse() returns trigger language plpgsql as"
+            " $$ begin raise exception 'no space left on device' using errcode = 'disk_full'; end $$"
+        )
+        connection.execute("create trigger refuse before insert on delivery_events execute function refuse()")
+        with pytest.raises(Unavailable, match="no space left"):
+            await archive.write(messages=[], states=[state(1)], offsets={STATES: (0, 1)})
+        connection.execute("drop trigger refuse on delivery_events")
+    await archive.write(messages=[], states=[state(1)], offsets={STATES: (0, 1)})
+    assert rows(url, "select count(*) from deliveries") == [(1,)]
+
+
+async def test_at_least_5000_states_a_second(archive: Archive) -> None:
+    """The floor of the stage, with room: this machine does some 35,000 at batches of 500."""
+    states = [state(n, version) for version in (1, 2, 3) for n in range(2_000)]
+    at = (await archive.positions([STATES]))[STATES]
+    started = time.perf_counter()
+    for first in range(0, len(states), 500):
+        await archive.write(
+            messages=[], states=states[first : first + 500], offsets={STATES: (at + first, at + first + 500)}
+        )
+    assert len(states) / (time.perf_counter() - started) > 5_000
+
+
+async def test_a_terminal_status_with_later_evidence_follows_the_version(archive: Archive, url: str) -> None:
+    failed = state(1, 2, status=Status.FAILED, cause=Cause.REJECTED, failed_at=T0 + 50, sent_at=None)
+    recovered = state(1, 3, previous_status=Status.FAILED)
+    await write(archive, states=[recovered, failed])
+    assert rows(url, "select status, failed_at from deliveries") == [("DELIVERED", None)]
+
+
+def end_other_sessions(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        )
+
+
+def wait_for_a_waiting_session(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(1000):
+            waiting = connection.execute(
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            ).fetchone()
+            if waiting and waiting[0]:
+                return
+            connection.execute("select pg_sleep(0.01)")
+    raise AssertionError("no session ever waited for the former owner's commit")
