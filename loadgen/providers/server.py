@@ -72,7 +72,7 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
             return await _control(provider, request)
         return await provider.answer(request)
 
-    runner = web.ServerRunner(web.Server(answer), access_log=None, shutdown_timeout=0.5)
+    runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0.5)
     await runner.setup()
     background = [asyncio.create_task(provider.webhooks.run()), asyncio.create_task(provider.log.keep_flushing())]
     try:

@@ -1,0 +1,182 @@
+"""The contract every connector keeps, one case file a channel (cases/<channel>.json): exact requests, outcome, no secret told.
+
+A case: label, delivery (changes to the sample), attempt, answers (see scripted.py), requests (as they must arrive), outcome.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.base import Connector
+from connectors.registry import CHANNELS
+from connectors.telegram import Telegram
+from connectors.whatsapp import WhatsApp
+from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
+from schemas.records import Delivery
+from tests.contracts.scripted import Script, scripted
+
+TOKENS = {"whatsapp": "EAAtoken-of-a-test", "telegram": "4242:token-of-a-test"}
+TEXT = "secret-words"  # in every text of the cases; must be in no sentence and no log line
+SAMPLE = Delivery(
+    delivery_id="dlv-1",
+    message_id="msg-1",
+    conversation_id="conv-1",
+    home_partition=3,
+    seq=7,
+    channel="",
+    account="",
+    recipient="ana",
+    address="",
+    kind="text",
+    text=f"{TEXT} olá 🌻",
+    requested_at=1_700_000_000_000,
+    accepted_at=1_700_000_000_100,
+)
+ADDRESSES = {"whatsapp": ("106540352242922", "15551234567"), "telegram": ("4242", "5005")}
+
+
+def _load() -> list[Any]:
+    return [
+        pytest.param(path.stem, case, id=f"{path.stem}-{case['label'].replace(' ', '_')}")
+        for path in sorted((Path(__file__).parent / "cases").glob("*.json"))
+        for case in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def _connector(channel: str, url: str) -> Connector:
+    if channel == "telegram":
+        return Telegram(url=url, token=TOKENS[channel], timeout_seconds=0.4)
+    return WhatsApp(url=url, version="v23.0", account=ADDRESSES[channel][0], token=TOKENS[channel], timeout_seconds=0.4)
+
+
+def _delivery(channel: str, changes: Mapping[str, Any]) -> Delivery:
+    account, address = ADDRESSES[channel]
+    fields = {name: getattr(SAMPLE, name) for name in Delivery.__slots__}
+    fields |= {"channel": channel, "account": account, "address": address}
+    repeat = changes.get("text_repeat")  # [text, times], so that long texts stay out of the case files
+    more = {"text": repeat[0] * repeat[1]} if repeat else {}
+    return Delivery(**(fields | {k: v for k, v in changes.items() if k != "text_repeat"} | more))
+
+
+def _as_case(outcome: Outcome) -> dict[str, Any]:
+    match outcome:
+        case Accepted(provider_ids):
+            return {"accepted": list(provider_ids)}
+        case RetryLater():
+            told = {"code": outcome.code, "after": outcome.after_seconds, "throttled": outcome.throttled}
+            return {"retry_later": {**told, "scope": outcome.scope.value}}
+        case Rejected():
+            return {"rejected": outcome.code}
+        case Unknown():
+            return {"unknown": True}
+
+
+def _assert_requests(script: Script, expected: list[dict[str, Any]]) -> None:
+    assert len(script.requests) == len(expected), "as many requests as the case expects, no other"
+    for request, wanted in zip(script.requests, expected, strict=True):
+        for part in ("method", "path", "json"):
+            if part in wanted:
+                assert request[part] == wanted[part]
+        for name, value in wanted.get("headers", {}).items():
+            assert request["headers"].get(name) == value
+
+
+@pytest.mark.parametrize(("channel", "case"), _load())
+async def test_case(channel: str, case: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with scripted(case["answers"]) as script:
+        connector = _connector(channel, script.url)
+        outcome = await connector.send(_delivery(channel, case.get("delivery", {})), case.get("attempt", 1))
+        await connector.close()
+    assert _as_case(outcome) == case["outcome"]
+    assert not script.answers, "every scripted answer is used"
+    _assert_requests(script, case.get("requests", [{}] * len(case["answers"])))
+    told = repr(outcome) + caplog.text
+    secret = TOKENS[channel].rpartition(":")[2]
+    assert secret not in told
+    assert TEXT not in told
+    if "says" in case:
+        assert case["says"] in told
+
+
+@pytest.mark.parametrize("channel", sorted(TOKENS))
+async def test_a_refused_connection_is_surely_not_sent(channel: str) -> None:
+    async with scripted([]) as script:
+        url = script.url
+    connector = _connector(channel, url)
+    outcome = await connector.send(_delivery(channel, {}), 1)
+    await connector.close()
+    assert isinstance(outcome, RetryLater)
+    assert outcome.code == "connect"
+    assert not outcome.throttled
+    assert TOKENS[channel] not in outcome.reason
+
+
+@pytest.mark.parametrize("channel", sorted(TOKENS))
+async def test_a_host_without_name_is_surely_not_sent(channel: str) -> None:
+    connector = _connector(channel, "http://no-such-host.invalid")
+    outcome = await connector.send(_delivery(channel, {}), 1)
+    await connector.close()
+    assert isinstance(outcome, RetryLater)
+    assert outcome.code in {"dns", "connect_timeout"}  # the second where the resolver itself is slow
+
+
+@pytest.mark.parametrize("channel", sorted(TOKENS))
+async def test_a_broken_tls_handshake_is_surely_not_sent(channel: str) -> None:
+    async with scripted([]) as script:  # it speaks plain HTTP only
+        connector = _connector(channel, script.url.replace("http:", "https:"))
+        outcome = await connector.send(_delivery(channel, {}), 1)
+        await connector.close()
+    assert isinstance(outcome, RetryLater)
+    assert not script.requests
+
+
+@pytest.mark.parametrize("channel", sorted(TOKENS))
+async def test_a_full_pool_is_surely_not_sent(channel: str) -> None:
+    async with scripted([{"fault": "hang"}]) as script:
+        connector = _connector(channel, script.url)
+        connector._calls._connections = 1  # type: ignore[attr-defined]  # the smallest pool there is
+        first, second = await asyncio.gather(*(connector.send(_delivery(channel, {}), 1) for _ in range(2)))
+        await connector.close()
+    assert isinstance(first, Unknown)
+    assert isinstance(second, RetryLater)
+    assert second.code == "connect_timeout"
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("channel", sorted(TOKENS))
+def test_check_needs_no_connector(channel: str) -> None:
+    check = CHANNELS[channel].check
+    assert check(_delivery(channel, {})) is None
+    assert check(_delivery(channel, {"text_repeat": ["x", 4096]})) is None
+    refused = check(_delivery(channel, {"text_repeat": ["x", 4097]}))
+    assert refused is not None
+    assert "4097" in refused.reason
+    assert "4096" in refused.reason
+    assert CHANNELS[channel].capabilities.text_limit == 4096
+
+
+def test_each_channel_counts_in_its_own_unit() -> None:
+    flowers = {"text_repeat": ["🌻", 2049]}  # 2049 characters, 4098 UTF-16 code units
+    assert CHANNELS["whatsapp"].check(_delivery("whatsapp", flowers)) is None
+    refused = CHANNELS["telegram"].check(_delivery("telegram", flowers))
+    assert refused is not None
+    assert "4098 UTF-16 code units" in refused.reason
+
+
+async def test_a_migrated_group_is_reached_at_its_new_id_next_time() -> None:
+    moved = {"ok": False, "error_code": 400, "description": "x", "parameters": {"migrate_to_chat_id": -100999}}
+    taken = {"ok": True, "result": {"message_id": 1, "chat": {"id": -100999}}}
+    async with scripted([{"status": 400, "json": moved}, {"status": 200, "json": taken}]) as script:
+        connector = _connector("telegram", script.url)
+        delivery = _delivery("telegram", {"address": "-55"})
+        outcomes = [await connector.send(delivery, attempt) for attempt in (1, 2)]
+        await connector.close()
+    assert isinstance(outcomes[0], RetryLater)
+    assert outcomes[1] == Accepted(("-100999:1",))
+    assert [request["json"]["chat_id"] for request in script.requests] == [-55, -100999]
