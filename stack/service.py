@@ -105,7 +105,7 @@ class Child:
                 self.version = self.service.probe()
             except Exception as error:  # noqa: BLE001  # a probe may fail in any way its client library knows
                 if time.monotonic() > deadline:
-                    self.stop()
+                    self.stop(patience_seconds=2)
                     name, url = self.service.name, self.service.url
                     raise ServiceFailed(
                         f"{name} did not answer on {url} within {limit_seconds:.0f} s ({error}); {self.last_words()}"
