@@ -27,9 +27,14 @@ _ADVANCE = """
 
 
 class Archive:
-    """One connection, one transaction at a time; safe to share among a worker's partitions."""
+    """One connection, one transaction at a time; safe to share among a worker's partitions.
+
+    `conflicts` counts the messages that broke a key of `messages` and were set aside whole in `message_conflicts`: 0, unless
+    something upstream is wrong.
+    """
 
     def __init__(self, url: str, *, sink: str = "archive") -> None:
+        self.conflicts = 0
         self._url = url
         self._sink = sink
         self._connection: AsyncConnection | None = None
@@ -63,21 +68,20 @@ class Archive:
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
         offsets: Mapping[Partition, tuple[int, int]],
-    ) -> int:
+    ) -> None:
         """One transaction: the rows, and each partition moved from its expected offset to its next one.
 
-        The expected offset is what `positions` told, later the `next` of the write before. Returns how many messages broke a key
-        and were set aside in `message_conflicts` (0 unless something upstream is wrong). Raises Fenced when a partition is not where
-        expected, Unavailable when PostgreSQL is; then nothing was written and the same call may be repeated.
+        The expected offset is what `positions` told, later the `next` of the write before. Raises Fenced when a partition is not
+        where expected, Unavailable when PostgreSQL is; then nothing was written and the same call may be repeated.
         """
         _check(offsets)
         async with self._turn:
             try:
-                return await self._settle(messages, states, offsets)
+                await self._settle(messages, states, offsets)
             except Unavailable:
                 if self._connection is not None and not self._connection.closed:
                     raise  # PostgreSQL itself said why (disk, deadlock); the stage's patience decides
-            return await self._settle(messages, states, offsets)  # once more, on a new connection
+                await self._settle(messages, states, offsets)  # once more, on a new connection
 
     async def close(self) -> None:
         """Closes the connection; an unfinished transaction is undone."""
@@ -117,15 +121,12 @@ class Archive:
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
         offsets: Mapping[Partition, tuple[int, int]],
-    ) -> int:
+    ) -> None:
         """Writes the batch, unless it is the one whose answer got lost and which was committed after all."""
-        if self._doubtful == offsets and await self._already_written(offsets):
-            conflicts = 0
-        else:
+        if self._doubtful != offsets or not await self._already_written(offsets):
             self._doubtful = dict(offsets)
-            conflicts = await self._write(messages, states, offsets)
+            self.conflicts += await self._write(messages, states, offsets)
         self._doubtful = {}
-        return conflicts
 
     async def _write(
         self,
