@@ -181,7 +181,7 @@ def decode_any(value: bytes | None) -> records.Record:
     try:
         datum = fastavro.schemaless_reader(stream, reader.writer_schema, reader.reader_schema)
         record = reader.build(datum)
-    except Exception as error:  # noqa: BLE001  # fastavro raises many kinds on hostile bytes; all mean the same here
+    except Exception as error:  # fastavro raises many kinds on hostile bytes; all mean the same here
         raise MalformedDatum(
             f"schema id {schema_id}, near byte {stream.tell()} of {len(value)}: {type(error).__name__}: {error}"
         ) from error

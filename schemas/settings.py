@@ -61,6 +61,14 @@ class Settings(BaseSettings):
         60.0, gt=0, description="How long an unknown outcome waits for evidence, seconds."
     )
 
+    # sinks
+    archive_linger_ms: int = Field(
+        50, ge=0, description="How long archive gathers records for one PostgreSQL transaction, ms."
+    )
+    analyse_linger_ms: int = Field(
+        1000, ge=0, description="How long analyse gathers records for one ClickHouse insert, ms."
+    )
+
     # WhatsApp Cloud API
     whatsapp_url: str = Field("https://graph.facebook.com", description="Base URL of the Graph API.")
     whatsapp_version: str = Field("v23.0", pattern=r"^v\d+\.\d+$", description="Graph API version in the path.")

@@ -1,0 +1,71 @@
+"""`python -m pipelines worker STAGE | gateway | prepare`: what a deployment runs, one process each.
+
+An expected failure (a missing setting, a server that cannot be reached, a topic that is not as declared) ends in one line on
+standard error and exit code 2; a worker that can no longer be right ends with 3 and is to be started again.
+"""
+
+import argparse
+import logging
+import sys
+
+import faust
+import structlog
+
+from pipelines import gateway, logs, topics
+from pipelines.app import app_id, build
+from pipelines.engine.worker import changelog_topic
+from pipelines.stages import BUILDERS, REQUIRED, TABLES
+from schemas.settings import MissingSetting, Settings
+from sinks import migrate
+from sinks.base import NotMigrated, Unavailable
+
+log = structlog.get_logger(__name__)
+EXPECTED = (MissingSetting, topics.TopicsNotRight, Unavailable, NotMigrated, migrate.ChangedMigration)
+
+
+def worker(stage: str, settings: Settings) -> None:
+    """Runs one worker of a stage until it is told to stop."""
+    settings.require("kafka_url", *REQUIRED.get(stage, ()))
+    built = BUILDERS[stage](settings)
+    wanted = {source.topic for source in built.sources} | {
+        changelog_topic(app_id(stage), table) for table in TABLES[stage]
+    }
+    topics.check(settings, wanted)
+    app = build(built, settings)
+    faust.Worker(
+        app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False
+    ).execute_from_commandline()
+
+
+def prepare(settings: Settings) -> None:
+    """Creates the topics and migrates both databases; harmless to repeat."""
+    settings.require("kafka_url", "postgres_url", "clickhouse_url")
+    created = topics.create(settings)
+    applied = migrate.migrate(settings.postgres_url, settings.clickhouse_url)
+    log.info("prepared", topics_created=created, migrations_applied=len(applied))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("worker").add_argument("stage", choices=sorted(BUILDERS))
+    parts.add_parser("gateway")
+    parts.add_parser("prepare")
+    arguments = parser.parse_args()
+    settings = Settings()
+    logs.configure(settings)
+    try:
+        if arguments.part == "worker":
+            worker(arguments.stage, settings)
+        elif arguments.part == "gateway":
+            gateway.run(settings)
+        else:
+            prepare(settings)
+    except EXPECTED as error:
+        print(f"{arguments.part}: {error}", file=sys.stderr)  # noqa: T201  # the line a person reads, not a log
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""A stage's Faust app: the engine in place of Faust's transport, recovery and tables; one agent; the web views."""
+
+from typing import Any
+
+import faust
+import yarl
+from mode.supervisors import CrashingSupervisor
+
+from pipelines import web
+from pipelines.engine.stage import Stage
+from pipelines.engine.tables import BatchTable, BulkTableManager
+from pipelines.engine.transport import BatchTransport, RawBatch
+from pipelines.engine.worker import Engine
+from schemas.settings import Settings
+
+WEEK_SECONDS = 7 * 86_400.0
+
+
+def app_id(stage: str) -> str:
+    """Faust app id, Kafka group and prefix of transactional ids of a stage."""
+    return f"chat4all-{stage}"
+
+
+def build(stage: Stage[Any], settings: Settings) -> faust.App:
+    """The app of one worker. One app per process."""
+    kafka_url = settings.kafka_url
+    url = yarl.URL(f"kafka://{kafka_url.split(',')[0]}")
+    app = faust.App(
+        app_id(stage.name),
+        broker=[yarl.URL(f"kafka://{host}") for host in kafka_url.split(",")],
+        store="memory://",
+        topic_partitions=settings.partitions,
+        topic_allow_declare=False,  # `python -m pipelines prepare` creates topics, from schemas/topics.toml
+        topic_disable_leader=True,
+        Table=BatchTable,
+        TableManager=BulkTableManager,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout_seconds,
+        broker_heartbeat_interval=max(0.3, settings.session_timeout_seconds / 6),
+        broker_max_poll_interval=WEEK_SECONDS,  # aiokafka polls nothing here; the engine's health watches progress
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+        web_cors_options=None,
+    )
+    app.engine = Engine(
+        stage=stage, app_id=app.conf.id, kafka_url=kafka_url, session_seconds=settings.session_timeout_seconds
+    )
+    app.transport = BatchTransport([url], app)
+    for layout in stage.tables:
+        app.Table(layout.name, partitions=settings.partitions)
+    topic = app.topic(*(source.topic for source in stage.sources), schema=RawBatch())
+
+    @app.agent(topic, name=stage.name, supervisor_strategy=CrashingSupervisor)
+    async def take_turns(stream: Any) -> None:
+        async for event in stream.noack().events():
+            app.engine.submit(event.message)
+
+    web.add_views(app)
+    return app

@@ -1,0 +1,28 @@
+"""A refused record as a dead letter: the original bytes, key and headers, with the cause and the place."""
+
+from pipelines.engine.stage import Output, Refusal
+from schemas import codec
+from schemas.records import DeadLetter, Header
+
+TOPIC = "dead-letters"
+
+
+def dead_letter(stage: str, refusal: Refusal, now: int) -> Output:
+    """The record to produce. Its id is made of the place, so a repetition of it can be told."""
+    record = refusal.record
+    letter = DeadLetter(
+        tenant_id=refusal.tenant_id,
+        dead_letter_id=f"{stage}:{record.topic}:{record.partition}:{record.offset}",
+        stage=stage,
+        cause=refusal.cause,
+        detail=refusal.detail,
+        source_topic=record.topic,
+        source_partition=record.partition,
+        source_offset=record.offset,
+        source_timestamp=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple(Header(key=name, value=value) for name, value in record.headers),
+        refused_at=now,
+    )
+    return Output(TOPIC, record.key or b"", codec.encode(letter), None)

@@ -1,0 +1,147 @@
+"""What a stage is to the engine: where its records come from, what it remembers, and one pure function.
+
+decide(inputs, state, now) -> Decision is the stage's whole logic. It does no I/O and reads no clock; what it writes to its
+tables, returns as outputs and asks for as calls becomes visible together, in one Kafka transaction, or not at all.
+The engine knows no message and no channel.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from tables.layout import Layout
+from tables.partition import TablePartition
+
+Tables = Mapping[str, TablePartition[Any]]
+Headers = Sequence[tuple[str, bytes | None]]
+S = TypeVar("S")
+
+
+class Record(NamedTuple):
+    """One Kafka record as it came. `timestamp` is Unix time in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Result(NamedTuple):
+    """A finished call: what was asked and what came back."""
+
+    call: "Call"
+    value: Any
+
+
+class Inputs(NamedTuple):
+    """What one turn decides on: records in offset order per source partition, then calls that finished.
+
+    `closing` says that the partition is being given up: a call asked for now would not be made.
+    """
+
+    records: Sequence[Record]
+    results: Sequence[Result]
+    closing: bool = False
+
+
+class Output(NamedTuple):
+    """One record to produce; to a partition by number, or by the key's hash when `partition` is None."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    partition: int | None
+    headers: Headers = ()
+
+
+class Refusal(NamedTuple):
+    """A record that goes to dead-letters with its original bytes. `cause` is a code of schemas/causes.py."""
+
+    record: Record
+    cause: str
+    detail: str
+    tenant_id: str = "default"
+
+
+class Call(NamedTuple):
+    """Work outside Kafka, started after the turn's transaction committed; its result comes back to a later turn."""
+
+    key: str
+    request: Any
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a turn decided. Rows are written to the tables directly; the engine collects what changed."""
+
+    outputs: list[Output] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    # counter name -> how often: counted once the turn has committed
+    counts: dict[str, int] = field(default_factory=dict)
+    # for sinks: what `Stage.settle` writes after the commit
+    writes: Any = None
+    # (topic, partition) -> offset to commit instead of the turn's end
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def count(self, name: str, times: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + times
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source topic. With `first`, a partition takes nothing else until it has read this one up to its end at start."""
+
+    topic: str
+    first: bool = False
+
+
+class Stage(ABC, Generic[S]):
+    """One step of the pipeline. Only `decide` and `open` must be written; the rest has a default that does nothing.
+
+    No method may block. Only `decide` may raise, and only on a bug: the engine then isolates the record that caused it.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    tables: tuple[Layout[Any], ...] = ()
+    turn_records: int = 2000  # bound of one turn, so that latency stays low when the load is high
+    linger_ms: int = 0  # a turn waits this long for company: larger sink batches at the price of latency
+
+    @abstractmethod
+    def open(self, partition: int, tables: Tables) -> S:
+        """The state of a partition: its tables, and what can be derived from them. Called when a partition starts, and again
+        after a decision raised (whatever it had derived is forgotten)."""
+
+    @abstractmethod
+    def decide(self, inputs: Inputs, state: S, now: int) -> Decision:
+        """The stage's logic. `now` is Unix time in milliseconds."""
+
+    def next_due(self, state: S) -> int | None:  # noqa: ARG002  # the default has no use for it
+        """When a turn is wanted although nothing arrives, Unix milliseconds; None for never."""
+        return None
+
+    def takes(self, topic: str, state: S) -> bool:  # noqa: ARG002  # the default has no use for them
+        """False holds a source back (its records wait in Kafka) while the others go on."""
+        return True
+
+    async def perform(self, call: Call) -> Any:
+        """Does a call; its return value comes back as a Result. Raising ends the worker."""
+        raise NotImplementedError(f"{self.name} asks for no calls, got {call.key}")
+
+    async def start(self) -> None:
+        """Opens what the stage holds for the whole worker (connections, caches), before the first partition starts."""
+
+    async def stop(self) -> None:
+        """Closes what `start` opened."""
+
+    async def positions(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002
+        """Where a sink wants to be read from, by (topic, partition); what is missing starts at the committed offset."""
+        return {}
+
+    async def settle(self, decision: Decision) -> None:
+        """Writes `decision.writes` to the outside after the commit; the partition's next turn waits for it."""

@@ -1,0 +1,73 @@
+"""Faust's view of our tables: registered in `app.tables`, with Faust's changelog topics and routing, rows held by the engine.
+
+Reads and writes of a stage never come here; the turns own the rows. What remains is what Faust needs to assign and what its web
+views and command line ask for.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
+from mode import Service
+
+from tables.partition import TablePartition
+
+
+class BatchTable(faust.Table):  # type: ignore[misc]  # Faust ships no types
+    """A table whose rows live in the engine, one TablePartition a partition."""
+
+    def partitions_held(self) -> Mapping[int, TablePartition[Any]]:
+        """Partition number -> rows, of what this worker owns."""
+        return {
+            number: partition.tables[self.name]
+            for number, partition in self.app.engine.partitions.items()
+            if self.name in partition.tables
+        }
+
+    async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:
+        """The engine restores tables; Faust's store has none of our rows."""
+
+
+class BulkRecovery(Recovery):  # type: ignore[misc]  # Faust ships no types
+    """Fence, restore, seek to the committed offsets, only then let the flow go.
+
+    This is the order Faust has for apps without tables; its path for apps with tables drops records at a clean restart.
+    """
+
+    @Service.task
+    async def _restart_recovery(self) -> None:
+        while not self.should_stop:
+            if await self.wait_for_stopped(self.signal_recovery_start):
+                return
+            self.signal_recovery_start.clear()
+            generation = self._generation_id
+            engine = self.app.engine
+            try:
+                numbers = engine.source_partitions(self.app.consumer.assignment())
+                self._set_recovery_started()
+                if await engine.take_over(numbers, lambda generation=generation: self._is_current(generation)):
+                    self._set_recovery_ended()
+                    await self._resume_streams(generation_id=generation)
+            except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
+                engine.fail(f"taking partitions over failed: {type(error).__name__}: {error}")
+
+    def _is_current(self, generation: int) -> bool:
+        return bool(self.app.consumer_generation_id == generation and not self.should_stop)
+
+    @Service.task
+    async def _slurp_changelogs(self) -> None:
+        """Faust's record-by-record recovery; the engine restores in bulk."""
+
+    @Service.task
+    async def _publish_stats(self) -> None:
+        """Statistics of Faust's own recovery."""
+
+
+class BulkTableManager(TableManager):  # type: ignore[misc]  # Faust ships no types
+    @property
+    def recovery(self) -> Any:
+        if self._recovery is None:
+            self._recovery = BulkRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery

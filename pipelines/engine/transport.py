@@ -1,0 +1,129 @@
+"""The transport Faust is given: membership, assignment and tables stay Faust's; the records come in batches through Fetch.
+
+One batch of one partition is ONE Faust event. aiokafka holds the group membership only, with every partition paused. Nothing is
+committed from here (offsets commit inside the turns' transactions), and no acknowledgement of Faust's own can commit anything.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import TP, ConsumerMessage
+
+if TYPE_CHECKING:
+    from pipelines.engine.worker import Engine
+
+IN_FLIGHT = 2  # batches per source partition between fetch and commit: one in a turn, one ready
+
+
+class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust ships no types
+    """A batch as Faust sees it. Only `Engine` acknowledges it, after its turn committed or was given up."""
+
+    __slots__ = ()
+
+    def ack(self, consumer: Any, n: int = 1) -> bool:  # noqa: ARG002  # Faust's signature
+        return False
+
+
+class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
+    """Yields batches from the engine's Fetch while the flow is active."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.engine: Engine = self.app.engine
+        self.in_flight: Counter[tuple[str, int]] = Counter()
+        self._news = asyncio.Event()
+        self.engine.consumer = self
+
+    def _new_consumer_thread(self) -> Any:
+        return MembershipThread(self, loop=self.loop, beacon=self.beacon)
+
+    def news(self) -> None:
+        """Records arrived, or a batch was released."""
+        self._news.set()
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        generation = self.app.consumer_generation_id  # captured before anything is taken
+        self._news.clear()
+        ready = [tp for tp in self.engine.waiting() if self.in_flight[tp] < IN_FLIGHT]
+        if not ready:
+            try:
+                await asyncio.wait_for(self._news.wait(), timeout)
+            except TimeoutError:
+                return
+        for source in ready:
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return  # what was not taken stays with Fetch, which forgets it at the next assignment
+            records = self.engine.take(source)
+            if not records:
+                continue
+            tp = TP(*source)
+            last = records[-1]
+            self.in_flight[source] += 1
+            yield (
+                tp,
+                BatchMessage(
+                    last.topic, last.partition, last.offset, last.timestamp / 1000, 0, (), None, records, None, 0, 0, tp,
+                    generation_id=generation,
+                ),
+            )  # fmt: skip
+
+    def track_message(self, message: Any) -> None:
+        """Faust would wait for an acknowledgement of its own; the engine knows what is in flight."""
+        self._on_message_in(message.tp, message.offset, message)
+
+    async def wait_empty(self) -> None:
+        await self.engine.stop_partitions()
+        self.in_flight.clear()
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002  # Faust's signature
+        return False  # offsets are committed by the turns' transactions, never from here
+
+    async def perform_seek(self) -> None:
+        await self.engine.start_partitions()
+
+    async def verify_all_partitions_active(self) -> None:
+        """Faust's livelock detector compares clocks of two kinds; the engine's own health replaces it."""
+
+
+class Listener(driver.ConsumerRebalanceListener):  # type: ignore[misc]  # Faust ships no types
+    """Pauses everything in aiokafka before it can fetch: this runs synchronously after the assignment."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        partitions = set(assigned)
+        self._thread._ensure_consumer().pause(*partitions)  # noqa: SLF001  # Faust's own listener reaches the same way
+        await super().on_partitions_assigned(partitions)
+
+
+BatchConsumer.RebalanceListener = Listener
+
+
+class MembershipThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
+    """Faust's consumer thread, always with Faust's assignor: stages without tables must be co-partitioned too."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        self._assignor = self.app.assignor
+        consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001  # Faust hardcodes round robin without tables
+        return consumer
+
+
+class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust ships no types
+    Consumer = BatchConsumer
+
+
+class RawBatch(faust.Schema):  # type: ignore[misc]  # Faust ships no types
+    """Hands a batch to the agent as it is; must never raise (Faust would acknowledge and skip)."""
+
+    def compile(self, app: Any, **kwargs: Any) -> Any:  # noqa: ARG002  # Faust's signature
+        create_event = app.create_event
+
+        async def decode(message: Any, *, propagate: bool = False) -> Any:  # noqa: ARG001  # Faust's signature
+            return create_event(None, message.value, message.headers, message)
+
+        return decode

@@ -1,0 +1,294 @@
+"""One partition of one stage: its turns, one after the other, never two open at once.
+
+    inputs   = records fetched + calls finished, when something is there or due
+    decision = decide(inputs, state, now)
+    one transaction: outputs + changelog rows + dead letters + source offsets
+    calls started, sinks written: only after the commit
+
+Other partitions decide while this one commits. Anything that goes wrong after the decision ends the worker: the memory is ahead
+of Kafka then, and a fresh start from the changelog is the only state known to be right.
+"""
+
+import asyncio
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from pipelines.engine.dead_letters import dead_letter
+from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Stage, Tables
+from pipelines.engine.transactions import Transactions
+from schemas import metrics
+
+S = TypeVar("S")
+Now = Callable[[], int]
+log = structlog.get_logger(__name__)
+POISON_LIMIT = 20  # in one turn; above it the stage's code is at fault, not the data
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records of one source partition that wait for a turn. `release` tells the transport that they are done with."""
+
+    records: list[Record]
+    release: Callable[[], None]
+
+
+class Partition(Generic[S]):
+    """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why."""
+
+    def __init__(
+        self,
+        *,
+        stage: Stage[S],
+        number: int,
+        tables: Tables,
+        changelogs: Mapping[str, str],
+        transactions: Transactions,
+        executor: Executor,
+        fail: Callable[[str], None],
+        now: Now,
+        drain_seconds: float,
+    ) -> None:
+        self.number = number
+        self.tables = tables
+        self.transactions = transactions
+        self.turns = 0
+        self.committed_at = time.monotonic()
+        self._stage = stage
+        self._changelogs = changelogs
+        self._executor = executor
+        self._fail = fail
+        self._now = now
+        self._drain_seconds = drain_seconds
+        self._state = stage.open(number, tables)
+        self._batches: deque[Batch] = deque()
+        self._results: list[Result] = []
+        self._calls: set[asyncio.Task[None]] = set()
+        self._committed: dict[tuple[str, int], int] = {}
+        self._caught_up: Callable[[], bool] = lambda: True
+        self._waiting_for_first = False
+        self._first = {source.topic for source in stage.sources if source.first}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> S:
+        return self._state
+
+    def start(self, *, committed: Mapping[tuple[str, int], int], caught_up: Callable[[], bool]) -> None:
+        """Starts taking turns, with a state derived anew: records not committed before come again. `committed` is where the
+        group stands; until `caught_up` says that the stage's first sources were read to their end, nothing else is taken."""
+        self._stopping = False
+        self._state = self._stage.open(self.number, self.tables)
+        self._committed = dict(committed)
+        self._caught_up = caught_up
+        self._waiting_for_first = any(source.first for source in self._stage.sources)
+        self._task = asyncio.create_task(self._run(), name=f"{self._stage.name}-{self.number}")
+
+    def submit(self, batch: Batch) -> None:
+        """Hands over records; batches of one source partition come in offset order."""
+        if self._stopping:
+            batch.release()
+            return
+        self._batches.append(batch)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something outside changed that may let a held source go."""
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """The partition is no longer ours: nobody waits for its calls any more; its next owner finds their intents."""
+        for call in self._calls:
+            call.cancel()
+
+    async def stop(self) -> None:
+        """Finishes the open turn, waits a bounded time for calls in flight and commits their results; takes no more records."""
+        self._stopping = True
+        for batch in self._batches:
+            batch.release()
+        self._batches.clear()
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        try:
+            while not self._stopping:
+                inputs, batches = await self._gather()
+                await self._turn(inputs, batches)
+            await self._drain()
+        except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
+            log.error(
+                "turn failed", stage=self._stage.name, partition=self.number, traceback=traceback.format_exc(limit=8)
+            )
+            self._fail(f"partition {self.number}: {error}")
+
+    async def _drain(self) -> None:
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self._drain_seconds)
+        if self._results:
+            await self._turn(Inputs([], self._take_results(), closing=True), [])
+
+    async def _gather(self) -> tuple[Inputs, list[Batch]]:
+        """Waits until there is something to decide on, then takes what is there, up to the turn's bound."""
+        while not self._stopping:
+            self._wake.clear()
+            batches = self._take_batches()
+            due = self._stage.next_due(self._state)
+            now = self._now()
+            if batches or self._results or (due is not None and due <= now):
+                if self._stage.linger_ms and sum(len(b.records) for b in batches) < self._stage.turn_records:
+                    await asyncio.sleep(self._stage.linger_ms / 1000)
+                    batches += self._take_batches()
+                records = [record for batch in batches for record in batch.records]
+                return Inputs(records, self._take_results(), self._stopping), batches
+            timeout = None if due is None else max(0.0, (due - now) / 1000)
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                continue
+        return Inputs([], self._take_results(), closing=True), []
+
+    def _take_batches(self) -> list[Batch]:
+        taken: list[Batch] = []
+        kept: deque[Batch] = deque()
+        held: set[str] = set()
+        size = 0
+        while self._batches:
+            batch = self._batches.popleft()
+            topic = batch.records[0].topic
+            if size < self._stage.turn_records and topic not in held and self._may_take(topic):
+                taken.append(batch)
+                size += len(batch.records)
+            else:
+                held.add(topic)  # what follows from the same topic must not overtake it
+                kept.append(batch)
+        self._batches = kept
+        return taken
+
+    def _may_take(self, topic: str) -> bool:
+        if self._waiting_for_first and topic not in self._first:
+            self._waiting_for_first = not self._caught_up()
+            if self._waiting_for_first:
+                return False
+        return self._stage.takes(topic, self._state)
+
+    def _take_results(self) -> list[Result]:
+        results, self._results = self._results, []
+        return results
+
+    async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
+        began = time.perf_counter()
+        now = self._now()
+        decision = self._decide(inputs, now)
+        offsets = {(r.topic, r.partition): r.offset + 1 for batch in batches for r in (batch.records[-1],)}
+        offsets.update(decision.offsets)
+        # a sink that reads again what the group has passed must not move the group back
+        offsets = {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
+        await self._commit(decision, offsets, now)
+        self._count(inputs, decision, time.perf_counter() - began)
+        for call in decision.calls:
+            self._start(call)
+        await self._stage.settle(decision)
+        for batch in batches:
+            batch.release()
+        if not inputs.records and not inputs.results:
+            await asyncio.sleep(0)  # a due that stays due must not starve the loop
+
+    def _decide(self, inputs: Inputs, now: int) -> Decision:
+        try:
+            return self._stage.decide(inputs, self._state, now)
+        except Exception:  # noqa: BLE001  # a bug on some record: find the record, keep the rest
+            return self._decide_without_poison(inputs, now)
+
+    def _decide_without_poison(self, inputs: Inputs, now: int) -> Decision:
+        """Finds the records that raise, decides on the others as one, and refuses those found."""
+        good = list(inputs.records)
+        refusals: list[Refusal] = []
+        while (found := self._first_poison(inputs._replace(records=good), now)) is not None:
+            good.remove(found.record)
+            refusals.append(found)
+            if len(refusals) > POISON_LIMIT:
+                raise RuntimeError(
+                    f"{len(refusals)} records of one turn made {self._stage.name} raise: a bug, not data; {found.detail}"
+                )
+        self._forget()
+        decision = self._stage.decide(inputs._replace(records=good), self._state, now)
+        decision.refusals += refusals
+        return decision
+
+    def _first_poison(self, inputs: Inputs, now: int) -> Refusal | None:
+        self._forget()
+        self._stage.decide(inputs._replace(records=[]), self._state, now)  # raises when the records are not to blame
+        for record in inputs.records:
+            try:
+                self._stage.decide(Inputs([record], []), self._state, now)
+            except Exception as error:  # noqa: BLE001  # the record that raises is what is searched
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                return Refusal(
+                    record, "decision_failed", f"{type(error).__name__}: {error} (in {last.name}, line {last.lineno})"
+                )
+        return None
+
+    def _forget(self) -> None:
+        for table in self.tables.values():
+            table.rollback()
+        self._state = self._stage.open(self.number, self.tables)
+
+    async def _commit(self, decision: Decision, offsets: Mapping[tuple[str, int], int], now: int) -> None:
+        rows = {name: table.changes() for name, table in self.tables.items()}
+        decision.refusals = [
+            r
+            for r in decision.refusals
+            if r.record.offset >= self._committed.get((r.record.topic, r.record.partition), 0)
+        ]
+        letters: list[Output] = [dead_letter(self._stage.name, refusal, now) for refusal in decision.refusals]
+        if not (offsets or decision.outputs or letters or any(rows.values())):
+            return
+        self.transactions.produce(decision.outputs)
+        self.transactions.produce(letters)
+        for name, changes in rows.items():
+            self.transactions.produce_rows(self._changelogs[name], self.number, changes)
+        for table in self.tables.values():
+            table.settle()
+        await asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
+
+    def _count(self, inputs: Inputs, decision: Decision, seconds: float) -> None:
+        self.turns += 1
+        self.committed_at = time.monotonic()
+        stage = self._stage.name
+        metrics.TURNS.labels(stage).inc()
+        metrics.TURN_SECONDS.labels(stage).observe(seconds)
+        metrics.RECORDS.labels(stage).inc(len(inputs.records))
+        metrics.OUTPUTS.labels(stage).inc(len(decision.outputs))
+        for refusal in decision.refusals:
+            metrics.DEAD_LETTERS.labels(stage, refusal.cause).inc()
+            log.warning(
+                "refused", stage=stage, cause=refusal.cause, detail=refusal.detail, topic=refusal.record.topic,
+                partition=refusal.record.partition, offset=refusal.record.offset,
+            )  # fmt: skip
+        for name, times in decision.counts.items():
+            metrics.EVENTS.labels(stage, name).inc(times)
+
+    def _start(self, call: Call) -> None:
+        task = asyncio.create_task(self._perform(call))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _perform(self, call: Call) -> None:
+        try:
+            value: Any = await self._stage.perform(call)
+        except Exception as error:  # noqa: BLE001  # `perform` promises not to raise; a result that cannot be known ends the worker
+            self._fail(f"partition {self.number}: call {call.key} raised {type(error).__name__}: {error}")
+            return
+        self._results.append(Result(call, value))
+        self._wake.set()

@@ -1,0 +1,222 @@
+"""The engine of one worker: the partitions it owns, from assignment to revocation.
+
+assigned -> fence -> restore -> seek -> turns -> revoked -> last turn, calls drained. A partition that stays with this worker keeps
+its producer and its tables: if anybody else had owned it in between, that producer would be fenced and the next commit would fail.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from confluent_kafka import TopicPartition
+
+from pipelines.engine.fetch import Fetch
+from pipelines.engine.restore import Load, restore
+from pipelines.engine.stage import Record, Stage
+from pipelines.engine.transactions import Transactions, group_metadata
+from pipelines.engine.turns import Batch, Partition
+from schemas import metrics
+from tables.partition import TablePartition
+
+if TYPE_CHECKING:
+    from pipelines.engine.transport import BatchConsumer, BatchMessage
+
+log = structlog.get_logger(__name__)
+EXIT_CODE = 3  # of a worker that ended because it could no longer be right
+
+
+def _system_now() -> int:
+    return int(time.time() * 1000)
+
+
+class Engine:
+    """Owns the partitions of one stage in one worker. Lives in the Faust app's event loop."""
+
+    def __init__(
+        self,
+        *,
+        stage: Stage[Any],
+        app_id: str,
+        kafka_url: str,
+        session_seconds: float,
+        now: Callable[[], int] = _system_now,
+    ) -> None:
+        self.stage = stage
+        self.partitions: dict[int, Partition[Any]] = {}
+        self.restoring = False
+        self.joined = False  # whether the group has given this worker an assignment yet
+        self.consumer: BatchConsumer
+        self._app_id = app_id
+        self._kafka_url = kafka_url
+        self._now = now
+        self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
+        self._executor = ThreadPoolExecutor(32, thread_name_prefix="commit")
+        self._group, self._group_metadata = group_metadata(kafka_url, app_id)
+        self._fetch: Fetch | None = None
+        self._running: set[int] = set()
+        self._started = False
+        self._topics = {source.topic for source in stage.sources}
+
+    # --- what Faust's recovery asks for ---------------------------------------------------------------------------------
+
+    def source_partitions(self, assignment: Iterable[Any]) -> set[int]:
+        """Numbers of the assigned partitions of this stage's sources."""
+        return {tp.partition for tp in assignment if tp.topic in self._topics}
+
+    async def take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
+        """Fences and restores what is newly ours, drops what is not ours any more; false when a newer rebalance made it void."""
+        began = time.monotonic()
+        self.restoring = True
+        await self.stop_partitions()
+        if not self._started:
+            await self.stage.start()
+            self._started = True
+        for number in set(self.partitions) - numbers:
+            self.partitions.pop(number).abandon()
+        fresh = {}
+        for number in sorted(numbers - set(self.partitions)):
+            if not is_current():
+                return False  # never open a producer for a partition that is no longer ours: it would fence its owner
+            fresh[number] = await asyncio.to_thread(self._fence, number)
+        tables = {number: {layout.name: TablePartition(layout) for layout in self.stage.tables} for number in fresh}
+        loads: dict[tuple[str, int], Load] = {
+            (self.changelog(name), number): table.load
+            for number, by_name in tables.items()
+            for name, table in by_name.items()
+        }
+        rows = await asyncio.to_thread(restore, self._kafka_url, loads, is_current) if loads else 0
+        if not is_current():
+            return False
+        for number, transactions in fresh.items():
+            self.partitions[number] = self._partition(number, tables[number], transactions)
+        metrics.RESTORE_SECONDS.labels(self.stage.name).observe(time.monotonic() - began)
+        metrics.RESTORED_ROWS.labels(self.stage.name).inc(rows)
+        metrics.PARTITIONS.labels(self.stage.name).set(len(self.partitions))
+        self.restoring = False
+        self.joined = True
+        log.info(
+            "partitions taken over", stage=self.stage.name, partitions=sorted(numbers), restored=sorted(fresh), rows=rows,
+            seconds=round(time.monotonic() - began, 2),
+        )  # fmt: skip
+        return True
+
+    async def start_partitions(self) -> None:
+        """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns."""
+        sources = [(topic, number) for topic in sorted(self._topics) for number in sorted(self.partitions)]
+        committed = await asyncio.to_thread(self._committed, sources)
+        positions = {tp: committed.get(tp, 0) for tp in sources} | dict(await self.stage.positions(sources))
+        if self._fetch is None:
+            self._fetch = Fetch(
+                kafka_url=self._kafka_url,
+                group=self._app_id,
+                pause_above=4 * self.stage.turn_records,
+                on_records=self._on_news,
+                on_failure=self.fail,
+            )
+        self._fetch.assign(positions)
+        for number, partition in self.partitions.items():
+            partition.start(committed=committed, caught_up=lambda number=number: self._caught_up(number))  # type: ignore[misc]  # mypy cannot type a default in a lambda
+            self._running.add(number)
+
+    async def stop_partitions(self) -> None:
+        """Lets every partition finish its turn and its calls; afterwards nothing is fetched and nothing is open."""
+        if self._fetch is not None:
+            self._fetch.assign({})
+        running, self._running = self._running, set()
+        await asyncio.gather(*(self.partitions[number].stop() for number in running))
+
+    async def close(self) -> None:
+        await self.stop_partitions()
+        if self._fetch is not None:
+            await self._fetch.stop()
+        await self.stage.stop()
+        self._group.close()
+        self._executor.shutdown(wait=False)
+
+    # --- what the transport asks for ------------------------------------------------------------------------------------
+
+    def waiting(self) -> list[tuple[str, int]]:
+        return self._fetch.waiting() if self._fetch is not None else []
+
+    def take(self, source: tuple[str, int]) -> list[Record]:
+        return self._fetch.take(source, self.stage.turn_records) if self._fetch is not None else []
+
+    def submit(self, message: "BatchMessage") -> None:
+        """A batch that came through Faust's agent, to its partition; one of an older generation is dropped unread."""
+        source = (message.topic, message.partition)
+
+        def release() -> None:
+            self.consumer.in_flight[source] -= 1
+            self.consumer.news()
+
+        partition = self.partitions.get(message.partition)
+        if (
+            partition is None
+            or message.partition not in self._running
+            or message.generation_id != self.consumer.app.consumer_generation_id
+        ):
+            release()
+            return
+        partition.submit(Batch(message.value, release))
+
+    def fail(self, reason: str) -> None:
+        """Ends the worker at once: its memory may be ahead of Kafka, and only a fresh start is known to be right."""
+        log.error("worker ends", stage=self.stage.name, reason=reason)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_CODE)
+
+    # --- inside ---------------------------------------------------------------------------------------------------------
+
+    def changelog(self, table: str) -> str:
+        return changelog_topic(self._app_id, table)
+
+    def _on_news(self) -> None:
+        self.consumer.news()
+        for partition in self.partitions.values():
+            partition.wake()
+
+    def _caught_up(self, number: int) -> bool:
+        fetch = self._fetch
+        return fetch is not None and all(
+            fetch.caught_up((s.topic, number)) and not self.consumer.in_flight[s.topic, number]
+            for s in self.stage.sources
+            if s.first
+        )
+
+    def _fence(self, number: int) -> Transactions:
+        transactions = Transactions(
+            kafka_url=self._kafka_url, app_id=self._app_id, partition=number, group=self._group_metadata
+        )
+        transactions.fence()
+        return transactions
+
+    def _partition(
+        self, number: int, tables: Mapping[str, TablePartition[Any]], transactions: Transactions
+    ) -> Partition[Any]:
+        return Partition(
+            stage=self.stage,
+            number=number,
+            tables=tables,
+            changelogs={name: self.changelog(name) for name in tables},
+            transactions=transactions,
+            executor=self._executor,
+            fail=self.fail,
+            now=self._now,
+            drain_seconds=self._drain_seconds,
+        )
+
+    def _committed(self, sources: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        # read_committed is librdkafka's default: this waits for offsets of a transaction that is still being completed
+        found = self._group.committed([TopicPartition(*source) for source in sources], timeout=30)
+        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+
+
+def changelog_topic(app_id: str, table: str) -> str:
+    """Faust's name of a table's changelog topic."""
+    return f"{app_id}-{table}-changelog"

@@ -1,0 +1,148 @@
+"""The gateway: providers' webhooks in, receipts and inbound messages out to Kafka. HTTP only, no state.
+
+Guaranteed: a request is answered 200 only after everything in it is acknowledged by Kafka (all replicas); a wrong signature is
+answered 401 and produces nothing; whatever else goes wrong is answered 503, so the provider sends it again. Repetitions are
+harmless: receipts and message ids are deterministic.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import structlog
+from aiohttp import web
+
+from connectors.base import Connector, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors.registry import CHANNELS
+from connectors.whatsapp import WhatsApp
+from pipelines import schema_views, topics
+from pipelines.produce import NotAcknowledged, Producing
+from schemas import codec, metrics
+from schemas.ids import inbound_conversation_id, inbound_message_id
+from schemas.keys import provider_message_key
+from schemas.records import Direction, Message, Receipt
+from schemas.settings import Settings
+
+MAX_BODY_BYTES = 3 * 1024 * 1024  # Meta's webhook bodies have up to 3 MB
+log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """The aiohttp application and what it holds."""
+
+    def __init__(self, *, connectors: Mapping[str, Connector], producing: Producing) -> None:
+        self._connectors = connectors
+        self._producing = producing
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES)
+        self.app.add_routes(
+            [
+                web.get("/health", self.health),
+                web.get("/metrics", self.metrics),
+                web.get("/webhooks/{channel}", self.verify),
+                web.post("/webhooks/{channel}", self.receive),
+                *schema_views.routes(),
+            ]
+        )
+        self.app.on_cleanup.append(self._close)
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ready", "stage": "gateway", "channels": sorted(self._connectors)})
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=metrics.exposition(), content_type="text/plain")
+
+    async def verify(self, request: web.Request) -> web.Response:
+        """Meta's verification GET; other channels have none."""
+        connector = self._connectors.get(request.match_info["channel"])
+        if not isinstance(connector, WhatsApp):
+            return web.Response(status=404, text="no such webhook")
+        try:
+            return web.Response(text=connector.challenge(await _webhook_request(request)))
+        except Forbidden as error:
+            return web.Response(status=403, text=str(error))
+
+    async def receive(self, request: web.Request) -> web.Response:
+        channel = request.match_info["channel"]
+        response = await self._receive(channel, request)
+        metrics.WEBHOOKS.labels(channel if channel in self._connectors else "unknown", str(response.status)).inc()
+        return response
+
+    async def _receive(self, channel: str, request: web.Request) -> web.Response:
+        connector = self._connectors.get(channel)
+        if connector is None:
+            return web.Response(status=404, text="no such webhook")
+        received_at = int(time.time() * 1000)
+        try:
+            items = connector.parse_webhook(await _webhook_request(request), received_at)
+        except Forbidden as error:
+            log.warning("webhook refused", channel=channel, reason=str(error))
+            return web.Response(status=401, text=str(error))
+        _count(channel, items)
+        try:
+            await self._producing.all(
+                [_receipt(r) for r in items.receipts] + [_inbound(i, received_at) for i in items.inbound]
+            )
+        except NotAcknowledged as error:
+            log.error("webhook not kept", channel=channel, reason=str(error))
+            return web.Response(status=503, text="not kept, send it again", headers={"Retry-After": "1"})
+        return web.Response(text="ok")
+
+    async def _close(self, _: web.Application) -> None:
+        await self._producing.close()
+        for connector in self._connectors.values():
+            await connector.close()
+
+
+def _receipt(receipt: Receipt) -> tuple[str, bytes, bytes]:
+    key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id)
+    return "receipts", key.encode(), codec.encode(receipt)
+
+
+def _inbound(item: Inbound, received_at: int) -> tuple[str, bytes, bytes]:
+    conversation_id = inbound_conversation_id(item.channel, item.account, item.address)
+    message = Message(
+        message_id=inbound_message_id(item.channel, item.account, item.provider_message_id),
+        conversation_id=conversation_id,
+        direction=Direction.INBOUND,
+        sender=item.address,
+        kind=item.kind,
+        text=item.text,
+        requested_at=received_at,
+        metadata={
+            "channel": item.channel,
+            "account": item.account,
+            "provider_message_id": item.provider_message_id,
+            "at": str(item.at),
+        },
+    )
+    return "messages", conversation_id.encode(), codec.encode(message)
+
+
+def _count(channel: str, items: WebhookItems) -> None:
+    metrics.WEBHOOK_ITEMS.labels(channel, "receipt").inc(len(items.receipts))
+    metrics.WEBHOOK_ITEMS.labels(channel, "inbound").inc(len(items.inbound))
+    metrics.WEBHOOK_ITEMS.labels(channel, "unrecognised").inc(len(items.unrecognised))
+    for name in items.unrecognised:
+        log.info("webhook item not recognised", channel=channel, item=name)
+
+
+async def _webhook_request(request: web.Request) -> WebhookRequest:
+    return WebhookRequest(
+        method=request.method,
+        query=dict(request.query),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=await request.read(),
+    )
+
+
+def run(settings: Settings) -> None:
+    """Serves until it is told to stop."""
+    connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
+    wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
+    settings.require("kafka_url", *sorted(wanted))
+    topics.check(settings, {"receipts", "messages"})
+
+    async def serve() -> web.Application:
+        return Gateway(connectors=connectors, producing=Producing(settings.kafka_url, asyncio.get_running_loop())).app
+
+    web.run_app(serve(), host=settings.gateway_host, port=settings.gateway_port, print=None, access_log=None)

@@ -1,0 +1,37 @@
+"""One way of logging for every process: structlog, as console lines or as JSON, with the standard library's loggers going through it."""
+
+import logging
+import sys
+
+import structlog
+
+from schemas.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Sets logging up; to be called once, before anything logs."""
+    level = getattr(logging, settings.log_level.upper())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+    output = logging.StreamHandler(sys.stderr)
+    output.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+        )
+    )
+    logging.basicConfig(level=level, handlers=[output], force=True)
+    for name in ("faust", "mode", "aiokafka", "aiohttp.access", "_faust"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))

@@ -1,0 +1,147 @@
+"""Stage match: receipts find their deliveries.
+
+In: receipts and bindings, both keyed by the provider's id, whichever comes first. Out: status-updates, to the conversation's home
+partition. Guaranteed: every receipt ends as a status update or, when no delivery claims it in time, as a dead letter. A receipt
+that carries our tracker needs no binding.
+"""
+
+import base64
+import dataclasses
+from dataclasses import dataclass
+
+from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
+from schemas import codec, tracker
+from schemas.keys import provider_message_key
+from schemas.records import Binding, Cause, Receipt, Status, StatusUpdate
+from tables.agenda import Agenda
+from tables.bindings import BINDINGS, WAITING, Bound, Waiting
+from tables.expiry import Expiry
+from tables.partition import TablePartition
+
+PER_TURN = 2000
+# Providers tell whole seconds; the truth lies in the second that follows, and never after we heard of it.
+PROVIDER_RESOLUTION_MS = 999
+
+
+@dataclass(slots=True)
+class State:
+    """One partition of match."""
+
+    partition: int
+    bindings: TablePartition[Bound]
+    waiting: TablePartition[Waiting]
+    expiry: Expiry
+    orphans: Agenda
+
+
+class Match(Stage[State]):
+    """`orphan_ms` is how long a receipt waits for its binding, `binding_ms` how long a binding waits for receipts."""
+
+    name = "match"
+    sources = (Source("bindings"), Source("receipts"))
+    tables = (BINDINGS, WAITING)
+
+    def __init__(self, *, partitions: int, binding_ms: int, orphan_ms: int) -> None:
+        self._partitions = partitions
+        self._binding_ms = binding_ms
+        self._orphan_ms = orphan_ms
+
+    def open(self, partition: int, tables: Tables) -> State:
+        bindings, waiting = tables["bindings"], tables["waiting"]
+        orphans = Agenda()
+        for key, row in waiting.items():
+            orphans.set(key.decode(), row.since + self._orphan_ms)
+        expiry = Expiry.of(self._binding_ms, ((key, row.bound_at) for key, row in bindings.items()))
+        return State(partition, bindings, waiting, expiry, orphans)
+
+    def next_due(self, state: State) -> int | None:
+        return min(
+            (due for due in (state.expiry.next_due(), state.orphans.next_due()) if due is not None), default=None
+        )
+
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        decision = Decision()
+        for record in inputs.records:
+            try:
+                if record.topic == "bindings":
+                    self._bind(codec.decode(record.value, Binding), state, decision)
+                else:
+                    self._match(record, codec.decode(record.value, Receipt), state, decision, now)
+            except codec.CodecError as error:
+                decision.refusals.append(Refusal(record, error.cause, str(error)))
+        self._expire(state, decision, now)
+        return decision
+
+    def _bind(self, binding: Binding, state: State, decision: Decision) -> None:
+        key = provider_message_key(binding.channel, binding.account, binding.provider_message_id).encode()
+        bound = Bound(
+            binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at
+        )
+        state.bindings.put(key, bound)
+        state.expiry.add(key, binding.bound_at)
+        waiting = state.waiting.get(key)
+        if waiting is not None:
+            for _, _, value in waiting.receipts:
+                decision.outputs.append(_update(codec.decode(base64.b64decode(value), Receipt), bound))
+                decision.count("matched_late")
+            state.waiting.delete(key)
+            state.orphans.cancel(key.decode())
+
+    def _match(self, record: Record, receipt: Receipt, state: State, decision: Decision, now: int) -> None:
+        tracked = tracker.decode(receipt.callback_data)
+        if tracked is not None:
+            if tracked.home_partition >= self._partitions:
+                detail = f"the tracker names partition {tracked.home_partition} of {self._partitions}: from another deployment?"
+                decision.refusals.append(Refusal(record, "unmatched_tracker", detail, tracked.tenant_id))
+                return
+            bound = Bound(tracked.tenant_id, tracked.delivery_id, tracked.conversation_id, tracked.home_partition, 0)
+            decision.outputs.append(_update(receipt, bound))
+            decision.count("matched_by_tracker")
+            return
+        key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id).encode()
+        found = state.bindings.get(key)
+        if found is not None:
+            decision.outputs.append(_update(receipt, found))
+            decision.count("matched")
+            return
+        row = state.waiting.get(key) or Waiting(now, ())
+        entry = (record.offset, record.timestamp, base64.b64encode(record.value or b"").decode())
+        state.waiting.put(key, dataclasses.replace(row, receipts=(*row.receipts, entry)))
+        state.orphans.set(key.decode(), row.since + self._orphan_ms)
+
+    def _expire(self, state: State, decision: Decision, now: int) -> None:
+        for key in state.expiry.expired(now, PER_TURN):
+            row = state.bindings.get(key)
+            if row is not None and now - row.bound_at >= self._binding_ms:
+                state.bindings.delete(key)
+        for name in state.orphans.take_due(now):
+            waiting = state.waiting.get(name.encode())
+            if waiting is None:
+                continue
+            for offset, timestamp, value in waiting.receipts:
+                record = Record(
+                    "receipts", state.partition, offset, timestamp, name.encode(), base64.b64decode(value), ()
+                )
+                detail = f"no delivery claimed provider message {name!r} within {self._orphan_ms // 1000} s"
+                decision.refusals.append(Refusal(record, "orphan_receipt", detail))
+            state.waiting.delete(name.encode())
+
+
+def _update(receipt: Receipt, bound: Bound) -> Output:
+    occurred = min(receipt.received_at, receipt.provider_at + PROVIDER_RESOLUTION_MS)
+    update = StatusUpdate(
+        tenant_id=bound.tenant_id,
+        event_id=receipt.event_id,
+        delivery_id=bound.delivery_id,
+        conversation_id=bound.conversation_id,
+        home_partition=bound.home_partition,
+        status=Status(receipt.status),
+        cause=Cause.RECEIPT,
+        occurred_at=occurred,
+        observed_at=receipt.received_at,
+        provider_message_id=receipt.provider_message_id,
+        inferred=receipt.inferred,
+        reason_code=receipt.error_code,
+        reason=receipt.error_title,
+    )
+    return Output("status-updates", bound.conversation_id.encode(), codec.encode(update), bound.home_partition)

@@ -1,0 +1,303 @@
+"""Stage route: what applications produce becomes a sequenced message and its deliveries.
+
+In: messages, conversations (and contacts, mirrored whole). Out: conversation-log, deliveries.<channel>, all to the conversation's
+home partition. Guaranteed: a message id is accepted once in the dedupe window, sequences of a conversation are 1, 2, 3 and so on
+without gaps, in the order of the topic; what cannot be accepted is refused whole, and nothing of it goes out.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipelines.engine.mirror import Mirror
+from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
+from schemas import codec
+from schemas.outcomes import Rejected
+from schemas.partitions import home_partition
+from schemas.records import (
+    Contact,
+    Conversation,
+    Delivery,
+    DeliveryRef,
+    Direction,
+    Message,
+    Recipient,
+    SequencedMessage,
+)
+from tables import seen as seen_table
+from tables.conversations import CONVERSATIONS, Members
+from tables.expiry import Expiry
+from tables.partition import TablePartition
+from tables.seen import SEEN, Seen
+from tables.sequences import SEQUENCES, Sequence
+
+MAX_RECORD_BYTES = 1_000_000
+MAX_METADATA = 32
+EXPIRED_PER_TURN = 2000
+_TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+Check = Callable[[Delivery], Rejected | None]
+
+
+class Refused(Exception):
+    """Why a message is not accepted: a cause of schemas/causes.py and a sentence."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
+class Channel(NamedTuple):
+    """What route must know of a channel: our account on it, and whether it could ever take a delivery."""
+
+    account: str
+    check: Check
+
+
+@dataclass(slots=True)
+class State:
+    """One partition of route."""
+
+    partition: int
+    seen: TablePartition[Seen]
+    sequences: TablePartition[Sequence]
+    conversations: TablePartition[Members]
+    expiry: Expiry
+
+
+class Route(Stage[State]):
+    """`contact` looks a user id up; `channels` are those that are configured."""
+
+    name = "route"
+    sources = (Source("conversations", first=True), Source("messages"))
+    tables = (SEEN, SEQUENCES, CONVERSATIONS)
+
+    def __init__(
+        self,
+        *,
+        partitions: int,
+        dedupe_ms: int,
+        channels: Mapping[str, Channel],
+        contacts: Mirror[Contact] | Mapping[bytes, Contact],
+    ) -> None:
+        self._partitions = partitions
+        self._dedupe_ms = dedupe_ms
+        self._channels = channels
+        self._contacts = contacts
+
+    async def start(self) -> None:
+        if isinstance(self._contacts, Mirror):
+            await asyncio.to_thread(self._contacts.start)
+
+    async def stop(self) -> None:
+        if isinstance(self._contacts, Mirror):
+            self._contacts.stop()
+
+    def open(self, partition: int, tables: Tables) -> State:
+        expiry = Expiry.of(self._dedupe_ms, ((key, row.accepted_at) for key, row in tables["seen"].items()))
+        return State(partition, tables["seen"], tables["sequences"], tables["conversations"], expiry)
+
+    def next_due(self, state: State) -> int | None:
+        return state.expiry.next_due()
+
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        decision = Decision()
+        for record in sorted(
+            inputs.records, key=lambda r: r.topic != "conversations"
+        ):  # stable: members before messages
+            try:
+                if record.topic == "conversations":
+                    self._remember(record, state, decision)
+                else:
+                    self._accept(record, state, decision, now)
+            except codec.CodecError as error:
+                decision.refusals.append(Refusal(record, error.cause, str(error)))
+            except Refused as error:
+                decision.refusals.append(Refusal(record, error.cause, str(error)))
+        self._expire(state, now)
+        return decision
+
+    def _remember(self, record: Record, state: State, decision: Decision) -> None:
+        if record.key and not record.value:
+            state.conversations.delete(record.key)
+            return
+        conversation = codec.decode(record.value, Conversation)
+        if self._sent_home(record, conversation.conversation_id, state, decision):
+            return
+        key = conversation.conversation_id.encode()
+        state.conversations.put(key, Members(conversation.tenant_id, conversation.members, conversation.updated_at))
+
+    def _accept(self, record: Record, state: State, decision: Decision, now: int) -> None:
+        message = _message_in(record)
+        if self._sent_home(record, message.conversation_id, state, decision):
+            return
+        seen_key, digest = seen_table.key(message), seen_table.digest(message)
+        before = state.seen.get(seen_key)
+        if before is not None and now - before.accepted_at < self._dedupe_ms:
+            if before.digest != digest:
+                raise Refused(
+                    "message_id_conflict",
+                    f"message id {message.message_id!r} was accepted with another content: give every message an id of its own",
+                )
+            decision.count("duplicate")
+            return
+        refs = self._refs(message, state)
+        key = message.conversation_id.encode()
+        last = state.sequences.get(key)
+        seq = 1 if last is None else last.seq + 1
+        sequenced, deliveries = _sequence(message, refs, state.partition, seq, now)
+        for delivery in deliveries:
+            rejected = self._channels[delivery.channel].check(delivery)
+            if rejected is not None:
+                raise Refused("content_not_supported", f"{delivery.channel}: {rejected.reason}")
+        state.sequences.put(key, Sequence(seq))
+        state.seen.put(seen_key, Seen(digest, now))
+        state.expiry.add(seen_key, now)
+        decision.count("accepted")
+        decision.count("deliveries", len(deliveries))
+        decision.outputs.append(Output("conversation-log", key, codec.encode(sequenced), state.partition))
+        decision.outputs += [
+            Output(f"deliveries.{d.channel}", key, codec.encode(d), state.partition) for d in deliveries
+        ]
+
+    def _sent_home(self, record: Record, conversation_id: str, state: State, decision: Decision) -> bool:
+        """Whether the record was in the wrong partition and goes home; a conversation known here is at home."""
+        key = conversation_id.encode()
+        if key in state.sequences or key in state.conversations:
+            return False
+        home = home_partition(conversation_id, self._partitions)
+        if home == state.partition:
+            return False
+        decision.outputs.append(Output(record.topic, key, record.value or b"", home, record.headers))
+        decision.count("rerouted")
+        return True
+
+    def _refs(self, message: Message, state: State) -> list[DeliveryRef]:
+        """Every recipient as an address on a channel; an inbound message has none."""
+        if message.direction is Direction.INBOUND:
+            return []
+        recipients = message.recipients
+        if not recipients:
+            members = state.conversations.get(message.conversation_id.encode())
+            if members is None or not members.user_ids or members.tenant_id != message.tenant_id:
+                raise Refused(
+                    "no_recipient",
+                    f"no recipient given and conversation {message.conversation_id!r} has no members: name recipients, or produce the "
+                    "conversation to topic conversations first",
+                )
+            recipients = tuple(Recipient(user_id=user_id) for user_id in members.user_ids)
+        found = {ref.delivery_id: ref for ref in (self._ref(message, recipient) for recipient in recipients)}
+        return list(found.values())
+
+    def _ref(self, message: Message, recipient: Recipient) -> DeliveryRef:
+        name, address, account = recipient.channel, recipient.address, recipient.account
+        if not address:
+            name, address, account = self._look_up(message.tenant_id, recipient)
+        channel = self._channels.get(name or "")
+        if name is None or channel is None:
+            raise Refused(
+                "unknown_channel", f"channel {name!r} is not configured: use one of {', '.join(sorted(self._channels))}"
+            )
+        who = recipient.user_id or address
+        return DeliveryRef(
+            delivery_id=delivery_id(message, who, name, address),
+            channel=name,
+            account=account or channel.account,
+            recipient=who,
+            address=address,
+        )
+
+    def _look_up(self, tenant_id: str, recipient: Recipient) -> tuple[str, str, str | None]:
+        """(channel, address, account) of a user id: the wanted channel, else the first of the person's preference."""
+        if not recipient.user_id:
+            raise Refused("no_recipient", "a recipient has neither an address nor a user id: give one of them")
+        contact = self._contacts.get(recipient.user_id.encode())
+        if contact is None or contact.tenant_id != tenant_id:
+            raise Refused(
+                "unknown_user", f"user id {recipient.user_id!r} is in no contact: produce it to topic contacts first"
+            )
+        for option in contact.addresses:
+            wanted = option.channel == recipient.channel if recipient.channel else option.channel in self._channels
+            if wanted and option.channel not in contact.opt_outs:
+                return option.channel, option.address, option.account
+        raise Refused(
+            "unreachable_user",
+            f"user id {recipient.user_id!r} has no address on {recipient.channel or 'any channel we have'}",
+        )
+
+    def _expire(self, state: State, now: int) -> None:
+        for key in state.expiry.expired(now, EXPIRED_PER_TURN):
+            row = state.seen.get(key)
+            if row is not None and now - row.accepted_at >= self._dedupe_ms:
+                state.seen.delete(key)
+
+
+def delivery_id(message: Message, recipient: str, channel: str, address: str) -> str:
+    """Deterministic: the same message to the same recipient is the same delivery, however often it is decided."""
+    parts = (message.tenant_id, message.message_id, recipient, channel, address, "0")
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _message_in(record: Record) -> Message:
+    if not record.key:
+        raise Refused("no_key", "the record has no key: set it to the conversation id")
+    if record.value is not None and len(record.value) > MAX_RECORD_BYTES:
+        raise Refused("message_too_large", f"{len(record.value)} bytes: a message may have {MAX_RECORD_BYTES}")
+    message = codec.decode(record.value, Message)
+    limits = (("message_id", message.message_id, 128), ("conversation_id", message.conversation_id, 256))
+    for name, text, limit in limits:
+        size = len(text.encode())
+        if not 1 <= size <= limit:
+            raise Refused("invalid_message", f"{name} has {size} bytes: 1 to {limit} are allowed")
+    if not _TENANT.fullmatch(message.tenant_id):
+        raise Refused(
+            "invalid_message", f"tenant_id {message.tenant_id!r}: 1 to 64 of letters, digits, point, dash, underscore"
+        )
+    if len(message.metadata) > MAX_METADATA:
+        raise Refused("invalid_message", f"{len(message.metadata)} metadata labels: {MAX_METADATA} are allowed")
+    return message
+
+
+def _sequence(
+    message: Message, refs: list[DeliveryRef], partition: int, seq: int, now: int
+) -> tuple[SequencedMessage, list[Delivery]]:
+    sequenced = SequencedMessage(
+        tenant_id=message.tenant_id,
+        message_id=message.message_id,
+        conversation_id=message.conversation_id,
+        home_partition=partition,
+        seq=seq,
+        direction=message.direction,
+        sender=message.sender,
+        kind=message.kind,
+        text=message.text,
+        requested_at=message.requested_at,
+        accepted_at=now,
+        metadata=message.metadata,
+        deliveries=tuple(refs),
+    )
+    deliveries = [
+        Delivery(
+            tenant_id=message.tenant_id,
+            delivery_id=ref.delivery_id,
+            message_id=message.message_id,
+            conversation_id=message.conversation_id,
+            home_partition=partition,
+            seq=seq,
+            channel=ref.channel,
+            account=ref.account,
+            recipient=ref.recipient,
+            address=ref.address,
+            kind=message.kind,
+            text=message.text,
+            not_before=message.not_before,
+            expires_at=message.expires_at,
+            requested_at=message.requested_at,
+            accepted_at=now,
+        )
+        for ref in refs
+    ]
+    return sequenced, deliveries

@@ -1,0 +1,73 @@
+"""Topics in Kafka, as schemas/topics.toml declares them, and the changelogs of the stages' tables."""
+
+from collections.abc import Mapping
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from pipelines.app import app_id
+from pipelines.engine.worker import changelog_topic
+from pipelines.stages import TABLES
+from schemas.catalog import TOPICS
+from schemas.settings import Settings
+
+log = structlog.get_logger(__name__)
+REACH_SECONDS = 15.0
+
+
+class TopicsNotRight(Exception):
+    """Kafka cannot be reached, or a topic there is not as declared; the sentence says what to do."""
+
+
+def declared(settings: Settings) -> list[NewTopic]:
+    """Every topic of the product, with its partitions and settings for this deployment."""
+    replicas = settings.replication_factor
+    topics = [
+        NewTopic(topic.name, topic.partitions or settings.partitions, replicas, config=topic.config())
+        for topic in TOPICS.values()
+    ]
+    changelogs = [changelog_topic(app_id(stage), table) for stage, tables in TABLES.items() for table in tables]
+    compact = {"cleanup.policy": "compact", "segment.bytes": "67108864", "min.cleanable.dirty.ratio": "0.3"}
+    return topics + [NewTopic(name, settings.partitions, replicas, config=compact) for name in changelogs]
+
+
+def create(settings: Settings) -> int:
+    """Creates the topics that do not exist yet; returns how many. Raises TopicsNotRight."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_url, "log_level": 3})
+    existing = _partition_counts(admin, settings.kafka_url)
+    missing = [topic for topic in declared(settings) if topic.topic not in existing]
+    for name, future in admin.create_topics(missing, operation_timeout=30).items() if missing else ():
+        try:
+            future.result(timeout=60)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another `prepare` runs at the same time
+                raise TopicsNotRight(f"topic {name} could not be created: {error.args[0].str()}") from error
+    return len(missing)
+
+
+def check(settings: Settings, wanted: set[str]) -> None:
+    """Raises TopicsNotRight unless the wanted topics exist with the declared partition counts."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_url, "log_level": 3})
+    existing = _partition_counts(admin, settings.kafka_url)
+    for topic in declared(settings):
+        if topic.topic not in wanted:
+            continue
+        found = existing.get(topic.topic)
+        if found is None:
+            raise TopicsNotRight(f"topic {topic.topic} does not exist: run `python -m pipelines prepare`")
+        if found != topic.num_partitions:
+            raise TopicsNotRight(
+                f"topic {topic.topic} has {found} partitions, CHAT4ALL_PARTITIONS says {topic.num_partitions}: the count is fixed at "
+                "creation, so set CHAT4ALL_PARTITIONS to it"
+            )
+
+
+def _partition_counts(admin: AdminClient, kafka_url: str) -> Mapping[str, int]:
+    try:
+        found = admin.list_topics(timeout=REACH_SECONDS).topics
+    except KafkaException as error:
+        raise TopicsNotRight(
+            f"Kafka at {kafka_url} cannot be reached ({error.args[0].str()}): set CHAT4ALL_KAFKA_URL"
+        ) from error
+    return {name: len(topic.partitions) for name, topic in found.items()}

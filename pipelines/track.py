@@ -1,0 +1,136 @@
+"""Stage track: what is known of each delivery, and every transition of it.
+
+In: conversation-log (which deliveries there are), status-updates (what happened to them), in any order between the two. Out:
+delivery-states, to the home partition. Guaranteed: a status never goes backwards; the same updates in any order and any number
+end in the same timeline; versions of a delivery count 1, 2, 3 and so on.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.engine.stage import Decision, Inputs, Output, Refusal, Source, Stage, Tables
+from schemas import codec
+from schemas.records import Cause, SequencedMessage, Status, StatusUpdate
+from tables import timelines
+from tables.expiry import Expiry
+from tables.partition import TablePartition
+from tables.timelines import TIMELINES, Timeline
+
+EXPIRED_PER_TURN = 2000
+
+
+@dataclass(slots=True)
+class State:
+    """One partition of track."""
+
+    partition: int
+    rows: TablePartition[Timeline]
+    expiry: Expiry
+
+
+class Track(Stage[State]):
+    """`state_ms` is how long a delivery is remembered after its last news."""
+
+    name = "track"
+    sources = (Source("conversation-log"), Source("status-updates"))
+    tables = (TIMELINES,)
+
+    def __init__(self, *, state_ms: int) -> None:
+        self._state_ms = state_ms
+
+    def open(self, partition: int, tables: Tables) -> State:
+        rows = tables["timelines"]
+        return State(partition, rows, Expiry.of(self._state_ms, ((key, row.updated_at) for key, row in rows.items())))
+
+    def next_due(self, state: State) -> int | None:
+        return state.expiry.next_due()
+
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        decision = Decision()
+        for record in inputs.records:
+            try:
+                if record.topic == "conversation-log":
+                    self._introduce(codec.decode(record.value, SequencedMessage), state, decision, now)
+                else:
+                    self._update(codec.decode(record.value, StatusUpdate), state, decision)
+            except codec.CodecError as error:
+                decision.refusals.append(Refusal(record, error.cause, str(error)))
+        self._expire(state, now)
+        return decision
+
+    def _introduce(self, message: SequencedMessage, state: State, decision: Decision, now: int) -> None:
+        for ref in message.deliveries:
+            key = ref.delivery_id.encode()
+            row = state.rows.get(key)
+            if row is not None and row.known:
+                continue
+            early = () if row is None else row.early
+            row = dataclasses.replace(timelines.introduce(row, message, ref), version=1)
+            state.rows.put(key, row)
+            state.expiry.add(key, now)
+            decision.count("introduced")
+            self._tell(
+                key,
+                row,
+                Status.PENDING,
+                f"{ref.delivery_id}:created",
+                Cause.CREATED,
+                (message.accepted_at, now),
+                None,
+                state,
+                decision,
+            )
+            for fields in early:
+                self._update(_thawed(fields), state, decision)
+
+    def _update(self, update: StatusUpdate, state: State, decision: Decision) -> None:
+        key = update.delivery_id.encode()
+        row = state.rows.get(key)
+        if row is None or not row.known:
+            row = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
+            if all(fields["event_id"] != update.event_id for fields in row.early):
+                state.rows.put(key, dataclasses.replace(row, early=(*row.early, dataclasses.asdict(update))))
+                state.expiry.add(key, update.observed_at)
+            return
+        if not timelines.is_new(row, update):
+            decision.count("repeated")
+            return
+        before = timelines.status(row)
+        row, anomaly = timelines.take(row, update)
+        row = dataclasses.replace(row, version=row.version + 1)
+        state.rows.put(key, row)
+        after = timelines.status(row)
+        if after is not before:
+            decision.count(after.lower())
+        if anomaly is not None:
+            decision.count("anomaly")
+        times = (update.occurred_at, update.observed_at)
+        self._tell(key, row, before, update.event_id, update.cause, times, anomaly, state, decision)
+
+    def _tell(
+        self, key: bytes, row: Timeline, before: Status, event_id: str, cause: Cause, at: tuple[int, int], anomaly: str | None,
+        state: State, decision: Decision,
+    ) -> None:  # fmt: skip
+        told = timelines.told(
+            row, delivery_id=key.decode(), home_partition=state.partition, before=before, event_id=event_id, cause=cause, at=at,
+            anomaly=anomaly,
+        )  # fmt: skip
+        decision.outputs.append(
+            Output("delivery-states", row.conversation_id.encode(), codec.encode(told), state.partition)
+        )
+
+    def _expire(self, state: State, now: int) -> None:
+        for key in state.expiry.expired(now, EXPIRED_PER_TURN):
+            row = state.rows.get(key)
+            if row is None:
+                continue
+            if now - row.updated_at >= self._state_ms:
+                state.rows.delete(key)
+            else:
+                state.expiry.add(key, row.updated_at)
+
+
+def _thawed(fields: dict[str, Any]) -> StatusUpdate:
+    """An early update as it was before it was a row: enums again in place of their text."""
+    return StatusUpdate(**{**fields, "status": Status(fields["status"]), "cause": Cause(fields["cause"])})

@@ -1,0 +1,23 @@
+"""Codes of dead letters: why a stage refused a record. A code is never reused for something else."""
+
+from typing import Final
+
+DESCRIPTIONS: Final = {
+    "not_avro": "The value is not Avro in the Confluent wire format.",
+    "unknown_schema": "The schema id belongs to none of our schemas.",
+    "unexpected_record": "A record of ours, on a topic where it does not belong.",
+    "malformed_datum": "The datum ends early, has bytes left over, or holds a value its schema does not allow.",
+    "no_key": "The record has an empty or null key; the key must be the conversation id.",
+    "invalid_message": "A field of the message is missing, empty or too long.",
+    "no_recipient": "The message names no recipient and its conversation is not known.",
+    "unknown_channel": "A recipient names a channel we do not have.",
+    "unknown_user": "A user id is in no contact.",
+    "unreachable_user": "The contact has no address on the wanted channel, or refused every channel it has.",
+    "content_not_supported": "The channel cannot take this content: too long, or of a kind it does not know.",
+    "message_too_large": "The record is larger than 1 MB.",
+    "message_id_conflict": "A message with this id was accepted before, with another content.",
+    "orphan_receipt": "No delivery was found for a receipt within the waiting time.",
+    "unmatched_tracker": "A receipt's tracker names a partition that does not exist.",
+    "attempts_exhausted": "Every attempt failed; the delivery was given up.",
+    "decision_failed": "The stage's own code failed on this record: a bug, please report it with the record.",
+}

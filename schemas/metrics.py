@@ -1,0 +1,39 @@
+"""Every metric of the product, one typed list; dashboards may use only these (tested). Labels are few and bounded."""
+
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+# Counter: turns that committed, by stage.
+TURNS = Counter("chat4all_turns_total", "Turns that committed.", ["stage"])
+# Time: from the start of a decision to its commit, by stage.
+TURN_SECONDS = Histogram("chat4all_turn_seconds", "Decision and commit of a turn.", ["stage"], buckets=_SECONDS)
+# Counter: source records taken, by stage.
+RECORDS = Counter("chat4all_records_total", "Source records taken by committed turns.", ["stage"])
+# Counter: records produced, by stage, without changelogs and dead letters.
+OUTPUTS = Counter("chat4all_outputs_total", "Records produced by committed turns.", ["stage"])
+# Counter: refused records, by stage and cause (schemas/causes.py).
+DEAD_LETTERS = Counter("chat4all_dead_letters_total", "Records sent to dead-letters.", ["stage", "cause"])
+# Counter: what happened inside a stage, by its name: duplicates, rerouted, accepted, delivered and so on.
+EVENTS = Counter("chat4all_events_total", "What happened inside a stage.", ["stage", "event"])
+# Gauge: partitions this worker owns, by stage.
+PARTITIONS = Gauge("chat4all_partitions", "Partitions this worker owns.", ["stage"])
+# Gauge: rows a table holds on this worker, by stage and table.
+TABLE_ROWS = Gauge("chat4all_table_rows", "Rows a table holds on this worker.", ["stage", "table"])
+# Time: one restore of tables, by stage.
+RESTORE_SECONDS = Histogram(
+    "chat4all_restore_seconds", "Fence and restore of the partitions taken over.", ["stage"], buckets=_SECONDS
+)
+# Counter: changelog rows read by restores, by stage.
+RESTORED_ROWS = Counter("chat4all_restored_rows_total", "Changelog rows read by restores.", ["stage"])
+# Counter: webhook requests, by channel and HTTP status of our answer.
+WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests.", ["channel", "status"])
+# Counter: items of webhook requests, by channel and kind (receipt, inbound, unrecognised).
+WEBHOOK_ITEMS = Counter("chat4all_webhook_items_total", "Items of webhook requests.", ["channel", "kind"])
+# Time: one call to a provider, by channel and outcome.
+CALL_SECONDS = Histogram("chat4all_call_seconds", "One call to a provider.", ["channel", "outcome"], buckets=_SECONDS)
+
+
+def exposition() -> bytes:
+    """Every metric of this process in Prometheus' text format."""
+    return generate_latest()

@@ -1,0 +1,29 @@
+"""Tables of stage match. Key of both: "channel:account:provider message id".
+
+`bindings` knows which delivery a provider id belongs to; `waiting` holds receipts whose binding has not come yet, with their
+original bytes, so that one that never matches becomes a dead letter and nothing is lost.
+"""
+
+from dataclasses import dataclass
+
+from tables.layout import JsonLayout
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    tenant_id: str
+    delivery_id: str
+    conversation_id: str
+    home_partition: int
+    bound_at: int  # Unix milliseconds; the row lives for the binding window from here
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    since: int  # Unix milliseconds, when the first of them came
+    # (offset, timestamp, base64 of the value) of each receipt, in the order they came
+    receipts: tuple[tuple[int, int, str], ...]
+
+
+BINDINGS = JsonLayout("bindings", Bound)
+WAITING = JsonLayout("waiting", Waiting)

@@ -1,0 +1,54 @@
+"""Table `outstanding` of stage send: every delivery that has not ended. Key: delivery id.
+
+The row, not the topic, is the truth about outstanding work: it is written when the delivery is taken from Kafka, changed when a
+call starts (the intent) and when its result is known, and removed when the delivery has ended.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from schemas.records import Delivery
+
+
+class Phase(StrEnum):
+    WAITING = "waiting"  # for its turn in the lane, or for `not_before`
+    CALLING = "calling"  # an intent: a call was started; found after a restart, its outcome is unknown
+    HELD = "held"  # the outcome is unknown; waits for evidence until `not_before`
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    delivery: Delivery
+    source: tuple[str, int, int]  # topic, offset and timestamp of the delivery's record
+    phase: Phase = Phase.WAITING
+    attempt: int = 0  # the latest one started
+    failures: int = 0  # attempts that failed and were not mere throttling
+    resends: int = 0  # attempts repeated after an unknown outcome
+    not_before: int = 0  # Unix milliseconds
+    dispatched_at: int | None = None  # Unix milliseconds, of the latest attempt
+    evidence: str | None = None  # provider id from a receipt that came before the answer
+
+
+class OutstandingLayout:
+    """JSON, with the delivery as an object inside."""
+
+    name = "outstanding"
+
+    def encode(self, row: Outstanding) -> bytes:
+        return orjson.dumps(row)
+
+    def decode(self, value: bytes) -> Outstanding:
+        fields = orjson.loads(value)
+        fields["delivery"] = Delivery(**fields["delivery"])
+        fields["source"] = tuple(fields["source"])
+        fields["phase"] = Phase(fields["phase"])
+        return Outstanding(**fields)
+
+    def as_json(self, row: Outstanding) -> Any:
+        return orjson.loads(self.encode(row))
+
+
+OUTSTANDING = OutstandingLayout()

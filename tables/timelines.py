@@ -1,0 +1,175 @@
+"""Table `timelines` of stage track: what is known of a delivery, and the one rule by which its status moves. Key: delivery id.
+
+A row keeps evidence, not a status that is overwritten: the earliest time of each thing that was seen to happen. The status is a
+function of the evidence, so any order and any repetition of the same updates ends in the same row, and nothing goes backwards.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from schemas.records import Cause, DeliveryRef, DeliveryState, SequencedMessage, Status, StatusUpdate
+from tables.layout import JsonLayout
+
+KEPT_EVENTS = 64  # event ids remembered per delivery; far above what a delivery sees unless it is retried for days
+_FAILURES = (
+    Status.FAILED,
+    Status.EXPIRED,
+    Status.CANCELLED,
+    Status.SUPPRESSED,
+)  # the first that was seen wins in this order
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Times are Unix milliseconds, None while not seen. `known` turns true with the conversation log's record."""
+
+    tenant_id: str
+    conversation_id: str
+    known: bool = False
+    message_id: str = ""
+    seq: int = 0
+    channel: str = ""
+    account: str = ""
+    recipient: str = ""
+    address: str = ""
+    requested_at: int = 0
+    accepted_at: int = 0
+    version: int = 0  # transitions told so far
+    dispatched_at: int | None = None  # the latest attempt's
+    sent_at: int | None = None
+    delivered_at: int | None = None
+    read_at: int | None = None
+    failed_at: int | None = None
+    failure: str | None = None  # which of the failing statuses
+    attempts: int = 0
+    resends: int = 0
+    provider_message_id: str | None = None
+    reason_code: str | None = None
+    reason: str | None = None
+    events: tuple[str, ...] = ()  # ids already taken, the newest last
+    updated_at: int = 0  # by our clock; the row lives for the state window from here
+    # updates that came before the conversation log's record: arguments of StatusUpdate
+    early: tuple[dict[str, object], ...] = ()
+
+
+TIMELINES = JsonLayout("timelines", Timeline)
+
+
+def status(row: Timeline) -> Status:
+    """Positive evidence beats a failure, a failure beats a mere acceptance."""
+    if row.read_at is not None:
+        return Status.READ
+    if row.delivered_at is not None:
+        return Status.DELIVERED
+    if row.failure is not None:
+        return Status(row.failure)
+    return Status.PENDING if row.sent_at is None else Status.SENT
+
+
+def is_new(row: Timeline, update: StatusUpdate) -> bool:
+    return update.event_id not in row.events
+
+
+def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None]:
+    """The row after an update that is new to it, and the anomaly the update is, if it contradicts what is known."""
+    before = status(row)
+    changed = {
+        "events": (*row.events, update.event_id)[-KEPT_EVENTS:],
+        "attempts": max(row.attempts, update.attempt),
+        "resends": row.resends + (update.cause is Cause.RESENT),
+        "dispatched_at": _latest(row.dispatched_at, update.dispatched_at),
+        "provider_message_id": row.provider_message_id or update.provider_message_id,
+        "updated_at": max(row.updated_at, update.observed_at),
+    }
+    at = update.occurred_at
+    anomaly = None
+    if update.status is Status.SENT:
+        changed["sent_at"] = _earliest(row.sent_at, at)
+    elif update.status is Status.DELIVERED:
+        changed["delivered_at"] = _earliest(row.delivered_at, at)
+    elif update.status is Status.READ:
+        changed["read_at"] = _earliest(row.read_at, at)
+    elif update.status in _FAILURES:
+        changed["failed_at"] = _earliest(row.failed_at, at)
+        changed["failure"] = _first_failure(row.failure, update.status)
+        if before in (Status.DELIVERED, Status.READ):
+            anomaly = f"{update.status} after {before}"
+    if update.status in (Status.DELIVERED, Status.READ) and before in _FAILURES:
+        anomaly = f"{update.status} after {before}"
+    if update.reason_code is not None:
+        changed["reason_code"], changed["reason"] = update.reason_code, update.reason
+    return dataclasses.replace(row, **changed), anomaly  # type: ignore[arg-type]  # names and values are the row's own
+
+
+def introduce(row: Timeline | None, message: SequencedMessage, ref: DeliveryRef) -> Timeline:
+    """The row once the conversation log has told about its delivery."""
+    base = row or Timeline(message.tenant_id, message.conversation_id)
+    return dataclasses.replace(
+        base,
+        known=True,
+        tenant_id=message.tenant_id,
+        message_id=message.message_id,
+        seq=message.seq,
+        channel=ref.channel,
+        account=ref.account,
+        recipient=ref.recipient,
+        address=ref.address,
+        requested_at=message.requested_at,
+        accepted_at=message.accepted_at,
+        updated_at=max(base.updated_at, message.accepted_at),
+        early=(),
+    )
+
+
+def told(
+    row: Timeline, *, delivery_id: str, home_partition: int, before: Status, event_id: str, cause: Cause, at: tuple[int, int],
+    anomaly: str | None,
+) -> DeliveryState:  # fmt: skip
+    """The transition to publish: `row` after it, `at` its (occurred, observed) times."""
+    now = status(row)
+    reached = now in (Status.DELIVERED, Status.READ)
+    return DeliveryState(
+        tenant_id=row.tenant_id,
+        event_id=event_id,
+        delivery_id=delivery_id,
+        message_id=row.message_id,
+        conversation_id=row.conversation_id,
+        home_partition=home_partition,
+        seq=row.seq,
+        channel=row.channel,
+        account=row.account,
+        recipient=row.recipient,
+        address=row.address,
+        version=row.version,
+        previous_status=before,
+        status=now,
+        cause=cause,
+        anomaly=anomaly,
+        occurred_at=at[0],
+        observed_at=at[1],
+        requested_at=row.requested_at,
+        accepted_at=row.accepted_at,
+        dispatched_at=row.dispatched_at,
+        sent_at=_earliest(row.sent_at, _earliest(row.delivered_at, row.read_at)) if reached else row.sent_at,
+        delivered_at=_earliest(row.delivered_at, row.read_at),
+        read_at=row.read_at,
+        failed_at=None if reached else row.failed_at,
+        delivered_implied=row.delivered_at is None and row.read_at is not None,
+        attempts=row.attempts,
+        resends=row.resends,
+        provider_message_id=row.provider_message_id,
+        reason_code=row.reason_code,
+        reason=row.reason,
+    )
+
+
+def _earliest(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
+def _latest(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, other)
+
+
+def _first_failure(known: str | None, seen: Status) -> str:
+    return str(seen) if known is None else min(Status(known), seen, key=_FAILURES.index)
