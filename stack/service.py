@@ -71,7 +71,8 @@ class Child:
         return self._process.poll() if self._process else None
 
     def start(self) -> None:
-        """Starts the process and returns at once; several may be started before the first is awaited."""
+        """Starts the process, again if it ended, and returns at once; several may be started before the first is awaited."""
+        self._signal(signal.SIGKILL)  # what an earlier life may have left in its group
         service = self.service
         tmp = service.folder / "tmp"
         tmp.mkdir(parents=True, exist_ok=True)
@@ -93,10 +94,10 @@ class Child:
             )
         self.started_at = time.time_ns() // 1_000_000
 
-    def wait(self, limit_seconds: float = 60.0) -> None:
-        """Blocks until the server answers its probe; raises ServiceFailed when it ends or the limit passes."""
+    def wait(self, limit_seconds: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Blocks until the server answers its probe or `cancelled`; raises ServiceFailed when it ends or the limit passes."""
         deadline = time.monotonic() + limit_seconds
-        while True:
+        while not cancelled():
             if self.returncode is not None:
                 raise ServiceFailed(
                     f"{self.service.name} ended with {self.returncode} before it answered; {self.last_words()}"

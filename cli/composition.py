@@ -1,0 +1,89 @@
+"""The development stack of this product: which servers, simulators, stages and ports, as a Plan for stack/.
+
+Enters: the environment's settings. Leaves: a Plan. Guaranteed: all ports are chosen before anything starts, so that simulators know
+the gateway's address; secrets are random per stack; what the environment sets (a server's URL, a provider's URL, a port) is left as it is.
+"""
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from stack.plan import Plan, Process
+from stack.ports import free_port
+from stack.servers import SERVERS, EnvironmentSettings, replaced
+
+STAGES = ("route", "send", "match", "track", "archive", "analyse")
+PARTITIONS = 4  # a demo needs few; a deployment chooses its own
+
+
+def compose(folder: Path, *, keep_data: bool = False) -> Plan:
+    """The whole stack, with its data, logs and state below `folder`."""
+    given = EnvironmentSettings()
+    folder = folder.resolve()
+    gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
+    settings: dict[str, Any] = {
+        "partitions": PARTITIONS,
+        "gateway_port": gateway_port,
+        "data_dir": str(folder / "workers"),
+    }
+    settings |= {f"{name}_url": url for name, url in replaced().items()}
+    simulators = []
+    for provider, its_secrets in (("whatsapp", _whatsapp_secrets), ("telegram", _telegram_secrets)):
+        if f"{provider}_url" not in given.model_fields_set:
+            simulator = _simulator(provider, folder, gateway_port)
+            simulators.append(simulator)
+            settings |= {f"{provider}_url": simulator.url, **its_secrets()}
+    return Plan(
+        servers=[name for name in SERVERS if name not in replaced()],
+        replaced=replaced(),
+        settings=settings,
+        prepare={"prepare": [sys.executable, "-m", "pipelines", "prepare"]},
+        processes=[*simulators, _gateway(gateway_port), *map(_worker, STAGES)],
+        keep_data=keep_data,
+    )
+
+
+def calls_log(folder: Path, provider: str) -> Path:
+    """Where a simulator writes down every call it received."""
+    return folder.resolve() / provider / "calls.jsonl"
+
+
+def _simulator(provider: str, folder: Path, gateway_port: int) -> Process:
+    port = free_port()
+    webhook = f"http://127.0.0.1:{gateway_port}/webhooks/{provider}"
+    argv = [sys.executable, "-m", "loadgen.providers", provider, "--port", str(port), "--webhook-url", webhook]
+    argv += ["--log", str(calls_log(folder, provider))]
+    url = f"http://127.0.0.1:{port}"
+    return Process(name=provider, argv=argv, health=f"{url}/_control/health", url=url)
+
+
+def _gateway(port: int) -> Process:
+    url = f"http://127.0.0.1:{port}"
+    argv = [sys.executable, "-m", "pipelines", "gateway"]
+    env = {"CHAT4ALL_GATEWAY_PORT": str(port)}
+    return Process(name="gateway", argv=argv, env=env, health=f"{url}/health", url=url, restarts=True)
+
+
+def _worker(stage: str) -> Process:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    argv = [sys.executable, "-m", "pipelines", "worker", stage]
+    env = {"CHAT4ALL_WEB_PORT": str(port)}
+    return Process(name=stage, argv=argv, env=env, health=f"{url}/health", url=url, restarts=True)
+
+
+def _whatsapp_secrets() -> dict[str, str]:
+    return {
+        "whatsapp_account": str(10**14 + secrets.randbelow(9 * 10**14)),
+        "whatsapp_token": f"EAA{secrets.token_hex(24)}",
+        "whatsapp_app_secrets": secrets.token_hex(16),
+        "whatsapp_verify_token": secrets.token_urlsafe(16),
+    }
+
+
+def _telegram_secrets() -> dict[str, str]:
+    return {
+        "telegram_token": f"{10**9 + secrets.randbelow(9 * 10**9)}:{secrets.token_urlsafe(26)}",
+        "telegram_webhook_secret": secrets.token_urlsafe(24),
+    }

@@ -1,0 +1,150 @@
+"""`chat4all up`, `down`, `status` and `logs`: the development stack from the command line.
+
+Enters: options. Leaves: tables and lines on the terminal. Guaranteed: exit code 0 only when what was asked for is so; the stack of
+--name lives in .chat4all/<name> of the working directory, the default one is that of CHAT4ALL_STACK (else dev).
+"""
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cli.composition import compose
+from cli.terminal import console
+from schemas.settings import state_file
+from stack import control
+from stack.control import StackRefused
+from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, State, is_running, read_state
+
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of the stack; two names are two stacks. [default: $CHAT4ALL_STACK or dev]"),
+]
+STYLES = {READY: "green", STARTING: "yellow", DEAD: "bold red", EXTERNAL: "cyan"}
+
+
+def folder_of(name: str | None) -> Path:
+    """Where the stack of that name lives; raises StackRefused for a name that is no folder name."""
+    if name is None:
+        if state_file().name != "state.json":
+            raise StackRefused(
+                f"CHAT4ALL_STATE is {state_file()}; a stack can only be kept in a file called state.json"
+            )
+        return state_file().parent
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise StackRefused(f"--name {name!r} is no name for a folder; use letters, digits, - and _")
+    return Path(".chat4all") / name
+
+
+def up(
+    keep_data: Annotated[bool, typer.Option("--keep-data", help="Let the data outlive `down`.")] = False,
+    name: Name = None,
+) -> None:
+    """Start the servers, the provider simulators, the gateway and all stages, and leave them running."""
+    folder = folder_of(name)
+    began = time.monotonic()
+    shown: set[str] = set()
+
+    def progress(state: State) -> None:
+        for service in state.services:
+            if service.status in {READY, EXTERNAL} and service.name not in shown:
+                shown.add(service.name)
+                word = "is set" if service.status == EXTERNAL else service.version
+                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.url}")
+
+    control.start(folder, compose(folder, keep_data=keep_data), progress)
+    console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
+    if name is not None:
+        console.print(f"other commands find it with: export CHAT4ALL_STACK={name}")
+
+
+def down(name: Name = None) -> None:
+    """End everything `up` started; data are deleted unless it was told to keep them."""
+    folder = folder_of(name)
+    state = read_state(folder)
+    if not control.stop(folder):
+        console.print(f"nothing to end in {folder}")
+    elif state is not None and state.keep_data:
+        console.print(f"down; data kept in {folder}")
+    else:
+        console.print("down; data deleted")
+
+
+def status(name: Name = None) -> None:
+    """Show what runs, where, since when and with how much memory."""
+    folder = folder_of(name)
+    state = _running_state(folder)
+    table = Table(box=None, pad_edge=False)
+    for column in ("service", "status", "version", "URL", "memory", "up since", "restarts"):
+        table.add_column(
+            column,
+            justify="right" if column in {"memory", "restarts"} else "left",
+            no_wrap=column != "URL",
+            overflow="fold",
+        )
+    for service in state.services:
+        table.add_row(*_cells(service))
+    console.print(table)
+    if any(service.status == DEAD for service in state.services):
+        raise typer.Exit(1)
+
+
+def logs(
+    service: Annotated[str, typer.Argument(help="Name as in `status`, or supervisor.")],
+    lines: Annotated[int, typer.Option("-n", "--lines", help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines until Ctrl-C.")] = False,
+    name: Name = None,
+) -> None:
+    """Show the last lines of a service's log."""
+    folder = folder_of(name)
+    path = folder / "supervisor.log" if service == "supervisor" else folder / service / f"{service}.log"
+    if not path.is_file():
+        known = sorted(
+            [log.parent.name for log in folder.glob("*/*.log") if log.stem == log.parent.name] + ["supervisor"]
+        )
+        raise StackRefused(f"no log of {service!r} in {folder}; there are: {', '.join(known)}")
+    for line in _tail(path, lines, follow=follow):
+        console.out(line, end="", highlight=False)
+
+
+def _running_state(folder: Path) -> State:
+    state = read_state(folder)
+    if is_running(folder) and state is not None:
+        return state
+    if state is None:
+        raise StackRefused(f"no stack runs in {folder}; start it with `chat4all up`")
+    if state.error:
+        raise StackRefused(f"the stack of {folder} did not start: {state.error}")
+    raise StackRefused(
+        f"the supervisor of {folder} (pid {state.pid}) is dead, and its services with it; `chat4all down` clears up"
+    )
+
+
+def _cells(service: ServiceState) -> tuple[str, ...]:
+    since = datetime.fromtimestamp(service.started_at / 1000).astimezone() if service.pid else None
+    return (
+        service.name,
+        f"[{STYLES[service.status]}]{service.status}[/]",
+        service.version,
+        service.url,
+        f"{control.memory(service.pid) / 2**20:.0f} MB" if service.pid else "",
+        f"{since:%Y-%m-%d %H:%M:%S}" if since else "",
+        str(service.restarts) if service.status != EXTERNAL else "",
+    )
+
+
+def _tail(path: Path, lines: int, *, follow: bool) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        yield from deque(file, maxlen=lines)
+        while follow:
+            line = file.readline()
+            if line:
+                yield line
+            else:
+                time.sleep(0.2)

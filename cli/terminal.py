@@ -1,0 +1,7 @@
+"""How the commands write: one console, wide enough for whole URLs when the output is a file or a pipe."""
+
+import sys
+
+from rich.console import Console
+
+console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=not sys.stdout.isatty())

@@ -1,0 +1,89 @@
+"""The one file that says what runs: <folder>/state.json, written by the supervisor, read by everybody.
+
+Enters: a State. Leaves: the file, whose object `settings` is what schemas/settings.py reads. Guaranteed: replaced in one step, so a
+reader sees the old one or the new one; readable by its owner only, for it holds the secrets of the stack.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STARTING, READY, DEAD, EXTERNAL, FAILED = "starting", "ready", "dead", "external", "failed"
+
+
+@dataclass
+class ServiceState:
+    """One row of `chat4all status`."""
+
+    name: str
+    url: str
+    status: str  # starting, ready, dead or external
+    pid: int = 0
+    version: str = ""
+    log: str = ""
+    started_at: int = 0  # Unix milliseconds
+    restarts: int = 0
+
+
+@dataclass
+class State:
+    """The stack as its supervisor last described it."""
+
+    pid: int  # of the supervisor
+    phase: str  # starting, ready or failed
+    keep_data: bool
+    error: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    services: list[ServiceState] = field(default_factory=list)
+
+
+def state_path(folder: Path) -> Path:
+    return folder / "state.json"
+
+
+def write_state(folder: Path, state: State) -> None:
+    path = state_path(folder)
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(dataclasses.asdict(state), file, indent=1)
+    draft.replace(path)
+
+
+def read_state(folder: Path) -> State | None:
+    """The last description, of a live or a dead stack; None when there is none."""
+    try:
+        fields = json.loads(state_path(folder).read_text(encoding="utf-8"))
+        return State(**{**fields, "services": [ServiceState(**service) for service in fields["services"]]})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def lock(folder: Path) -> int | None:
+    """Takes the stack of this folder; None when its supervisor lives. The file descriptor, while open anywhere, is the claim.
+
+    A lock of the kernel ends with its holder, however it ends; so a state file without a lock is that of a dead supervisor.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_running(folder: Path) -> bool:
+    """Whether the supervisor of this folder lives."""
+    if not (folder / "lock").exists():
+        return False
+    descriptor = lock(folder)
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
