@@ -6,13 +6,14 @@ again, after any crash, inserts the identical batch with the identical token, an
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
 from pipelines.patience import until_available
 from schemas import codec
 from schemas.records import DeliveryState
 from sinks.clickhouse import Facts
+from tables.layout import Layout
 from tables.partition import TablePartition
 from tables.plans import PLANS, Plan
 
@@ -44,7 +45,7 @@ class Analyse(Stage[State]):
 
     name = "analyse"
     sources = (Source(TOPIC),)
-    tables = (PLANS,)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (PLANS,)
     turn_records = 20_000
 
     def __init__(self, *, sink: Facts, linger_ms: int) -> None:

@@ -8,6 +8,7 @@ that carries our tracker needs no binding.
 import base64
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec, tracker
@@ -16,6 +17,7 @@ from schemas.records import Binding, Cause, Receipt, Status, StatusUpdate
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
 from tables.expiry import Expiry
+from tables.layout import Layout
 from tables.partition import TablePartition
 
 PER_TURN = 2000
@@ -39,7 +41,7 @@ class Match(Stage[State]):
 
     name = "match"
     sources = (Source("bindings"), Source("receipts"))
-    tables = (BINDINGS, WAITING)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (BINDINGS, WAITING)
 
     def __init__(self, *, partitions: int, binding_ms: int, orphan_ms: int) -> None:
         self._partitions = partitions

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
@@ -30,6 +30,7 @@ from schemas.records import (
 from tables import seen as seen_table
 from tables.conversations import CONVERSATIONS, Members
 from tables.expiry import Expiry
+from tables.layout import Layout
 from tables.partition import TablePartition
 from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
@@ -73,7 +74,7 @@ class Route(Stage[State]):
 
     name = "route"
     sources = (Source("conversations", first=True), Source("messages"))
-    tables = (SEEN, SEQUENCES, CONVERSATIONS)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (SEEN, SEQUENCES, CONVERSATIONS)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import structlog
 
@@ -21,6 +22,7 @@ from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unk
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
 from tables.agenda import Agenda
 from tables.lanes import Lane, Lanes, lane_of
+from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.partition import TablePartition
 
@@ -64,7 +66,7 @@ class Send(Stage[State]):
     """`connectors` are the channels this stage sends on; a worker may have one or several."""
 
     name = "send"
-    tables = (OUTSTANDING,)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (OUTSTANDING,)
     turn_records = 1000
 
     def __init__(self, *, connectors: Mapping[str, Connector], limits: Limits) -> None:
@@ -174,7 +176,7 @@ class Send(Stage[State]):
             self._retry_later(row, outcome, state, decision, now)
         elif isinstance(outcome, Rejected):
             decision.count("rejected")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, now, outcome.code, outcome.reason))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, now, (outcome.code, outcome.reason)))
             self._end(row, state)
         else:
             self._unknown(row, outcome, state, decision, now)
@@ -206,13 +208,13 @@ class Send(Stage[State]):
         failures = row.failures + (not outcome.throttled)
         if failures >= self._limits.attempts:
             decision.count("exhausted")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, outcome.code, outcome.reason))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, (outcome.code, outcome.reason)))
             decision.refusals.append(_given_up(row, outcome))
             self._end(row, state)
             return
         wait = _backoff(row, failures) if outcome.after_seconds is None else int(outcome.after_seconds * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
-        decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, outcome.code, outcome.reason))
+        decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
         if outcome.scope is not Scope.PAIR:
             place = (row.delivery.channel, row.delivery.account)
             state.blocked[place] = max(state.blocked.get(place, 0), now + wait)
@@ -226,10 +228,10 @@ class Send(Stage[State]):
         decision.count("unknown")
         policy = self._connectors[row.delivery.channel].capabilities.unknown_policy
         if policy == "fail":
-            decision.outputs.append(_update(row, Status.FAILED, Cause.UNKNOWN, now, "unknown", outcome.reason))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.UNKNOWN, now, ("unknown", outcome.reason)))
             self._end(row, state)
             return
-        decision.outputs.append(_update(row, Status.PENDING, Cause.UNKNOWN, now, "unknown", outcome.reason))
+        decision.outputs.append(_update(row, Status.PENDING, Cause.UNKNOWN, now, ("unknown", outcome.reason)))
         if policy == "hold":
             self._wait(dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms), state)
         else:
@@ -239,7 +241,7 @@ class Send(Stage[State]):
         if row.resends + 1 >= self._limits.attempts:
             given_up = RetryLater(reason="every attempt ended without an answer", code="unknown")
             decision.count("exhausted")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, given_up.code, given_up.reason))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, (given_up.code, given_up.reason)))
             decision.refusals.append(_given_up(row, given_up))
             self._end(row, state)
             return
@@ -272,7 +274,7 @@ class Send(Stage[State]):
         if delivery.expires_at is not None and delivery.expires_at <= now:
             decision.count("expired")
             decision.outputs.append(
-                _update(row, Status.EXPIRED, Cause.EXPIRED, now, "expired", "it could not be sent in time")
+                _update(row, Status.EXPIRED, Cause.EXPIRED, now, ("expired", "it could not be sent in time"))
             )
             self._end(row, state)
             return
@@ -304,7 +306,7 @@ def _backoff(row: Outstanding, times: int) -> int:
 
 
 def _update(
-    row: Outstanding, status: Status, cause: Cause, now: int, code: str | None = None, reason: str | None = None, *,
+    row: Outstanding, status: Status, cause: Cause, now: int, why: tuple[str, str] | None = None, *,
     provider_message_id: str | None = None,
 ) -> Output:  # fmt: skip
     """What track is told about an attempt. The event id is made of the attempt, so that telling it again changes nothing."""
@@ -322,8 +324,8 @@ def _update(
         dispatched_at=row.dispatched_at,
         attempt=row.attempt,
         provider_message_id=provider_message_id,
-        reason_code=code,
-        reason=reason,
+        reason_code=why[0] if why else None,
+        reason=why[1] if why else None,
     )
     return Output("status-updates", delivery.conversation_id.encode(), codec.encode(update), delivery.home_partition)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from pipelines.app import app_id
 from pipelines.engine.worker import changelog_topic

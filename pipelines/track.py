@@ -7,13 +7,14 @@ end in the same timeline; versions of a delivery count 1, 2, 3 and so on.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Refusal, Source, Stage, Tables
 from schemas import codec
-from schemas.records import Cause, SequencedMessage, Status, StatusUpdate
+from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
 from tables import timelines
 from tables.expiry import Expiry
+from tables.layout import Layout
 from tables.partition import TablePartition
 from tables.timelines import TIMELINES, Timeline
 
@@ -34,7 +35,7 @@ class Track(Stage[State]):
 
     name = "track"
     sources = (Source("conversation-log"), Source("status-updates"))
-    tables = (TIMELINES,)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (TIMELINES,)
 
     def __init__(self, *, state_ms: int) -> None:
         self._state_ms = state_ms
@@ -70,17 +71,18 @@ class Track(Stage[State]):
             state.rows.put(key, row)
             state.expiry.add(key, now)
             decision.count("introduced")
-            self._tell(
-                key,
-                row,
-                Status.PENDING,
-                f"{ref.delivery_id}:created",
-                Cause.CREATED,
-                (message.accepted_at, now),
-                None,
-                state,
-                decision,
+            created = StatusUpdate(
+                tenant_id=message.tenant_id,
+                event_id=f"{ref.delivery_id}:created",
+                delivery_id=ref.delivery_id,
+                conversation_id=message.conversation_id,
+                home_partition=state.partition,
+                status=Status.PENDING,
+                cause=Cause.CREATED,
+                occurred_at=message.accepted_at,
+                observed_at=now,
             )
+            self._tell(timelines.told(row, created, Status.PENDING, None), decision)
             for fields in early:
                 self._update(_thawed(fields), state, decision)
 
@@ -105,19 +107,11 @@ class Track(Stage[State]):
             decision.count(after.lower())
         if anomaly is not None:
             decision.count("anomaly")
-        times = (update.occurred_at, update.observed_at)
-        self._tell(key, row, before, update.event_id, update.cause, times, anomaly, state, decision)
+        self._tell(timelines.told(row, update, before, anomaly), decision)
 
-    def _tell(
-        self, key: bytes, row: Timeline, before: Status, event_id: str, cause: Cause, at: tuple[int, int], anomaly: str | None,
-        state: State, decision: Decision,
-    ) -> None:  # fmt: skip
-        told = timelines.told(
-            row, delivery_id=key.decode(), home_partition=state.partition, before=before, event_id=event_id, cause=cause, at=at,
-            anomaly=anomaly,
-        )  # fmt: skip
+    def _tell(self, told: DeliveryState, decision: Decision) -> None:
         decision.outputs.append(
-            Output("delivery-states", row.conversation_id.encode(), codec.encode(told), state.partition)
+            Output("delivery-states", told.conversation_id.encode(), codec.encode(told), told.home_partition)
         )
 
     def _expire(self, state: State, now: int) -> None:

@@ -17,7 +17,8 @@ Row = TypeVar("Row")
 class Layout(Protocol[Row]):
     """Name of a table and the form of its rows; every method is pure."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def encode(self, row: Row) -> bytes: ...
 

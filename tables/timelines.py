@@ -121,20 +121,17 @@ def introduce(row: Timeline | None, message: SequencedMessage, ref: DeliveryRef)
     )
 
 
-def told(
-    row: Timeline, *, delivery_id: str, home_partition: int, before: Status, event_id: str, cause: Cause, at: tuple[int, int],
-    anomaly: str | None,
-) -> DeliveryState:  # fmt: skip
-    """The transition to publish: `row` after it, `at` its (occurred, observed) times."""
+def told(row: Timeline, update: StatusUpdate, before: Status, anomaly: str | None) -> DeliveryState:
+    """The transition to publish: `row` is what is known after the update, `before` the status before it."""
     now = status(row)
     reached = now in (Status.DELIVERED, Status.READ)
     return DeliveryState(
         tenant_id=row.tenant_id,
-        event_id=event_id,
-        delivery_id=delivery_id,
+        event_id=update.event_id,
+        delivery_id=update.delivery_id,
         message_id=row.message_id,
         conversation_id=row.conversation_id,
-        home_partition=home_partition,
+        home_partition=update.home_partition,
         seq=row.seq,
         channel=row.channel,
         account=row.account,
@@ -143,10 +140,10 @@ def told(
         version=row.version,
         previous_status=before,
         status=now,
-        cause=cause,
+        cause=update.cause,
         anomaly=anomaly,
-        occurred_at=at[0],
-        observed_at=at[1],
+        occurred_at=update.occurred_at,
+        observed_at=update.observed_at,
         requested_at=row.requested_at,
         accepted_at=row.accepted_at,
         dispatched_at=row.dispatched_at,

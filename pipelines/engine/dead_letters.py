@@ -22,7 +22,10 @@ def dead_letter(stage: str, refusal: Refusal, now: int) -> Output:
         source_timestamp=record.timestamp,
         key=record.key,
         value=record.value,
-        headers=tuple(Header(key=name, value=value) for name, value in record.headers),
+        headers=tuple(
+            Header(key=name, value=value.encode() if isinstance(value, str) else value)
+            for name, value in record.headers
+        ),
         refused_at=now,
     )
     return Output(TOPIC, record.key or b"", codec.encode(letter), None)

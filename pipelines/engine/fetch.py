@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipelines.engine.stage import Record
+from pipelines.engine.stage import Headers, Record
 
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
@@ -123,7 +123,7 @@ class Fetch:
         by_partition: dict[TopicPart, list[Record]] = {}
         ended: set[TopicPart] = set()
         for message in messages:
-            topic, partition = message.topic(), message.partition()
+            topic, partition = message.topic() or "", message.partition() or 0
             error = message.error()
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
@@ -134,11 +134,11 @@ class Fetch:
             record = Record(
                 topic,
                 partition,
-                message.offset(),
+                message.offset() or 0,
                 message.timestamp()[1],
                 message.key(),
                 message.value(),
-                message.headers() or (),
+                _headers(message),
             )
             by_partition.setdefault((topic, partition), []).append(record)
         with self._lock:
@@ -169,3 +169,8 @@ class Fetch:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
             log.debug("the event loop has closed", part="fetch")
+
+
+def _headers(message: Message) -> Headers:
+    headers = message.headers()
+    return headers if isinstance(headers, list) else ()

@@ -55,10 +55,10 @@ def _read(consumer: Consumer, changelogs: Mapping[tuple[str, int], Load], still_
     while left and still_wanted():
         for message in consumer.consume(20_000, 0.2):
             heard = time.monotonic()
-            source = (message.topic(), message.partition())
+            source = (message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
-                changelogs[source](message.key(), message.value())
+                changelogs[source](message.key() or b"", message.value())
                 rows += 1
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 left.pop(source, None)

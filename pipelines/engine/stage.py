@@ -8,13 +8,13 @@ The engine knows no message and no channel.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from tables.layout import Layout
 from tables.partition import TablePartition
 
 Tables = Mapping[str, TablePartition[Any]]
-Headers = Sequence[tuple[str, bytes | None]]
+Headers = Sequence[tuple[str, str | bytes | None]]
 S = TypeVar("S")
 
 
@@ -108,7 +108,7 @@ class Stage(ABC, Generic[S]):
 
     name: str
     sources: tuple[Source, ...]
-    tables: tuple[Layout[Any], ...] = ()
+    tables: ClassVar[tuple[Layout[Any], ...]] = ()
     turn_records: int = 2000  # bound of one turn, so that latency stays low when the load is high
     linger_ms: int = 0  # a turn waits this long for company: larger sink batches at the price of latency
 

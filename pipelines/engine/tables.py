@@ -15,7 +15,7 @@ from mode import Service
 from tables.partition import TablePartition
 
 
-class BatchTable(faust.Table):  # type: ignore[misc]  # Faust ships no types
+class BatchTable(faust.Table):
     """A table whose rows live in the engine, one TablePartition a partition."""
 
     def partitions_held(self) -> Mapping[int, TablePartition[Any]]:
@@ -30,7 +30,7 @@ class BatchTable(faust.Table):  # type: ignore[misc]  # Faust ships no types
         """The engine restores tables; Faust's store has none of our rows."""
 
 
-class BulkRecovery(Recovery):  # type: ignore[misc]  # Faust ships no types
+class BulkRecovery(Recovery):
     """Fence, restore, seek to the committed offsets, only then let the flow go.
 
     This is the order Faust has for apps without tables; its path for apps with tables drops records at a clean restart.
@@ -65,7 +65,9 @@ class BulkRecovery(Recovery):  # type: ignore[misc]  # Faust ships no types
         """Statistics of Faust's own recovery."""
 
 
-class BulkTableManager(TableManager):  # type: ignore[misc]  # Faust ships no types
+class BulkTableManager(TableManager):
+    _recovery: Any = None
+
     @property
     def recovery(self) -> Any:
         if self._recovery is None:

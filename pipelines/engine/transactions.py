@@ -49,7 +49,7 @@ class Transactions:
 
     def fence(self) -> None:
         """Fences the former owner and aborts what it left open."""
-        _retrying(lambda left: self._producer.init_transactions(left), f"{self.id}: init_transactions")
+        _retrying(self._producer.init_transactions, f"{self.id}: init_transactions")
 
     def produce(self, outputs: Sequence[Output]) -> None:
         """Adds outputs to the open transaction, opening one first; never blocks for long (the queue is far larger than a turn)."""
@@ -58,7 +58,7 @@ class Transactions:
             self._open = True
         produce = self._producer.produce
         for topic, key, value, partition, headers in outputs:
-            produce(topic, value, key, -1 if partition is None else partition, headers=headers or None)
+            produce(topic, value, key, -1 if partition is None else partition, headers=list(headers) or None)
 
     def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Adds changelog rows to the transaction that `produce` opened."""
@@ -74,7 +74,7 @@ class Transactions:
                 lambda left: self._producer.send_offsets_to_transaction(positions, self._group, left),
                 f"{self.id}: send_offsets_to_transaction",
             )
-        _retrying(lambda left: self._producer.commit_transaction(left), f"{self.id}: commit_transaction")
+        _retrying(self._producer.commit_transaction, f"{self.id}: commit_transaction")
         self._open = False
 
 

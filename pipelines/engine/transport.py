@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 IN_FLIGHT = 2  # batches per source partition between fetch and commit: one in a turn, one ready
 
 
-class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust ships no types
+class BatchMessage(ConsumerMessage):
     """A batch as Faust sees it. Only `Engine` acknowledges it, after its turn committed or was given up."""
 
     __slots__ = ()
@@ -28,7 +28,7 @@ class BatchMessage(ConsumerMessage):  # type: ignore[misc]  # Faust ships no typ
         return False
 
 
-class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
+class BatchConsumer(driver.Consumer):
     """Yields batches from the engine's Fetch while the flow is active."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         """Records arrived, or a batch was released."""
         self._news.set()
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:  # noqa: ASYNC109  # Faust's signature
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
         generation = self.app.consumer_generation_id  # captured before anything is taken
@@ -91,7 +91,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no ty
         """Faust's livelock detector compares clocks of two kinds; the engine's own health replaces it."""
 
 
-class Listener(driver.ConsumerRebalanceListener):  # type: ignore[misc]  # Faust ships no types
+class Listener(driver.ConsumerRebalanceListener):
     """Pauses everything in aiokafka before it can fetch: this runs synchronously after the assignment."""
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
@@ -103,7 +103,7 @@ class Listener(driver.ConsumerRebalanceListener):  # type: ignore[misc]  # Faust
 BatchConsumer.RebalanceListener = Listener
 
 
-class MembershipThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
+class MembershipThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, always with Faust's assignor: stages without tables must be co-partitioned too."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -113,11 +113,11 @@ class MembershipThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # 
         return consumer
 
 
-class BatchTransport(driver.Transport):  # type: ignore[misc]  # Faust ships no types
+class BatchTransport(driver.Transport):
     Consumer = BatchConsumer
 
 
-class RawBatch(faust.Schema):  # type: ignore[misc]  # Faust ships no types
+class RawBatch(faust.Schema):
     """Hands a batch to the agent as it is; must never raise (Faust would acknowledge and skip)."""
 
     def compile(self, app: Any, **kwargs: Any) -> Any:  # noqa: ARG002  # Faust's signature
