@@ -1,0 +1,102 @@
+"""The evidence of a run, arranged so that it can be judged: by person, by conversation, in order.
+
+Enters: an Evidence. Leaves: a Case. Pure; nothing is concluded here.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from loadgen.evidence import Archived, Call, Evidence, Kept, Produced, Told
+
+_ANSWERS = {"message", "message_reaction", "callback_query"}  # Telegram's only sign that a person read
+
+
+class Person(NamedTuple):
+    """One message to one person: what is delivered once, or not at all."""
+
+    message_id: str
+    channel: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"message {self.message_id} to {self.channel}:{self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The evidence, arranged: by message, by (message, person) and by conversation."""
+
+    firsts: Mapping[str, Produced]  # the first record of each message, by its offset
+    expected: Sequence[Person]
+    conversations: Mapping[str, Sequence[Produced]]  # first records in the order they were produced
+    taken: Mapping[Person, Sequence[Call]]  # calls that reached the person, in order
+    refused: frozenset[Person]  # the provider itself said never
+    told: Mapping[tuple[str, str], frozenset[str]]  # (channel, provider id) -> names of notices
+    answered: frozenset[tuple[str, str]]  # people who wrote or reacted, so that READ may be concluded
+    archived: Mapping[str, Sequence[Archived]]
+    kept: Mapping[Person, Sequence[Kept]]
+
+    def names(self, person: Person) -> frozenset[str]:
+        """What the provider told of the calls it took for this person."""
+        told = (
+            self.told.get((call.channel, call.provider_message_id or ""), frozenset())
+            for call in self.taken.get(person, ())
+        )
+        return frozenset().union(*told)
+
+    def resends(self, person: Person) -> int:
+        """Resends after an unknown outcome that PostgreSQL publishes for this person."""
+        return sum(row.resends for row in self.kept.get(person, ()))
+
+
+def arranged(evidence: Evidence) -> Case:
+    firsts: dict[str, Produced] = {}
+    for record in sorted(evidence.produced, key=lambda r: (r.partition, r.offset)):
+        firsts.setdefault(record.message_id, record)
+    conversations: dict[str, list[Produced]] = defaultdict(list)
+    for record in firsts.values():
+        conversations[record.conversation_id].append(record)
+    taken: dict[Person, list[Call]] = defaultdict(list)
+    refused = set()
+    for call in sorted(evidence.calls, key=lambda c: (c.channel, c.n)):
+        if call.message_id in firsts:
+            person = Person(call.message_id, call.channel, call.address)
+            if call.provider_message_id is not None:
+                taken[person].append(call)
+            elif call.verdict == "rejected":
+                refused.add(person)
+    told: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for notice in evidence.told:
+        told[notice.channel, notice.provider_message_id].add(notice.name)
+    return Case(
+        firsts=firsts,
+        expected=[Person(r.message_id, *who) for r in firsts.values() for who in dict.fromkeys(r.recipients)],
+        conversations=conversations,
+        taken=taken,
+        refused=frozenset(refused),
+        told={key: frozenset(names) for key, names in told.items()},
+        answered=frozenset(_answered(evidence.told)),
+        archived=_grouped(evidence.archived),
+        kept=_by_person(evidence.kept),
+    )
+
+
+def _answered(told: Iterable[Told]) -> Iterable[tuple[str, str]]:
+    """People who answered on a channel whose ids begin with the person, as Telegram's do."""
+    return ((t.channel, t.provider_message_id.rpartition(":")[0]) for t in told if t.name in _ANSWERS)
+
+
+def _grouped(archived: Iterable[Archived]) -> dict[str, list[Archived]]:
+    found: dict[str, list[Archived]] = defaultdict(list)
+    for row in archived:
+        found[row.conversation_id].append(row)
+    return found
+
+
+def _by_person(kept: Iterable[Kept]) -> dict[Person, list[Kept]]:
+    found: dict[Person, list[Kept]] = defaultdict(list)
+    for row in kept:
+        found[Person(row.message_id, row.channel, row.address)].append(row)
+    return found

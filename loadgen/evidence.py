@@ -1,0 +1,183 @@
+"""What three independent witnesses say about a run: the loader's own log, the providers' call logs, PostgreSQL.
+
+Enters: file paths and a connection. Leaves: an Evidence of plain values. Guaranteed: nothing is concluded here, and no witness is
+asked about another's words; a torn last line of a killed process is skipped, any other unreadable line is an error.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psycopg
+
+PERSON = tuple[str, str]  # channel, address
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """One record Kafka acknowledged to the loader. The same message may be there twice: the loader sends duplicates on purpose."""
+
+    message_id: str
+    conversation_id: str
+    partition: int
+    offset: int
+    at: int
+    recipients: tuple[PERSON, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call a provider received. A person got the message exactly when the provider made an id for it."""
+
+    channel: str
+    n: int
+    at: int
+    address: str
+    message_id: str | None
+    provider_message_id: str | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One notice of a provider that our gateway acknowledged: a receipt, or what a person wrote or did."""
+
+    channel: str
+    n: int
+    name: str
+    provider_message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """One row of PostgreSQL's `messages`, or of `message_conflicts` when `is_conflict`."""
+
+    message_id: str
+    conversation_id: str
+    seq: int
+    is_conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One row of PostgreSQL's `deliveries`. Times are Unix milliseconds."""
+
+    delivery_id: str
+    message_id: str
+    channel: str
+    address: str
+    status: str
+    resends: int
+    accepted_at: int
+    sent_at: int | None = None
+    delivered_at: int | None = None
+    delivered_implied: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything the three said."""
+
+    produced: Sequence[Produced]
+    calls: Sequence[Call]
+    told: Sequence[Told]
+    archived: Sequence[Archived]
+    kept: Sequence[Kept]
+
+
+def gather(
+    produced: Path, providers: Mapping[str, Path], connection: psycopg.Connection[Any], tenant_id: str = "default"
+) -> Evidence:
+    """Asks all three; `providers` is channel -> call log. PostgreSQL is asked about the run's conversations and messages only."""
+    records = read_produced(produced)
+    calls: list[Call] = []
+    told: list[Told] = []
+    for channel, path in providers.items():
+        some_calls, some_told = read_provider(channel, path)
+        calls += some_calls
+        told += some_told
+    archived = read_messages(connection, tenant_id, sorted({record.conversation_id for record in records}))
+    kept = read_deliveries(connection, tenant_id, sorted({record.message_id for record in records}))
+    return Evidence(records, calls, told, archived, kept)
+
+
+def read_produced(path: Path) -> list[Produced]:
+    """The loader's log: {message_id, conversation_id, partition, offset, at, recipients: [[channel, address], ...]} a line."""
+    return [
+        Produced(
+            message_id=line["message_id"],
+            conversation_id=line["conversation_id"],
+            partition=line["partition"],
+            offset=line["offset"],
+            at=line["at"],
+            recipients=tuple((channel, plain(channel, address)) for channel, address in line["recipients"]),
+        )
+        for line in _lines(path)
+    ]
+
+
+def read_provider(channel: str, path: Path) -> tuple[list[Call], list[Told]]:
+    """A simulator's log (loadgen/providers/log.py): its calls and what it told us."""
+    calls, told = [], []
+    for line in _lines(path):
+        if "receipt" in line:
+            told.append(Told(channel, line["n"], line["receipt"], line["provider_message_id"]))
+        else:
+            calls.append(
+                Call(
+                    channel=channel,
+                    n=line["n"],
+                    at=line["at"],
+                    address=plain(channel, line["recipient"]),
+                    message_id=line["text_key"],
+                    provider_message_id=line["provider_message_id"],
+                    verdict=line["verdict"],
+                )
+            )
+    return calls, told
+
+
+def read_messages(connection: psycopg.Connection[Any], tenant_id: str, conversations: Sequence[str]) -> list[Archived]:
+    """Every message of these conversations, those set aside included."""
+    rows = connection.execute(
+        """
+        select message_id, conversation_id, seq, false from messages where tenant_id = %(t)s and conversation_id = any(%(c)s)
+        union all
+        select message_id, conversation_id, seq, true from message_conflicts where tenant_id = %(t)s and conversation_id = any(%(c)s)
+        """,
+        {"t": tenant_id, "c": list(conversations)},
+    )
+    return [Archived(*row) for row in rows]
+
+
+def read_deliveries(connection: psycopg.Connection[Any], tenant_id: str, messages: Sequence[str]) -> list[Kept]:
+    """The deliveries of these messages."""
+    rows = connection.execute(
+        """
+        select delivery_id, message_id, channel, address, status, resends, (extract(epoch from accepted_at) * 1000)::bigint,
+               (extract(epoch from sent_at) * 1000)::bigint, (extract(epoch from delivered_at) * 1000)::bigint, delivered_implied, reason
+          from deliveries where tenant_id = %s and message_id = any(%s)
+        """,
+        (tenant_id, list(messages)),
+    )
+    return [Kept(row[0], row[1], row[2], plain(row[2], row[3]), *row[4:]) for row in rows]
+
+
+def plain(channel: str, address: str) -> str:
+    """An address in the one spelling all three use: WhatsApp takes numbers with and without a plus."""
+    return address.removeprefix("+") if channel == "whatsapp" else address
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = line.strip()
+            if not text.endswith(b"}"):
+                continue  # blank, or torn by a kill
+            try:
+                yield orjson.loads(text)
+            except orjson.JSONDecodeError as error:
+                raise ValueError(f"{path.name} line {number} is not JSON: {error}") from error

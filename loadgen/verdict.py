@@ -1,0 +1,199 @@
+"""The verdict on a run, computed from three independent witnesses and from nothing else.
+
+Enters: an Evidence. Leaves: a Verdict: what was found wrong, kind by kind with ids, what was counted and how long it took. Pure.
+Guaranteed: it is ok only when something was acknowledged and nothing at all was found; a witness's silence is a finding, not a pass.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import ceil
+
+from loadgen.case import Case, Person, arranged
+from loadgen.evidence import Evidence
+
+EXAMPLES = 10
+_GIVEN_UP = {"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"}
+
+
+class Kind(StrEnum):
+    """What can be wrong."""
+
+    LOST = "lost"  # acknowledged to the producer, and no provider took it for that recipient
+    DOUBLED = "doubled"  # a person got it again, beyond the published bound
+    STRAY = "stray"  # a person got it who was not asked for
+    OUT_OF_ORDER = "out of order"  # on its way to a person, or numbered, against the order it was produced in
+    GAP = "sequence gap"  # the numbers of a conversation are not 1, 2, 3, ...
+    DISAGREEMENT = "disagreement"  # PostgreSQL does not say what the providers told and were thanked for
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Milliseconds, by nearest rank."""
+
+    count: int
+    p50: int
+    p95: int
+    p99: int
+
+
+@dataclass(slots=True)
+class Verdict:
+    """`totals` counts every finding, `findings` keeps the first 10 sentences of each kind."""
+
+    totals: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    findings: dict[Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in Kind})
+    counts: dict[str, int] = field(default_factory=dict)
+    statuses: dict[str, dict[str, int]] = field(default_factory=dict)  # channel -> status -> deliveries
+    latencies: dict[str, Percentiles] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.counts["acknowledged messages"] > 0 and not any(self.totals.values())
+
+    def add(self, kind: Kind, sentence: str) -> None:
+        self.totals[kind] += 1
+        if len(self.findings[kind]) < EXAMPLES:
+            self.findings[kind].append(sentence)
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict. The caller waits until the run is quiet; what is still on its way counts as wrong."""
+    case, verdict = arranged(evidence), Verdict()
+    for person in case.expected:
+        _judge_person(person, case, verdict)
+    _judge_strays(case, verdict)
+    for conversation in case.conversations:
+        _judge_numbers(conversation, case, verdict)
+        _judge_lanes(conversation, case, verdict)
+    _count(evidence, case, verdict)
+    return verdict
+
+
+def _judge_person(person: Person, case: Case, verdict: Verdict) -> None:
+    taken, kept = case.taken.get(person, ()), case.kept.get(person, ())
+    if len(kept) != 1:
+        verdict.add(Kind.DISAGREEMENT, f"{person}: PostgreSQL has {len(kept)} deliveries")
+    status = kept[0].status if kept else "nothing"
+    if not taken:
+        if person not in case.refused:
+            reason = kept[0].reason if kept else None
+            why = f" ({reason})" if reason else ""
+            verdict.add(Kind.LOST, f"{person}: no provider took it, PostgreSQL says {status}{why}")
+        elif kept and status not in _GIVEN_UP:
+            verdict.add(Kind.DISAGREEMENT, f"{person}: the provider refused it, PostgreSQL says {status}")
+        return
+    published = case.resends(person)
+    if len(taken) - 1 > published:
+        calls = ", ".join(str(call.n) for call in taken)
+        verdict.add(
+            Kind.DOUBLED, f"{person}: taken {len(taken)} times (calls {calls}), {published} published as resent"
+        )
+    if len(kept) == 1 and not _agrees(status, person, case):
+        told = ", ".join(sorted(case.names(person))) or "nothing"
+        verdict.add(
+            Kind.DISAGREEMENT,
+            f"{person} (delivery {kept[0].delivery_id}): PostgreSQL says {status}, the provider told {told}",
+        )
+
+
+def _agrees(status: str, person: Person, case: Case) -> bool:
+    """Whether the status is exactly what the provider's own words come to."""
+    names = case.names(person)
+    if status == "READ" and "read" not in names:
+        return (person.channel, person.address) in case.answered
+    for name in ("read", "delivered", "failed"):
+        if name in names:
+            return status == name.upper()
+    return status == "SENT"
+
+
+def _judge_strays(case: Case, verdict: Verdict) -> None:
+    for person, calls in case.taken.items():
+        if (person.channel, person.address) not in case.firsts[person.message_id].recipients:
+            verdict.add(Kind.STRAY, f"{person}: call {calls[0].n}, to somebody who was not a recipient")
+
+
+def _judge_numbers(conversation: str, case: Case, verdict: Verdict) -> None:
+    rows = sorted(case.archived.get(conversation, ()), key=lambda row: row.seq)
+    before = 0
+    for row in rows:
+        if row.is_conflict:
+            verdict.add(
+                Kind.GAP, f"conversation {conversation}: number {row.seq} of message {row.message_id} was set aside"
+            )
+            continue
+        if row.seq != before + 1:
+            verdict.add(Kind.GAP, f"conversation {conversation}: {row.seq} follows {before}")
+        before = row.seq
+    number_of = {row.message_id: row.seq for row in rows if not row.is_conflict}
+    highest, earlier = 0, ""
+    for message_id in (record.message_id for record in case.conversations[conversation]):
+        number = number_of.get(message_id)
+        if number is None:
+            verdict.add(Kind.DISAGREEMENT, f"message {message_id} was acknowledged and is not in PostgreSQL")
+        elif number < highest:
+            verdict.add(
+                Kind.OUT_OF_ORDER,
+                f"conversation {conversation}: message {message_id} has number {number}, and {earlier}, produced before it, has {highest}",
+            )
+        else:
+            highest, earlier = number, message_id
+
+
+def _judge_lanes(conversation: str, case: Case, verdict: Verdict) -> None:
+    """Within a lane the first calls must come in the order the messages were produced in."""
+    newest: dict[tuple[str, str], tuple[int, str]] = {}
+    for record in case.conversations[conversation]:
+        for who in dict.fromkeys(record.recipients):
+            calls = case.taken.get(Person(record.message_id, *who))
+            if not calls:
+                continue
+            last, earlier = newest.get(who, (0, ""))
+            if calls[0].n < last:
+                verdict.add(
+                    Kind.OUT_OF_ORDER,
+                    f"{Person(record.message_id, *who)}: call {calls[0].n}, and {earlier}, produced before it, was call {last}",
+                )
+            else:
+                newest[who] = (calls[0].n, record.message_id)
+
+
+def _count(evidence: Evidence, case: Case, verdict: Verdict) -> None:
+    expected = set(case.expected)
+    repeated = sum(
+        min(len(case.taken[p]) - 1, sum(k.resends for k in case.kept.get(p, ()))) for p in expected if p in case.taken
+    )
+    verdict.counts = {
+        "acknowledged records": len(evidence.produced),
+        "acknowledged messages": len(case.firsts),
+        "duplicates dropped": len(evidence.produced) - len(case.firsts),
+        "conversations": len(case.conversations),
+        "deliveries expected": len(case.expected),
+        "deliveries taken by a provider": sum(p in case.taken for p in expected),
+        "refused by a provider": sum(p in case.refused and p not in case.taken for p in expected),
+        "repeated after unknown, within the published bound": repeated,
+    }
+    for row in evidence.kept:
+        verdict.statuses.setdefault(row.channel, Counter())[row.status] += 1
+    verdict.latencies = {
+        "accept to sent": percentiles([k.sent_at - k.accepted_at for k in evidence.kept if k.sent_at is not None]),
+        "sent to delivered": percentiles(
+            [
+                k.delivered_at - k.sent_at
+                for k in evidence.kept
+                if k.sent_at is not None and k.delivered_at is not None and not k.delivered_implied
+            ]
+        ),
+    }
+
+
+def percentiles(values: Iterable[int]) -> Percentiles:
+    """p50, p95 and p99; a time that two clocks make negative counts as 0."""
+    ordered = sorted(max(0, value) for value in values)
+
+    def at(share: float) -> int:
+        return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0
+
+    return Percentiles(len(ordered), at(0.5), at(0.95), at(0.99))
