@@ -8,7 +8,7 @@ relation's window of 10,000 tokens, changes neither the facts nor the views' tar
 import asyncio
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
@@ -17,6 +17,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from schemas.records import DeliveryState
 from sinks.base import NotMigrated, Unavailable
 from sinks.content import held
+
+T = TypeVar("T")
 
 _WORD = "LowCardinality(String)"
 _TIME = "DateTime64(3, 'UTC')"  # takes our milliseconds as they are
@@ -103,7 +105,7 @@ class Facts:
         if self._client is None:
             client = connect(self._url)
             try:
-                _call(lambda: client.query("select 1 from delivery_events limit 0"))
+                answered(lambda: client.query("select 1 from delivery_events limit 0"))
             except (NotMigrated, Unavailable):
                 client.close()
                 raise
@@ -112,7 +114,7 @@ class Facts:
 
     def _insert(self, token: str, states: Sequence[DeliveryState]) -> None:
         client = self._open()
-        _call(
+        answered(
             lambda: client.insert(
                 "delivery_events",
                 columns(states),
@@ -142,7 +144,7 @@ def _column(values: list[Any], type_: str) -> list[Any]:
 def connect(url: str) -> Client:
     """A client of the server and database the URL names; raises Unavailable."""
     # No session: sessions lock, and a worker shares the client among its partitions.
-    client: Client = _call(
+    client: Client = answered(
         lambda: clickhouse_connect.get_client(
             dsn=url, autogenerate_session_id=False, connect_timeout=10, send_receive_timeout=120
         )
@@ -150,8 +152,8 @@ def connect(url: str) -> Client:
     return client
 
 
-def _call(request: Callable[[], Any]) -> Any:
-    """The answer of one request, its errors as ours."""
+def answered(request: Callable[[], T]) -> T:
+    """The answer of one request to ClickHouse; its errors as NotMigrated and Unavailable."""
     try:
         return request()
     except DatabaseError as error:

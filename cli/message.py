@@ -1,0 +1,206 @@
+"""`chat4all message`: send one, and see what became of one.
+
+Enters: options, and the configured Kafka and PostgreSQL. Leaves: what a person can read; exit code 1 or 2 with one sentence otherwise.
+Guaranteed: `send` says nothing of a message before Kafka acknowledged it on all its replicas.
+"""
+
+import shlex
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated
+
+import psycopg
+import typer
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as KafkaRecord
+from rich.table import Table
+from rich.text import Text
+
+from cli.answer import NO, fail, settings_with
+from cli.terminal import console
+from schemas import codec
+from schemas.catalog import TOPICS
+from schemas.records import Message, Recipient
+from sinks.reports import Row, Timeline, Trail, timeline
+
+app = typer.Typer(help="Send a message, and see what became of one.", no_args_is_help=True)
+
+CHANNELS = tuple(sorted(name.partition(".")[2] for name in TOPICS if name.startswith("deliveries.")))
+_ACKNOWLEDGED_WITHIN_SECONDS = 15.0
+_STEPS = ("requested", "accepted", "dispatched", "sent", "delivered", "read", "failed")
+
+
+@app.command()
+def send(
+    conversation: Annotated[str, typer.Option(help="Conversation the message belongs to.")],
+    to: Annotated[list[str], typer.Option(help="channel:address, or user:<user id>; give it once per recipient.")],
+    text: Annotated[str, typer.Option(help="The text.")],
+    message_id: Annotated[str, typer.Option("--id", help="Id of the message; the same id again is a duplicate.")] = "",
+    tenant: Annotated[str, typer.Option(help="Whose message it is.")] = "default",
+) -> None:
+    """Produce one message to Kafka, as any application would."""
+    message = Message(
+        tenant_id=tenant,
+        message_id=message_id or f"m-{uuid.uuid4().hex}",
+        conversation_id=conversation,
+        recipients=tuple(recipient(each) for each in to),
+        text=text,
+        requested_at=time.time_ns() // 1_000_000,
+    )
+    where = produce(settings_with("kafka_url").kafka_url, message)
+    print(f"acknowledged {message.message_id} at {where}")
+    of_tenant = [] if tenant == "default" else ["--tenant", tenant]
+    print(shlex.join(["chat4all", "message", "show", message.message_id, *of_tenant]))
+
+
+@app.command()
+def show(
+    message_id: Annotated[str, typer.Argument(help="Id of the message.")],
+    tenant: Annotated[str, typer.Option(help="Whose message it is.")] = "default",
+) -> None:
+    """The timeline of one message and of each of its deliveries, from PostgreSQL."""
+    url = settings_with("postgres_url").postgres_url
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            found = timeline(connection, message_id, tenant)
+    except psycopg.OperationalError as error:
+        fail(f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {error}")
+    except psycopg.errors.UndefinedTable:
+        fail("PostgreSQL lacks our relations: run `python -m sinks.migrate`")
+    if found is None:
+        fail(
+            f"no message {message_id} of tenant {tenant} in PostgreSQL: it is still on its way, or it was refused (topic dead-letters)",
+            NO,
+        )
+    draw(found)
+
+
+def recipient(text: str) -> Recipient:
+    """`channel:address` or `user:<id>` as a recipient; refused when the channel is none of ours."""
+    channel, colon, address = text.partition(":")
+    if not colon or not address or channel not in (*CHANNELS, "user"):
+        raise typer.BadParameter(
+            f"{text!r}: write <channel>:<address> with a channel of {', '.join(CHANNELS)}; or user:<user id>"
+        )
+    return Recipient(user_id=address) if channel == "user" else Recipient(channel=channel, address=address)
+
+
+def produce(kafka_url: str, message: Message) -> str:
+    """Produces the message and waits until Kafka has it on all replicas; returns topic[partition]@offset, or ends the command."""
+    reports: list[tuple[KafkaError | None, KafkaRecord]] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka_url,
+            "partitioner": "murmur2_random",  # Java's default, so that the conversation lands in its home partition
+            "enable.idempotence": True,
+            "message.timeout.ms": int(_ACKNOWLEDGED_WITHIN_SECONDS * 1000),
+            "log_level": 0,  # what goes wrong is in the report below
+        }
+    )
+    try:
+        producer.produce(
+            "messages",
+            key=message.conversation_id.encode(),
+            value=codec.encode(message),
+            on_delivery=lambda error, record: reports.append((error, record)),
+        )
+    except KafkaException as error:
+        fail(f"not sent: {error.args[0].str()}")
+    producer.flush(_ACKNOWLEDGED_WITHIN_SECONDS + 5)
+    if not reports:
+        fail(
+            f"not acknowledged within {_ACKNOWLEDGED_WITHIN_SECONDS:.0f} s by Kafka at {kafka_url} (CHAT4ALL_KAFKA_URL)"
+        )
+    refused, record = reports[0]
+    if refused is not None:
+        fail(f"not acknowledged by Kafka at {kafka_url} (CHAT4ALL_KAFKA_URL): {refused.str()}")
+    return f"{record.topic()}[{record.partition()}]@{record.offset()}"
+
+
+def draw(found: Timeline) -> None:
+    """The timeline as tables."""
+    if found.message is not None:
+        console.print(_message(found.message))
+    for trail in found.trails:
+        console.print(_steps(trail))
+        console.print(_events(trail))
+
+
+def _message(message: Row) -> Table:
+    table = Table(title=shown(f"Message {message['message_id']}"), title_justify="left", show_header=False)
+    for name in ("tenant_id", "conversation_id", "seq", "direction", "sender", "kind", "text"):
+        table.add_row(name, shown(str(message[name])))
+    table.add_row("requested", clock(message["requested_at"]))
+    table.add_row(
+        "accepted", f"{clock(message['accepted_at'])}  {after(message['requested_at'], message['accepted_at'])}"
+    )
+    for name, value in sorted(message["metadata"].items()):
+        table.add_row(shown(f"metadata {name}"), shown(value))
+    return table
+
+
+def _steps(trail: Trail) -> Table:
+    """What was reached, each with the time since the step before and since it was accepted."""
+    delivery = trail.delivery
+    title = f"{delivery['channel']}:{delivery['recipient']}  {delivery['status']}  delivery {delivery['delivery_id']}"
+    caption = f"attempts {delivery['attempts']}, resends after unknown {delivery['resends']}"
+    if delivery["reason_code"] or delivery["reason"]:
+        caption += f", {delivery['reason_code'] or ''} {delivery['reason'] or ''}".rstrip()
+    table = Table(
+        "step", "at", title=shown(title), caption=shown(caption), title_justify="left", caption_justify="left"
+    )
+    table.add_column("since the step before", justify="right")
+    table.add_column("since accepted", justify="right")
+    times = sorted(
+        (delivery[f"{step}_at"], i, step) for i, step in enumerate(_STEPS) if delivery[f"{step}_at"] is not None
+    )
+    before: int | None = None
+    for at, _, step in times:
+        implied = " (implied by read)" if step == "delivered" and delivery["delivered_implied"] else ""
+        table.add_row(
+            step + implied, clock(at), "" if before is None else after(before, at), after(delivery["accepted_at"], at)
+        )
+        before = at
+    return table
+
+
+def _events(trail: Trail) -> Table:
+    table = Table(
+        "", "what happened", "status", "observed", title="transitions", title_justify="left", title_style="dim"
+    )
+    for event in trail.events:
+        moved = (
+            event["status"]
+            if event["status"] == event["previous_status"]
+            else f"{event['previous_status']} -> {event['status']}"
+        )
+        notes = [f"anomaly: {event['anomaly']}"] if event["anomaly"] else []
+        notes += (
+            [f"{event['reason_code'] or ''} {event['reason'] or ''}".strip()]
+            if event["reason"] or event["reason_code"]
+            else []
+        )
+        what = "; ".join([event["cause"].lower().replace("_", " "), *notes])
+        table.add_row(
+            str(event["version"]),
+            shown(what, style="yellow" if event["anomaly"] else ""),
+            moved,
+            clock(event["observed_at"]),
+        )
+    return table
+
+
+def shown(text: str, style: str = "") -> Text:
+    """What a stranger wrote, without what would steer the terminal."""
+    return Text("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text), style=style)
+
+
+def clock(at: int) -> str:
+    """Unix milliseconds as a date and time in UTC."""
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def after(before: int, at: int) -> str:
+    """The time between two steps, in milliseconds."""
+    return f"{at - before:+,} ms"

@@ -1,0 +1,83 @@
+"""`chat4all report`: what became of the deliveries, from ClickHouse, with the SQL that an analyst can copy.
+
+Enters: two times. Leaves: one line per tenant and channel (and hour); exit code 1 or 2 with one sentence otherwise.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.answer import fail, settings_with
+from cli.terminal import console
+from sinks.base import NotMigrated, Unavailable
+from sinks.clickhouse import answered, connect
+from sinks.reports import Report, delivery_report
+
+app = typer.Typer(help="Reports from ClickHouse.", no_args_is_help=True)
+
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+
+
+@app.callback()
+def reports() -> None:
+    """Reports from ClickHouse."""  # keeps `delivery` a word of its own while it is the only report
+
+
+@app.command()
+def delivery(
+    since: Annotated[
+        datetime | None, typer.Option(formats=_FORMATS, help="Accepted from here, UTC; a day before `until`.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Accepted before here, UTC; now.")] = None,
+    by_hour: Annotated[bool, typer.Option("--by-hour", help="One line per hour, from the roll-up.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL too.")] = False,
+) -> None:
+    """Accepted, sent, delivered, read and failed deliveries by channel, with percentiles of the times between."""
+    end = until.replace(tzinfo=UTC) if until else datetime.now(UTC) + timedelta(seconds=1)
+    begin = since.replace(tzinfo=UTC) if since else end - timedelta(days=1)
+    if begin >= end:
+        fail(f"--since {begin:%Y-%m-%d %H:%M:%S} is not before --until {end:%Y-%m-%d %H:%M:%S}")
+    url = settings_with("clickhouse_url").clickhouse_url
+    try:
+        client = connect(url)
+        try:
+            report = answered(lambda: delivery_report(client, begin, end, by_hour=by_hour))
+        finally:
+            client.close()
+    except (Unavailable, NotMigrated) as error:
+        fail(str(error))
+    draw(report)
+    if sql:
+        print(report.sql)
+
+
+def draw(report: Report) -> None:
+    """The report as tables: one of counts, one of times."""
+    if not report.rows:
+        console.print("no delivery was accepted in this time")
+        return
+    times = [name for name in report.rows[0] if name.endswith("_ms")]
+    labels = [name for name in ("tenant_id", "channel", "hour") if name in report.rows[0]]
+    counts = [name for name in report.rows[0] if name not in (*times, *labels)]
+    console.print(_table("Deliveries", labels, counts, report))
+    console.print(_table("Milliseconds, p50 / p95 / p99", labels, times, report))
+
+
+def _table(title: str, labels: list[str], names: list[str], report: Report) -> Table:
+    table = Table(*labels, title=title, title_justify="left")
+    headings = list(dict.fromkeys(name.rsplit("_p", 1)[0] for name in names))
+    for heading in headings:
+        table.add_column(heading.replace("_", " "), justify="right")
+    for row in report.rows:
+        cells = [
+            " / ".join(_number(row[name]) for name in names if name.rsplit("_p", 1)[0] == heading)
+            for heading in headings
+        ]
+        table.add_row(*(str(row[label]) for label in labels), *cells)
+    return table
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:,.0f}"

@@ -1,0 +1,240 @@
+"""`chat4all message` and `chat4all report` against real servers, as a person uses them."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from clickhouse_connect.driver.client import Client
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from typer.testing import CliRunner, Result
+
+from cli import message, report
+from schemas import codec
+from schemas.partitions import home_partition
+from schemas.records import Cause, DeliveryState, Message, Recipient, SequencedMessage, Status
+from sinks.clickhouse import Facts, connect
+from sinks.postgres import Archive
+from sinks.reports import timeline
+from tests.integration.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
+
+run = CliRunner()
+
+
+@pytest.fixture
+def postgres(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with postgres_database(postgres_url) as url:
+        monkeypatch.setenv("CHAT4ALL_POSTGRES_URL", url)
+        yield url
+
+
+@pytest.fixture
+def clickhouse(clickhouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with clickhouse_database(clickhouse_url) as url:
+        monkeypatch.setenv("CHAT4ALL_CLICKHOUSE_URL", url)
+        yield url
+
+
+@pytest.fixture
+def kafka(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    admin = AdminClient({"bootstrap.servers": kafka_url})
+    if "messages" not in admin.list_topics(timeout=10).topics:
+        admin.create_topics([NewTopic("messages", 4, 1)])["messages"].result()
+    monkeypatch.setenv("CHAT4ALL_KAFKA_URL", kafka_url)
+    return kafka_url
+
+
+async def archive(url: str, messages: list[SequencedMessage], states: list[DeliveryState]) -> None:
+    sink = Archive(url)
+    await sink.open()
+    at = (await sink.positions([("t", 0)]))["t", 0]
+    await sink.write(messages=messages, states=states, offsets={("t", 0): (at, at + 1)})
+    await sink.close()
+
+
+def lines(result: Result) -> str:
+    return re.sub(r"[ \u2500-\u257f]+", " ", result.output)  # tables without their borders
+
+
+def test_send_produces_a_message_any_consumer_can_read_where_it_says(kafka: str) -> None:
+    result = run.invoke(
+        message.app,
+        ["send", "--conversation", "c 1", "--to", "whatsapp:15551234567", "--to", "user:u7", "--text", "Olá 👋", "--tenant", "acme"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told = re.fullmatch(
+        r"acknowledged (m-[0-9a-f]{32}) at messages\[(\d+)\]@(\d+)\nchat4all message show \1 --tenant acme\n",
+        result.output,
+    )
+    assert told is not None, result.output
+    message_id, partition, offset = told[1], int(told[2]), int(told[3])
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "nobody", "enable.auto.commit": False})
+    consumer.assign([TopicPartition("messages", partition, offset)])
+    record = consumer.poll(20)
+    consumer.close()
+    assert record is not None
+    assert record.key() == b"c 1"
+    assert partition == home_partition(
+        "c 1", len(AdminClient({"bootstrap.servers": kafka}).list_topics().topics["messages"].partitions)
+    )
+    produced = codec.decode(record.value(), Message)
+    assert (produced.message_id, produced.tenant_id, produced.conversation_id, produced.text) == (
+        message_id,
+        "acme",
+        "c 1",
+        "Olá 👋",
+    )
+    assert produced.recipients == (Recipient(channel="whatsapp", address="15551234567"), Recipient(user_id="u7"))
+
+
+@pytest.mark.usefixtures("kafka")
+@pytest.mark.parametrize("to", ["whatsap:1555", "1555", "whatsapp:", ":1555", ""])
+def test_send_refuses_what_is_no_recipient_before_anything_is_produced(to: str) -> None:
+    result = run.invoke(message.app, ["send", "--conversation", "c", "--to", to, "--text", "t"])
+    assert result.exit_code == 2
+    assert "acknowledged" not in result.output
+    assert "with a channel of telegram, whatsapp; or user:" in " ".join(lines(result).split())
+
+
+def test_send_never_says_acknowledged_when_kafka_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "127.0.0.1:1")
+    monkeypatch.setattr(message, "_ACKNOWLEDGED_WITHIN_SECONDS", 0.5)
+    result = run.invoke(message.app, ["send", "--conversation", "c", "--to", "telegram:5", "--text", "t"])
+    assert result.exit_code == 2
+    assert re.fullmatch(r"not acknowledged [^\n]*CHAT4ALL_KAFKA_URL[^\n]*\n", result.stderr)
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("kafka")
+def test_send_refuses_a_message_larger_than_kafka_takes_in_one_line() -> None:
+    result = run.invoke(message.app, ["send", "--conversation", "c", "--to", "telegram:5", "--text", "x" * 1_200_000])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("not sent: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_show_tells_the_whole_life_of_each_delivery(postgres: str) -> None:
+    late = replace(
+        state(1, 4), version=5, event_id="late", previous_status=Status.READ, cause=Cause.RECEIPT, anomaly="FAILED after READ",
+        read_at=T0 + 1006, attempts=2, resends=1, reason_code="131026", reason="undeliverable",
+    )  # fmt: skip
+    other = state(1, 2, delivery_id="d1b", channel="telegram", recipient="700", address="700")
+    asyncio.run(
+        archive(
+            postgres,
+            [sequenced(1, metadata={"campaign": "spring"})],
+            [*(state(1, v) for v in (1, 2, 3, 4)), late, other],
+        )
+    )
+    result = run.invoke(message.app, ["show", "m1"])
+    assert result.exit_code == 0, result.output
+    shown = lines(result)
+    for expected in (
+        "Message m1",
+        "text text 1",
+        "metadata campaign spring",
+        "whatsapp:15551234567 READ delivery d1",
+        "dispatched 2026-09-21 14:13:20.016Z +10 ms +10 ms",
+        "sent 2026-09-21 14:13:20.106Z +90 ms +100 ms",
+        "delivered 2026-09-21 14:13:20.506Z +400 ms +500 ms",
+        "read 2026-09-21 14:13:21.006Z +500 ms +1,000 ms",
+        "attempts 2, resends after unknown 1, 131026 undeliverable",
+        "5 receipt; anomaly: FAILED after READ; 131026 undeliverable READ",
+        "1 created PENDING",
+        "2 accepted PENDING -> SENT",
+        "telegram:700 SENT delivery d1b",
+    ):
+        assert expected in shown
+
+
+def test_show_finds_what_postgresql_cannot_hold_and_lets_no_text_steer_the_terminal(postgres: str) -> None:
+    asyncio.run(archive(postgres, [sequenced(1, message_id="m\x00\u2400", text="\x1b[2Jgone\x00")], []))
+    result = run.invoke(message.app, ["show", "m\x00\u2400"])
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert "\ufffd[2Jgone\ufffd" in result.output
+
+
+def test_timeline_gives_texts_back_as_they_were(postgres: str) -> None:
+    asyncio.run(
+        archive(postgres, [sequenced(1, text="a\x00b\u2400", metadata={"k\x00": "\u2400"})], [state(1), state(1, 2)])
+    )
+    with psycopg.connect(postgres) as connection:
+        found = timeline(connection, "m1")
+        assert timeline(connection, "m1", "another") is None
+    assert found is not None
+    assert found.message is not None
+    assert (found.message["text"], found.message["metadata"]) == ("a\x00b\u2400", {"k\x00": "\u2400"})
+    assert found.message["accepted_at"] == sequenced(1).accepted_at
+    assert [event["version"] for event in found.trails[0].events] == [1, 2]
+
+
+@pytest.mark.usefixtures("postgres")
+def test_show_of_an_unknown_message_is_no_in_one_line() -> None:
+    result = run.invoke(message.app, ["show", "nothing"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("no message nothing of tenant default in PostgreSQL")
+    assert result.stderr.count("\n") == 1
+
+
+def test_show_without_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT4ALL_POSTGRES_URL", "postgresql://nobody@127.0.0.1:1/none")
+    result = run.invoke(message.app, ["show", "m1"])
+    assert result.exit_code == 2
+    assert re.fullmatch(r"PostgreSQL cannot be reached \(CHAT4ALL_POSTGRES_URL\)[^\n]*\n", result.stderr)
+
+
+@pytest.fixture
+def facts_of_four(clickhouse: str) -> Client:
+    async def fill() -> None:
+        facts = Facts(clickhouse)
+        await facts.insert("a", [state(n, 1) for n in (1, 2, 3, 4)] + [state(n, 2) for n in (1, 2)] + [state(1, 3)])
+        await facts.close()
+
+    asyncio.run(fill())
+    return connect(clickhouse)
+
+
+def test_report_shows_counts_and_times_and_the_sql_that_gives_the_same(facts_of_four: Client) -> None:
+    result = run.invoke(report.app, ["delivery", "--since", "2026-09-21", "--until", "2026-09-22T00:00", "--sql"])
+    assert result.exit_code == 0, result.output
+    shown = lines(result)
+    assert "messages accepted sent delivered read pending failed expired cancelled suppressed resends" in shown
+    assert "default whatsapp 4 4 2 1 0 2 0 0 0 0 0" in shown
+    assert "100 / 100 / 100 400 / 400 / 400 - / - / -" in shown
+    sql = next(line for line in result.output.splitlines() if line.startswith("select"))
+    row = next(iter(facts_of_four.query(sql).named_results()))
+    facts_of_four.close()
+    assert (row["accepted"], row["sent"], row["delivered"]) == (4, 2, 1)
+
+
+def test_report_by_hour_reads_the_roll_up(facts_of_four: Client) -> None:
+    facts_of_four.close()
+    result = run.invoke(
+        report.app, ["delivery", "--since", "2026-09-21 14:00:00", "--until", "2026-09-21 15:00:00", "--by-hour"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "default whatsapp 2026-09-21 14:00:00 4 2 1 0 2 0 0 0 0" in lines(result)
+
+
+@pytest.mark.usefixtures("clickhouse")
+def test_report_of_an_empty_time_says_so() -> None:
+    result = run.invoke(report.app, ["delivery", "--since", "2001-01-01", "--until", "2001-01-02"])
+    assert (result.exit_code, result.stdout) == (0, "no delivery was accepted in this time\n")
+
+
+def test_report_refuses_a_time_that_ends_before_it_begins() -> None:
+    result = run.invoke(report.app, ["delivery", "--since", "2026-01-02", "--until", "2026-01-01"])
+    assert result.exit_code == 2
+    assert "is not before" in result.stderr
+
+
+def test_report_without_clickhouse_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT4ALL_CLICKHOUSE_URL", "http://127.0.0.1:1/default")
+    result = run.invoke(report.app, ["delivery"])
+    assert result.exit_code == 2
+    assert re.fullmatch(r"ClickHouse cannot [^\n]*CHAT4ALL_CLICKHOUSE_URL[^\n]*\n", result.stderr)
