@@ -70,7 +70,7 @@ class _Writer:
 class _Reader:
     """How a datum of one schema id becomes a record: writer schema, reader schema, class."""
 
-    __slots__ = ("build", "cls", "reader_schema", "writer_schema")
+    __slots__ = ("build", "cls", "ints", "reader_schema", "writer_schema")
 
     def __init__(self, schema: catalog.Schema) -> None:
         newest = catalog.newest(schema.record)
@@ -78,6 +78,7 @@ class _Reader:
         self.writer_schema = _parsed(schema)
         self.reader_schema = None if newest.id == schema.id else _parsed(newest)
         self.build = _from_datum(self.cls)
+        self.ints = [field["name"] for field in newest.definition["fields"] if field["type"] == "int"]
 
 
 def _parsed(schema: catalog.Schema) -> Any:
@@ -179,7 +180,10 @@ def decode_any(value: bytes | None) -> records.Record:
     stream = io.BytesIO(value)
     stream.seek(_HEADER.size)
     try:
-        datum = fastavro.schemaless_reader(stream, reader.writer_schema, reader.reader_schema)
+        datum: Any = fastavro.schemaless_reader(stream, reader.writer_schema, reader.reader_schema)
+        for name in reader.ints:  # fastavro reads an int as a long; a sink's int4 or a partition number could not hold it
+            if not -0x8000_0000 <= datum[name] <= 0x7FFF_FFFF:
+                raise ValueError(f"{name} is {datum[name]}, beyond an int")
         record = reader.build(datum)
     except Exception as error:  # fastavro raises many kinds on hostile bytes; all mean the same here
         raise MalformedDatum(
