@@ -4,6 +4,7 @@ Enters: options. Leaves: tables and lines on the terminal. Guaranteed: exit code
 --name lives in .chat4all/<name> of the working directory, the default one is that of CHAT4ALL_STACK (else dev).
 """
 
+import contextlib
 import re
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from rich.table import Table
 from cli.composition import compose
 from cli.terminal import console
 from schemas.settings import state_file
-from stack import control
+from stack import control, kafka
 from stack.control import StackRefused
 from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, State, is_running, read_state
 
@@ -58,6 +59,8 @@ def up(
                 word = "is set" if service.status == EXTERNAL else service.version
                 console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.url}")
 
+    if not kafka.is_cached():
+        console.print(f"first start on this machine: Kafka {kafka.VERSION} is downloaded to {kafka.cache()} (43 MB)")
     control.start(folder, compose(folder, keep_data=keep_data), progress)
     console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
     if name is not None:
@@ -109,8 +112,9 @@ def logs(
             [log.parent.name for log in folder.glob("*/*.log") if log.stem == log.parent.name] + ["supervisor"]
         )
         raise StackRefused(f"no log of {service!r} in {folder}; there are: {', '.join(known)}")
-    for line in _tail(path, lines, follow=follow):
-        console.out(line, end="", highlight=False)
+    with contextlib.suppress(KeyboardInterrupt):  # how following ends
+        for line in _tail(path, lines, follow=follow):
+            console.out(line, end="", highlight=False)
 
 
 def _running_state(folder: Path) -> State:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from stack import kafka
 from stack.plan import Plan
 from stack.state import FAILED, READY, State, is_running, lock, read_state, state_path
 from stack.supervisor import KEPT
@@ -30,21 +31,22 @@ def start(
 ) -> State:
     """Starts the stack and returns when all of it answers; `progress` sees every state on the way. Raises StackRefused."""
     folder = folder.resolve()
+    if "kafka" in plan.servers:
+        kafka.jars()  # the download of a first run belongs to whoever waits, not to the supervisor
     claim = lock(folder)
     if claim is None:
         raise StackRefused(_already(folder))
     try:
         _await_orphans(folder)
         _make_room(folder, plan)
-        supervisor = _spawn(folder, plan, claim)
+        _spawn(folder, plan, claim)
     finally:
         os.close(claim)  # the supervisor has inherited it
     try:
-        return _await_ready(folder, supervisor, progress, limit_seconds)
+        return _await_ready(folder, progress, limit_seconds)
     except BaseException:  # a Ctrl-C while it starts ends it as well
-        if supervisor.poll() is None:
-            supervisor.send_signal(signal.SIGTERM)
-            supervisor.wait(60)
+        if is_running(folder):
+            stop(folder)
         raise
 
 
@@ -53,15 +55,7 @@ def stop(folder: Path, limit_seconds: float = 60.0) -> bool:
     folder = folder.resolve()
     state = read_state(folder)
     if is_running(folder):
-        deadline = time.monotonic() + limit_seconds
-        while is_running(folder):
-            state = read_state(folder)
-            if state is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(state.pid, signal.SIGTERM)
-            if time.monotonic() > deadline:
-                raise StackRefused(f"the stack of {folder} does not end; look into {folder / 'supervisor.log'}")
-            time.sleep(0.1)
+        _end_supervisor(folder, limit_seconds)
         return True
     if state is None and not (folder / "supervisor.log").exists():
         return False
@@ -87,16 +81,38 @@ def memory(pid: int) -> int:
     return total
 
 
+def _end_supervisor(folder: Path, limit_seconds: float) -> None:
+    deadline = time.monotonic() + limit_seconds
+    pid = 0
+    while is_running(folder):
+        state = read_state(folder)
+        if state is not None:
+            pid = state.pid
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        if time.monotonic() > deadline:
+            raise StackRefused(f"the stack of {folder} does not end; look into {folder / 'supervisor.log'}")
+        time.sleep(0.1)
+    _await_end(pid)
+
+
 def _await_orphans(folder: Path) -> None:
     """The kernel ends the children of a killed supervisor, but PostgreSQL takes a moment to leave."""
     state = read_state(folder)
     for service in state.services if state else []:
         with contextlib.suppress(psutil.Error):
-            process = psutil.Process(service.pid)
-            if (
-                service.pid and abs(process.create_time() * 1000 - service.started_at) < 5000
-            ):  # else the pid is somebody else's
-                process.wait(15)
+            born = psutil.Process(service.pid).create_time() * 1000
+            if service.pid and abs(born - service.started_at) < 5000:  # else the pid is somebody else's by now
+                _await_end(service.pid)
+
+
+def _await_end(pid: int, limit_seconds: float = 15.0) -> None:
+    """Until the process runs no more; a zombie runs no more, it waits for an init process that a container may lack."""
+    deadline = time.monotonic() + limit_seconds
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while pid and process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def _make_room(folder: Path, plan: Plan) -> None:
@@ -112,36 +128,31 @@ def _make_room(folder: Path, plan: Plan) -> None:
     state_path(folder).unlink(missing_ok=True)
 
 
-def _spawn(folder: Path, plan: Plan, claim: int) -> subprocess.Popen[bytes]:
+def _spawn(folder: Path, plan: Plan, claim: int) -> None:
     command = [sys.executable, "-m", "stack.supervisor", "--folder", str(folder), "--lock", str(claim)]
-    with (folder / "supervisor.log").open("ab") as log:
-        supervisor = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, pass_fds=[claim]
+    log = folder / "supervisor.log"
+    with log.open("ab") as output:
+        text = plan.to_json().encode()
+        done = subprocess.run(
+            command, input=text, stdout=output, stderr=output, start_new_session=True, pass_fds=[claim], check=False
         )
-    assert supervisor.stdin is not None  # noqa: S101  # PIPE was asked for
-    with supervisor.stdin as pipe:
-        pipe.write(plan.to_json().encode())
-    return supervisor
+    if done.returncode:
+        raise StackRefused(f"the supervisor ended with {done.returncode}; look into {log}")
 
 
-def _await_ready(
-    folder: Path, supervisor: subprocess.Popen[bytes], progress: Callable[[State], None], limit_seconds: float
-) -> State:
+def _await_ready(folder: Path, progress: Callable[[State], None], limit_seconds: float) -> State:
     deadline = time.monotonic() + limit_seconds
     while True:
-        ended = supervisor.poll() is not None
+        running = is_running(folder)  # asked first: what it wrote before its end is read after it
         state = read_state(folder)
         if state is not None:
             progress(state)
-            if state.phase == READY:
+            if state.phase == READY and running:
                 return state
-            if state.phase == FAILED:
-                supervisor.wait(60)
+            if state.phase == FAILED and not running:
                 raise StackRefused(state.error)
-        if ended:
-            raise StackRefused(
-                f"the supervisor ended with {supervisor.returncode}; look into {folder / 'supervisor.log'}"
-            )
+        if not running:
+            raise StackRefused(f"the supervisor has ended; look into {folder / 'supervisor.log'}")
         if time.monotonic() > deadline:
             raise StackRefused(
                 f"the stack was not ready within {limit_seconds:.0f} s; look into {folder / 'supervisor.log'}"

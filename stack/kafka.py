@@ -52,10 +52,18 @@ def cache() -> Path:
 
 def jars() -> list[Path]:
     """Kafka's jars, from the cache or, the first time, from Maven Central. Raises ServiceFailed when they cannot be had."""
-    final = cache() / f"kafka-{VERSION}"
-    if not final.exists():
-        _download(final)
-    return sorted(final.glob("*.jar"))
+    if not is_cached():
+        _download(_jar_folder())
+    return sorted(_jar_folder().glob("*.jar"))
+
+
+def is_cached() -> bool:
+    """Whether this machine has downloaded Kafka before."""
+    return _jar_folder().exists()
+
+
+def _jar_folder() -> Path:
+    return cache() / f"kafka-{VERSION}"
 
 
 def _download(final: Path) -> None:

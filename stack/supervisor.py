@@ -1,4 +1,4 @@
-"""The parent of a whole stack: `python -m stack.supervisor --folder F --lock FD`, with the plan on standard input.
+"""The parent of a whole stack: `python -m stack.supervisor --folder F --lock FD`, with the plan on standard input; it detaches itself.
 
 Enters: a Plan. Leaves: running servers and processes, and the state file that describes them. Guaranteed: SIGTERM (or SIGINT) ends
 all in the reverse of their start; the death of the supervisor itself, by whatever signal, ends all through the kernel; a process
@@ -7,6 +7,7 @@ must notice. A start that fails ends everything, keeps the logs, and leaves its 
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -54,6 +55,7 @@ class Supervisor:
         self._backoff: dict[str, float] = {}
 
     def run(self) -> int:
+        write_state(self.folder, self.state)  # first of all, so that whoever wants to end it finds its pid
         try:
             self._start()
         except Stopped:
@@ -187,6 +189,9 @@ class Supervisor:
             state_path(self.folder).unlink(missing_ok=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.parent.name == ".chat4all":
+                with contextlib.suppress(OSError):  # not empty: another stack lives there
+                    self.folder.parent.rmdir()
 
 
 def healthy(address: str) -> Callable[[], str]:
@@ -205,7 +210,10 @@ def main() -> int:
     parser.add_argument("--lock", type=int, required=True, help="inherited file descriptor that claims the folder")
     arguments = parser.parse_args()
     os.set_inheritable(arguments.lock, False)  # the claim must not outlive this process in a child
-    supervisor = Supervisor(arguments.folder, Plan.from_json(sys.stdin.read()))
+    plan = Plan.from_json(sys.stdin.read())
+    if os.fork():
+        os._exit(0)  # detached: the starter waits for this first process, and nobody's zombie is left at the end
+    supervisor = Supervisor(arguments.folder, plan)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: supervisor.stopping.set())
     return supervisor.run()
