@@ -181,14 +181,14 @@ def decode_any(value: bytes | None) -> records.Record:
     stream.seek(_HEADER.size)
     try:
         datum: Any = fastavro.schemaless_reader(stream, reader.writer_schema, reader.reader_schema)
-        for name in reader.ints:  # fastavro reads an int as a long; a sink's int4 or a partition number could not hold it
-            if not -0x8000_0000 <= datum[name] <= 0x7FFF_FFFF:
-                raise ValueError(f"{name} is {datum[name]}, beyond an int")
         record = reader.build(datum)
     except Exception as error:  # fastavro raises many kinds on hostile bytes; all mean the same here
         raise MalformedDatum(
             f"schema id {schema_id}, near byte {stream.tell()} of {len(value)}: {type(error).__name__}: {error}"
         ) from error
+    for name in reader.ints:  # fastavro reads an int as a long; a sink's int4 or a partition number could not hold it
+        if not -0x8000_0000 <= datum[name] <= 0x7FFF_FFFF:
+            raise MalformedDatum(f"schema id {schema_id}: {name} is {datum[name]}, beyond an int")
     if stream.tell() != len(value):
         raise MalformedDatum(
             f"schema id {schema_id}: {len(value) - stream.tell()} bytes left over after byte {stream.tell()}"

@@ -1,0 +1,177 @@
+"""The tables of docs/settings.md, docs/topics.md and docs/metrics.md, made from the code they describe.
+
+`python -m tests.unit.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
+"""
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+from pydantic import SecretStr
+
+from schemas import metrics
+from schemas.catalog import SCHEMAS, TOPICS
+from schemas.causes import DESCRIPTIONS
+from schemas.objectives import OBJECTIVES
+from schemas.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+METRICS: Mapping[str, Any] = {
+    name: value for name, value in vars(metrics).items() if isinstance(value, Counter | Gauge | Histogram)
+}
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; what Markdown would take for markup is escaped."""
+    lines = [list(header), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in line) + " |" for line in lines
+    )
+
+
+def settings_table() -> str:
+    return table(
+        ("setting", "default", "meaning"),
+        (
+            (f"`CHAT4ALL_{name.upper()}`", _default(field.default), str(field.description))
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def _default(value: object) -> str:
+    plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return "" if plain == "" else f"`{plain}`"
+
+
+def topics_table() -> str:
+    return table(
+        ("topic", "key", "record", "partitions", "policy", "producers", "consumers", "what"),
+        (
+            (
+                f"`{topic.name}`",
+                topic.key,
+                ", ".join(topic.records),
+                str(topic.partitions or "`CHAT4ALL_PARTITIONS`"),
+                topic.policy if topic.retention_days is None else f"delete, {topic.retention_days} d",
+                ", ".join(topic.producers),
+                ", ".join(topic.consumers) or "none",
+                topic.about,
+            )
+            for topic in TOPICS.values()
+        ),
+    )
+
+
+def schemas_table() -> str:
+    return table(
+        ("id", "schema", "record", "what"),
+        (
+            (str(s.id), f"`schemas/avro/{s.name}.v{s.version}.avsc`", s.record, s.definition["doc"])
+            for s in sorted(SCHEMAS, key=lambda s: s.id)
+        ),
+    )
+
+
+def causes_table() -> str:
+    return table(("cause", "meaning"), ((f"`{code}`", text) for code, text in DESCRIPTIONS.items()))
+
+
+def metrics_table() -> str:
+    return table(
+        ("metric", "kind", "labels", "what"),
+        (
+            (
+                f"`{exposed_name(metric)}`",
+                metric._type,
+                ", ".join(metric._labelnames),
+                metric._documentation,
+            )
+            for metric in METRICS.values()
+        ),
+    )
+
+
+def exposed_name(metric: Any) -> str:
+    """The name Prometheus sees: a counter ends in _total."""
+    return f"{metric._name}_total" if isinstance(metric, Counter) else str(metric._name)
+
+
+def events_table() -> str:
+    return table(
+        ("stage", "events"),
+        ((stage, ", ".join(f"`{event}`" for event in sorted(events))) for stage, events in counted_events().items()),
+    )
+
+
+def counted_events() -> dict[str, set[str]]:
+    """Names a stage counts, by stage: the literals in its calls of `decision.count`, and a status where it counts one."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((REPOSITORY / "pipelines").glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "decision.count":
+                names = _texts(call.args[0]) or {"the new status, in lower case"}
+                found.setdefault(path.stem, set()).update(names)
+    return found
+
+
+def _texts(node: ast.expr) -> set[str]:
+    """The texts an expression may come to: a literal, or the two arms of a choice."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return {text}
+        case ast.IfExp(body=one, orelse=other):
+            return _texts(one) | _texts(other)
+    return set()
+
+
+def objectives_table() -> str:
+    return table(
+        ("objective", "limit", "measured by", "what"),
+        (
+            (
+                o.name,
+                f"{o.share:.0%} within {o.seconds:g} s",
+                f"`{o.measured_by if isinstance(o.measured_by, str) else exposed_name(o.measured_by)}`",
+                o.about,
+            )
+            for o in OBJECTIVES
+        ),
+    )
+
+
+# page -> mark -> table
+PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "settings": {"settings": settings_table},
+    "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
+    "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
+}
+
+
+def page(name: str) -> Path:
+    return REPOSITORY / "docs" / f"{name}.md"
+
+
+def shown(name: str, mark: str) -> str:
+    """The table a page shows between its marks."""
+    _, _, rest = page(name).read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+    text, end, _ = rest.partition(f"\n<!-- end of {mark} -->")
+    return text if end else ""
+
+
+def write() -> None:
+    for name, tables in PAGES.items():
+        for mark, make in tables.items():
+            text = page(name).read_text(encoding="utf-8")
+            head, begin, rest = text.partition(f"<!-- {mark} -->\n")
+            _, end, tail = rest.partition(f"<!-- end of {mark} -->")
+            if not end:
+                raise ValueError(f"docs/{name}.md lacks the marks of {mark}")
+            page(name).write_text(f"{head}{begin}{make()}\n{end}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,100 @@
+"""Settings: the environment over the running stack's state file over the defaults; what is missing is said in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from schemas.settings import MissingSetting, Settings, state_file
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*Settings.model_fields, "state", "stack"):
+        monkeypatch.delenv(f"CHAT4ALL_{name.upper()}", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def stack_says(settings: Any, at: str = ".chat4all/dev/state.json") -> None:
+    path = Path(at)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"settings": settings}), encoding="utf-8")
+
+
+def test_environment_beats_state_file_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings().kafka_url, Settings().partitions, Settings().web_port) == ("", 12, 6066)
+    stack_says({"kafka_url": "127.0.0.1:1", "partitions": 4})
+    assert (Settings().kafka_url, Settings().partitions, Settings().web_port) == ("127.0.0.1:1", 4, 6066)
+    monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "127.0.0.1:2")
+    assert (Settings().kafka_url, Settings().partitions, Settings().web_port) == ("127.0.0.1:2", 4, 6066)
+    assert Settings(kafka_url="127.0.0.1:3").kafka_url == "127.0.0.1:3"
+
+
+def test_the_state_file_is_the_named_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack_says({"partitions": 2}, ".chat4all/other/state.json")
+    stack_says({"partitions": 3}, "elsewhere.json")
+    assert Settings().partitions == 12
+    monkeypatch.setenv("CHAT4ALL_STACK", "other")
+    assert state_file() == Path(".chat4all/other/state.json")
+    assert Settings().partitions == 2
+    monkeypatch.setenv("CHAT4ALL_STATE", "elsewhere.json")
+    assert Settings().partitions == 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": []}', '{"services": []}'])
+def test_a_state_file_that_says_nothing_is_no_error(text: str) -> None:
+    stack_says({})
+    state_file().write_text(text, encoding="utf-8")
+    assert Settings() == Settings.model_validate({})
+
+
+def test_what_the_stack_says_beyond_settings_is_ignored() -> None:
+    stack_says({"partitions": 3, "colour": "green"})
+    assert Settings().partitions == 3
+
+
+def test_require_names_everything_that_is_missing() -> None:
+    settings = Settings(kafka_url="127.0.0.1:1", whatsapp_token=SecretStr(""))
+    settings.require("kafka_url")
+    with pytest.raises(MissingSetting) as caught:
+        settings.require("kafka_url", "postgres_url", "whatsapp_token")
+    assert str(caught.value) == (
+        "not configured: set CHAT4ALL_POSTGRES_URL, CHAT4ALL_WHATSAPP_TOKEN, "
+        "or start the development stack with `chat4all up`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("partitions", "0"),
+        ("partitions", "many"),
+        ("log_format", "xml"),
+        ("whatsapp_version", "23"),
+        ("dedupe_days", "-1"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"CHAT4ALL_{name.upper()}", value)
+    with pytest.raises(ValidationError, match=name):
+        Settings()
+
+
+def test_secrets_do_not_show() -> None:
+    settings = Settings(telegram_token=SecretStr("7000000001:shown-never"))
+    assert "shown-never" not in repr(settings)
+    assert "shown-never" not in str(settings.model_dump())
+
+
+def test_every_setting_has_a_default_and_a_meaning() -> None:
+    for name, field in Settings.model_fields.items():
+        assert not field.is_required(), name
+        assert (field.description or "").endswith("."), name
+
+
+def test_names_that_hold_secrets_are_secrets() -> None:
+    words = ("token", "secret")
+    for name, field in Settings.model_fields.items():
+        assert (field.annotation is SecretStr) == any(word in name for word in words), name
