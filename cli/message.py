@@ -121,14 +121,20 @@ def produce(kafka_url: str, message: Message) -> str:
 def draw(found: Timeline) -> None:
     """The timeline as tables."""
     if found.message is not None:
+        console.print(shown(f"Message {found.message['message_id']}", style="bold"))
         console.print(_message(found.message))
     for trail in found.trails:
+        delivery = trail.delivery
+        heading = (
+            f"{delivery['channel']}:{delivery['recipient']}  {delivery['status']}  delivery {delivery['delivery_id']}"
+        )
+        console.print(shown(f"\n{heading}", style="bold"))
         console.print(_steps(trail))
         console.print(_events(trail))
 
 
 def _message(message: Row) -> Table:
-    table = Table(title=shown(f"Message {message['message_id']}"), title_justify="left", show_header=False)
+    table = Table(show_header=False)
     for name in ("tenant_id", "conversation_id", "seq", "direction", "sender", "kind", "text"):
         table.add_row(name, shown(str(message[name])))
     table.add_row("requested", clock(message["requested_at"]))
@@ -143,13 +149,10 @@ def _message(message: Row) -> Table:
 def _steps(trail: Trail) -> Table:
     """What was reached, each with the time since the step before and since it was accepted."""
     delivery = trail.delivery
-    title = f"{delivery['channel']}:{delivery['recipient']}  {delivery['status']}  delivery {delivery['delivery_id']}"
     caption = f"attempts {delivery['attempts']}, resends after unknown {delivery['resends']}"
     if delivery["reason_code"] or delivery["reason"]:
         caption += f", {delivery['reason_code'] or ''} {delivery['reason'] or ''}".rstrip()
-    table = Table(
-        "step", "at", title=shown(title), caption=shown(caption), title_justify="left", caption_justify="left"
-    )
+    table = Table("step", "at", caption=shown(caption), caption_justify="left")
     table.add_column("since the step before", justify="right")
     table.add_column("since accepted", justify="right")
     times = sorted(

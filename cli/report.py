@@ -61,12 +61,14 @@ def draw(report: Report) -> None:
     times = [name for name in report.rows[0] if name.endswith("_ms")]
     labels = [name for name in ("tenant_id", "channel", "hour") if name in report.rows[0]]
     counts = [name for name in report.rows[0] if name not in (*times, *labels)]
-    console.print(_table("Deliveries", labels, counts, report))
-    console.print(_table("Milliseconds, p50 / p95 / p99", labels, times, report))
+    console.print("Deliveries by where they stand now", style="bold")
+    console.print(_table(labels, counts, report))
+    console.print("Milliseconds, p50 / p95 / p99", style="bold")
+    console.print(_table(labels, times, report))
 
 
-def _table(title: str, labels: list[str], names: list[str], report: Report) -> Table:
-    table = Table(*labels, title=title, title_justify="left")
+def _table(labels: list[str], names: list[str], report: Report) -> Table:
+    table = Table(*labels)
     headings = list(dict.fromkeys(name.rsplit("_p", 1)[0] for name in names))
     for heading in headings:
         table.add_column(heading.replace("_", " "), justify="right")

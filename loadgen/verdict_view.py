@@ -14,7 +14,14 @@ _STATUSES = ("PENDING", "SENT", "DELIVERED", "READ", "FAILED", "EXPIRED", "CANCE
 
 def render(verdict: Verdict) -> RenderableType:
     """The verdict as tables and a last line."""
-    parts: list[RenderableType] = [_counts(verdict), _statuses(verdict), _latencies(verdict), _findings(verdict)]
+    parts: list[RenderableType] = []
+    for title, table in (
+        ("What happened", _counts(verdict)),
+        ("Deliveries in PostgreSQL", _statuses(verdict)),
+        ("Times in PostgreSQL", _latencies(verdict)),
+        ("Verdict, from the loader's log, the providers' logs and PostgreSQL", _findings(verdict)),
+    ):
+        parts += [Text(f"\n{title}", style="bold"), table]
     for kind in Kind:
         parts += [Text(f"  {kind}: {sentence}", style="red") for sentence in verdict.findings[kind]]
         unseen = verdict.totals[kind] - len(verdict.findings[kind])
@@ -24,7 +31,7 @@ def render(verdict: Verdict) -> RenderableType:
 
 
 def _counts(verdict: Verdict) -> Table:
-    table = Table("counted", title="What happened", title_justify="left")
+    table = Table("counted")
     table.add_column("", justify="right")
     for name, count in verdict.counts.items():
         table.add_row(name, f"{count:,}")
@@ -33,7 +40,7 @@ def _counts(verdict: Verdict) -> Table:
 
 def _statuses(verdict: Verdict) -> Table:
     shown = [status for status in _STATUSES if any(status in by_status for by_status in verdict.statuses.values())]
-    table = Table("channel", title="Deliveries in PostgreSQL", title_justify="left")
+    table = Table("channel")
     for status in shown:
         table.add_column(status, justify="right")
     for channel, by_status in sorted(verdict.statuses.items()):
@@ -42,7 +49,7 @@ def _statuses(verdict: Verdict) -> Table:
 
 
 def _latencies(verdict: Verdict) -> Table:
-    table = Table("milliseconds", title="Times in PostgreSQL", title_justify="left")
+    table = Table("milliseconds")
     for heading in ("p50", "p95", "p99", "measured"):
         table.add_column(heading, justify="right")
     for name, times in verdict.latencies.items():
@@ -52,9 +59,7 @@ def _latencies(verdict: Verdict) -> Table:
 
 
 def _findings(verdict: Verdict) -> Table:
-    table = Table(
-        "found", title="Verdict, from the loader's log, the providers' logs and PostgreSQL", title_justify="left"
-    )
+    table = Table("found")
     table.add_column("", justify="right")
     for kind, total in verdict.totals.items():
         table.add_row(str(kind), Text(f"{total:,}", style="red" if total else "green"))

@@ -1,0 +1,53 @@
+"""docs/reports.md: every statement an analyst may copy runs on a migrated database."""
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sinks.clickhouse import connect
+from tests.integration.sink_databases import clickhouse_database, postgres_database
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+STATEMENTS: list[tuple[str, str]] = re.findall(r"^```sql (\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def of(database: str) -> list[str]:
+    return [sql for name, sql in STATEMENTS if name == database]
+
+
+def test_the_page_names_a_database_for_every_statement() -> None:
+    assert PAGE.count("```sql") == len(of("postgres")) + len(of("clickhouse"))
+    assert of("postgres")
+    assert of("clickhouse")
+
+
+def test_postgresql_s_statements_run(postgres_url: str) -> None:
+    with postgres_database(postgres_url) as url, psycopg.connect(url) as connection:
+        for sql in of("postgres"):
+            assert connection.execute(sql.encode()).fetchall() == []
+
+
+def test_clickhouse_s_statements_run(clickhouse_url: str) -> None:
+    with clickhouse_database(clickhouse_url) as url:
+        client = connect(url)
+        for sql in of("clickhouse"):
+            assert client.query(sql).result_rows == []
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "index"),
+    [
+        ("select * from deliveries where tenant_id = 't' and message_id = 'm'", "deliveries_by_message"),
+        ("select * from messages where tenant_id = 't' and conversation_id = 'c' order by seq", "conversation_id_seq"),
+        (of("postgres")[2], "deliveries_undelivered"),
+    ],
+)
+def test_the_three_questions_of_operations_have_an_index(postgres_url: str, sql: str, index: str) -> None:
+    with postgres_database(postgres_url) as url, psycopg.connect(url) as connection:
+        connection.execute("set enable_seqscan = off; set enable_bitmapscan = off")  # an empty relation tempts to both
+        plan = "\n".join(row[0] for row in connection.execute(f"explain {sql}".encode()).fetchall())
+        assert index in plan
+        assert "Sort" not in plan
