@@ -19,7 +19,7 @@ from rich.table import Table
 from cli.composition import compose
 from cli.terminal import console
 from schemas.settings import state_file
-from stack import control, kafka
+from stack import control
 from stack.control import StackRefused
 from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, State, is_running, read_state
 
@@ -49,6 +49,13 @@ def up(
 ) -> None:
     """Start the servers, the provider simulators, the gateway and all stages, and leave them running."""
     folder = folder_of(name)
+    start(folder, keep_data=keep_data)
+    if name is not None:
+        console.print(f"other commands find it with: export CHAT4ALL_STACK={name}")
+
+
+def start(folder: Path, *, keep_data: bool = False) -> None:
+    """Starts the whole stack of a folder and prints each service as it gets ready; raises StackRefused."""
     began = time.monotonic()
     shown: set[str] = set()
 
@@ -57,14 +64,10 @@ def up(
             if service.status in {READY, EXTERNAL} and service.name not in shown:
                 shown.add(service.name)
                 word = "is set" if service.status == EXTERNAL else service.version
-                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.url}")
+                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.url}", highlight=False)
 
-    if not kafka.is_cached():
-        console.print(f"first start on this machine: Kafka {kafka.VERSION} is downloaded to {kafka.cache()} (43 MB)")
     control.start(folder, compose(folder, keep_data=keep_data), progress)
     console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
-    if name is not None:
-        console.print(f"other commands find it with: export CHAT4ALL_STACK={name}")
 
 
 def down(name: Name = None) -> None:

@@ -1,5 +1,6 @@
 """A stage's Faust app: the engine in place of Faust's transport, recovery and tables; one agent; the web views."""
 
+import socket
 from typing import Any
 
 import faust
@@ -19,6 +20,13 @@ WEEK_SECONDS = 7 * 86_400.0
 def app_id(stage: str) -> str:
     """Faust app id, Kafka group and prefix of transactional ids of a stage."""
     return f"chat4all-{stage}"
+
+
+def _free_port(host: str) -> int:
+    """Faust wants a port by number; whoever asks for 0 finds it in the log."""
+    with socket.socket() as found:
+        found.bind((host, 0))
+        return int(found.getsockname()[1])
 
 
 def build(stage: Stage[Any], settings: Settings) -> faust.App:
@@ -41,7 +49,7 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         broker_max_poll_interval=WEEK_SECONDS,  # aiokafka polls nothing here; the engine's health watches progress
         web_host=settings.web_host,
         web_bind=settings.web_host,
-        web_port=settings.web_port,
+        web_port=settings.web_port or _free_port(settings.web_host),
         web_cors_options=None,
     )
     app.engine = Engine(

@@ -1,0 +1,174 @@
+"""`chat4all load` and `chat4all demo`: messages the whole way, with a verdict that is computed.
+
+Enters: options. Leaves: progress, the verdict, one message's timeline, a report; exit code 0 only when the verdict is good, 1 when
+anything was lost, doubled, out of order or missing a number.
+"""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import typer
+from rich.table import Table
+
+from cli import message, report, stack
+from cli.answer import NO, fail
+from cli.composition import STAGES
+from cli.rehearsal import Knobs, Outcome, rehearse
+from cli.terminal import console
+from loadgen.load import LoadFailed
+from loadgen.verdict_view import render
+from schemas.settings import Settings
+from sinks.clickhouse import connect
+from sinks.reports import delivery_report, timeline
+from stack import control
+from stack.state import is_running, read_state, state_path
+
+CHANNELS = ("whatsapp", "telegram")
+
+
+def load(  # noqa: PLR0917  # typer makes an option of each
+    count: Annotated[int, typer.Option(min=1, help="Messages.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0 is as fast as it goes.")] = 200,
+    duplicates: Annotated[float, typer.Option(min=0, max=1, help="Share of messages produced a second time.")] = 0.05,
+    channel: Annotated[list[str] | None, typer.Option(help="Channel; may be repeated. [default: all]")] = None,
+    conversations: Annotated[int, typer.Option(min=1, help="Conversations with one person.")] = 500,
+    group_share: Annotated[float, typer.Option(min=0, max=1, help="Share of messages that go to a group.")] = 0.02,
+    groups: Annotated[int, typer.Option(min=1, help="Groups.")] = 1,
+    group_size: Annotated[int, typer.Option(min=1, help="Members of a group.")] = 20,
+    seed: Annotated[int, typer.Option(help="Same seed, same people and messages.")] = 1,
+    kill: Annotated[
+        list[str] | None, typer.Option(help="Stage worker to end with SIGKILL on the way; may be repeated.")
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without progress after which the rest counts as lost.")
+    ] = 90,
+    name: stack.Name = None,
+) -> None:
+    """Produce a load against the running stack (or one started for it), and judge what became of it."""
+    unknown = sorted({*(channel or ())} - {*CHANNELS}) + sorted({*(kill or ())} - {*STAGES, "gateway"})
+    if unknown:
+        fail(
+            f"unknown: {', '.join(unknown)}; channels are {', '.join(CHANNELS)}, workers {', '.join(STAGES)} and gateway"
+        )
+    knobs = Knobs(
+        count=count,
+        rate=rate,
+        channels=channel or CHANNELS,
+        conversations=conversations,
+        group_share=group_share,
+        groups=groups,
+        group_size=group_size,
+        duplicates=duplicates,
+        seed=seed,
+        kill=kill or (),
+        patience_seconds=patience,
+    )
+    folder = stack.folder_of(name)
+    if is_running(folder):
+        _judge(folder, knobs)
+        return
+    console.print("no stack is running: one is started for this load and ended after it")
+    _with_stack(Path(".chat4all") / f"load-{os.getpid()}", knobs)
+
+
+def demo(
+    count: Annotated[int, typer.Option(min=1, help="Messages.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0, help="Messages a second.")] = 100,
+    seed: Annotated[int, typer.Option(help="Same seed, same people and messages.")] = 1,
+) -> None:
+    """Everything in one go: real servers, all stages, a load with duplicates and a group, the verdict, a timeline, a report."""
+    knobs = Knobs(
+        count=count,
+        rate=rate,
+        channels=CHANNELS,
+        conversations=200,
+        group_share=0.05,
+        groups=1,
+        group_size=20,
+        duplicates=0.05,
+        seed=seed,
+    )
+    _with_stack(Path(".chat4all") / f"demo-{os.getpid()}", knobs, tell_more=True)
+
+
+def _with_stack(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> None:
+    began = time.monotonic()
+    try:
+        console.rule("real servers, simulated providers, all stages")
+        stack.start(folder)
+        console.rule(f"{knobs.count:,} messages")
+        outcome = _judge(folder, knobs, tell_more=tell_more)
+    finally:
+        control.stop(folder)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    console.print(f"all in {time.monotonic() - began:.1f} s; the stack is down and its data deleted")
+    if not outcome.ok:
+        raise typer.Exit(NO)
+
+
+def _judge(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> Outcome:
+    os.environ["CHAT4ALL_STATE"] = str(state_path(folder))
+    settings = Settings()
+    try:
+        outcome = rehearse(folder, settings, knobs)
+    except LoadFailed as error:
+        fail(str(error), NO)
+    for kill in outcome.kills:
+        console.print(f"SIGKILL to {kill.name} (pid {kill.pid}) after {kill.after_seconds:.1f} s")
+    if tell_more:
+        _tell_more(folder, settings, outcome)
+        console.rule("verdict")
+    console.print(render(outcome.verdict))
+    agree = "the same number" if outcome.in_postgres == outcome.in_clickhouse else "THEY DISAGREE"
+    console.print(
+        f"delivered messages: PostgreSQL {outcome.in_postgres:,}, ClickHouse {outcome.in_clickhouse:,}: {agree}",
+        highlight=False,
+    )
+    rate = outcome.load.deliveries / outcome.seconds
+    console.print(
+        f"{outcome.load.deliveries:,} deliveries with their receipts in {outcome.seconds:.1f} s: {rate:.0f} a second",
+        highlight=False,
+    )
+    if not tell_more and not outcome.ok:
+        raise typer.Exit(NO)
+    return outcome
+
+
+def _tell_more(folder: Path, settings: Settings, outcome: Outcome) -> None:
+    with psycopg.connect(settings.postgres_url) as connection:
+        chosen = connection.execute(
+            "select message_id from deliveries where conversation_id like %s and channel = 'whatsapp' and status = 'READ' "
+            "order by accepted_at limit 1",
+            (f"{outcome.run_id}-c%",),
+        ).fetchone()
+        if chosen is not None:
+            console.rule(f"PostgreSQL: chat4all message show {chosen[0]}")
+            found = timeline(connection, str(chosen[0]))
+            if found is not None:
+                message.draw(found)
+    console.rule("ClickHouse: chat4all report delivery --sql")
+    client = connect(settings.clickhouse_url)
+    try:
+        until = datetime.now(UTC) + timedelta(seconds=1)
+        told = delivery_report(client, until - timedelta(days=1), until)
+    finally:
+        client.close()
+    report.draw(told)
+    console.print(told.sql, highlight=False)
+    console.rule("processes")
+    _draw_processes(folder)
+
+
+def _draw_processes(folder: Path) -> None:
+    state = read_state(folder)
+    table = Table(box=None, pad_edge=False)
+    for service in state.services if state else ():
+        if service.pid:
+            table.add_column(service.name, justify="right")
+    table.add_row(*(f"{control.memory(s.pid) / 2**20:.0f} MB" for s in (state.services if state else ()) if s.pid))
+    console.print(table)

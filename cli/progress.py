@@ -1,0 +1,89 @@
+"""A run's progress on the terminal: live on a screen, a line every few seconds in a file or a pipe.
+
+Enters: looks at the run. Leaves: what rich draws. Guaranteed: only numbers that were read just now.
+"""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from cli.terminal import console
+from loadgen.load import Progress
+from loadgen.watch import Sight
+
+STAGES = ("route", "send", "match", "track", "archive", "analyse")
+LINE_SECONDS = 5.0
+
+
+class RunProgress:
+    """Shows a run until it is left. `deliveries` is how many are expected, None until the load is produced."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        self._load = Progress(0, 0, 0, 0.0)
+        self._sight = Sight()
+        self._said = 0.0
+        self.deliveries: int | None = None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def loaded(self, load: Progress) -> None:
+        self._load = load
+        self._show()
+
+    def seen(self, sight: Sight) -> None:
+        self._sight = sight
+        self._show()
+
+    def _show(self) -> None:
+        if self._live is not None:
+            self._live.update(self._drawn())
+        elif time.monotonic() - self._said >= LINE_SECONDS:
+            self._said = time.monotonic()
+            console.print(self._line())
+
+    def _in_flight(self) -> int:
+        return self._sight.with_status("PENDING")
+
+    def _line(self) -> str:
+        sight, load = self._sight, self._load
+        stages = " ".join(f"{stage} {sight.processed.get(stage, 0)}" for stage in STAGES)
+        return (
+            f"produced {load.acknowledged}/{load.total} · processed: {stages} · in flight {self._in_flight()} · "
+            f"sent {sight.with_status('SENT', 'DELIVERED', 'READ')} · delivered {sight.with_status('DELIVERED', 'READ')} · "
+            f"read {sight.with_status('READ')}"
+        )
+
+    def _drawn(self) -> RenderableType:
+        sight, load = self._sight, self._load
+        stages = Table(box=None, pad_edge=False)
+        cells = []
+        for stage in STAGES:
+            stages.add_column(stage, justify="right")
+            cells.append(f"{sight.processed.get(stage, 0):,}")
+        stages.add_row(*cells)
+        bars = Table.grid(padding=(0, 1))
+        total = self.deliveries or max(sight.known, 1)
+        rows = (
+            ("produced", load.acknowledged, max(load.total, 1)),
+            ("sent", sight.with_status("SENT", "DELIVERED", "READ"), total),
+            ("delivered", sight.with_status("DELIVERED", "READ"), total),
+            ("read", sight.with_status("READ"), total),
+        )
+        for name, done, of in rows:
+            bars.add_row(name, ProgressBar(total=of, completed=done, width=50), f"{done:,} of {of:,}")
+        return Group("records processed", stages, f"in flight {self._in_flight():,}", bars)
