@@ -123,7 +123,8 @@ class Route(Stage[State]):
 
     def _remember(self, record: Record, state: State, decision: Decision) -> None:
         if record.key and not record.value:
-            state.conversations.delete(record.key)
+            if not self._sent_home(record, record.key.decode(errors="replace"), state, decision):
+                state.conversations.delete(record.key)
             return
         conversation = codec.decode(record.value, Conversation)
         if self._sent_home(record, conversation.conversation_id, state, decision):
@@ -154,12 +155,14 @@ class Route(Stage[State]):
             rejected = self._channels[delivery.channel].check(delivery)
             if rejected is not None:
                 raise Refused("content_not_supported", f"{delivery.channel}: {rejected.reason}")
+        logged = codec.encode(sequenced)
+        _check_size(logged)  # many recipients make it larger than the message was
         state.sequences.put(key, Sequence(seq))
         state.seen.put(seen_key, Seen(digest, now))
         state.expiry.add(seen_key, now)
         decision.count("accepted")
         decision.count("deliveries", len(deliveries))
-        decision.outputs.append(Output("conversation-log", key, codec.encode(sequenced), state.partition))
+        decision.outputs.append(Output("conversation-log", key, logged, state.partition))
         decision.outputs += [
             Output(f"deliveries.{d.channel}", key, codec.encode(d), state.partition) for d in deliveries
         ]
@@ -245,8 +248,7 @@ def delivery_id(message: Message, recipient: str, channel: str, address: str) ->
 def _message_in(record: Record) -> Message:
     if not record.key:
         raise Refused("no_key", "the record has no key: set it to the conversation id")
-    if record.value is not None and len(record.value) > MAX_RECORD_BYTES:
-        raise Refused("message_too_large", f"{len(record.value)} bytes: a message may have {MAX_RECORD_BYTES}")
+    _check_size(record.value or b"")
     message = codec.decode(record.value, Message)
     limits = (("message_id", message.message_id, 128), ("conversation_id", message.conversation_id, 256))
     for name, text, limit in limits:
@@ -260,6 +262,11 @@ def _message_in(record: Record) -> Message:
     if len(message.metadata) > MAX_METADATA:
         raise Refused("invalid_message", f"{len(message.metadata)} metadata labels: {MAX_METADATA} are allowed")
     return message
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_RECORD_BYTES:
+        raise Refused("message_too_large", f"{len(value)} bytes: a message may have {MAX_RECORD_BYTES}")
 
 
 def _sequence(
