@@ -23,11 +23,11 @@ POST_TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing to tell. `name` is the log's word for it (sent, read, inbound, ...)."""
+    """One thing to tell. `name` is the log's word for it (sent, read, inbound, ...); `payload` is what the provider packs."""
 
     name: str
     provider_message_id: str
-    payload: Mapping[str, Any]
+    payload: Any
 
 
 Pack = Callable[[Sequence[Notice]], tuple[bytes, Mapping[str, str]]]

@@ -142,7 +142,7 @@ class WhatsApp:
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
         """One webhook body: statuses and messages in changes of their own, as Meta keeps them apart."""
-        statuses = [notice.payload for notice in notices if notice.name != "inbound"]
+        statuses = [_status(notice) for notice in notices if notice.name != "inbound"]
         messages = [notice.payload for notice in notices if notice.name == "inbound"]
         changes = [self._change({"statuses": statuses[i : i + 25]}) for i in range(0, len(statuses), 25)]
         changes += [self._change({"contacts": [_contact(each["from"])], "messages": [each]}) for each in messages]
@@ -229,21 +229,26 @@ def _error(refused: Refused, headers: Mapping[str, str] | None = None) -> web.Re
 
 
 def _notice(status: str, wamid: str, body: Mapping[str, Any], delay_ms: float) -> Notice:
-    payload: dict[str, Any] = {
-        "id": wamid,
-        "status": status,
-        "timestamp": str(int(time.time() + delay_ms / 1000)),
-        "recipient_id": _address(body).removeprefix("+"),
+    """Only what differs between receipts: thousands of them wait at a time, and `_status` builds the JSON when they are due."""
+    seconds = int(time.time() + delay_ms / 1000)
+    return Notice(status, wamid, (seconds, _address(body).removeprefix("+"), body.get("biz_opaque_callback_data")))
+
+
+def _status(notice: Notice) -> dict[str, Any]:
+    seconds, recipient, tracker = notice.payload
+    status = {
+        "id": notice.provider_message_id,
+        "status": notice.name,
+        "timestamp": str(seconds),
+        "recipient_id": recipient,
     }
-    if "biz_opaque_callback_data" in body:
-        payload["biz_opaque_callback_data"] = body["biz_opaque_callback_data"]
-    if status == "failed":
+    if tracker is not None:
+        status["biz_opaque_callback_data"] = tracker
+    if notice.name == "failed":
         title = "Message undeliverable"
         href = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/"
-        payload["errors"] = [{"code": 131026, "title": title, "message": title, "href": href}]
-    else:
-        payload["pricing"] = {"billable": False, "pricing_model": "PMP", "type": "free_customer_service"}
-    return Notice(status, wamid, payload)
+        return status | {"errors": [{"code": 131026, "title": title, "message": title, "href": href}]}
+    return status | {"pricing": {"billable": False, "pricing_model": "PMP", "type": "free_customer_service"}}
 
 
 def _contact(wa_id: str) -> dict[str, Any]:

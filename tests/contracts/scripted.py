@@ -66,10 +66,12 @@ async def _break(request: web.BaseRequest, fault: str) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def scripted(answers: Sequence[Mapping[str, Any]]) -> AsyncIterator[Script]:
-    """The scripted provider at work; after the block its port refuses connections."""
+async def scripted(answers: Sequence[Mapping[str, Any]], keep_seconds: float = 60.0) -> AsyncIterator[Script]:
+    """The scripted provider at work; after the block its port refuses connections. Idle connections close after `keep_seconds`."""
     script = Script(answers)
-    runner = web.ServerRunner(web.Server(script.answer, access_log=None), shutdown_timeout=0.1)
+    runner = web.ServerRunner(
+        web.Server(script.answer, access_log=None, keepalive_timeout=keep_seconds), shutdown_timeout=0.1
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     script.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

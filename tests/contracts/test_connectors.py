@@ -180,3 +180,16 @@ async def test_a_migrated_group_is_reached_at_its_new_id_next_time() -> None:
     assert isinstance(outcomes[0], RetryLater)
     assert outcomes[1] == Accepted(("-100999:1",))
     assert [request["json"]["chat_id"] for request in script.requests] == [-55, -100999]
+
+
+@pytest.mark.parametrize("channel", sorted(TOKENS))
+async def test_a_kept_connection_that_the_provider_closed_is_replaced(channel: str) -> None:
+    taken = {"messages": [{"id": "wamid.A"}], "ok": True, "result": {"message_id": 1, "chat": {"id": 5005}}}
+    async with scripted([{"status": 200, "json": taken}] * 2, keep_seconds=0.05) as script:
+        connector = _connector(channel, script.url)
+        first = await connector.send(_delivery(channel, {}), 1)
+        await asyncio.sleep(0.2)  # longer than the provider keeps an idle connection
+        second = await connector.send(_delivery(channel, {}), 1)
+        await connector.close()
+    assert isinstance(first, Accepted)
+    assert isinstance(second, Accepted)

@@ -1,0 +1,51 @@
+"""Channels by name: limits without a connection, connectors from settings, and what stays out of their representation."""
+
+import pytest
+
+from connectors.registry import CHANNELS, connector
+from schemas.catalog import TOPICS
+from schemas.keys import provider_message_key
+from schemas.records import CHANNELS as DECLARED
+from schemas.settings import MissingSetting, Settings
+
+SETTINGS = Settings.model_validate(
+    {
+        "whatsapp_account": "106540352242922",
+        "whatsapp_token": "EAA-secret",
+        "whatsapp_app_secrets": " new-secret , old-secret,",
+        "whatsapp_verify_token": "verify-secret",
+        "telegram_token": "4242:bot-secret",
+        "telegram_webhook_secret": "hook-secret",
+    }
+)
+
+
+def test_every_channel_is_declared_and_has_its_topic() -> None:
+    assert set(CHANNELS) <= set(DECLARED)
+    assert {f"deliveries.{channel}" for channel in CHANNELS} <= set(TOPICS)
+    assert {channel.capabilities.unknown_policy for channel in CHANNELS.values()} <= {"hold", "resend", "fail"}
+
+
+@pytest.mark.parametrize("channel", sorted(CHANNELS))
+async def test_a_connector_is_built_from_settings_and_shows_no_secret(channel: str) -> None:
+    built = connector(channel, SETTINGS)
+    assert (built.channel, built.capabilities) == (channel, CHANNELS[channel].capabilities)
+    assert "secret" not in repr(built)
+    await built.close()
+
+
+def test_our_default_account_comes_from_the_settings() -> None:
+    accounts = {name: channel.account(SETTINGS) for name, channel in CHANNELS.items()}
+    assert accounts == {"whatsapp": "106540352242922", "telegram": "4242"}
+
+
+@pytest.mark.parametrize("channel", sorted(CHANNELS))
+def test_each_channel_says_which_settings_it_needs(channel: str) -> None:
+    for names in (CHANNELS[channel].send_settings, CHANNELS[channel].webhook_settings):
+        SETTINGS.require(*names)
+        with pytest.raises(MissingSetting, match=names[0].upper()):
+            Settings().require(*names)
+
+
+def test_the_key_of_a_provider_message() -> None:
+    assert provider_message_key("telegram", "4242", "5005:42") == "telegram:4242:5005:42"
