@@ -49,7 +49,7 @@ class State:
     lanes: Lanes = field(default_factory=Lanes)
     agenda: Agenda = field(default_factory=Agenda)  # delivery ids that wait for a time
     interrupted: list[str] = field(default_factory=list)  # intents whose result was lost
-    calling: int = 0
+    calling: set[str] = field(default_factory=set)  # delivery ids whose call is in flight
     # (channel, account) -> until when it takes nothing, Unix milliseconds; forgotten at a restart, then learnt again
     blocked: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -81,11 +81,14 @@ class Send(Stage[State]):
 
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # a partition's number means nothing here
         state = State(tables["outstanding"])
-        for _, row in sorted(state.rows.items(), key=lambda item: item[1].delivery.seq):
+        # what was begun stays at the head of its lane
+        for _, row in sorted(
+            state.rows.items(), key=lambda item: (item[1].phase is Phase.WAITING, item[1].delivery.seq)
+        ):
             state.lanes.add(row.delivery)
             if row.phase is Phase.CALLING:
                 if row.delivery.delivery_id in self._in_flight:
-                    state.calling += 1  # its result is still to come: the state is made anew, the call goes on
+                    state.calling.add(row.delivery.delivery_id)  # the state is made anew, the call goes on
                 else:
                     state.interrupted.append(row.delivery.delivery_id)
             elif row.phase is Phase.HELD:
@@ -93,7 +96,8 @@ class Send(Stage[State]):
         return state
 
     def next_due(self, state: State) -> int | None:
-        return 0 if state.interrupted else state.agenda.next_due()
+        may_call = state.lanes.any_ready() and len(state.calling) < self._limits.concurrency
+        return 0 if state.interrupted or may_call else state.agenda.next_due()
 
     def takes(self, topic: str, state: State) -> bool:
         return topic == "status-updates" or len(state.rows) < self._limits.outstanding
@@ -128,7 +132,7 @@ class Send(Stage[State]):
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         for delivery_id in state.interrupted:
             row = state.rows.get(delivery_id.encode())
-            if row is not None:
+            if row is not None and row.phase is Phase.CALLING:  # else its result came with this very turn
                 self._unknown(row, Unknown("the worker ended before the answer was recorded"), state, decision, now)
         state.interrupted.clear()
         for delivery_id in state.agenda.take_due(now):
@@ -158,20 +162,22 @@ class Send(Stage[State]):
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
             return
-        if row.phase is Phase.HELD or update.delivery_id in state.interrupted:
-            decision.count("unknown_resolved")
-            self._accepted(row, (update.provider_message_id,), state, decision, now)
-        elif row.phase is Phase.CALLING and row.evidence is None:
-            state.rows.put(update.delivery_id.encode(), dataclasses.replace(row, evidence=update.provider_message_id))
+        if row.phase is Phase.CALLING and update.delivery_id not in state.interrupted:
+            proven = dataclasses.replace(row, evidence=row.evidence or update.provider_message_id)
+            state.rows.put(update.delivery_id.encode(), proven)
+        elif row.attempt:
+            self._proven(row, update.provider_message_id, state, decision, now)
 
     def _settle(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
-        state.calling = max(0, state.calling - 1)
+        state.calling.discard(result.call.key)
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
         outcome: Outcome = result.value
         if isinstance(outcome, Accepted):
             self._accepted(row, outcome.provider_ids, state, decision, now)
+        elif row.evidence is not None:
+            self._proven(row, row.evidence, state, decision, now)
         elif isinstance(outcome, RetryLater):
             self._retry_later(row, outcome, state, decision, now)
         elif isinstance(outcome, Rejected):
@@ -204,6 +210,11 @@ class Send(Stage[State]):
             decision.outputs.append(Output("bindings", key, codec.encode(binding), None))
         self._end(row, state)
 
+    def _proven(self, row: Outstanding, provider_id: str, state: State, decision: Decision, now: int) -> None:
+        """Some attempt reached the provider, whatever the latest one came to: another would be a duplicate."""
+        decision.count("unknown_resolved")
+        self._accepted(row, (provider_id,), state, decision, now)
+
     def _retry_later(self, row: Outstanding, outcome: RetryLater, state: State, decision: Decision, now: int) -> None:
         failures = row.failures + (not outcome.throttled)
         if failures >= self._limits.attempts:
@@ -222,8 +233,7 @@ class Send(Stage[State]):
 
     def _unknown(self, row: Outstanding, outcome: Unknown, state: State, decision: Decision, now: int) -> None:
         if row.evidence is not None:
-            decision.count("unknown_resolved")
-            self._accepted(row, (row.evidence,), state, decision, now)
+            self._proven(row, row.evidence, state, decision, now)
             return
         decision.count("unknown")
         policy = self._connectors[row.delivery.channel].capabilities.unknown_policy
@@ -262,7 +272,7 @@ class Send(Stage[State]):
             state.lanes.ready(lane_of(row.delivery))
 
     def _start_calls(self, state: State, decision: Decision, now: int) -> None:
-        while state.calling < self._limits.concurrency and (lane := state.lanes.next_ready()) is not None:
+        while len(state.calling) < self._limits.concurrency and (lane := state.lanes.next_ready()) is not None:
             self._start_head(lane, state, decision, now)
 
     def _start_head(self, lane: Lane, state: State, decision: Decision, now: int) -> None:
@@ -280,22 +290,28 @@ class Send(Stage[State]):
             return
         not_before = max(row.not_before, state.blocked.get((delivery.channel, delivery.account), 0))
         if not_before > now:
-            until = not_before if delivery.expires_at is None else min(not_before, delivery.expires_at)
-            state.agenda.set(delivery.delivery_id, until)
+            state.agenda.set(delivery.delivery_id, _look_again(delivery, not_before))
             return
         intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
         state.rows.put(delivery.delivery_id.encode(), intent)
-        state.calling += 1
+        state.calling.add(delivery.delivery_id)
         decision.calls.append(Call(delivery.delivery_id, Attempt(delivery, intent.attempt)))
 
     def _wait(self, row: Outstanding, state: State) -> None:
         state.rows.put(row.delivery.delivery_id.encode(), row)
-        state.agenda.set(row.delivery.delivery_id, row.not_before)
+        held = row.phase is Phase.HELD  # evidence may come after the delivery's own time
+        until = row.not_before if held else _look_again(row.delivery, row.not_before)
+        state.agenda.set(row.delivery.delivery_id, until)
 
     def _end(self, row: Outstanding, state: State) -> None:
         state.rows.delete(row.delivery.delivery_id.encode())
         state.agenda.cancel(row.delivery.delivery_id)
         state.lanes.remove(row.delivery)
+
+
+def _look_again(delivery: Delivery, not_before: int) -> int:
+    """When there is something to do for a delivery that waits: to try it, or to end it because its time is over."""
+    return not_before if delivery.expires_at is None else min(not_before, delivery.expires_at)
 
 
 def _backoff(row: Outstanding, times: int) -> int:

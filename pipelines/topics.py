@@ -34,7 +34,7 @@ def declared(settings: Settings) -> list[NewTopic]:
 
 def create(settings: Settings) -> int:
     """Creates the topics that do not exist yet; returns how many. Raises TopicsNotRight."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_url, "log_level": 3})
+    admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
     missing = [topic for topic in declared(settings) if topic.topic not in existing]
     for name, future in admin.create_topics(missing, operation_timeout=30).items() if missing else ():
@@ -48,7 +48,7 @@ def create(settings: Settings) -> int:
 
 def check(settings: Settings, wanted: set[str]) -> None:
     """Raises TopicsNotRight unless the wanted topics exist with the declared partition counts."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_url, "log_level": 3})
+    admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
     for topic in declared(settings):
         if topic.topic not in wanted:
@@ -61,6 +61,11 @@ def check(settings: Settings, wanted: set[str]) -> None:
                 f"topic {topic.topic} has {found} partitions, CHAT4ALL_PARTITIONS says {topic.num_partitions}: the count is fixed at "
                 "creation, so set CHAT4ALL_PARTITIONS to it"
             )
+
+
+def _admin(settings: Settings) -> AdminClient:
+    # silent: what goes wrong here is said once, as the sentence of an exception
+    return AdminClient({"bootstrap.servers": settings.kafka_url, "log_level": 0})
 
 
 def _partition_counts(admin: AdminClient, kafka_url: str) -> Mapping[str, int]:

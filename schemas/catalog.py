@@ -37,14 +37,18 @@ class Topic:
     partitions: int | None
     policy: Literal["delete", "compact"]
     retention_days: int | None
+    max_bytes: int | None
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
 
     def config(self) -> dict[str, str]:
         """Kafka's settings of the topic."""
-        if self.policy == "compact":
-            return {"cleanup.policy": "compact"}
-        return {"cleanup.policy": "delete", "retention.ms": str((self.retention_days or 7) * 86_400_000)}
+        config = {"cleanup.policy": self.policy}
+        if self.retention_days is not None:
+            config["retention.ms"] = str(self.retention_days * 86_400_000)
+        if self.max_bytes is not None:
+            config["max.message.bytes"] = str(self.max_bytes)
+        return config
 
 
 def _load_schemas(ids: Mapping[str, int]) -> tuple[Schema, ...]:
@@ -69,6 +73,7 @@ def _load_topics(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Topic]:
             partitions=entry["partitions"] if isinstance(entry["partitions"], int) else None,
             policy=entry["policy"],
             retention_days=entry.get("retention_days"),
+            max_bytes=entry.get("max_bytes"),
             producers=tuple(entry["producers"]),
             consumers=tuple(entry["consumers"]),
         )

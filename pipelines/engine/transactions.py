@@ -41,6 +41,7 @@ class Transactions:
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
                 "batch.size": 1_000_000,
+                "message.max.bytes": 4_194_304,  # a dead letter holds a refused record of any size
                 "queue.buffering.max.messages": 2_000_000,
                 "queue.buffering.max.kbytes": 1_048_576,
                 "log_level": 3,

@@ -1,0 +1,344 @@
+"""The whole product on one real stack: good messages, bad ones, webhooks, the views of the workers, the command line.
+
+One stack serves all tests of this file; each uses conversations of its own.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import clickhouse_connect
+import psycopg
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from cli.composition import compose
+from schemas import codec
+from schemas.partitions import home_partition
+from schemas.records import Address, Contact, Conversation, DeadLetter, Message, Recipient
+from schemas.settings import Settings
+from stack import control
+from stack.state import State, state_path
+from tests.integration.engine_harness import await_true
+
+
+class Running(NamedTuple):
+    """The stack under test. `environment` makes a child process find it."""
+
+    folder: Path
+    settings: Settings
+    state: State
+
+    def url(self, service: str) -> str:
+        return next(s.url for s in self.state.services if s.name == service)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "CHAT4ALL_STATE": str(state_path(self.folder))}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("whole") / "stack"
+    state = control.start(folder, compose(folder), lambda _: None)
+    yield Running(folder, Settings.model_validate(state.settings), state)
+    control.stop(folder)
+
+
+@pytest.fixture
+def produce(running: Running) -> Iterator[Callable[..., None]]:
+    producer = Producer({"bootstrap.servers": running.settings.kafka_url, "partitioner": "murmur2_random"})
+
+    def send(topic: str, key: str | bytes | None, value: bytes | None, partition: int = -1) -> None:
+        producer.produce(topic, value, key, partition)
+        assert producer.flush(30) == 0
+
+    yield send
+    producer.flush(10)
+
+
+def text_message(unique: str, n: int = 0, **fields: Any) -> Message:
+    whole: dict[str, Any] = {
+        "message_id": f"{unique}-{n}",
+        "conversation_id": unique,
+        "recipients": (Recipient(channel="whatsapp", address="15550001234"),),
+        "text": f"[{unique}-{n}] olá ✓",
+        "requested_at": 1_700_000_000_000,
+    }
+    return Message(**(whole | fields))
+
+
+def statuses(running: Running, message_id: str) -> list[str]:
+    with psycopg.connect(running.settings.postgres_url) as connection:
+        rows = connection.execute(
+            "select status from deliveries where message_id = %s order by 1", (message_id,)
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def dead_letters(running: Running) -> list[DeadLetter]:
+    consumer = Consumer(
+        {"bootstrap.servers": running.settings.kafka_url, "group.id": "tests", "enable.partition.eof": True}
+    )
+    partitions = list(consumer.list_topics("dead-letters", timeout=10).topics["dead-letters"].partitions)
+    consumer.assign([TopicPartition("dead-letters", number, 0) for number in partitions])
+    left, letters = set(partitions), []
+    while left:
+        for message in consumer.consume(500, 0.2):
+            error = message.error()
+            if error is None:
+                letters.append(codec.decode(message.value(), DeadLetter))
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                left.discard(message.partition() or 0)
+    consumer.close()
+    return letters
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def command(running: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        env=running.environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_one_message_the_whole_way(running: Running, produce: Callable[..., None], unique: str) -> None:
+    """Kafka, provider, signed receipts, PostgreSQL, ClickHouse; a repetition of the record changes nothing."""
+    value = codec.encode(text_message(unique))
+    produce("messages", unique, value)
+    produce("messages", unique, value)
+    await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
+    client = clickhouse_connect.get_client(dsn=running.settings.clickhouse_url)
+    query = f"SELECT status FROM deliveries FINAL WHERE conversation_id = '{unique}'"
+    await_true(lambda: client.query(query).result_rows == [("READ",)], "ClickHouse to know", 20)
+    client.close()
+    shown = command(running, "message", "show", f"{unique}-0")
+    assert shown.returncode == 0, shown.stderr
+    assert "READ" in shown.stdout
+
+
+def test_people_and_groups_by_user_id(running: Running, produce: Callable[..., None], unique: str) -> None:
+    """A group conversation reaches every member on the first channel of their preference."""
+    for number, channel in enumerate(("whatsapp", "telegram")):
+        contact = Contact(
+            user_id=f"{unique}-u{number}",
+            addresses=(Address(channel=channel, address=f"4155500{number}"),),
+            updated_at=1,
+        )
+        produce("contacts", contact.user_id, codec.encode(contact))
+    conversation = Conversation(conversation_id=unique, members=(f"{unique}-u0", f"{unique}-u1"), updated_at=1)
+    produce("conversations", unique, codec.encode(conversation))
+    await_true(
+        lambda: f'"{unique}' in get(f"{running.url('route')}/tables/conversations/{unique}")[1],
+        "the group to be known",
+        20,
+    )
+    produce("messages", unique, codec.encode(text_message(unique, recipients=())))
+    await_true(lambda: statuses(running, f"{unique}-0") == ["READ", "SENT"], "both members to have it", 30)
+
+
+def test_a_record_in_the_wrong_partition_goes_home(running: Running, produce: Callable[..., None], unique: str) -> None:
+    away = (home_partition(unique, running.settings.partitions) + 1) % running.settings.partitions
+    produce("messages", unique, codec.encode(text_message(unique)), away)
+    produce("messages", unique, codec.encode(text_message(unique, 1)))
+    await_true(
+        lambda: statuses(running, f"{unique}-0") + statuses(running, f"{unique}-1") == ["READ", "READ"], "both", 30
+    )
+
+
+def test_every_bad_input_is_a_dead_letter_and_the_rest_flows(
+    running: Running, produce: Callable[..., None], unique: str
+) -> None:
+    """Cause, place and the original bytes; a counter; and the good message behind them goes its way."""
+    good = text_message(unique)
+    bad = {
+        "not_avro": (unique, b'{"text": "hello"}'),
+        "unknown_schema": (unique, b"\x00\x00\x00\x00\x07rest"),
+        "malformed_datum": (unique, codec.encode(good)[:-4]),
+        "unexpected_record": (unique, codec.encode(Conversation(conversation_id=unique, members=(), updated_at=1))),
+        "no_key": (None, codec.encode(text_message(unique, 1))),
+        "no_recipient": (unique, codec.encode(text_message(unique, 2, recipients=()))),
+        "unknown_channel": (
+            unique,
+            codec.encode(text_message(unique, 3, recipients=(Recipient(channel="pigeon", address="1"),))),
+        ),
+        "unknown_user": (unique, codec.encode(text_message(unique, 4, recipients=(Recipient(user_id="nobody"),)))),
+        "content_not_supported": (unique, codec.encode(text_message(unique, 5, text="x" * 4097))),
+        "message_too_large": (unique, codec.encode(text_message(unique, 6, text="x" * 1_000_001))),
+        "invalid_message": (unique, codec.encode(text_message(unique, 7, message_id="i" * 129))),
+    }
+    home = home_partition(unique, running.settings.partitions)
+    large = Producer({"bootstrap.servers": running.settings.kafka_url, "message.max.bytes": 2_000_000})
+    for key, value in bad.values():
+        large.produce("messages", value, key, home)
+    assert large.flush(30) == 0
+    produce("messages", unique, codec.encode(good))
+    await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the good message to be read", 30)
+    letters = {
+        letter.cause: letter for letter in dead_letters(running) if letter.value in {value for _, value in bad.values()}
+    }
+    assert set(letters) == set(bad)
+    for cause, (key, value) in bad.items():
+        letter = letters[cause]
+        assert (letter.value, letter.key) == (value, key.encode() if key else None)
+        assert (letter.stage, letter.source_topic, letter.source_partition) == ("route", "messages", home)
+        assert letter.detail
+    metrics = get(f"{running.url('route')}/metrics")[1]
+    for cause in bad:
+        assert f'chat4all_dead_letters_total{{cause="{cause}",stage="route"}}' in metrics
+
+
+def test_a_wrong_signature_is_refused_and_produces_nothing(running: Running, unique: str) -> None:
+    """Meta's signature over the raw body; Telegram's secret header."""
+    body = json.dumps({"object": "whatsapp_business_account", "entry": [], "note": unique}).encode()
+    secret = running.settings.whatsapp_app_secrets.get_secret_value().encode()
+    right = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+    gateway = running.url("gateway")
+    assert post(f"{gateway}/webhooks/whatsapp", body, {"X-Hub-Signature-256": "sha256=" + "0" * 64}) == 401
+    assert post(f"{gateway}/webhooks/whatsapp", body, {}) == 401
+    assert post(f"{gateway}/webhooks/whatsapp", body, {"X-Hub-Signature-256": right}) == 200
+    assert (
+        post(f"{gateway}/webhooks/telegram", b'{"update_id": 1}', {"X-Telegram-Bot-Api-Secret-Token": "wrong"}) == 401
+    )
+    assert post(f"{gateway}/webhooks/pigeon", b"{}", {}) == 404
+    token = running.settings.whatsapp_verify_token.get_secret_value()
+    challenge = "hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token="
+    assert get(f"{gateway}/webhooks/whatsapp?{challenge}{token}") == (200, "1158201444")
+    assert get(f"{gateway}/webhooks/whatsapp?{challenge}wrong")[0] == 403
+
+
+def post(url: str, body: bytes, headers: dict[str, str]) -> int:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_an_inbound_message_is_kept_once(running: Running, unique: str) -> None:
+    """A webhook with a person's message, posted twice, becomes one sequenced inbound message."""
+    entry = {
+        "id": "1",
+        "changes": [
+            {
+                "field": "messages",
+                "value": {
+                    "messaging_product": "whatsapp",
+                    "metadata": {
+                        "phone_number_id": running.settings.whatsapp_account,
+                        "display_phone_number": "15550783881",
+                    },
+                    "messages": [
+                        {
+                            "from": "15557654321",
+                            "id": f"wamid.{unique}",
+                            "timestamp": "1749416383",
+                            "type": "text",
+                            "text": {"body": unique},
+                        }
+                    ],
+                },
+            }
+        ],
+    }
+    body = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+    secret = running.settings.whatsapp_app_secrets.get_secret_value().encode()
+    headers = {"X-Hub-Signature-256": "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()}
+    for _ in range(2):
+        assert post(f"{running.url('gateway')}/webhooks/whatsapp", body, headers) == 200
+
+    def kept() -> list[Any]:
+        with psycopg.connect(running.settings.postgres_url) as connection:
+            return connection.execute("select direction, sender from messages where text = %s", (unique,)).fetchall()
+
+    await_true(lambda: kept() == [("INBOUND", "15557654321")], "the inbound message", 20)
+
+
+def test_views_of_the_workers(running: Running, produce: Callable[..., None], unique: str) -> None:
+    produce("messages", unique, codec.encode(text_message(unique)))
+    await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
+    for stage in ("route", "send", "match", "track", "archive", "analyse"):
+        status, text = get(f"{running.url(stage)}/health")
+        assert (status, json.loads(text)["status"]) == (200, "ready")
+        assert f'chat4all_turns_total{{stage="{stage}"}}' in get(f"{running.url(stage)}/metrics")[1]
+        assert len(json.loads(get(f"{running.url(stage)}/partitions/")[1])) == running.settings.partitions
+    route = running.url("route")
+    assert {table["table"] for table in json.loads(get(f"{route}/tables/")[1])} == {
+        "seen",
+        "sequences",
+        "conversations",
+    }
+    row = json.loads(get(f"{route}/tables/sequences/{unique}")[1])
+    assert row["row"] == {"seq": 1}
+    assert get(f"{route}/tables/seen/default/{unique}-0")[0] == 200
+    assert get(f"{route}/tables/sequences/nothing")[0] == 404
+    assert get(f"{route}/tables/pigeons/1")[0] == 404
+
+
+def test_schemas_are_served_like_a_registry(running: Running) -> None:
+    gateway = running.url("gateway")
+    latest = json.loads(get(f"{gateway}/subjects/messages-value/versions/latest")[1])
+    assert (latest["id"], latest["version"]) == (1001, 1)
+    assert json.loads(get(f"{gateway}/schemas/ids/1001")[1])["schema"] == latest["schema"]
+    assert get(f"{gateway}/schemas/ids/9")[0] == 404
+
+
+def test_a_short_load_with_kills_ends_well(running: Running) -> None:
+    """The seeded short run of `chat4all load`: a route, a send and a track worker are killed on the way."""
+    done = command(
+        running, "load", "--count", "1500", "--rate", "150", "--duplicates", "0.05", "--seed", "7",
+        "--kill", "route", "--kill", "send", "--kill", "track",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("SIGKILL to") == 3
+    assert "OK: nothing lost" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (("worker", "route"), {}, "CHAT4ALL_KAFKA_URL"),
+        (("worker", "route"), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "Kafka at 127.0.0.1:9 cannot be reached"),
+        (("gateway",), {}, "CHAT4ALL_KAFKA_URL"),
+        (("prepare",), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "CHAT4ALL_POSTGRES_URL, CHAT4ALL_CLICKHOUSE_URL"),
+    ],
+    ids=["no setting", "unreachable", "gateway", "prepare"],
+)
+def test_a_wrong_start_is_one_line(arguments: tuple[str, ...], environment: dict[str, str], sentence: str) -> None:
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("CHAT4ALL_") or name == "CHAT4ALL_STATE"
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", *arguments],
+        env=plain | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.strip().splitlines()
+    assert sentence in line
