@@ -113,7 +113,8 @@ def service(folder: Path, *, heap: str = "1g") -> Service:
     ]
     steps = [[*java, "kafka.Kafka", str(properties)]]
     if not (folder / "data" / "meta.properties").exists():
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # Base64 may start with a minus, which the tool would take for an option.
+        cluster = "k" + urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()[1:]
         steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
     url = f"127.0.0.1:{port}"
 

@@ -25,8 +25,21 @@ def binaries() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
+def _user() -> int | None:
+    """The user id to become, None to stay. Root becomes `nobody`, who may own several clusters side by side."""
+    if os.geteuid() == 0:
+        return pwd.getpwnam("nobody").pw_uid
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:  # a container run with a bare number as its user
+        sentence = f"postgres: initdb needs a name for user id {os.geteuid()}; add it to /etc/passwd, or set CHAT4ALL_POSTGRES_URL"
+        raise ServiceFailed(sentence) from None
+    return None
+
+
 def service(folder: Path) -> Service:
     """PostgreSQL with its cluster in `folder`; a cluster that exists is taken up again with its password."""
+    user = _user()
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     data, password_file = folder / "data", folder / "password"
@@ -80,5 +93,5 @@ def service(folder: Path) -> Service:
         settings={"postgres_url": f"{server}/chat4all"},
         # A fast shutdown: a killed postmaster would leave a shared memory segment behind.
         death_signal=signal.SIGINT,
-        user=pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None,
+        user=user,
     )

@@ -1,5 +1,6 @@
 """Every server of the stack, spoken to through the client library the product uses; and the promises about their processes."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -7,7 +8,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import boto3
 import clickhouse_connect
@@ -21,7 +24,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from stack import servers, valkey
+from stack import clickhouse, servers, valkey
 from stack.ports import free_port
 from stack.service import Child, NotYet, Service, ServiceFailed
 
@@ -211,18 +214,43 @@ time.sleep(600)
 """
 
 
-def _own(folder: Path, *names: str) -> tuple[subprocess.Popen[str], dict[str, tuple[int, str]]]:
-    """Another process that owns servers; it prints their pids once they answer."""
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(folder), *names], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    return owner, json.loads(owner.stdout.readline())
+@pytest.fixture
+def own() -> Iterator[Callable[..., tuple[subprocess.Popen[str], dict[str, tuple[int, str]]]]]:
+    """Starts another process that owns servers and prints their pids once they answer."""
+    with contextlib.ExitStack() as owners:
+
+        def start(folder: Path, *names: str) -> tuple[subprocess.Popen[str], dict[str, tuple[int, str]]]:
+            command = [sys.executable, "-c", OWNER, str(folder), *names]
+            owner = owners.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            owners.callback(owner.kill)
+            assert owner.stdout is not None
+            return owner, json.loads(owner.stdout.readline())
+
+        yield start
 
 
-def test_servers_die_with_a_killed_owner_and_two_sets_live_side_by_side(tmp_path: Path) -> None:
+@pytest.fixture
+def start() -> Iterator[Callable[[Service], Child]]:
+    """Starts a service of this test and ends it with the test."""
+    children: list[Child] = []
+
+    def started(service: Service) -> Child:
+        children.append(Child(service))
+        children[-1].start()
+        return children[-1]
+
+    yield started
+    for child in children:
+        child.stop(patience_seconds=2)
+
+
+def test_servers_die_with_a_killed_owner_and_two_sets_live_side_by_side(
+    tmp_path: Path, own: Callable[..., tuple[subprocess.Popen[str], dict[str, tuple[int, str]]]]
+) -> None:
     before = set(Path("/tmp").iterdir())  # noqa: S108  # the promise is about this folder
     names = tuple(servers.SERVERS)
-    first, first_children = _own(tmp_path / "first", *names)
-    second, second_children = _own(tmp_path / "second", *names)
+    first, first_children = own(tmp_path / "first", *names)
+    second, second_children = own(tmp_path / "second", *names)
     assert not {url for _, url in first_children.values()} & {url for _, url in second_children.values()}
     ours = [psutil.Process(pid) for pid, _ in [*first_children.values(), *second_children.values()]]
     ours += [grandchild for child in ours for grandchild in child.children(recursive=True)]
@@ -230,8 +258,6 @@ def test_servers_die_with_a_killed_owner_and_two_sets_live_side_by_side(tmp_path
     for owner in (first, second):
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        assert owner.stdout is not None
-        owner.stdout.close()
     _, alive = psutil.wait_procs(ours, timeout=15)
     assert alive == []
     assert {path.name for path in set(Path("/tmp").iterdir()) - before if _is_of_a_server(path)} == set()  # noqa: S108  # the same
@@ -276,24 +302,23 @@ def test_a_server_whose_url_is_set_counts_as_replaced(monkeypatch: pytest.Monkey
     assert servers.replaced() == {"kafka": "broker:9092"}
 
 
-def test_a_server_that_fails_says_which_log_and_its_last_lines(tmp_path: Path) -> None:
-    running = Child(valkey.service(tmp_path / "one"))
-    running.start()
+def test_a_server_that_fails_says_which_log_and_its_last_lines(
+    tmp_path: Path, start: Callable[[Service], Child]
+) -> None:
+    running = start(valkey.service(tmp_path / "one"))
     running.wait()
     port = running.service.url.rpartition(":")[2].removesuffix("/0")
     healthy = valkey.service(tmp_path / "two")
     taken = [[*healthy.steps[0], "--port", port]]
-    failing = Child(Service(name="valkey", folder=healthy.folder, url=healthy.url, steps=taken, probe=healthy.probe))
-    failing.start()
+    failing = start(Service(name="valkey", folder=healthy.folder, url=healthy.url, steps=taken, probe=healthy.probe))
     with pytest.raises(
         ServiceFailed,
         match=r"valkey ended with 1 before it answered; log .*two/valkey\.log ends: .*Address already in use",
     ):
         failing.wait(15)
-    running.stop()
 
 
-def test_a_server_that_hangs_is_ended_at_the_limit(tmp_path: Path) -> None:
+def test_a_server_that_hangs_is_ended_at_the_limit(tmp_path: Path, start: Callable[[Service], Child]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
 
     def probe() -> str:
@@ -303,8 +328,7 @@ def test_a_server_that_hangs_is_ended_at_the_limit(tmp_path: Path) -> None:
     # Ignores SIGTERM and leaves a grandchild: the whole group must go.
     stubborn = "import signal,subprocess,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('thinking', flush=True);"
     stubborn += "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, flush=True); time.sleep(600)"
-    child = Child(Service(name="slow", folder=tmp_path, url=url, steps=[[sys.executable, "-c", stubborn]], probe=probe))
-    child.start()
+    child = start(Service(name="slow", folder=tmp_path, url=url, steps=[[sys.executable, "-c", stubborn]], probe=probe))
     with pytest.raises(ServiceFailed, match=r"slow did not answer on .* within 2 s .* ends: thinking \| \d+"):
         child.wait(2)
     assert child.returncode == -signal.SIGKILL
@@ -322,7 +346,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_preparation_that_fails_ends_the_start(tmp_path: Path) -> None:
+def test_preparation_that_fails_ends_the_start(tmp_path: Path, start: Callable[[Service], Child]) -> None:
     steps = [
         [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"],
         [sys.executable, "-c", "print('started anyway')"],
@@ -331,9 +355,19 @@ def test_preparation_that_fails_ends_the_start(tmp_path: Path) -> None:
     def probe() -> str:
         raise NotYet("nobody there")
 
-    child = Child(Service(name="sad", folder=tmp_path, url="nowhere", steps=steps, probe=probe))
-    child.start()
+    child = start(Service(name="sad", folder=tmp_path, url="nowhere", steps=steps, probe=probe))
     with pytest.raises(
         ServiceFailed, match=r"sad ended with 3 before it answered; .* ends: no disk \| .* ended with 3$"
     ):
         child.wait(20)
+
+
+def test_a_clickhouse_server_on_path_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "clickhouse"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    service = clickhouse.service(tmp_path / "clickhouse")
+    assert service.steps == [[str(program), "server", f"--config-file={tmp_path}/clickhouse/config.xml"]]
+    config = ET.parse(tmp_path / "clickhouse" / "config.xml")  # noqa: S314  # we wrote it
+    assert config.findtext("http_port") == service.url.rpartition(":")[2].removesuffix("/default")
