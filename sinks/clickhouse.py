@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from schemas.records import DeliveryState
 from sinks.base import NotMigrated, Unavailable
@@ -143,13 +143,15 @@ def _column(values: list[Any], type_: str) -> list[Any]:
 
 def connect(url: str) -> Client:
     """A client of the server and database the URL names; raises Unavailable."""
-    # No session: sessions lock, and a worker shares the client among its partitions.
-    client: Client = answered(
-        lambda: clickhouse_connect.get_client(
-            dsn=url, autogenerate_session_id=False, connect_timeout=10, send_receive_timeout=120
+    try:
+        # No session: sessions lock, and a worker shares the client among its partitions.
+        return answered(
+            lambda: clickhouse_connect.get_client(
+                dsn=url, autogenerate_session_id=False, connect_timeout=10, send_receive_timeout=120
+            )
         )
-    )
-    return client
+    except DatabaseError as error:  # a wrong password, a database that is not there
+        raise Unavailable(f"ClickHouse lets nobody in (CHAT4ALL_CLICKHOUSE_URL): {_line(error)}") from error
 
 
 def answered(request: Callable[[], T]) -> T:
@@ -161,8 +163,9 @@ def answered(request: Callable[[], T]) -> T:
             raise NotMigrated(
                 f"ClickHouse lacks our relations, run `python -m sinks.migrate`: {_line(error)}"
             ) from error
-        # Without a name it is no answer of ClickHouse: no connection, or a proxy's page.
-        if error.name is None or error.name in _FOR_NOW:
+        # Without a name it is no answer of ClickHouse: no connection, or a proxy's page. Subclasses are the client's own complaints.
+        is_silence = error.name is None and type(error) in (DatabaseError, OperationalError)
+        if is_silence or error.name in _FOR_NOW:
             raise Unavailable(f"ClickHouse cannot serve now (CHAT4ALL_CLICKHOUSE_URL): {_line(error)}") from error
         raise
 
