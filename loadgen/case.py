@@ -52,6 +52,7 @@ class Case:
 
 
 def arranged(evidence: Evidence) -> Case:
+    """The case; calls that name no message of this run are left out, other runs share the simulators' logs."""
     firsts: dict[str, Produced] = {}
     for record in sorted(evidence.produced, key=lambda r: (r.partition, r.offset)):
         firsts.setdefault(record.message_id, record)
