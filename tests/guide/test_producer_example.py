@@ -1,0 +1,122 @@
+"""The producers of docs/produce.md, taken from the page as they stand, against a real Kafka: what they produce is a Message."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
+from jgo.maven import MavenContext
+
+from schemas import codec
+from schemas.partitions import home_partition
+from schemas.records import Direction, Message, Recipient
+from stack import kafka
+from tests.unit.source_tree import REPOSITORY, ROOMS
+
+PAGE = (REPOSITORY / "docs" / "produce.md").read_text(encoding="utf-8")
+SCHEMA = REPOSITORY / "schemas" / "avro" / "message.v1.avsc"
+PARTITIONS = 12
+PEOPLE = [("whatsapp", "12025550123"), ("telegram", "5550101"), ("telegram", "5550102")]
+
+
+def program(language: str, path: Path) -> Path:
+    """The page's program in that language, as a file."""
+    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def topic(kafka_url: str, unique: str) -> str:
+    admin = AdminClient({"bootstrap.servers": kafka_url})
+    admin.create_topics([NewTopic(unique, PARTITIONS, 1)])[unique].result(30)
+    return unique
+
+
+def records(kafka_url: str, topic: str, count: int) -> Iterator[Any]:
+    """The first `count` records of a topic, wherever they are; fails after 30 s without them."""
+    consumer = Consumer({"bootstrap.servers": kafka_url, "group.id": topic, "auto.offset.reset": "earliest"})
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+    end = time.monotonic() + 30
+    try:
+        while count and time.monotonic() < end:
+            record = consumer.poll(0.5)
+            if record is not None:
+                assert record.error() is None
+                count -= 1
+                yield record
+        assert count == 0
+    finally:
+        consumer.close()
+
+
+def check(kafka_url: str, topic: str, printed: list[str], greeting: str) -> None:
+    """Every printed id is one message, whole and in its home partition."""
+    found = {}
+    for record in records(kafka_url, topic, len(printed)):
+        message = codec.decode(record.value(), Message)
+        assert record.key().decode() == message.conversation_id
+        assert record.partition() == home_partition(message.conversation_id, PARTITIONS)
+        found[message.message_id] = message
+    assert len(printed) == len(PEOPLE)
+    for message_id, (channel, address) in zip(printed, PEOPLE, strict=True):
+        message = found[message_id]
+        assert message.recipients == (Recipient(channel=channel, address=address),)
+        assert (message.text, message.kind, message.tenant_id) == (greeting, "text", "default")
+        assert message.direction is Direction.OUTBOUND
+        assert abs(time.time() * 1000 - message.requested_at) < 120_000
+
+
+def run(command: list[str], folder: Path) -> list[str]:
+    """Runs a program in an empty folder, away from our packages; returns the lines it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CHAT4ALL"))}
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.split()
+
+
+def test_the_python_producer(kafka_url: str, topic: str, tmp_path: Path) -> None:
+    file = program("python", tmp_path / "producer.py")
+    assert not re.search(rf"^(from|import) ({'|'.join(ROOMS)})\b", file.read_text(encoding="utf-8"), re.MULTILINE)
+    printed = run([sys.executable, str(file), kafka_url, str(SCHEMA), topic], tmp_path)
+    check(kafka_url, topic, printed, "Hello from Python. Olá! 👋")
+
+
+def test_a_producer_that_cannot_reach_kafka_says_so(tmp_path: Path) -> None:
+    """What the page's program promises: exit code 1 and a sentence, never silence."""
+    file = program("python", tmp_path / "producer.py")
+    text = file.read_text(encoding="utf-8").replace("flush(30)", "flush(1)")
+    file.write_text(text, encoding="utf-8")
+    command = [sys.executable, str(file), "127.0.0.1:1", str(SCHEMA), "messages"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "3 not acknowledged" in ended.stderr
+
+
+@pytest.mark.skipif(shutil.which("javac") is None, reason="no Java compiler (a JDK) on this machine")
+def test_the_java_producer(kafka_url: str, topic: str, tmp_path: Path) -> None:
+    file = program("java", tmp_path / "Producer.java")
+    java = Path(shutil.which("javac") or "").resolve().with_name("java")
+    tidy = ["-XX:+PerfDisableSharedMem", f"-Djava.io.tmpdir={tmp_path}", "-Dfile.encoding=UTF-8"]
+    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    jars = os.pathsep.join(map(str, [*java_libraries(), *kafka.jars()]))
+    printed = run([str(java), *tidy, quiet, "-cp", jars, str(file), kafka_url, str(SCHEMA), topic], tmp_path)
+    check(kafka_url, topic, printed, "Hello from Java. Olá! 👋")
+
+
+def java_libraries() -> list[Path]:
+    """Avro of the version the page names; the Kafka client and Jackson are in the stack's own jars, of the version it names too."""
+    assert f"org.apache.kafka:kafka-clients:{kafka.VERSION}" in PAGE
+    (coordinate,) = re.findall(r"org\.apache\.avro:avro:[\d.]+", PAGE)
+    context = MavenContext(repo_cache=kafka.cache() / "maven", local_repos=[], timeout=60)
+    return [Path(context.create_dependency(coordinate).artifact.resolve())]
