@@ -16,8 +16,8 @@ from schemas.catalog import SCHEMAS, TOPICS
 from schemas.causes import DESCRIPTIONS
 from schemas.objectives import OBJECTIVES
 from schemas.settings import Settings
+from tests.unit.source_tree import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 METRICS: Mapping[str, Any] = {
     name: value for name, value in vars(metrics).items() if isinstance(value, Counter | Gauge | Histogram)
 }

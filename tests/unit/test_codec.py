@@ -10,12 +10,13 @@ from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import causes, codec, records
 from schemas.catalog import SCHEMAS, newest
 from schemas.codec import CodecError, MalformedDatum, NotAvro, UnexpectedRecord, UnknownSchema
+from tests.builders import examples
 
 ID_OF = {s.record: s.id for s in SCHEMAS if s is newest(s.record)}
 BINDING = records.Binding(
@@ -62,6 +63,7 @@ any_record = st.one_of([values(newest(cls.__name__).definition) for cls in typin
 
 @pytest.mark.parametrize("cls", typing.get_args(records.Record), ids=lambda cls: cls.__name__)
 @given(data=st.data())
+@examples(100)
 def test_a_record_comes_back_as_it_was(cls: type[records.Record], data: st.DataObject) -> None:
     record: records.Record = data.draw(values(newest(cls.__name__).definition))
     value = codec.encode(record)
@@ -79,18 +81,19 @@ def refused_or_whole(value: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
+@examples(100)
 def test_arbitrary_bytes_are_refused(value: bytes) -> None:
     refused_or_whole(value)
 
 
 @given(st.sampled_from(SCHEMAS), st.binary(max_size=300))
-@settings(max_examples=300)
+@examples(300)
 def test_arbitrary_bytes_behind_a_good_header_are_refused(schema: Any, rest: bytes) -> None:
     refused_or_whole(struct.pack(">bI", 0, schema.id) + rest)
 
 
 @given(any_record, st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@examples(300)
 def test_a_mutated_datum_is_refused_or_reads_as_a_record(record: records.Record, data: st.DataObject) -> None:
     value = bytearray(codec.encode(record))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -100,6 +103,7 @@ def test_a_mutated_datum_is_refused_or_reads_as_a_record(record: records.Record,
 
 
 @given(any_record, st.data())
+@examples(100)
 def test_a_datum_that_ends_early_is_refused(record: records.Record, data: st.DataObject) -> None:
     value = codec.encode(record)
     with pytest.raises(CodecError):
@@ -107,6 +111,7 @@ def test_a_datum_that_ends_early_is_refused(record: records.Record, data: st.Dat
 
 
 @given(any_record, st.binary(min_size=1, max_size=20))
+@examples(100)
 def test_bytes_left_over_are_refused(record: records.Record, tail: bytes) -> None:
     with pytest.raises(MalformedDatum, match="left over"):
         codec.decode_any(codec.encode(record) + tail)

@@ -1,10 +1,14 @@
 """The reference pages tell what the code has: every setting, topic, schema, cause, metric and objective, and nothing else."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from schemas.metrics import exposition
 from schemas.objectives import OBJECTIVES, Objective
-from tests.unit.reference_pages import METRICS, PAGES, REPOSITORY, exposed_name, shown
+from tests.unit.reference_pages import METRICS, PAGES, exposed_name, shown
+from tests.unit.source_tree import REPOSITORY, modules, tracked
 
 
 @pytest.mark.parametrize(("page", "mark"), [(page, mark) for page, tables in PAGES.items() for mark in tables])
@@ -39,3 +43,30 @@ def test_an_objective_can_be_measured(objective: Objective) -> None:
 
 def test_objectives_have_names_of_their_own() -> None:
     assert len({objective.name for objective in OBJECTIVES}) == len(OBJECTIVES)
+
+
+# --- what pages point to ---------------------------------------------------------------------------------------------
+
+PAGES_OF_PROSE = [path for path in tracked() if path.suffix == ".md"]
+FILES = {path.relative_to(REPOSITORY).as_posix() for path in tracked()}
+FILE_NAMES = {name.rsplit("/", 1)[-1] for name in FILES}
+TESTS = {function.name for module in modules("tests") for function in module.functions()}
+FOLDERS = {name.split("/")[0] for name in FILES if "/" in name}
+
+
+@pytest.mark.parametrize("path", PAGES_OF_PROSE, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_a_page_points_to_what_exists(path: Path) -> None:
+    """Links to files; paths, modules and tests in code quotes. A path with <...> or a star in it is a pattern."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    broken = [link for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", text) if not (path.parent / link).exists()]
+    for name in re.findall(r"`([^`\s:]+)(?:::\w+)?`", text):
+        if name.split("/")[0] in FOLDERS or re.fullmatch(r"\w+\.py", name):
+            broken += [] if re.search(r"[<{*]", name) or is_there(name) else [name]
+    named = re.findall(r"(?:`|::)(test_\w+)`", text)
+    broken += [name for name in named if name not in TESTS]
+    assert broken == []
+
+
+def is_there(name: str) -> bool:
+    """A whole path from the root, a folder, or the bare name of some module."""
+    return name in FILES or (REPOSITORY / name).is_dir() if "/" in name else name in FILE_NAMES | FOLDERS
