@@ -29,14 +29,14 @@ class Lanes:
         return len(self._queues)
 
     def add(self, delivery: Delivery) -> None:
-        """Puts a delivery in its place of the lane; the lane becomes ready when it is the head."""
+        """Puts a delivery in its place of the lane, behind the head, which may be in flight; ready when it is the head itself."""
         lane = lane_of(delivery)
         queue = self._queues.setdefault(lane, [])
         entry = (delivery.seq, delivery.delivery_id)
         if not queue or entry > queue[-1]:
             queue.append(entry)
         else:
-            insort(queue, entry)
+            insort(queue, entry, lo=1)
         if queue[0] == entry:
             self.ready(lane)
 
