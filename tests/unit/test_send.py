@@ -1,0 +1,501 @@
+"""Stage send, case by case: what each outcome comes to, what waits for what, and what a restart finds. See test_send_model.py
+for every order of all of it."""
+
+import dataclasses
+from typing import NamedTuple
+
+import pytest
+
+from pipelines.engine.stage import Call, Decision, Record, Result
+from pipelines.send import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Attempt, Limits, Send, State
+from schemas import codec
+from schemas.causes import DESCRIPTIONS
+from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
+from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
+from tables.outstanding import Phase
+from tests.builders import HERE, NOW, Desk, decoded, delivery, numbered, raw, record, refused, update
+from tests.provider import Provider
+
+HOLD_MS = 60_000
+LIMITS = Limits(concurrency=4, outstanding=10, attempts=3, hold_ms=HOLD_MS)
+POLICIES = {"whatsapp": "hold", "telegram": "resend", "internal": "fail"}
+THROTTLED = RetryLater("too fast", "429", after_seconds=7.0, throttled=True)
+
+
+def a_send(limits: Limits = LIMITS) -> Send:
+    return Send(connectors={name: Provider(name, policy) for name, policy in POLICIES.items()}, limits=limits)
+
+
+@pytest.fixture
+def desk() -> Desk[State]:
+    return Desk(a_send())
+
+
+def to_send(*deliveries: Delivery) -> list[Record]:
+    return numbered([record(f"deliveries.{each.channel}", each) for each in deliveries], start=40)
+
+
+def keys(decision: Decision) -> list[str]:
+    return [call.key for call in decision.calls]
+
+
+def told(decision: Decision) -> list[tuple[Status, Cause]]:
+    return [(each.status, each.cause) for each in decoded(decision.outputs, "status-updates", StatusUpdate)]
+
+
+def answered(decision: Decision, outcome: Outcome, place: int = 0) -> list[Result]:
+    return [Result(decision.calls[place], outcome)]
+
+
+def evidence(delivery_id: str = "dlv-1", provider_message_id: str | None = "wamid-1", **changes: object) -> Record:
+    told_by = update(f"{delivery_id}:r", delivery_id=delivery_id, provider_message_id=provider_message_id, **changes)
+    return record("status-updates", told_by)
+
+
+def waited(desk: Desk[State]) -> int:
+    """Until when the only row waits, from NOW."""
+    due = desk.due()
+    assert due is not None
+    return due - NOW
+
+
+# --- outcomes -----------------------------------------------------------------------------------------------------------
+
+
+class Answered(NamedTuple):
+    label: str
+    channel: str
+    outcome: Outcome
+    told: list[tuple[Status, Cause]]
+    phase: Phase | None  # of the row that is left
+
+
+PENDING, FAILED, SENT = Status.PENDING, Status.FAILED, Status.SENT
+RESENT = [(PENDING, Cause.UNKNOWN), (PENDING, Cause.RESENT)]
+ANSWERED = (
+    Answered("accepted", "whatsapp", Accepted(("wamid-1",)), [(SENT, Cause.ACCEPTED)], None),
+    Answered("accepted in two parts", "telegram", Accepted(("5:1", "5:2")), [(SENT, Cause.ACCEPTED)], None),
+    Answered("rejected", "whatsapp", Rejected("131026", "no such person"), [(FAILED, Cause.REJECTED)], None),
+    Answered("throttled", "whatsapp", THROTTLED, [(PENDING, Cause.RETRY_LATER)], Phase.WAITING),
+    Answered("broken for now", "telegram", RetryLater("502", "502"), [(PENDING, Cause.RETRY_LATER)], Phase.WAITING),
+    Answered("unknown where we hold", "whatsapp", Unknown("time-out"), [(PENDING, Cause.UNKNOWN)], Phase.HELD),
+    Answered("unknown where we resend", "telegram", Unknown("time-out"), RESENT, Phase.WAITING),
+    Answered("unknown where we give up", "internal", Unknown("time-out"), [(FAILED, Cause.UNKNOWN)], None),
+)
+
+
+@pytest.mark.parametrize("case", ANSWERED, ids=lambda case: case.label)
+def test_an_outcome_becomes_updates_and_a_row(case: Answered, desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery(channel=case.channel)))
+    assert told(asked) == []
+    decision = desk.turn(results=answered(asked, case.outcome), now=NOW + 80)
+    assert told(decision) == case.told
+    assert [row.phase for row in desk.rows("outstanding").values()] == ([] if case.phase is None else [case.phase])
+    assert not decision.refusals
+    first = decoded(decision.outputs, "status-updates", StatusUpdate)[0]
+    assert (first.attempt, first.dispatched_at, first.occurred_at) == (1, NOW, NOW + 80)
+    assert {(o.key, o.partition) for o in decision.outputs if o.topic == "status-updates"} == {(HERE.encode(), 0)}
+
+
+def test_an_accepted_delivery_is_bound_to_every_id_the_provider_gave(desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery()))
+    decision = desk.turn(results=answered(asked, Accepted(("w1", "w2"))), now=NOW + 80)
+    bound = decoded(decision.outputs, "bindings", Binding)
+    assert [(b.provider_message_id, b.delivery_id, b.home_partition, b.bound_at) for b in bound] == [
+        ("w1", "dlv-1", 0, NOW + 80),
+        ("w2", "dlv-1", 0, NOW + 80),
+    ]
+    assert [(o.key, o.partition) for o in decision.outputs if o.topic == "bindings"] == [
+        (b"whatsapp:acc-1:w1", None),
+        (b"whatsapp:acc-1:w2", None),
+    ]
+    (told_once,) = decoded(decision.outputs, "status-updates", StatusUpdate)
+    assert told_once.provider_message_id == "w1"
+
+
+def test_a_rejection_is_told_in_the_providers_words(desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery()))
+    (said,) = decoded(
+        desk.turn(results=answered(asked, Rejected("131026", "no"))).outputs, "status-updates", StatusUpdate
+    )
+    assert (said.reason_code, said.reason) == ("131026", "no")
+
+
+async def test_a_connector_that_raises_has_an_unknown_outcome() -> None:
+    class Broken(Provider):
+        async def send(self, delivery: Delivery, attempt: int) -> Outcome:
+            raise ValueError(f"{delivery.delivery_id}, {attempt}")
+
+    stage = Send(connectors={"whatsapp": Broken("whatsapp", "hold")}, limits=LIMITS)
+    outcome = await stage.perform(Call("dlv-1", Attempt(delivery(), 1)))
+    assert outcome == Unknown("the connector failed: ValueError")
+    assert not stage._in_flight
+
+
+# --- retries ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_providers_wish_is_honoured_and_a_throttle_is_no_failure(desk: Desk[State]) -> None:
+    decision = desk.turn(to_send(delivery()))
+    now = NOW
+    for attempt in range(1, 8):
+        assert [call.request.number for call in decision.calls] == [attempt]
+        assert desk.turn(results=answered(decision, THROTTLED), now=now).counts == {"throttled": 1}
+        assert desk.due() == now + 7000
+        assert not desk.turn(now=now + 6999).calls
+        now += 7000
+        decision = desk.turn(now=now)
+
+
+def test_back_off_grows_with_failures_and_has_a_longest(desk: Desk[State]) -> None:
+    desk = Desk(a_send(dataclasses.replace(LIMITS, attempts=30)))
+    decision, now = desk.turn(to_send(delivery())), NOW
+    for failure in range(1, 20):
+        desk.turn(results=answered(decision, RetryLater("502", "502")), now=now)
+        longest = min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS << failure)
+        due = desk.due()
+        assert due is not None
+        assert longest // 2 <= due - now <= longest
+        now = due
+        decision = desk.turn(now=now)
+
+
+def test_two_deliveries_do_not_come_back_at_the_same_moment(desk: Desk[State]) -> None:
+    decision = desk.turn(to_send(*(delivery(f"dlv-{i}", address=str(i)) for i in range(4))))
+    desk.turn(results=[Result(call, RetryLater("502", "502")) for call in decision.calls])
+    assert len({row.not_before for row in desk.rows("outstanding").values()}) == 4
+
+
+GIVEN_UP = {
+    "failures": ("whatsapp", RetryLater("502", "502"), "502"),
+    "answers that never came": ("telegram", Unknown("time-out"), "unknown"),
+}
+
+
+@pytest.mark.parametrize(("channel", "outcome", "code"), GIVEN_UP.values(), ids=GIVEN_UP)
+def test_a_delivery_is_given_up_once_with_its_place_in_kafka(
+    channel: str, outcome: Outcome, code: str, desk: Desk[State]
+) -> None:
+    sent = delivery(channel=channel)
+    (source,) = to_send(sent)
+    decision, now = desk.turn([source]), NOW
+    for _ in range(LIMITS.attempts - 1):
+        assert not desk.turn(results=answered(decision, outcome), now=now).refusals
+        desk.restart(a_send())  # the place is in the row, not in memory
+        now = desk.rows("outstanding")[b"dlv-1"].not_before
+        decision = desk.turn(now=now)
+    last = desk.turn(results=answered(decision, outcome), now=now)
+    assert told(last)[-1] == (Status.FAILED, Cause.EXHAUSTED)
+    assert refused(last) == ["attempts_exhausted"]
+    assert "attempts_exhausted" in DESCRIPTIONS
+    letter = last.refusals[0].record
+    assert (letter.topic, letter.offset, letter.timestamp) == (source.topic, source.offset, source.timestamp)
+    assert codec.decode(letter.value, Delivery) == sent
+    said = decoded(last.outputs, "status-updates", StatusUpdate)[-1]
+    assert said.reason_code == code
+    assert not desk.changelog["outstanding"]
+
+
+def test_an_account_that_is_throttled_stands_still_whole_and_then_goes_on(desk: Desk[State]) -> None:
+    first = desk.turn(to_send(delivery("a", address="1")))
+    throttled = dataclasses.replace(THROTTLED, scope=Scope.ACCOUNT)
+    more = to_send(
+        delivery("b", address="2"), delivery("c", address="3", account="acc-2"), delivery("d", channel="telegram")
+    )
+    decision = desk.turn(more, answered(first, throttled))
+    assert keys(decision) == ["c", "d"], "another account and another channel go on"
+    desk.turn(results=[Result(call, Accepted(("x",))) for call in decision.calls])
+    assert desk.due() == NOW + 7000
+    assert not desk.turn(now=NOW + 6999).calls
+    assert sorted(keys(desk.turn(now=NOW + 7000))) == ["a", "b"]
+
+
+def test_a_pair_that_is_throttled_stands_still_alone(desk: Desk[State]) -> None:
+    first = desk.turn(to_send(delivery("a", address="1")))
+    more = to_send(delivery("b", address="2"), delivery("c", address="1", seq=2))
+    assert keys(desk.turn(more, answered(first, THROTTLED))) == ["b"]
+
+
+# --- lanes --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lane_has_one_call_in_flight_and_lanes_go_side_by_side(desk: Desk[State]) -> None:
+    batch = to_send(
+        delivery("a1", seq=1, address="a"), delivery("b1", seq=1, address="b"), delivery("a2", seq=2, address="a")
+    )
+    first = desk.turn(batch)
+    assert keys(first) == ["a1", "b1"]
+    assert keys(desk.turn(results=answered(first, Accepted(("x",)), place=1))) == []
+    assert keys(desk.turn(results=answered(first, Accepted(("y",)), place=0))) == ["a2"]
+
+
+def test_no_more_calls_than_allowed_and_the_longest_waiting_lane_goes_next() -> None:
+    desk = Desk(a_send(dataclasses.replace(LIMITS, concurrency=2)))
+    first = desk.turn(to_send(*(delivery(f"{lane}{seq}", seq=seq, address=lane) for seq in (1, 2) for lane in "abc")))
+    assert keys(first) == ["a1", "b1"]
+    assert keys(desk.turn(results=answered(first, Accepted(("x",))))) == ["c1"], "not a2: lane c has waited longer"
+
+
+def test_a_call_is_asked_for_together_with_its_intent(desk: Desk[State]) -> None:
+    decision = desk.decide(to_send(delivery()))
+    (row,) = desk.rows("outstanding").values()
+    assert (row.phase, row.attempt, row.dispatched_at) == (Phase.CALLING, 1, NOW)
+    assert [(call.key, call.request) for call in decision.calls] == [("dlv-1", Attempt(delivery(), 1))]
+    assert [key for key, value in desk.tables["outstanding"].changes() if value] == [b"dlv-1"]
+
+
+def test_one_that_comes_late_does_not_overtake_a_call_in_flight(desk: Desk[State]) -> None:
+    """A dead letter that was produced again, or a message twice to one address under two names."""
+    first = desk.turn(to_send(delivery("b", seq=7)))
+    late = to_send(delivery("a", seq=3), delivery("c", seq=8), delivery("a2", seq=7))
+    assert keys(desk.turn(late)) == []
+    desk.reopen()  # as a partition that stays with its worker; its call goes on
+    order = []
+    decision = desk.turn(results=answered(first, Accepted(("x",))))
+    while decision.calls:
+        order += keys(decision)
+        decision = desk.turn(results=answered(decision, Accepted(("x",))))
+    assert order == ["a", "a2", "c"]
+
+
+def test_a_record_that_comes_again_is_the_same_delivery(desk: Desk[State]) -> None:
+    batch = to_send(delivery())
+    first = desk.turn(batch)
+    assert keys(first) == ["dlv-1"]
+    assert keys(desk.turn(batch)) == []
+    assert len(desk.changelog["outstanding"]) == 1
+
+
+def test_deliveries_wait_in_kafka_above_the_bound_but_evidence_is_taken() -> None:
+    desk = Desk(a_send(dataclasses.replace(LIMITS, outstanding=2)))
+    first = desk.turn(to_send(delivery("a", address="1"), delivery("b", address="2")))
+    assert not desk.stage.takes("deliveries.whatsapp", desk.state)
+    assert desk.stage.takes("status-updates", desk.state)
+    desk.turn(results=answered(first, Accepted(("x",))))
+    assert desk.stage.takes("deliveries.whatsapp", desk.state)
+
+
+def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) -> None:
+    junk = raw("deliveries.whatsapp", b"\x00\x00junk", offset=3)
+    unread = raw("status-updates", b"junk")
+    decision = desk.turn([junk, *to_send(delivery()), unread])
+    assert refused(decision) == ["unknown_schema", "not_avro"]
+    assert keys(decision) == ["dlv-1"]
+
+
+# --- times --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_scheduled_delivery_waits_for_its_time_and_its_lane_with_it(desk: Desk[State]) -> None:
+    desk.turn(to_send(delivery("a", not_before=NOW + 500), delivery("b", seq=2)))
+    assert waited(desk) == 500
+    assert keys(desk.turn(now=NOW + 499)) == []
+    assert keys(desk.turn(now=NOW + 500)) == ["a"]
+
+
+def test_a_delivery_past_its_time_ends_and_the_next_one_goes(desk: Desk[State]) -> None:
+    batch = to_send(delivery("a", expires_at=NOW), delivery("b", seq=2, expires_at=NOW + 1))
+    decision = desk.turn(batch)
+    assert told(decision) == [(Status.EXPIRED, Cause.EXPIRED)]
+    assert keys(decision) == ["b"]
+
+
+LATE = {
+    "scheduled after it ends": (delivery(not_before=NOW + 900, expires_at=NOW + 400), None),
+    "throttled beyond its end": (delivery(expires_at=NOW + 400), THROTTLED),
+    "behind an account that stands still": (
+        delivery(expires_at=NOW + 400),
+        dataclasses.replace(THROTTLED, scope=Scope.ACCOUNT),
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "outcome"), LATE.values(), ids=LATE)
+def test_a_delivery_ends_when_its_time_is_over_not_when_it_would_be_tried(
+    sent: Delivery, outcome: Outcome | None, desk: Desk[State]
+) -> None:
+    decision = desk.turn(to_send(sent))
+    if outcome is not None:
+        desk.turn(results=answered(decision, outcome))
+    assert waited(desk) == 400
+    assert told(desk.turn(now=NOW + 400)) == [(Status.EXPIRED, Cause.EXPIRED)]
+    assert not desk.changelog["outstanding"]
+    assert desk.due() is None
+
+
+def test_an_attempt_in_flight_does_not_expire(desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery(expires_at=NOW + 10)))
+    assert told(desk.turn(now=NOW + 20)) == []
+    assert told(desk.turn(results=answered(asked, Accepted(("x",))), now=NOW + 30)) == [(SENT, Cause.ACCEPTED)]
+
+
+# --- unknown outcomes ---------------------------------------------------------------------------------------------------
+
+
+def held(desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery()))
+    desk.turn(results=answered(asked, Unknown("time-out")))
+
+
+def test_a_held_delivery_is_resent_only_after_the_hold(desk: Desk[State]) -> None:
+    held(desk)
+    assert waited(desk) == HOLD_MS
+    assert told(desk.turn(now=NOW + HOLD_MS - 1)) == []
+    decision = desk.turn(now=NOW + HOLD_MS)
+    assert told(decision) == [(PENDING, Cause.RESENT)]
+    due = desk.due()
+    assert due is not None
+    assert [call.request.number for call in desk.turn(now=due).calls] == [2]
+
+
+PROOF = {
+    "held": NOW + 10,
+    "to be resent": NOW + HOLD_MS,
+}
+
+
+@pytest.mark.parametrize("at", PROOF.values(), ids=PROOF)
+def test_evidence_ends_a_delivery_that_is(at: int, desk: Desk[State]) -> None:
+    held(desk)
+    desk.turn(now=at)
+    decision = desk.turn([evidence()], now=at + 1)
+    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    assert [b.provider_message_id for b in decoded(decision.outputs, "bindings", Binding)] == ["wamid-1"]
+    assert not desk.changelog["outstanding"]
+    assert desk.due() is None
+
+
+LATER = {
+    "accepted": Accepted(("wamid-2",)),
+    "unknown": Unknown("time-out"),
+    "throttled": THROTTLED,
+    "failed for the last time": RetryLater("502", "502"),
+    "rejected": Rejected("1", "no"),
+}
+
+
+@pytest.mark.parametrize("outcome", LATER.values(), ids=LATER)
+def test_evidence_that_comes_before_the_answer_decides_whatever_the_answer(outcome: Outcome, desk: Desk[State]) -> None:
+    desk = Desk(a_send(dataclasses.replace(LIMITS, attempts=1)))
+    asked = desk.turn(to_send(delivery()))
+    assert told(desk.turn([evidence()])) == []
+    decision = desk.turn(results=answered(asked, outcome))
+    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    expected = "wamid-2" if isinstance(outcome, Accepted) else "wamid-1"
+    assert [b.provider_message_id for b in decoded(decision.outputs, "bindings", Binding)] == [expected]
+    assert not decision.refusals
+
+
+NO_PROOF = {
+    "our own update": evidence(cause=Cause.UNKNOWN, status=Status.PENDING),
+    "a receipt without the provider's id": evidence(provider_message_id=None),
+    "a receipt of another delivery": evidence("dlv-9"),
+}
+
+
+@pytest.mark.parametrize("proves_nothing", NO_PROOF.values(), ids=NO_PROOF)
+def test_what_proves_nothing_changes_nothing(proves_nothing: Record, desk: Desk[State]) -> None:
+    held(desk)
+    before = dict(desk.changelog["outstanding"])
+    assert told(desk.turn([proves_nothing])) == []
+    assert desk.changelog["outstanding"] == before
+
+
+# --- restarts -----------------------------------------------------------------------------------------------------------
+
+
+class Interrupted(NamedTuple):
+    channel: str
+    told: list[tuple[Status, Cause]]
+    phase: Phase | None
+
+
+INTERRUPTED = (
+    Interrupted("whatsapp", [(PENDING, Cause.UNKNOWN)], Phase.HELD),
+    Interrupted("telegram", RESENT, Phase.WAITING),
+    Interrupted("internal", [(FAILED, Cause.UNKNOWN)], None),
+)
+
+
+@pytest.mark.parametrize("case", INTERRUPTED, ids=lambda case: case.channel)
+def test_an_intent_without_a_result_is_unknown_at_once(case: Interrupted, desk: Desk[State]) -> None:
+    desk.turn(to_send(delivery(channel=case.channel), delivery("next", channel=case.channel, seq=2)))
+    desk.restart(a_send())
+    assert (desk.due() or 0) <= NOW
+    decision = desk.turn()
+    assert told(decision) == case.told
+    assert keys(decision) == (["next"] if case.phase is None else [])
+    row = desk.rows("outstanding").get(b"dlv-1")
+    assert (row and row.phase) == case.phase
+    assert told(desk.turn()) == [], "once"
+
+
+def test_evidence_that_waits_in_kafka_is_weighed_before_an_intent_is_unknown(desk: Desk[State]) -> None:
+    desk.turn(to_send(delivery(channel="telegram")))
+    desk.restart(a_send())
+    assert told(desk.turn([evidence()])) == [(SENT, Cause.ACCEPTED)]
+    desk.turn(to_send(delivery("b")))
+    desk.turn([evidence("b")])
+    desk.restart(a_send())
+    assert told(desk.turn()) == [(SENT, Cause.ACCEPTED)], "evidence in the row outlives the worker"
+
+
+WAITING = {
+    "a delivery never tried": (delivery(), None, 0),
+    "a retry": (delivery(), THROTTLED, 7000),
+    "a scheduled delivery": (delivery(not_before=NOW + 500), None, 500),
+    "a held one": (delivery(), Unknown("time-out"), HOLD_MS),
+}
+
+
+@pytest.mark.parametrize(("sent", "outcome", "wait"), WAITING.values(), ids=WAITING)
+def test_nothing_waits_for_a_record_to_go_on_after_a_restart(
+    sent: Delivery, outcome: Outcome | None, wait: int, desk: Desk[State]
+) -> None:
+    if outcome is None:
+        desk.turn(to_send(sent), closing=True)
+    else:
+        desk.turn(results=answered(desk.turn(to_send(sent)), outcome))
+    desk.restart(a_send())
+    due = desk.due()
+    assert due is not None, "nothing else would wake the partition"
+    assert due <= NOW + wait
+    desk.turn()
+    if wait:
+        assert waited(desk) == wait
+    else:
+        assert desk.rows("outstanding")[b"dlv-1"].phase is Phase.CALLING
+
+
+def test_closing_commits_results_and_starts_nothing(desk: Desk[State]) -> None:
+    first = desk.turn(to_send(delivery("a"), delivery("b", seq=2)))
+    decision = desk.turn(results=answered(first, Accepted(("x",))), closing=True)
+    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    assert keys(decision) == []
+    desk.reopen()
+    assert (desk.due() or 0) <= NOW
+    assert keys(desk.turn()) == ["b"]
+
+
+STILL_GOOD = {
+    "accepted": (Accepted(("x",)), [(SENT, Cause.ACCEPTED)], 0),
+    "throttled": (THROTTLED, [(PENDING, Cause.RETRY_LATER)], 1),
+    "unknown": (Unknown("time-out"), RESENT, 1),
+}
+
+
+@pytest.mark.parametrize(("outcome", "expected", "left"), STILL_GOOD.values(), ids=STILL_GOOD)
+def test_a_result_that_waited_while_the_state_was_made_anew_is_taken_once(
+    outcome: Outcome, expected: list[tuple[Status, Cause]], left: int, desk: Desk[State]
+) -> None:
+    asked = desk.turn(to_send(delivery(channel="telegram")))
+    desk.reopen()
+    decision = desk.turn(results=answered(asked, outcome))
+    assert told(decision) == expected
+    assert len(desk.changelog["outstanding"]) == left
+
+
+async def test_stopping_closes_the_connectors() -> None:
+    provider = Provider("whatsapp", "hold")
+    await Send(connectors={"whatsapp": provider}, limits=LIMITS).stop()
+    assert provider.closed

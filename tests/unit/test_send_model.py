@@ -1,0 +1,366 @@
+"""Stage send against a model of the world: deliveries, answers of every kind, receipts, time, lost turns and lost workers, in any
+order. What may never happen is checked after every turn; at the end the stage is driven by its own next_due alone and must finish.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from pipelines.engine.stage import Decision, Record, Refusal, Result
+from pipelines.send import Limits, Send, State
+from schemas import codec
+from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
+from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
+from tables.lanes import Lane, lane_of
+from tables.outstanding import OUTSTANDING, Outstanding, Phase
+from tests.builders import NOW, Desk, decoded, delivery, examples, record, update
+from tests.provider import Performed, Provider
+
+POLICIES = {"whatsapp": "hold", "telegram": "resend", "internal": "fail"}
+HOLD_MS = 5000
+LIMITS = Limits(concurrency=3, outstanding=6, attempts=3, hold_ms=HOLD_MS)
+# channel, account, address: two lanes share an account, so that a throttle of one holds the other
+LANES = (
+    ("whatsapp", "acc-1", "1"),
+    ("whatsapp", "acc-1", "2"),
+    ("telegram", "4242", "1"),
+    ("internal", "app", "1"),
+)
+_WAITS = st.sampled_from([None, None, 700, 9000])  # milliseconds until a scheduled delivery's time
+_LIVES = st.sampled_from([None, None, 300, 3000])  # milliseconds until a delivery's time is over
+TERMINAL = (Cause.ACCEPTED, Cause.REJECTED, Cause.EXPIRED, Cause.EXHAUSTED)
+SURELY_NOT_SENT: tuple[Outcome, ...] = (
+    RetryLater("502", "502"),
+    RetryLater("too fast", "429", after_seconds=2.5, throttled=True),
+    RetryLater("too fast, all of you", "429", after_seconds=4.0, throttled=True, scope=Scope.ACCOUNT),
+    Rejected("131026", "no such person"),
+)
+# What the providers answer at the end, over and over: all is well, all is broken, nobody answers, every account is throttled for a while.
+ENDINGS = ("well", "broken", "silent", "throttled")
+
+
+@dataclass
+class Told:
+    """A delivery as the world knows it, from what was committed and from what the provider did."""
+
+    delivery: Delivery
+    source: Record
+    started: list[int] = field(default_factory=list)  # when each call was started
+    taken: set[int] = field(default_factory=set)  # attempts the provider took, whatever it answered
+    ended: Cause | None = None
+    not_before: int = 0  # what the latest answer asked for
+    proven: bool = False  # a receipt of it was taken in a committed turn
+    causes: Counter[Cause] = field(default_factory=Counter)
+    events: set[str] = field(default_factory=set)
+    letters: int = 0
+
+
+class SendModel(RuleBasedStateMachine):
+    @initialize(ending=st.sampled_from(ENDINGS))
+    def begin(self, ending: str) -> None:
+        self.ending = ending
+        self.now = NOW
+        self.told: dict[str, Told] = {}
+        self.topics: dict[str, list[Record]] = defaultdict(list)
+        self.taken_to: Counter[str] = Counter()  # committed position in each topic
+        self.sequence = 0
+        self.running: dict[str, Performed] = {}
+        self.results: list[Result] = []
+        self.latest: dict[Lane, int] = {}  # sequence of the latest call of a lane
+        self.blocked: dict[tuple[str, str], int] = {}
+        self.new_worker()
+        self.desk: Desk[State] = Desk(self.stage)
+
+    def new_worker(self) -> None:
+        self.providers = {channel: Provider(channel, policy) for channel, policy in POLICIES.items()}
+        self.stage = Send(connectors=self.providers, limits=LIMITS)
+
+    # --- the world ------------------------------------------------------------------------------------------------------
+
+    @rule(lane=st.sampled_from(LANES), wait=_WAITS, life=_LIVES)
+    def route_hands_over(self, lane: tuple[str, str, str], wait: int | None, life: int | None) -> None:
+        channel, account, address = lane
+        self.sequence += 1
+        made = delivery(
+            f"d{self.sequence}",
+            seq=self.sequence,
+            channel=channel,
+            account=account,
+            address=address,
+            not_before=None if wait is None else self.now + wait,
+            expires_at=None if life is None else self.now + life,
+        )
+        topic = f"deliveries.{channel}"
+        source = record(topic, made, offset=len(self.topics[topic]), timestamp=self.now)
+        self.topics[topic].append(source)
+        self.told[made.delivery_id] = Told(made, source)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def provider_takes_a_call(self, data: st.DataObject) -> None:
+        """It has the message now; its answer may still get lost, and its receipt may come before the answer."""
+        key = data.draw(st.sampled_from(sorted(self.running)), label="call")
+        self.told[key].taken.add(self.running[key].call.request.number)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def provider_answers(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)), label="call")
+        number = self.running[key].call.request.number
+        taken = number in self.told[key].taken
+        accepted = Accepted((f"{key}-{number}",))
+        possible = (accepted, Unknown("time-out")) if taken else (accepted, Unknown("time-out"), *SURELY_NOT_SENT)
+        self.answer(key, data.draw(st.sampled_from(possible), label="answer"))
+
+    def answer(self, key: str, outcome: Outcome) -> None:
+        number = self.running[key].call.request.number
+        if isinstance(outcome, Accepted):
+            self.told[key].taken.add(number)
+        self.results.append(self.running.pop(key).finish(outcome))
+
+    @precondition(lambda self: any(each.taken for each in self.told.values()))
+    @rule(data=st.data(), failed=st.booleans())
+    def a_receipt_comes(self, data: st.DataObject, failed: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(k for k, each in self.told.items() if each.taken)), label="delivery")
+        number = max(self.told[key].taken)
+        status = Status.FAILED if failed else Status.DELIVERED
+        event = f"{key}:{number}:{status}:receipt"
+        self.add_update(update(event, delivery_id=key, status=status, provider_message_id=f"{key}-{number}"))
+
+    def add_update(self, told: StatusUpdate) -> None:
+        log = self.topics["status-updates"]
+        log.append(record("status-updates", told, offset=len(log), timestamp=self.now))
+
+    @rule(answer=st.sampled_from((Unknown("time-out"), *SURELY_NOT_SENT)))
+    def a_storm(self, answer: Outcome) -> None:
+        """Every call under way ends alike, as far as it may, and the engine takes turns."""
+        for key in sorted(self.running):
+            number = self.running[key].call.request.number
+            self.answer(key, Unknown("time-out") if number in self.told[key].taken else answer)
+        self.commit_turn([])
+        self.now = max(self.now, self.desk.due() or 0)
+        self.commit_turn(self.fetch(None))
+
+    @rule(milliseconds=st.sampled_from([1, 400, 1000, 2500, HOLD_MS]))
+    def time_passes(self, milliseconds: int) -> None:
+        self.now += milliseconds
+
+    @rule()
+    def time_comes(self) -> None:
+        self.now = max(self.now, self.desk.due() or 0)
+
+    # --- the engine -----------------------------------------------------------------------------------------------------
+
+    @rule(data=st.data(), closing=st.sampled_from([False, False, False, True]))
+    def turn(self, data: st.DataObject, closing: bool) -> None:
+        self.commit_turn(self.fetch(data), closing=closing)
+        if closing:
+            self.partition_starts_again()
+
+    @rule(data=st.data())
+    def turn_is_decided_and_undone(self, data: st.DataObject) -> None:
+        """Another record of the turn raised: rows and state are made anew, and nothing of the turn is visible."""
+        batch = self.fetch(data)
+        self.desk.decide(batch, self.results, self.now)
+        self.partition_starts_again()
+        self.commit_turn(batch)  # the engine decides again at once, without the one that raised
+
+    @rule()
+    def partition_starts_again(self) -> None:
+        """A rebalance that leaves the partition here: calls go on, and results that wait are taken by the first turn."""
+        self.desk.reopen()
+        self.blocked.clear()
+
+    @rule(data=st.data(), amid=st.booleans())
+    def worker_dies(self, data: st.DataObject, amid: bool) -> None:
+        if amid:
+            self.desk.decide(self.fetch(data), self.results, self.now)
+        for call in self.running.values():
+            call.lose()
+        self.running.clear()
+        self.results.clear()
+        self.blocked.clear()
+        self.new_worker()
+        self.desk.restart(self.stage)
+
+    def fetch(self, data: st.DataObject | None) -> list[Record]:
+        """Some of what waits in each topic the stage takes from; all of it without `data`."""
+        batch: list[Record] = []
+        for topic in sorted(self.topics):
+            waiting = self.topics[topic][self.taken_to[topic] :]
+            if waiting and self.stage.takes(topic, self.desk.state):
+                size = len(waiting) if data is None else data.draw(st.integers(0, len(waiting)), label=topic)
+                batch += waiting[:size]
+        return batch
+
+    def commit_turn(self, batch: list[Record], *, closing: bool = False, again: bool = False) -> None:
+        decision = self.desk.turn(batch, self.results, self.now, closing=closing)
+        for each in batch:
+            self.taken_to[each.topic] = each.offset + 1
+        answers = {result.call.key: result for result in self.results}
+        self.results.clear()
+        self.learn(decision, answers)
+        for each in batch:
+            self.learn_evidence(each)
+        if closing:
+            assert not decision.calls
+        for call in decision.calls:
+            self.check_call(call.key, call.request.number)
+        for call in decision.calls:
+            self.running[call.key] = Performed(self.stage, self.providers[call.request.delivery.channel], call)
+        self.check_rows()
+        if not closing:
+            self.check_due(again=again)
+
+    # --- what the committed turn says -----------------------------------------------------------------------------------
+
+    def learn(self, decision: Decision, answers: dict[str, Result]) -> None:
+        for each in decoded(decision.outputs, "status-updates", StatusUpdate):
+            self.learn_update(each, answers.get(each.delivery_id))
+            self.add_update(each)
+        bound = Counter(each.delivery_id for each in decoded(decision.outputs, "bindings", Binding))
+        accepted = [
+            each.delivery_id
+            for each in decoded(decision.outputs, "status-updates", StatusUpdate)
+            if each.cause is Cause.ACCEPTED
+        ]
+        assert bound == Counter(accepted), "whoever is accepted is bound, nobody else is"
+        for refusal in decision.refusals:
+            self.learn_letter(refusal)
+
+    def learn_update(self, each: StatusUpdate, answer: Result | None) -> None:
+        told = self.told[each.delivery_id]
+        assert told.ended is None, f"{each.cause} after {told.ended}"
+        assert each.event_id not in told.events, "track would drop the second"
+        told.events.add(each.event_id)
+        told.causes[each.cause] += 1
+        if each.cause in TERMINAL or each.status is Status.FAILED:
+            told.ended = each.cause
+        if each.cause is Cause.UNKNOWN and POLICIES[told.delivery.channel] == "hold":
+            told.not_before = self.now + HOLD_MS
+        if each.cause is Cause.RETRY_LATER:
+            assert answer is not None
+            outcome = answer.value
+            wait = int((outcome.after_seconds or 0) * 1000)
+            told.not_before = self.now + wait
+            if outcome.scope is Scope.ACCOUNT:
+                place = (told.delivery.channel, told.delivery.account)
+                self.blocked[place] = max(self.blocked.get(place, 0), self.now + wait)
+
+    def learn_evidence(self, each: Record) -> None:
+        if each.topic == "status-updates":
+            told = codec.decode(each.value, StatusUpdate)
+            if told.cause is Cause.RECEIPT:
+                self.told[told.delivery_id].proven = True
+
+    def learn_letter(self, refusal: Refusal) -> None:
+        assert refusal.cause == "attempts_exhausted"
+        sent = codec.decode(refusal.record.value, Delivery)
+        told = self.told[sent.delivery_id]
+        assert sent == told.delivery
+        assert refusal.record == told.source
+        assert told.ended is Cause.EXHAUSTED
+        told.letters += 1
+
+    # --- what may never happen ------------------------------------------------------------------------------------------
+
+    def check_call(self, key: str, number: int) -> None:
+        told = self.told[key]
+        lane = lane_of(told.delivery)
+        value = self.desk.changelog["outstanding"].get(key.encode())
+        assert value is not None, "a call without a row"
+        row = OUTSTANDING.decode(value)
+        assert (row.phase, row.attempt, row.dispatched_at) == (Phase.CALLING, number, self.now), "without its intent"
+        assert all(lane_of(self.told[other].delivery) != lane for other in self.running), "two calls in one lane"
+        assert told.delivery.seq >= self.latest.get(lane, 0), "out of sequence"
+        self.latest[lane] = told.delivery.seq
+        told.started.append(self.now)
+        assert number == len(told.started)
+        assert number - 1 <= told.causes[Cause.RETRY_LATER] + told.causes[Cause.RESENT], "repeated without a reason"
+        assert told.ended is None
+        assert not told.proven, "the provider is known to have it"
+        assert self.now >= max(told.not_before, told.delivery.not_before or 0), "too early"
+        assert told.delivery.expires_at is None or self.now < told.delivery.expires_at, "too late"
+        place = (told.delivery.channel, told.delivery.account)
+        assert self.now >= self.blocked.get(place, 0), "the account is throttled"
+
+    def check_rows(self) -> None:
+        assert len(self.running) <= LIMITS.concurrency
+        handed_over = {key for key, each in self.told.items() if each.source.offset < self.taken_to[each.source.topic]}
+        outstanding = {key for key in handed_over if self.told[key].ended is None}
+        assert {key.decode() for key in self.desk.changelog["outstanding"]} == outstanding
+        assert set(self.running) <= outstanding, "whoever is being called has not ended"
+
+    def check_due(self, *, again: bool) -> None:
+        """Whatever there is to do before next_due would be done too late: nobody wakes the partition earlier."""
+        due = self.desk.due()
+        if due is not None and due <= self.now:  # a held delivery whose own time is over: resent, then expired
+            assert not again, "a turn that leaves something to do for a turn at the same time, without end"
+            self.commit_turn([], again=True)
+            return
+        probe = self.now + 600_000 if due is None else due - 1
+        early = self.desk.decide(now=probe)
+        assert [*early.outputs, *early.calls, *early.refusals] == []
+        assert not self.desk.tables["outstanding"].changes()
+        if len(self.running) < LIMITS.concurrency:
+            for row in self.heads():
+                assert due is not None
+                assert due <= self.next_step(row), "a head would be looked at too late"
+
+    def heads(self) -> list[Outstanding]:
+        """The first of every lane that is not in flight, from what was committed."""
+        first: dict[Lane, Outstanding] = {}
+        for value in self.desk.changelog["outstanding"].values():
+            row = OUTSTANDING.decode(value)
+            lane = lane_of(row.delivery)
+            if lane not in first or row.delivery.seq < first[lane].delivery.seq:
+                first[lane] = row
+        return [row for row in first.values() if row.phase is not Phase.CALLING]
+
+    def next_step(self, row: Outstanding) -> int:
+        if row.phase is Phase.HELD:
+            return row.not_before
+        blocked = self.desk.state.blocked.get((row.delivery.channel, row.delivery.account), 0)
+        return min(max(row.not_before, blocked), row.delivery.expires_at or row.not_before + blocked)
+
+    # --- the end --------------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        self.drive_to_the_end()
+        for key, told in self.told.items():
+            assert told.ended is not None, key
+            assert told.letters == (told.ended is Cause.EXHAUSTED)
+            assert len(told.taken) <= 1 + told.causes[Cause.RESENT], "more duplicates than were told"
+        for call in self.running.values():
+            call.lose()
+
+    def drive_to_the_end(self) -> None:
+        """Providers answer at once, in one mood; records, results and next_due wake the stage, nothing else does."""
+        for turn in range(600):
+            for key in sorted(self.running):
+                self.answer(key, self.last_answer(key, turn))
+            batch = self.fetch(None)
+            due = self.desk.due()
+            if not (batch or self.results or (due is not None and due <= self.now)):
+                if due is None:
+                    break
+                self.now = due
+            self.commit_turn(batch)
+        assert not self.desk.changelog["outstanding"], "a delivery nobody will ever look at again"
+        assert all(self.taken_to[topic] == len(log) for topic, log in self.topics.items())
+
+    def last_answer(self, key: str, turn: int) -> Outcome:
+        number = self.running[key].call.request.number
+        if self.ending == "silent" or (self.ending != "well" and number in self.told[key].taken):
+            return Unknown("time-out")
+        if self.ending == "broken" or (self.ending == "throttled" and turn % 20 < 10):
+            return SURELY_NOT_SENT[0 if self.ending == "broken" else 2]
+        return Accepted((f"{key}-last",))
+
+
+SendModel.TestCase.settings = examples(250, steps=40)
+TestSendModel = SendModel.TestCase
