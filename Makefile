@@ -24,7 +24,7 @@ test: .venv/ready   ## all tests, on real servers
 	pytest
 
 bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
-	python -m loadgen.bench
+	chat4all bench
 
 clean:
 	rm -rf .venv .chat4all

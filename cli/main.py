@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from cli import load, message, report, stack
+from cli import bench, load, message, report, stack
 from schemas.settings import MissingSetting
 from stack.control import StackRefused
 from stack.service import ServiceFailed
@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (load.demo, stack.up, stack.down, stack.status, stack.logs, load.load):
+for command in (load.demo, stack.up, stack.down, stack.status, stack.logs, load.load, bench.bench):
     app.command()(command)
 app.add_typer(message.app, name="message")
 app.add_typer(report.app, name="report")

@@ -146,7 +146,7 @@ class Route(Stage[State]):
                 )
             decision.count("duplicate")
             return
-        refs = self._refs(message, state)
+        refs = self._refs(message, state, now)
         key = message.conversation_id.encode()
         last = state.sequences.get(key)
         seq = 1 if last is None else last.seq + 1
@@ -179,7 +179,7 @@ class Route(Stage[State]):
         decision.count("rerouted")
         return True
 
-    def _refs(self, message: Message, state: State) -> list[DeliveryRef]:
+    def _refs(self, message: Message, state: State, now: int) -> list[DeliveryRef]:
         """Every recipient as an address on a channel; an inbound message has none."""
         if message.direction is Direction.INBOUND:
             return []
@@ -193,13 +193,13 @@ class Route(Stage[State]):
                     "conversation to topic conversations first",
                 )
             recipients = tuple(Recipient(user_id=user_id) for user_id in members.user_ids)
-        found = {ref.delivery_id: ref for ref in (self._ref(message, recipient) for recipient in recipients)}
+        found = {ref.delivery_id: ref for ref in (self._ref(message, recipient, now) for recipient in recipients)}
         return list(found.values())
 
-    def _ref(self, message: Message, recipient: Recipient) -> DeliveryRef:
+    def _ref(self, message: Message, recipient: Recipient, now: int) -> DeliveryRef:
         name, address, account = recipient.channel, recipient.address, recipient.account
         if not address:
-            name, address, account = self._look_up(message.tenant_id, recipient)
+            name, address, account = self._look_up(message.tenant_id, recipient, now)
         channel = self._channels.get(name or "")
         if name is None or channel is None:
             raise Refused(
@@ -214,11 +214,14 @@ class Route(Stage[State]):
             address=address,
         )
 
-    def _look_up(self, tenant_id: str, recipient: Recipient) -> tuple[str, str, str | None]:
+    def _look_up(self, tenant_id: str, recipient: Recipient, now: int) -> tuple[str, str, str | None]:
         """(channel, address, account) of a user id: the wanted channel, else the first of the person's preference."""
         if not recipient.user_id:
             raise Refused("no_recipient", "a recipient has neither an address nor a user id: give one of them")
         contact = self._contacts.get(recipient.user_id.encode())
+        if contact is None and isinstance(self._contacts, Mirror):
+            self._contacts.await_end(now)
+            contact = self._contacts.get(recipient.user_id.encode())
         if contact is None or contact.tenant_id != tenant_id:
             raise Refused(
                 "unknown_user", f"user id {recipient.user_id!r} is in no contact: produce it to topic contacts first"

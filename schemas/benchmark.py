@@ -1,0 +1,58 @@
+"""The one form of a benchmark's result: benchmarks/<name>.json, committed; a figure in README or docs comes from such a file.
+
+{date, commit, command, machine, figures: {name: {value, unit, target}}}; `target` is null where there is none.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number. `target` is what was wanted, None where nothing was."""
+
+    value: float
+    unit: str
+    target: float | None = None
+
+
+def write(name: str, command: str, figures: Mapping[str, Figure]) -> Path:
+    """Writes benchmarks/<name>.json for the commit that is checked out; returns its path."""
+    path = FOLDER / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    found = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": _commit(),
+        "command": command,
+        "machine": _machine(),
+        "figures": {key: asdict(figure) for key, figure in figures.items()},
+    }
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _commit() -> str:
+    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if _git("status", "--porcelain") else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent)  # noqa: S603  # fixed words
+    return asked.stdout.strip()
+
+
+def _machine() -> str:
+    python = f"Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores, {_memory_gib()} GiB, {platform.system()} {platform.machine()}, {python}"
+
+
+def _memory_gib() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
