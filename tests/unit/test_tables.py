@@ -1,0 +1,305 @@
+"""Tables: rows survive their changelog, a turn can be undone, and what is due is never late and never twice."""
+
+import dataclasses
+import json
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.records import Delivery, Message, Status
+from tables import seen
+from tables.agenda import Agenda
+from tables.bindings import BINDINGS, WAITING, Bound, Waiting
+from tables.conversations import CONVERSATIONS, Members
+from tables.expiry import Expiry
+from tables.lanes import Lane, Lanes, lane_of
+from tables.layout import JsonLayout, Layout
+from tables.outstanding import OUTSTANDING, Outstanding, Phase
+from tables.partition import TablePartition
+from tables.plans import PLANS, Plan
+from tables.seen import SEEN, Seen
+from tables.sequences import SEQUENCES, Sequence
+from tables.timelines import TIMELINES, Timeline
+from tests.builders import NOW, delivery, examples, message, to_address, update
+
+# --- layouts ------------------------------------------------------------------------------------------------------------
+
+_TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
+_MS = st.integers(0, 2**52)
+_MAYBE_MS = st.none() | _MS
+_DELIVERIES = st.builds(
+    delivery, _TEXT, seq=_MS, text=_TEXT, address=_TEXT, not_before=_MAYBE_MS, expires_at=_MAYBE_MS, account=_TEXT
+)
+
+
+class Kept(NamedTuple):
+    layout: Layout[Any]
+    rows: st.SearchStrategy[Any]
+
+
+KEPT = (
+    Kept(SEEN, st.builds(Seen, st.binary(min_size=8, max_size=8), _MS)),
+    Kept(SEQUENCES, st.builds(Sequence, _MS)),
+    Kept(CONVERSATIONS, st.builds(Members, _TEXT, st.lists(_TEXT, max_size=4).map(tuple), _MS)),
+    Kept(BINDINGS, st.builds(Bound, _TEXT, _TEXT, _TEXT, st.integers(0, 99), _MS)),
+    Kept(WAITING, st.builds(Waiting, _MS, st.lists(st.tuples(_MS, _MS, _TEXT), max_size=3).map(tuple))),
+    Kept(PLANS, st.builds(Plan, st.lists(st.tuples(_MS, _MS), max_size=3).map(tuple))),
+    Kept(
+        OUTSTANDING,
+        st.builds(
+            Outstanding,
+            _DELIVERIES,
+            st.tuples(_TEXT, _MS, _MS),
+            st.sampled_from(Phase),
+            attempt=st.integers(0, 9),
+            not_before=_MS,
+            dispatched_at=_MAYBE_MS,
+            evidence=st.none() | _TEXT,
+        ),
+    ),
+    Kept(
+        TIMELINES,
+        st.builds(
+            Timeline,
+            _TEXT,
+            _TEXT,
+            known=st.booleans(),
+            sent_at=_MAYBE_MS,
+            failure=st.none() | st.just(str(Status.FAILED)),
+            events=st.lists(_TEXT, max_size=3).map(tuple),
+            early=st.lists(st.builds(update, _TEXT, status=st.sampled_from(Status)), max_size=2).map(
+                lambda updates: tuple(dataclasses.asdict(each) for each in updates)
+            ),
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.layout.name)
+@examples(60)
+@given(data=st.data())
+def test_a_row_comes_back_from_the_changelog_as_it_was(kept: Kept, data: st.DataObject) -> None:
+    row = data.draw(kept.rows)
+    assert kept.layout.decode(kept.layout.encode(row)) == row
+    json.dumps(kept.layout.as_json(row))
+
+
+def test_a_row_of_another_version_still_reads() -> None:
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Grown:
+        name: str
+        added: int = 7
+
+    layout = JsonLayout("grown", Grown)
+    assert layout.decode(b'{"name": "a"}') == Grown("a"), "written before the field was"
+    assert layout.decode(b'{"name": "a", "added": 1, "dropped": [1]}') == Grown("a", 1), "written by a newer one"
+
+
+# --- one partition of a table -------------------------------------------------------------------------------------------
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from("abcd"), st.integers(0, 5)),
+        st.tuples(st.just("delete"), st.sampled_from("abcd"), st.just(0)),
+        st.tuples(st.sampled_from(["settle", "rollback"]), st.just(""), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@examples(200)
+@given(steps=_STEPS)
+def test_a_turn_is_on_the_changelog_whole_or_undone_whole(steps: list[tuple[str, str, int]]) -> None:
+    table: TablePartition[Sequence] = TablePartition(SEQUENCES)
+    changelog: TablePartition[Sequence] = TablePartition(SEQUENCES)  # as another worker would restore it
+    committed: dict[bytes, Sequence] = {}
+    open_turn: dict[bytes, Sequence] = {}
+    for step, name, seq in steps:
+        key = name.encode()
+        if step == "put":
+            table.put(key, Sequence(seq))
+            open_turn[key] = Sequence(seq)
+        elif step == "delete":
+            table.delete(key)
+            open_turn.pop(key, None)
+        elif step == "settle":
+            changes = table.changes()
+            assert len({key for key, _ in changes}) == len(changes), "one record per key"
+            for changed, value in changes:
+                assert value is not None or changed in committed, "a row that never was needs no tombstone"
+                changelog.load(changed, value)
+            table.settle()
+            committed = dict(open_turn)
+        else:
+            table.rollback()
+            open_turn = dict(committed)
+        assert dict(table.items()) == open_turn
+        assert dict(changelog.items()) == committed
+        assert len(table) == len(open_turn)
+        assert all(key in table and table.get(key) == row for key, row in open_turn.items())
+    table.rollback()
+    assert table.changes() == []
+    assert dict(table.items()) == committed
+
+
+# --- what is due --------------------------------------------------------------------------------------------------------
+
+_DUE_STEPS = st.lists(
+    st.tuples(st.sampled_from(["set", "set", "cancel", "take"]), st.sampled_from("abcde"), st.integers(0, 20)),
+    max_size=60,
+)
+
+
+@examples(200)
+@given(steps=_DUE_STEPS)
+def test_an_agenda_tells_each_key_once_at_its_latest_time(steps: list[tuple[str, str, int]]) -> None:
+    agenda = Agenda()
+    model: dict[str, int] = {}
+    for step, key, at in steps:
+        if step == "set":
+            agenda.set(key, at)
+            model[key] = at
+        elif step == "cancel":
+            agenda.cancel(key)
+            model.pop(key, None)
+        else:
+            taken = agenda.take_due(at)
+            assert sorted(taken) == sorted(key for key, due in model.items() if due <= at)
+            assert taken == sorted(taken, key=lambda key: model[key]), "the earliest first"
+            for key_taken in taken:
+                del model[key_taken]
+        assert agenda.next_due() == min(model.values(), default=None)
+        assert len(agenda) == len(model)
+
+
+_WINDOWS = st.integers(1, 500)
+_WRITTEN = st.lists(st.integers(0, 2000), max_size=30)
+
+
+@examples(200)
+@given(window=_WINDOWS, bucket=st.integers(1, 100), written=_WRITTEN, at_most=st.integers(1, 9))
+def test_a_key_expires_after_its_window_and_at_most_a_bucket_later(
+    window: int, bucket: int, written: list[int], at_most: int
+) -> None:
+    expiry = Expiry(window, bucket=bucket)
+    left = defaultdict(list)
+    for i, at in enumerate(written):
+        expiry.add(str(i).encode(), at)
+        left[at].append(str(i).encode())
+    alive = {str(i).encode(): at for i, at in enumerate(written)}
+    now = 0
+    while (due := expiry.next_due()) is not None:
+        assert due >= now
+        assert expiry.expired(due - 1, 99) == [], "not before next_due"
+        now = due
+        keys = expiry.expired(now, at_most)
+        assert 0 < len(keys) <= at_most
+        for key in keys:
+            at = alive.pop(key)
+            assert window <= now - at <= window + bucket
+    assert not alive
+
+
+@examples(50)
+@given(window=_WINDOWS, written=_WRITTEN)
+def test_expiry_of_restored_rows_is_that_of_rows_just_written(window: int, written: list[int]) -> None:
+    rows = [(str(i).encode(), at) for i, at in enumerate(written)]
+    restored, grown = Expiry.of(window, rows), Expiry(window)
+    for key, at in rows:
+        grown.add(key, at)
+    assert restored.next_due() == grown.next_due()
+    assert sorted(restored.expired(10_000, 99)) == sorted(grown.expired(10_000, 99)) == sorted(key for key, _ in rows)
+
+
+# --- lanes --------------------------------------------------------------------------------------------------------------
+
+
+def in_lane(name: str, seq: int) -> Delivery:
+    return delivery(f"{name}{seq}", address=name, seq=seq)
+
+
+def test_lanes_take_turns_and_each_shows_its_first() -> None:
+    lanes = Lanes()
+    for seq in (1, 2, 3):
+        for name in "ab":
+            lanes.add(in_lane(name, seq))
+    seen_heads = []
+    while (lane := lanes.next_ready()) is not None:
+        head = lanes.head(lane)
+        assert head is not None
+        seen_heads.append(head)
+        lanes.remove(in_lane(head[0], int(head[1])))
+    assert seen_heads == ["a1", "b1", "a2", "b2", "a3", "b3"]
+    assert (len(lanes), lanes.any_ready()) == (0, False)
+
+
+def test_a_lane_is_ready_once_and_only_for_its_head() -> None:
+    lanes = Lanes()
+    first = in_lane("a", 1)
+    lanes.add(first)
+    lanes.ready(lane_of(first))
+    assert lanes.next_ready() == Lane(first.conversation_id, "a", "whatsapp")
+    assert lanes.next_ready() is None
+    lanes.add(in_lane("a", 2))
+    assert not lanes.any_ready(), "what stands behind the head has to wait"
+    lanes.remove(first)
+    assert lanes.any_ready()
+
+
+def test_a_late_one_goes_before_those_after_it_but_never_before_the_head() -> None:
+    lanes = Lanes()
+    for seq in (5, 7, 8, 6, 3):
+        lanes.add(in_lane("a", seq))
+    lane = lane_of(in_lane("a", 1))
+    order = []
+    while (head := lanes.head(lane)) is not None:
+        order.append(head)
+        lanes.remove(in_lane("a", int(head[1:])))
+    assert order == ["a5", "a3", "a6", "a7", "a8"]
+
+
+DIFFERENT = {
+    "conversation": {"conversation_id": "other"},
+    "address": {"address": "other"},
+    "channel": {"channel": "telegram"},
+}
+
+
+@pytest.mark.parametrize("change", DIFFERENT.values(), ids=DIFFERENT)
+def test_a_lane_is_one_conversation_with_one_address_on_one_channel(change: dict[str, str]) -> None:
+    assert lane_of(delivery()) != lane_of(delivery(**change))
+    assert lane_of(delivery()) == lane_of(delivery("other", seq=9, account="other", recipient="other"))
+
+
+# --- seen ---------------------------------------------------------------------------------------------------------------
+
+SAME = {
+    "asked for at another time": message(requested_at=NOW),
+    "other labels": message(metadata={"a": "b"}),
+    "other limits of time": message(not_before=NOW, expires_at=NOW),
+}
+OTHER = {
+    "text": message(text="other"),
+    "kind": message(kind="other"),
+    "sender": message(sender="other"),
+    "conversation": message(conversation_id="other"),
+    "recipients": message(recipients=(to_address("15550001"), to_address("2"))),
+    "a recipient's channel": message(recipients=(to_address("15550001", channel="telegram"),)),
+}
+
+
+@pytest.mark.parametrize("again", SAME.values(), ids=SAME)
+def test_the_digest_is_the_same_with(again: Message) -> None:
+    assert seen.digest(again) == seen.digest(message())
+
+
+@pytest.mark.parametrize("other", OTHER.values(), ids=OTHER)
+def test_the_digest_is_another_with_another(other: Message) -> None:
+    assert seen.digest(other) != seen.digest(message())
+
+
+def test_a_message_is_known_by_tenant_and_id() -> None:
+    assert seen.key(message("m", tenant_id="t")) == b"t/m"
