@@ -43,9 +43,12 @@ class Timeline:
     failure: str | None = None  # which of the failing statuses
     attempts: int = 0
     resends: int = 0
-    provider_message_id: str | None = None
-    reason_code: str | None = None
+    provider_message_id: str | None = (
+        None  # after a resend there may be two: the first in the alphabet, whichever came first
+    )
+    reason_code: str | None = None  # of the latest thing that gave one
     reason: str | None = None
+    reason_at: int = 0  # when that occurred
     events: tuple[str, ...] = ()  # ids already taken, the newest last
     updated_at: int = 0  # by our clock; the row lives for the state window from here
     # updates that came before the conversation log's record: arguments of StatusUpdate
@@ -78,7 +81,7 @@ def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None]:
         "attempts": max(row.attempts, update.attempt),
         "resends": row.resends + (update.cause is Cause.RESENT),
         "dispatched_at": _latest(row.dispatched_at, update.dispatched_at),
-        "provider_message_id": row.provider_message_id or update.provider_message_id,
+        "provider_message_id": _first_id(row.provider_message_id, update.provider_message_id),
         "updated_at": max(row.updated_at, update.observed_at),
     }
     at = update.occurred_at
@@ -96,8 +99,9 @@ def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None]:
             anomaly = f"{update.status} after {before}"
     if update.status in (Status.DELIVERED, Status.READ) and before in _FAILURES:
         anomaly = f"{update.status} after {before}"
-    if update.reason_code is not None:
-        changed["reason_code"], changed["reason"] = update.reason_code, update.reason
+    said = (at, update.reason_code or "", update.reason or "")
+    if update.reason_code is not None and said > (row.reason_at, row.reason_code or "", row.reason or ""):
+        changed["reason_at"], changed["reason_code"], changed["reason"] = at, update.reason_code, update.reason
     return dataclasses.replace(row, **changed), anomaly  # type: ignore[arg-type]  # names and values are the row's own
 
 
@@ -166,6 +170,10 @@ def _earliest(one: int | None, other: int | None) -> int | None:
 
 def _latest(one: int | None, other: int | None) -> int | None:
     return other if one is None else one if other is None else max(one, other)
+
+
+def _first_id(one: str | None, other: str | None) -> str | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def _first_failure(known: str | None, seen: Status) -> str:
