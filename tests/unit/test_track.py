@@ -1,0 +1,278 @@
+"""Stage track: the same updates in any order, any number and any turns come to the same timeline, and nothing goes backwards."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.engine.stage import Record
+from pipelines.track import State, Track
+from schemas.records import Cause, DeliveryState, Status, StatusUpdate
+from tables import timelines
+from tables.timelines import Timeline
+from tests.builders import HERE, NOW, Desk, decoded, examples, numbered, raw, record, ref, refused, sequenced, update
+
+STATE_MS = 8 * 86_400_000
+PENDING, SENT, DELIVERED, READ, FAILED = Status.PENDING, Status.SENT, Status.DELIVERED, Status.READ, Status.FAILED
+LOG = record("conversation-log", sequenced(ref()))
+
+
+@pytest.fixture
+def desk() -> Desk[State]:
+    return Desk(Track(state_ms=STATE_MS))
+
+
+def of(*updates: StatusUpdate) -> list[Record]:
+    return numbered([record("status-updates", each) for each in updates])
+
+
+def seen(status: Status, at: int = 100, **changes: Any) -> StatusUpdate:
+    """An update that says the status was reached `at` milliseconds after NOW."""
+    fields = {"status": status, "occurred_at": NOW + at, "observed_at": NOW + at + 50}
+    return update(f"{status}:{at}:{changes.get('cause', '')}", **(fields | changes))
+
+
+def states(desk: Desk[State], kafka_records: Sequence[Record]) -> list[DeliveryState]:
+    return decoded(desk.turn(kafka_records).outputs, "delivery-states", DeliveryState)
+
+
+def path(told: Sequence[DeliveryState]) -> list[tuple[Status, Status]]:
+    return [(each.previous_status, each.status) for each in told]
+
+
+# --- the log ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_begins_with_the_log(desk: Desk[State]) -> None:
+    (told,) = states(desk, [LOG])
+    assert (told.version, told.previous_status, told.status, told.cause) == (1, PENDING, PENDING, Cause.CREATED)
+    assert (told.message_id, told.seq, told.channel, told.account, told.recipient, told.address) == (
+        "msg-1", 1, "whatsapp", "acc-1", "ana", "15550001",
+    )  # fmt: skip
+    assert (told.requested_at, told.accepted_at, told.occurred_at, told.home_partition) == (NOW - 50, NOW, NOW, 0)
+
+
+def test_every_delivery_of_a_message_begins_and_keeps_to_itself(desk: Desk[State]) -> None:
+    log = record("conversation-log", sequenced(ref("a"), ref("b", address="2"), ref("c", channel="telegram")))
+    assert [each.delivery_id for each in states(desk, [log])] == ["a", "b", "c"]
+    (told,) = states(desk, of(seen(READ, delivery_id="b")))
+    assert (told.delivery_id, told.status, told.version) == ("b", READ, 2)
+    (other,) = states(desk, of(seen(SENT, delivery_id="a")))
+    assert (other.status, other.version) == (SENT, 2)
+
+
+def test_an_inbound_message_begins_nothing(desk: Desk[State]) -> None:
+    assert states(desk, [record("conversation-log", sequenced())]) == []
+    assert not desk.changelog["timelines"]
+
+
+def test_the_log_twice_is_told_once(desk: Desk[State]) -> None:
+    assert len(states(desk, [LOG, LOG._replace(offset=1)])) == 1
+    assert states(desk, [LOG]) == []
+
+
+def test_updates_before_the_log_wait_for_it(desk: Desk[State]) -> None:
+    early = of(seen(DELIVERED, 300), seen(SENT, 200), seen(DELIVERED, 300))
+    assert states(desk, early) == []
+    desk.restart(Track(state_ms=STATE_MS))
+    told = states(desk, [LOG])
+    assert path(told) == [(PENDING, PENDING), (PENDING, DELIVERED), (DELIVERED, DELIVERED)]
+    assert [each.version for each in told] == [1, 2, 3]
+    assert (told[-1].sent_at, told[-1].delivered_at) == (NOW + 200, NOW + 300)
+    assert desk.rows("timelines")[b"dlv-1"].early == ()
+
+
+def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) -> None:
+    decision = desk.turn([raw("status-updates", b"junk"), LOG, record("conversation-log", update(), offset=1)])
+    assert refused(decision) == ["not_avro", "unexpected_record"]
+    assert len(decision.outputs) == 1
+
+
+# --- how a status moves -------------------------------------------------------------------------------------------------
+
+
+class Moved(NamedTuple):
+    label: str
+    updates: list[StatusUpdate]
+    statuses: list[Status]  # after each
+    anomalies: list[str | None]
+
+
+MOVED = (
+    Moved("step by step", [seen(SENT), seen(DELIVERED, 200), seen(READ, 300)], [SENT, DELIVERED, READ], [None] * 3),
+    Moved("back to front", [seen(READ, 300), seen(DELIVERED, 200), seen(SENT)], [READ, READ, READ], [None] * 3),
+    Moved("read without delivered", [seen(SENT), seen(READ, 300)], [SENT, READ], [None] * 2),
+    Moved("failed after sent", [seen(SENT), seen(FAILED, 200)], [SENT, FAILED], [None] * 2),
+    Moved("sent after failed", [seen(FAILED), seen(SENT, 200)], [FAILED, FAILED], [None] * 2),
+    Moved("delivered after failed", [seen(FAILED), seen(DELIVERED, 200)], [FAILED, DELIVERED], [None, "DELIVERED after FAILED"]),
+    Moved("read after failed", [seen(FAILED), seen(READ, 200)], [FAILED, READ], [None, "READ after FAILED"]),
+    Moved("failed after delivered", [seen(DELIVERED), seen(FAILED, 200)], [DELIVERED, DELIVERED], [None, "FAILED after DELIVERED"]),
+    Moved("expired after read", [seen(READ), seen(Status.EXPIRED, 200)], [READ, READ], [None, "EXPIRED after READ"]),
+    Moved("explained", [seen(PENDING, cause=Cause.RETRY_LATER), seen(SENT, 200)], [PENDING, SENT], [None] * 2),
+    Moved("two failures", [seen(Status.EXPIRED), seen(FAILED, 200)], [Status.EXPIRED, FAILED], [None] * 2),
+    Moved("two failures, the other way", [seen(FAILED), seen(Status.EXPIRED, 200)], [FAILED, FAILED], [None] * 2),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MOVED, ids=lambda case: case.label)
+def test_a_status_moves(case: Moved, desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    told = states(desk, of(*case.updates))
+    assert [each.status for each in told] == case.statuses
+    assert [each.previous_status for each in told] == [PENDING, *case.statuses[:-1]]
+    assert [each.anomaly for each in told] == case.anomalies
+    assert [each.version for each in told] == list(range(2, len(told) + 2))
+
+
+def test_read_implies_delivered_and_says_so_until_it_is_seen(desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    (told,) = states(desk, of(seen(READ, 300)))
+    assert (told.sent_at, told.delivered_at, told.read_at) == (NOW + 300, NOW + 300, NOW + 300)
+    assert told.delivered_implied
+    (told,) = states(desk, of(seen(DELIVERED, 200)))
+    assert (told.sent_at, told.delivered_at, told.read_at) == (NOW + 200, NOW + 200, NOW + 300)
+    assert not told.delivered_implied
+
+
+def test_a_failure_that_was_disproved_leaves_no_time(desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    failed, delivered = states(desk, of(seen(FAILED, 200, reason_code="131026", reason="no"), seen(DELIVERED, 300)))
+    assert (failed.failed_at, failed.reason_code, failed.reason) == (NOW + 200, "131026", "no")
+    assert (delivered.failed_at, delivered.delivered_at) == (None, NOW + 300)
+
+
+def test_attempts_and_resends_are_counted(desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    told = states(
+        desk,
+        of(
+            seen(PENDING, 10, cause=Cause.UNKNOWN, attempt=1, dispatched_at=NOW + 5),
+            seen(PENDING, 10, cause=Cause.RESENT, attempt=1, dispatched_at=NOW + 5),
+            seen(SENT, 90, cause=Cause.ACCEPTED, attempt=2, dispatched_at=NOW + 60, provider_message_id="w1"),
+        ),
+    )
+    last = told[-1]
+    assert (last.attempts, last.resends, last.dispatched_at, last.provider_message_id) == (2, 1, NOW + 60, "w1")
+
+
+def test_a_repeated_update_changes_nothing_and_is_counted(desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    desk.turn(of(seen(SENT)))
+    before = dict(desk.changelog["timelines"])
+    decision = desk.turn(of(seen(SENT)))
+    assert (decision.outputs, decision.counts) == ([], {"repeated": 1})
+    assert desk.changelog["timelines"] == before
+
+
+# --- how long it is remembered ------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_is_forgotten_a_while_after_its_last_news(desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    later = NOW + STATE_MS // 2
+    desk.turn(of(seen(READ, later - NOW)), now=later)
+    first = desk.due()
+    assert first is not None
+    assert first >= NOW + STATE_MS
+    desk.turn(now=first)
+    assert desk.changelog["timelines"], "there was news since"
+    second = desk.due()
+    assert second is not None
+    assert second >= later + STATE_MS
+    desk.turn(now=second)
+    assert not desk.changelog["timelines"]
+    assert desk.due() is None
+
+
+# --- any order ----------------------------------------------------------------------------------------------------------
+
+_RANK = {PENDING: 0, SENT: 1, DELIVERED: 2, READ: 3}
+_UPDATES = st.builds(
+    seen,
+    st.sampled_from([PENDING, SENT, DELIVERED, READ, FAILED, Status.EXPIRED]),
+    st.integers(0, 6).map(lambda n: n * 50),
+    cause=st.sampled_from([Cause.RECEIPT, Cause.RESENT, Cause.UNKNOWN, Cause.RETRY_LATER]),
+    attempt=st.integers(0, 3),
+    dispatched_at=st.sampled_from([None, NOW + 10, NOW + 20]),
+    provider_message_id=st.sampled_from([None, "w1", "w2"]),
+    reason_code=st.sampled_from([None, "131026", "429"]),
+    reason=st.sampled_from([None, "one", "another"]),
+    delivery_id=st.sampled_from(["dlv-1", "dlv-1", "dlv-2"]),
+)
+
+
+@st.composite
+def _happenings(draw: st.DrawFn) -> tuple[list[StatusUpdate], list[list[StatusUpdate]]]:
+    """Some updates, and two ways they may come: in any order, some of them more than once."""
+    distinct = draw(st.lists(_UPDATES, max_size=8, unique_by=lambda each: (each.delivery_id, each.event_id)))
+    ways = []
+    for _ in range(2):
+        repeated = draw(st.lists(st.sampled_from(distinct), max_size=3)) if distinct else []
+        ways.append(draw(st.permutations([*distinct, *repeated])))
+    return distinct, ways
+
+
+def in_turns(way: list[StatusUpdate], data: st.DataObject) -> tuple[Desk[State], list[DeliveryState]]:
+    """The log at any place, turns of any size, and a restart between any two of them."""
+    desk = Desk(Track(state_ms=STATE_MS))
+    batch = of(*way)
+    log = record("conversation-log", sequenced(ref(), ref("dlv-2", address="2")))
+    batch.insert(data.draw(st.integers(0, len(batch)), label="place of the log"), log)
+    told = []
+    while batch:
+        size = data.draw(st.integers(1, len(batch)), label="size of the turn")
+        told += states(desk, batch[:size])
+        if data.draw(st.booleans(), label="restart"):
+            desk.restart(Track(state_ms=STATE_MS))
+        batch = batch[size:]
+    return desk, told
+
+
+def known(row: Timeline) -> dict[str, Any]:
+    """Everything a row knows; the order in which event ids came is no knowledge."""
+    return dataclasses.asdict(row) | {"events": sorted(row.events)}
+
+
+@examples(150)
+@given(happenings=_happenings(), data=st.data())
+def test_any_order_any_repetition_and_any_turns_end_alike(
+    happenings: tuple[list[StatusUpdate], list[list[StatusUpdate]]], data: st.DataObject
+) -> None:
+    distinct, ways = happenings
+    (one, told), (other, _) = (in_turns(way, data) for way in ways)
+    rows, others = one.rows("timelines"), other.rows("timelines")
+    assert {key: known(row) for key, row in rows.items()} == {key: known(row) for key, row in others.items()}
+    for key, row in rows.items():
+        mine = [each for each in told if each.delivery_id.encode() == key]
+        assert [each.version for each in mine] == list(range(1, len(mine) + 1))
+        assert len(mine) == 1 + sum(each.delivery_id.encode() == key for each in distinct)
+        assert row.version == len(mine)
+        assert mine[-1].status is timelines.status(row)
+        check_forward(mine)
+
+
+def check_forward(told: list[DeliveryState]) -> None:
+    for before, after in itertools.pairwise(told):
+        assert after.previous_status is before.status
+        if before.status in _RANK and after.status in _RANK:
+            assert _RANK[after.status] >= _RANK[before.status], "backwards"
+        elif before.status not in _RANK and after.status in _RANK:
+            assert after.status in (DELIVERED, READ), "only proof of delivery undoes a failure"
+            assert after.anomaly
+        elif before.status in (DELIVERED, READ):
+            assert after.status in (DELIVERED, READ), "a failure undoes no delivery"
+    for each in told:
+        if each.status is READ:
+            assert each.delivered_at is not None
+            assert each.sent_at is not None
+            assert each.sent_at <= each.delivered_at <= (each.read_at or 0)
+        if each.cause is Cause.RECEIPT and each.anomaly:
+            assert " after " in each.anomaly
+
+
+def test_the_key_of_a_state_is_its_conversation(desk: Desk[State]) -> None:
+    assert {(o.key, o.partition) for o in desk.turn([LOG, *of(seen(SENT))]).outputs} == {(HERE.encode(), 0)}
