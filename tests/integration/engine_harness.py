@@ -74,7 +74,9 @@ class Toy:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
                 worker.wait()
-            print(f"--- worker {worker.pid}, exit {worker.returncode}\n{self.log(worker)}")  # shown when the test failed
+            print(
+                f"--- worker {worker.pid}, exit {worker.returncode}\n{self.log(worker)}"
+            )  # shown when the test failed
 
     def produce(self, values: Sequence[tuple[str, bytes]]) -> None:
         """(key, value) records, in order, acknowledged when this returns."""
