@@ -23,7 +23,7 @@ async def until_available(write: Callable[[], Awaitable[object]], what: str) -> 
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Unavailable),
-        wait=wait_exponential_jitter(initial=0.1, max=10),
+        wait=wait_exponential_jitter(multiplier=0.1, max=10),
         before_sleep=say,
         reraise=True,
     )
