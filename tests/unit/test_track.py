@@ -78,6 +78,7 @@ def test_the_log_twice_is_told_once(desk: Desk[State]) -> None:
 def test_updates_before_the_log_wait_for_it(desk: Desk[State]) -> None:
     early = of(seen(DELIVERED, 300), seen(SENT, 200), seen(DELIVERED, 300))
     assert states(desk, early) == []
+    assert len(desk.rows("timelines")[b"dlv-1"].early) == 2, "a repetition takes no room"
     desk.restart(Track(state_ms=STATE_MS))
     told = states(desk, [LOG])
     assert path(told) == [(PENDING, PENDING), (PENDING, DELIVERED), (DELIVERED, DELIVERED)]

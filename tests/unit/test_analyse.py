@@ -1,0 +1,227 @@
+"""Stage analyse: every state is inserted once, in batches that come again identical after any crash, and no offset runs ahead."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.analyse import TOPIC, Analyse, Chunk, State
+from pipelines.engine.stage import Decision, Record
+from schemas.records import DeliveryState
+from sinks.base import Unavailable
+from sinks.clickhouse import Facts
+from tests.builders import Desk, delivery_state, examples, raw, record, refused
+
+PARTITION = 2
+NOWHERE = "http://127.0.0.1:1"
+
+
+def an_analyse(sink: Facts | None = None) -> Analyse:
+    return Analyse(sink=sink or Facts(NOWHERE), linger_ms=0)
+
+
+def state_record(offset: int) -> Record:
+    return record(TOPIC, delivery_state(f"e{offset}"), partition=PARTITION, offset=offset)
+
+
+def junk_record(offset: int) -> Record:
+    return raw(TOPIC, b"junk", partition=PARTITION, offset=offset)
+
+
+@pytest.fixture
+def desk() -> Desk[State]:
+    return Desk(an_analyse(), PARTITION)
+
+
+def inserts(decision: Decision) -> list[tuple[str, list[str]]]:
+    chunks: list[Chunk] = decision.writes
+    return [(chunk.token, [state.event_id for state in chunk.states]) for chunk in chunks]
+
+
+def offset_of(decision: Decision) -> int | None:
+    return decision.offsets.get((TOPIC, PARTITION))
+
+
+# --- step by step -------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_planned_inserted_and_only_then_committed(desk: Desk[State]) -> None:
+    assert desk.due() is None
+    first = desk.turn([state_record(5), state_record(6), state_record(8)])
+    assert inserts(first) == [("delivery-states-2-5-8", ["e5", "e6", "e8"])]
+    assert offset_of(first) == 5, "the group stands before what is not inserted yet"
+    assert [row.ranges for row in desk.rows("plans").values()] == [((5, 8),)]
+    assert desk.due() == 0
+    last = desk.turn()
+    assert (inserts(last), offset_of(last)) == ([], 9)
+    assert not desk.changelog["plans"]
+    assert desk.due() is None
+
+
+def test_the_next_batch_carries_the_offset_of_the_one_before(desk: Desk[State]) -> None:
+    desk.turn([state_record(0)])
+    decision = desk.turn([state_record(1), state_record(2)])
+    assert inserts(decision) == [("delivery-states-2-1-2", ["e1", "e2"])]
+    assert offset_of(decision) == 1
+    assert [row.ranges for row in desk.rows("plans").values()] == [((1, 2),)]
+
+
+def test_a_planned_batch_comes_again_identical_from_turns_of_any_size(desk: Desk[State]) -> None:
+    planned = inserts(desk.turn([state_record(i) for i in range(4)]))
+    desk.restart(an_analyse())
+    again = desk.turn([state_record(0)])
+    assert (inserts(again), offset_of(again)) == ([], 0)
+    again = desk.turn([state_record(1), state_record(2)])
+    assert (inserts(again), offset_of(again)) == ([], 0)
+    again = desk.turn([state_record(3), state_record(4)])
+    assert inserts(again) == [*planned, ("delivery-states-2-4-4", ["e4"])]
+    assert offset_of(again) == 0
+    assert offset_of(desk.turn()) == 5
+
+
+def test_what_is_refused_is_refused_once_and_the_rest_is_inserted(desk: Desk[State]) -> None:
+    batch = [state_record(0), junk_record(1), state_record(2)]
+    decision = desk.turn(batch)
+    assert refused(decision) == ["not_avro"]
+    assert inserts(decision) == [("delivery-states-2-0-2", ["e0", "e2"])]
+    desk.restart(an_analyse())
+    again = desk.turn([*batch, junk_record(3)])
+    assert [refusal.record.offset for refusal in again.refusals] == [3]
+    assert inserts(again)[0] == inserts(decision)[0]
+
+
+# --- the insert ---------------------------------------------------------------------------------------------------------
+
+
+class Ledger(Facts):
+    """Facts that remember instead of asking ClickHouse; `away` times they cannot be reached."""
+
+    def __init__(self, away: int = 0) -> None:
+        super().__init__(NOWHERE)
+        self.away = away
+        self.inserted: list[tuple[str, list[str]]] = []
+
+    async def insert(self, token: str, states: Sequence[DeliveryState]) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away")
+        self.inserted.append((token, [state.event_id for state in states]))
+
+
+async def test_settling_inserts_every_chunk_with_rows_and_waits_for_clickhouse() -> None:
+    ledger = Ledger(away=1)
+    stage = an_analyse(ledger)
+    chunks = [Chunk("a", [delivery_state("e1")]), Chunk("b", []), Chunk("c", [delivery_state("e2")])]
+    await stage.settle(Decision(writes=chunks))
+    assert ledger.inserted == [("a", ["e1"]), ("c", ["e2"])]
+
+
+async def test_anything_else_than_a_clickhouse_away_passes_through() -> None:
+    class Broken(Ledger):
+        async def insert(self, token: str, states: Sequence[DeliveryState]) -> None:
+            raise ValueError(f"{token} of {len(states)}")
+
+    with pytest.raises(ValueError, match="a of 1"):
+        await an_analyse(Broken()).settle(Decision(writes=[Chunk("a", [delivery_state()])]))
+
+
+# --- any crash ----------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """Kafka's side and ClickHouse's side of one partition: what the group committed, what was inserted under which token."""
+
+    def __init__(self, log: list[Record]) -> None:
+        self.log = log
+        self.committed = 0
+        self.position = 0
+        self.at_start = 0
+        self.inserted: dict[str, list[str]] = {}
+        self.letters: Counter[int] = Counter()
+        self.desk = Desk(an_analyse(), PARTITION)
+
+    def restart(self) -> None:
+        self.desk.restart(an_analyse())
+        self.position = self.at_start = self.committed
+
+    def waiting(self) -> list[Record]:
+        return [each for each in self.log if each.offset >= self.position]
+
+    def turn(self, size: int, fate: str, inserted: int) -> None:
+        """A turn that is lost, or committed and then cut off after some of its inserts, or whole."""
+        batch = self.waiting()[:size]
+        decision = self.desk.decide(batch)
+        if fate == "lost":
+            self.restart()
+            return
+        self.desk.commit()
+        offset = offset_of(decision)
+        self.committed = max(self.at_start, self.committed if offset is None else offset)
+        for refusal in decision.refusals:
+            if refusal.record.offset >= self.at_start:
+                self.letters[refusal.record.offset] += 1
+        if batch:
+            self.position = batch[-1].offset + 1
+        self.check_committed()
+        chunks = inserts(decision)
+        for token, rows in chunks if fate == "whole" else chunks[:inserted]:
+            self.insert(token, rows)
+        if fate == "cut off":
+            self.restart()
+
+    def insert(self, token: str, rows: list[str]) -> None:
+        if rows:
+            assert self.inserted.setdefault(token, rows) == rows, (
+                "the same token for other rows: ClickHouse would drop them"
+            )
+
+    def check_committed(self) -> None:
+        done = {row for rows in self.inserted.values() for row in rows}
+        behind = {f"e{each.offset}" for each in self.log if each.offset < self.committed and each.value != b"junk"}
+        assert behind <= done, "an offset was committed before its rows were inserted"
+
+    def finish(self) -> None:
+        for _ in range(1000):
+            if self.waiting():
+                self.turn(7, "whole", 0)
+            elif self.desk.due() == 0:
+                self.turn(0, "whole", 0)
+            else:
+                return
+        raise AssertionError("it never ends")
+
+
+@st.composite
+def _logs(draw: st.DrawFn) -> list[Record]:
+    """States and junk, with holes in the offsets where transactions ended."""
+    offset, log = 0, []
+    for is_junk, hole in draw(
+        st.lists(st.tuples(st.sampled_from([False] * 5 + [True]), st.integers(0, 2)), max_size=25)
+    ):
+        log.append(junk_record(offset) if is_junk else state_record(offset))
+        offset += 1 + hole
+    return log
+
+
+_TURNS = st.lists(
+    st.tuples(st.integers(0, 6), st.sampled_from(["whole", "whole", "lost", "cut off"]), st.integers(0, 2)), max_size=15
+)
+
+
+@examples(300)
+@given(log=_logs(), turns=_TURNS)
+def test_any_crash_and_any_turns_insert_every_state_exactly_once(
+    log: list[Record], turns: list[tuple[int, str, int]]
+) -> None:
+    world = World(log)
+    for size, fate, inserted in turns:
+        if world.waiting()[:size] or world.desk.due() == 0:
+            world.turn(size, fate, inserted)
+    world.finish()
+    rows = [row for rows in world.inserted.values() for row in rows]
+    assert sorted(rows) == sorted(f"e{each.offset}" for each in log if each.value != b"junk")
+    assert world.letters == Counter(each.offset for each in log if each.value == b"junk")
+    assert world.committed == (log[-1].offset + 1 if log else 0)
+    assert not world.desk.changelog["plans"]

@@ -1,0 +1,118 @@
+"""Stage archive: what one turn writes, and that positions move one batch after the other."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pytest
+
+from pipelines.archive import Archive, State, Writes
+from pipelines.engine.stage import Decision, Record
+from schemas.records import DeliveryState, SequencedMessage
+from sinks.base import Fenced, Unavailable
+from sinks.postgres import Archive as Sink
+from tests.builders import Desk, delivery_state, raw, record, ref, refused, sequenced
+
+Source = tuple[str, int]
+LOG, STATES = "conversation-log", "delivery-states"
+
+
+class Ledger(Sink):
+    """An archive that remembers instead of asking PostgreSQL, and holds to the same rule of positions."""
+
+    def __init__(self, held: Mapping[Source, int] | None = None, away: int = 0) -> None:
+        super().__init__("postgresql://127.0.0.1:1/none")
+        self.held = dict(held or {})
+        self.away = away
+        self.rows: list[str] = []
+
+    async def positions(self, partitions: Iterable[Source]) -> dict[Source, int]:
+        return {source: self.held.setdefault(source, 0) for source in partitions}
+
+    async def write(
+        self,
+        *,
+        messages: Sequence[SequencedMessage],
+        states: Sequence[DeliveryState],
+        offsets: Mapping[Source, tuple[int, int]],
+    ) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away")
+        for source, (expected, after) in offsets.items():
+            if self.held[source] != expected:
+                raise Fenced(f"{source} is at {self.held[source]}")
+            self.held[source] = after
+        self.rows += [each.message_id for each in messages] + [each.event_id for each in states]
+
+
+def logged(offset: int, partition: int = 0) -> Record:
+    return record(LOG, sequenced(ref(), message_id=f"m{offset}"), offset=offset, partition=partition)
+
+
+def stated(offset: int, partition: int = 0) -> Record:
+    return record(STATES, delivery_state(f"e{offset}"), offset=offset, partition=partition)
+
+
+def of(decision: Decision) -> tuple[list[str], list[str], dict[Source, int]]:
+    writes: Writes = decision.writes
+    return [m.message_id for m in writes.messages], [s.event_id for s in writes.states], writes.ends
+
+
+@pytest.fixture
+def desk() -> Desk[State]:
+    return Desk(Archive(sink=Ledger(), linger_ms=0))
+
+
+def test_a_turn_writes_both_topics_and_how_far_each_reaches(desk: Desk[State]) -> None:
+    decision = desk.turn([logged(3), stated(8), logged(4), stated(11)])
+    assert of(decision) == (["m3", "m4"], ["e8", "e11"], {(LOG, 0): 5, (STATES, 0): 12})
+    assert (decision.outputs, decision.calls, decision.offsets) == ([], [], {})
+
+
+BAD = {
+    "not ours": raw(STATES, b"junk", offset=12),
+    "ours, on another topic": record(STATES, sequenced(), offset=12),
+    "no value": raw(STATES, None, offset=12),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_what_cannot_be_read_is_refused_and_passed(bad: Record, desk: Desk[State]) -> None:
+    decision = desk.turn([stated(11), bad])
+    assert len(refused(decision)) == 1
+    assert of(decision) == ([], ["e11"], {(STATES, 0): 13}), "or it would be read again for ever"
+
+
+def test_an_empty_turn_writes_nothing(desk: Desk[State]) -> None:
+    assert of(desk.turn()) == ([], [], {})
+    assert desk.due() is None
+
+
+async def test_positions_move_from_where_postgresql_is_batch_after_batch() -> None:
+    ledger = Ledger({(STATES, 0): 8, (STATES, 1): 3})
+    stage = Archive(sink=ledger, linger_ms=0)
+    assert await stage.positions([(STATES, 0), (STATES, 1), (LOG, 0)]) == {(STATES, 0): 8, (STATES, 1): 3, (LOG, 0): 0}
+    one, other = Desk(stage, 0), Desk(stage, 1)
+    await stage.settle(one.turn([stated(8), logged(0)]))
+    await stage.settle(other.turn([stated(3, 1)]))
+    await stage.settle(one.turn([stated(9)]))
+    await stage.settle(one.turn())
+    assert ledger.held == {(STATES, 0): 10, (STATES, 1): 4, (LOG, 0): 1}
+    assert ledger.rows == ["m0", "e8", "e3", "e9"]
+
+
+async def test_a_postgresql_that_is_away_is_waited_for_and_takes_the_batch_once() -> None:
+    ledger = Ledger(away=1)
+    stage = Archive(sink=ledger, linger_ms=0)
+    await stage.positions([(STATES, 0)])
+    await stage.settle(Desk(stage).turn([stated(0)]))
+    assert (ledger.rows, ledger.held) == (["e0"], {(STATES, 0): 1})
+
+
+async def test_a_fenced_owner_is_told() -> None:
+    ledger = Ledger()
+    stage = Archive(sink=ledger, linger_ms=0)
+    await stage.positions([(STATES, 0)])
+    ledger.held[STATES, 0] = 5  # the next owner has written
+    with pytest.raises(Fenced):
+        await stage.settle(Desk(stage).turn([stated(0)]))
+    assert not ledger.rows
