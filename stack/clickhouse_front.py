@@ -21,7 +21,7 @@ import lz4.frame
 from aiohttp import web
 from chdb.state import connect
 
-from stack.clickhouse_engine import Query, Refused, execute
+from stack.clickhouse_engine import Query, Refused, discard_unfinished, execute
 
 # Query parameters that are about the request itself; every other one is a setting of the engine.
 TRANSPORT = {"query", "database", "user", "password", "default_format", "query_id", "quota_key", "role", "stacktrace"}
@@ -86,6 +86,7 @@ class Front:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        discard_unfinished(path)
         # Keeps the engine alive between requests; a request's own handle costs a millisecond while this one is open.
         self._engine = connect(path)
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")

@@ -12,7 +12,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.records import DeliveryState, Status
 from sinks.base import NotMigrated, Unavailable
-from sinks.clickhouse import _SETTINGS, COLUMNS, Facts, answered, columns, connect
+from sinks.clickhouse import COLUMNS, Facts, answered, connect
 from sinks.content import LATEST
 from tests.integration.sink_databases import T0, clickhouse_database, state
 
@@ -270,24 +270,6 @@ async def test_a_value_the_client_cannot_write_is_no_reason_to_wait(facts: Facts
         await facts.insert("t", [state(1, 1, seq="one")])
 
 
-def insert_as_statement(client: Client, token: str, states: list[DeliveryState]) -> None:
-    """What Facts inserts, as INSERT .. VALUES: the engine of the development stack swallows errors of views for binary blocks."""
-
-    def literal(value: Any, type_: str) -> str:
-        if "DateTime64" in type_ and value is not None:
-            return f"fromUnixTimestamp64Milli({value}, 'UTC')"
-        return "null" if value is None else repr(str(value) if "String" in type_ else value)
-
-    rows = zip(
-        *([literal(v, t) for v in c] for c, t in zip(columns(states), COLUMNS.values(), strict=True)), strict=True
-    )
-    values = ", ".join(f"({', '.join(row)})" for row in rows)
-    client.command(
-        f"insert into delivery_events ({', '.join(COLUMNS)}) values {values}",
-        settings={**_SETTINGS, "insert_deduplication_token": token},
-    )
-
-
 async def test_a_batch_that_broke_between_facts_and_views_is_completed_not_doubled(
     facts: Facts, client: Client
 ) -> None:
@@ -298,7 +280,7 @@ async def test_a_batch_that_broke_between_facts_and_views_is_completed_not_doubl
         " select throwIf(version = 1, 'view is broken') as n from delivery_events"
     )
     with pytest.raises(DatabaseError, match="view is broken"):
-        insert_as_statement(client, "b", [state(2), state(3)])
+        await facts.insert("b", [state(2), state(3)])
     half_done = physical_rows(client)
     client.command("drop view broken")
     await facts.insert("b", [state(2), state(3)])
@@ -317,10 +299,6 @@ def test_what_passes_by_itself_is_worth_another_try(name: str | None) -> None:
         answered(refuse)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="chdb's send_insert (stack/clickhouse_engine.py) calls a refused block a success; INSERT .. FROM INFILE tells",
-)
 async def test_an_insert_the_engine_refused_is_not_taken_for_done(facts: Facts, client: Client) -> None:
     client.command("alter table delivery_events add constraint never check seq > 1000")
     with pytest.raises(DatabaseError, match="never"):
