@@ -20,8 +20,9 @@ from cli.rehearsal import Knobs, Outcome, rehearse
 from cli.terminal import console
 from schemas import benchmark
 from schemas.benchmark import Figure
-from schemas.settings import Settings
+from schemas.settings import use_state
 from stack import control
+from stack.environment import foreign
 from stack.state import read_state, state_path
 
 RUNS = 3
@@ -56,8 +57,7 @@ def bench() -> None:
     folder = Path(".chat4all") / f"bench-{os.getpid()}"
     try:
         stack.start(folder)
-        os.environ["CHAT4ALL_STATE"] = str(state_path(folder))
-        settings = Settings()
+        settings = use_state(state_path(folder))
         figures |= _paced(rehearse(folder, settings, PACED))
         rates = []
         for number in range(RUNS):
@@ -81,17 +81,8 @@ def _demo_times() -> dict[str, Figure]:
         clone = Path(place) / "clone"
         source = Path(__file__).parent.parent
         subprocess.run(["git", "clone", "--quiet", str(source), str(clone)], check=True)  # noqa: S603, S607  # our own repository, the git on PATH
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("CHAT4ALL_", "VIRTUAL_ENV", "MAKE"))
-        }
-        environment = {
-            **clean,
-            "XDG_CACHE_HOME": str(Path(place) / "cache"),
-            "PIP_NO_CACHE_DIR": "1",
-            "PYTHON": sys.executable,
-        }
+        cache = str(Path(place) / "cache")
+        environment = foreign({"XDG_CACHE_HOME": cache, "PIP_NO_CACHE_DIR": "1", "PYTHON": sys.executable})
         times = []
         for _ in range(2):
             began = time.monotonic()

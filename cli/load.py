@@ -21,7 +21,7 @@ from cli.rehearsal import Knobs, Outcome, rehearse
 from cli.terminal import console
 from loadgen.load import LoadFailed
 from loadgen.verdict_view import render
-from schemas.settings import Settings
+from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
 from sinks.reports import delivery_report, timeline
 from stack import control
@@ -112,8 +112,7 @@ def _with_stack(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> None:
 
 
 def _judge(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> Outcome:
-    os.environ["CHAT4ALL_STATE"] = str(state_path(folder))
-    settings = Settings()
+    settings = use_state(state_path(folder))
     try:
         outcome = rehearse(folder, settings, knobs)
     except LoadFailed as error:

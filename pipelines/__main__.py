@@ -5,14 +5,12 @@ standard error and exit code 2; a worker that can no longer be right ends with 3
 """
 
 import argparse
-import logging
 import sys
 
-import faust
 import structlog
 
 from pipelines import gateway, logs, topics
-from pipelines.app import app_id, build
+from pipelines.app import app_id, build, run
 from pipelines.engine.worker import changelog_topic
 from pipelines.stages import BUILDERS, REQUIRED, TABLES
 from schemas.settings import MissingSetting, Settings
@@ -31,10 +29,7 @@ def worker(stage: str, settings: Settings) -> None:
         changelog_topic(app_id(stage), table) for table in TABLES[stage]
     }
     topics.check(settings, wanted)
-    app = build(built, settings)
-    faust.Worker(
-        app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False
-    ).execute_from_commandline()
+    run(build(built, settings))
 
 
 def prepare(settings: Settings) -> None:

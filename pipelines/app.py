@@ -1,5 +1,6 @@
 """A stage's Faust app: the engine in place of Faust's transport, recovery and tables; one agent; the web views."""
 
+import logging
 import socket
 from typing import Any
 
@@ -67,3 +68,10 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
 
     web.add_views(app)
     return app
+
+
+def run(app: faust.App) -> None:
+    """Runs the app's worker until it is told to stop; prints nothing and leaves logging as it is."""
+    worker = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
+    worker.spinner = None  # even a quiet one writes to standard output: backspaces and "show the cursor"
+    worker.execute_from_commandline()

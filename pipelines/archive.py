@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pipelines.engine.stage import Decision, Inputs, Refusal, Source, Stage, Tables
 from pipelines.patience import until_available
-from schemas import codec
+from schemas import codec, metrics
 from schemas.records import DeliveryState, SequencedMessage
 from sinks.postgres import Archive as Sink
 
@@ -40,6 +40,7 @@ class Archive(Stage[State]):
     def __init__(self, *, sink: Sink, linger_ms: int) -> None:
         self._sink = sink
         self._positions: dict[tuple[str, int], int] = {}
+        self._conflicts = 0  # those of the sink that were counted
         self.linger_ms = linger_ms
 
     async def start(self) -> None:
@@ -49,8 +50,9 @@ class Archive(Stage[State]):
         await self._sink.close()
 
     async def positions(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
-        self._positions = await self._sink.positions(partitions)
-        return self._positions
+        found = await self._sink.positions(partitions)
+        self._positions.update(found)
+        return found
 
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # this stage has no tables
         return State(partition)
@@ -78,3 +80,6 @@ class Archive(Stage[State]):
             lambda: self._sink.write(messages=writes.messages, states=writes.states, offsets=offsets), "PostgreSQL"
         )
         self._positions.update(writes.ends)
+        # The sink is shared: whichever partition comes first counts what is new, and no await lies between.
+        metrics.EVENTS.labels("archive", "conflict").inc(self._sink.conflicts - self._conflicts)
+        self._conflicts = self._sink.conflicts

@@ -63,8 +63,10 @@ class Gateway:
 
     async def receive(self, request: web.Request) -> web.Response:
         channel = request.match_info["channel"]
-        response = await self._receive(channel, request)
-        metrics.WEBHOOKS.labels(channel if channel in self._connectors else "unknown", str(response.status)).inc()
+        known = channel if channel in self._connectors else "unknown"
+        with metrics.WEBHOOK_SECONDS.labels(known).time():
+            response = await self._receive(channel, request)
+        metrics.WEBHOOKS.labels(known, str(response.status)).inc()
         return response
 
     async def _receive(self, channel: str, request: web.Request) -> web.Response:

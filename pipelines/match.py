@@ -66,7 +66,7 @@ class Match(Stage[State]):
         for record in inputs.records:
             try:
                 if record.topic == "bindings":
-                    self._bind(codec.decode(record.value, Binding), state, decision)
+                    self._bind(record, codec.decode(record.value, Binding), state, decision)
                 else:
                     self._match(record, codec.decode(record.value, Receipt), state, decision, now)
             except codec.CodecError as error:
@@ -74,7 +74,11 @@ class Match(Stage[State]):
         self._expire(state, decision, now)
         return decision
 
-    def _bind(self, binding: Binding, state: State, decision: Decision) -> None:
+    def _bind(self, record: Record, binding: Binding, state: State, decision: Decision) -> None:
+        if not 0 <= binding.home_partition < self._partitions:
+            detail = f"the binding names partition {binding.home_partition} of {self._partitions}"
+            decision.refusals.append(Refusal(record, "wrong_partition", detail, binding.tenant_id))
+            return
         key = provider_message_key(binding.channel, binding.account, binding.provider_message_id).encode()
         bound = Bound(
             binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at
@@ -94,7 +98,7 @@ class Match(Stage[State]):
         if tracked is not None:
             if tracked.home_partition >= self._partitions:
                 detail = f"the tracker names partition {tracked.home_partition} of {self._partitions}: from another deployment?"
-                decision.refusals.append(Refusal(record, "unmatched_tracker", detail, tracked.tenant_id))
+                decision.refusals.append(Refusal(record, "wrong_partition", detail, tracked.tenant_id))
                 return
             bound = Bound(tracked.tenant_id, tracked.delivery_id, tracked.conversation_id, tracked.home_partition, 0)
             decision.outputs.append(_update(receipt, bound))

@@ -175,7 +175,7 @@ class Route(Stage[State]):
         home = home_partition(conversation_id, self._partitions)
         if home == state.partition:
             return False
-        decision.outputs.append(Output(record.topic, key, record.value or b"", home, record.headers))
+        decision.outputs.append(Output(record.topic, key, record.value, home, record.headers))
         decision.count("rerouted")
         return True
 

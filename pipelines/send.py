@@ -127,7 +127,7 @@ class Send(Stage[State]):
                 if record.topic == "status-updates":
                     self._weigh(record, state, decision, now)
                 else:
-                    self._take(record, state)
+                    self._take(record, state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         for delivery_id in state.interrupted:
@@ -143,8 +143,12 @@ class Send(Stage[State]):
 
     # --- what comes in --------------------------------------------------------------------------------------------------
 
-    def _take(self, record: Record, state: State) -> None:
+    def _take(self, record: Record, state: State, decision: Decision) -> None:
         delivery = codec.decode(record.value, Delivery)
+        if delivery.home_partition != record.partition:
+            detail = f"the delivery's home is partition {delivery.home_partition}: produce it there, as route does"
+            decision.refusals.append(Refusal(record, "wrong_partition", detail, delivery.tenant_id))
+            return
         key = delivery.delivery_id.encode()
         if key in state.rows:
             return

@@ -13,7 +13,7 @@ from schemas.catalog import TOPICS
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
-REACH_SECONDS = 15.0
+REACH_SECONDS = 8.0
 
 
 class TopicsNotRight(Exception):

@@ -82,7 +82,7 @@ class Track(Stage[State]):
                 occurred_at=message.accepted_at,
                 observed_at=now,
             )
-            self._tell(timelines.told(row, created, Status.PENDING, None), decision)
+            self._tell(timelines.told(row, created, Status.PENDING, None), state, decision)
             for fields in early:
                 self._update(_thawed(fields), state, decision)
 
@@ -107,11 +107,11 @@ class Track(Stage[State]):
             decision.count(after.lower())
         if anomaly is not None:
             decision.count("anomaly")
-        self._tell(timelines.told(row, update, before, anomaly), decision)
+        self._tell(timelines.told(row, update, before, anomaly), state, decision)
 
-    def _tell(self, told: DeliveryState, decision: Decision) -> None:
+    def _tell(self, told: DeliveryState, state: State, decision: Decision) -> None:
         decision.outputs.append(
-            Output("delivery-states", told.conversation_id.encode(), codec.encode(told), told.home_partition)
+            Output("delivery-states", told.conversation_id.encode(), codec.encode(told), state.partition)
         )
 
     def _expire(self, state: State, now: int) -> None:

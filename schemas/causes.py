@@ -17,7 +17,7 @@ DESCRIPTIONS: Final = {
     "message_too_large": "The record is larger than 1 MB.",
     "message_id_conflict": "A message with this id was accepted before, with another content.",
     "orphan_receipt": "No delivery was found for a receipt within the waiting time.",
-    "unmatched_tracker": "A receipt's tracker names a partition that does not exist.",
+    "wrong_partition": "A record or a receipt's tracker names a home partition that does not exist or is not where it lies.",
     "attempts_exhausted": "Every attempt failed; the delivery was given up.",
     "decision_failed": "The stage's own code failed on this record: a bug, please report it with the record.",
 }

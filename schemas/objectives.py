@@ -42,6 +42,12 @@ OBJECTIVES = (
         seconds=2.5,
     ),
     Objective(
+        name="webhook",
+        about="Our answer to a provider's webhook, everything in it acknowledged by Kafka.",
+        measured_by=metrics.WEBHOOK_SECONDS,
+        seconds=0.25,
+    ),
+    Objective(
         name="takeover",
         about="Fence and restore of the partitions a worker takes over.",
         measured_by=metrics.RESTORE_SECONDS,

@@ -117,6 +117,12 @@ def state_file() -> Path:
     return Path(os.environ.get("CHAT4ALL_STATE") or Path(".chat4all") / stack / "state.json")
 
 
+def use_state(path: Path) -> Settings:
+    """The settings with the stack of that state file; child processes find the same one."""
+    os.environ["CHAT4ALL_STATE"] = str(path)
+    return Settings()
+
+
 class _StateFile(PydanticBaseSettingsSource):
     """Settings of the running development stack: the object `settings` of its state file."""
 

@@ -4,6 +4,7 @@ The row, not the topic, is the truth about outstanding work: it is written when 
 call starts (the intent) and when its result is known, and removed when the delivery has ended.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -32,6 +33,11 @@ class Outstanding:
     evidence: str | None = None  # provider id from a receipt that came before the answer
 
 
+# What an older or newer version of a row may lack or have more is left out, as in JsonLayout.
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Outstanding))
+_DELIVERY_FIELDS = frozenset(field.name for field in dataclasses.fields(Delivery))
+
+
 class OutstandingLayout:
     """JSON, with the delivery as an object inside."""
 
@@ -42,10 +48,10 @@ class OutstandingLayout:
 
     def decode(self, value: bytes) -> Outstanding:
         fields = orjson.loads(value)
-        fields["delivery"] = Delivery(**fields["delivery"])
+        fields["delivery"] = Delivery(**{k: v for k, v in fields["delivery"].items() if k in _DELIVERY_FIELDS})
         fields["source"] = tuple(fields["source"])
         fields["phase"] = Phase(fields["phase"])
-        return Outstanding(**fields)
+        return Outstanding(**{name: value for name, value in fields.items() if name in _FIELDS})
 
     def as_json(self, row: Outstanding) -> Any:
         return orjson.loads(self.encode(row))

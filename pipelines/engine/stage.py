@@ -49,11 +49,11 @@ class Inputs(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One record to produce; to a partition by number, or by the key's hash when `partition` is None."""
+    """One record to produce; to a partition by number, or by the key's hash when `partition` is None. No value is a tombstone."""
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     partition: int | None
     headers: Headers = ()
 
@@ -139,7 +139,7 @@ class Stage(ABC, Generic[S]):
     async def stop(self) -> None:
         """Closes what `start` opened."""
 
-    async def positions(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002
+    async def positions(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the default has no use for it
         """Where a sink wants to be read from, by (topic, partition); what is missing starts at the committed offset."""
         return {}
 

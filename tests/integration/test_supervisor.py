@@ -134,7 +134,7 @@ def test_a_stage_that_ends_is_started_again_and_a_simulator_is_not(folder: Path)
     for restarts in (1, 2):
         before = row(folder, "stage")
         end_by_itself(before)
-        eventually(lambda n=restarts: row(folder, "stage").restarts == n and row(folder, "stage").status == READY)  # type: ignore[misc]
+        eventually(lambda n=restarts: row(folder, "stage").restarts == n and row(folder, "stage").status == READY)  # type: ignore[misc]  # mypy cannot type a default in a lambda
         assert row(folder, "stage").pid != before.pid
     end_by_itself(row(folder, "simulator"))
     eventually(lambda: row(folder, "simulator").status == DEAD)

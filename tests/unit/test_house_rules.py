@@ -234,7 +234,11 @@ def test_every_cause_is_used_and_every_used_one_declared() -> None:
 
 
 def test_modules_and_functions_stay_small() -> None:
-    too_long = [f"{module.name}: {module.lines} lines" for module in modules() if module.lines > 400]
+    too_long = [
+        f"{module.name}: {module.lines} lines"
+        for module in modules()
+        if module.lines > (600 if module.name.startswith("tests") else 400)
+    ]
     too_long += [
         f"{module.name}:{function.lineno}: {function.name} has {length(function)} lines"
         for module in modules()

@@ -148,7 +148,7 @@ def test_a_receipt_with_our_tracker_needs_no_binding(desk: Desk[State]) -> None:
 def test_a_tracker_of_another_deployment_is_refused(desk: Desk[State]) -> None:
     stray = got(callback_data=tracked(home_partition=PARTITIONS, tenant_id="t"))
     decision = desk.turn([bound(), stray])
-    assert refused(decision) == ["unmatched_tracker"]
+    assert refused(decision) == ["wrong_partition"]
     assert decision.refusals[0].record == stray
     assert decision.refusals[0].tenant_id == "t"
     assert decision.outputs == []

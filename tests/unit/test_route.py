@@ -448,7 +448,7 @@ def test_a_record_in_the_wrong_partition_goes_home_as_it_is(astray: Record, desk
 
 def test_a_tombstone_in_the_wrong_partition_goes_home_too(desk: Desk[State]) -> None:
     decision = desk.turn([raw("conversations", None, key=ELSEWHERE.encode())])
-    assert decision.outputs == [Output("conversations", ELSEWHERE.encode(), b"", 2, ())]
+    assert decision.outputs == [Output("conversations", ELSEWHERE.encode(), None, 2, ())]
     home = Desk(a_route(), 2)
     home.turn([members("ana", conversation_id=ELSEWHERE)])
     home.turn([raw("conversations", decision.outputs[0].value, key=ELSEWHERE.encode(), partition=2)])
