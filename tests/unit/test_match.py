@@ -154,6 +154,14 @@ def test_a_tracker_of_another_deployment_is_refused(desk: Desk[State]) -> None:
     assert decision.outputs == []
 
 
+@pytest.mark.parametrize("partition", [PARTITIONS, -1])
+def test_a_binding_of_another_deployment_is_refused(partition: int, desk: Desk[State]) -> None:
+    decision = desk.turn([bound(home_partition=partition), got()])
+    assert refused(decision) == ["wrong_partition"]
+    assert decision.outputs == []
+    assert not desk.changelog["bindings"]
+
+
 NOT_OURS = {
     "none": None,
     "another system's": "order-4711",

@@ -283,6 +283,15 @@ def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) 
     assert keys(decision) == ["dlv-1"]
 
 
+def test_a_delivery_outside_its_home_is_refused_and_never_called(desk: Desk[State]) -> None:
+    stray = to_send(delivery(home_partition=3))
+    decision = desk.turn(stray)
+    assert refused(decision) == ["wrong_partition"]
+    assert decision.refusals[0].record is stray[0]
+    assert keys(decision) == []
+    assert not desk.changelog["outstanding"]
+
+
 # --- times --------------------------------------------------------------------------------------------------------------
 
 

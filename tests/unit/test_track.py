@@ -275,5 +275,6 @@ def check_forward(told: list[DeliveryState]) -> None:
             assert " after " in each.anomaly
 
 
-def test_the_key_of_a_state_is_its_conversation(desk: Desk[State]) -> None:
-    assert {(o.key, o.partition) for o in desk.turn([LOG, *of(seen(SENT))]).outputs} == {(HERE.encode(), 0)}
+def test_a_state_stays_in_the_partition_that_told_it(desk: Desk[State]) -> None:
+    outputs = desk.turn([LOG, *of(seen(SENT, home_partition=3))]).outputs
+    assert [(o.key, o.partition) for o in outputs] == [(HERE.encode(), 0)] * 2
