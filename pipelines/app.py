@@ -54,7 +54,11 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         web_cors_options=None,
     )
     app.engine = Engine(
-        stage=stage, app_id=app.conf.id, kafka_url=kafka_url, session_seconds=settings.session_timeout_seconds
+        stage=stage,
+        app_id=app.conf.id,
+        kafka_url=kafka_url,
+        session_seconds=settings.session_timeout_seconds,
+        stuck_seconds=settings.stuck_seconds,
     )
     app.transport = BatchTransport([url], app)
     for layout in stage.tables:

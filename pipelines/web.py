@@ -66,15 +66,21 @@ def add_views(app: faust.App) -> None:
 
 
 def health_of(engine: Engine) -> dict[str, Any]:
-    """`status` is ready or restoring, with what this worker owns."""
+    """`status` is ready, restoring (with its progress) or stuck (lag, and no commit for the set time), with what this worker owns."""
+    stuck = engine.watchdog.stuck(engine.running())
+    restoring = engine.restoring
+    status = "restoring" if restoring is not None or not engine.joined else "stuck" if stuck else "ready"
     return {
-        "status": "restoring" if engine.restoring or not engine.joined else "ready",
+        "status": status,
         "stage": engine.stage.name,
         "partitions": sorted(engine.partitions),
         "rows": {
             layout.name: sum(len(p.tables[layout.name]) for p in engine.partitions.values())
             for layout in engine.stage.tables
         },
+        "lag": sum(engine.watchdog.lag.values()),
+        **({"stuck": stuck} if stuck else {}),
+        **({"restoring": restoring.shown()} if restoring is not None else {}),
     }
 
 

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
         6.0, ge=1, description="Kafka group session time-out; a dead worker is replaced after it."
     )
 
+    stuck_seconds: float = Field(
+        120.0, ge=10, description="A worker with lag that commits nothing for so long ends, seconds."
+    )
+
     # sending
     send_concurrency: int = Field(64, ge=1, description="Calls in flight per partition of stage send.")
     send_outstanding: int = Field(

@@ -6,6 +6,7 @@ record-by-record recovery.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -13,13 +14,35 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 Load = Callable[[bytes, bytes | None], None]
 log = structlog.get_logger(__name__)
 STALL_SECONDS = 60.0
+TELL_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class RestoreProgress:
+    """How far a restore is; `total` counts offsets, of which compaction and transactions leave some empty."""
+
+    rows: int = 0
+    total: int = 0
+    began: float = 0.0  # time.monotonic()
+
+    def shown(self) -> dict[str, float | int]:
+        """Rows, rows a second and seconds left (an upper bound)."""
+        seconds = max(time.monotonic() - self.began, 1e-6)
+        rate = self.rows / seconds
+        left = (self.total - self.rows) / rate if rate else 0.0
+        return {"rows": self.rows, "rows_per_second": round(rate), "seconds_left": round(max(left, 0.0), 1)}
 
 
 class RestoreFailed(Exception):
     """A changelog could not be read to its end."""
 
 
-def restore(kafka_url: str, changelogs: Mapping[tuple[str, int], Load], still_wanted: Callable[[], bool]) -> int:
+def restore(
+    kafka_url: str,
+    changelogs: Mapping[tuple[str, int], Load],
+    still_wanted: Callable[[], bool],
+    progress: RestoreProgress,
+) -> int:
     """Feeds every row of the (topic, partition) changelogs to its `load`, in offset order; returns how many rows.
 
     Stops early, leaving the tables incomplete, when `still_wanted` turns false (a newer rebalance): the caller must not use them.
@@ -37,21 +60,27 @@ def restore(kafka_url: str, changelogs: Mapping[tuple[str, int], Load], still_wa
         }
     )
     try:
-        return _read(consumer, changelogs, still_wanted)
+        return _read(consumer, changelogs, still_wanted, progress)
     finally:
         consumer.close()
 
 
-def _read(consumer: Consumer, changelogs: Mapping[tuple[str, int], Load], still_wanted: Callable[[], bool]) -> int:
+def _read(
+    consumer: Consumer,
+    changelogs: Mapping[tuple[str, int], Load],
+    still_wanted: Callable[[], bool],
+    progress: RestoreProgress,
+) -> int:
     left = {}
     for topic, partition in changelogs:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
         if low < high:
             left[topic, partition] = low
+            progress.total += high - low
     if not left:
         return 0
     consumer.assign([TopicPartition(topic, partition, low) for (topic, partition), low in left.items()])
-    rows, heard = 0, time.monotonic()
+    heard = told = time.monotonic()
     while left and still_wanted():
         for message in consumer.consume(20_000, 0.2):
             heard = time.monotonic()
@@ -59,13 +88,16 @@ def _read(consumer: Consumer, changelogs: Mapping[tuple[str, int], Load], still_
             error = message.error()
             if error is None:
                 changelogs[source](message.key() or b"", message.value())
-                rows += 1
+                progress.rows += 1
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 left.pop(source, None)
             elif not error.retriable():
                 raise KafkaException(error)
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            log.info("restoring", **progress.shown())
         if time.monotonic() - heard > STALL_SECONDS:
             raise RestoreFailed(
                 f"no changelog rows from Kafka for {STALL_SECONDS:.0f} s, still to read: {sorted(left)}"
             )
-    return rows
+    return progress.rows

@@ -77,6 +77,10 @@ class BatchConsumer(driver.Consumer):
         """Faust would wait for an acknowledgement of its own; the engine knows what is in flight."""
         self._on_message_in(message.tp, message.offset, message)
 
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        await self.engine.close()
+
     async def wait_empty(self) -> None:
         await self.engine.stop_partitions()
         self.in_flight.clear()

@@ -59,6 +59,7 @@ class Partition(Generic[S]):
         self.tables = tables
         self.transactions = transactions
         self.turns = 0
+        self.waiting_for_sink = False
         self.committed_at = time.monotonic()
         self._stage = stage
         self._changelogs = changelogs
@@ -198,7 +199,9 @@ class Partition(Generic[S]):
         self._count(inputs, decision, time.perf_counter() - began)
         for call in decision.calls:
             self._start(call)
+        self.waiting_for_sink = True
         await self._stage.settle(decision)
+        self.waiting_for_sink = False
         for batch in batches:
             batch.release()
         if not inputs.records and not inputs.results:

@@ -16,10 +16,11 @@ import structlog
 from confluent_kafka import TopicPartition
 
 from pipelines.engine.fetch import Fetch
-from pipelines.engine.restore import Load, restore
+from pipelines.engine.restore import Load, RestoreProgress, restore
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.transactions import Transactions, group_metadata
 from pipelines.engine.turns import Batch, Partition
+from pipelines.engine.watchdog import Watchdog
 from schemas import metrics
 from tables.partition import TablePartition
 
@@ -44,11 +45,12 @@ class Engine:
         app_id: str,
         kafka_url: str,
         session_seconds: float,
+        stuck_seconds: float,
         now: Callable[[], int] = _system_now,
     ) -> None:
         self.stage = stage
         self.partitions: dict[int, Partition[Any]] = {}
-        self.restoring = False
+        self.restoring: RestoreProgress | None = None
         self.joined = False  # whether the group has given this worker an assignment yet
         self.consumer: BatchConsumer
         self._app_id = app_id
@@ -61,6 +63,15 @@ class Engine:
         self._running: set[int] = set()
         self._started = False
         self._topics = {source.topic for source in stage.sources}
+        self.watchdog = Watchdog(
+            stage=stage.name,
+            consumer=self._group,
+            stuck_seconds=stuck_seconds,
+            partitions=self.running,
+            topics=sorted(self._topics),
+            fail=self.fail,
+        )
+        self._watching: asyncio.Task[None] | None = None
 
     # --- what Faust's recovery asks for ---------------------------------------------------------------------------------
 
@@ -71,11 +82,12 @@ class Engine:
     async def take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
         """Fences and restores what is newly ours, drops what is not ours any more; false when a newer rebalance made it void."""
         began = time.monotonic()
-        self.restoring = True
+        self.restoring = progress = RestoreProgress(began=began)
         await self.stop_partitions()
         if not self._started:
             await self.stage.start()
             self._started = True
+            self._watching = asyncio.create_task(self.watchdog.run(), name="watchdog")
         for number in set(self.partitions) - numbers:
             self.partitions.pop(number).abandon()
         fresh = {}
@@ -89,7 +101,7 @@ class Engine:
             for number, by_name in tables.items()
             for name, table in by_name.items()
         }
-        rows = await asyncio.to_thread(restore, self._kafka_url, loads, is_current) if loads else 0
+        rows = await asyncio.to_thread(restore, self._kafka_url, loads, is_current, progress) if loads else 0
         if not is_current():
             return False
         for number, transactions in fresh.items():
@@ -97,7 +109,7 @@ class Engine:
         metrics.RESTORE_SECONDS.labels(self.stage.name).observe(time.monotonic() - began)
         metrics.RESTORED_ROWS.labels(self.stage.name).inc(rows)
         metrics.PARTITIONS.labels(self.stage.name).set(len(self.partitions))
-        self.restoring = False
+        self.restoring = None
         self.joined = True
         log.info(
             "partitions taken over", stage=self.stage.name, partitions=sorted(numbers), restored=sorted(fresh), rows=rows,
@@ -131,6 +143,8 @@ class Engine:
         await asyncio.gather(*(self.partitions[number].stop() for number in running))
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         await self.stop_partitions()
         if self._fetch is not None:
             await self._fetch.stop()
@@ -170,6 +184,10 @@ class Engine:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(EXIT_CODE)
+
+    def running(self) -> dict[int, Partition[Any]]:
+        """The partitions that take turns now."""
+        return {number: self.partitions[number] for number in self._running}
 
     # --- inside ---------------------------------------------------------------------------------------------------------
 
