@@ -1,124 +1,53 @@
-"""A worker of a small stage, for tests of the engine: `python -m tests.toy_worker NAME` (settings from the environment).
+"""A worker of the toy stage: `python -m tests.toy_worker NAME [--sources in,more] [--turn-records N] [--crash POINT]`.
 
-In: <name>-in. Out: <name>-out, to the record's own partition: "<n>:<value>", n counting the key's records from 1; a value seen before
-is dropped. A value "poison" makes the decision raise; "call:..." goes through a call that takes 5 ms; "later:..." through a timer.
+Settings come from the environment, as for any worker. One view more than others: /inside/, what the tables hold as digests and how many
+batches are in flight. With --crash it ends itself at one point of its work (tests/crash_points.py).
 """
 
-import asyncio
-import logging
+import argparse
 import os
-import sys
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import faust
 
 from pipelines import logs
-from pipelines.app import build
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Source, Stage, Tables
+from pipelines.app import build, run
 from schemas.settings import Settings
-from tables.agenda import Agenda
-from tables.layout import JsonLayout, Layout
+from tests import crash_points
+from tests.digests import digest
+from tests.toy_stage import Toy
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A value that waits for its call or its time."""
-
-    key: str
-    due: int
-
-
-@dataclass(slots=True)
-class State:
-    partition: int
-    tables: Tables
-    agenda: Agenda = field(default_factory=Agenda)
-    to_call: list[str] = field(default_factory=list)
-
-
-class Toy(Stage[State]):
-    tables: ClassVar[tuple[Layout[Any], ...]] = (
-        JsonLayout("counts", Count),
-        JsonLayout("values", Count),
-        JsonLayout("open", Open),
-    )
-    turn_records = 500
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.sources = (Source(f"{name}-in"),)
-        self._calling: set[str] = set()
-
-    def open(self, partition: int, tables: Tables) -> State:
-        state = State(partition, tables)
-        for value, row in tables["open"].items():
-            if row.due:
-                state.agenda.set(value.decode(), row.due)
-            elif value.decode() not in self._calling:
-                state.to_call.append(value.decode())  # a call without a result: made again
-        return state
-
-    def next_due(self, state: State) -> int | None:
-        return 0 if state.to_call else state.agenda.next_due()
-
-    async def perform(self, call: Call) -> str:
-        self._calling.add(call.key)
-        await asyncio.sleep(0.005)
-        self._calling.discard(call.key)
-        return call.key
-
-    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
-        decision = Decision()
-        values = state.tables["values"]
-        for record in inputs.records:
-            value = record.value or b""
-            if value == b"poison":
-                raise ValueError("the toy stage was given poison")
-            if value in values:
-                decision.count("duplicate")
-                continue
-            values.put(value, Count(1))
-            key = (record.key or b"").decode()
-            if value.startswith(b"call:"):
-                state.tables["open"].put(value, Open(key, 0))
-                state.to_call.append(value.decode())
-            elif value.startswith(b"later:"):
-                state.tables["open"].put(value, Open(key, now + 50))
-                state.agenda.set(value.decode(), now + 50)
-            else:
-                self._emit(key, value, state, decision)
-        for done in [result.value for result in inputs.results] + state.agenda.take_due(now):
-            row = state.tables["open"].get(done.encode())
-            if row is not None:
-                state.tables["open"].delete(done.encode())
-                self._emit(row.key, done.encode(), state, decision)
-        if not inputs.closing:
-            decision.calls += [Call(value, None) for value in state.to_call]
-            state.to_call.clear()
-        return decision
-
-    def _emit(self, key: str, value: bytes, state: State, decision: Decision) -> None:
-        counts = state.tables["counts"]
-        before = counts.get(key.encode())
-        n = 1 if before is None else before.n + 1
-        counts.put(key.encode(), Count(n))
-        decision.outputs.append(Output(f"{self.name}-out", key.encode(), b"%d:" % n + value, state.partition))
+def add_inside_view(app: faust.App) -> None:
+    @app.page("/inside/")  # type: ignore[untyped-decorator]  # Faust is untyped to us
+    async def inside(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
+        engine = app.engine
+        tables = {
+            layout.name: {
+                str(number): digest((key, layout.encode(row)) for key, row in partition.tables[layout.name].items())
+                for number, partition in engine.partitions.items()
+            }
+            for layout in engine.stage.tables
+        }
+        in_flight = {f"{topic}-{number}": n for (topic, number), n in engine.consumer.in_flight.items()}
+        return view.json({"tables": tables, "in_flight": in_flight})
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("--sources", default="in")
+    parser.add_argument("--turn-records", type=int, default=500)
+    parser.add_argument("--crash", choices=sorted(crash_points.POINTS))
+    given = parser.parse_args()
     settings = Settings()
     logs.configure(settings)
-    app = build(Toy(sys.argv[1]), settings)
+    app = build(Toy(given.name, tuple(given.sources.split(",")), turn_records=given.turn_records), settings)
+    add_inside_view(app)
+    if given.crash:
+        crash_points.arm(given.crash)
     print(f"pid {os.getpid()}", flush=True)
-    faust.Worker(
-        app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False
-    ).execute_from_commandline()
+    run(app)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
@@ -19,43 +20,71 @@ from schemas.settings import Settings
 
 PARTITIONS = 4
 TABLES = ("counts", "values", "open")
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Stored(NamedTuple):
+    """A committed record of a topic."""
+
+    partition: int
+    key: bytes
+    value: bytes | None
 
 
 class Toy:
     """One toy stage in Kafka: its topics, its workers, its outputs."""
 
-    def __init__(self, kafka_url: str, name: str, folder: Path) -> None:
+    def __init__(
+        self,
+        kafka_url: str,
+        name: str,
+        folder: Path,
+        *,
+        sources: Sequence[str] = ("in",),
+        partitions: int = PARTITIONS,
+    ) -> None:
         self.kafka_url = kafka_url
         self.name = name
-        self.source = f"{name}-in"
+        self.partitions = partitions
+        self.sources = [f"{name}-{source}" for source in sources]
+        self.source = self.sources[0]
+        self.command = [sys.executable, "-m", "tests.toy_worker", name, "--sources", ",".join(sources)]
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.admin = AdminClient({"bootstrap.servers": kafka_url})
         self._folder = folder
-        self._admin = AdminClient({"bootstrap.servers": kafka_url})
         self._create_topics()
 
     def _create_topics(self) -> None:
-        topics = [NewTopic(f"{self.name}-{end}", PARTITIONS, 1) for end in ("in", "out")]
+        topics = [NewTopic(topic, self.partitions, 1) for topic in (*self.sources, f"{self.name}-out")]
         topics += [
-            NewTopic(changelog_topic(app_id(self.name), table), PARTITIONS, 1, config={"cleanup.policy": "compact"})
+            NewTopic(self.changelog(table), self.partitions, 1, config={"cleanup.policy": "compact"})
             for table in TABLES
         ]
-        known = self._admin.list_topics(timeout=10).topics
+        known = self.admin.list_topics(timeout=10).topics
         if "dead-letters" not in known:
-            topics += [t for t in declared(Settings(partitions=PARTITIONS)) if t.topic == "dead-letters"]
-        for future in self._admin.create_topics(topics).values():
+            topics += [t for t in declared(Settings(partitions=self.partitions)) if t.topic == "dead-letters"]
+        for future in self.admin.create_topics(topics).values():
             future.result(timeout=30)
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ,
+    def changelog(self, table: str) -> str:
+        return changelog_topic(app_id(self.name), table)
+
+    def environment(self, *, web_port: int = 0, session_seconds: float = 3.0) -> dict[str, str]:
+        """What a worker needs beyond the environment there is: settings, and the way to these tests from any folder."""
+        return {
             "CHAT4ALL_KAFKA_URL": self.kafka_url,
-            "CHAT4ALL_PARTITIONS": str(PARTITIONS),
-            "CHAT4ALL_WEB_PORT": "0",
+            "CHAT4ALL_PARTITIONS": str(self.partitions),
+            "CHAT4ALL_WEB_PORT": str(web_port),
+            "CHAT4ALL_SESSION_TIMEOUT_SECONDS": str(session_seconds),
+            "PYTHONPATH": str(REPOSITORY),
         }
+
+    def start_worker(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         with (self._folder / f"worker-{len(self.workers)}.log").open("wb") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "tests.toy_worker", self.name],
-                env=environment,
+                [*self.command, *options],
+                env={**os.environ, **self.environment(), **(environment or {})},
+                cwd=self._folder,  # Faust makes a folder of its own there
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -78,13 +107,13 @@ class Toy:
                 f"--- worker {worker.pid}, exit {worker.returncode}\n{self.log(worker)}"
             )  # shown when the test failed
 
-    def produce(self, values: Sequence[tuple[str, bytes]]) -> None:
-        """(key, value) records, in order, acknowledged when this returns."""
+    def produce(self, values: Sequence[tuple[str, bytes]], *, source: str | None = None) -> None:
+        """(key, value) records to a source topic, in order, acknowledged when this returns."""
         producer = Producer(
             {"bootstrap.servers": self.kafka_url, "enable.idempotence": True, "partitioner": "murmur2_random"}
         )
         for key, value in values:
-            producer.produce(self.source, value, key)
+            producer.produce(source or self.source, value, key)
             producer.poll(0)
         assert producer.flush(30) == 0
 
@@ -98,7 +127,7 @@ class Toy:
     def table(self, name: str) -> dict[bytes, bytes]:
         """A table as its changelog tells it."""
         rows: dict[bytes, bytes] = {}
-        for key, value in self.read(changelog_topic(app_id(self.name), name)):
+        for key, value in self.read(self.changelog(name)):
             if value is None:
                 rows.pop(key, None)
             else:
@@ -106,28 +135,35 @@ class Toy:
         return rows
 
     def read(self, topic: str) -> list[tuple[bytes, bytes | None]]:
-        """Every committed record of a topic, read_committed, partition by partition."""
-        consumer = Consumer({"bootstrap.servers": self.kafka_url, "group.id": "reader", "enable.partition.eof": True})
-        partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-        consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-        left, found = set(partitions), []
-        while left:
-            for message in consumer.consume(5000, 0.2):
-                error = message.error()
-                if error is None:
-                    found.append((message.key() or b"", message.value()))
-                else:
-                    assert error.code() == KafkaError._PARTITION_EOF, error
-                    left.discard(message.partition() or 0)
-        consumer.close()
-        return found
+        """Every committed record of a topic, partition by partition in order."""
+        return [(key, value) for _, key, value in read_back(self.kafka_url, topic)]
 
     def committed(self) -> dict[int, int]:
         """Where the group stands, by source partition."""
         consumer = Consumer({"bootstrap.servers": self.kafka_url, "group.id": app_id(self.name)})
-        found = consumer.committed([TopicPartition(self.source, number) for number in range(PARTITIONS)], timeout=10)
+        found = consumer.committed(
+            [TopicPartition(self.source, number) for number in range(self.partitions)], timeout=10
+        )
         consumer.close()
         return {tp.partition: tp.offset for tp in found}
+
+
+def read_back(kafka_url: str, topic: str) -> list[Stored]:
+    """Every committed record of a topic, read_committed; each partition in its order."""
+    consumer = Consumer({"bootstrap.servers": kafka_url, "group.id": "reader", "enable.partition.eof": True})
+    partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+    left, found = set(partitions), []
+    while left:
+        for message in consumer.consume(5000, 0.2):
+            error = message.error()
+            if error is None:
+                found.append(Stored(message.partition() or 0, message.key() or b"", message.value()))
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                left.discard(message.partition() or 0)
+    consumer.close()
+    return found
 
 
 def await_true(condition: Callable[[], bool], what: str, seconds: float) -> None:
