@@ -45,16 +45,20 @@ class Mirror(Generic[V]):
         if since <= self._current_at or consumer is None:
             return
         end = time.monotonic() + seconds
-        asked_at = int(time.time() * 1000)
-        ends = {
-            partition: consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=seconds)[1]
-            for partition in list(self._positions)
-        }
+        self._current_at = int(time.time() * 1000)  # whatever comes of it: asked once, not once for each missing key
+        try:
+            ends = {
+                partition: consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=seconds)[1]
+                for partition in list(self._positions)
+            }
+        except KafkaException as error:
+            log.warning("end of the topic not known", topic=self._topic, error=error.args[0].str())
+            return
         while any(self._positions[partition] < last for partition, last in ends.items()):
             if time.monotonic() > end:
+                log.warning("mirror is behind", topic=self._topic, seconds=seconds)
                 return
             time.sleep(0.002)
-        self._current_at = asked_at
 
     def __len__(self) -> int:
         return len(self._values)

@@ -1,14 +1,16 @@
 """One transactional producer per (stage, partition), and the commit of a turn.
 
 Opening a producer (`init_transactions`) fences whoever held the partition before and aborts what it left open; a zombie can
-write nothing more. A turn's outputs, changelog rows and source offsets commit together. Errors that librdkafka calls retriable
-are tried again within a bound; every other one raises Fenced or CommitFailed, and the worker ends: its memory is ahead of Kafka.
+write nothing more. A turn's outputs, changelog rows and source offsets commit together. librdkafka tells three kinds of errors
+apart: retriable ones are tried again, abortable ones are aborted and done again, both within a bound; every other one raises
+Fenced or CommitFailed, and the memory, which is ahead of Kafka then, must not be used any more.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from pipelines.engine.stage import Output
@@ -16,6 +18,8 @@ from pipelines.engine.stage import Output
 COMMIT_SECONDS = 30.0
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
 T = TypeVar("T")
+Rows = tuple[str, int, Sequence[tuple[bytes, bytes | None]]]  # changelog, partition, rows
+log = structlog.get_logger(__name__)
 
 
 class CommitFailed(Exception):
@@ -32,7 +36,11 @@ class Transactions:
     def __init__(self, *, kafka_url: str, app_id: str, partition: int, group: Any) -> None:
         self.id = f"{app_id}-{partition}"
         self._group = group
-        self._open = False
+        self._is_open = False
+        # what the open transaction holds, to do it again after an abort
+        self._outputs: list[Output] = []
+        self._rows: list[Rows] = []
+        self._refused: KafkaException | None = None
         self._producer = Producer(
             {
                 "bootstrap.servers": kafka_url,
@@ -50,33 +58,71 @@ class Transactions:
 
     def fence(self) -> None:
         """Fences the former owner and aborts what it left open."""
-        _retrying(self._producer.init_transactions, f"{self.id}: init_transactions")
+        try:
+            _retrying(self._producer.init_transactions, time.monotonic() + COMMIT_SECONDS)
+        except KafkaException as error:
+            raise _failed(error.args[0], f"{self.id}: init_transactions") from error
 
     def produce(self, outputs: Sequence[Output]) -> None:
         """Adds outputs to the open transaction, opening one first; never blocks for long (the queue is far larger than a turn)."""
-        if not self._open:
-            self._producer.begin_transaction()
-            self._open = True
-        produce = self._producer.produce
-        for topic, key, value, partition, headers in outputs:
-            produce(topic, value, key, -1 if partition is None else partition, headers=list(headers) or None)
+        self._outputs += outputs
+        self._send(outputs, ())
 
     def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Adds changelog rows to the transaction that `produce` opened."""
-        produce = self._producer.produce
-        for key, value in rows:
-            produce(topic, value, key, partition)
+        changes = [(topic, partition, rows)]
+        self._rows += changes
+        self._send((), changes)
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """Commits the open transaction with the source offsets of the turn."""
+        """Commits the open transaction with the source offsets of the turn. Raises Fenced or CommitFailed: nothing is visible then.
+
+        Where librdkafka asks for it, the transaction is aborted and done again, the same records in the same order.
+        """
+        end = time.monotonic() + COMMIT_SECONDS
+        while True:
+            try:
+                self._finish(offsets, end)
+                break
+            except KafkaException as error:
+                cause = error.args[0]
+                if not cause.txn_requires_abort() or time.monotonic() >= end:
+                    raise _failed(cause, f"{self.id}: commit") from error
+                log.warning("transaction aborted, done again", transaction=self.id, cause=cause.str())
+                self._abort(end)
+                self._send(self._outputs, self._rows)
+        self._is_open = False
+        self._outputs, self._rows = [], []
+
+    def _send(self, outputs: Sequence[Output], rows: Sequence[Rows]) -> None:
+        try:
+            if not self._is_open:
+                self._producer.begin_transaction()
+                self._is_open = True
+            produce = self._producer.produce
+            for topic, key, value, partition, headers in outputs:
+                produce(topic, value, key, -1 if partition is None else partition, headers=list(headers) or None)
+            for topic, partition, changes in rows:
+                for key, value in changes:
+                    produce(topic, value, key, partition)
+        except KafkaException as error:
+            self._refused = error  # the transaction has failed in the background; commit() decides what becomes of it
+
+    def _finish(self, offsets: Mapping[tuple[str, int], int], end: float) -> None:
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
         if offsets:
             positions = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-            _retrying(
-                lambda left: self._producer.send_offsets_to_transaction(positions, self._group, left),
-                f"{self.id}: send_offsets_to_transaction",
-            )
-        _retrying(self._producer.commit_transaction, f"{self.id}: commit_transaction")
-        self._open = False
+            _retrying(lambda left: self._producer.send_offsets_to_transaction(positions, self._group, left), end)
+        _retrying(self._producer.commit_transaction, end)
+
+    def _abort(self, end: float) -> None:
+        try:
+            _retrying(self._producer.abort_transaction, end)
+        except KafkaException as error:
+            raise _failed(error.args[0], f"{self.id}: abort") from error
+        self._is_open = False
 
 
 def group_metadata(kafka_url: str, app_id: str) -> tuple[Consumer, Any]:
@@ -87,16 +133,18 @@ def group_metadata(kafka_url: str, app_id: str) -> tuple[Consumer, Any]:
     return consumer, consumer.consumer_group_metadata()
 
 
-def _retrying(step: Callable[[float], T], what: str) -> T:
-    """Does `step(seconds left)`; tries again while librdkafka says the error is retriable and time is left."""
-    end = time.monotonic() + COMMIT_SECONDS
+def _retrying(step: Callable[[float], T], end: float) -> T:
+    """Does `step(seconds left)` until `end` (time.monotonic()); tries again while librdkafka says that the error is retriable."""
     while True:
         try:
             return step(max(1.0, end - time.monotonic()))
         except KafkaException as error:
-            cause = error.args[0]
-            if cause.code() in _FENCED:
-                raise Fenced(f"{what}: fenced, another worker owns the partition now") from error
-            if not cause.retriable() or time.monotonic() >= end:
-                raise CommitFailed(f"{what}: {cause.str()}") from error
+            if not error.args[0].retriable() or time.monotonic() >= end:
+                raise
             time.sleep(0.1)
+
+
+def _failed(cause: KafkaError, what: str) -> CommitFailed:
+    if cause.code() in _FENCED:
+        return Fenced(f"{what}: fenced, somebody else has opened {what.partition(':')[0]}")
+    return CommitFailed(f"{what}: {cause.str()}")

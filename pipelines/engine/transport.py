@@ -20,9 +20,9 @@ IN_FLIGHT = 2  # batches per source partition between fetch and commit: one in a
 
 
 class BatchMessage(ConsumerMessage):
-    """A batch as Faust sees it. Only `Engine` acknowledges it, after its turn committed or was given up."""
+    """A batch as Faust sees it. Faust's acknowledgements mean nothing; `epoch` tells of which start of the partitions it is."""
 
-    __slots__ = ()
+    __slots__ = ("epoch",)
 
     def ack(self, consumer: Any, n: int = 1) -> bool:  # noqa: ARG002  # Faust's signature
         return False
@@ -65,13 +65,12 @@ class BatchConsumer(driver.Consumer):
             tp = TP(*source)
             last = records[-1]
             self.in_flight[source] += 1
-            yield (
-                tp,
-                BatchMessage(
-                    last.topic, last.partition, last.offset, last.timestamp / 1000, 0, (), None, records, None, 0, 0, tp,
-                    generation_id=generation,
-                ),
+            message = BatchMessage(
+                last.topic, last.partition, last.offset, last.timestamp / 1000, 0, (), None, records, None, 0, 0, tp,
+                generation_id=generation,
             )  # fmt: skip
+            message.epoch = self.engine.epoch
+            yield tp, message
 
     def track_message(self, message: Any) -> None:
         """Faust would wait for an acknowledgement of its own; the engine knows what is in flight."""

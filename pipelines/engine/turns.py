@@ -22,7 +22,7 @@ import structlog
 
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Stage, Tables
-from pipelines.engine.transactions import Transactions
+from pipelines.engine.transactions import Fenced, Transactions
 from schemas import metrics
 
 S = TypeVar("S")
@@ -40,7 +40,8 @@ class Batch:
 
 
 class Partition(Generic[S]):
-    """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why."""
+    """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why. `fenced` is told that somebody
+    else has opened the partition's producer: this object takes no further turn, and its memory must not be used any more."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Partition(Generic[S]):
         transactions: Transactions,
         executor: Executor,
         fail: Callable[[str], None],
+        fenced: Callable[[int], None],
         now: Now,
         drain_seconds: float,
     ) -> None:
@@ -65,6 +67,7 @@ class Partition(Generic[S]):
         self._changelogs = changelogs
         self._executor = executor
         self._fail = fail
+        self._fenced = fenced
         self._now = now
         self._drain_seconds = drain_seconds
         self._state = stage.open(number, tables)
@@ -127,6 +130,9 @@ class Partition(Generic[S]):
                 inputs, batches = await self._gather()
                 await self._turn(inputs, batches)
             await self._drain()
+        except Fenced as error:
+            log.warning("fenced", stage=self._stage.name, partition=self.number, detail=str(error))
+            self._fenced(self.number)
         except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
             log.error(
                 "turn failed", stage=self._stage.name, partition=self.number, traceback=traceback.format_exc(limit=8)
@@ -195,10 +201,15 @@ class Partition(Generic[S]):
         offsets.update(decision.offsets)
         # a sink that reads again what the group has passed must not move the group back
         offsets = {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
+        decision.refusals = self._unheard(decision.refusals, inputs)
         await self._commit(decision, offsets, now)
         self._count(inputs, decision, time.perf_counter() - began)
         for call in decision.calls:
             self._start(call)
+        if decision.calls:
+            await asyncio.sleep(
+                0
+            )  # every call has begun before the next decision: its intent is not one of a dead worker
         self.waiting_for_sink = True
         await self._stage.settle(decision)
         self.waiting_for_sink = False
@@ -249,11 +260,6 @@ class Partition(Generic[S]):
 
     async def _commit(self, decision: Decision, offsets: Mapping[tuple[str, int], int], now: int) -> None:
         rows = {name: table.changes() for name, table in self.tables.items()}
-        decision.refusals = [
-            r
-            for r in decision.refusals
-            if r.record.offset >= self._committed.get((r.record.topic, r.record.partition), 0)
-        ]
         letters: list[Output] = [dead_letter(self._stage.name, refusal, now) for refusal in decision.refusals]
         if not (offsets or decision.outputs or letters or any(rows.values())):
             return
@@ -264,6 +270,19 @@ class Partition(Generic[S]):
         for table in self.tables.values():
             table.settle()
         await asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
+
+    def _unheard(self, refusals: list[Refusal], inputs: Inputs) -> list[Refusal]:
+        """Without the refusals of records that a sink reads again: they are in dead-letters since the group passed them."""
+        again = {
+            (r.topic, r.partition, r.offset)
+            for r in inputs.records
+            if r.offset < self._committed.get((r.topic, r.partition), 0)
+        }
+        return (
+            [r for r in refusals if (r.record.topic, r.record.partition, r.record.offset) not in again]
+            if again
+            else refusals
+        )
 
     def _count(self, inputs: Inputs, decision: Decision, seconds: float) -> None:
         self.turns += 1

@@ -56,6 +56,7 @@ class Engine:
         self._app_id = app_id
         self._kafka_url = kafka_url
         self._now = now
+        self._session_seconds = session_seconds
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
         self._executor = ThreadPoolExecutor(32, thread_name_prefix="commit")
         self._group, self._group_metadata = group_metadata(kafka_url, app_id)
@@ -72,6 +73,9 @@ class Engine:
             fail=self.fail,
         )
         self._watching: asyncio.Task[None] | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        self._fenced: set[int] = set()
+        self.epoch = 0  # counts starts: a batch of an older one is never decided on
 
     # --- what Faust's recovery asks for ---------------------------------------------------------------------------------
 
@@ -130,6 +134,8 @@ class Engine:
                 on_records=self._on_news,
                 on_failure=self.fail,
             )
+        self.epoch += 1
+        self.consumer.in_flight.clear()
         self._fetch.assign(positions)
         for number, partition in self.partitions.items():
             partition.start(committed=committed, caught_up=lambda number=number: self._caught_up(number))  # type: ignore[misc]  # mypy cannot type a default in a lambda
@@ -165,15 +171,12 @@ class Engine:
         source = (message.topic, message.partition)
 
         def release() -> None:
-            self.consumer.in_flight[source] -= 1
+            if message.epoch == self.epoch:
+                self.consumer.in_flight[source] -= 1
             self.consumer.news()
 
         partition = self.partitions.get(message.partition)
-        if (
-            partition is None
-            or message.partition not in self._running
-            or message.generation_id != self.consumer.app.consumer_generation_id
-        ):
+        if partition is None or message.partition not in self._running or message.epoch != self.epoch:
             release()
             return
         partition.submit(Batch(message.value, release))
@@ -198,6 +201,31 @@ class Engine:
         self.consumer.news()
         for partition in self.partitions.values():
             partition.wake()
+
+    def _on_fenced(self, number: int) -> None:
+        self._fenced.add(number)
+        if len(self._fenced) == 1:
+            generation = self.consumer.app.consumer_generation_id
+            self._reopening = asyncio.create_task(self._reopen(generation), name="reopen")
+
+    async def _reopen(self, generation: int) -> None:
+        """Takes fenced partitions over again if the group still says they are ours; a worker that was away too long ends instead."""
+
+        def is_current() -> bool:
+            return bool(self.consumer.app.consumer_generation_id == generation)
+
+        # whoever is no longer a member hears of it within the session time-out; only then is the group's word worth something
+        await asyncio.sleep(self._session_seconds)
+        fenced, self._fenced = self._fenced, set()
+        if not is_current() or not fenced <= self._running:
+            self.fail(f"partitions {sorted(fenced)} were fenced: another worker owns them, this one was away too long")
+            return
+        numbers = set(self._running)
+        await self.stop_partitions()
+        for number in fenced:
+            self.partitions.pop(number).abandon()
+        if await self.take_over(numbers, is_current):
+            await self.start_partitions()
 
     def _caught_up(self, number: int) -> bool:
         fetch = self._fetch
@@ -225,6 +253,7 @@ class Engine:
             transactions=transactions,
             executor=self._executor,
             fail=self.fail,
+            fenced=self._on_fenced,
             now=self._now,
             drain_seconds=self._drain_seconds,
         )

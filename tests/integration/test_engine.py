@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from pipelines.app import app_id
 from schemas import codec
 from schemas.records import DeadLetter
 from tests.integration.engine_harness import PARTITIONS, Toy, await_true, check_exactly_once
@@ -87,6 +88,26 @@ def test_a_frozen_worker_is_fenced(toy: Toy) -> None:
         expected[key] += ending
     await_true(lambda: count(toy) >= len(records) + len(more), "the rest", 60)
     check_exactly_once(toy, expected)
+
+
+def test_a_fence_while_the_partition_is_ours_opens_it_again(toy: Toy) -> None:
+    """Somebody opens the producer of a partition and goes: the worker keeps its membership, restores and goes on."""
+    worker = toy.start_worker()
+    toy.wait_ready(worker)
+    records, expected = values("f", 40, 20)
+    toy.produce(records)
+    await_true(lambda: count(toy) == len(records), "every record", 30)
+    for number in range(PARTITIONS):
+        intruder = Producer({"bootstrap.servers": toy.kafka_url, "transactional.id": f"{app_id(toy.name)}-{number}"})
+        intruder.init_transactions(30)
+    more, further = values("g", 40, 20)
+    toy.produce(more)
+    for key, ending in further.items():
+        expected[key] += ending
+    await_true(lambda: count(toy) >= len(records) + len(more), "the rest", 60)
+    check_exactly_once(toy, expected)
+    assert worker.poll() is None
+    assert "fenced" in toy.log(worker)
 
 
 def test_workers_come_and_go(toy: Toy) -> None:
