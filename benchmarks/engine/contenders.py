@@ -1,0 +1,86 @@
+"""Who competes: how each is started, and what it needs before."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.engine import environments
+from benchmarks.engine.environments import Unavailable
+from benchmarks.engine.task import Task
+from benchmarks.engine.topics import PARTITIONS
+from schemas.settings import Settings
+
+Command = Callable[[Task], list[str]]
+STORE = "store"  # the setting that chooses where tables live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One contender. `command` raises Unavailable where it cannot run."""
+
+    title: str
+    command: Command
+    environment: Callable[[Task], Mapping[str, str]] = lambda _: {}
+    makes_changelogs: bool = False  # creates its changelog topics itself
+    slow: bool = False  # takes the first records only
+    turn_records: int = 3000
+
+
+def _python(module: str) -> Command:
+    return lambda task: [sys.executable, "-m", f"benchmarks.engine.{module}", *task.arguments()]
+
+
+def _quix(task: Task) -> list[str]:
+    return [environments.quix_python(), "-m", "benchmarks.engine.quix", *task.arguments()]
+
+
+def _streams(guarantee: str) -> Command:
+    return lambda task: [
+        *environments.streams_command(),
+        *task.arguments(),
+        guarantee,
+        *environments.schema_arguments(),
+    ]
+
+
+def _rocksdb(task: Task) -> list[str]:
+    if STORE not in Settings.model_fields:
+        raise Unavailable("the engine has no store on disk yet")
+    return _python("ours")(task)
+
+
+def engine_environment(task: Task, store: str = "") -> dict[str, str]:
+    """Settings of our worker."""
+    found = {
+        "CHAT4ALL_KAFKA_URL": task.kafka_url,
+        "CHAT4ALL_PARTITIONS": str(PARTITIONS),
+        "CHAT4ALL_WEB_PORT": "0",
+        "CHAT4ALL_LOG_FORMAT": "json",
+        "CHAT4ALL_DATA_DIR": str(task.folder),
+        "CHAT4ALL_STATE": str(task.folder / "no-stack.json"),
+    }
+    return found | ({f"CHAT4ALL_{STORE.upper()}": store} if store else {})
+
+
+CONTENDERS: dict[str, Contender] = {
+    "ours": Contender(
+        title="this engine, tables in memory", command=_python("ours"), environment=engine_environment
+    ),
+    "ours-rocksdb": Contender(
+        title="this engine, tables in RocksDB",
+        command=_rocksdb,
+        environment=lambda task: engine_environment(task, "rocksdb"),
+    ),
+    "loop": Contender(title="loop by hand, no guarantee", command=_python("loop")),
+    "transactional-loop": Contender(
+        title="loop by hand, a transaction a batch", command=_python("transactional_loop")
+    ),
+    "streams": Contender(
+        title="Kafka Streams (Java), at least once", command=_streams("at_least_once"), makes_changelogs=True
+    ),
+    "streams-exactly-once": Contender(
+        title="Kafka Streams (Java), exactly_once_v2", command=_streams("exactly_once_v2"), makes_changelogs=True
+    ),
+    "quix": Contender(title="Quix Streams, at least once", command=_quix, makes_changelogs=True, slow=True),
+    "faust": Contender(title="Faust 0.15.3 as it is", command=_python("stock_faust"), makes_changelogs=True, slow=True),
+}

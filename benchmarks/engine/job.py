@@ -1,0 +1,143 @@
+"""The one job every contender does, and the records it is done on.
+
+In: Message records (Avro, Confluent framing), keyed by conversation; 5 % repeat an earlier message of their conversation. Out: one
+SequencedMessage a message: a message id once, sequences of a conversation 1, 2, 3 and so on. Two tables: ids seen, last sequences.
+Every contender reads and writes generic datums (a dict here, a GenericRecord in Java): what is compared is engines, not the classes
+a product builds on top; that is why this module, unlike the product, speaks to fastavro itself. It runs in contenders' own virtual
+environments too, so it needs no library but fastavro.
+"""
+
+import io
+import random
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import fastavro
+import fastavro.schema
+
+from schemas import catalog
+
+CONVERSATIONS = 10_000
+DUPLICATES = 0.05
+WINDOW = 10_000  # a repetition comes at most this many records after its first
+STARTED_AT = 1_760_000_000_000
+_TEXT = "Your order has left our warehouse and will be with you on the day we promised; thank you for your patience."
+_HEADER = struct.Struct(">bI")
+Datum = dict[str, Any]
+
+
+def _schema(record: str, *, only: int | None = None) -> Any:
+    """The newest schema as fastavro wants it, times as plain milliseconds; with `only`, the first fields alone."""
+    definition = dict(_without_logical_types(catalog.newest(record).definition))
+    definition["fields"] = definition["fields"][:only]
+    return fastavro.schema.parse_schema(definition, named_schemas={})
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without_logical_types(inner) for key, inner in node.items() if key != "logicalType"}
+    if isinstance(node, list):
+        return [_without_logical_types(inner) for inner in node]
+    return node
+
+
+_MESSAGE = _schema("Message")
+_SEQUENCED = _schema("SequencedMessage")
+_PLACE = _schema("SequencedMessage", only=5)  # enough of an output to check it, at a fifth of the price
+_MESSAGE_HEADER = _HEADER.pack(0, catalog.newest("Message").id)
+_SEQUENCED_HEADER = _HEADER.pack(0, catalog.newest("SequencedMessage").id)
+
+
+def decode(value: bytes) -> Datum:
+    """The Message in a record's value; ValueError when it is none."""
+    if value[:5] != _MESSAGE_HEADER:
+        raise ValueError("not a Message in the Confluent wire format")
+    stream = io.BytesIO(value)
+    stream.seek(5)
+    datum: Datum = fastavro.schemaless_reader(stream, _MESSAGE, None)
+    return datum
+
+
+def encode(message: Datum, sequence: int, partition: int, now: int) -> bytes:
+    """The output: the message with its place in the conversation."""
+    out = io.BytesIO()
+    out.write(_SEQUENCED_HEADER)
+    fastavro.schemaless_writer(
+        out,
+        _SEQUENCED,
+        {
+            "tenant_id": message["tenant_id"],
+            "message_id": message["message_id"],
+            "conversation_id": message["conversation_id"],
+            "home_partition": partition,
+            "seq": sequence,
+            "direction": message["direction"],
+            "sender": message["sender"],
+            "kind": message["kind"],
+            "text": message["text"],
+            "requested_at": message["requested_at"],
+            "accepted_at": now,
+            "metadata": message["metadata"],
+            "deliveries": [],
+        },
+    )
+    return out.getvalue()
+
+
+def place(value: bytes) -> tuple[str, str, int]:
+    """(conversation, message id, sequence) of an output."""
+    if value[:5] != _SEQUENCED_HEADER:
+        raise ValueError("not a SequencedMessage in the Confluent wire format")
+    stream = io.BytesIO(value)
+    stream.seek(5)
+    datum: Datum = fastavro.schemaless_reader(stream, _PLACE, None)
+    return datum["conversation_id"], datum["message_id"], datum["seq"]
+
+
+def message_number(message_id: str) -> int:
+    """Messages are numbered from 0 in the order they are first produced."""
+    return int(message_id[2:])
+
+
+def records(count: int) -> Iterator[tuple[bytes, bytes]]:
+    """The first `count` source records, as (key, value); the same every time. A shorter topic is the beginning of a longer one."""
+    chance = random.Random(7)  # noqa: S311  # made-up data, the same in every run
+    window: list[tuple[bytes, bytes]] = []
+    number = 0
+    for _ in range(count):
+        if window and chance.random() < DUPLICATES:
+            yield chance.choice(window)
+            continue
+        record = _record(number, chance.randrange(CONVERSATIONS))
+        if len(window) < WINDOW:
+            window.append(record)
+        else:
+            window[number % WINDOW] = record
+        number += 1
+        yield record
+
+
+def _record(number: int, conversation: int) -> tuple[bytes, bytes]:
+    out = io.BytesIO()
+    out.write(_MESSAGE_HEADER)
+    key = f"c-{conversation:07d}"
+    fastavro.schemaless_writer(
+        out,
+        _MESSAGE,
+        {
+            "tenant_id": "default",
+            "message_id": f"m-{number:09d}",
+            "conversation_id": key,
+            "direction": "OUTBOUND",
+            "sender": "",
+            "recipients": [],  # the members of the conversation
+            "kind": "text",
+            "text": _TEXT,
+            "not_before": None,
+            "expires_at": None,
+            "requested_at": STARTED_AT + number,
+            "metadata": {},
+        },
+    )
+    return key.encode(), out.getvalue()

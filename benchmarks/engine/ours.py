@@ -1,0 +1,87 @@
+"""Contender: this product's engine, as it runs in production: a stage, Faust's worker around it, one process."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import faust
+
+from benchmarks.engine import job
+from benchmarks.engine.task import Task, given
+from pipelines import logs
+from pipelines.app import build
+from pipelines.engine.stage import Decision, Inputs, Output, Source, Stage, Tables
+from schemas.settings import Settings
+from tables.layout import Layout
+from tables.partition import TablePartition
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Rows that are one number, written in decimal: the same bytes as every other contender's."""
+
+    version = 1
+    packed = False
+    time_of = None
+    name: str
+
+    def encode(self, row: int) -> bytes:
+        return b"%d" % row
+
+    def decode(self, value: bytes) -> int:
+        return int(value)
+
+    def as_json(self, row: int) -> Any:
+        return row
+
+
+@dataclass(slots=True)
+class State:
+    partition: int
+    seen: TablePartition[int]
+    sequences: TablePartition[int]
+
+
+class Sequencing(Stage[State]):
+    """The job. The group and the changelogs are called `chat4all-<name>`."""
+
+    tables: ClassVar[tuple[Layout[Any], ...]] = (Number("seen"), Number("sequences"))
+
+    def __init__(self, task: Task) -> None:
+        self.name = task.group.removeprefix("chat4all-")
+        self.sources = (Source(task.source),)
+        self.turn_records = task.turn_records
+        self._out = task.out
+
+    def open(self, partition: int, tables: Tables) -> State:
+        return State(partition, tables["seen"], tables["sequences"])
+
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        decision = Decision()
+        seen, sequences, partition, out = state.seen, state.sequences, state.partition, self._out
+        outputs = decision.outputs
+        for record in inputs.records:
+            message = job.decode(record.value or b"")
+            message_id = message["message_id"].encode()
+            if message_id in seen:
+                continue
+            seen.put(message_id, now)
+            key = record.key or b""
+            sequence = (sequences.get(key) or 0) + 1
+            sequences.put(key, sequence)
+            outputs.append(Output(out, key, job.encode(message, sequence, partition, now), partition))
+        return decision
+
+
+def main() -> None:
+    settings = Settings()
+    logs.configure(settings)
+    app = build(Sequencing(given()), settings)
+    sys.argv[1:] = []  # Faust reads it too
+    worker = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
+    worker.execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()
