@@ -25,5 +25,5 @@ class Waiting:
     receipts: tuple[tuple[int, int, str], ...]
 
 
-BINDINGS = JsonLayout("bindings", Bound)
-WAITING = JsonLayout("waiting", Waiting)
+BINDINGS = JsonLayout("bindings", Bound, time="bound_at")
+WAITING = JsonLayout("waiting", Waiting, time="since")

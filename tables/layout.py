@@ -6,8 +6,10 @@ changelog with any Kafka tool. A table with millions of rows may bring a tighter
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import orjson
 
@@ -20,6 +22,22 @@ class Layout(Protocol[Row]):
     @property
     def name(self) -> str: ...
 
+    @property
+    def version(self) -> int:
+        """Raised when the same bytes, or the time of a row, come to mean something else: a store on disk is then rebuilt from its
+        changelog, whose older rows `decode` goes on to read."""
+        ...
+
+    @property
+    def packed(self) -> bool:
+        """Whether a row is better kept as its bytes, even in memory: for tables of very many small rows."""
+        ...
+
+    @property
+    def time_of(self) -> Callable[[Row], int | None] | None:
+        """Reads the Unix milliseconds a row's life counts from, None for a row that does not age. None: no row of the table does."""
+        ...
+
     def encode(self, row: Row) -> bytes: ...
 
     def decode(self, value: bytes) -> Row: ...
@@ -31,10 +49,20 @@ class Layout(Protocol[Row]):
 
 @dataclass(frozen=True, slots=True)
 class JsonLayout(Generic[Row]):
-    """Rows are frozen dataclasses of plain values: str, int, bool, None, and tuples of them (JSON's lists come back as tuples)."""
+    """Rows are frozen dataclasses of plain values: str, int, bool, None, and tuples of them (JSON's lists come back as tuples).
 
+    `time` names the field that a row's life counts from.
+    """
+
+    packed: ClassVar[bool] = False
     name: str
     row: type[Row]
+    time: str | None = None
+    version: int = 1
+
+    @property
+    def time_of(self) -> Callable[[Row], int | None] | None:
+        return None if self.time is None else attrgetter(self.time)
 
     def encode(self, row: Row) -> bytes:
         return orjson.dumps(row)

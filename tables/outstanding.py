@@ -42,6 +42,9 @@ class OutstandingLayout:
     """JSON, with the delivery as an object inside."""
 
     name = "outstanding"
+    version = 1
+    packed = False
+    time_of = None  # a row lives until its delivery ends
 
     def encode(self, row: Outstanding) -> bytes:
         return orjson.dumps(row)

@@ -55,7 +55,7 @@ class Timeline:
     early: tuple[dict[str, object], ...] = ()
 
 
-TIMELINES = JsonLayout("timelines", Timeline)
+TIMELINES = JsonLayout("timelines", Timeline, time="updated_at")
 
 
 def status(row: Timeline) -> Status:
