@@ -14,6 +14,8 @@ from stack.ports import free_port
 from stack.servers import SERVERS, EnvironmentSettings, replaced
 
 STAGES = ("route", "send", "match", "track", "archive", "analyse")
+# How often receipts come as the real providers' sometimes do, a share of the messages. Telegram's simulator sends no receipts.
+MISBEHAVIOUR = {"whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02}}
 PARTITIONS = 4  # a demo needs few; a deployment chooses its own
 
 
@@ -54,6 +56,7 @@ def _simulator(provider: str, folder: Path, gateway_port: int) -> Process:
     webhook = f"http://127.0.0.1:{gateway_port}/webhooks/{provider}"
     argv = [sys.executable, "-m", "loadgen.providers", provider, "--port", str(port), "--webhook-url", webhook]
     argv += ["--log", str(calls_log(folder, provider))]
+    argv += [f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items()]
     url = f"http://127.0.0.1:{port}"
     return Process(name=provider, argv=argv, health=f"{url}/_control/health", url=url)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.composition import STAGES, calls_log, compose
+from cli.composition import MISBEHAVIOUR, STAGES, calls_log, compose
+from loadgen.providers.__main__ import parser
 from schemas.settings import Settings
 from stack.plan import Plan
 from stack.servers import SERVERS
@@ -28,6 +29,13 @@ def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     assert whatsapp.argv[whatsapp.argv.index("--webhook-url") + 1] == f"{gateway.url}/webhooks/whatsapp"
     assert telegram.argv[telegram.argv.index("--log") + 1] == str(calls_log(tmp_path, "telegram"))
     assert plan.settings["whatsapp_url"] == whatsapp.url
+
+
+def test_simulators_misbehave_by_knobs_they_have(tmp_path: Path) -> None:
+    for process in compose(tmp_path).processes[:2]:
+        chosen = vars(parser().parse_args(process.argv[3:]))
+        for knob, share in MISBEHAVIOUR.get(process.name, {}).items():
+            assert chosen[knob.replace("-", "_")] == share
 
 
 def test_every_setting_of_the_plan_is_one_the_product_knows(tmp_path: Path) -> None:
