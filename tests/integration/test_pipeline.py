@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from cli.composition import compose
+from cli.composition import STAGES, compose
 from schemas import codec
 from schemas.partitions import home_partition
 from schemas.records import Address, Contact, Conversation, DeadLetter, Message, Recipient
@@ -302,6 +302,12 @@ def test_schemas_are_served_like_a_registry(running: Running) -> None:
     assert (latest["id"], latest["version"]) == (1001, 1)
     assert json.loads(get(f"{gateway}/schemas/ids/1001")[1])["schema"] == latest["schema"]
     assert get(f"{gateway}/schemas/ids/9")[0] == 404
+
+
+def test_a_worker_writes_no_escape_sequence_to_its_log(running: Running) -> None:
+    logs = {service.name: Path(service.log) for service in running.state.services if service.name in STAGES}
+    assert set(logs) == set(STAGES)
+    assert [name for name, log in logs.items() if b"\x1b" in log.read_bytes()] == []
 
 
 def test_a_short_load_with_kills_ends_well(running: Running) -> None:

@@ -107,13 +107,17 @@ def events_table() -> str:
     )
 
 
+# what counts an event -> where its name stands; a sink's stage counts after its write, when the decision is counted already
+COUNTS = {"decision.count": 0, "metrics.EVENTS.labels": 1}
+
+
 def counted_events() -> dict[str, set[str]]:
-    """Names a stage counts, by stage: the literals in its calls of `decision.count`, and a status where it counts one."""
+    """Names a stage counts, by stage: the literals in its calls of COUNTS, and a status where it counts one."""
     found: dict[str, set[str]] = {}
     for path in sorted((REPOSITORY / "pipelines").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "decision.count":
-                names = _texts(call.args[0]) or {"the new status, in lower case"}
+            if isinstance(call, ast.Call) and (place := COUNTS.get(ast.unparse(call.func))) is not None:
+                names = _texts(call.args[place]) or {"the new status, in lower case"}
                 found.setdefault(path.stem, set()).update(names)
     return found
 

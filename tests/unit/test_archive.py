@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.archive import Archive, State, Writes
 from pipelines.engine.stage import Decision, Record
+from schemas import metrics
 from schemas.records import DeliveryState, SequencedMessage
 from sinks.base import Fenced, Unavailable
 from sinks.postgres import Archive as Sink
@@ -22,6 +23,7 @@ class Ledger(Sink):
         super().__init__("postgresql://127.0.0.1:1/none")
         self.held = dict(held or {})
         self.away = away
+        self.set_aside: set[str] = set()
         self.rows: list[str] = []
 
     async def positions(self, partitions: Iterable[Source]) -> dict[Source, int]:
@@ -41,6 +43,7 @@ class Ledger(Sink):
             if self.held[source] != expected:
                 raise Fenced(f"{source} is at {self.held[source]}")
             self.held[source] = after
+        self.conflicts += sum(message.message_id in self.set_aside for message in messages)
         self.rows += [each.message_id for each in messages] + [each.event_id for each in states]
 
 
@@ -98,6 +101,27 @@ async def test_positions_move_from_where_postgresql_is_batch_after_batch() -> No
     await stage.settle(one.turn())
     assert ledger.held == {(STATES, 0): 10, (STATES, 1): 4, (LOG, 0): 1}
     assert ledger.rows == ["m0", "e8", "e3", "e9"]
+
+
+async def test_partitions_that_come_later_leave_the_others_where_they_are() -> None:
+    ledger = Ledger({(STATES, 0): 8})
+    stage = Archive(sink=ledger, linger_ms=0)
+    await stage.positions([(STATES, 0)])
+    assert await stage.positions([(STATES, 1)]) == {(STATES, 1): 0}
+    await stage.settle(Desk(stage, 0).turn([stated(8)]))
+    assert ledger.held == {(STATES, 0): 9, (STATES, 1): 0}
+
+
+async def test_messages_set_aside_are_counted_once() -> None:
+    ledger = Ledger()
+    ledger.set_aside = {"m1", "m2"}
+    stage = Archive(sink=ledger, linger_ms=0)
+    await stage.positions([(LOG, 0), (LOG, 1)])
+    counter = metrics.EVENTS.labels("archive", "conflict")
+    before = counter._value.get()
+    for partition, offsets in ((0, (0, 1, 2)), (0, (3,)), (1, (1,))):
+        await stage.settle(Desk(stage, partition).turn([logged(offset, partition) for offset in offsets]))
+    assert counter._value.get() - before == 3
 
 
 async def test_a_postgresql_that_is_away_is_waited_for_and_takes_the_batch_once() -> None:
