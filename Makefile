@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench clean
+.PHONY: demo up down check test bench bench-engine clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -25,6 +25,9 @@ test: .venv/ready   ## all tests, on real servers
 
 bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 	chat4all bench
+
+bench-engine: .venv/ready  ## the engine against every other way to do its job; writes benchmarks/engine.json
+	python -m benchmarks.engine
 
 clean:
 	rm -rf .venv .chat4all

@@ -11,7 +11,7 @@ import io
 import random
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import fastavro.schema
@@ -55,8 +55,7 @@ def decode(value: bytes) -> Datum:
         raise ValueError("not a Message in the Confluent wire format")
     stream = io.BytesIO(value)
     stream.seek(5)
-    datum: Datum = fastavro.schemaless_reader(stream, _MESSAGE, None)
-    return datum
+    return cast("Datum", fastavro.schemaless_reader(stream, _MESSAGE, None))
 
 
 def encode(message: Datum, sequence: int, partition: int, now: int) -> bytes:
@@ -91,7 +90,7 @@ def place(value: bytes) -> tuple[str, str, int]:
         raise ValueError("not a SequencedMessage in the Confluent wire format")
     stream = io.BytesIO(value)
     stream.seek(5)
-    datum: Datum = fastavro.schemaless_reader(stream, _PLACE, None)
+    datum = cast("Datum", fastavro.schemaless_reader(stream, _PLACE, None))
     return datum["conversation_id"], datum["message_id"], datum["seq"]
 
 

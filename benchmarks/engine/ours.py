@@ -1,9 +1,13 @@
-"""Contender: this product's engine, as it runs in production: a stage, Faust's worker around it, one process."""
+"""Contender: this product's engine, as it runs in production: a stage, Faust's worker around it, one process.
+
+With the word `ages` after the task's arguments, rows of `seen` age as the product's do: for what a row costs in memory and on disk.
+"""
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import faust
 
@@ -14,17 +18,21 @@ from pipelines.app import build
 from pipelines.engine.stage import Decision, Inputs, Output, Source, Stage, Tables
 from schemas.settings import Settings
 from tables.layout import Layout
-from tables.partition import TablePartition
+from tables.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
     """Rows that are one number, written in decimal: the same bytes as every other contender's."""
 
-    version = 1
-    packed = False
-    time_of = None
     name: str
+    packed: bool = False
+    ages: bool = False
+    version: int = 1
+
+    @property
+    def time_of(self) -> Callable[[int], int | None] | None:
+        return _itself if self.ages else None
 
     def encode(self, row: int) -> bytes:
         return b"%d" % row
@@ -36,19 +44,22 @@ class Number:
         return row
 
 
+def _itself(row: int) -> int:
+    return row
+
+
 @dataclass(slots=True)
 class State:
     partition: int
-    seen: TablePartition[int]
-    sequences: TablePartition[int]
+    seen: Table[int]
+    sequences: Table[int]
 
 
 class Sequencing(Stage[State]):
     """The job. The group and the changelogs are called `chat4all-<name>`."""
 
-    tables: ClassVar[tuple[Layout[Any], ...]] = (Number("seen"), Number("sequences"))
-
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, ages: bool = False) -> None:
+        self.tables: tuple[Layout[Any], ...] = (Number("seen", packed=True, ages=ages), Number("sequences"))  # type: ignore[misc]  # other stages know their tables before
         self.name = task.group.removeprefix("chat4all-")
         self.sources = (Source(task.source),)
         self.turn_records = task.turn_records
@@ -77,7 +88,7 @@ class Sequencing(Stage[State]):
 def main() -> None:
     settings = Settings()
     logs.configure(settings)
-    app = build(Sequencing(given()), settings)
+    app = build(Sequencing(given(), ages=sys.argv[8:] == ["ages"]), settings)
     sys.argv[1:] = []  # Faust reads it too
     worker = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.execute_from_commandline()

@@ -68,7 +68,9 @@ def _run(contender: Contender, task: Task, source: Source, topics: Topics) -> Ru
     finally:
         process.stop()
     faults = work.faults(source.expected)
-    rows = sum(sum(topics.ends(changelog).values()) for changelog in topics.named(task.group) if "changelog" in changelog)
+    rows = sum(
+        sum(topics.ends(changelog).values()) for changelog in topics.named(task.group) if "changelog" in changelog
+    )
     if rows < source.expected:
         faults.append(f"{rows} changelog records for {source.expected} messages")
     if faults:

@@ -27,10 +27,8 @@ def build(task: Task) -> Any:
     )
     source = app.topic(task.source, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     out = app.topic(task.out, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-    seen = app.Table("seen", key_type=bytes, value_type=int, key_serializer="raw", value_serializer="json")
-    sequences = app.Table(
-        "sequences", default=int, key_type=bytes, value_type=int, key_serializer="raw", value_serializer="json"
-    )
+    seen = app.Table("seen", key_type=bytes, value_type=int)
+    sequences = app.Table("sequences", default=int, key_type=bytes, value_type=int)
     assigned_at = 0.0
 
     @app.on_partitions_assigned.connect

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
     AdminClient,
     NewTopic,
@@ -14,6 +14,7 @@ from pipelines.topics import declared
 from schemas.settings import Settings
 
 PARTITIONS = 4
+READY_SECONDS = 30.0
 COMPACT = {"cleanup.policy": "compact"}
 
 
@@ -22,7 +23,7 @@ class Topics:
 
     def __init__(self, kafka_url: str) -> None:
         self.kafka_url = kafka_url
-        self._admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 3})
+        self._admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
 
     def create(self, *names: str, compact: bool = False) -> None:
         """Creates topics that do not exist."""
@@ -78,6 +79,16 @@ class Topics:
 
     def ends(self, topic: str) -> dict[int, int]:
         """Where a read_committed reader would come to its end, by partition."""
+        until = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                return self._ends(topic)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > until:
+                    raise
+                time.sleep(0.05)  # a topic made a moment ago
+
+    def _ends(self, topic: str) -> dict[int, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka has no types here
         asked = self._admin.list_offsets(
             {TopicPartition(topic, number): latest for number in range(PARTITIONS)},

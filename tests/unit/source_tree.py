@@ -17,12 +17,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # A room may import the rooms of a lower floor, never its neighbours.
 FLOORS = (("schemas",), ("tables", "connectors", "sinks", "stack", "loadgen"), ("pipelines",), ("cli",))
 ROOMS = tuple(room for floor in FLOORS for room in floor)
+OUTSIDE = ("tests", "benchmarks")  # may import every room; nothing imports them
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
 class Module:
-    """One Python file. `room` is its top folder, tests included."""
+    """One Python file. `room` is its top folder, tests and benchmarks included."""
 
     path: Path
     text: str
@@ -79,8 +80,8 @@ def tracked() -> tuple[Path, ...]:
 
 @cache
 def modules(*rooms: str) -> tuple[Module, ...]:
-    """Modules of these rooms; of all rooms and the tests when none is named."""
-    wanted = rooms or (*ROOMS, "tests")
+    """Modules of these rooms; of all rooms, the tests and the benchmarks when none is named."""
+    wanted = rooms or (*ROOMS, *OUTSIDE)
     found = (Module(path, path.read_text(encoding="utf-8")) for path in tracked() if path.suffix == ".py")
     return tuple(module for module in found if module.room in wanted)
 
@@ -90,4 +91,4 @@ def top(dotted: str) -> str:
 
 
 def is_library(dotted: str) -> bool:
-    return top(dotted) not in {*ROOMS, "tests"} and top(dotted) not in sys.stdlib_module_names
+    return top(dotted) not in {*ROOMS, *OUTSIDE} and top(dotted) not in sys.stdlib_module_names

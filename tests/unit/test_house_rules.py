@@ -14,7 +14,18 @@ from schemas.catalog import TOPICS
 from schemas.causes import DESCRIPTIONS
 from schemas.settings import Settings
 from tests.unit.reference_pages import METRICS
-from tests.unit.source_tree import FLOORS, REPOSITORY, ROOMS, Function, Module, is_library, modules, top, tracked
+from tests.unit.source_tree import (
+    FLOORS,
+    OUTSIDE,
+    REPOSITORY,
+    ROOMS,
+    Function,
+    Module,
+    is_library,
+    modules,
+    top,
+    tracked,
+)
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -28,7 +39,7 @@ def test_doors_open_one_way() -> None:
         f"{module.name}:{line}: {module.room} may not import {dotted}"
         for module in modules(*ROOMS)
         for line, dotted in module.imports()
-        if (room := top(dotted)) in {*ROOMS, "tests"}
+        if (room := top(dotted)) in {*ROOMS, *OUTSIDE}
         and room != module.room
         and not (room in ROOMS and floor_of[room] < floor_of[module.room])
     ]
@@ -130,18 +141,18 @@ def test_a_room_is_ours(room: str) -> None:
 
 def test_the_wheel_the_types_and_the_style_cover_every_room() -> None:
     assert set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == set(ROOMS)
-    assert set(PROJECT["tool"]["mypy"]["packages"]) == {*ROOMS, "tests"}
+    assert set(PROJECT["tool"]["mypy"]["packages"]) == {*ROOMS, *OUTSIDE}
     assert PROJECT["tool"]["mypy"]["strict"] is True
     assert not {"exclude", "files", "ignore_errors"} & set(PROJECT["tool"]["mypy"])
     assert not any("ignore_errors" in override for override in PROJECT["tool"]["mypy"]["overrides"])
     assert not {"exclude", "extend-exclude", "include"} & set(PROJECT["tool"]["ruff"])
     with_python = {module.room for module in modules()} | {path.parts[0] for path in python_outside_rooms()}
-    assert with_python == {*ROOMS, "tests"}
+    assert with_python == {*ROOMS, *OUTSIDE}
 
 
 def python_outside_rooms() -> list[Any]:
     relative = [path.relative_to(REPOSITORY) for path in tracked() if path.suffix == ".py"]
-    return [path for path in relative if path.parts[0] not in {*ROOMS, "tests"}]
+    return [path for path in relative if path.parts[0] not in {*ROOMS, *OUTSIDE}]
 
 
 def test_make_check_is_what_ci_runs() -> None:

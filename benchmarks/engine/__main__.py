@@ -1,0 +1,132 @@
+"""`python -m benchmarks.engine`: the engine against every other way to do the same job, in one run on this machine.
+
+Enters: options. Leaves: benchmarks/engine.json (unless --trial) and a table. Kafka is started for it and gone after it. Every
+contender gets one core to itself, Kafka and the watching the others; contenders take turns, run after run, so that a machine that
+slows down slows all of them. A contender whose output is wrong has no figure.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.engine import job, latency, report, restore
+from benchmarks.engine.contenders import CONTENDERS
+from benchmarks.engine.environments import Unavailable
+from benchmarks.engine.machine import OTHERS, pinned
+from benchmarks.engine.rates import Run, Source, WrongWork, run
+from benchmarks.engine.report import Measured
+from benchmarks.engine.topics import Topics
+from benchmarks.engine.verify import expected_outputs
+from schemas import benchmark
+from stack import kafka
+from stack.service import Child
+
+PARTS = ("rates", "restore", "latency")
+STORES = ("ours", "ours-rocksdb")
+console = Console()
+
+
+def main() -> None:
+    options = _options()
+    measured = Measured()
+    with pinned(OTHERS), _kafka() as (topics, folder):
+        topics.create_dead_letters()
+        if "rates" in options.parts:
+            _rates(options, topics, folder, measured)
+        if "restore" in options.parts:
+            _restores(options, topics, folder, measured)
+        if "latency" in options.parts:
+            measured.lone_ms = latency.lone_records(options.lone, topics, folder)
+    figures = report.figures(measured)
+    report.draw(figures, console)
+    if not options.trial:
+        path = benchmark.write("engine", " ".join(["python -m benchmarks.engine", *sys.argv[1:]]), figures)
+        console.print(f"written to {path.relative_to(Path.cwd())}")
+    if "rates" in options.parts and "ours" in options.contenders and "ours" not in measured.runs:
+        raise SystemExit("the engine itself has no figure")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="Benchmark of the engine.")
+    parser.add_argument("--records", type=int, default=1_000_000, help="source records")
+    parser.add_argument("--slow-records", type=int, default=100_000, help="the first of them, for slow contenders")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
+    parser.add_argument("--runs", type=int, default=3, help="of each contender; the median counts")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows to restore")
+    parser.add_argument("--faust-rows", type=int, default=100_000, help="rows for Faust's own recovery")
+    parser.add_argument("--lone", type=int, default=500, help="lone records")
+    parser.add_argument("--trial", action="store_true", help="do not write benchmarks/engine.json")
+    return parser.parse_args()
+
+
+@contextmanager
+def _kafka() -> Iterator[tuple[Topics, Path]]:
+    folder = Path(".chat4all") / f"bench-engine-{os.getpid()}"
+    child = Child(kafka.service(folder / "kafka", heap="2g", short_lived=False))
+    try:
+        child.start()
+        child.wait()
+        yield Topics(child.service.url), folder
+    finally:
+        child.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rates(options: argparse.Namespace, topics: Topics, folder: Path, measured: Measured) -> None:
+    sources = {}
+    for count in {options.records, min(options.records, options.slow_records)}:
+        sources[count] = Source(f"bench-in-{count}", count, expected_outputs(count))
+        topics.create(sources[count].topic)
+        topics.fill(sources[count].topic, job.records(count))
+    console.print(f"filled: {', '.join(f'{count:,} records' for count in sources)}")
+    warm_up = sources[min(options.records, options.slow_records)]
+    run("transactional-loop", 0, warm_up, topics, folder)  # for Kafka's own sake
+    left_out: set[str] = set()
+    for number in range(1, options.runs + 1):
+        for name in options.contenders:
+            slow = CONTENDERS[name].slow
+            source = sources[min(options.records, options.slow_records) if slow else options.records]
+            if name in left_out:
+                continue
+            try:
+                found = run(name, number, source, topics, folder)
+            except Unavailable as reason:
+                console.print(f"{name}: left out, {reason}")
+                left_out.add(name)
+            except WrongWork as reason:
+                console.print(f"{name}, run {number}: wrong work, not timed: {reason}")
+            else:
+                measured.runs.setdefault(name, []).append(found)
+                console.print(f"{name}, run {number}: {_said(found)}")
+
+
+def _said(found: Run) -> str:
+    slowest = "" if found.slowest_share is None else f", slowest second {found.slowest_share:.2f} of the median"
+    return (
+        f"{found.per_second:,.0f} records/s in {found.seconds:.1f} s, {found.busy:.0%} of its core, "
+        f"{found.cpu_us:.1f} us of CPU a record{slowest}"
+    )
+
+
+def _restores(options: argparse.Namespace, topics: Topics, folder: Path, measured: Measured) -> None:
+    empty, full = restore.prepare(0, topics), restore.prepare(options.rows, topics)
+    for name in [name for name in STORES if name in options.contenders]:
+        try:
+            measured.empty[name] = restore.restore(name, empty, topics, folder)
+            measured.restored[name] = [restore.restore(name, full, topics, folder) for _ in range(options.runs)]
+        except Unavailable as reason:
+            console.print(f"restore of {name}: left out, {reason}")
+    if "faust" in options.contenders:
+        few = restore.prepare(options.faust_rows, topics)
+        measured.restored["faust"] = [restore.restore_faust(few, topics, folder) for _ in range(options.runs)]
+
+
+if __name__ == "__main__":
+    main()
