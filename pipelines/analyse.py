@@ -14,8 +14,8 @@ from schemas import codec
 from schemas.records import DeliveryState
 from sinks.clickhouse import Facts
 from tables.layout import Layout
-from tables.partition import TablePartition
 from tables.plans import PLANS, Plan
+from tables.table import Table
 
 TOPIC = "delivery-states"
 KEY = TOPIC.encode()
@@ -33,7 +33,7 @@ class State:
     """One partition of analyse. `replay` are the ranges of an earlier owner that may not have been inserted."""
 
     partition: int
-    plans: TablePartition[Plan]
+    plans: Table[Plan]
     replay: list[tuple[int, int]]
     planned_to: int  # highest offset of any plan so far: what was refused up to it is in dead-letters already
     partial: list[DeliveryState] = field(default_factory=list)  # of the first replayed range, until it is whole

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -59,6 +60,8 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         kafka_url=kafka_url,
         session_seconds=settings.session_timeout_seconds,
         stuck_seconds=settings.stuck_seconds,
+        store=settings.store,
+        folder=Path(settings.data_dir) / stage.name,
     )
     app.transport = BatchTransport([url], app)
     for layout in stage.tables:

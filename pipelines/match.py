@@ -16,9 +16,8 @@ from schemas.keys import provider_message_key
 from schemas.records import Binding, Cause, Receipt, Status, StatusUpdate
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
-from tables.expiry import Expiry
 from tables.layout import Layout
-from tables.partition import TablePartition
+from tables.table import Table
 
 PER_TURN = 2000
 # Providers tell whole seconds; the truth lies in the second that follows, and never after we heard of it.
@@ -30,9 +29,8 @@ class State:
     """One partition of match."""
 
     partition: int
-    bindings: TablePartition[Bound]
-    waiting: TablePartition[Waiting]
-    expiry: Expiry
+    bindings: Table[Bound]
+    waiting: Table[Waiting]
     orphans: Agenda
 
 
@@ -53,13 +51,12 @@ class Match(Stage[State]):
         orphans = Agenda()
         for key, row in waiting.items():
             orphans.set(key.decode(), row.since + self._orphan_ms)
-        expiry = Expiry.of(self._binding_ms, ((key, row.bound_at) for key, row in bindings.items()))
-        return State(partition, bindings, waiting, expiry, orphans)
+        return State(partition, bindings, waiting, orphans)
 
     def next_due(self, state: State) -> int | None:
-        return min(
-            (due for due in (state.expiry.next_due(), state.orphans.next_due()) if due is not None), default=None
-        )
+        oldest = state.bindings.oldest()
+        dues = (None if oldest is None else oldest + self._binding_ms, state.orphans.next_due())
+        return min((due for due in dues if due is not None), default=None)
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         decision = Decision()
@@ -84,7 +81,6 @@ class Match(Stage[State]):
             binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at
         )
         state.bindings.put(key, bound)
-        state.expiry.add(key, binding.bound_at)
         waiting = state.waiting.get(key)
         if waiting is not None:
             for _, _, value in waiting.receipts:
@@ -116,10 +112,8 @@ class Match(Stage[State]):
         state.orphans.set(key.decode(), row.since + self._orphan_ms)
 
     def _expire(self, state: State, decision: Decision, now: int) -> None:
-        for key in state.expiry.expired(now, PER_TURN):
-            row = state.bindings.get(key)
-            if row is not None and now - row.bound_at >= self._binding_ms:
-                state.bindings.delete(key)
+        for key in state.bindings.expired(now - self._binding_ms, PER_TURN):
+            state.bindings.delete(key)
         for name in state.orphans.take_due(now):
             waiting = state.waiting.get(name.encode())
             if waiting is None:

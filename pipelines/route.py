@@ -29,11 +29,10 @@ from schemas.records import (
 )
 from tables import seen as seen_table
 from tables.conversations import CONVERSATIONS, Members
-from tables.expiry import Expiry
 from tables.layout import Layout
-from tables.partition import TablePartition
 from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
+from tables.table import Table
 
 MAX_RECORD_BYTES = 1_000_000
 MAX_METADATA = 32
@@ -63,10 +62,9 @@ class State:
     """One partition of route."""
 
     partition: int
-    seen: TablePartition[Seen]
-    sequences: TablePartition[Sequence]
-    conversations: TablePartition[Members]
-    expiry: Expiry
+    seen: Table[Seen]
+    sequences: Table[Sequence]
+    conversations: Table[Members]
 
 
 class Route(Stage[State]):
@@ -98,11 +96,11 @@ class Route(Stage[State]):
             self._contacts.stop()
 
     def open(self, partition: int, tables: Tables) -> State:
-        expiry = Expiry.of(self._dedupe_ms, ((key, row.accepted_at) for key, row in tables["seen"].items()))
-        return State(partition, tables["seen"], tables["sequences"], tables["conversations"], expiry)
+        return State(partition, tables["seen"], tables["sequences"], tables["conversations"])
 
     def next_due(self, state: State) -> int | None:
-        return state.expiry.next_due()
+        oldest = state.seen.oldest()
+        return None if oldest is None else oldest + self._dedupe_ms
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         decision = Decision()
@@ -159,7 +157,6 @@ class Route(Stage[State]):
         _check_size(logged)  # many recipients make it larger than the message was
         state.sequences.put(key, Sequence(seq))
         state.seen.put(seen_key, Seen(digest, now))
-        state.expiry.add(seen_key, now)
         decision.count("accepted")
         decision.count("deliveries", len(deliveries))
         decision.outputs.append(Output("conversation-log", key, logged, state.partition))
@@ -236,10 +233,8 @@ class Route(Stage[State]):
         )
 
     def _expire(self, state: State, now: int) -> None:
-        for key in state.expiry.expired(now, EXPIRED_PER_TURN):
-            row = state.seen.get(key)
-            if row is not None and now - row.accepted_at >= self._dedupe_ms:
-                state.seen.delete(key)
+        for key in state.seen.expired(now - self._dedupe_ms, EXPIRED_PER_TURN):
+            state.seen.delete(key)
 
 
 def delivery_id(message: Message, recipient: str, channel: str, address: str) -> str:

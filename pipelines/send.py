@@ -24,7 +24,7 @@ from tables.agenda import Agenda
 from tables.lanes import Lane, Lanes, lane_of
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
-from tables.partition import TablePartition
+from tables.table import Table
 
 log = structlog.get_logger(__name__)
 FIRST_BACKOFF_MS = 1000
@@ -45,7 +45,7 @@ class Limits:
 class State:
     """One partition of send; all but `rows` is derived from them."""
 
-    rows: TablePartition[Outstanding]
+    rows: Table[Outstanding]
     lanes: Lanes = field(default_factory=Lanes)
     agenda: Agenda = field(default_factory=Agenda)  # delivery ids that wait for a time
     interrupted: list[str] = field(default_factory=list)  # intents whose result was lost

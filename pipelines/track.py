@@ -13,9 +13,8 @@ from pipelines.engine.stage import Decision, Inputs, Output, Refusal, Source, St
 from schemas import codec
 from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
 from tables import timelines
-from tables.expiry import Expiry
 from tables.layout import Layout
-from tables.partition import TablePartition
+from tables.table import Table
 from tables.timelines import TIMELINES, Timeline
 
 EXPIRED_PER_TURN = 2000
@@ -26,8 +25,7 @@ class State:
     """One partition of track."""
 
     partition: int
-    rows: TablePartition[Timeline]
-    expiry: Expiry
+    rows: Table[Timeline]
 
 
 class Track(Stage[State]):
@@ -42,10 +40,11 @@ class Track(Stage[State]):
 
     def open(self, partition: int, tables: Tables) -> State:
         rows = tables["timelines"]
-        return State(partition, rows, Expiry.of(self._state_ms, ((key, row.updated_at) for key, row in rows.items())))
+        return State(partition, rows)
 
     def next_due(self, state: State) -> int | None:
-        return state.expiry.next_due()
+        oldest = state.rows.oldest()
+        return None if oldest is None else oldest + self._state_ms
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         decision = Decision()
@@ -69,7 +68,6 @@ class Track(Stage[State]):
             early = () if row is None else row.early
             row = dataclasses.replace(timelines.introduce(row, message, ref), version=1)
             state.rows.put(key, row)
-            state.expiry.add(key, now)
             decision.count("introduced")
             created = StatusUpdate(
                 tenant_id=message.tenant_id,
@@ -93,7 +91,6 @@ class Track(Stage[State]):
             row = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
             if all(fields["event_id"] != update.event_id for fields in row.early):
                 state.rows.put(key, dataclasses.replace(row, early=(*row.early, dataclasses.asdict(update))))
-                state.expiry.add(key, update.observed_at)
             return
         if not timelines.is_new(row, update):
             decision.count("repeated")
@@ -115,14 +112,8 @@ class Track(Stage[State]):
         )
 
     def _expire(self, state: State, now: int) -> None:
-        for key in state.expiry.expired(now, EXPIRED_PER_TURN):
-            row = state.rows.get(key)
-            if row is None:
-                continue
-            if now - row.updated_at >= self._state_ms:
-                state.rows.delete(key)
-            else:
-                state.expiry.add(key, row.updated_at)
+        for key in state.rows.expired(now - self._state_ms, EXPIRED_PER_TURN):
+            state.rows.delete(key)
 
 
 def _thawed(fields: dict[str, Any]) -> StatusUpdate:

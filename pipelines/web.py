@@ -87,3 +87,6 @@ def health_of(engine: Engine) -> dict[str, Any]:
 def _measure_tables(engine: Engine) -> None:
     for name, rows in health_of(engine)["rows"].items():
         metrics.TABLE_ROWS.labels(engine.stage.name, name).set(rows)
+        oldest = [at for p in engine.partitions.values() if (at := p.tables[name].oldest()) is not None]
+        if oldest:
+            metrics.TABLE_OLDEST_SECONDS.labels(engine.stage.name, name).set(time.time() - min(oldest) / 1000)

@@ -20,6 +20,8 @@ EVENTS = Counter("chat4all_events_total", "What happened inside a stage.", ["sta
 PARTITIONS = Gauge("chat4all_partitions", "Partitions this worker owns.", ["stage"])
 # Gauge: rows a table holds on this worker, by stage and table.
 TABLE_ROWS = Gauge("chat4all_table_rows", "Rows a table holds on this worker.", ["stage", "table"])
+# Gauge: age of the oldest row of a table that expires, in seconds, by stage and table.
+TABLE_OLDEST_SECONDS = Gauge("chat4all_table_oldest_seconds", "Age of a table's oldest row.", ["stage", "table"])
 # Gauge: records of a source topic that this worker's partitions have not committed yet, by stage and topic.
 LAG = Gauge("chat4all_lag_records", "Records not committed yet.", ["stage", "topic"])
 # Time: one restore of tables, by stage.

@@ -8,7 +8,7 @@ docs/settings.md lists them and a test keeps that list complete.
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     # workers
     web_host: str = Field("127.0.0.1", description="Address the web views of a worker listen on.")
     web_port: int = Field(6066, description="Port of a worker's web views; 0 picks a free one.")
+    store: Literal["memory", "rocksdb"] = Field(
+        "memory", description="Where tables are kept: memory, or rocksdb (on disk, in data_dir)."
+    )
     data_dir: str = Field(".chat4all/data", description="Folder for what a worker keeps on disk.")
     log_format: str = Field("console", pattern="^(console|json)$", description="console or json.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged.")

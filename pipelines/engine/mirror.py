@@ -27,7 +27,8 @@ class Mirror(Generic[V]):
         self._complete = threading.Event()
         self._stopping = threading.Event()
         self._failure: str | None = None
-        self._consumer: Consumer | None = None
+        # a consumer of its own to ask with: one that reads lets nobody else in while it waits
+        self._asking: Consumer | None = None
         self._positions: dict[int, int] = {}
         self._current_at = 0  # Unix ms: everything acknowledged before then is in here
         self._thread = threading.Thread(target=self._run, name=f"mirror-{topic}", daemon=True)
@@ -41,7 +42,7 @@ class Mirror(Generic[V]):
 
         For the rare key that is missing: a contact produced a moment before a message must be found by it.
         """
-        consumer = self._consumer
+        consumer = self._asking
         if since <= self._current_at or consumer is None:
             return
         end = time.monotonic() + seconds
@@ -76,16 +77,9 @@ class Mirror(Generic[V]):
         self._thread.join(10.0)
 
     def _run(self) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._kafka_url,
-                "group.id": f"chat4all-mirror-{self._topic}",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 100,
-                "log_level": 3,
-            }
-        )
+        settings = {"bootstrap.servers": self._kafka_url, "group.id": f"chat4all-mirror-{self._topic}", "log_level": 3}
+        reading = {"enable.auto.commit": False, "enable.partition.eof": True, "fetch.wait.max.ms": 100}
+        consumer, self._asking = Consumer({**settings, **reading}), Consumer(settings)
         try:
             self._follow(consumer)
         except Exception as error:  # noqa: BLE001  # said by start(), or by the log when it happens later
@@ -94,12 +88,12 @@ class Mirror(Generic[V]):
             self._complete.set()
         finally:
             consumer.close()
+            self._asking.close()
 
     def _follow(self, consumer: Consumer) -> None:
         partitions = consumer.list_topics(self._topic, timeout=30).topics[self._topic].partitions
         left = set(partitions)
         self._positions = dict.fromkeys(partitions, 0)
-        self._consumer = consumer
         consumer.assign([TopicPartition(self._topic, partition, 0) for partition in partitions])
         while not self._stopping.is_set():
             started = time.monotonic()

@@ -7,11 +7,15 @@ record-by-record recovery.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-Load = Callable[[bytes, bytes | None], None]
+from tables.table import Table
+
+TopicPart = tuple[str, int]
+Changelogs = Mapping[TopicPart, Table[Any]]
 log = structlog.get_logger(__name__)
 STALL_SECONDS = 60.0
 TELL_SECONDS = 2.0
@@ -39,11 +43,13 @@ class RestoreFailed(Exception):
 
 def restore(
     kafka_url: str,
-    changelogs: Mapping[tuple[str, int], Load],
+    changelogs: Changelogs,
     still_wanted: Callable[[], bool],
     progress: RestoreProgress,
 ) -> int:
-    """Feeds every row of the (topic, partition) changelogs to its `load`, in offset order; returns how many rows.
+    """Feeds every table the rows of its (topic, partition) changelog from its own position on, in offset order; returns how many.
+
+    A table that stands beyond the end of its changelog belongs to another one: it is emptied and read from the beginning.
 
     Stops early, leaving the tables incomplete, when `still_wanted` turns false (a newer rebalance): the caller must not use them.
     """
@@ -67,16 +73,17 @@ def restore(
 
 def _read(
     consumer: Consumer,
-    changelogs: Mapping[tuple[str, int], Load],
+    changelogs: Changelogs,
     still_wanted: Callable[[], bool],
     progress: RestoreProgress,
 ) -> int:
-    left = {}
-    for topic, partition in changelogs:
+    left: dict[TopicPart, int] = {}
+    for (topic, partition), table in changelogs.items():
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
-        if low < high:
-            left[topic, partition] = low
-            progress.total += high - low
+        start = _start(table, low, high, topic)
+        if start < high:
+            left[topic, partition] = start
+            progress.total += high - start
     if not left:
         return 0
     consumer.assign([TopicPartition(topic, partition, low) for (topic, partition), low in left.items()])
@@ -87,9 +94,10 @@ def _read(
             source = (message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
-                changelogs[source](message.key() or b"", message.value())
+                changelogs[source].load(message.key() or b"", message.value())
                 progress.rows += 1
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
+                changelogs[source].loaded(message.offset() or 0)
                 left.pop(source, None)
             elif not error.retriable():
                 raise KafkaException(error)
@@ -101,3 +109,15 @@ def _read(
                 f"no changelog rows from Kafka for {STALL_SECONDS:.0f} s, still to read: {sorted(left)}"
             )
     return progress.rows
+
+
+def _start(table: Table[Any], low: int, high: int, topic: str) -> int:
+    """Where to read a table's changelog from: its own position, when that lies within the changelog."""
+    position = table.position
+    if position is None:
+        return low
+    if low <= position <= high:
+        return position
+    log.warning("table is of another changelog, rebuilt", topic=topic, position=position, first=low, end=high)
+    table.reset()
+    return low

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from tables.layout import Layout
-from tables.partition import TablePartition
+from tables.table import Table
 
-Tables = Mapping[str, TablePartition[Any]]
+Tables = Mapping[str, Table[Any]]
 Headers = Sequence[tuple[str, str | bytes | None]]
 S = TypeVar("S")
 

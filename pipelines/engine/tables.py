@@ -12,13 +12,13 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from mode import Service
 
-from tables.partition import TablePartition
+from tables.table import Table
 
 
 class BatchTable(faust.Table):
-    """A table whose rows live in the engine, one TablePartition a partition."""
+    """A table whose rows live in the engine, one Table a partition."""
 
-    def partitions_held(self) -> Mapping[int, TablePartition[Any]]:
+    def partitions_held(self) -> Mapping[int, Table[Any]]:
         """Partition number -> rows, of what this worker owns."""
         return {
             number: partition.tables[self.name]

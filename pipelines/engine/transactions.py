@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pipelines.engine.stage import Output
 
@@ -41,6 +41,7 @@ class Transactions:
         self._outputs: list[Output] = []
         self._rows: list[Rows] = []
         self._refused: KafkaException | None = None
+        self._ends: dict[str, int] = {}
         self._producer = Producer(
             {
                 "bootstrap.servers": kafka_url,
@@ -74,8 +75,9 @@ class Transactions:
         self._rows += changes
         self._send((), changes)
 
-    def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """Commits the open transaction with the source offsets of the turn. Raises Fenced or CommitFailed: nothing is visible then.
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
+        """Commits the open transaction with the source offsets of the turn; returns, for each changelog written to, the offset
+        after its last row. Raises Fenced or CommitFailed: nothing is visible then.
 
         Where librdkafka asks for it, the transaction is aborted and done again, the same records in the same order.
         """
@@ -93,6 +95,8 @@ class Transactions:
                 self._send(self._outputs, self._rows)
         self._is_open = False
         self._outputs, self._rows = [], []
+        ends, self._ends = self._ends, {}
+        return ends
 
     def _send(self, outputs: Sequence[Output], rows: Sequence[Rows]) -> None:
         try:
@@ -103,10 +107,16 @@ class Transactions:
             for topic, key, value, partition, headers in outputs:
                 produce(topic, value, key, -1 if partition is None else partition, headers=list(headers) or None)
             for topic, partition, changes in rows:
-                for key, value in changes:
+                for key, value in changes[:-1]:
                     produce(topic, value, key, partition)
+                for key, value in changes[-1:]:
+                    produce(topic, value, key, partition, on_delivery=self._note_end)
         except KafkaException as error:
             self._refused = error  # the transaction has failed in the background; commit() decides what becomes of it
+
+    def _note_end(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self._ends[message.topic() or ""] = (message.offset() or 0) + 1
 
     def _finish(self, offsets: Mapping[tuple[str, int], int], end: float) -> None:
         refused, self._refused = self._refused, None

@@ -261,15 +261,17 @@ class Partition(Generic[S]):
     async def _commit(self, decision: Decision, offsets: Mapping[tuple[str, int], int], now: int) -> None:
         rows = {name: table.changes() for name, table in self.tables.items()}
         letters: list[Output] = [dead_letter(self._stage.name, refusal, now) for refusal in decision.refusals]
-        if not (offsets or decision.outputs or letters or any(rows.values())):
-            return
-        self.transactions.produce(decision.outputs)
-        self.transactions.produce(letters)
-        for name, changes in rows.items():
-            self.transactions.produce_rows(self._changelogs[name], self.number, changes)
-        for table in self.tables.values():
-            table.settle()
-        await asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
+        ends: Mapping[str, int] = {}
+        if offsets or decision.outputs or letters or any(rows.values()):
+            self.transactions.produce(decision.outputs)
+            self.transactions.produce(letters)
+            for name, changes in rows.items():
+                self.transactions.produce_rows(self._changelogs[name], self.number, changes)
+            ends = await asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
+        for name, table in self.tables.items():
+            table.settle(
+                ends.get(self._changelogs[name])
+            )  # only now: nothing may reach a disk before its transaction has committed
 
     def _unheard(self, refusals: list[Refusal], inputs: Inputs) -> list[Refusal]:
         """Without the refusals of records that a sink reads again: they are in dead-letters since the group passed them."""

@@ -10,24 +10,28 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from confluent_kafka import TopicPartition
 
 from pipelines.engine.fetch import Fetch
-from pipelines.engine.restore import Load, RestoreProgress, restore
+from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.transactions import Transactions, group_metadata
 from pipelines.engine.turns import Batch, Partition
 from pipelines.engine.watchdog import Watchdog
 from schemas import metrics
-from tables.partition import TablePartition
+from tables.layout import Layout
+from tables.stores import Kind, open_partition
+from tables.table import StoreInUse, Table
 
 if TYPE_CHECKING:
     from pipelines.engine.transport import BatchConsumer, BatchMessage
 
 log = structlog.get_logger(__name__)
+STORE_SECONDS = 15.0  # how long a store on disk may still be open elsewhere on this machine
 EXIT_CODE = 3  # of a worker that ended because it could no longer be right
 
 
@@ -46,6 +50,8 @@ class Engine:
         kafka_url: str,
         session_seconds: float,
         stuck_seconds: float,
+        store: Kind = "memory",
+        folder: Path = Path(),
         now: Callable[[], int] = _system_now,
     ) -> None:
         self.stage = stage
@@ -56,6 +62,8 @@ class Engine:
         self._app_id = app_id
         self._kafka_url = kafka_url
         self._now = now
+        self._store = store
+        self._folder = folder
         self._session_seconds = session_seconds
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
         self._executor = ThreadPoolExecutor(32, thread_name_prefix="commit")
@@ -93,20 +101,20 @@ class Engine:
             self._started = True
             self._watching = asyncio.create_task(self.watchdog.run(), name="watchdog")
         for number in set(self.partitions) - numbers:
-            self.partitions.pop(number).abandon()
+            self._drop(number)
         fresh = {}
         for number in sorted(numbers - set(self.partitions)):
             if not is_current():
                 return False  # never open a producer for a partition that is no longer ours: it would fence its owner
             fresh[number] = await asyncio.to_thread(self._fence, number)
-        tables = {number: {layout.name: TablePartition(layout) for layout in self.stage.tables} for number in fresh}
-        loads: dict[tuple[str, int], Load] = {
-            (self.changelog(name), number): table.load
-            for number, by_name in tables.items()
-            for name, table in by_name.items()
+        tables = {number: await asyncio.to_thread(self._open_tables, number) for number in fresh}
+        changelogs = {
+            (self.changelog(name), number): table for number, held in tables.items() for name, table in held.items()
         }
-        rows = await asyncio.to_thread(restore, self._kafka_url, loads, is_current, progress) if loads else 0
+        rows = await asyncio.to_thread(restore, self._kafka_url, changelogs, is_current, progress) if changelogs else 0
         if not is_current():
+            for table in changelogs.values():
+                table.close()
             return False
         for number, transactions in fresh.items():
             self.partitions[number] = self._partition(number, tables[number], transactions)
@@ -155,6 +163,9 @@ class Engine:
         if self._fetch is not None:
             await self._fetch.stop()
         await self.stage.stop()
+        for partition in self.partitions.values():
+            for table in partition.tables.values():
+                table.close()
         self._group.close()
         self._executor.shutdown(wait=False)
 
@@ -223,7 +234,7 @@ class Engine:
         numbers = set(self._running)
         await self.stop_partitions()
         for number in fenced:
-            self.partitions.pop(number).abandon()
+            self._drop(number)
         if await self.take_over(numbers, is_current):
             await self.start_partitions()
 
@@ -235,6 +246,30 @@ class Engine:
             if s.first
         )
 
+    def _drop(self, number: int) -> None:
+        partition = self.partitions.pop(number)
+        partition.abandon()
+        for table in partition.tables.values():
+            table.close()
+
+    def _open_tables(self, number: int) -> dict[str, Table[Any]]:
+        return {layout.name: self._open_table(layout, number) for layout in self.stage.tables}
+
+    def _open_table(self, layout: Layout[Any], number: int) -> Table[Any]:
+        folder = self._folder / layout.name / str(number)
+        identity = f"{self._cluster()} {self.changelog(layout.name)} {number}"
+        end = time.monotonic() + STORE_SECONDS
+        while True:
+            try:
+                return open_partition(self._store, layout, folder, identity)
+            except StoreInUse:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)  # its former owner on this machine is about to let go of it
+
+    def _cluster(self) -> str:
+        return str(self._group.list_topics(timeout=30).cluster_id) if self._store == "rocksdb" else ""
+
     def _fence(self, number: int) -> Transactions:
         transactions = Transactions(
             kafka_url=self._kafka_url, app_id=self._app_id, partition=number, group=self._group_metadata
@@ -242,9 +277,7 @@ class Engine:
         transactions.fence()
         return transactions
 
-    def _partition(
-        self, number: int, tables: Mapping[str, TablePartition[Any]], transactions: Transactions
-    ) -> Partition[Any]:
+    def _partition(self, number: int, tables: Mapping[str, Table[Any]], transactions: Transactions) -> Partition[Any]:
         return Partition(
             stage=self.stage,
             number=number,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections import defaultdict
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +13,6 @@ from tables import seen
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
 from tables.conversations import CONVERSATIONS, Members
-from tables.expiry import Expiry
 from tables.lanes import Lane, Lanes, lane_of
 from tables.layout import JsonLayout, Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
@@ -173,45 +171,6 @@ def test_an_agenda_tells_each_key_once_at_its_latest_time(steps: list[tuple[str,
                 del model[key_taken]
         assert agenda.next_due() == min(model.values(), default=None)
         assert len(agenda) == len(model)
-
-
-_WINDOWS = st.integers(1, 500)
-_WRITTEN = st.lists(st.integers(0, 2000), max_size=30)
-
-
-@examples(200)
-@given(window=_WINDOWS, bucket=st.integers(1, 100), written=_WRITTEN, at_most=st.integers(1, 9))
-def test_a_key_expires_after_its_window_and_at_most_a_bucket_later(
-    window: int, bucket: int, written: list[int], at_most: int
-) -> None:
-    expiry = Expiry(window, bucket=bucket)
-    left = defaultdict(list)
-    for i, at in enumerate(written):
-        expiry.add(str(i).encode(), at)
-        left[at].append(str(i).encode())
-    alive = {str(i).encode(): at for i, at in enumerate(written)}
-    now = 0
-    while (due := expiry.next_due()) is not None:
-        assert due >= now
-        assert expiry.expired(due - 1, 99) == [], "not before next_due"
-        now = due
-        keys = expiry.expired(now, at_most)
-        assert 0 < len(keys) <= at_most
-        for key in keys:
-            at = alive.pop(key)
-            assert window <= now - at <= window + bucket
-    assert not alive
-
-
-@examples(50)
-@given(window=_WINDOWS, written=_WRITTEN)
-def test_expiry_of_restored_rows_is_that_of_rows_just_written(window: int, written: list[int]) -> None:
-    rows = [(str(i).encode(), at) for i, at in enumerate(written)]
-    restored, grown = Expiry.of(window, rows), Expiry(window)
-    for key, at in rows:
-        grown.add(key, at)
-    assert restored.next_due() == grown.next_due()
-    assert sorted(restored.expired(10_000, 99)) == sorted(grown.expired(10_000, 99)) == sorted(key for key, _ in rows)
 
 
 # --- lanes --------------------------------------------------------------------------------------------------------------

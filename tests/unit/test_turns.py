@@ -25,6 +25,7 @@ from tables.layout import Layout
 from tables.partition import TablePartition
 from tables.sequences import SEQUENCES
 from tables.sequences import Sequence as Row
+from tables.table import Table
 from tests.builders import NOW, decoded, raw
 
 SOON = 5.0  # seconds a test waits at most for what must happen
@@ -36,7 +37,7 @@ CHANGELOG = "toy-sequences-changelog"
 
 @dataclass
 class ToyState:
-    rows: TablePartition[Row]
+    rows: Table[Row]
     opened: int  # which opening of the partition made this state
 
 
@@ -138,7 +139,7 @@ class Journal(Transactions):
     def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
         self._now.rows += [(topic, partition, key, value) for key, value in rows]
 
-    def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
         self.begun += 1
         self.gate.wait(SOON)
         if self.failure is not None:
@@ -146,6 +147,7 @@ class Journal(Transactions):
         self._now.offsets = dict(offsets)
         self.committed.append(self._now)
         self._now = Committed()
+        return {}
 
     def outputs(self) -> list[str]:
         """Values produced to `out`, of all transactions, in order."""
