@@ -6,6 +6,7 @@ make topics, tables, keys and buckets with names of their own (fixture `unique`)
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,13 @@ def _no_running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         del os.environ["CHAT4ALL_STATE"]
     else:
         os.environ["CHAT4ALL_STATE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Children of a test must be able to get SIGINT, also where the tests were started in the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,6 @@ READ_LATER = {
     "s3_url": "media",
     "s3_access_key": "media",
     "s3_secret_key": "media",
-    "data_dir": "tables on disk",
 }
 
 
