@@ -1,11 +1,17 @@
 """A worker of the toy stage: `python -m tests.toy_worker NAME [--sources in,more] [--turn-records N] [--crash POINT]`.
 
-Settings come from the environment, as for any worker. One view more than others: /inside/, what the tables hold as digests and how many
-batches are in flight. With --crash it ends itself at one point of its work (tests/crash_points.py).
+Settings come from the environment, as for any worker. Two views more than others: /inside/, what the tables hold, as digests, and how
+many batches are in flight; /tasks/, where every task and thread stands, for the post-mortem of a worker that stands still. With --crash
+it ends itself at one point of its work (tests/crash_points.py).
 """
 
 import argparse
+import asyncio
 import os
+import sys
+import threading
+import traceback
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -18,7 +24,7 @@ from tests.digests import digest
 from tests.toy_stage import Toy
 
 
-def add_inside_view(app: faust.App) -> None:
+def add_inside_views(app: faust.App) -> None:
     @app.page("/inside/")  # type: ignore[untyped-decorator]  # Faust is untyped to us
     async def inside(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
         engine = app.engine
@@ -32,6 +38,29 @@ def add_inside_view(app: faust.App) -> None:
         in_flight = {f"{topic}-{number}": n for (topic, number), n in engine.consumer.in_flight.items()}
         return view.json({"tables": tables, "in_flight": in_flight})
 
+    @app.page("/tasks/")  # type: ignore[untyped-decorator]  # Faust is untyped to us
+    async def tasks(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        stacks = {f"task {id(task)} {task.get_name()}": _stack(task) for task in asyncio.all_tasks()}
+        for number, frame in sys._current_frames().items():
+            calls = traceback.extract_stack(frame)
+            stacks[f"thread {names.get(number)}"] = [f"{Path(c.filename).name}:{c.lineno} {c.name}" for c in calls]
+        return view.json(stacks)
+
+
+def _stack(task: asyncio.Task[Any]) -> list[str]:
+    """Where the task stands: every coroutine from the outermost to the one that waits."""
+    lines: list[str] = []
+    inner: Any = task.get_coro()
+    while inner is not None:
+        frame = getattr(inner, "cr_frame", None) or getattr(inner, "gi_frame", None)
+        if frame is None:
+            lines.append(repr(inner))
+            break
+        lines.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_qualname}")
+        inner = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
+    return lines
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -43,7 +72,7 @@ def main() -> None:
     settings = Settings()
     logs.configure(settings)
     app = build(Toy(given.name, tuple(given.sources.split(",")), turn_records=given.turn_records), settings)
-    add_inside_view(app)
+    add_inside_views(app)
     if given.crash:
         crash_points.arm(given.crash)
     print(f"pid {os.getpid()}", flush=True)

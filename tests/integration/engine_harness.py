@@ -50,7 +50,7 @@ class Toy:
         self.source = self.sources[0]
         self.command = [sys.executable, "-m", "tests.toy_worker", name, "--sources", ",".join(sources)]
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.admin = AdminClient({"bootstrap.servers": kafka_url})
+        self.admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
         self._folder = folder
         self._create_topics()
 
@@ -69,22 +69,24 @@ class Toy:
     def changelog(self, table: str) -> str:
         return changelog_topic(app_id(self.name), table)
 
-    def environment(self, *, web_port: int = 0, session_seconds: float = 3.0) -> dict[str, str]:
-        """What a worker needs beyond the environment there is: settings, and the way to these tests from any folder."""
+    def environment(self, data_folder: Path, *, web_port: int = 0, session_seconds: float = 3.0) -> dict[str, str]:
+        """What a worker needs beyond the environment there is: settings, and the way to these tests."""
         return {
             "CHAT4ALL_KAFKA_URL": self.kafka_url,
             "CHAT4ALL_PARTITIONS": str(self.partitions),
             "CHAT4ALL_WEB_PORT": str(web_port),
             "CHAT4ALL_SESSION_TIMEOUT_SECONDS": str(session_seconds),
+            "CHAT4ALL_DATA_DIR": str(data_folder),
+            "FAUST_DATADIR": str(data_folder.with_name(f"{data_folder.name}-faust")),  # must lie in a folder there is
             "PYTHONPATH": str(REPOSITORY),
         }
 
     def start_worker(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        with (self._folder / f"worker-{len(self.workers)}.log").open("wb") as log:
+        name = f"worker-{len(self.workers)}"
+        with (self._folder / f"{name}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [*self.command, *options],
-                env={**os.environ, **self.environment(), **(environment or {})},
-                cwd=self._folder,  # Faust makes a folder of its own there
+                env={**os.environ, **self.environment(self._folder / name), **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
