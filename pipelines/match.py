@@ -40,6 +40,7 @@ class Match(Stage[State]):
     name = "match"
     sources = (Source("bindings"), Source("receipts"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (BINDINGS, WAITING)
+    linger_ms = 50  # nobody waits for a status: fewer, larger turns leave the machine to route and send
 
     def __init__(self, *, partitions: int, binding_ms: int, orphan_ms: int) -> None:
         self._partitions = partitions

@@ -68,6 +68,7 @@ class Send(Stage[State]):
     name = "send"
     tables: ClassVar[tuple[Layout[Any], ...]] = (OUTSTANDING,)
     turn_records = 1000
+    linger_ms = 10  # answers come one by one; together they cost one transaction
 
     def __init__(self, *, connectors: Mapping[str, Connector], limits: Limits) -> None:
         self._connectors = connectors

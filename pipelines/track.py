@@ -34,6 +34,7 @@ class Track(Stage[State]):
     name = "track"
     sources = (Source("conversation-log"), Source("status-updates"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (TIMELINES,)
+    linger_ms = 50  # nobody waits for a status: fewer, larger turns leave the machine to route and send
 
     def __init__(self, *, state_ms: int) -> None:
         self._state_ms = state_ms

@@ -70,11 +70,9 @@ class Settings(BaseSettings):
 
     # sinks
     archive_linger_ms: int = Field(
-        50, ge=0, description="How long archive gathers records for one PostgreSQL transaction, ms."
+        100, ge=0, description="Least distance of PostgreSQL transactions of a partition, ms."
     )
-    analyse_linger_ms: int = Field(
-        1000, ge=0, description="How long analyse gathers records for one ClickHouse insert, ms."
-    )
+    analyse_linger_ms: int = Field(1000, ge=0, description="Least distance of ClickHouse inserts of a partition, ms.")
 
     # WhatsApp Cloud API
     whatsapp_url: str = Field("https://graph.facebook.com", description="Base URL of the Graph API.")

@@ -110,7 +110,7 @@ class Stage(ABC, Generic[S]):
     sources: tuple[Source, ...]
     tables: ClassVar[tuple[Layout[Any], ...]] = ()
     turn_records: int = 2000  # bound of one turn, so that latency stays low when the load is high
-    linger_ms: int = 0  # a turn waits this long for company: larger sink batches at the price of latency
+    linger_ms: int = 0  # turns keep this distance and gather company meanwhile; after a longer silence none waits
 
     @abstractmethod
     def open(self, partition: int, tables: Tables) -> S:

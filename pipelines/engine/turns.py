@@ -28,6 +28,9 @@ from schemas import metrics
 S = TypeVar("S")
 Now = Callable[[], int]
 log = structlog.get_logger(__name__)
+# Between two transactions of one producer the broker still writes markers; a begin before they are written is refused and tried
+# again after 20 ms and more (measured: p95 of a transaction 128 ms back to back, 7 ms with this rest).
+REST_SECONDS = 0.003
 POISON_LIMIT = 20  # in one turn; above it the stage's code is at fault, not the data
 
 
@@ -63,6 +66,7 @@ class Partition(Generic[S]):
         self.turns = 0
         self.waiting_for_sink = False
         self.committed_at = time.monotonic()
+        self._transaction_ended = 0.0
         self._stage = stage
         self._changelogs = changelogs
         self._executor = executor
@@ -149,13 +153,13 @@ class Partition(Generic[S]):
         """Waits until there is something to decide on, then takes what is there, up to the turn's bound."""
         while not self._stopping:
             self._wake.clear()
+            rest = self._rest()
+            if rest > 0:
+                await asyncio.sleep(rest)
             batches = self._take_batches()
             due = self._stage.next_due(self._state)
             now = self._now()
             if batches or self._results or (due is not None and due <= now):
-                if self._stage.linger_ms and sum(len(b.records) for b in batches) < self._stage.turn_records:
-                    await asyncio.sleep(self._stage.linger_ms / 1000)
-                    batches += self._take_batches()
                 records = [record for batch in batches for record in batch.records]
                 return Inputs(records, self._take_results(), self._stopping), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
@@ -164,6 +168,12 @@ class Partition(Generic[S]):
             except TimeoutError:
                 continue
         return Inputs([], self._take_results(), closing=True), []
+
+    def _rest(self) -> float:
+        """Seconds until the next turn may start: after the broker's markers, and after the stage's linger unless a turn is full."""
+        waiting = sum(len(batch.records) for batch in self._batches)
+        linger = 0.0 if self._stopping or waiting >= self._stage.turn_records else self._stage.linger_ms / 1000
+        return max(linger, REST_SECONDS) - (time.monotonic() - self._transaction_ended)
 
     def _take_batches(self) -> list[Batch]:
         taken: list[Batch] = []
@@ -268,6 +278,7 @@ class Partition(Generic[S]):
             for name, changes in rows.items():
                 self.transactions.produce_rows(self._changelogs[name], self.number, changes)
             ends = await asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
+            self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():
             table.settle(
                 ends.get(self._changelogs[name])

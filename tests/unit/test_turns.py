@@ -261,14 +261,18 @@ async def test_what_waits_is_taken_together_up_to_the_bound(bench: Bench) -> Non
     assert bench.journal.committed[1].offsets == {("a", 0): 3, ("b", 0): 1}
 
 
-async def test_lingering_waits_for_company(bench: Bench) -> None:
-    bench.stage.linger_ms = 50
+async def test_turns_keep_their_distance_and_gather_company_but_a_lone_record_does_not_wait(bench: Bench) -> None:
+    bench.stage.linger_ms = 200
     bench.start()
+    began = time.monotonic()
     bench.submit("a", "1")
-    await asyncio.sleep(0)  # the turn has begun to wait
-    bench.submit("b", "2")
-    await until(lambda: len(bench.released) == 2)
-    assert bench.stage.turns == [["1", "2"]]
+    await until(lambda: len(bench.released) == 1)
+    assert time.monotonic() - began < 0.2
+    bench.submit("a", "2")
+    await asyncio.sleep(0)
+    bench.submit("b", "3")
+    await until(lambda: len(bench.released) == 3)
+    assert bench.stage.turns == [["1"], ["2", "3"]]
 
 
 async def test_a_due_time_makes_a_turn_and_one_without_effect_makes_no_transaction(bench: Bench) -> None:
