@@ -15,25 +15,24 @@ from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
+    DBCompactionStyle,
     DBCompressionType,
     DBRecoveryMode,
     Options,
     Rdict,
     ReadOptions,
+    UniversalCompactOptions,
     WriteBatch,
-    WriteBufferManager,
 )
 
 from tables.table import StoreFailed, StoreInUse
 
 log = structlog.get_logger(__name__)
 MIB = 1024 * 1024
-# Of all databases of the process together.
-CACHE_BYTES = 128 * MIB
-WRITE_BUFFER_BYTES = 128 * MIB
-# Of one.
-WRITE_BUFFER_BYTES_EACH = 32 * MIB
-FILE_BYTES = 64 * MIB
+CACHE_BYTES = 128 * MIB  # of all databases of the process together
+# Of one database: up to three, while two are being written to files. A budget shared by all of them would have a busy database
+# write tiny files because idle ones hold on to their share.
+WRITE_BUFFER_BYTES = 16 * MIB
 _IDENTITY = b"\x00identity"
 _FILES = re.compile(
     r"CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|MANIFEST-\d+|OPTIONS-\d+(\.dbtmp)?|\d+\.(sst|log|blob|dbtmp)|rocksdict-config\.json"
@@ -50,14 +49,13 @@ _MACHINE = {
 
 
 @cache
-def _shared() -> tuple[Cache, WriteBufferManager]:
-    return Cache(CACHE_BYTES), WriteBufferManager(WRITE_BUFFER_BYTES, allow_stall=False)
+def _blocks() -> Cache:
+    return Cache(CACHE_BYTES)
 
 
-def _options() -> Options:
-    blocks, buffers = _shared()
+def _table_options() -> BlockBasedOptions:
     table = BlockBasedOptions()
-    table.set_block_cache(blocks)
+    table.set_block_cache(_blocks())
     table.set_block_size(8 * 1024)
     table.set_format_version(5)
     # Index and filter in parts of a block's size, inside the cache: whole ones would not fit into a shard of it and be read anew
@@ -68,17 +66,23 @@ def _options() -> Options:
     table.set_metadata_block_size(4 * 1024)
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_top_level_index_and_filter(True)
+    return table
+
+
+def _options() -> Options:
+    # Keys come in no order: leveled compaction would rewrite every file for each few new ones, four times the work in all.
+    merging = UniversalCompactOptions()
+    merging.max_size_amplification_percent = 50
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    options.set_block_based_table_factory(table)
+    options.set_block_based_table_factory(_table_options())
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_write_buffer_manager(buffers)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES_EACH)
+    options.set_compaction_style(DBCompactionStyle.universal())
+    options.set_universal_compaction_options(merging)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(3)
     options.set_memtable_prefix_bloom_ratio(0.05)
     options.set_memtable_whole_key_filtering(True)
-    options.set_target_file_size_base(FILE_BYTES)
-    options.set_max_bytes_for_level_base(4 * FILE_BYTES)
     options.set_max_background_jobs(2)
     # What a crash cut off the log is restored from the changelog; what lies before the cut is whole turns.
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())

@@ -26,6 +26,7 @@ _TIME = struct.Struct(">Q")
 LOADED_ROWS = 20_000  # that wait for `loaded` at most
 CACHED_ROWS = 1024  # decoded, in each of two generations
 SCANNED_ROWS = 1024  # read at once by `items`
+AGELESS = -1  # in place of the time of a row that has none
 
 
 class RocksTablePartition(Generic[Row]):
@@ -35,9 +36,10 @@ class RocksTablePartition(Generic[Row]):
         self.layout = layout
         self._time_of = layout.time_of
         self._database = Database(folder, f"chat4all table {FORMAT}: {layout.name} {layout.version}, {identity}")
-        # key -> row as the open turn leaves it, and as it was before; None where there is none
+        # key -> row as the open turn leaves it, and time of the row it had before; None where there is no row
         self._turn: dict[bytes, Row | None] = {}
-        self._before: dict[bytes, Row | None] = {}
+        self._before: dict[bytes, int | None] = {}
+        self._expired: dict[bytes, int] = {}  # what the open turn was told by `expired`: key -> time
         self._changes: list[tuple[bytes, bytes | None]] | None = None  # encoded already
         self._loading: dict[bytes, bytes | None] = {}
         self._start()
@@ -80,21 +82,30 @@ class RocksTablePartition(Generic[Row]):
         yield from ((key, row) for key, row in turn.items() if row is not None)
 
     def put(self, key: bytes, row: Row) -> None:
-        self._write_in_turn(key, row)
-
-    def delete(self, key: bytes) -> None:
-        if self.get(key) is not None:
-            self._write_in_turn(key, None)
-
-    def _write_in_turn(self, key: bytes, row: Row | None) -> None:
-        if key in self._turn:
-            existed = self._turn[key] is not None
-        else:
-            before = self._before[key] = self._settled(key)
-            existed = before is not None
-        self._rows += (row is not None) - existed
+        was = self._time_now(key)
+        if key not in self._turn:
+            self._before[key] = was
+        self._rows += was is None
         self._turn[key] = row
         self._changes = None
+
+    def delete(self, key: bytes) -> None:
+        was = self._time_now(key)
+        if was is None:
+            return
+        if key not in self._turn:
+            self._before[key] = was
+        self._rows -= 1
+        self._turn[key] = None
+        self._changes = None
+
+    def _time_now(self, key: bytes) -> int | None:
+        """As `_time`, of the key's row in the open turn."""
+        if key in self._turn:
+            return self._time(self._turn[key])
+        if key in self._expired:
+            return self._expired[key]
+        return self._time(self._settled(key))
 
     def _settled(self, key: bytes) -> Row | None:
         cached = self._cached
@@ -135,8 +146,8 @@ class RocksTablePartition(Generic[Row]):
             raise ValueError(f"table {self.layout.name}: rows were changed, so there is a position after them")
         batch = WriteBatch(raw_mode=True)
         for key, value in changes:
-            row, before = self._turn[key], self._before[key]
-            self._add(batch, key, self._time(before), value, self._time(row))
+            row = self._turn[key]
+            self._add(batch, key, self._before[key], value, self._time(row))
             self._remember(key, row)
         self._forget_turn()
         if position is not None:
@@ -145,6 +156,7 @@ class RocksTablePartition(Generic[Row]):
     def _forget_turn(self) -> None:
         self._turn.clear()
         self._before.clear()
+        self._expired.clear()
         self._changes = None
 
     # --- age ------------------------------------------------------------------------------------------------------------
@@ -164,8 +176,10 @@ class RocksTablePartition(Generic[Row]):
             start = entries[-1][0] + b"\x00" if len(entries) == at_most else b""
             for entry, _ in entries:
                 key = entry[9:]
-                at = self._time(self._turn[key]) if key in self._turn else until
-                if at is not None and at <= until:
+                if key not in self._turn:
+                    self._expired[key] = _time_in(entry)
+                    keys.append(key)
+                elif (at := self._time(self._turn[key])) is not None and AGELESS < at <= until:
                     keys.append(key)
         return keys[:at_most]
 
@@ -190,7 +204,7 @@ class RocksTablePartition(Generic[Row]):
             self._write_loaded(position)
 
     def _write_loaded(self, position: int | None) -> None:
-        rows, self._loading = self._loading, {}
+        rows, self._loading = dict(sorted(self._loading.items())), {}  # in order RocksDB reads and writes them faster
         befores = self._values_of(rows) if self._settled_rows else [None] * len(rows)
         batch = WriteBatch(raw_mode=True)
         time_of = self._time_of_value
@@ -223,12 +237,12 @@ class RocksTablePartition(Generic[Row]):
         else:
             batch.put(_ROW + key, value)
         if was != at:
-            if was is not None:
+            if was is not None and was != AGELESS:
                 entry = _AGE + _TIME.pack(was) + key
                 batch.delete(entry)
                 if entry == self._first_age:
                     self._first_age, self._first_age_from = None, entry
-            if at is not None:
+            if at is not None and at != AGELESS:
                 entry = _AGE + _TIME.pack(at) + key
                 batch.put(entry, b"")
                 self._note_age(entry)
@@ -247,10 +261,14 @@ class RocksTablePartition(Generic[Row]):
         self.position, self._settled_rows = position, self._rows
 
     def _time(self, row: Row | None) -> int | None:
-        return None if row is None or self._time_of is None else self._time_of(row)
+        """The time of a row, AGELESS when it has none, None when there is no row."""
+        if row is None:
+            return None
+        at = None if self._time_of is None else self._time_of(row)
+        return AGELESS if at is None else at
 
     def _time_of_value(self, value: bytes | None) -> int | None:
-        return None if value is None or self._time_of is None else self._time_of(self.layout.decode(value))
+        return None if value is None else AGELESS if self._time_of is None else self._time(self.layout.decode(value))
 
 
 def _time_in(entry: bytes) -> int:
