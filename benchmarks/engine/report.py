@@ -95,8 +95,10 @@ def _restored(key: str, name: str, restored: Sequence[Restored], empty: Restored
         memory = median(one.memory_bytes - empty.memory_bytes for one in restored) / rows
         disk = median(one.disk_bytes for one in restored) / rows
         if disk > 1:
-            found[f"{key}_disk"] = Figure(round(disk), "bytes on disk a live row, after a restore", BYTES_A_ROW)
-        found[f"{key}_memory"] = Figure(round(memory), "bytes resident a live row, after a restore", BYTES_A_ROW)
+            found[f"{key}_disk"] = Figure(round(disk), "bytes on disk a live row", BYTES_A_ROW)
+        found[f"{key}_memory"] = Figure(
+            round(memory), "bytes resident a live row, buffers of the restore included", BYTES_A_ROW
+        )
     return found
 
 

@@ -64,6 +64,7 @@ class Topics:
                 "linger.ms": 50,
                 "batch.size": 1_000_000,
                 "queue.buffering.max.messages": 200_000,
+                "log_level": 3,
             }
         )
         for key, value in records:

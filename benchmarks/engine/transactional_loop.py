@@ -54,7 +54,7 @@ def main() -> None:
         for partition in partitions:
             if partition.committing is not None and partition.committing.done():
                 partition.committing.result()  # a failed commit ends the loop
-        for number, messages in by_partition(consumer.consume(task.turn_records, 0.1)).items():
+        for number, messages in by_partition(consumer.consume(task.partitions * task.turn_records, 0.1)).items():
             partition = partitions[number]
             if partition.committing is not None:
                 partition.committing.result()
