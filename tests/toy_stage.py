@@ -65,8 +65,10 @@ class Toy(Stage[State]):
 
     async def perform(self, call: Call) -> str:
         self._calling.add(call.key)
-        await self.answer(call)
-        self._calling.discard(call.key)
+        try:
+            await self.answer(call)
+        finally:  # also when the partition goes away meanwhile: it may come back to this worker
+            self._calling.discard(call.key)
         return call.key
 
     async def answer(self, call: Call) -> None:  # noqa: ARG002  # a model of the world decides by it
