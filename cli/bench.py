@@ -78,6 +78,7 @@ def bench() -> None:
 def _demo_times() -> dict[str, Figure]:
     """`make demo` twice in a fresh clone: with nothing on the machine, then from cache."""
     with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
+        Path(place).chmod(0o755)  # as root, PostgreSQL runs as somebody else and must find its programs in there
         clone = Path(place) / "clone"
         source = Path(__file__).parent.parent
         subprocess.run(["git", "clone", "--quiet", str(source), str(clone)], check=True)  # noqa: S603, S607  # our own repository, the git on PATH
