@@ -33,7 +33,11 @@ CACHE_BYTES = 128 * MIB  # of all databases of the process together
 # Of one database: up to three, while two are being written to files. A budget shared by all of them would have a busy database
 # write tiny files because idle ones hold on to their share.
 WRITE_BUFFER_BYTES = 16 * MIB
+# Sorted files that are not merged yet: more of them make reading slower, and writing faster.
+FILES = 4
+FILES_WHILE_FILLED = 16
 _IDENTITY = b"\x00identity"
+STATE = b"\x00state"
 _FILES = re.compile(
     r"CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|MANIFEST-\d+|OPTIONS-\d+(\.dbtmp)?|\d+\.(sst|log|blob|dbtmp)|rocksdict-config\.json"
 )
@@ -83,6 +87,7 @@ def _options() -> Options:
     options.set_max_write_buffer_number(3)
     options.set_memtable_prefix_bloom_ratio(0.05)
     options.set_memtable_whole_key_filtering(True)
+    options.set_level_zero_file_num_compaction_trigger(FILES)
     options.set_max_background_jobs(2)
     # What a crash cut off the log is restored from the changelog; what lies before the cut is whole turns.
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
@@ -96,7 +101,7 @@ def _options() -> Options:
 
 
 class Database:
-    """Keys and values are bytes; keys that begin with a zero byte belong to the database itself and to `state`."""
+    """Keys and values are bytes; of the keys that begin with a zero byte only STATE is its user's."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder = folder
@@ -128,6 +133,13 @@ class Database:
         """Up to `at_most` entries of start <= key < end, in order. Holds nothing open afterwards."""
         try:
             return list(self._scan(start, end, at_most))
+        except Exception as error:  # rocksdict raises nothing more special
+            raise self._failed(error) from error
+
+    def merge_above(self, files: int) -> None:
+        """Merges files in the background when there are more."""
+        try:
+            self._db.set_options({"level0_file_num_compaction_trigger": str(files)})
         except Exception as error:  # rocksdict raises nothing more special
             raise self._failed(error) from error
 
@@ -172,6 +184,7 @@ class Database:
         try:
             db = Rdict(str(self._folder), _options())
             found = db.get(_IDENTITY)
+            db.get(STATE)  # what is asked first: where that is damaged, nothing is lost by rebuilding at once
             if found == self._identity:
                 return db, ""
             reason = f"it is {_text(found)}, not {_text(self._identity)}"

@@ -6,24 +6,25 @@ restored from its position. It is never ahead: nothing is written before its tra
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from rocksdict import WriteBatch
 
-from tables.database import Database
+from tables.database import FILES, FILES_WHILE_FILLED, STATE, Database
 from tables.layout import Layout
 
 Row = TypeVar("Row")
 FORMAT = 1  # of what is below; a store of another one is rebuilt
-_STATE = b"\x00state"  # -> position or -1, number of rows
+# STATE -> position or -1, number of rows
 _AGE = b"\x01"  # + time of the row, 8 bytes + key -> nothing
 _ROW = b"\x02"  # + key -> row
 _END = b"\x03"
 _STATE_VALUE = struct.Struct(">qQ")
 _TIME = struct.Struct(">Q")
-LOADED_ROWS = 20_000  # that wait for `loaded` at most
+LOADED_ROWS = 25_000  # that wait for `loaded` at most; beyond it they are written without a position of their own
+MET_SLOTS = 1 << 22  # bytes, while a store is filled for the first time
 CACHED_ROWS = 1024  # decoded, in each of two generations
 SCANNED_ROWS = 1024  # read at once by `items`
 AGELESS = -1  # in place of the time of a row that has none
@@ -45,14 +46,21 @@ class RocksTablePartition(Generic[Row]):
         self._start()
 
     def _start(self) -> None:
-        state = self._database.get(_STATE)
+        state = self._database.get(STATE)
         position: int
         position, self._settled_rows = (-1, 0) if state is None else _STATE_VALUE.unpack(state)
+        if position < 0 and self._settled_rows:
+            self._database.clear()  # of a restore that came to no position: nobody knows how far it was
+            self._settled_rows = 0
         self.position: int | None = None if position < 0 else position
         self._rows: int = self._settled_rows  # with the open turn's
         # settled rows read or written lately, None for keys known to have none; `_cached_older` is forgotten first
         self._cached: dict[bytes, Row | None] = {}
         self._cached_older: dict[bytes, Row | None] = {}
+        # of a store that was empty: which slots the keys loaded so far fall into; a key whose slot is free is new
+        self._met = None if self._settled_rows else bytearray(MET_SLOTS)
+        if self._met is not None:
+            self._database.merge_above(FILES_WHILE_FILLED)
         # the first entry of the index by age, None when there is none; where the search for it has to start when it is unknown
         self._first_age: bytes | None = None
         self._first_age_from: bytes | None = _AGE
@@ -144,6 +152,9 @@ class RocksTablePartition(Generic[Row]):
         changes = self.changes()
         if changes and position is None:
             raise ValueError(f"table {self.layout.name}: rows were changed, so there is a position after them")
+        if self._met is not None:
+            self._met = None
+            self._database.merge_above(FILES)
         batch = WriteBatch(raw_mode=True)
         for key, value in changes:
             row = self._turn[key]
@@ -204,11 +215,12 @@ class RocksTablePartition(Generic[Row]):
             self._write_loaded(position)
 
     def _write_loaded(self, position: int | None) -> None:
-        rows, self._loading = dict(sorted(self._loading.items())), {}  # in order RocksDB reads and writes them faster
-        befores = self._values_of(rows) if self._settled_rows else [None] * len(rows)
+        rows, self._loading = sorted(self._loading.items()), {}  # RocksDB reads and writes faster in order
+        befores = self._stored(key for key, _ in rows)
         batch = WriteBatch(raw_mode=True)
         time_of = self._time_of_value
-        for (key, value), before in zip(rows.items(), befores, strict=True):
+        for key, value in rows:
+            before = befores.get(key)
             if value is not None or before is not None:
                 self._rows += (value is not None) - (before is not None)
                 self._add(batch, key, time_of(before), value, time_of(value))
@@ -216,8 +228,16 @@ class RocksTablePartition(Generic[Row]):
         self._cached_older.clear()
         self._write(batch, position)
 
-    def _values_of(self, keys: dict[bytes, Any]) -> list[bytes | None]:
-        return self._database.get_many([_ROW + key for key in keys])
+    def _stored(self, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
+        """The stored values of keys, without most of those that are not stored."""
+        met = self._met
+        if met is not None:
+            slots = [(hash(key) % MET_SLOTS, key) for key in keys]
+            keys = [key for slot, key in slots if met[slot]]
+            for slot, _ in slots:
+                met[slot] = 1
+        asked = list(keys)
+        return dict(zip(asked, self._database.get_many([_ROW + key for key in asked]), strict=True))
 
     def reset(self) -> None:
         self._forget_turn()
@@ -256,7 +276,7 @@ class RocksTablePartition(Generic[Row]):
     def _write(self, batch: WriteBatch, position: int | None) -> None:
         if position is not None and self.position is not None and position < self.position:
             raise ValueError(f"table {self.layout.name}: position {position} is before {self.position}, the store's")
-        batch.put(_STATE, _STATE_VALUE.pack(-1 if position is None else position, self._rows))
+        batch.put(STATE, _STATE_VALUE.pack(-1 if position is None else position, self._rows))
         self._database.write(batch)
         self.position, self._settled_rows = position, self._rows
 

@@ -85,7 +85,8 @@ class Table(Protocol[Row]):
         ...
 
     def loaded(self, position: int) -> None:
-        """Everything before `position` was given to `load`. Call it every some thousand rows: on disk they become one write."""
+        """Everything before `position` was given to `load`. Call it every 20,000 rows or so: on disk they and the position become one
+        write, and a restore that is cut off goes on from there."""
         ...
 
     def reset(self) -> None:
