@@ -40,7 +40,7 @@ class AgelessOnDisk(TableMachine):
 
 
 InMemory.TestCase.settings = Packed.TestCase.settings = Ageless.TestCase.settings = examples(150, steps=60)
-OnDisk.TestCase.settings = AgelessOnDisk.TestCase.settings = examples(25, steps=50)
+OnDisk.TestCase.settings = AgelessOnDisk.TestCase.settings = examples(15, steps=40)
 TestInMemory = InMemory.TestCase
 TestPacked = Packed.TestCase
 TestAgeless = Ageless.TestCase
