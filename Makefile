@@ -29,5 +29,8 @@ bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 bench-engine: .venv/ready  ## the engine against every other way to do its job; writes benchmarks/engine.json
 	python -m benchmarks.engine
 
+crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
+	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)
+
 clean:
 	rm -rf .venv .chat4all

@@ -120,3 +120,9 @@ def java_libraries() -> list[Path]:
     (coordinate,) = re.findall(r"org\.apache\.avro:avro:[\d.]+", PAGE)
     context = MavenContext(repo_cache=kafka.cache() / "maven", local_repos=[], timeout=60)
     return [Path(context.create_dependency(coordinate).artifact.resolve())]
+
+
+def test_the_readme_shows_the_same_program() -> None:
+    """What is tested here is what a newcomer copies."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"```python\n(.*?)```", readme, re.DOTALL) == re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
