@@ -234,6 +234,7 @@ class TableMachine(RuleBasedStateMachine):
         if not times or self.store.kind == "rocksdb":
             assert oldest == min(times, default=None)
         else:
+            assert oldest is not None
             assert oldest in times
             assert oldest // MINUTE == min(times) // MINUTE
 
