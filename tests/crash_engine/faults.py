@@ -9,14 +9,19 @@ import os
 import random
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from stack import kafka
 from stack.ports import free_port
 from stack.service import Child, NotYet, Service
-from tests.integration.engine_harness import Toy, ask
+from tests.integration.engine_harness import Toy
 
 WORKERS = 3
 SESSION_SECONDS = 6.0  # the product's own; SIGKILL's target is set for it
@@ -157,3 +162,13 @@ def _ready(url: str) -> str:
     if status != "ready":
         raise NotYet(status)
     return status
+
+
+def ask(url: str, path: str) -> Any:
+    """What a worker's web view says; /health says it with a 503 when it is not ready. Raises OSError when there is no answer."""
+    try:
+        with urllib.request.urlopen(url + path, timeout=30) as answer:
+            return orjson.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return orjson.loads(error.read())

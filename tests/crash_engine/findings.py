@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.crash_engine.faults import ask
 from tests.digests import digest
-from tests.integration.engine_harness import TABLES, Toy, ask, read_back
+from tests.integration.engine_harness import TABLES, Toy, read_back
 
 
 @dataclass

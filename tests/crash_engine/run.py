@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import orjson
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.crash_engine.faults import Fault, World, kinds
+from tests.crash_engine.faults import Fault, World, ask, kinds
 from tests.crash_engine.findings import Verdict, compare_tables, examine
 from tests.crash_engine.progress import Gap, Progress
 from tests.crash_engine.traffic import Traffic
-from tests.integration.engine_harness import REPOSITORY, Toy, ask
+from tests.integration.engine_harness import REPOSITORY, Toy
 
 ON_TOP = 0.25  # share of faults that come while the last one's damage is not repaired yet
 HURRIED = (0.5, 8.0)  # seconds to such a fault
