@@ -69,8 +69,19 @@ class Connector(Protocol):
         """Whether the provider could never take this delivery (too long, no address); pure, no I/O."""
         ...
 
-    async def send(self, delivery: Delivery, attempt: int) -> Outcome:
-        """One call to the provider; returns within the connector's time-out. Raises nothing but cancellation."""
+    def parts(self, delivery: Delivery) -> int:
+        """How many calls the delivery takes, 1 for nearly all (text beside media on Instagram, a long text to be split: more).
+
+        Pure, and the same for the same delivery: stage send makes the calls one after the other, each with an intent of its own,
+        and goes on where it stood. The last part moves the delivery; an earlier one is told apart by `partial` in the tracker.
+        """
+        ...
+
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
+        """One call to the provider, for one part, counted from 0; returns within the connector's time-out.
+
+        `attempt` counts from 1 over all parts. Nothing is tried again in here. Raises nothing but cancellation.
+        """
         ...
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:

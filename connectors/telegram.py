@@ -94,7 +94,10 @@ class Telegram:
     def check(self, delivery: Delivery) -> Rejected | None:
         return check(delivery)
 
-    async def send(self, delivery: Delivery, attempt: int) -> Outcome:  # noqa: ARG002  # Telegram has no field that could carry it
+    def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # one text, one call
+        return 1
+
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # Telegram has no field that could carry the attempt, and there is one part
         refused = check(delivery)
         if refused is not None:
             return refused

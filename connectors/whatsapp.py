@@ -105,7 +105,10 @@ class WhatsApp:
     def check(self, delivery: Delivery) -> Rejected | None:
         return check(delivery)
 
-    async def send(self, delivery: Delivery, attempt: int) -> Outcome:
+    def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # one text, one call
+        return 1
+
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # there is one part
         refused = check(delivery)
         if refused is not None:
             return refused

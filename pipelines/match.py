@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec, tracker
 from schemas.keys import provider_message_key
-from schemas.records import Binding, Cause, Receipt, Status, StatusUpdate
+from schemas.records import Binding, Cause, Receipt, ReceiptStatus, Status, StatusUpdate
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
 from tables.layout import Layout
@@ -79,8 +79,9 @@ class Match(Stage[State]):
             return
         key = provider_message_key(binding.channel, binding.account, binding.provider_message_id).encode()
         bound = Bound(
-            binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at
-        )
+            binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at,
+            binding.partial,
+        )  # fmt: skip
         state.bindings.put(key, bound)
         waiting = state.waiting.get(key)
         if waiting is not None:
@@ -97,8 +98,15 @@ class Match(Stage[State]):
                 detail = f"the tracker names partition {tracked.home_partition} of {self._partitions}: from another deployment?"
                 decision.refusals.append(Refusal(record, "wrong_partition", detail, tracked.tenant_id))
                 return
-            bound = Bound(tracked.tenant_id, tracked.delivery_id, tracked.conversation_id, tracked.home_partition, 0)
-            decision.outputs.append(_update(receipt, bound))
+            bound = Bound(
+                tracked.tenant_id,
+                tracked.delivery_id,
+                tracked.conversation_id,
+                tracked.home_partition,
+                0,
+                tracked.partial,
+            )
+            decision.outputs.append(_update(receipt, bound, tracked.attempt))
             decision.count("matched_by_tracker")
             return
         key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id).encode()
@@ -128,7 +136,9 @@ class Match(Stage[State]):
             state.waiting.delete(name.encode())
 
 
-def _update(receipt: Receipt, bound: Bound) -> Output:
+def _update(receipt: Receipt, bound: Bound, attempt: int = 0) -> Output:
+    """What track is told. A part that is not the last is only explained (PENDING), unless it failed."""
+    moves = not bound.partial or receipt.status is ReceiptStatus.FAILED
     occurred = min(receipt.received_at, receipt.provider_at + PROVIDER_RESOLUTION_MS)
     update = StatusUpdate(
         tenant_id=bound.tenant_id,
@@ -136,10 +146,11 @@ def _update(receipt: Receipt, bound: Bound) -> Output:
         delivery_id=bound.delivery_id,
         conversation_id=bound.conversation_id,
         home_partition=bound.home_partition,
-        status=Status(receipt.status),
+        status=Status(receipt.status) if moves else Status.PENDING,
         cause=Cause.RECEIPT,
         occurred_at=occurred,
         observed_at=receipt.received_at,
+        attempt=attempt,
         provider_message_id=receipt.provider_message_id,
         inferred=receipt.inferred,
         reason_code=receipt.error_code,

@@ -56,10 +56,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a call needs: the delivery and the number of the attempt."""
+    """What a call needs: the delivery, the number of the attempt and the part to send."""
 
     delivery: Delivery
     number: int
+    part: int = 0
 
 
 class Send(Stage[State]):
@@ -84,7 +85,8 @@ class Send(Stage[State]):
         state = State(tables["outstanding"])
         # what was begun stays at the head of its lane
         for _, row in sorted(
-            state.rows.items(), key=lambda item: (item[1].phase is Phase.WAITING, item[1].delivery.seq)
+            state.rows.items(),
+            key=lambda item: (item[1].phase is Phase.WAITING and not item[1].part, item[1].delivery.seq),
         ):
             state.lanes.add(row.delivery)
             if row.phase is Phase.CALLING:
@@ -110,7 +112,7 @@ class Send(Stage[State]):
         began = time.perf_counter()
         outcome: Outcome
         try:
-            outcome = await self._connectors[channel].send(attempt.delivery, attempt.number)
+            outcome = await self._connectors[channel].send(attempt.delivery, attempt.number, attempt.part)
         except Exception as error:  # noqa: BLE001  # a connector promises not to raise; if it does, nobody knows what was sent
             log.error("connector raised", channel=channel, delivery_id=call.key, error=type(error).__name__)
             outcome = Unknown(f"the connector failed: {type(error).__name__}")
@@ -167,6 +169,8 @@ class Send(Stage[State]):
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
             return
+        if row.part and update.attempt <= row.part_since:
+            return  # a receipt of a part that was taken before; one without our tracker is of such a part always
         if row.phase is Phase.CALLING and update.delivery_id not in state.interrupted:
             proven = dataclasses.replace(row, evidence=row.evidence or update.provider_message_id)
             state.rows.put(update.delivery_id.encode(), proven)
@@ -197,23 +201,23 @@ class Send(Stage[State]):
     def _accepted(
         self, row: Outstanding, provider_ids: tuple[str, ...], state: State, decision: Decision, now: int
     ) -> None:
+        """The provider has the part; with the last one it has the delivery, before that the next one is sent."""
         delivery = row.delivery
-        decision.count("accepted")
-        decision.outputs.append(_update(row, Status.SENT, Cause.ACCEPTED, now, provider_message_id=provider_ids[0]))
-        for provider_id in provider_ids:
-            binding = Binding(
-                tenant_id=delivery.tenant_id,
-                channel=delivery.channel,
-                account=delivery.account,
-                provider_message_id=provider_id,
-                delivery_id=delivery.delivery_id,
-                conversation_id=delivery.conversation_id,
-                home_partition=delivery.home_partition,
-                bound_at=now,
-            )
-            key = provider_message_key(delivery.channel, delivery.account, provider_id).encode()
-            decision.outputs.append(Output("bindings", key, codec.encode(binding), None))
-        self._end(row, state)
+        partial = row.part + 1 < self._connectors[delivery.channel].parts(delivery)
+        decision.count("part_accepted" if partial else "accepted")
+        status = Status.PENDING if partial else Status.SENT
+        decision.outputs.append(_update(row, status, Cause.ACCEPTED, now, provider_message_id=provider_ids[0]))
+        decision.outputs += [_binding(row, provider_id, now, partial=partial) for provider_id in provider_ids]
+        if not partial:
+            self._end(row, state)
+            return
+        following = dataclasses.replace(
+            row, phase=Phase.WAITING, part=row.part + 1, part_since=row.attempt, failures=0, resends=0, not_before=0,
+            evidence=None,
+        )  # fmt: skip
+        state.rows.put(delivery.delivery_id.encode(), following)
+        state.agenda.cancel(delivery.delivery_id)
+        state.lanes.ready(lane_of(delivery))
 
     def _proven(self, row: Outstanding, provider_id: str, state: State, decision: Decision, now: int) -> None:
         """Some attempt reached the provider, whatever the latest one came to: another would be a duplicate."""
@@ -300,7 +304,7 @@ class Send(Stage[State]):
         intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
         state.rows.put(delivery.delivery_id.encode(), intent)
         state.calling.add(delivery.delivery_id)
-        decision.calls.append(Call(delivery.delivery_id, Attempt(delivery, intent.attempt)))
+        decision.calls.append(Call(delivery.delivery_id, Attempt(delivery, intent.attempt, intent.part)))
 
     def _wait(self, row: Outstanding, state: State) -> None:
         state.rows.put(row.delivery.delivery_id.encode(), row)
@@ -349,6 +353,23 @@ def _update(
         reason=why[1] if why else None,
     )
     return Output("status-updates", delivery.conversation_id.encode(), codec.encode(update), delivery.home_partition)
+
+
+def _binding(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> Output:
+    delivery = row.delivery
+    binding = Binding(
+        tenant_id=delivery.tenant_id,
+        channel=delivery.channel,
+        account=delivery.account,
+        provider_message_id=provider_id,
+        delivery_id=delivery.delivery_id,
+        conversation_id=delivery.conversation_id,
+        home_partition=delivery.home_partition,
+        bound_at=now,
+        partial=partial,
+    )
+    key = provider_message_key(delivery.channel, delivery.account, provider_id).encode()
+    return Output("bindings", key, codec.encode(binding), None)
 
 
 def _given_up(row: Outstanding, outcome: RetryLater) -> Refusal:

@@ -126,6 +126,7 @@ class Binding:
     conversation_id: str
     home_partition: int
     bound_at: int
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """The tracker we hand to a provider that echoes it in receipts: it names the delivery without a join.
 
-Text of at most 512 characters (WhatsApp's limit of biz_opaque_callback_data), `c4a1` and five fields, separated by `|`.
+Text of at most 512 characters (WhatsApp's limit of biz_opaque_callback_data), `c4a1` and five fields, separated by `|`; a sixth,
+`partial`, marks every part of a delivery but its last.
 """
 
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ class Tracker:
     conversation_id: str
     home_partition: int
     attempt: int
+    partial: bool = False
 
 
-def encode(delivery: Delivery, attempt: int) -> str | None:
+def encode(delivery: Delivery, attempt: int, *, partial: bool = False) -> str | None:
     """The tracker of one attempt; None when the ids are too long for it (the receipt then goes through the join)."""
     fields = (
         delivery.tenant_id,
@@ -29,6 +31,7 @@ def encode(delivery: Delivery, attempt: int) -> str | None:
         delivery.conversation_id,
         str(delivery.home_partition),
         str(attempt),
+        *(("partial",) if partial else ()),
     )
     text = "|".join((_VERSION, *(quote(field, safe="") for field in fields)))
     return text if len(text) <= LIMIT else None
@@ -37,7 +40,7 @@ def encode(delivery: Delivery, attempt: int) -> str | None:
 def decode(text: str | None) -> Tracker | None:
     """The tracker in a receipt; None when there is none or it is not ours (another system may use the same account)."""
     parts = (text or "").split("|")
-    if len(parts) != 6 or parts[0] != _VERSION or not (parts[4].isdecimal() and parts[5].isdecimal()):
+    if parts[0] != _VERSION or len(parts) not in (6, 7) or not (parts[4].isdecimal() and parts[5].isdecimal()):
         return None
     tenant, delivery, conversation = (unquote(part) for part in parts[1:4])
-    return Tracker(tenant, delivery, conversation, int(parts[4]), int(parts[5]))
+    return Tracker(tenant, delivery, conversation, int(parts[4]), int(parts[5]), parts[6:] == ["partial"])

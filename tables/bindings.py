@@ -16,6 +16,7 @@ class Bound:
     conversation_id: str
     home_partition: int
     bound_at: int  # Unix milliseconds; the row lives for the binding window from here
+    partial: bool = False  # not the delivery's last part: its receipts explain, and only a failure moves the delivery
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Outstanding:
     not_before: int = 0  # Unix milliseconds
     dispatched_at: int | None = None  # Unix milliseconds, of the latest attempt
     evidence: str | None = None  # provider id from a receipt that came before the answer
+    part: int = 0  # the part to send, or being sent; those before it were taken
+    part_since: int = 0  # the latest attempt of the part before it; receipts of that one and earlier prove nothing
 
 
 # What an older or newer version of a row may lack or have more is left out, as in JsonLayout.

@@ -140,9 +140,23 @@ def test_a_receipt_with_our_tracker_needs_no_binding(desk: Desk[State]) -> None:
     decision = desk.turn([got(callback_data=tracked(conversation_id=odd, tenant_id="t", home_partition=2))])
     (found,) = updates(decision.outputs)
     assert (found.delivery_id, found.conversation_id, found.tenant_id) == ("dlv-1", odd, "t")
+    assert (found.status, found.attempt) == (Status.DELIVERED, 2)
     assert [(o.key, o.partition) for o in decision.outputs] == [(odd.encode(), 2)]
     assert not any(desk.changelog.values())
     assert desk.due() is None
+
+
+@pytest.mark.parametrize("tracker_says", [True, False])
+def test_a_part_before_the_last_explains_and_only_its_failure_moves_the_delivery(
+    tracker_says: bool, desk: Desk[State]
+) -> None:
+    data = tracker.encode(delivery(), 2, partial=True) if tracker_says else None
+    read, failed = (got(status=status, callback_data=data) for status in (ReceiptStatus.READ, ReceiptStatus.FAILED))
+    decision = desk.turn([bound(partial=True), read, failed])
+    assert [(each.status, each.attempt) for each in updates(decision.outputs)] == [
+        (Status.PENDING, 2 * tracker_says),
+        (Status.FAILED, 2 * tracker_says),
+    ]
 
 
 def test_a_tracker_of_another_deployment_is_refused(desk: Desk[State]) -> None:

@@ -123,8 +123,8 @@ def test_a_rejection_is_told_in_the_providers_words(desk: Desk[State]) -> None:
 
 async def test_a_connector_that_raises_has_an_unknown_outcome() -> None:
     class Broken(Provider):
-        async def send(self, delivery: Delivery, attempt: int) -> Outcome:
-            raise ValueError(f"{delivery.delivery_id}, {attempt}")
+        async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
+            raise ValueError(f"{delivery.delivery_id}, {attempt}, {part}")
 
     stage = Send(connectors={"whatsapp": Broken("whatsapp", "hold")}, limits=LIMITS)
     outcome = await stage.perform(Call("dlv-1", Attempt(delivery(), 1)))
@@ -408,6 +408,69 @@ def test_what_proves_nothing_changes_nothing(proves_nothing: Record, desk: Desk[
     before = dict(desk.changelog["outstanding"])
     assert told(desk.turn([proves_nothing])) == []
     assert desk.changelog["outstanding"] == before
+
+
+# --- parts --------------------------------------------------------------------------------------------------------------
+
+
+def half_sent(desk: Desk[State]) -> Decision:
+    """The first of two parts was taken in the delivery's second attempt; the turn that starts the second part."""
+    asked = desk.turn(to_send(delivery(text="one|two"), delivery("next", seq=2)))
+    assert [call.request.part for call in asked.calls] == [0]
+    desk.turn(results=answered(asked, THROTTLED))
+    asked = desk.turn(now=NOW + 7000)
+    assert [(call.request.number, call.request.part) for call in asked.calls] == [(2, 0)]
+    return desk.turn(results=answered(asked, Accepted(("w1",))))
+
+
+def test_parts_are_sent_in_order_and_the_last_one_moves_the_delivery(desk: Desk[State]) -> None:
+    decision = half_sent(desk)
+    assert told(decision) == [(PENDING, Cause.ACCEPTED)]
+    assert [(call.key, call.request.number, call.request.part) for call in decision.calls] == [("dlv-1", 3, 1)]
+    last = desk.turn(results=answered(decision, Accepted(("w2",))))
+    assert told(last) == [(SENT, Cause.ACCEPTED)]
+    assert keys(last) == ["next"]
+    bound = [(b.provider_message_id, b.partial) for b in decoded(decision.outputs + last.outputs, "bindings", Binding)]
+    assert bound == [("w1", True), ("w2", False)]
+
+
+NOT_TAKEN = {"throttled": THROTTLED, "broken": RetryLater("502", "502"), "unknown": Unknown("time-out"), "lost": None}
+
+
+@pytest.mark.parametrize("outcome", NOT_TAKEN.values(), ids=NOT_TAKEN)
+def test_a_part_that_was_taken_is_never_sent_again(outcome: Outcome | None, desk: Desk[State]) -> None:
+    decision = half_sent(desk)
+    if outcome is None:
+        desk.restart(a_send())
+        desk.turn()
+    else:
+        desk.turn(results=answered(decision, outcome))
+    for _ in range(3):  # the hold, the back-off after it, the call
+        calls = desk.turn(now=desk.due() or NOW).calls
+        if calls:
+            break
+    assert [(call.key, call.request.part) for call in calls] == [("dlv-1", 1)]
+
+
+def test_a_rejected_part_fails_the_delivery_whatever_was_taken_before(desk: Desk[State]) -> None:
+    decision = desk.turn(results=answered(half_sent(desk), Rejected("100", "no")))
+    assert told(decision) == [(FAILED, Cause.REJECTED)]
+    assert keys(decision) == ["next"]
+
+
+def test_a_receipt_of_an_earlier_part_proves_nothing_about_the_next(desk: Desk[State]) -> None:
+    desk.turn(results=answered(half_sent(desk), Unknown("time-out")))
+    assert told(desk.turn([evidence(attempt=0), evidence(attempt=1), evidence(attempt=2)])) == []
+    assert told(desk.turn([evidence(attempt=3, provider_message_id="w2")])) == [(SENT, Cause.ACCEPTED)]
+
+
+def test_evidence_of_a_part_sends_the_next_one(desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery(text="one|two")))
+    desk.turn(results=answered(asked, Unknown("time-out")))
+    decision = desk.turn([evidence(attempt=1)])
+    assert told(decision) == [(PENDING, Cause.ACCEPTED)]
+    assert [(call.request.number, call.request.part) for call in decision.calls] == [(2, 1)]
+    assert desk.due() is None
 
 
 # --- restarts -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pipelines.engine.stage import Decision, Record, Refusal, Result
-from pipelines.send import Limits, Send, State
+from pipelines.send import Attempt, Limits, Send, State
 from schemas import codec
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
@@ -47,6 +47,8 @@ class Told:
 
     delivery: Delivery
     source: Record
+    part: int = 0  # the one to send
+    since: int = 0  # the attempt with which the part before it ended
     started: list[int] = field(default_factory=list)  # when each call was started
     taken: set[int] = field(default_factory=set)  # attempts the provider took, whatever it answered
     ended: Cause | None = None
@@ -79,8 +81,8 @@ class SendModel(RuleBasedStateMachine):
 
     # --- the world ------------------------------------------------------------------------------------------------------
 
-    @rule(lane=st.sampled_from(LANES), wait=_WAITS, life=_LIVES)
-    def route_hands_over(self, lane: tuple[str, str, str], wait: int | None, life: int | None) -> None:
+    @rule(lane=st.sampled_from(LANES), wait=_WAITS, life=_LIVES, text=st.sampled_from(["one", "one", "one|two"]))
+    def route_hands_over(self, lane: tuple[str, str, str], wait: int | None, life: int | None, text: str) -> None:
         channel, account, address = lane
         self.sequence += 1
         made = delivery(
@@ -89,6 +91,7 @@ class SendModel(RuleBasedStateMachine):
             channel=channel,
             account=account,
             address=address,
+            text=text,  # as many parts as the Provider sees in it
             not_before=None if wait is None else self.now + wait,
             expires_at=None if life is None else self.now + life,
         )
@@ -127,7 +130,8 @@ class SendModel(RuleBasedStateMachine):
         number = max(self.told[key].taken)
         status = Status.FAILED if failed else Status.DELIVERED
         event = f"{key}:{number}:{status}:receipt"
-        self.add_update(update(event, delivery_id=key, status=status, provider_message_id=f"{key}-{number}"))
+        tracked = {"attempt": number, "provider_message_id": f"{key}-{number}"}
+        self.add_update(update(event, delivery_id=key, status=status, **tracked))
 
     def add_update(self, told: StatusUpdate) -> None:
         log = self.topics["status-updates"]
@@ -207,7 +211,7 @@ class SendModel(RuleBasedStateMachine):
         if closing:
             assert not decision.calls
         for call in decision.calls:
-            self.check_call(call.key, call.request.number)
+            self.check_call(call.key, call.request)
         for call in decision.calls:
             self.running[call.key] = Performed(self.stage, self.providers[call.request.delivery.channel], call)
         self.check_rows()
@@ -236,7 +240,9 @@ class SendModel(RuleBasedStateMachine):
         assert each.event_id not in told.events, "track would drop the second"
         told.events.add(each.event_id)
         told.causes[each.cause] += 1
-        if each.cause in TERMINAL or each.status is Status.FAILED:
+        if each.cause is Cause.ACCEPTED and each.status is Status.PENDING:
+            told.part, told.since, told.proven, told.not_before = told.part + 1, each.attempt, False, 0
+        elif each.cause in TERMINAL or each.status is Status.FAILED:
             told.ended = each.cause
         if each.cause is Cause.UNKNOWN and POLICIES[told.delivery.channel] == "hold":
             told.not_before = self.now + HOLD_MS
@@ -252,8 +258,9 @@ class SendModel(RuleBasedStateMachine):
     def learn_evidence(self, each: Record) -> None:
         if each.topic == "status-updates":
             told = codec.decode(each.value, StatusUpdate)
-            if told.cause is Cause.RECEIPT:
-                self.told[told.delivery_id].proven = True
+            delivered = self.told[told.delivery_id]
+            if told.cause is Cause.RECEIPT and told.attempt > delivered.since:
+                delivered.proven = True
 
     def learn_letter(self, refusal: Refusal) -> None:
         assert refusal.cause == "attempts_exhausted"
@@ -266,8 +273,8 @@ class SendModel(RuleBasedStateMachine):
 
     # --- what may never happen ------------------------------------------------------------------------------------------
 
-    def check_call(self, key: str, number: int) -> None:
-        told = self.told[key]
+    def check_call(self, key: str, attempt: Attempt) -> None:
+        told, number = self.told[key], attempt.number
         lane = lane_of(told.delivery)
         value = self.desk.changelog["outstanding"].get(key.encode())
         assert value is not None, "a call without a row"
@@ -278,7 +285,9 @@ class SendModel(RuleBasedStateMachine):
         self.latest[lane] = told.delivery.seq
         told.started.append(self.now)
         assert number == len(told.started)
-        assert number - 1 <= told.causes[Cause.RETRY_LATER] + told.causes[Cause.RESENT], "repeated without a reason"
+        assert attempt.part == told.part, "a part that was taken, or one too early"
+        reasons = told.causes[Cause.RETRY_LATER] + told.causes[Cause.RESENT] + told.part
+        assert number - 1 <= reasons, "repeated without a reason"
         assert told.ended is None
         assert not told.proven, "the provider is known to have it"
         assert self.now >= max(told.not_before, told.delivery.not_before or 0), "too early"
@@ -334,7 +343,8 @@ class SendModel(RuleBasedStateMachine):
         for key, told in self.told.items():
             assert told.ended is not None, key
             assert told.letters == (told.ended is Cause.EXHAUSTED)
-            assert len(told.taken) <= 1 + told.causes[Cause.RESENT], "more duplicates than were told"
+            assert len(told.taken) <= told.part + 1 + told.causes[Cause.RESENT], "more duplicates than were told"
+            assert told.ended is not Cause.ACCEPTED or told.part == told.delivery.text.count("|"), "parts left out"
         for call in self.running.values():
             call.lose()
 
