@@ -284,6 +284,7 @@ def _sequence(
         accepted_at=now,
         metadata=message.metadata,
         deliveries=tuple(refs),
+        content=message.content,
     )
     deliveries = [
         Delivery(
@@ -303,6 +304,7 @@ def _sequence(
             expires_at=message.expires_at,
             requested_at=message.requested_at,
             accepted_at=now,
+            content=message.content,
         )
         for ref in refs
     ]

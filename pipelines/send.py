@@ -205,8 +205,9 @@ class Send(Stage[State]):
         delivery = row.delivery
         partial = row.part + 1 < self._connectors[delivery.channel].parts(delivery)
         decision.count("part_accepted" if partial else "accepted")
+        first = provider_ids[0] if provider_ids else None  # a signal has none
         status = Status.PENDING if partial else Status.SENT
-        decision.outputs.append(_update(row, status, Cause.ACCEPTED, now, provider_message_id=provider_ids[0]))
+        decision.outputs.append(_update(row, status, Cause.ACCEPTED, now, provider_message_id=first))
         decision.outputs += [_binding(row, provider_id, now, partial=partial) for provider_id in provider_ids]
         if not partial:
             self._end(row, state)

@@ -7,6 +7,7 @@ bytes, and what to do. Decoding never raises anything else.
 
 import dataclasses
 import io
+import math
 import struct
 import types
 import typing
@@ -97,44 +98,72 @@ def _without_logical_types(node: Any) -> Any:
 def _to_datum(cls: type[Any]) -> Convert:
     """A function from an instance of `cls` to the dict fastavro writes; only fields that hold records need converting."""
     names = [f.name for f in dataclasses.fields(cls)]
-    nested = {n: _to_datum(item) for n, t in typing.get_type_hints(cls).items() if (item := _item_class(t))}
+    hints = typing.get_type_hints(cls)
+    lists = {name: _to_datum(item) for name, hint in hints.items() if (item := _item_class(hint))}
+    optional = {name: _to_datum(inner) for name, hint in hints.items() if (inner := _optional_class(hint))}
 
     def convert(record: Any) -> dict[str, Any]:
         datum = {name: getattr(record, name) for name in names}
-        for name, inner in nested.items():
+        for name, inner in lists.items():
             datum[name] = [inner(item) for item in datum[name]]
+        for name, inner in optional.items():
+            if datum[name] is not None:
+                datum[name] = inner(datum[name])
         return datum
 
     return convert
 
 
 def _from_datum(cls: type[Any]) -> Convert:
-    """A function from fastavro's dict to an instance of `cls`: enums, tuples and nested records in place of str and list."""
-    converts: dict[str, Convert] = {}
-    for name, hint in typing.get_type_hints(cls).items():
-        item = _item_class(hint)
-        if item:
-            inner = _from_datum(item)
-            converts[name] = lambda items, inner=inner: tuple([inner(i) for i in items])  # type: ignore[misc]  # mypy cannot type a default in a lambda
-        elif typing.get_origin(hint) is tuple:
-            converts[name] = tuple
-        elif isinstance(hint, type) and issubclass(hint, StrEnum):
-            converts[name] = {str(member): member for member in hint}.__getitem__
+    """A function from fastavro's dict to an instance of `cls`: enums, tuples and nested records in place of str, list and dict."""
+    hints = typing.get_type_hints(cls)
+    converts = {name: found for name, hint in hints.items() if (found := _from_value(hint))}
+    optional = {name: _from_datum(inner) for name, hint in hints.items() if (inner := _optional_class(hint))}
 
     def convert(datum: dict[str, Any]) -> Any:
         for name, function in converts.items():
             datum[name] = function(datum[name])
+        for name, function in optional.items():
+            if datum[name] is not None:
+                datum[name] = function(datum[name])
         return cls(**datum)
 
     return convert
 
 
+def _from_value(hint: Any) -> Convert | None:
+    """What makes fastavro's value one of `hint`; None where it is one already."""
+    item = _item_class(hint)
+    if item:
+        inner = _from_datum(item)
+        return lambda items: tuple([inner(i) for i in items])
+    if typing.get_origin(hint) is tuple:
+        return tuple
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {str(member): member for member in hint}.__getitem__
+    return _finite if hint is float else None
+
+
+def _finite(value: float) -> float:
+    """No field of ours means anything as infinite or not a number, and neither has a form in JSON."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    return value
+
+
 def _item_class(hint: Any) -> type[Any] | None:
     """The dataclass X of a `tuple[X, ...]`, else None."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple and arguments and dataclasses.is_dataclass(arguments[0]):
-        return cast("type[Any]", arguments[0])
-    return None
+    return _dataclass_of(hint) if typing.get_origin(hint) is tuple else None
+
+
+def _optional_class(hint: Any) -> type[Any] | None:
+    """The dataclass X of an `X | None`, else None."""
+    return _dataclass_of(hint) if typing.get_origin(hint) is types.UnionType else None
+
+
+def _dataclass_of(hint: Any) -> type[Any] | None:
+    first = typing.get_args(hint)[0]
+    return cast("type[Any]", first) if dataclasses.is_dataclass(first) else None
 
 
 _WRITERS: dict[type[Any], _Writer] = {}

@@ -10,6 +10,14 @@ from enum import StrEnum
 
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
 
+# A message's `kind`, which selects what of its content counts.
+MEDIA_KINDS = ("image", "document", "audio", "video", "sticker")
+SIGNALS = (
+    "typing",
+    "mark_read",
+)  # nothing is kept of them at the provider: their deliveries have no provider message id
+KINDS = ("text", "template", *MEDIA_KINDS, "album", "location", "reaction", *SIGNALS)
+
 
 class Direction(StrEnum):
     OUTBOUND = "OUTBOUND"
@@ -46,6 +54,48 @@ class Cause(StrEnum):
     CREATED = "CREATED"
 
 
+class LongText(StrEnum):
+    REFUSE = "REFUSE"
+    SPLIT = "SPLIT"
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    kind: str
+    url: str | None = None
+    provider_media_id: str | None = None
+    mime_type: str = ""
+    filename: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    name: str
+    language: str
+    header: tuple[str, ...] = ()
+    body: tuple[str, ...] = ()
+    buttons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    latitude: float
+    longitude: float
+    name: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    media: tuple[Media, ...] = ()
+    template: Template | None = None
+    location: Location | None = None
+    reply_to: str | None = None
+    reaction: str | None = None
+    long_text: LongText = LongText.REFUSE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:
     user_id: str | None = None
@@ -68,6 +118,7 @@ class Message:
     expires_at: int | None = None
     requested_at: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +145,7 @@ class SequencedMessage:
     accepted_at: int
     metadata: Mapping[str, str] = field(default_factory=dict)
     deliveries: tuple[DeliveryRef, ...] = ()
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +166,7 @@ class Delivery:
     expires_at: int | None = None
     requested_at: int
     accepted_at: int
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from schemas import content
 from schemas.records import Delivery
 
 
@@ -53,7 +54,10 @@ class OutstandingLayout:
 
     def decode(self, value: bytes) -> Outstanding:
         fields = orjson.loads(value)
-        fields["delivery"] = Delivery(**{k: v for k, v in fields["delivery"].items() if k in _DELIVERY_FIELDS})
+        delivery = {k: v for k, v in fields["delivery"].items() if k in _DELIVERY_FIELDS}
+        if delivery.get("content") is not None:
+            delivery["content"] = content.from_json(delivery["content"])
+        fields["delivery"] = Delivery(**delivery)
         fields["source"] = tuple(fields["source"])
         fields["phase"] = Phase(fields["phase"])
         return Outstanding(**{name: value for name, value in fields.items() if name in _FIELDS})

@@ -5,9 +5,11 @@ message (refused, so that nothing disappears silently), and when it was accepted
 """
 
 import hashlib
+import json
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from schemas import content
 from schemas.records import Message
 
 
@@ -45,4 +47,6 @@ def digest(message: Message) -> bytes:
     """Eight bytes over what the recipients would see and who they are; times and labels may differ between repetitions."""
     parts = [message.conversation_id, message.direction, message.sender, message.kind, message.text]
     parts += [repr((r.user_id, r.channel, r.address, r.account)) for r in message.recipients]
+    if message.content is not None:
+        parts.append(json.dumps(content.as_json(message.content)))
     return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()

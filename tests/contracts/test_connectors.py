@@ -16,6 +16,7 @@ from connectors.base import Connector
 from connectors.registry import CHANNELS
 from connectors.telegram import Telegram
 from connectors.whatsapp import WhatsApp
+from schemas import content
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
 from tests.contracts.scripted import Script, scripted
@@ -59,7 +60,9 @@ def _delivery(channel: str, changes: Mapping[str, Any]) -> Delivery:
     fields = {name: getattr(SAMPLE, name) for name in Delivery.__slots__}
     fields |= {"channel": channel, "account": account, "address": address}
     repeat = changes.get("text_repeat")  # [text, times], so that long texts stay out of the case files
-    more = {"text": repeat[0] * repeat[1]} if repeat else {}
+    more: dict[str, Any] = {"text": repeat[0] * repeat[1]} if repeat else {}
+    if "content" in changes:
+        more["content"] = content.from_json(changes["content"])
     return Delivery(**(fields | {k: v for k, v in changes.items() if k != "text_repeat"} | more))
 
 

@@ -299,8 +299,8 @@ def test_views_of_the_workers(running: Running, produce: Callable[..., None], un
 def test_schemas_are_served_like_a_registry(running: Running) -> None:
     gateway = running.url("gateway")
     latest = json.loads(get(f"{gateway}/subjects/messages-value/versions/latest")[1])
-    assert (latest["id"], latest["version"]) == (1001, 1)
-    assert json.loads(get(f"{gateway}/schemas/ids/1001")[1])["schema"] == latest["schema"]
+    assert (latest["id"], latest["version"]) == (1002, 2)
+    assert json.loads(get(f"{gateway}/schemas/ids/1002")[1])["schema"] == latest["schema"]
     assert get(f"{gateway}/schemas/ids/9")[0] == 404
 
 

@@ -24,7 +24,7 @@ from schemas.settings import Settings
 from tests.unit.examples import as_json, datum
 
 EXAMPLES = sorted((ROOM / "examples").glob("*/*.json"))
-SCALARS = {"string": str, "int": int, "long": int, "boolean": bool, "bytes": bytes}
+SCALARS = {"string": str, "int": int, "long": int, "double": float, "boolean": bool, "bytes": bytes}
 STAGES = set(BUILDERS)
 OUTSIDE = {"applications", "gateway"}
 EVERY_CHANNEL = {"whatsapp_account": "100000000000001", "telegram_token": "7000000001:made-up"}
