@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from connectors.exchange import Answer
-from connectors.shape import Node, Unexpected, child, node, whole
+from connectors.exchange import Answer, Told
+from connectors.shape import Node, Unexpected, child, node, optional_text, whole
 from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
 CONFIGURATION_WAIT_SECONDS = 60.0
@@ -86,6 +86,16 @@ def envelope(answer: Answer) -> Node | None:
         return child(node(answer.json(), "answer"), "error")
     except Unexpected:
         return None
+
+
+def told(answer: Answer) -> Told:
+    """For the exchange log: code and subcode, and Meta's trace id."""
+    error = envelope(answer)
+    trace = answer.headers.get("x-fb-trace-id") or answer.headers.get("x-fb-request-id")
+    if error is None:
+        return Told(None if answer.status == 200 else f"http_{answer.status}", trace)
+    codes = [str(error[name]) for name in ("code", "error_subcode") if isinstance(error.get(name), int)]
+    return Told("/".join(codes) or "?", optional_text(error, "fbtrace_id") or trace)
 
 
 def outcome(answer: Answer, table: Table, attempt: int) -> RetryLater | Rejected | Unknown:

@@ -78,7 +78,13 @@ class Telegram:
         self._send_url = f"{url.rstrip('/')}/bot{token}/sendMessage"
         self._account = bot_id(token)
         self._webhook_secret = webhook_secret
-        self._calls = Calls(timeout_seconds=timeout_seconds, connections=connections)
+        self._calls = Calls(
+            channel=CHANNEL,
+            secrets=(token,),
+            told=telegram_errors.told,
+            timeout_seconds=timeout_seconds,
+            connections=connections,
+        )
         # Chats that became supergroups: old address -> new id, learned from answers. Losing it costs one more call.
         self._migrated: dict[str, int] = {}
 
@@ -97,14 +103,17 @@ class Telegram:
     def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # one text, one call
         return 1
 
-    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # Telegram has no field that could carry the attempt, and there is one part
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # there is one part
         refused = check(delivery)
         if refused is not None:
             return refused
         if delivery.account not in ("", self._account):
             return Rejected("unknown_account", "the delivery names another bot than the one this worker sends with")
         body = orjson.dumps({"chat_id": self._chat(delivery.address), "text": delivery.text})
-        answer = await self._calls.post(self._send_url, body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        answer = await self._calls.post(
+            self._send_url, body, headers, delivery_id=delivery.delivery_id, attempt=attempt
+        )
         return self._outcome(answer, delivery.address) if isinstance(answer, Answer) else answer
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:

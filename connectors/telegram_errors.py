@@ -5,8 +5,9 @@ description decides among the refusals; its wording is the server's (https://git
 a description may quote the text.
 """
 
-from connectors.exchange import Answer
+from connectors.exchange import Answer, Told
 from connectors.shape import Node, Unexpected, child, node, whole
+from schemas import metrics
 from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
 CONFIGURATION_WAIT_SECONDS = 60.0
@@ -46,6 +47,12 @@ def parameters(answer: Answer) -> Node:
         return child(node(answer.json(), "answer"), "parameters")
     except Unexpected:
         return {}
+
+
+def told(answer: Answer) -> Told:
+    """For the exchange log. Telegram gives calls no ids."""
+    code, description = _told(answer)
+    return Told() if answer.status == 200 and description is None else Told(str(code))
 
 
 def outcome(answer: Answer) -> RetryLater | Rejected | Unknown:
@@ -88,6 +95,7 @@ def _refusal(code: int, description: str) -> RetryLater | Rejected:
     for fragment, name, sentence in _REFUSALS:
         if fragment in description:
             return Rejected(name, sentence)
+    metrics.UNKNOWN_ERRORS.labels("telegram").inc()
     who = "this recipient" if code == 403 else "the request"
     return Rejected(str(code), f"Telegram refuses {who} with HTTP {code}, in words we do not know")
 

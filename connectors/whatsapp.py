@@ -87,7 +87,9 @@ class WhatsApp:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._app_secrets = tuple(app_secrets)
         self._verify_token = verify_token
-        self._calls = Calls(timeout_seconds=timeout_seconds, connections=connections)
+        self._calls = Calls(
+            channel=CHANNEL, secrets=(token,), told=meta.told, timeout_seconds=timeout_seconds, connections=connections
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "WhatsApp":
@@ -113,7 +115,9 @@ class WhatsApp:
         if refused is not None:
             return refused
         url = f"{self._base}/{quote(delivery.account or self._account, safe='')}/messages"
-        answer = await self._calls.post(url, _body(delivery, attempt), self._headers)
+        answer = await self._calls.post(
+            url, _body(delivery, attempt), self._headers, delivery_id=delivery.delivery_id, attempt=attempt
+        )
         return _outcome(answer, attempt) if isinstance(answer, Answer) else answer
 
     def challenge(self, request: WebhookRequest) -> str:

@@ -5,7 +5,10 @@ import sys
 
 import structlog
 
+from connectors import exchange_log
 from schemas.settings import Settings
+
+_EXCHANGES = {"all": logging.INFO, "failures": logging.WARNING, "none": logging.CRITICAL}
 
 
 def configure(settings: Settings) -> None:
@@ -35,3 +38,14 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=level, handlers=[output], force=True)
     for name in ("faust", "mode", "aiokafka", "aiohttp.access", "_faust"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    _configure_exchanges(settings)
+
+
+def _configure_exchanges(settings: Settings) -> None:
+    """The exchange log has a level of its own, and its lines are JSON already: they go out as they are, whatever the format."""
+    logger = exchange_log.LOGGER
+    output = logging.StreamHandler(sys.stderr)
+    output.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [output]
+    logger.propagate = False
+    logger.setLevel(_EXCHANGES[settings.exchange_log])

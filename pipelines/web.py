@@ -1,14 +1,17 @@
 """Web views of a worker: what an operator asks it at 3 a.m.
 
-/health, /metrics, /partitions/, /tables/, /tables/<table>/<key>. All are read-only and show this worker only: a row is found at
-the worker that owns its partition.
+/health, /metrics, /partitions/, /tables/, /tables/<table>/<key>, /exchanges/?delivery=&since=&until=&limit= (times in Unix
+milliseconds). All are read-only and show this worker only: a row is found at the worker that owns its partition, and the newest calls to
+providers at the worker that made them.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import faust
 
+from connectors.exchange_log import EXCHANGES
 from pipelines.engine.worker import Engine
 from schemas import metrics
 
@@ -63,6 +66,22 @@ def add_views(app: faust.App) -> None:
             if found is not None:
                 return view.json({"table": table, "key": key, "partition": number, "row": held.layout.as_json(found)})
         return view.json({"error": f"no row {key!r} in the partitions of this worker: ask the others too"}, status=404)
+
+    @app.page("/exchanges/")
+    async def exchanges(view: Any, request: Any) -> Any:
+        try:
+            return view.json(_exchanges(request.query))
+        except ValueError:
+            return view.json({"error": "since, until and limit are whole numbers"}, status=400)
+
+
+def _exchanges(query: Mapping[str, str]) -> list[Any]:
+    return EXCHANGES.newest(
+        delivery_id=query.get("delivery", ""),
+        since=int(query.get("since", 0)),
+        until=int(query.get("until", 2**63)),
+        limit=min(max(int(query.get("limit", 100)), 1), 1000),
+    )
 
 
 def health_of(engine: Engine) -> dict[str, Any]:

@@ -38,6 +38,8 @@ WEBHOOK_SECONDS = Histogram("chat4all_webhook_seconds", "Answer to a webhook req
 WEBHOOK_ITEMS = Counter("chat4all_webhook_items_total", "Items of webhook requests.", ["channel", "kind"])
 # Time: one call to a provider, by channel and outcome.
 CALL_SECONDS = Histogram("chat4all_call_seconds", "One call to a provider.", ["channel", "outcome"], buckets=_SECONDS)
+# Counter: errors of providers that our tables do not know and that fell back to their HTTP status, by channel; the exchange log has them.
+UNKNOWN_ERRORS = Counter("chat4all_unknown_errors_total", "Error codes of a provider that we do not know.", ["channel"])
 
 
 def exposition() -> bytes:

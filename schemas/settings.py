@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     data_dir: str = Field(".chat4all/data", description="Folder for what a worker keeps on disk.")
     log_format: str = Field("console", pattern="^(console|json)$", description="console or json.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged.")
+    exchange_log: Literal["all", "failures", "none"] = Field(
+        "all", description="Which calls to providers get a log line, redacted: all, failures or none."
+    )
     session_timeout_seconds: float = Field(
         6.0, ge=1, description="Kafka group session time-out; a dead worker is replaced after it."
     )

@@ -296,6 +296,24 @@ def test_views_of_the_workers(running: Running, produce: Callable[..., None], un
     assert get(f"{route}/tables/pigeons/1")[0] == 404
 
 
+def test_the_worker_shows_what_it_sent_and_what_came_back(
+    running: Running, produce: Callable[..., None], unique: str
+) -> None:
+    produce("messages", unique, codec.encode(text_message(unique)))
+    await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
+    send = running.url("send")
+    one = json.loads(get(f"{send}/exchanges/?limit=1")[1])[0]
+    assert (one["channel"], one["method"], one["status"]) == ("whatsapp", "POST", 200)
+    of_one = json.loads(get(f"{send}/exchanges/?delivery={one['delivery_id']}")[1])
+    assert one in of_one
+    assert {each["delivery_id"] for each in of_one} == {one["delivery_id"]}
+    assert json.loads(get(f"{send}/exchanges/?since={one['started_at'] + 60_000}")[1]) == []
+    assert get(f"{send}/exchanges/?limit=many")[0] == 400
+    lines = [line for log in running.folder.rglob("send.log") for line in log.read_text(encoding="utf-8").splitlines()]
+    logged = [json.loads(line) for line in lines if '"event":"exchange"' in line]
+    assert {"event": "exchange", "level": "info", **one} in logged
+
+
 def test_schemas_are_served_like_a_registry(running: Running) -> None:
     gateway = running.url("gateway")
     latest = json.loads(get(f"{gateway}/subjects/messages-value/versions/latest")[1])
