@@ -4,8 +4,8 @@ What enters: a Delivery to send, or the raw webhook request of the provider. Wha
 Guaranteed: expected failures are values, never exceptions; nothing is retried in here; secrets and texts reach no log line.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas.outcomes import Outcome, Rejected
@@ -13,14 +13,30 @@ from schemas.records import Delivery, Receipt
 
 
 @dataclass(frozen=True, slots=True)
+class MediaLimit:
+    """What a channel takes of one kind of media. `mime_types` is empty where it does not care."""
+
+    max_bytes: int
+    mime_types: frozenset[str] = frozenset()
+    captioned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a channel can show and take. `text_limit` is counted by `text_length`'s own units of the provider."""
+    """What a channel can show and take. Limits of texts are in the provider's own counting: `length` counts, `text_unit` names it."""
 
     delivered: bool
     read: bool
     text_limit: int
     text_unit: str
     unknown_policy: str  # hold, resend or fail: what stage send does with an unknown outcome
+    length: Callable[[str], int] = len
+    caption_limit: int = 0
+    kinds: frozenset[str] = frozenset({"text"})  # kinds of messages, of schemas.records.KINDS
+    targeted: frozenset[str] = frozenset({"reaction"})  # kinds that need `reply_to`
+    replies: bool = False  # whether a message may refer to an earlier one
+    media: Mapping[str, MediaLimit] = field(default_factory=dict)
+    album: tuple[int, int] = (2, 10)  # fewest and most media of an album
 
 
 @dataclass(frozen=True, slots=True)
