@@ -1,8 +1,8 @@
 """Source records from Kafka, off the event loop: one confluent-kafka consumer in a thread of its own.
 
 Faust's group decides which partitions are ours; this thread only reads them, `read_committed`, from the positions it is given.
-It waits for one record and then takes all that are there, so a lone record is as fast as a full batch is large. A partition
-whose records are not taken is paused, the others go on.
+It waits for one record and then takes all that are there, so a lone record is as fast as a full batch is large. While every
+partition has enough to take nothing is read; a partition whose records are not taken is paused only where another one is short.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipelines.engine.stage import Headers, Record
+from pipelines.engine.stage import Record
 
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 _POLL_SECONDS = 0.1
 _PAUSED_POLL_SECONDS = 0.01  # a paused partition must not wait for an idle poll to be resumed
 _CHUNK = 5000
+_new = tuple.__new__  # half the price of calling a NamedTuple, once for every record
+_FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through a new assignment
 # librdkafka reconnects by itself; a broker that stays away shows as commits that fail
 _PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})  # noqa: SLF001  # no public names
 
@@ -54,6 +56,7 @@ class Fetch:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
+        self._taken = threading.Event()
         self._wanted: dict[TopicPart, int] | None = None
         self._pending: dict[TopicPart, deque[Record]] = {}
         self._ended: set[TopicPart] = set()
@@ -82,6 +85,7 @@ class Fetch:
             pending = self._pending.get(tp)
             if not pending:
                 return []
+            self._taken.set()
             if len(pending) <= at_most:
                 taken = list(pending)
                 pending.clear()
@@ -114,33 +118,29 @@ class Fetch:
         if wanted is not None:
             consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in wanted.items()])
             self._paused.clear()
+        if self._has_enough():
+            self._taken.wait(_FULL_POLL_SECONDS)
+            return
+        self._regulate(consumer)
         first = consumer.poll(_PAUSED_POLL_SECONDS if self._paused else _POLL_SECONDS)
         if first is not None:
             self._deliver([first, *consumer.consume(_CHUNK, 0)], epoch)
-        self._regulate(consumer)
 
     def _deliver(self, messages: list[Message], epoch: int) -> None:
         by_partition: dict[TopicPart, list[Record]] = {}
         ended: set[TopicPart] = set()
         for message in messages:
-            topic, partition = message.topic() or "", message.partition() or 0
+            source = (message.topic() or "", message.partition() or 0)
             error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
-                    ended.add((topic, partition))
-                elif not (error.retriable() or error.code() in _PASSING):
-                    raise KafkaException(error)
-                continue
-            record = Record(
-                topic,
-                partition,
-                message.offset() or 0,
-                message.timestamp()[1],
-                message.key(),
-                message.value(),
-                _headers(message),
-            )
-            by_partition.setdefault((topic, partition), []).append(record)
+            if error is None:
+                records = by_partition.get(source)
+                if records is None:
+                    records = by_partition[source] = []
+                records.append(_record(source, message))
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
+                ended.add(source)
+            elif not (error.retriable() or error.code() in _PASSING):
+                raise KafkaException(error)
         with self._lock:
             if epoch != self._epoch:
                 return  # fetched for an assignment that is gone; the new one starts at its own positions
@@ -151,12 +151,21 @@ class Fetch:
         if news:
             self._tell(self._on_records)
 
+    def _has_enough(self) -> bool:
+        """Whether every partition has at least half of what it may hold. Then nothing is read and nothing is paused: a pause
+        throws away what librdkafka has fetched ahead, and doing so to all at once stands still for most of a second."""
+        with self._lock:
+            self._taken.clear()
+            return bool(self._pending) and all(
+                2 * len(pending) > self._pause_above for pending in self._pending.values()
+            )
+
     def _regulate(self, consumer: Consumer) -> None:
-        """Pauses partitions nobody takes from, resumes them once they are nearly empty."""
+        """Pauses partitions nobody takes from while others are short, resumes them once they are half empty."""
         with self._lock:
             sizes = {tp: len(pending) for tp, pending in self._pending.items()}
         full = {tp for tp, size in sizes.items() if size > self._pause_above} - self._paused
-        empty = {tp for tp in self._paused if sizes.get(tp, 0) < self._pause_above // 4}
+        empty = {tp for tp in self._paused if 2 * sizes.get(tp, 0) < self._pause_above}
         if full:
             consumer.pause([TopicPartition(*tp) for tp in full])
             self._paused |= full
@@ -171,6 +180,14 @@ class Fetch:
             log.debug("the event loop has closed", part="fetch")
 
 
-def _headers(message: Message) -> Headers:
+def _record(source: TopicPart, message: Message) -> Record:
     headers = message.headers()
-    return headers if isinstance(headers, list) else ()
+    fields = (
+        *source,
+        message.offset() or 0,
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        headers if isinstance(headers, list) else (),
+    )
+    return _new(Record, fields)

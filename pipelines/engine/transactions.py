@@ -105,7 +105,11 @@ class Transactions:
                 self._is_open = True
             produce = self._producer.produce
             for topic, key, value, partition, headers in outputs:
-                produce(topic, value, key, -1 if partition is None else partition, headers=list(headers) or None)
+                number = -1 if partition is None else partition
+                if headers:
+                    produce(topic, value, key, number, headers=list(headers))
+                else:
+                    produce(topic, value, key, number)
             for topic, partition, changes in rows:
                 for key, value in changes[:-1]:
                     produce(topic, value, key, partition)

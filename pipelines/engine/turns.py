@@ -286,16 +286,14 @@ class Partition(Generic[S]):
 
     def _unheard(self, refusals: list[Refusal], inputs: Inputs) -> list[Refusal]:
         """Without the refusals of records that a sink reads again: they are in dead-letters since the group passed them."""
+        if not refusals:
+            return refusals
         again = {
             (r.topic, r.partition, r.offset)
             for r in inputs.records
             if r.offset < self._committed.get((r.topic, r.partition), 0)
         }
-        return (
-            [r for r in refusals if (r.record.topic, r.record.partition, r.record.offset) not in again]
-            if again
-            else refusals
-        )
+        return [r for r in refusals if (r.record.topic, r.record.partition, r.record.offset) not in again]
 
     def _count(self, inputs: Inputs, decision: Decision, seconds: float) -> None:
         self.turns += 1

@@ -5,6 +5,7 @@ its producer and its tables: if anybody else had owned it in between, that produ
 """
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -98,6 +99,7 @@ class Engine:
         await self.stop_partitions()
         if not self._started:
             await self.stage.start()
+            _ease_collection()
             self._started = True
             self._watching = asyncio.create_task(self.watchdog.run(), name="watchdog")
         for number in set(self.partitions) - numbers:
@@ -295,6 +297,14 @@ class Engine:
         # read_committed is librdkafka's default: this waits for offsets of a transaction that is still being completed
         found = self._group.committed([TopicPartition(*source) for source in sources], timeout=30)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+
+
+def _ease_collection() -> None:
+    """Makes Python look for cycles seldom: a turn makes thousands of records and drops them without one. What was imported until
+    now is never looked at again. Measured: 3 of 19 microseconds of CPU a record."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
 
 
 def changelog_topic(app_id: str, table: str) -> str:
