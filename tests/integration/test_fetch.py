@@ -1,0 +1,96 @@
+"""Fetch on Kafka: each partition in order and whole, however its neighbours are taken, and bounded while nobody takes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
+
+from pipelines.engine.fetch import Fetch
+from pipelines.engine.stage import Record
+from tests.integration.engine_harness import await_true
+
+RECORDS = 30_000
+PAUSE_ABOVE = 1000
+TURN = 250
+MOST_AT_ONCE = PAUSE_ABOVE + 5001  # what one look at librdkafka's queue may add to a partition that is nearly full
+GREEDY, HELD, IDLE = range(3)
+SECONDS = 60
+
+
+@pytest.fixture
+def topic(kafka_url: str, unique: str) -> str:
+    """Three partitions: two with numbered records, one empty."""
+    admin = AdminClient({"bootstrap.servers": kafka_url})
+    admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
+    producer = Producer(
+        {"bootstrap.servers": kafka_url, "enable.idempotence": True}
+    )  # a retry must not change the order
+    for number in range(RECORDS):
+        for partition in (GREEDY, HELD):
+            producer.produce(unique, b"%d" % number, partition=partition)
+    assert producer.flush(60) == 0
+    return unique
+
+
+@pytest.fixture
+async def fetch(kafka_url: str, unique: str) -> AsyncIterator[Fetch]:
+    """Its owner fails the test by ending it."""
+    failures: list[str] = []
+    made = Fetch(
+        kafka_url=kafka_url,
+        group=unique,
+        pause_above=PAUSE_ABOVE,
+        on_records=lambda: None,
+        on_failure=failures.append,
+    )
+    yield made
+    await made.stop()
+    assert failures == []
+
+
+async def take_rest(fetch: Fetch, topic: str, partition: int, after: int = 0) -> list[Record]:
+    """What a partition has after its first `after` records, turn by turn."""
+    taken: list[Record] = []
+    end = time.monotonic() + SECONDS
+    while after + len(taken) < RECORDS and time.monotonic() < end:
+        taken += fetch.take((topic, partition), TURN)
+        await asyncio.sleep(0)
+    return taken
+
+
+def numbers(records: list[Record]) -> list[int]:
+    return [int(record.value or b"") for record in records]
+
+
+async def test_a_partition_held_back_neither_grows_nor_stops_the_others(fetch: Fetch, topic: str) -> None:
+    fetch.assign({(topic, number): 0 for number in range(3)})
+    greedy = await take_rest(fetch, topic, GREEDY)
+    assert numbers(greedy) == list(range(RECORDS))
+    held = fetch.take((topic, HELD), RECORDS)
+    assert 0 < len(held) <= MOST_AT_ONCE, "read on only as far as it may wait in memory"
+    held += await take_rest(fetch, topic, HELD, after=len(held))
+    assert numbers(held) == list(range(RECORDS))
+    assert fetch.take((topic, IDLE), TURN) == []
+    await asyncio.to_thread(await_true, lambda: fetch.caught_up((topic, IDLE)), "the end to be noticed", SECONDS)
+
+
+async def test_when_everything_is_held_back_nothing_more_is_read_until_something_is_taken(
+    fetch: Fetch, topic: str
+) -> None:
+    fetch.assign({(topic, GREEDY): 0, (topic, HELD): 0})
+    await asyncio.to_thread(await_true, lambda: len(fetch.waiting()) == 2, "records of both", SECONDS)
+    both = await asyncio.gather(take_rest(fetch, topic, GREEDY), take_rest(fetch, topic, HELD))
+    assert [numbers(records) for records in both] == [list(range(RECORDS))] * 2
+    await asyncio.to_thread(await_true, lambda: fetch.caught_up((topic, GREEDY)), "the end to be noticed", SECONDS)
+
+
+async def test_a_new_assignment_is_read_while_the_former_one_was_full(fetch: Fetch, topic: str) -> None:
+    fetch.assign({(topic, HELD): 0})
+    await asyncio.to_thread(await_true, lambda: bool(fetch.waiting()), "records", SECONDS)
+    fetch.assign({(topic, GREEDY): RECORDS - 10})
+    found = await take_rest(fetch, topic, GREEDY, after=RECORDS - 10)
+    assert numbers(found) == list(range(RECORDS - 10, RECORDS))
+    assert fetch.take((topic, HELD), TURN) == []
