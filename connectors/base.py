@@ -6,10 +6,11 @@ Guaranteed: expected failures are values, never exceptions; nothing is retried i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from schemas.outcomes import Outcome, Rejected
-from schemas.records import Delivery, Receipt
+from schemas.records import Content, Delivery, Receipt
+from schemas.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Inbound:
     kind: str
     text: str
     at: int
+    content: Content | None = None  # what it says beyond the text; `reply_to` is the provider's id of what it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +109,28 @@ class Connector(Protocol):
     async def close(self) -> None:
         """Closes the pooled connections."""
         ...
+
+
+@runtime_checkable
+class Challenged(Protocol):
+    """A connector whose provider first asks, by GET, whether the webhook is ours."""
+
+    def challenge(self, request: WebhookRequest) -> str:
+        """What to answer; raises Forbidden when the request does not prove that it comes from the provider. Pure, no I/O."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What a connector's file says of its channel, as its constant DECLARATION; connectors/registry.py finds it there.
+
+    Nothing in it opens a connection or needs a token: stage route checks deliveries with it. Give `send_settings` or
+    `webhook_settings` to Settings.require before building a connector.
+    """
+
+    capabilities: Capabilities
+    check: Callable[[Delivery], Rejected | None]
+    account: Callable[[Settings], str]  # our default account, empty when not configured
+    build: Callable[[Settings], Connector]
+    send_settings: tuple[str, ...]
+    webhook_settings: tuple[str, ...]

@@ -1,51 +1,26 @@
-"""Every channel by name: what it can, what it needs, and how to build its connector.
+"""Every channel by name, as its connector's file declares it.
 
-What enters: a channel's name and the settings. What leaves: its Connector. Looking a channel up opens nothing and needs no token, so
-stage route checks limits with it. Adding a channel is one entry here.
+What enters: the names of schemas/records.py. What leaves: the Channel of each that has a file connectors/<name>.py, which is the
+constant DECLARATION there. Looking a channel up opens nothing and needs no token.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 
-from connectors import telegram, whatsapp
-from connectors.base import Capabilities, Connector
-from schemas.outcomes import Rejected
-from schemas.records import Delivery
+from connectors.base import Channel, Connector
+from schemas import records
 from schemas.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One channel. Give `send_settings` or `webhook_settings` to Settings.require before building a connector for it."""
-
-    capabilities: Capabilities
-    check: Callable[[Delivery], Rejected | None]
-    account: Callable[[Settings], str]  # our default account, empty when not configured
-    build: Callable[[Settings], Connector]
-    send_settings: tuple[str, ...]
-    webhook_settings: tuple[str, ...]
+def _declared(name: str) -> Channel:
+    found: Channel = import_module(f"connectors.{name}").DECLARATION
+    return found
 
 
 CHANNELS: Mapping[str, Channel] = MappingProxyType(
-    {
-        whatsapp.CHANNEL: Channel(
-            capabilities=whatsapp.CAPABILITIES,
-            check=whatsapp.check,
-            account=lambda settings: settings.whatsapp_account,
-            build=whatsapp.WhatsApp.from_settings,
-            send_settings=("whatsapp_account", "whatsapp_token"),
-            webhook_settings=("whatsapp_app_secrets", "whatsapp_verify_token"),
-        ),
-        telegram.CHANNEL: Channel(
-            capabilities=telegram.CAPABILITIES,
-            check=telegram.check,
-            account=lambda settings: telegram.bot_id(settings.telegram_token.get_secret_value()),
-            build=telegram.Telegram.from_settings,
-            send_settings=("telegram_token",),
-            webhook_settings=("telegram_token", "telegram_webhook_secret"),
-        ),
-    }
+    {name: _declared(name) for name in records.CHANNELS if find_spec(f"connectors.{name}")}
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from connectors import telegram_errors
-from connectors.base import Capabilities, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors.base import Capabilities, Channel, Forbidden, Inbound, WebhookItems, WebhookRequest
 from connectors.exchange import Answer, Calls
 from connectors.shape import Node, Unexpected, child, decode, is_unicode, node, seconds_as_ms, whole
 from connectors.signatures import is_from_telegram
@@ -217,3 +217,13 @@ class Telegram:
 
 def _provider_id(message: Node) -> str:
     return f"{whole(child(message, 'chat'), 'id')}:{whole(message, 'message_id')}"
+
+
+DECLARATION = Channel(
+    capabilities=CAPABILITIES,
+    check=check,
+    account=lambda settings: bot_id(settings.telegram_token.get_secret_value()),
+    build=Telegram.from_settings,
+    send_settings=("telegram_token",),
+    webhook_settings=("telegram_token", "telegram_webhook_secret"),
+)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from connectors import meta
-from connectors.base import Capabilities, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors.base import Capabilities, Channel, Forbidden, Inbound, WebhookItems, WebhookRequest
 from connectors.exchange import Answer, Calls
 from connectors.shape import (
     Node,
@@ -275,3 +275,13 @@ def _text_of(message: Node, kind: str) -> str:
         each.get("title") for each in replies
     ]
     return next((each for each in found if isinstance(each, str)), "")
+
+
+DECLARATION = Channel(
+    capabilities=CAPABILITIES,
+    check=check,
+    account=lambda settings: settings.whatsapp_account,
+    build=WhatsApp.from_settings,
+    send_settings=("whatsapp_account", "whatsapp_token"),
+    webhook_settings=("whatsapp_app_secrets", "whatsapp_verify_token"),
+)

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 import structlog
 from aiohttp import web
 
-from connectors.base import Connector, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors.base import Challenged, Connector, Forbidden, Inbound, WebhookItems, WebhookRequest
 from connectors.registry import CHANNELS
-from connectors.whatsapp import WhatsApp
 from pipelines import schema_views, topics
 from pipelines.produce import NotAcknowledged, Producing
 from schemas import codec, metrics
@@ -52,9 +51,9 @@ class Gateway:
         return web.Response(body=metrics.exposition(), content_type="text/plain")
 
     async def verify(self, request: web.Request) -> web.Response:
-        """Meta's verification GET; other channels have none."""
+        """A provider's question whether the webhook is ours, as Meta asks; other channels have none."""
         connector = self._connectors.get(request.match_info["channel"])
-        if not isinstance(connector, WhatsApp):
+        if not isinstance(connector, Challenged):
             return web.Response(status=404, text="no such webhook")
         try:
             return web.Response(text=connector.challenge(await _webhook_request(request)))
@@ -116,6 +115,7 @@ def _inbound(item: Inbound, received_at: int) -> tuple[str, bytes, bytes]:
             "provider_message_id": item.provider_message_id,
             "at": str(item.at),
         },
+        content=item.content,
     )
     return "messages", conversation_id.encode(), codec.encode(message)
 

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from schemas.records import CHANNELS
+
 ROOM = Path(__file__).parent
+EACH_CHANNEL = "<channel>"  # in a topic's name: one topic for every channel
 _FILE = re.compile(r"(?P<name>[a-z_]+)\.v(?P<version>\d+)\.avsc")
 
 
@@ -64,10 +67,15 @@ def _load_schemas(ids: Mapping[str, int]) -> tuple[Schema, ...]:
 
 
 def _load_topics(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Topic]:
+    named = {
+        name.replace(EACH_CHANNEL, channel): (entry, channel)
+        for name, entry in declared.items()
+        for channel in (CHANNELS if EACH_CHANNEL in name else [""])
+    }
     return {
         name: Topic(
             name=name,
-            about=entry["about"],
+            about=entry["about"].replace(EACH_CHANNEL, channel),
             key=entry["key"],
             records=tuple(entry["records"]),
             partitions=entry["partitions"] if isinstance(entry["partitions"], int) else None,
@@ -77,7 +85,7 @@ def _load_topics(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Topic]:
             producers=tuple(entry["producers"]),
             consumers=tuple(entry["consumers"]),
         )
-        for name, entry in declared.items()
+        for name, (entry, channel) in named.items()
     }
 
 

@@ -1,6 +1,8 @@
 """The contract every connector keeps, one case file a channel (cases/<channel>.json): exact requests, outcome, no secret told.
 
-A case: label, delivery (changes to the sample), attempt, answers (see scripted.py), requests (as they must arrive), outcome.
+A file: settings of the connector (its URL is the script's), the secrets among them, our account, a person's address, cases. A case:
+label, delivery (changes to the sample), attempt, part, answers (see scripted.py), requests (as they must arrive), outcome; where given,
+parts (how many calls the delivery takes) and says (words of the sentence). The first case is an ordinary text that is accepted.
 """
 
 import asyncio
@@ -14,14 +16,16 @@ import pytest
 
 from connectors.base import Connector
 from connectors.registry import CHANNELS
-from connectors.telegram import Telegram
-from connectors.whatsapp import WhatsApp
 from schemas import content
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
+from schemas.settings import Settings
 from tests.contracts.scripted import Script, scripted
 
-TOKENS = {"whatsapp": "EAAtoken-of-a-test", "telegram": "4242:token-of-a-test"}
+FILES: Mapping[str, Any] = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(__file__).parent / "cases").glob("*.json"))
+}
 TEXT = "secret-words"  # in every text of the cases; must be in no sentence and no log line
 SAMPLE = Delivery(
     delivery_id="dlv-1",
@@ -38,27 +42,24 @@ SAMPLE = Delivery(
     requested_at=1_700_000_000_000,
     accepted_at=1_700_000_000_100,
 )
-ADDRESSES = {"whatsapp": ("106540352242922", "15551234567"), "telegram": ("4242", "5005")}
 
 
 def _load() -> list[Any]:
     return [
-        pytest.param(path.stem, case, id=f"{path.stem}-{case['label'].replace(' ', '_')}")
-        for path in sorted((Path(__file__).parent / "cases").glob("*.json"))
-        for case in json.loads(path.read_text(encoding="utf-8"))
+        pytest.param(channel, case, id=f"{channel}-{case['label'].replace(' ', '_')}")
+        for channel, file in FILES.items()
+        for case in file["cases"]
     ]
 
 
 def _connector(channel: str, url: str) -> Connector:
-    if channel == "telegram":
-        return Telegram(url=url, token=TOKENS[channel], timeout_seconds=0.4)
-    return WhatsApp(url=url, version="v23.0", account=ADDRESSES[channel][0], token=TOKENS[channel], timeout_seconds=0.4)
+    given = {f"{channel}_url": url, "send_timeout_seconds": 0.4, **FILES[channel]["settings"]}
+    return CHANNELS[channel].build(Settings.model_validate(given))
 
 
 def _delivery(channel: str, changes: Mapping[str, Any]) -> Delivery:
-    account, address = ADDRESSES[channel]
     fields = {name: getattr(SAMPLE, name) for name in Delivery.__slots__}
-    fields |= {"channel": channel, "account": account, "address": address}
+    fields |= {"channel": channel, "account": FILES[channel]["account"], "address": FILES[channel]["address"]}
     repeat = changes.get("text_repeat")  # [text, times], so that long texts stay out of the case files
     more: dict[str, Any] = {"text": repeat[0] * repeat[1]} if repeat else {}
     if "content" in changes:
@@ -94,20 +95,21 @@ async def test_case(channel: str, case: dict[str, Any], caplog: pytest.LogCaptur
     caplog.set_level(logging.DEBUG)
     async with scripted(case["answers"]) as script:
         connector = _connector(channel, script.url)
-        outcome = await connector.send(_delivery(channel, case.get("delivery", {})), case.get("attempt", 1))
+        delivery = _delivery(channel, case.get("delivery", {}))
+        parts = connector.parts(delivery)
+        outcome = await connector.send(delivery, case.get("attempt", 1), case.get("part", 0))
         await connector.close()
+    assert parts == case.get("parts", 1)
     assert _as_case(outcome) == case["outcome"]
     assert not script.answers, "every scripted answer is used"
     _assert_requests(script, case.get("requests", [{}] * len(case["answers"])))
     told = repr(outcome) + caplog.text
-    secret = TOKENS[channel].rpartition(":")[2]
-    assert secret not in told
-    assert TEXT not in told
+    assert [secret for secret in (*FILES[channel]["secrets"], TEXT) if secret in told] == []
     if "says" in case:
         assert case["says"] in told
 
 
-@pytest.mark.parametrize("channel", sorted(TOKENS))
+@pytest.mark.parametrize("channel", sorted(FILES))
 async def test_a_refused_connection_is_surely_not_sent(channel: str) -> None:
     async with scripted([]) as script:
         url = script.url
@@ -117,10 +119,10 @@ async def test_a_refused_connection_is_surely_not_sent(channel: str) -> None:
     assert isinstance(outcome, RetryLater)
     assert outcome.code == "connect"
     assert not outcome.throttled
-    assert TOKENS[channel] not in outcome.reason
+    assert [secret for secret in FILES[channel]["secrets"] if secret in outcome.reason] == []
 
 
-@pytest.mark.parametrize("channel", sorted(TOKENS))
+@pytest.mark.parametrize("channel", sorted(FILES))
 async def test_a_host_without_name_is_surely_not_sent(channel: str) -> None:
     connector = _connector(channel, "http://no-such-host.invalid")
     outcome = await connector.send(_delivery(channel, {}), 1)
@@ -129,7 +131,7 @@ async def test_a_host_without_name_is_surely_not_sent(channel: str) -> None:
     assert outcome.code in {"dns", "connect_timeout"}  # the second where the resolver itself is slow
 
 
-@pytest.mark.parametrize("channel", sorted(TOKENS))
+@pytest.mark.parametrize("channel", sorted(FILES))
 async def test_a_broken_tls_handshake_is_surely_not_sent(channel: str) -> None:
     async with scripted([]) as script:  # it speaks plain HTTP only
         connector = _connector(channel, script.url.replace("http:", "https:"))
@@ -139,7 +141,7 @@ async def test_a_broken_tls_handshake_is_surely_not_sent(channel: str) -> None:
     assert not script.requests
 
 
-@pytest.mark.parametrize("channel", sorted(TOKENS))
+@pytest.mark.parametrize("channel", sorted(FILES))
 async def test_a_full_pool_is_surely_not_sent(channel: str) -> None:
     async with scripted([{"fault": "hang"}]) as script:
         connector = _connector(channel, script.url)
@@ -152,16 +154,20 @@ async def test_a_full_pool_is_surely_not_sent(channel: str) -> None:
     assert len(script.requests) == 1
 
 
-@pytest.mark.parametrize("channel", sorted(TOKENS))
+@pytest.mark.parametrize("channel", sorted(FILES))
 def test_check_needs_no_connector(channel: str) -> None:
     check = CHANNELS[channel].check
     assert check(_delivery(channel, {})) is None
-    assert check(_delivery(channel, {"text_repeat": ["x", 4096]})) is None
-    refused = check(_delivery(channel, {"text_repeat": ["x", 4097]}))
+    limit = CHANNELS[channel].capabilities.text_limit
+    assert check(_delivery(channel, {"text_repeat": ["x", limit]})) is None
+    refused = check(_delivery(channel, {"text_repeat": ["x", limit + 1]}))
     assert refused is not None
-    assert "4097" in refused.reason
-    assert "4096" in refused.reason
-    assert CHANNELS[channel].capabilities.text_limit == 4096
+    assert str(limit) in refused.reason
+    assert str(limit + 1) in refused.reason
+
+
+def test_every_channel_has_a_case_file() -> None:
+    assert set(FILES) == set(CHANNELS)
 
 
 def test_each_channel_counts_in_its_own_unit() -> None:
@@ -185,10 +191,9 @@ async def test_a_migrated_group_is_reached_at_its_new_id_next_time() -> None:
     assert [request["json"]["chat_id"] for request in script.requests] == [-55, -100999]
 
 
-@pytest.mark.parametrize("channel", sorted(TOKENS))
+@pytest.mark.parametrize("channel", sorted(FILES))
 async def test_a_kept_connection_that_the_provider_closed_is_replaced(channel: str) -> None:
-    taken = {"messages": [{"id": "wamid.A"}], "ok": True, "result": {"message_id": 1, "chat": {"id": 5005}}}
-    async with scripted([{"status": 200, "json": taken}] * 2, keep_seconds=0.05) as script:
+    async with scripted(FILES[channel]["cases"][0]["answers"] * 2, keep_seconds=0.05) as script:
         connector = _connector(channel, script.url)
         first = await connector.send(_delivery(channel, {}), 1)
         await asyncio.sleep(0.2)  # longer than the provider keeps an idle connection

@@ -17,6 +17,7 @@ from typing import Any
 import fastavro
 import pytest
 
+from connectors.registry import CHANNELS
 from pipelines.stages import BUILDERS
 from schemas import codec, records
 from schemas.catalog import ROOM, SCHEMAS, TOPICS, Schema, newest
@@ -27,7 +28,7 @@ EXAMPLES = sorted((ROOM / "examples").glob("*/*.json"))
 SCALARS = {"string": str, "int": int, "long": int, "double": float, "boolean": bool, "bytes": bytes}
 STAGES = set(BUILDERS)
 OUTSIDE = {"applications", "gateway"}
-EVERY_CHANNEL = {"whatsapp_account": "100000000000001", "telegram_token": "7000000001:made-up"}
+EVERY_CHANNEL = {name: "7000000001:made-up" for channel in CHANNELS.values() for name in channel.send_settings}
 
 by_name = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: f"{s.name}.v{s.version}")
 
@@ -204,7 +205,9 @@ def read_by(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_reads_what_the_topics_say(stage: str) -> None:
-    assert read_by(stage) == {topic.name for topic in TOPICS.values() if stage in topic.consumers}
+    # a channel may be declared before it has a connector
+    to_come = {f"deliveries.{channel}" for channel in set(records.CHANNELS) - set(CHANNELS)}
+    assert read_by(stage) == {topic.name for topic in TOPICS.values() if stage in topic.consumers} - to_come
 
 
 def written_by(stage: str) -> set[str]:
