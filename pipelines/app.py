@@ -47,7 +47,8 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=settings.session_timeout_seconds,
-        broker_heartbeat_interval=max(0.3, settings.session_timeout_seconds / 6),
+        # Twelve a session: the group expels a dead worker a session after its last one, survivors hear of it with their next.
+        broker_heartbeat_interval=max(0.25, settings.session_timeout_seconds / 12),
         broker_max_poll_interval=WEEK_SECONDS,  # aiokafka polls nothing here; the engine's health watches progress
         web_host=settings.web_host,
         web_bind=settings.web_host,

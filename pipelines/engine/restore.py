@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tables.table import Table
 
@@ -62,6 +62,7 @@ def restore(
             "isolation.level": "read_committed",
             "queued.max.messages.kbytes": 262_144,
             "max.partition.fetch.bytes": 8_388_608,
+            "fetch.wait.max.ms": 10,  # the end of a changelog is told by an empty answer, which waits for so long
             "log_level": 3,
         }
     )
@@ -89,7 +90,7 @@ def _read(
     consumer.assign([TopicPartition(topic, partition, low) for (topic, partition), low in left.items()])
     heard = told = time.monotonic()
     while left and still_wanted():
-        for message in consumer.consume(20_000, 0.2):
+        for message in _next(consumer):
             heard = time.monotonic()
             source = (message.topic() or "", message.partition() or 0)
             error = message.error()
@@ -109,6 +110,12 @@ def _read(
                 f"no changelog rows from Kafka for {STALL_SECONDS:.0f} s, still to read: {sorted(left)}"
             )
     return progress.rows
+
+
+def _next(consumer: Consumer) -> list[Message]:
+    """What is there, as soon as something is: `consume` alone would wait its whole time for a full list."""
+    first = consumer.poll(0.2)
+    return [] if first is None else [first, *consumer.consume(20_000, 0)]
 
 
 def _start(table: Table[Any], low: int, high: int, topic: str) -> int:

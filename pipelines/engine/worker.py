@@ -104,11 +104,9 @@ class Engine:
             self._watching = asyncio.create_task(self.watchdog.run(), name="watchdog")
         for number in set(self.partitions) - numbers:
             self._drop(number)
-        fresh = {}
-        for number in sorted(numbers - set(self.partitions)):
-            if not is_current():
-                return False  # never open a producer for a partition that is no longer ours: it would fence its owner
-            fresh[number] = await asyncio.to_thread(self._fence, number)
+        fresh = await self._fence_all(sorted(numbers - set(self.partitions)), is_current)
+        if fresh is None:
+            return False
         tables = {number: await asyncio.to_thread(self._open_tables, number) for number in fresh}
         changelogs = {
             (self.changelog(name), number): table for number, held in tables.items() for name, table in held.items()
@@ -272,10 +270,22 @@ class Engine:
     def _cluster(self) -> str:
         return str(self._group.list_topics(timeout=30).cluster_id) if self._store == "rocksdb" else ""
 
-    def _fence(self, number: int) -> Transactions:
+    async def _fence_all(self, numbers: list[int], is_current: Callable[[], bool]) -> dict[int, Transactions] | None:
+        """An open producer for each partition, all at once: one alone waits half a second for the broker to abort what a dead
+        owner left open. None when a newer rebalance came."""
+        loop = asyncio.get_running_loop()
+        fenced = [loop.run_in_executor(self._executor, self._fence, number, is_current) for number in numbers]
+        opened = dict(zip(numbers, await asyncio.gather(*fenced), strict=True))
+        fresh = {number: transactions for number, transactions in opened.items() if transactions is not None}
+        return fresh if len(fresh) == len(numbers) and is_current() else None
+
+    def _fence(self, number: int, is_current: Callable[[], bool]) -> Transactions | None:
         transactions = Transactions(
             kafka_url=self._kafka_url, app_id=self._app_id, partition=number, group=self._group_metadata
         )
+        transactions.connect(self.stage.sources[0].topic)
+        if not is_current():
+            return None  # never open a producer for a partition that is no longer ours: it would fence its owner
         transactions.fence()
         return transactions
 
