@@ -61,6 +61,7 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         kafka_url=kafka_url,
         session_seconds=settings.session_timeout_seconds,
         stuck_seconds=settings.stuck_seconds,
+        poison_limit=settings.poison_limit,
         store=settings.store,
         folder=Path(settings.data_dir) / stage.name,
     )

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     stuck_seconds: float = Field(
         120.0, ge=10, description="A worker with lag that commits nothing for so long ends, seconds."
     )
+    poison_limit: int = Field(
+        20,
+        ge=0,
+        description="Records in a row on which a stage's code may fail before the stage stops; 0 never stops it.",
+    )
 
     # sending
     send_concurrency: int = Field(64, ge=1, description="Calls in flight per partition of stage send.")

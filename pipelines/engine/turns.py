@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from pipelines.engine.dead_letters import dead_letter
+from pipelines.engine.poison import LIMIT, Isolation, NotData, raised_where
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Stage, Tables
 from pipelines.engine.transactions import Fenced, Transactions
 from schemas import metrics
@@ -31,7 +32,6 @@ log = structlog.get_logger(__name__)
 # Between two transactions of one producer the broker still writes markers; a begin before they are written is refused and tried
 # again after 20 ms and more (measured: p95 of a transaction 128 ms back to back, 7 ms with this rest).
 REST_SECONDS = 0.003
-POISON_LIMIT = 20  # in one turn; above it the stage's code is at fault, not the data
 
 
 @dataclass(slots=True)
@@ -40,6 +40,10 @@ class Batch:
 
     records: list[Record]
     release: Callable[[], None]
+
+    def split(self, at: int) -> "tuple[Batch, Batch]":
+        """The records before and after; the transport hears of it when the latter are done with."""
+        return Batch(self.records[:at], lambda: None), Batch(self.records[at:], self.release)
 
 
 class Partition(Generic[S]):
@@ -59,6 +63,7 @@ class Partition(Generic[S]):
         fenced: Callable[[int], None],
         now: Now,
         drain_seconds: float,
+        poison_limit: int = LIMIT,
     ) -> None:
         self.number = number
         self.tables = tables
@@ -75,7 +80,9 @@ class Partition(Generic[S]):
         self._now = now
         self._drain_seconds = drain_seconds
         self._state = stage.open(number, tables)
+        self._isolation = Isolation(stage.name, poison_limit)
         self._batches: deque[Batch] = deque()
+        self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._results: list[Result] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._committed: dict[tuple[str, int], int] = {}
@@ -120,9 +127,11 @@ class Partition(Generic[S]):
     async def stop(self) -> None:
         """Finishes the open turn, waits a bounded time for calls in flight and commits their results; takes no more records."""
         self._stopping = True
-        for batch in self._batches:
+        for batch in (*self._condemned, *self._batches):
             batch.release()
         self._batches.clear()
+        self._condemned.clear()
+        self._isolation.forget()
         self._wake.set()
         if self._task is not None:
             await self._task
@@ -137,6 +146,8 @@ class Partition(Generic[S]):
         except Fenced as error:
             log.warning("fenced", stage=self._stage.name, partition=self.number, detail=str(error))
             self._fenced(self.number)
+        except NotData as error:
+            self._fail(f"partition {self.number}: {error}")
         except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
             log.error(
                 "turn failed", stage=self._stage.name, partition=self.number, traceback=traceback.format_exc(limit=8)
@@ -156,10 +167,11 @@ class Partition(Generic[S]):
             rest = self._rest()
             if rest > 0:
                 await asyncio.sleep(rest)
-            batches = self._take_batches()
+            # while poison is searched, results go alone: what raises then is one or the other
+            batches = [] if self._results and self._isolation.at_most else self._take_batches()
             due = self._stage.next_due(self._state)
             now = self._now()
-            if batches or self._results or (due is not None and due <= now):
+            if batches or self._results or self._condemned or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
                 return Inputs(records, self._take_results(), self._stopping), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
@@ -172,7 +184,10 @@ class Partition(Generic[S]):
     def _rest(self) -> float:
         """Seconds until the next turn may start: after the broker's markers, and after the stage's linger unless a turn is full."""
         waiting = sum(len(batch.records) for batch in self._batches)
-        linger = 0.0 if self._stopping or waiting >= self._stage.turn_records else self._stage.linger_ms / 1000
+        searching = self._isolation.at_most is not None
+        linger = (
+            0.0 if self._stopping or searching or waiting >= self._stage.turn_records else self._stage.linger_ms / 1000
+        )
         return max(linger, REST_SECONDS) - (time.monotonic() - self._transaction_ended)
 
     def _take_batches(self) -> list[Batch]:
@@ -180,10 +195,14 @@ class Partition(Generic[S]):
         kept: deque[Batch] = deque()
         held: set[str] = set()
         size = 0
+        at_most = self._isolation.at_most
         while self._batches:
             batch = self._batches.popleft()
             topic = batch.records[0].topic
-            if size < self._stage.turn_records and topic not in held and self._may_take(topic):
+            if size < (at_most or self._stage.turn_records) and topic not in held and self._may_take(topic):
+                if at_most is not None and len(batch.records) > at_most - size:
+                    batch, rest = batch.split(at_most - size)
+                    self._batches.appendleft(rest)
                 taken.append(batch)
                 size += len(batch.records)
             else:
@@ -206,14 +225,19 @@ class Partition(Generic[S]):
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
         began = time.perf_counter()
         now = self._now()
-        decision = self._decide(inputs, now)
+        decision = self._decide(inputs, batches, now)
+        if decision is None:
+            await asyncio.sleep(0)  # the other partitions go on meanwhile
+            return
+        decision.refusals += self._isolation.decided(len(inputs.records))
+        batches, self._condemned = self._condemned + batches, []
         offsets = {(r.topic, r.partition): r.offset + 1 for batch in batches for r in (batch.records[-1],)}
         offsets.update(decision.offsets)
         # a sink that reads again what the group has passed must not move the group back
         offsets = {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
-        decision.refusals = self._unheard(decision.refusals, inputs)
+        decision.refusals = self._unheard(decision.refusals, batches)
         await self._commit(decision, offsets, now)
-        self._count(inputs, decision, time.perf_counter() - began)
+        self._count(sum(len(batch.records) for batch in batches), decision, time.perf_counter() - began)
         for call in decision.calls:
             self._start(call)
         if decision.calls:
@@ -228,40 +252,37 @@ class Partition(Generic[S]):
         if not inputs.records and not inputs.results:
             await asyncio.sleep(0)  # a due that stays due must not starve the loop
 
-    def _decide(self, inputs: Inputs, now: int) -> Decision:
+    def _decide(self, inputs: Inputs, batches: list[Batch], now: int) -> Decision | None:
+        """The stage's decision; None when it raised: nothing of it is left then, and its inputs come again in smaller turns."""
         try:
             return self._stage.decide(inputs, self._state, now)
-        except Exception:  # noqa: BLE001  # a bug on some record: find the record, keep the rest
-            return self._decide_without_poison(inputs, now)
-
-    def _decide_without_poison(self, inputs: Inputs, now: int) -> Decision:
-        """Finds the records that raise, decides on the others as one, and refuses those found."""
-        good = list(inputs.records)
-        refusals: list[Refusal] = []
-        while (found := self._first_poison(inputs._replace(records=good), now)) is not None:
-            good.remove(found.record)
-            refusals.append(found)
-            if len(refusals) > POISON_LIMIT:
-                raise RuntimeError(
-                    f"{len(refusals)} records of one turn made {self._stage.name} raise: a bug, not data; {found.detail}"
-                )
+        except Exception as error:  # noqa: BLE001  # a bug on some record: find the record, keep the rest
+            raised = error
         self._forget()
-        decision = self._stage.decide(inputs._replace(records=good), self._state, now)
-        decision.refusals += refusals
-        return decision
-
-    def _first_poison(self, inputs: Inputs, now: int) -> Refusal | None:
-        self._forget()
-        self._stage.decide(inputs._replace(records=[]), self._state, now)  # raises when the records are not to blame
-        for record in inputs.records:
-            try:
-                self._stage.decide(Inputs([record], []), self._state, now)
-            except Exception as error:  # noqa: BLE001  # the record that raises is what is searched
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                return Refusal(
-                    record, "decision_failed", f"{type(error).__name__}: {error} (in {last.name}, line {last.lineno})"
-                )
+        self._results[:0] = inputs.results
+        if self._isolation.at_most is None:
+            log.warning(
+                "decision raised", stage=self._stage.name, partition=self.number, records=len(inputs.records),
+                cause=raised_where(raised),
+            )  # fmt: skip
+        # a record alone is to blame only if what came with it does not raise without it
+        if len(inputs.records) == 1 and (cause := self._raised_by(inputs._replace(records=[]), now)) is not None:
+            inputs, raised = inputs._replace(records=[]), cause
+        if self._isolation.raised(inputs.records, raised):
+            self._condemned += batches
+        else:
+            self._batches.extendleft(reversed(batches))
         return None
+
+    def _raised_by(self, inputs: Inputs, now: int) -> Exception | None:
+        try:
+            self._stage.decide(inputs, self._state, now)
+        except Exception as error:  # noqa: BLE001  # that it raises is the answer
+            return error
+        else:
+            return None
+        finally:
+            self._forget()
 
     def _forget(self) -> None:
         for table in self.tables.values():
@@ -284,24 +305,25 @@ class Partition(Generic[S]):
                 ends.get(self._changelogs[name])
             )  # only now: nothing may reach a disk before its transaction has committed
 
-    def _unheard(self, refusals: list[Refusal], inputs: Inputs) -> list[Refusal]:
+    def _unheard(self, refusals: list[Refusal], batches: list[Batch]) -> list[Refusal]:
         """Without the refusals of records that a sink reads again: they are in dead-letters since the group passed them."""
         if not refusals:
             return refusals
         again = {
             (r.topic, r.partition, r.offset)
-            for r in inputs.records
+            for batch in batches
+            for r in batch.records
             if r.offset < self._committed.get((r.topic, r.partition), 0)
         }
         return [r for r in refusals if (r.record.topic, r.record.partition, r.record.offset) not in again]
 
-    def _count(self, inputs: Inputs, decision: Decision, seconds: float) -> None:
+    def _count(self, records: int, decision: Decision, seconds: float) -> None:
         self.turns += 1
         self.committed_at = time.monotonic()
         stage = self._stage.name
         metrics.TURNS.labels(stage).inc()
         metrics.TURN_SECONDS.labels(stage).observe(seconds)
-        metrics.RECORDS.labels(stage).inc(len(inputs.records))
+        metrics.RECORDS.labels(stage).inc(records)
         metrics.OUTPUTS.labels(stage).inc(len(decision.outputs))
         for refusal in decision.refusals:
             metrics.DEAD_LETTERS.labels(stage, refusal.cause).inc()

@@ -18,6 +18,7 @@ import structlog
 from confluent_kafka import TopicPartition
 
 from pipelines.engine.fetch import Fetch
+from pipelines.engine.poison import LIMIT
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.transactions import Transactions, group_metadata
@@ -51,6 +52,7 @@ class Engine:
         kafka_url: str,
         session_seconds: float,
         stuck_seconds: float,
+        poison_limit: int = LIMIT,
         store: Kind = "memory",
         folder: Path = Path(),
         now: Callable[[], int] = _system_now,
@@ -66,6 +68,7 @@ class Engine:
         self._store = store
         self._folder = folder
         self._session_seconds = session_seconds
+        self._poison_limit = poison_limit
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
         self._executor = ThreadPoolExecutor(32, thread_name_prefix="commit")
         self._group, self._group_metadata = group_metadata(kafka_url, app_id)
@@ -301,6 +304,7 @@ class Engine:
             fenced=self._on_fenced,
             now=self._now,
             drain_seconds=self._drain_seconds,
+            poison_limit=self._poison_limit,
         )
 
     def _committed(self, sources: list[tuple[str, int]]) -> dict[tuple[str, int], int]:

@@ -7,230 +7,25 @@ tested in tests/integration/test_engine.py.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator
 
 import pytest
 
 from pipelines.engine.dead_letters import dead_letter
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from pipelines.engine.transactions import CommitFailed, Transactions
-from pipelines.engine.turns import POISON_LIMIT, Batch, Partition
+from pipelines.engine.stage import Refusal, Source
+from pipelines.engine.transactions import CommitFailed
 from schemas import codec
-from schemas.causes import DESCRIPTIONS
 from schemas.records import DeadLetter, Header
-from tables.layout import Layout
-from tables.partition import TablePartition
 from tables.sequences import SEQUENCES
 from tables.sequences import Sequence as Row
-from tables.table import Table
-from tests.builders import NOW, decoded, raw
-
-SOON = 5.0  # seconds a test waits at most for what must happen
-CHANGELOG = "toy-sequences-changelog"
-
-
-# --- the toy ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class ToyState:
-    rows: Table[Row]
-    opened: int  # which opening of the partition made this state
-
-
-class Toy(Stage[ToyState]):
-    """Counts records by their key and gives each an output. A value says more: boom, both, refuse, call, calls."""
-
-    name = "toy"
-    tables: ClassVar[tuple[Layout[Any], ...]] = (SEQUENCES,)
-
-    def __init__(self, *sources: Source) -> None:
-        self.sources = sources or (Source("a"), Source("b"))
-        self.held: set[str] = set()
-        self.due: int | None = None
-        self.broken = False
-        self.opened = 0
-        self.turns: list[list[str]] = []
-        self.performed: list[str] = []
-        self.performed_before: list[int] = []  # calls begun when a decision was made
-        self.settled = 0
-        self.answer = asyncio.Event()
-        self.kept: list[Refusal] = []
-        self.offsets: dict[tuple[str, int], int] = {}
-
-    def open(self, partition: int, tables: Tables) -> ToyState:  # noqa: ARG002  # a partition's number means nothing here
-        self.opened += 1
-        return ToyState(tables["sequences"], self.opened)
-
-    def next_due(self, state: ToyState) -> int | None:  # noqa: ARG002  # the test says
-        return self.due
-
-    def takes(self, topic: str, state: ToyState) -> bool:  # noqa: ARG002  # the test says
-        return topic not in self.held
-
-    def decide(self, inputs: Inputs, state: ToyState, now: int) -> Decision:
-        if self.broken:
-            raise RuntimeError("broken")
-        decision = Decision(refusals=list(self.kept), offsets=dict(self.offsets))
-        self.due = None if self.due is not None and self.due <= now else self.due
-        self.turns.append([(each.value or b"").decode() for each in inputs.records])
-        self.performed_before.append(len(self.performed))
-        for each in inputs.records:
-            self.take(each, state, decision)
-        for result in inputs.results:
-            decision.outputs.append(Output("out", result.call.key.encode(), result.value, 0))
-            if result.call.request == "calls" and not inputs.closing:
-                decision.calls.append(Call(f"{result.call.key}'", "calls"))
-        if {b"both", b"BOTH"} <= {each.value for each in inputs.records}:
-            raise RuntimeError("only together")
-        return decision
-
-    def take(self, each: Record, state: ToyState, decision: Decision) -> None:
-        key = each.key or b""
-        before = state.rows.get(key)
-        state.rows.put(key, Row(1 if before is None else before.seq + 1))
-        if each.value == b"boom":
-            raise ValueError("boom, after the row was changed")
-        if each.value == b"refuse":
-            decision.refusals.append(Refusal(each, "not_avro", "as asked"))
-            return
-        decision.outputs.append(Output("out", key, each.value or b"", 0))
-        if each.value and each.value.startswith(b"call"):
-            decision.calls.append(Call(key.decode(), each.value.decode()))
-
-    async def perform(self, call: Call) -> Any:
-        self.performed.append(call.key)
-        await self.answer.wait()
-        if call.request == "call, and fail":
-            raise RuntimeError("a stage must not")
-        return b"answered"
-
-    async def settle(self, decision: Decision) -> None:  # noqa: ARG002  # only counted
-        self.settled += 1
-
-
-@dataclass
-class Committed:
-    """One transaction."""
-
-    outputs: list[Output] = field(default_factory=list)
-    rows: list[tuple[str, int, bytes, bytes | None]] = field(default_factory=list)
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
-
-
-class Journal(Transactions):
-    """Transactions that are written down instead of being sent to Kafka."""
-
-    def __init__(self) -> None:
-        self.id = "toy-0"
-        self.committed: list[Committed] = []
-        self.failure: Exception | None = None
-        self.gate = threading.Event()  # a commit waits for it, in its thread
-        self.gate.set()
-        self.begun = 0
-        self._now = Committed()
-
-    def produce(self, outputs: Sequence[Output]) -> None:
-        self._now.outputs += outputs
-
-    def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        self._now.rows += [(topic, partition, key, value) for key, value in rows]
-
-    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
-        self.begun += 1
-        self.gate.wait(SOON)
-        if self.failure is not None:
-            raise self.failure
-        self._now.offsets = dict(offsets)
-        self.committed.append(self._now)
-        self._now = Committed()
-        return {}
-
-    def outputs(self) -> list[str]:
-        """Values produced to `out`, of all transactions, in order."""
-        return [(each.value or b"").decode() for one in self.committed for each in one.outputs if each.topic == "out"]
-
-    def letters(self) -> list[DeadLetter]:
-        return [each for one in self.committed for each in decoded(one.outputs, "dead-letters", DeadLetter)]
-
-    def position(self, topic: str) -> int | None:
-        return next((one.offsets[topic, 0] for one in reversed(self.committed) if (topic, 0) in one.offsets), None)
-
-
-class Bench:
-    """One partition of the toy with everything around it."""
-
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self.stage = Toy()
-        self.journal = Journal()
-        self.tables: dict[str, TablePartition[Any]] = {"sequences": TablePartition(SEQUENCES)}
-        self.failures: list[str] = []
-        self.fenced: list[int] = []
-        self.released: list[str] = []
-        self.now: Callable[[], int] = lambda: NOW
-        self.executor = executor
-        self.ends: dict[str, int] = {}
-        self.partition: Partition[ToyState]
-
-    def start(
-        self,
-        stage: Toy | None = None,
-        *,
-        committed: Mapping[tuple[str, int], int] | None = None,
-        caught_up: Callable[[], bool] = lambda: True,
-        drain_seconds: float = SOON,
-    ) -> None:
-        self.stage = stage or self.stage
-        self.partition = Partition(
-            stage=self.stage,
-            number=0,
-            tables=self.tables,
-            changelogs={"sequences": CHANGELOG},
-            transactions=self.journal,
-            executor=self.executor,
-            fail=self.failures.append,
-            fenced=self.fenced.append,
-            now=self.now,
-            drain_seconds=drain_seconds,
-        )
-        self.partition.start(committed=committed or {}, caught_up=caught_up)
-
-    def submit(self, topic: str, *values: str, key: str = "k") -> None:
-        """A batch of one source, in offset order."""
-        start = self.ends.get(topic, 0)
-        records = [raw(topic, each.encode(), key=key.encode(), offset=start + i) for i, each in enumerate(values)]
-        self.ends[topic] = start + len(values)
-        self.partition.submit(Batch(records, lambda: self.released.append(values[0])))
-
-    async def turned(self, *values: str) -> list[Committed]:
-        """Submits a batch of topic a and waits until its turn is over."""
-        self.submit("a", *values)
-        await until(lambda: values[0] in self.released)
-        return self.journal.committed
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits until the condition holds; commits happen in threads, so there is nothing to await."""
-    end = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        await asyncio.sleep(0.001)
+from tests.builders import NOW, raw
+from tests.unit.turns_bench import CHANGELOG, Bench, Toy, benched, until
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    executor = ThreadPoolExecutor(2)
-    made = Bench(executor)
-    yield made
-    made.stage.answer.set()
-    made.journal.gate.set()
-    if hasattr(made, "partition"):
-        made.partition.abandon()
-        await made.partition.stop()
-    executor.shutdown()
+    async for made in benched():
+        yield made
 
 
 # --- a turn -------------------------------------------------------------------------------------------------------------
@@ -336,79 +131,6 @@ async def test_a_first_source_is_drained_before_anything_else_is_taken(bench: Be
     drained.clear()
     bench.submit("a", "a2")
     await until(lambda: "a2" in bench.released)  # once drained, it waits no more
-
-
-# --- poison -------------------------------------------------------------------------------------------------------------
-
-
-async def test_a_poison_record_goes_alone_and_leaves_no_trace(bench: Bench) -> None:
-    bench.start()
-    await bench.turned("before")
-    (_, turn) = await bench.turned("1", "boom", "2", "boom", "3")
-    assert [each.value for each in turn.outputs if each.topic == "out"] == [b"1", b"2", b"3"]
-    assert turn.rows == [(CHANGELOG, 0, b"k", SEQUENCES.encode(Row(4)))], "rows as if the bad ones had never come"
-    assert turn.offsets == {("a", 0): 6}
-    letters = bench.journal.letters()
-    assert [(each.cause, each.source_offset, each.value) for each in letters] == [
-        ("decision_failed", 2, b"boom"),
-        ("decision_failed", 4, b"boom"),
-    ]
-    assert "decision_failed" in DESCRIPTIONS
-    assert all("ValueError: boom, after the row was changed (in take, line " in each.detail for each in letters)
-    assert bench.released == ["before", "1"]
-    assert bench.failures == []
-
-
-async def test_poison_costs_no_result_and_no_call(bench: Bench) -> None:
-    bench.start()
-    await bench.turned("call")
-    bench.journal.gate.clear()
-    bench.submit("a", "busy")
-    await until(lambda: bench.journal.begun == 2)
-    bench.stage.answer.set()
-    bench.submit("a", "call", "boom", "2")
-    await until(lambda: bool(bench.partition._results))  # it waits for the turn with the poison
-    bench.journal.gate.set()
-    await until(lambda: bench.journal.outputs().count("answered") == 2)
-    assert bench.journal.outputs() == ["call", "busy", "call", "2", "answered", "answered"]
-    assert bench.stage.performed == ["k", "k"], "each asked for once"
-    assert len(bench.journal.letters()) == 1
-
-
-async def test_as_many_poison_records_as_allowed(bench: Bench) -> None:
-    bench.start()
-    await bench.turned(*["boom"] * POISON_LIMIT, "good")
-    assert len(bench.journal.letters()) == POISON_LIMIT
-    assert bench.journal.outputs() == ["good"]
-
-
-async def test_more_poison_than_allowed_is_a_bug_and_ends_the_worker(bench: Bench) -> None:
-    bench.start()
-    bench.submit("a", *["boom"] * (POISON_LIMIT + 1), "good")
-    await until(lambda: bool(bench.failures))
-    assert "a bug, not data" in bench.failures[0]
-    assert (bench.journal.committed, bench.released) == ([], [])
-
-
-async def test_records_that_fail_only_together_end_the_worker(bench: Bench) -> None:
-    bench.start()
-    bench.submit("a", "both", "BOTH")
-    await until(lambda: bool(bench.failures))
-    assert "only together" in bench.failures[0]
-    assert (bench.journal.committed, bench.released) == ([], [])
-
-
-@pytest.mark.parametrize("cause", ["a record", "the clock"])
-async def test_a_stage_that_raises_whatever_comes_ends_the_worker(cause: str, bench: Bench) -> None:
-    bench.stage.broken = True
-    if cause == "the clock":
-        bench.stage.due = NOW
-    bench.start()
-    if cause == "a record":
-        bench.submit("a", "1")
-    await until(lambda: bool(bench.failures))
-    assert "broken" in bench.failures[0]
-    assert (bench.journal.committed, bench.released) == ([], [])
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------

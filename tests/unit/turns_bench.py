@@ -1,0 +1,227 @@
+"""One partition of a toy stage with everything around it, for tests of the turns: its transactions are a journal instead of Kafka."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pipelines.engine.poison import LIMIT
+from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
+from pipelines.engine.transactions import Transactions
+from pipelines.engine.turns import Batch, Partition
+from schemas.records import DeadLetter
+from tables.layout import Layout
+from tables.partition import TablePartition
+from tables.sequences import SEQUENCES
+from tables.sequences import Sequence as Row
+from tables.table import Table
+from tests.builders import NOW, decoded, raw
+
+SOON = 5.0  # seconds a test waits at most for what must happen
+CHANGELOG = "toy-sequences-changelog"
+
+
+# --- the toy ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ToyState:
+    rows: Table[Row]
+    opened: int  # which opening of the partition made this state
+
+
+class Toy(Stage[ToyState]):
+    """Counts records by their key and gives each an output. A value says more: boom, both, refuse, call, calls."""
+
+    name = "toy"
+    tables: ClassVar[tuple[Layout[Any], ...]] = (SEQUENCES,)
+
+    def __init__(self, *sources: Source) -> None:
+        self.sources = sources or (Source("a"), Source("b"))
+        self.held: set[str] = set()
+        self.due: int | None = None
+        self.broken = False
+        self.opened = 0
+        self.turns: list[list[str]] = []
+        self.performed: list[str] = []
+        self.performed_before: list[int] = []  # calls begun when a decision was made
+        self.settled = 0
+        self.answer = asyncio.Event()
+        self.kept: list[Refusal] = []
+        self.offsets: dict[tuple[str, int], int] = {}
+
+    def open(self, partition: int, tables: Tables) -> ToyState:  # noqa: ARG002  # a partition's number means nothing here
+        self.opened += 1
+        return ToyState(tables["sequences"], self.opened)
+
+    def next_due(self, state: ToyState) -> int | None:  # noqa: ARG002  # the test says
+        return self.due
+
+    def takes(self, topic: str, state: ToyState) -> bool:  # noqa: ARG002  # the test says
+        return topic not in self.held
+
+    def decide(self, inputs: Inputs, state: ToyState, now: int) -> Decision:
+        if self.broken:
+            raise RuntimeError("broken")
+        decision = Decision(refusals=list(self.kept), offsets=dict(self.offsets))
+        self.due = None if self.due is not None and self.due <= now else self.due
+        self.turns.append([(each.value or b"").decode() for each in inputs.records])
+        self.performed_before.append(len(self.performed))
+        for each in inputs.records:
+            self.take(each, state, decision)
+        for result in inputs.results:
+            decision.outputs.append(Output("out", result.call.key.encode(), result.value, 0))
+            if result.call.request == "calls" and not inputs.closing:
+                decision.calls.append(Call(f"{result.call.key}'", "calls"))
+        if {b"both", b"BOTH"} <= {each.value for each in inputs.records}:
+            raise RuntimeError("only together")
+        return decision
+
+    def take(self, each: Record, state: ToyState, decision: Decision) -> None:
+        key = each.key or b""
+        before = state.rows.get(key)
+        state.rows.put(key, Row(1 if before is None else before.seq + 1))
+        if each.value == b"boom":
+            raise ValueError("boom, after the row was changed")
+        if each.value == b"refuse":
+            decision.refusals.append(Refusal(each, "not_avro", "as asked"))
+            return
+        decision.outputs.append(Output("out", key, each.value or b"", 0))
+        if each.value and each.value.startswith(b"call"):
+            decision.calls.append(Call(key.decode(), each.value.decode()))
+
+    async def perform(self, call: Call) -> Any:
+        self.performed.append(call.key)
+        await self.answer.wait()
+        if call.request == "call, and fail":
+            raise RuntimeError("a stage must not")
+        return b"answered"
+
+    async def settle(self, decision: Decision) -> None:  # noqa: ARG002  # only counted
+        self.settled += 1
+
+
+@dataclass
+class Committed:
+    """One transaction."""
+
+    outputs: list[Output] = field(default_factory=list)
+    rows: list[tuple[str, int, bytes, bytes | None]] = field(default_factory=list)
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+class Journal(Transactions):
+    """Transactions that are written down instead of being sent to Kafka."""
+
+    def __init__(self) -> None:
+        self.id = "toy-0"
+        self.committed: list[Committed] = []
+        self.failure: Exception | None = None
+        self.gate = threading.Event()  # a commit waits for it, in its thread
+        self.gate.set()
+        self.begun = 0
+        self._now = Committed()
+
+    def produce(self, outputs: Sequence[Output]) -> None:
+        self._now.outputs += outputs
+
+    def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        self._now.rows += [(topic, partition, key, value) for key, value in rows]
+
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
+        self.begun += 1
+        self.gate.wait(SOON)
+        if self.failure is not None:
+            raise self.failure
+        self._now.offsets = dict(offsets)
+        self.committed.append(self._now)
+        self._now = Committed()
+        return {}
+
+    def outputs(self) -> list[str]:
+        """Values produced to `out`, of all transactions, in order."""
+        return [(each.value or b"").decode() for one in self.committed for each in one.outputs if each.topic == "out"]
+
+    def letters(self) -> list[DeadLetter]:
+        return [each for one in self.committed for each in decoded(one.outputs, "dead-letters", DeadLetter)]
+
+    def position(self, topic: str) -> int | None:
+        return next((one.offsets[topic, 0] for one in reversed(self.committed) if (topic, 0) in one.offsets), None)
+
+
+class Bench:
+    """One partition of the toy with everything around it."""
+
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self.stage = Toy()
+        self.journal = Journal()
+        self.tables: dict[str, TablePartition[Any]] = {"sequences": TablePartition(SEQUENCES)}
+        self.failures: list[str] = []
+        self.fenced: list[int] = []
+        self.released: list[str] = []
+        self.now: Callable[[], int] = lambda: NOW
+        self.executor = executor
+        self.ends: dict[str, int] = {}
+        self.partition: Partition[ToyState]
+
+    def start(
+        self,
+        stage: Toy | None = None,
+        *,
+        committed: Mapping[tuple[str, int], int] | None = None,
+        caught_up: Callable[[], bool] = lambda: True,
+        drain_seconds: float = SOON,
+        poison_limit: int = LIMIT,
+    ) -> None:
+        self.stage = stage or self.stage
+        self.partition = Partition(
+            stage=self.stage,
+            number=0,
+            tables=self.tables,
+            changelogs={"sequences": CHANGELOG},
+            transactions=self.journal,
+            executor=self.executor,
+            fail=self.failures.append,
+            fenced=self.fenced.append,
+            now=self.now,
+            drain_seconds=drain_seconds,
+            poison_limit=poison_limit,
+        )
+        self.partition.start(committed=committed or {}, caught_up=caught_up)
+
+    def submit(self, topic: str, *values: str, key: str = "k") -> None:
+        """A batch of one source, in offset order."""
+        start = self.ends.get(topic, 0)
+        records = [raw(topic, each.encode(), key=key.encode(), offset=start + i) for i, each in enumerate(values)]
+        self.ends[topic] = start + len(values)
+        self.partition.submit(Batch(records, lambda: self.released.append(values[0])))
+
+    async def turned(self, *values: str) -> list[Committed]:
+        """Submits a batch of topic a and waits until its turn is over."""
+        self.submit("a", *values)
+        await until(lambda: values[0] in self.released)
+        return self.journal.committed
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until the condition holds; commits happen in threads, so there is nothing to await."""
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        await asyncio.sleep(0.001)
+
+
+async def benched() -> AsyncIterator[Bench]:
+    """A bench, stopped afterwards: what the fixtures of the tests yield."""
+    executor = ThreadPoolExecutor(2)
+    made = Bench(executor)
+    yield made
+    made.stage.answer.set()
+    made.journal.gate.set()
+    if hasattr(made, "partition"):
+        made.partition.abandon()
+        await made.partition.stop()
+    executor.shutdown()
