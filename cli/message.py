@@ -4,6 +4,8 @@ Enters: options, and the configured Kafka and PostgreSQL. Leaves: what a person 
 Guaranteed: `send` says nothing of a message before Kafka acknowledged it on all its replicas.
 """
 
+import json
+import mimetypes
 import shlex
 import time
 import uuid
@@ -20,32 +22,45 @@ from rich.text import Text
 from cli.answer import NO, fail, settings_with
 from cli.terminal import console
 from schemas import codec
-from schemas.catalog import TOPICS
-from schemas.records import Message, Recipient
+from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Content, Media, Message, Recipient
+from schemas.sense import contradiction
 from sinks.reports import Row, Timeline, Trail, timeline
 
 app = typer.Typer(help="Send a message, and see what became of one.", no_args_is_help=True)
 
-CHANNELS = tuple(sorted(name.partition(".")[2] for name in TOPICS if name.startswith("deliveries.")))
 _ACKNOWLEDGED_WITHIN_SECONDS = 15.0
 _STEPS = ("requested", "accepted", "dispatched", "sent", "delivered", "read", "failed")
 
 
 @app.command()
-def send(
+def send(  # noqa: PLR0917  # typer makes an option of each
     conversation: Annotated[str, typer.Option(help="Conversation the message belongs to.")],
     to: Annotated[list[str], typer.Option(help="channel:address, or user:<user id>; give it once per recipient.")],
-    text: Annotated[str, typer.Option(help="The text.")],
+    text: Annotated[str, typer.Option(help="The text, or the caption of media.")] = "",
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")] = "text",
+    media_url: Annotated[list[str] | None, typer.Option(help="Link to a file; several make an album.")] = None,
+    reply_to: Annotated[
+        str | None, typer.Option(help="The provider's id of the message it answers or is about.")
+    ] = None,
+    reaction: Annotated[str | None, typer.Option(help="The emoji of a reaction; empty takes it back.")] = None,
     message_id: Annotated[str, typer.Option("--id", help="Id of the message; the same id again is a duplicate.")] = "",
     tenant: Annotated[str, typer.Option(help="Whose message it is.")] = "default",
 ) -> None:
     """Produce one message to Kafka, as any application would."""
+    media = tuple(medium(kind, url) for url in media_url or ())
+    said = Content(media=media, reply_to=reply_to, reaction=reaction)
+    content = None if said == Content() else said
+    wrong = contradiction(kind, text, content)
+    if wrong is not None:
+        raise typer.BadParameter(wrong)
     message = Message(
         tenant_id=tenant,
         message_id=message_id or f"m-{uuid.uuid4().hex}",
         conversation_id=conversation,
         recipients=tuple(recipient(each) for each in to),
+        kind=kind,
         text=text,
+        content=content,
         requested_at=time.time_ns() // 1_000_000,
     )
     where = produce(settings_with("kafka_url").kafka_url, message)
@@ -74,6 +89,15 @@ def show(
             NO,
         )
     draw(found)
+
+
+def medium(kind: str, url: str) -> Media:
+    """The file behind a link: of the message's kind, in an album by the name of the file."""
+    type_ = mimetypes.guess_type(url)[0] or ""
+    if kind in MEDIA_KINDS:
+        return Media(kind, url=url, mime_type=type_)
+    of_type = type_.partition("/")[0]
+    return Media(of_type if of_type in MEDIA_KINDS else "document", url=url, mime_type=type_)
 
 
 def recipient(text: str) -> Recipient:
@@ -137,6 +161,9 @@ def _message(message: Row) -> Table:
     table = Table(show_header=False)
     for name in ("tenant_id", "conversation_id", "seq", "direction", "sender", "kind", "text"):
         table.add_row(name, shown(str(message[name])))
+    for name, value in sorted((message.get("content") or {}).items()):
+        for each in value if isinstance(value, list) else [value]:
+            table.add_row(name, shown(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False)))
     table.add_row("requested", clock(message["requested_at"]))
     table.add_row(
         "accepted", f"{clock(message['accepted_at'])}  {after(message['requested_at'], message['accepted_at'])}"

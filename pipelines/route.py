@@ -27,6 +27,7 @@ from schemas.records import (
     Recipient,
     SequencedMessage,
 )
+from schemas.sense import contradiction
 from tables import seen as seen_table
 from tables.conversations import CONVERSATIONS, Members
 from tables.layout import Layout
@@ -259,6 +260,10 @@ def _message_in(record: Record) -> Message:
         )
     if len(message.metadata) > MAX_METADATA:
         raise Refused("invalid_message", f"{len(message.metadata)} metadata labels: {MAX_METADATA} are allowed")
+    if message.direction is Direction.OUTBOUND:  # what people write to us is kept as it is
+        found = contradiction(message.kind, message.text, message.content)
+        if found is not None:
+            raise Refused("contradictory_content", found)
     return message
 
 

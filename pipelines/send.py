@@ -19,7 +19,7 @@ from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refus
 from schemas import codec, metrics
 from schemas.keys import provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
-from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
+from schemas.records import SIGNALS, Binding, Cause, Delivery, Status, StatusUpdate
 from tables.agenda import Agenda
 from tables.lanes import Lane, Lanes, lane_of
 from tables.layout import Layout
@@ -247,6 +247,8 @@ class Send(Stage[State]):
             return
         decision.count("unknown")
         policy = self._connectors[row.delivery.channel].capabilities.unknown_policy
+        if row.delivery.kind in SIGNALS:
+            policy = "resend"  # no evidence of a signal ever comes, and a second one hurts nobody
         if policy == "fail":
             decision.outputs.append(_update(row, Status.FAILED, Cause.UNKNOWN, now, ("unknown", outcome.reason)))
             self._end(row, state)

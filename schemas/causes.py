@@ -14,6 +14,7 @@ DESCRIPTIONS: Final = {
     "unknown_user": "A user id is in no contact.",
     "unreachable_user": "The contact has no address on the wanted channel, or refused every channel it has.",
     "content_not_supported": "The channel cannot take this content: too long, or of a kind it does not know.",
+    "contradictory_content": "The kind and the content of the message do not fit together, or a part of the content makes no sense.",
     "message_too_large": "The record is larger than 1 MB.",
     "message_id_conflict": "A message with this id was accepted before, with another content.",
     "orphan_receipt": "No delivery was found for a receipt within the waiting time.",

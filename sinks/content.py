@@ -6,6 +6,8 @@ two different texts stay different, and every ordinary text and time is left exa
 
 import hashlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 # PostgreSQL's text cannot hold U+0000. U+2400, the picture of it, is the escape: U+2400 U+0030 is a NUL, U+2400 U+2400 a U+2400.
 _ESCAPE = "\u2400"
@@ -31,6 +33,26 @@ def original(text: str) -> str:
     if _ESCAPE not in text:
         return text
     return _PAIR.sub(lambda pair: "\x00" if pair[1] == "0" else _ESCAPE, text)
+
+
+def storable_json(value: Any) -> Any:
+    """JSON with every text in it made storable, names of fields too; `original_json` undoes it."""
+    return _mapped(value, storable)
+
+
+def original_json(value: Any) -> Any:
+    """What `storable_json` was given."""
+    return _mapped(value, original)
+
+
+def _mapped(value: Any, convert: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return convert(value)
+    if isinstance(value, dict):
+        return {convert(name): _mapped(inner, convert) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_mapped(inner, convert) for inner in value]
+    return value
 
 
 def key(text: str) -> str:

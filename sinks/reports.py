@@ -13,7 +13,7 @@ import psycopg
 from clickhouse_connect.driver.client import Client
 from psycopg.rows import dict_row
 
-from sinks.content import key, original
+from sinks.content import key, original_json
 
 Row = Mapping[str, Any]
 
@@ -86,8 +86,4 @@ def _told(row: Row) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
-    if isinstance(value, str):
-        return original(value)
-    if isinstance(value, dict):
-        return {original(name): original(text) for name, text in value.items()}
-    return value
+    return original_json(value)

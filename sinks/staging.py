@@ -12,8 +12,9 @@ from typing import Any
 
 import orjson
 
+from schemas.content import as_json
 from schemas.records import DeliveryState, SequencedMessage
-from sinks.content import held, key, storable
+from sinks.content import held, key, storable, storable_json
 
 # A binary timestamptz is int64 microseconds since 2000-01-01, so COPY takes our milliseconds without a datetime per field.
 _EPOCH_2000 = 946_684_800_000
@@ -30,6 +31,10 @@ def _metadata(metadata: Any) -> bytes:
     return b"\x01" + orjson.dumps({storable(name): storable(value) for name, value in metadata.items()})
 
 
+def _content(content: Any) -> bytes:
+    return b"\x01" + orjson.dumps(storable_json(as_json(content)))
+
+
 # column kind: (type as COPY's binary dumper knows it, how a field's value becomes it)
 _KINDS: dict[str, tuple[str, Convert | None]] = {
     "key": ("text", key),
@@ -39,7 +44,8 @@ _KINDS: dict[str, tuple[str, Convert | None]] = {
     "bigint": ("int8", None),
     "int": ("int4", None),
     "bool": ("bool", None),
-    "jsonb": ("bytea", _metadata),
+    "labels": ("bytea", _metadata),
+    "content": ("bytea", _content),
 }
 
 _KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id"}
@@ -51,7 +57,8 @@ _PLAIN = {
     "attempts": "int",
     "resends": "int",
     "delivered_implied": "bool",
-    "metadata": "jsonb",
+    "metadata": "labels",
+    "content": "content",
 }
 
 

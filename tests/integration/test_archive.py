@@ -9,13 +9,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from schemas.records import Cause, DeliveryState, SequencedMessage, Status
+from schemas.content import as_json
+from schemas.records import Cause, Content, DeliveryState, Media, SequencedMessage, Status
 from sinks.base import Fenced, NotMigrated, Unavailable
 from sinks.content import EARLIEST, LATEST, key, original
 from sinks.postgres import Archive
 from tests.integration.sink_databases import T0, postgres_database, sequenced, state
 
 STATES = ("delivery-states", 0)
+IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg", size=48_211),), reply_to="wamid.0")
 LOG = ("conversation-log", 0)
 
 
@@ -69,7 +71,7 @@ async def test_a_new_partition_begins_at_zero_and_positions_follow_the_writes(ar
 
 async def test_every_field_comes_back_as_it_was(archive: Archive, url: str) -> None:
     given = state(1, 4, anomaly="late", reason_code="131026", reason="undeliverable", delivered_implied=True, resends=2)
-    message = sequenced(1, metadata={"campaign": "spring", "ü": "ß"}, text="Olá 👋\n\t\\N")
+    message = sequenced(1, metadata={"campaign": "spring", "ü": "ß"}, text="Olá 👋\n\t\\N", kind="image", content=IMAGE)
     await write(archive, messages=[message], states=[given])
     with psycopg.connect(url, row_factory=psycopg.rows.dict_row) as connection:
         connection.execute("set timezone = 'America/Sao_Paulo'")
@@ -82,7 +84,8 @@ async def test_every_field_comes_back_as_it_was(archive: Archive, url: str) -> N
             if column == "archived_at":
                 continue
             kept_value = round(value.timestamp() * 1000) if column.endswith("_at") and value is not None else value
-            assert kept_value == getattr(record, column), column
+            given_value = getattr(record, column)
+            assert kept_value == (as_json(given_value) if column == "content" else given_value), column
 
 
 async def test_a_repeated_write_is_fenced_and_changes_nothing(archive: Archive, url: str) -> None:
@@ -181,7 +184,7 @@ async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: Archive
 async def test_no_content_fails_a_batch(archive: Archive, url: str) -> None:
     long_id, nul = "k" * 100_000, "a\x00b\u2400c"
     hostile = [
-        sequenced(1, message_id=nul, text=nul * 3, metadata={nul: nul}, sender="\x00"),
+        sequenced(1, message_id=nul, text=nul * 3, metadata={nul: nul}, sender="\x00", content=Content(reply_to=nul)),
         sequenced(
             2, message_id="a\u24000b\u2400\u2400c"
         ),  # what the first id is stored as, so it must become something else
@@ -199,8 +202,11 @@ async def test_no_content_fails_a_batch(archive: Archive, url: str) -> None:
         assert {original(i) for i in texts} >= {nul, "a\u24000b\u2400\u2400c", "m4", "m5"}
         assert original(texts[key(nul)]) == nul * 3
         assert key(long_id) in texts
-        metadata = connection.execute("select metadata from messages where message_id = %s", (key(nul),)).fetchone()
+        metadata = connection.execute(
+            "select metadata, content ->> 'reply_to' from messages where message_id = %s", (key(nul),)
+        ).fetchone()
         assert metadata is not None
+        assert original(metadata[1]) == nul
         assert {original(k): original(v) for k, v in metadata[0].items()} == {nul: nul}
         limits = connection.execute("select requested_at, accepted_at from messages where message_id = 'm4'").fetchone()
         assert limits is not None

@@ -16,13 +16,14 @@ from typer.testing import CliRunner, Result
 from cli import message, report
 from schemas import codec
 from schemas.partitions import home_partition
-from schemas.records import Cause, DeliveryState, Message, Recipient, SequencedMessage, Status
+from schemas.records import CHANNELS, Cause, Content, DeliveryState, Media, Message, Recipient, SequencedMessage, Status
 from sinks.clickhouse import Facts, connect
 from sinks.postgres import Archive
 from sinks.reports import timeline
 from tests.integration.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
 
 run = CliRunner()
+IMAGE = Media("image", url="https://shop.example/a.jpg")
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_send_refuses_what_is_no_recipient_before_anything_is_produced(to: str) 
     result = run.invoke(message.app, ["send", "--conversation", "c", "--to", to, "--text", "t"])
     assert result.exit_code == 2
     assert "acknowledged" not in result.output
-    assert "with a channel of telegram, whatsapp; or user:" in " ".join(lines(result).split())
+    assert f"with a channel of {', '.join(CHANNELS)}; or user:" in " ".join(lines(result).split())
 
 
 def test_send_never_says_acknowledged_when_kafka_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +108,18 @@ def test_send_never_says_acknowledged_when_kafka_did_not(monkeypatch: pytest.Mon
     assert result.exit_code == 2
     assert re.fullmatch(r"not acknowledged [^\n]*CHAT4ALL_KAFKA_URL[^\n]*\n", result.stderr)
     assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("kafka")
+def test_send_takes_media_and_refuses_what_means_nothing() -> None:
+    to = ["send", "--conversation", "c", "--to", "telegram:5"]
+    image = ["--media-url", "https://shop.example/a.jpg"]
+    assert run.invoke(message.app, [*to, "--kind", "image", "--text", "a caption", *image]).exit_code == 0
+    assert run.invoke(message.app, [*to, "--kind", "album", *image, "--media-url", "https://x/b.mp4"]).exit_code == 0
+    assert run.invoke(message.app, [*to, "--kind", "reaction", "--reaction", "👍", "--reply-to", "5:42"]).exit_code == 0
+    refused = run.invoke(message.app, [*to, *image])
+    assert refused.exit_code == 2
+    assert "of kind text has a media" in " ".join(lines(refused).split())
 
 
 @pytest.mark.usefixtures("kafka")
@@ -126,7 +139,7 @@ def test_show_tells_the_whole_life_of_each_delivery(postgres: str) -> None:
     asyncio.run(
         archive(
             postgres,
-            [sequenced(1, metadata={"campaign": "spring"})],
+            [sequenced(1, metadata={"campaign": "spring"}, content=Content(media=(IMAGE,), reply_to="wamid.0"))],
             [*(state(1, v) for v in (1, 2, 3, 4)), late, other],
         )
     )
@@ -137,6 +150,8 @@ def test_show_tells_the_whole_life_of_each_delivery(postgres: str) -> None:
         "Message m1",
         "text text 1",
         "metadata campaign spring",
+        'media {"url": "https://shop.example/a.jpg", "kind": "image"}',
+        "reply_to wamid.0",
         "whatsapp:15551234567 READ delivery d1",
         "dispatched 2026-09-21 14:13:20.016Z +10 ms +10 ms",
         "sent 2026-09-21 14:13:20.106Z +90 ms +100 ms",

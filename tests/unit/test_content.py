@@ -1,12 +1,15 @@
 """What people write survives the databases: reversible, injective, within the limits of an index and of a date."""
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.records import Message
-from sinks.content import EARLIEST, KEY_BYTES, LATEST, held, key, original, storable
+from sinks.content import EARLIEST, KEY_BYTES, LATEST, held, key, original, original_json, storable, storable_json
 
 hostile = st.text(st.sampled_from("\x00\u2400" + "0a"), max_size=12) | st.text(max_size=50)
 
@@ -15,6 +18,18 @@ hostile = st.text(st.sampled_from("\x00\u2400" + "0a"), max_size=12) | st.text(m
 def test_storable_is_undone_by_original_and_holds_no_nul(text: str) -> None:
     assert "\x00" not in storable(text)
     assert original(storable(text)) == text
+
+
+@given(
+    st.recursive(
+        hostile | st.none() | st.integers() | st.floats(),
+        lambda inner: st.lists(inner) | st.dictionaries(hostile, inner),
+    )
+)
+def test_texts_inside_json_keep_the_same_rules(value: Any) -> None:
+    there = storable_json(value)
+    assert "\\u0000" not in json.dumps(there)
+    assert repr(original_json(there)) == repr(value)  # as text, because not a number equals nothing
 
 
 @given(hostile, hostile)

@@ -13,7 +13,7 @@ from pipelines.engine.stage import Output, Record
 from pipelines.route import EXPIRED_PER_TURN, MAX_METADATA, MAX_RECORD_BYTES, Channel, Route, State
 from schemas import codec
 from schemas.causes import DESCRIPTIONS
-from schemas.records import Address, Contact, Delivery, Direction, Message, Recipient, SequencedMessage
+from schemas.records import Address, Contact, Content, Delivery, Direction, Media, Message, Recipient, SequencedMessage
 from tests.builders import (
     HERE,
     NOW,
@@ -323,7 +323,18 @@ REFUSABLE = (
         recipients=(to_address("1"), to_address("5", channel="telegram")),
     ),
     _refusable("an empty text", "content_not_supported", text=""),
-    _refusable("a kind we cannot send", "content_not_supported", kind="sticker"),
+    _refusable(
+        "a kind the channel has not",
+        "content_not_supported",
+        kind="typing",
+        text="",
+        recipients=(to_address("5", channel="telegram"),),
+    ),
+    _refusable("a kind nobody knows", "contradictory_content", kind="hologram"),
+    _refusable("an image without an image", "contradictory_content", kind="image"),
+    _refusable(
+        "an image that is a text", "contradictory_content", content=Content(media=(Media("image", url="http://x/"),))
+    ),
     _refusable("an empty message id", "invalid_message", message_id=""),
     _refusable("a message id of 129 bytes", "invalid_message", message_id="é" * 65),
     _refusable("a conversation id of 257 bytes", "invalid_message", conversation_id="c" * 257),

@@ -113,6 +113,23 @@ def test_an_accepted_delivery_is_bound_to_every_id_the_provider_gave(desk: Desk[
     assert told_once.provider_message_id == "w1"
 
 
+def test_a_signal_is_sent_and_bound_to_nothing(desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery(kind="typing", text="")))
+    decision = desk.turn(results=answered(asked, Accepted(())), now=NOW + 80)
+    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    (said,) = decoded(decision.outputs, "status-updates", StatusUpdate)
+    assert said.provider_message_id is None
+    assert [o.topic for o in decision.outputs] == ["status-updates"]
+    assert not desk.rows("outstanding")
+
+
+def test_a_signal_of_unknown_outcome_waits_for_no_evidence(desk: Desk[State]) -> None:
+    asked = desk.turn(to_send(delivery(kind="mark_read", text="")))
+    decision = desk.turn(results=answered(asked, Unknown("no answer")), now=NOW + 80)
+    assert told(decision) == [(PENDING, Cause.UNKNOWN), (PENDING, Cause.RESENT)]
+    assert [row.phase for row in desk.rows("outstanding").values()] == [Phase.WAITING]
+
+
 def test_a_rejection_is_told_in_the_providers_words(desk: Desk[State]) -> None:
     asked = desk.turn(to_send(delivery()))
     (said,) = decoded(
