@@ -55,7 +55,8 @@ def _simulator(provider: str, folder: Path, gateway_port: int) -> Process:
     port = free_port()
     webhook = f"http://127.0.0.1:{gateway_port}/webhooks/{provider}"
     argv = [sys.executable, "-m", "loadgen.providers", provider, "--port", str(port), "--webhook-url", webhook]
-    argv += ["--log", str(calls_log(folder, provider))]
+    # A load writes to people who never wrote to us, as fast as it can: windows and rate limits would refuse most of it.
+    argv += ["--log", str(calls_log(folder, provider)), "--no-limits"]
     argv += [f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items()]
     url = f"http://127.0.0.1:{port}"
     return Process(name=provider, argv=argv, health=f"{url}/_control/health", url=url)

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from cli import bench, load, message, report, stack
+from cli import bench, load, message, report, simulate, stack
 from schemas.settings import MissingSetting
 from stack.control import StackRefused
 from stack.service import ServiceFailed
@@ -22,6 +22,10 @@ app = typer.Typer(
 )
 for command in (load.demo, stack.up, stack.down, stack.status, stack.logs, load.load, bench.bench):
     app.command()(command)
+# Its flags are those of the simulators themselves, passed on as they are.
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
+    simulate.simulate
+)
 app.add_typer(message.app, name="message")
 app.add_typer(report.app, name="report")
 

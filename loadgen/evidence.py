@@ -125,7 +125,7 @@ def read_provider(channel: str, path: Path) -> tuple[list[Call], list[Told]]:
     for line in _lines(path):
         if "receipt" in line:
             told.append(Told(channel, line["n"], line["receipt"], line["provider_message_id"]))
-        else:
+        elif "verdict" in line:
             calls.append(
                 Call(
                     channel=channel,

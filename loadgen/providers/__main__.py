@@ -1,6 +1,7 @@
 """Runs one simulated provider: python -m loadgen.providers whatsapp|telegram --port P --webhook-url URL --log FILE [--double 0.02 ...].
 
-Secrets come from the settings (CHAT4ALL_WHATSAPP_TOKEN and so on), every knob of faults.py is a flag. Ends on SIGTERM with code 0.
+Secrets come from the settings (CHAT4ALL_WHATSAPP_TOKEN and so on), every knob of faults.py and limits.py is a flag; --no-limits lets
+everybody send anything at any speed. Ends on SIGTERM with code 0.
 """
 
 import argparse
@@ -10,9 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
+
 from loadgen.providers.faults import Faults
+from loadgen.providers.limits import NONE, Limits
 from loadgen.providers.log import Log
-from loadgen.providers.server import Provider, serve
+from loadgen.providers.provider import Provider
+from loadgen.providers.server import serve
 from loadgen.providers.telegram import Telegram
 from loadgen.providers.whatsapp import WhatsApp
 from schemas.settings import MissingSetting, Settings
@@ -24,25 +29,42 @@ _NEEDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(prog="python -m loadgen.providers", description="A simulated messaging provider.")
+    """All flags: a knob of faults.py or limits.py is a flag of the same name."""
+    flags = argparse.ArgumentParser(prog="chat4all simulate", description="A simulated messaging provider.")
     flags.add_argument("provider", choices=sorted(_NEEDS))
     flags.add_argument("--host", default="127.0.0.1", help="address to listen on")
     flags.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
     flags.add_argument("--webhook-url", default="", help="where receipts and inbound messages are posted")
     flags.add_argument("--log", type=Path, default=None, help="file that keeps every call and receipt, JSON lines")
     flags.add_argument("--seed", type=int, default=1, help="seed of all fates")
+    flags.add_argument("--schedule", default="[]", help="phases of faults, JSON (see POST /_control/schedule)")
+    flags.add_argument("--no-limits", action="store_true", help="no windows and no rate limits, unless set by a flag")
+    flags.add_argument("--local", action="store_true", help="a self-hosted Bot API server: any webhook URL (Telegram)")
     for knob in dataclasses.fields(Faults):
-        flag = "--" + knob.name.replace("_", "-")
-        flags.add_argument(
-            flag, type=float, default=knob.default, help=f"{knob.metadata['about']} (default {knob.default:g})"
-        )
+        _flag(flags, knob, knob.default)
+    for knob in dataclasses.fields(Limits):
+        _flag(flags, knob, None)
     return flags
+
+
+def _flag(flags: argparse.ArgumentParser, knob: "dataclasses.Field[float]", default: object) -> None:
+    about = f"{knob.metadata['about']} (default {knob.default:g})"
+    flags.add_argument("--" + knob.name.replace("_", "-"), type=float, default=default, help=about)
 
 
 def provider(chosen: argparse.Namespace, settings: Settings) -> Provider:
     """The provider of parsed flags, inside a running loop; raises MissingSetting, or ValueError for a knob outside its range."""
     settings.require(*_NEEDS[chosen.provider])
-    faults = Faults().changed({knob.name: getattr(chosen, knob.name) for knob in dataclasses.fields(Faults)})
+    given = vars(chosen)
+    faults = Faults().changed({knob.name: given[knob.name] for knob in dataclasses.fields(Faults)})
+    wanted = {knob.name: given[knob.name] for knob in dataclasses.fields(Limits) if given[knob.name] is not None}
+    limits = (NONE if chosen.no_limits else Limits()).changed(wanted)
+    made = _made(chosen, settings, faults, limits)
+    made.schedule.plan(orjson.loads(chosen.schedule))
+    return made
+
+
+def _made(chosen: argparse.Namespace, settings: Settings, faults: Faults, limits: Limits) -> Provider:
     log = Log(chosen.log)
     if chosen.provider == "telegram":
         return Telegram(
@@ -50,8 +72,10 @@ def provider(chosen: argparse.Namespace, settings: Settings) -> Provider:
             webhook_secret=settings.telegram_webhook_secret.get_secret_value(),
             webhook_url=chosen.webhook_url,
             faults=faults,
+            limits=limits,
             seed=chosen.seed,
             log=log,
+            is_local=chosen.local,
         )
     return WhatsApp(
         account=settings.whatsapp_account,
@@ -59,6 +83,7 @@ def provider(chosen: argparse.Namespace, settings: Settings) -> Provider:
         app_secret=settings.whatsapp_app_secrets.get_secret_value().split(",")[0].strip(),
         webhook_url=chosen.webhook_url,
         faults=faults,
+        limits=limits,
         seed=chosen.seed,
         log=log,
     )

@@ -1,15 +1,21 @@
 """How a simulated provider misbehaves: knobs set by flags and at run time, and the dice that draw what becomes of each call.
 
-What enters: the knobs and a seed. What leaves: a Fate per call and a plan of receipts per accepted message. Guaranteed: the same calls
-in the same order under the same seed and knobs meet the same fates. Rates are shares from 0 to 1; durations are milliseconds unless
-the name says otherwise.
+What enters: the knobs, a seed, a recipient. What leaves: a Draw per call: its fate and the receipts that follow. Guaranteed: the n-th
+call for a recipient meets the same fate under the same seed and knobs, whatever other calls come between. Durations are milliseconds
+unless the name says otherwise.
 """
 
-import dataclasses
-import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
+
+from loadgen.providers.knobs import Knobs, amount, rate
+
+_T = TypeVar("_T")
+_MASK = (1 << 64) - 1
+_COUNTED = 200_000  # recipients whose calls are counted; beyond them the count of the oldest starts anew
 
 
 class Fate(StrEnum):
@@ -20,55 +26,43 @@ class Fate(StrEnum):
     LOST = "lost"  # taken, receipts follow, but the answer is a 502
     THROTTLED = "throttled"
     REJECTED = "rejected"
-    ERROR = "error"  # not taken, a 502
+    ERROR = "error"  # not taken, an HTML 502
+    FAULT = "fault"  # not taken, the provider's own 500
 
     @property
     def taken(self) -> bool:
         return self in (Fate.ACCEPTED, Fate.HUNG, Fate.LOST)
 
 
-def _rate(about: str, default: float = 0.0) -> float:
-    return field(default=default, metadata={"about": about, "most": 1.0})
-
-
-def _amount(about: str, default: float) -> float:
-    return field(default=default, metadata={"about": about, "most": 3_600_000.0})
-
-
 @dataclass(frozen=True, slots=True)
-class Faults:
+class Faults(Knobs):
     """All knobs. Names are those of the flags and of POST /_control/faults."""
 
-    latency_ms: float = _amount("time a call takes, milliseconds", 20.0)
-    receipt_delay_ms: float = _amount("mean time between two receipts of a message, milliseconds", 50.0)
-    double: float = _rate("share of messages with one receipt sent twice")
-    early: float = _rate("share of messages whose first receipt is sent before the call is answered")
-    shuffle: float = _rate("share of messages whose receipts are sent out of order")
-    read_without_delivered: float = _rate("share of messages that get `read` and never `delivered`")
-    unread_rate: float = _rate("share of messages that are never read")
-    receipt_loss: float = _rate("share of receipts that are never sent")
-    fail_rate: float = _rate("share of accepted messages that fail later, by receipt")
-    reject_rate: float = _rate("share of calls that are refused for good")
-    throttle_rate: float = _rate("share of calls answered 429")
-    hang_rate: float = _rate("share of calls that are taken and never answered")
-    error_rate: float = _rate("share of calls answered with an HTML 502 and not taken")
-    lost_answer_rate: float = _rate("share of calls answered with an HTML 502 although taken")
-    reply_rate: float = _rate("share of messages a person replies to (Telegram)")
-    reaction_rate: float = _rate("share of messages a person reacts to (Telegram)")
-    retry_after_seconds: float = _amount("wait a 429 asks for, whole seconds", 1.0)
-    hang_seconds: float = _amount("how long a hung call is held before its connection is cut, seconds", 60.0)
-
-    def changed(self, knobs: Mapping[str, object]) -> "Faults":
-        """The same with some knobs set anew; raises ValueError with a sentence for an unknown knob or a value outside its range."""
-        ranges = {knob.name: knob.metadata["most"] for knob in dataclasses.fields(self)}
-        new: dict[str, float] = {}
-        for name, value in knobs.items():
-            if name not in ranges:
-                raise ValueError(f"no knob named {name!r}; there are: {', '.join(ranges)}")
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= ranges[name]:
-                raise ValueError(f"{name} takes a number from 0 to {ranges[name]:g}")
-            new[name] = float(value)
-        return dataclasses.replace(self, **new)
+    latency_ms: float = amount("time a call takes, milliseconds", 20.0)
+    latency_spread_ms: float = amount("further time a call takes, at most, milliseconds", 0.0)
+    receipt_delay_ms: float = amount("mean time between two receipts of a message, milliseconds", 50.0)
+    double: float = rate("share of messages with one receipt sent twice")
+    early: float = rate("share of messages whose first receipt (Instagram: echo) is sent before the call is answered")
+    shuffle: float = rate("share of messages whose receipts are sent out of order")
+    read_without_delivered: float = rate("share of messages that get `read` and never `delivered`")
+    unread_rate: float = rate("share of messages that are never read")
+    receipt_loss: float = rate("share of receipts that are never sent")
+    fail_rate: float = rate("share of accepted messages that fail later, by receipt (WhatsApp)")
+    fail_code: float = amount("error code of those failures (WhatsApp); 0 draws one", 131026.0, 1_000_000.0)
+    reject_rate: float = rate("share of calls that are refused for good")
+    throttle_rate: float = rate("share of calls answered 429")
+    hang_rate: float = rate("share of calls that are taken and never answered")
+    error_rate: float = rate("share of calls answered with an HTML 502 and not taken")
+    fault_rate: float = rate("share of calls answered with the provider's own 500 and not taken")
+    lost_answer_rate: float = rate("share of calls answered with an HTML 502 although taken")
+    reply_rate: float = rate("share of messages a person replies to (Telegram)")
+    reaction_rate: float = rate("share of messages a person reacts to (Telegram)")
+    sync_window_rate: float = rate("share of texts outside the window refused at once instead of by receipt (WhatsApp)")
+    hidden_error_rate: float = rate("share of refusals that come as an error inside HTTP 200 (Instagram)")
+    localised_rate: float = rate("share of refusals whose message is not in English (Instagram)")
+    bare_read_rate: float = rate("share of reads that name neither sender nor recipient (Instagram)", 0.5)
+    retry_after_seconds: float = amount("wait a 429 asks for, whole seconds", 1.0)
+    hang_seconds: float = amount("how long a hung call is held before its connection is cut, seconds", 60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,42 +71,53 @@ class Plan:
 
     early: str | None
     later: tuple[tuple[str, float], ...]
+    lost: tuple[str, ...] = ()
 
 
-class Dice:
-    """Draws fates and plans from one seed."""
+class Draw:
+    """The luck of one call: SplitMix64, because making a random.Random for every call would cost more than the call."""
 
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311  # repeatable on purpose
+    __slots__ = ("_state",)
+
+    def __init__(self, key: int) -> None:
+        self._state = key
+
+    def number(self) -> float:
+        """Uniform from 0 up to 1."""
+        self._state = state = (self._state + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((state ^ (state >> 31)) >> 11) / (1 << 53)
 
     def happens(self, rate: float) -> bool:
-        return rate > 0 and self._random.random() < rate
+        return rate > 0 and self.number() < rate
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.number()
+
+    def one_of(self, choices: Sequence[_T]) -> _T:
+        return choices[int(self.number() * len(choices))]
 
     def fate(self, faults: Faults) -> Fate:
         rates = (
             (Fate.THROTTLED, faults.throttle_rate),
             (Fate.ERROR, faults.error_rate),
+            (Fate.FAULT, faults.fault_rate),
             (Fate.REJECTED, faults.reject_rate),
             (Fate.HUNG, faults.hang_rate),
             (Fate.LOST, faults.lost_answer_rate),
         )
-        return next((fate for fate, rate in rates if self.happens(rate)), Fate.ACCEPTED)
+        for fate, share in rates:
+            if share and self.happens(share):
+                return fate
+        return Fate.ACCEPTED
 
-    def plan(self, faults: Faults) -> Plan:
-        statuses = self._statuses(faults)
-        early = statuses.pop(0) if self.happens(faults.early) else None
-        delays: list[float] = []
-        for _ in statuses:
-            delays.append((delays[-1] if delays else 0.0) + faults.receipt_delay_ms * self._random.uniform(0.5, 1.5))
-        if self.happens(faults.shuffle):
-            self._random.shuffle(delays)
-        later = list(zip(statuses, delays, strict=True))
-        if self.happens(faults.double):
-            repeated = self._random.choice([*statuses, *([early] if early else [])])
-            later.append((repeated, self._random.uniform(0.0, 4.0) * faults.receipt_delay_ms))
-        return Plan(early, tuple(each for each in later if not self.happens(faults.receipt_loss)))
+    def latency(self, faults: Faults) -> float:
+        """Milliseconds this call takes."""
+        return faults.latency_ms + (self.number() * faults.latency_spread_ms if faults.latency_spread_ms else 0.0)
 
-    def _statuses(self, faults: Faults) -> list[str]:
+    def statuses(self, faults: Faults) -> list[str]:
+        """What WhatsApp tells of a message, in order."""
         if self.happens(faults.fail_rate):
             return ["sent", "failed"]
         if self.happens(faults.unread_rate):
@@ -120,3 +125,46 @@ class Dice:
         if self.happens(faults.read_without_delivered):
             return ["sent", "read"]
         return ["sent", "delivered", "read"]
+
+    def plan(self, faults: Faults, statuses: Sequence[str]) -> Plan:
+        """When which of these receipts is sent."""
+        kept = list(statuses)
+        early = kept.pop(0) if kept and self.happens(faults.early) else None
+        delays: list[float] = []
+        for _ in kept:
+            delays.append((delays[-1] if delays else 0.0) + faults.receipt_delay_ms * self.between(0.5, 1.5))
+        if self.happens(faults.shuffle):
+            self._shuffle(delays)
+        later = list(zip(kept, delays, strict=True))
+        if statuses and self.happens(faults.double):
+            later.append((self.one_of(statuses), self.between(0.0, 4.0) * faults.receipt_delay_ms))
+        if not faults.receipt_loss:
+            return Plan(early, tuple(later))
+        lost = [self.happens(faults.receipt_loss) for _ in later]
+        return Plan(
+            early,
+            tuple(each for each, is_lost in zip(later, lost, strict=True) if not is_lost),
+            tuple(each[0] for each, is_lost in zip(later, lost, strict=True) if is_lost),
+        )
+
+    def _shuffle(self, values: list[float]) -> None:
+        for last in range(len(values) - 1, 0, -1):
+            other = int(self.number() * (last + 1))
+            values[last], values[other] = values[other], values[last]
+
+
+class Dice:
+    """One seed's draws."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._calls: dict[str, int] = {}
+
+    def draw(self, recipient: str) -> Draw:
+        """The luck of the next call for a recipient."""
+        count = self._calls.get(recipient, 0)
+        if not count and len(self._calls) >= _COUNTED:
+            del self._calls[next(iter(self._calls))]
+        self._calls[recipient] = count + 1
+        key = f"{self._seed}:{recipient}:{count}".encode()
+        return Draw(zlib.crc32(key) << 32 | zlib.crc32(key[::-1]))

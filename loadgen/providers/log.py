@@ -4,14 +4,16 @@ What enters: calls and receipts. What leaves: JSON lines in a file (all of them)
 call is noted when it arrives, before it is answered; lines reach the file within FLUSH_SECONDS and at the end; `n` grows by one a line
 and leaps forward when a simulator starts again on the same file, so ids made from it never repeat.
 
-A person got the message of a call exactly when its line has a provider_message_id. `text_key` is the id in brackets a text starts
-with: it says which message a call was without asking the pipeline's own tracker.
+A person got the message of a call exactly when its line has a provider_message_id (an album has one line, its further ids in
+`more_ids`). `text_key` is the id in brackets a text or caption starts with: it says which message a call was without asking the
+pipeline's own tracker. `kind` is what was sent, or the method of a call that sends nothing.
 """
 
 import asyncio
 import re
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ RING = 100_000
 _KEY = re.compile(r"\[([^\]\s]{1,128})\]")
 _LEAP = 10_000  # more lines than a killed simulator can have held unwritten
 _N = re.compile(rb'^\{"n":(\d+),', re.MULTILINE)
-_VERDICTS = {Fate.LOST: "error"}
+_VERDICTS = {Fate.LOST: "error", Fate.FAULT: "error"}
 
 
 def text_key(text: str) -> str | None:
@@ -72,21 +74,25 @@ class Log:
         status: int,
         tracker: str | None = None,
         text: str = "",
+        kind: str = "text",
+        more_ids: Sequence[str] = (),
     ) -> None:
         """One call; `status` is the HTTP status of its answer, 0 for none."""
-        self._write(
-            {
-                "n": n,
-                "at": _now(),
-                "account": account,
-                "recipient": recipient,
-                "provider_message_id": provider_message_id,
-                "verdict": _VERDICTS.get(fate, str(fate)),
-                "status": status,
-                "tracker": tracker,
-                "text_key": text_key(text),
-            }
-        )
+        line = {
+            "n": n,
+            "at": _now(),
+            "account": account,
+            "recipient": recipient,
+            "provider_message_id": provider_message_id,
+            "verdict": _VERDICTS.get(fate, str(fate)),
+            "status": status,
+            "tracker": tracker,
+            "text_key": text_key(text),
+            "kind": kind,
+        }
+        if more_ids:
+            line["more_ids"] = more_ids
+        self._write(line)
 
     def receipt(self, name: str, provider_message_id: str, tries: int) -> None:
         """One receipt that our webhook took, at the `tries`-th try."""
@@ -97,6 +103,18 @@ class Log:
                 "receipt": name,
                 "provider_message_id": provider_message_id,
                 "tries": tries,
+            }
+        )
+
+    def dropped(self, name: str, provider_message_id: str, why: str) -> None:
+        """One receipt that will never be taken: lost on purpose, or expired."""
+        self._write(
+            {
+                "n": self.take(),
+                "at": _now(),
+                "dropped": name,
+                "provider_message_id": provider_message_id,
+                "why": why,
             }
         )
 

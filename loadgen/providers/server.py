@@ -2,65 +2,44 @@
 
 What enters: a Provider and a port. What leaves: a server that runs until SIGTERM or SIGINT, then writes the log to its end.
     GET  /_control/health    {"provider": ..., "lines": newest n of the log, "pending": notices not yet taken}
-    GET  /_control/faults    the knobs         POST the ones to change
-    POST /_control/inbound   makes a person write to us; 202 with what was scheduled
+    GET  /_control/faults, limits    the knobs      POST the ones to change
+    GET  /_control/clock     {"offset_seconds", "now"}    POST {"offset_seconds": 86400} or {"advance_seconds": 3600}
+    POST /_control/schedule  phases of faults (schedule.py)
+    POST /_control/inbound   makes a person write to us; 202 with its id
+    POST /_control/<name>    what else the provider offers; GET /_control lists everything
     GET  /_log?after=N&limit=M
 Low-level aiohttp server: no router, and a handler that outlives a client that hangs up.
 """
 
 import asyncio
 import dataclasses
+import inspect
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
 
-from loadgen.providers.faults import Faults
-from loadgen.providers.log import Log
-from loadgen.providers.webhooks import Webhooks
-
-
-class Provider(Protocol):
-    """One simulated provider."""
-
-    name: str
-    faults: Faults
-    log: Log
-    webhooks: Webhooks
-
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers one call of the provider's API."""
-        ...
-
-    def write_to_us(self, wanted: Mapping[str, Any]) -> str:
-        """Schedules a message of a person to us and returns its id; raises ValueError with a sentence."""
-        ...
+from loadgen.providers.provider import UPLOAD_LIMIT, Provider, json_response
 
 
-def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, headers=headers, content_type="application/json")
-
-
-def bad_gateway() -> web.Response:
-    """What a front end answers when the API behind it broke: HTML, and no word whether the call was taken."""
-    return web.Response(
-        status=502, content_type="text/html", text="<html><head><title>502 Bad Gateway</title></head></html>"
-    )
-
-
-async def hang(request: web.BaseRequest, seconds: float) -> web.Response:
-    """Holds a call until the client hangs up or `seconds` are over, then cuts the connection."""
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    """aiohttp's own, but for its limit of 1 MB a body: people send media."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while loop.time() < end and request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110  # aiohttp tells of no disconnect
-        await asyncio.sleep(0.1)
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response(status=500)
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=UPLOAD_LIMIT)
 
 
 @asynccontextmanager
@@ -72,7 +51,8 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
             return await _control(provider, request)
         return await provider.answer(request)
 
-    runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0.5)
+    server = web.Server(answer, request_factory=_request, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=0.5)
     await runner.setup()
     background = [asyncio.create_task(provider.webhooks.run()), asyncio.create_task(provider.log.keep_flushing())]
     try:
@@ -84,7 +64,7 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        provider.log.close()
+        provider.close()
 
 
 async def serve(provider: Provider, host: str, port: int) -> None:
@@ -99,45 +79,75 @@ async def serve(provider: Provider, host: str, port: int) -> None:
 
 
 async def _control(provider: Provider, request: web.BaseRequest) -> web.Response:
-    route = _CONTROL.get((request.method, request.path))
-    if route is None:
-        return json_response({"error": f"nothing here: {request.method} {request.path}"}, status=404)
+    name = request.path.removeprefix("/_control").strip("/")
     try:
-        return route(provider, request, await request.read())
+        if request.method == "GET":
+            return _told(provider, request, name)
+        body = orjson.loads(await request.read() or b"{}")
+        if name in _SHARED:
+            return json_response(_SHARED[name](provider, body))
+        if name in provider.controls():
+            done = provider.controls()[name](_mapping(body))
+            done = await done if inspect.isawaitable(done) else done
+            return json_response(done, status=202 if name == "inbound" else 200)
     except ValueError as why:
         return json_response({"error": str(why)}, status=400)
+    return _nothing(request)
 
 
-def _health(provider: Provider, _request: web.BaseRequest, _body: bytes) -> web.Response:
-    return json_response({"provider": provider.name, "lines": provider.log.lines, "pending": provider.webhooks.pending})
+def _told(provider: Provider, request: web.BaseRequest, name: str) -> web.Response:
+    """What GET tells."""
+    if request.path == "/_log":
+        return _page(provider, request)
+    if not name:
+        return json_response(sorted({"health", *_SHARED, *provider.controls()}))
+    if name == "health":
+        pending = provider.webhooks.pending
+        return json_response({"provider": provider.name, "lines": provider.log.lines, "pending": pending})
+    return json_response(_SHARED[name](provider, {})) if name in _SHARED else _nothing(request)
 
 
-def _knobs(provider: Provider, _request: web.BaseRequest, body: bytes) -> web.Response:
-    provider.faults = provider.faults.changed(_object(body))
-    return json_response(dataclasses.asdict(provider.faults))
+def _nothing(request: web.BaseRequest) -> web.Response:
+    return json_response({"error": f"nothing here: {request.method} {request.path}"}, status=404)
 
 
-def _inbound(provider: Provider, _request: web.BaseRequest, body: bytes) -> web.Response:
-    return json_response({"id": provider.write_to_us(_object(body))}, status=202)
+def _faults(provider: Provider, wanted: Any) -> object:
+    provider.schedule.faults = provider.schedule.faults.changed(_mapping(wanted))
+    return dataclasses.asdict(provider.schedule.faults)
 
 
-def _page(provider: Provider, request: web.BaseRequest, _body: bytes) -> web.Response:
+def _limits(provider: Provider, wanted: Any) -> object:
+    provider.limits = provider.limits.changed(_mapping(wanted))
+    return dataclasses.asdict(provider.limits)
+
+
+def _clock(provider: Provider, wanted: Any) -> object:
+    clock, given = provider.clock, _mapping(wanted)
+    if set(given) - {"offset_seconds", "advance_seconds"} or not all(
+        isinstance(each, int | float) for each in given.values()
+    ):
+        raise ValueError('the clock takes {"offset_seconds": S} or {"advance_seconds": S}')
+    offset = given.get("offset_seconds", clock.offset_ms / 1000) + given.get("advance_seconds", 0)
+    clock.set_offset(int(offset * 1000))
+    return {"offset_seconds": clock.offset_ms / 1000, "now": clock.now()}
+
+
+def _schedule(provider: Provider, wanted: Any) -> object:
+    if wanted != {}:
+        provider.schedule.plan(wanted)
+    return {"phases": provider.schedule.phases}
+
+
+_SHARED = {"faults": _faults, "limits": _limits, "clock": _clock, "schedule": _schedule}
+
+
+def _page(provider: Provider, request: web.BaseRequest) -> web.Response:
     after, limit = int(request.query.get("after", "0")), int(request.query.get("limit", "1000"))
     body = provider.log.page(after, min(max(limit, 1), 10_000))
     return web.Response(body=body, content_type="application/json")
 
 
-_CONTROL: Mapping[tuple[str, str], Callable[[Provider, web.BaseRequest, bytes], web.Response]] = {
-    ("GET", "/_control/health"): _health,
-    ("GET", "/_control/faults"): _knobs,
-    ("POST", "/_control/faults"): _knobs,
-    ("POST", "/_control/inbound"): _inbound,
-    ("GET", "/_log"): _page,
-}
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    value = orjson.loads(body or b"{}")
+def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("send a JSON object")  # noqa: TRY004  # the control API answers every ValueError with 400
     return value

@@ -1,254 +1,275 @@
-"""A simulated Telegram Bot API: takes sendMessage at /bot<token>/<method> in all four encodings, posts updates to a webhook.
+"""A simulated Telegram Bot API of one bot: every kind of message, files, limits, updates by webhook or getUpdates.
 
-What enters: calls as the real API takes them. What leaves: its answers and descriptions; replies and reactions of people when their
-knobs ask for them, one update a POST, in order, with the secret header. Guaranteed: fates as faults.py draws them; a call is in the
-log before it is answered; message_id grows per chat and is unique per chat only, as at Telegram. Left out so far: media, getUpdates,
-rate limits.
+What enters: calls as the real API takes them, in all four encodings. What leaves: its answers and descriptions; what people write and do
+when the control API or the knobs ask for it. Guaranteed: fates as faults.py draws them; a call is in the log before it is answered;
+message_id grows per chat and is unique per chat only. Left out knowingly: docs/providers.md.
 """
 
-import asyncio
+import math
 import re
-import time
-import zlib
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
 from aiohttp import web
 
-from loadgen.providers.faults import Dice, Fate, Faults
+from loadgen.providers import telegram_fields
+from loadgen.providers.faults import Draw, Fate, Faults
+from loadgen.providers.limits import NONE, Buckets, Limits
 from loadgen.providers.log import Log
-from loadgen.providers.server import bad_gateway, hang, json_response
-from loadgen.providers.webhooks import Notice, Webhooks
+from loadgen.providers.provider import Call, Provider, Sending, keys_of
+from loadgen.providers.telegram_content import ACTIONS, METHODS, REACTIONS, Content
+from loadgen.providers.telegram_fields import Fields, TelegramRefused, bad, ok, too_fast
+from loadgen.providers.telegram_files import Files
+from loadgen.providers.telegram_people import STATES, Chats, chat_object
+from loadgen.providers.telegram_updates import Updates
+from loadgen.providers.telegram_webhook import WebhookDesk
 
-TEXT_LIMIT = 4096
-_PATH = re.compile(r"/bot([^/]+)/(\w+)")
-_CHAT = re.compile(r"-?\d{1,19}|@\w{5,32}", re.ASCII)
-
-
-class Refused(Exception):
-    """An error answer of Telegram: HTTP status and description."""
-
-    def __init__(self, status: int, description: str) -> None:
-        super().__init__(description)
-        self.status = status
-        self.description = description
+_PATH = re.compile(r"/bot([^/]+)(?:/test)?/(\w+)")
+_FILE_PATH = re.compile(r"/file/bot([^/]+)/(.+)")
+_TOKEN = re.compile(r"\d+:[\w-]+", re.ASCII)
+_REMEMBERED = 5_000  # chats' newest message_ids are kept for all, whole messages for the newest
 
 
-class Telegram:
-    """The provider: one bot."""
+class Telegram(Provider):
+    """The provider: one bot. `is_local` is a self-hosted server, whose webhooks may be plain HTTP on any port."""
 
     name = "telegram"
 
     def __init__(
-        self, *, token: str, webhook_secret: str, webhook_url: str, faults: Faults, seed: int, log: Log
+        self,
+        *,
+        token: str,
+        webhook_secret: str,
+        webhook_url: str,
+        faults: Faults,
+        seed: int,
+        log: Log,
+        limits: Limits = NONE,
+        is_local: bool = False,
     ) -> None:
-        self.faults = faults
-        self.log = log
-        self.webhooks = Webhooks(url=webhook_url, pack=self._pack, log=log, batch=1, ordered=True)
+        super().__init__(faults=faults, limits=limits, seed=seed, log=log)
+        self.webhooks: Updates = Updates(
+            url=webhook_url, secret=webhook_secret, first=self.first, log=log, clock=self.clock
+        )
         self._token = token
         self._account = token.partition(":")[0]
-        self._secret = webhook_secret
-        self._dice = Dice(seed)
-        self._updates = 0
+        self._desk = WebhookDesk(self.webhooks, self.clock, is_local=is_local)
+        self._files = Files(self.clock, self._account)
+        self._chats = Chats(self)
+        self._buckets = Buckets()
         self._newest: dict[int, int] = {}  # chat -> newest message_id; one small entry a chat
-        self._first = log.lines  # ids of an earlier run on the same log stay below
+        self._messages: OrderedDict[tuple[int, int], Mapping[str, Any]] = OrderedDict()
+        self._albums = self.first
+        self._refusal: TelegramRefused | None = None
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        method = request.path.rpartition("/")[2].lower()
-        try:
-            self._authorise(request.path)
-            fields = await _fields(request)
-            return await self._send(request, fields) if method == "sendmessage" else _ok(self._manage(method, fields))
-        except Refused as refused:
-            if method == "sendmessage":
-                self._note(self.log.take(), "", None, fate=Fate.REJECTED, status=refused.status, text="")
-            return _error(refused)
+    # --- the API -----------------------------------------------------------------------------------------------------
 
-    def _authorise(self, path: str) -> None:
-        match = _PATH.fullmatch(path)
-        if match is None:
-            raise Refused(404, "Not Found")
-        if match[1] != self._token:
-            raise Refused(401, "Unauthorized")
+    def opened(self, request: web.BaseRequest) -> Call:
+        return Call(self._account, request.path.rpartition("/")[2][:60])
 
-    async def _send(self, request: web.BaseRequest, fields: Mapping[str, Any]) -> web.StreamResponse:
-        chat, text = _chat(fields), _text(fields)
-        recipient = str(fields["chat_id"])
-        fate, n = self._dice.fate(self.faults), self.log.take()
-        message_id = self._next_id(chat) if fate.taken else None
-        status = {Fate.HUNG: 0, Fate.THROTTLED: 429, Fate.REJECTED: 403, Fate.ACCEPTED: 200}.get(fate, 502)
-        provider_id = f"{chat}:{message_id}" if message_id is not None else None
-        self._note(n, recipient, provider_id, fate=fate, status=status, text=text)
-        message = self._message(chat, message_id or 0, text)
-        if message_id is not None:
-            self._respond(message)
-        if self.faults.latency_ms:
-            await asyncio.sleep(self.faults.latency_ms / 1000)
-        match fate:
-            case Fate.ACCEPTED:
-                return _ok(message)
-            case Fate.HUNG:
-                return await hang(request, self.faults.hang_seconds)
-            case Fate.THROTTLED:
-                return _too_fast(int(self.faults.retry_after_seconds))
-            case Fate.REJECTED:
-                return _error(Refused(403, "Forbidden: bot was blocked by the user"))
-        return bad_gateway()
+    async def route(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        file = _FILE_PATH.fullmatch(request.path)
+        if file is not None:
+            return self._download(file[1], file[2])
+        path = _PATH.fullmatch(request.path)
+        if path is None:
+            raise TelegramRefused(404, "Not Found")
+        self._authorise(path[1])
+        method = path[2].lower()
+        if self._refusal is not None:
+            raise self._refusal
+        fields = await telegram_fields.read(request)
+        reader = METHODS.get(method)
+        if reader is not None:
+            call.recipient = fields.text("chat_id")
+            call.text = fields.text("text") or fields.text("caption")
+            chat = self._chat(fields)
+            return await self._send(request, call, chat, fields, await reader(fields, self._files))
+        if method in {"sendchataction", "setmessagereaction"}:
+            call.recipient = fields.text("chat_id")
+            self._act(method, call, fields)
+            return await self.conduct(request, call, Sending(lambda _: (), lambda *_: None, lambda: ok(True)))
+        return ok(await self._manage(method, fields))
 
-    def _respond(self, ours: Mapping[str, Any]) -> None:
-        """What the person does about our message, when the knobs ask for it."""
-        delay = self.faults.latency_ms + self.faults.receipt_delay_ms
-        chat = ours["chat"]["id"]
-        if self._dice.happens(self.faults.reply_rate):
-            reply = self._written(chat, "OK") | {"reply_to_message": ours}
-            self._update("message", reply, f"{chat}:{reply['message_id']}", delay)
-        if self._dice.happens(self.faults.reaction_rate):
-            self._update("message_reaction", _reaction(chat, ours["message_id"]), f"{chat}:{ours['message_id']}", delay)
+    def _authorise(self, token: str) -> None:
+        if token == self._token:
+            return
+        raise TelegramRefused(401, "Unauthorized") if _TOKEN.fullmatch(token) else TelegramRefused(404, "Not Found")
 
-    def write_to_us(self, wanted: Mapping[str, Any]) -> str:
-        """`chat_id` and `text`; with `reply_to` (a message_id of ours) and `kind` message, message_reaction or callback_query."""
-        chat, text, ours = wanted.get("chat_id"), wanted.get("text", ""), wanted.get("reply_to")
-        kind = wanted.get("kind", "message")
-        if not isinstance(chat, int) or not isinstance(text, str) or not isinstance(ours, int | None):
-            raise ValueError('an inbound message needs "chat_id" (a number), "text" and perhaps "reply_to" (a number)')  # noqa: TRY004  # answered with 400, as every ValueError
-        if kind == "message":
-            content = self._written(chat, text)
-            if ours is not None:
-                content["reply_to_message"] = self._message(chat, ours, "")
-        elif kind == "message_reaction" and ours is not None:
-            content = _reaction(chat, ours)
-        elif kind == "callback_query" and ours is not None:
-            content = {
-                "id": str(self._updates),
-                "from": _person(chat),
-                "data": text,
-                "message": self._message(chat, ours, ""),
-            }
-        else:
-            raise ValueError('kind is message, or message_reaction or callback_query with "reply_to"')
-        name = f"{chat}:{content.get('message_id', ours)}"
-        self._update(kind, content, name, 0.0)
-        return name
+    def _chat(self, fields: Fields) -> int:
+        chat = fields.chat()
+        self._chats.refuse(chat)
+        return chat
 
-    def _manage(self, method: str, fields: Mapping[str, Any]) -> object:
+    async def _send(
+        self, request: web.BaseRequest, call: Call, chat: int, fields: Fields, content: Content
+    ) -> web.StreamResponse:
+        call.kind, call.text = content.kind, content.text
+        extra = self._reply(chat, fields)
+        self._pace(chat, len(content.parts))
+        messages: list[dict[str, Any]] = []
+
+        def ids(_: int) -> tuple[str, ...]:
+            shared: dict[str, Any] = dict(extra)
+            if content.kind == "album":
+                self._albums += 1
+                shared["media_group_id"] = str(13_000_000_000_000_000 + self._albums)
+            messages.extend({**self.message(chat, self.next_id(chat)), **shared, **part} for part in content.parts)
+            for message in messages:
+                self._remember(chat, message)
+            return tuple(f"{chat}:{message['message_id']}" for message in messages)
+
+        def tell(draw: Draw, faults: Faults, latency: float) -> None:
+            self._respond(messages[0], draw, faults, latency)
+
+        def answer() -> web.StreamResponse:
+            return ok(messages if content.kind == "album" else messages[0])
+
+        return await self.conduct(request, call, Sending(ids, tell, answer))
+
+    def _reply(self, chat: int, fields: Fields) -> dict[str, Any]:
+        """The part of a message that shows what it answers."""
+        asked = fields.nested("reply_parameters")
+        if asked is None and not fields.has("reply_to_message_id"):
+            return {}
+        if asked is not None and not isinstance(asked, dict):
+            raise bad("can't parse reply parameters JSON object")
+        given = Fields(asked or {"message_id": fields.text("reply_to_message_id")}, {})
+        message_id = given.whole("message_id")
+        if not 0 < message_id <= self._newest.get(chat, self.first):
+            if given.flag("allow_sending_without_reply") or fields.flag("allow_sending_without_reply"):
+                return {}
+            raise bad("message to be replied not found")
+        known = self._messages.get((chat, message_id)) or self.message(chat, message_id) | {"text": ""}
+        return {"reply_to_message": {name: value for name, value in known.items() if name != "reply_to_message"}}
+
+    def _pace(self, chat: int, items: int) -> None:
+        """Telegram's flood limits; an album counts per item."""
+        now, limits = self.clock.now(), self.limits
+        for _ in range(items):
+            waits = [self._buckets.wait("", now, burst=limits.bot_per_second, every_ms=_every(limits.bot_per_second))]
+            if chat < 0:
+                every = _every(limits.group_per_minute / 60)
+                waits.append(self._buckets.wait(str(chat), now, burst=limits.group_per_minute, every_ms=every))
+            else:
+                every = _every(limits.chat_per_second)
+                waits.append(self._buckets.wait(str(chat), now, burst=limits.chat_burst, every_ms=every))
+            if max(waits) > 0:
+                raise too_fast(math.ceil(max(waits) / 1000))
+
+    def _act(self, method: str, call: Call, fields: Fields) -> None:
+        """sendChatAction and setMessageReaction: nothing is kept of them but the log's line."""
+        chat = self._chat(fields)
+        if method == "sendchataction":
+            call.kind = "typing"
+            if fields.text("action") not in ACTIONS:
+                raise bad("wrong parameter action in request")
+            return
+        call.kind = "reaction"
+        if not 0 < fields.whole("message_id") <= self._newest.get(chat, self.first):
+            raise bad("message to react not found")
+        reactions = fields.nested("reaction") or []
+        if not isinstance(reactions, list) or len(reactions) > 1:
+            raise bad("REACTIONS_TOO_MANY" if isinstance(reactions, list) else "expected an Array of ReactionType")
+        for reaction in reactions:
+            emoji = reaction.get("emoji") if isinstance(reaction, dict) else None
+            if not isinstance(emoji, str) or emoji.replace("\ufe0f", "") not in REACTIONS:
+                raise bad("REACTION_INVALID")
+
+    async def _manage(self, method: str, fields: Fields) -> object:
         """Methods that send nothing."""
         match method:
             case "getme":
-                return {**self._bot(), "can_join_groups": True, "supports_inline_queries": False}
-            case "setwebhook":
-                self.webhooks.url = str(fields.get("url", ""))
-                self._secret = str(fields.get("secret_token", ""))
+                return self._bot() | {
+                    "can_join_groups": True,
+                    "can_read_all_group_messages": False,
+                    "supports_inline_queries": False,
+                }
+            case "getfile":
+                file = self._files.get(fields.text("file_id"))
+                size = {"file_size": file.size, "file_path": file.path}
+                return {"file_id": file.file_id, "file_unique_id": file.unique_id} | size
+            case "getchat":
+                return chat_object(self._chat(fields)) | {
+                    "accent_color_id": 0,
+                    "max_reaction_count": 11,
+                    "accepted_gift_types": _GIFTS,
+                }
+            case "answercallbackquery":
                 return True
-            case "deletewebhook":
-                self.webhooks.url = ""
-                return True
-            case "getwebhookinfo":
-                return {"url": self.webhooks.url, "pending_update_count": self.webhooks.pending}
-        raise Refused(404, "Not Found: method not found")
+        return await self._desk.manage(method, fields)
 
-    def _update(self, kind: str, content: Mapping[str, Any], name: str, delay_ms: float) -> None:
-        self._updates += 1
-        update = {"update_id": 10_000_000 + self._first + self._updates, kind: content}
-        self.webhooks.schedule(Notice(kind, name, update), delay_ms)
+    def _download(self, token: str, path: str) -> web.Response:
+        self._authorise(token)
+        content = self._files.content(path)
+        if content is None:
+            raise TelegramRefused(404, "Not Found")
+        return web.Response(body=content, content_type="application/octet-stream")
 
-    def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
-        headers = {"Content-Type": "application/json"}
-        if self._secret:
-            headers["X-Telegram-Bot-Api-Secret-Token"] = self._secret
-        return orjson.dumps(notices[0].payload), headers
+    # --- messages ----------------------------------------------------------------------------------------------------
 
-    def _next_id(self, chat: int) -> int:
-        self._newest[chat] = self._newest.get(chat, self._first) + 1
+    def next_id(self, chat: int) -> int:
+        self._newest[chat] = self._newest.get(chat, self.first) + 1
         return self._newest[chat]
+
+    def message(self, chat: int, message_id: int) -> dict[str, Any]:
+        """A message of ours without its content."""
+        return {
+            "message_id": message_id,
+            "from": self._bot(),
+            "chat": chat_object(chat),
+            "date": self.clock.seconds(),
+        }
+
+    def _remember(self, chat: int, message: Mapping[str, Any]) -> None:
+        self._messages[chat, message["message_id"]] = message
+        if len(self._messages) > _REMEMBERED:
+            self._messages.popitem(last=False)
+
+    def _respond(self, ours: Mapping[str, Any], draw: Draw, faults: Faults, latency: float) -> None:
+        """What the person does about our message, when the knobs ask for it."""
+        delay = latency + faults.receipt_delay_ms
+        if draw.happens(faults.reply_rate):
+            self._chats.reply(ours, delay)
+        if draw.happens(faults.reaction_rate):
+            self._chats.react(ours, delay)
 
     def _bot(self) -> dict[str, Any]:
         return {"id": int(self._account), "is_bot": True, "first_name": "Demo", "username": "demo_bot"}
 
-    def _message(self, chat: int, message_id: int, text: str) -> dict[str, Any]:
-        date = int(time.time())
-        return {"message_id": message_id, "from": self._bot(), "chat": _chat_object(chat), "date": date, "text": text}
+    # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def _written(self, chat: int, text: str) -> dict[str, Any]:
-        return self._message(chat, self._next_id(chat), text) | {"from": _person(chat)}
+    def refusal(self, fate: Fate, faults: Faults) -> TelegramRefused:
+        if fate is Fate.THROTTLED:
+            return too_fast(int(faults.retry_after_seconds))
+        if fate is Fate.FAULT:
+            return TelegramRefused(500, "Internal Server Error: restart")
+        return TelegramRefused(403, STATES["blocked"][1])
 
-    def _note(self, n: int, recipient: str, message_id: str | None, *, fate: Fate, status: int, text: str) -> None:
-        self.log.call(
-            n,
-            account=self._account,
-            recipient=recipient,
-            provider_message_id=message_id,
-            fate=fate,
-            status=status,
-            text=text,
+    def controls(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        return {"inbound": self._chats.write, "people": self._chats.set_state, "account": self._set_account}
+
+    def close(self) -> None:
+        super().close()
+        self._files.store.close()
+
+    def _set_account(self, wanted: Mapping[str, Any]) -> object:
+        """{"status", "description"}: every call of the bot is refused so; {} ends it."""
+        keys_of(("status", "description"), wanted)
+        status = wanted.get("status")
+        if status is not None and status not in {400, 401, 403, 404, 409, 421, 500}:
+            raise ValueError("status is one of 400, 401, 403, 404, 409, 421, 500")
+        self._refusal = (
+            None if status is None else TelegramRefused(status, str(wanted.get("description", "Unauthorized")))
         )
+        return {"refuses": status}
 
 
-async def _fields(request: web.BaseRequest) -> dict[str, Any]:
-    """Arguments of a call, from the query and a JSON, form or multipart body; the body wins."""
-    fields: dict[str, Any] = dict(request.query)
-    if request.content_type == "application/json":
-        try:
-            body = orjson.loads(await request.read() or b"{}")
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            raise Refused(400, "Bad Request: can't parse JSON object")
-        return fields | body
-    return fields | dict(await request.post())
+_GIFTS = dict.fromkeys(
+    ("unlimited_gifts", "limited_gifts", "unique_gifts", "premium_subscription", "gifts_from_channels"), False
+)
 
 
-def _chat(fields: Mapping[str, Any]) -> int:
-    chat = str(fields.get("chat_id", "")).strip()
-    if not chat:
-        raise Refused(400, "Bad Request: chat_id is empty")
-    if not _CHAT.fullmatch(chat) or chat == "0":
-        raise Refused(400, "Bad Request: chat not found")
-    return -1_000_000_000_000 - zlib.crc32(chat.encode()) if chat.startswith("@") else int(chat)
-
-
-def _text(fields: Mapping[str, Any]) -> str:
-    text = fields.get("text", "")
-    if not isinstance(text, str) or not text.strip():
-        raise Refused(400, "Bad Request: message text is empty")
-    if len(text.encode("utf-16-le", "surrogatepass")) // 2 > TEXT_LIMIT:
-        raise Refused(400, "Bad Request: message is too long")
-    return text
-
-
-def _chat_object(chat: int) -> dict[str, Any]:
-    return (
-        {"id": chat, "type": "private", "first_name": "Zoë"}
-        if chat > 0
-        else {"id": chat, "type": "group", "title": "G"}
-    )
-
-
-def _person(chat: int) -> dict[str, Any]:
-    return {"id": abs(chat), "is_bot": False, "first_name": "Zoë", "language_code": "pt-br"}
-
-
-def _reaction(chat: int, message_id: int) -> dict[str, Any]:
-    return {
-        "chat": _chat_object(chat),
-        "message_id": message_id,
-        "user": _person(chat),
-        "date": int(time.time()),
-        "old_reaction": [],
-        "new_reaction": [{"type": "emoji", "emoji": "👍"}],
-    }
-
-
-def _ok(result: object) -> web.Response:
-    return json_response({"ok": True, "result": result})
-
-
-def _error(refused: Refused) -> web.Response:
-    return json_response(
-        {"ok": False, "error_code": refused.status, "description": refused.description}, refused.status
-    )
-
-
-def _too_fast(seconds: int) -> web.Response:
-    error = {"ok": False, "error_code": 429, "description": f"Too Many Requests: retry after {seconds}"}
-    return json_response(error | {"parameters": {"retry_after": seconds}}, 429, {"Retry-After": str(seconds)})
+def _every(per_second: float) -> float:
+    return 1000.0 / per_second if per_second else 0.0

@@ -1,8 +1,8 @@
-"""Posting what a simulated provider has to tell to our webhook: when it is due, in batches, again until it is taken.
+"""Posting what a simulated provider of Meta has to tell to our webhook: when it is due, in batches, again until it is taken.
 
 What enters: notices with a delay. What leaves: HTTP POSTs, packed and signed by the provider's own function. Guaranteed: a notice is
-posted until the webhook answers 2xx (back-off doubles from FIRST_RETRY_SECONDS to LONGEST_RETRY_SECONDS, as long as the simulator
-lives); each one taken is in the log. Without a URL notices are dropped.
+posted until the webhook answers 2xx or the provider's patience is over (back-off doubles from FIRST_RETRY_SECONDS to
+LONGEST_RETRY_SECONDS); each one taken or given up is in the log. Without a URL notices are dropped.
 """
 
 import asyncio
@@ -13,12 +13,14 @@ from typing import Any
 
 import aiohttp
 
+from loadgen.providers.clock import Clock
 from loadgen.providers.log import Log
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
 TICK_SECONDS = 0.01  # notices due within one tick share a POST
 POST_TIMEOUT_SECONDS = 10.0
+SIDE_BY_SIDE = 8  # POSTs at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,41 +32,87 @@ class Notice:
     payload: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What the webhook answered: status 0 when nothing came back."""
+
+    status: int
+    retry_after: str = ""
+    reason: str = ""
+
+    @property
+    def taken(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class Poster:
+    """One session for all webhooks of a simulator, opened at the first POST inside the running loop."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
+        try:
+            async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
+                await response.read()
+                return Posted(response.status, response.headers.get("Retry-After", ""), response.reason or "")
+        except TimeoutError:
+            return Posted(0, reason="Read timeout expired")
+        except (aiohttp.ClientError, OSError):
+            return Posted(0, reason="Connection refused")
+
+    async def get(self, url: str, query: Mapping[str, str]) -> tuple[int, str]:
+        """Status and text of an answer; 0 when none came."""
+        try:
+            async with self._open().get(url, params=query, allow_redirects=False) as response:
+                return response.status, (await response.text(errors="replace"))[:1000]
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return 0, ""
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=POST_TIMEOUT_SECONDS), connector=aiohttp.TCPConnector(limit=0)
+            )
+        return self._session
+
+
 Pack = Callable[[Sequence[Notice]], tuple[bytes, Mapping[str, str]]]
 
 
 class Webhooks:
-    """`ordered` posts one notice at a time and retries it in place (Telegram); else batches are posted side by side."""
+    """Batches side by side, in no order: Meta promises none. `patience_hours` after its first try a notice is given up."""
 
-    def __init__(self, *, url: str, pack: Pack, log: Log, batch: int, ordered: bool) -> None:
+    def __init__(self, *, url: str, pack: Pack, log: Log, clock: Clock, batch: int, patience_hours: float) -> None:
         self.url = url
+        self.poster = Poster()
         self._pack = pack
         self._log = log
+        self._clock = clock
         self._batch = batch
-        self._ordered = ordered
-        self._due: list[
-            tuple[float, int, int, Notice]
-        ] = []  # (due by the loop's clock, tie-break, tries so far, notice)
-        self._scheduled = 0
-        self._slots = asyncio.Semaphore(1 if ordered else 8)
+        self._patience_ms = patience_hours * 3_600_000
+        self._due: list[tuple[float, int, int, float, Notice]] = []  # due, order, tries so far, first due, what
+        self._order = 0
         self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(SIDE_BY_SIDE)
         self._posts: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
 
     @property
     def pending(self) -> int:
-        """Notices not yet taken, those on their way included."""
-        return len(self._due) + len(self._posts)
+        """Notices that our webhook has not taken yet, those under way not counted."""
+        return len(self._due)
 
-    def schedule(self, notice: Notice, delay_ms: float, tries: int = 0) -> None:
-        self._scheduled += 1
-        due = asyncio.get_running_loop().time() + delay_ms / 1000
-        heapq.heappush(self._due, (due, self._scheduled, tries, notice))
-        self._wake.set()
+    def schedule(self, notice: Notice, delay_ms: float) -> None:
+        due = self._clock.now() + delay_ms
+        self._push(notice, due, 0, due)
 
     async def post_now(self, notice: Notice, patience_seconds: float) -> None:
-        """Posts at once and waits for the webhook's answer, but no longer than `patience_seconds`."""
-        await asyncio.wait({self._start([(0, notice)])}, timeout=patience_seconds)
+        """Posts ahead of everything else and waits for the answer, but no longer than `patience_seconds`."""
+        await asyncio.wait({self._start([(0, float(self._clock.now()), notice)])}, timeout=patience_seconds)
 
     async def run(self) -> None:
         """Posts what is due until cancelled."""
@@ -80,50 +128,44 @@ class Webhooks:
                     self._start(due).add_done_callback(lambda _: self._slots.release())
                 else:
                     self._slots.release()
-                if len(due) < self._batch or self._ordered:
+                if len(due) < self._batch:
                     await asyncio.sleep(TICK_SECONDS)
         finally:
             for task in self._posts:
                 task.cancel()
             await asyncio.gather(*self._posts, return_exceptions=True)
-            if self._session is not None:
-                await self._session.close()
+            await self.poster.close()
 
-    def _take(self) -> list[tuple[int, Notice]]:
-        now = asyncio.get_running_loop().time()
-        due: list[tuple[int, Notice]] = []
+    def _push(self, notice: Notice, due: float, tries: int, first: float) -> None:
+        self._order += 1
+        heapq.heappush(self._due, (due, self._order, tries, first, notice))
+        self._wake.set()
+
+    def _take(self) -> list[tuple[int, float, Notice]]:
+        now = self._clock.now()
+        due: list[tuple[int, float, Notice]] = []
         while self._due and self._due[0][0] <= now and len(due) < self._batch:
             due.append(heapq.heappop(self._due)[2:])
         return due
 
-    def _start(self, due: list[tuple[int, Notice]]) -> asyncio.Task[None]:
+    def _start(self, due: list[tuple[int, float, Notice]]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._deliver(due))
         self._posts.add(task)
         task.add_done_callback(self._posts.discard)
         return task
 
-    async def _deliver(self, due: list[tuple[int, Notice]]) -> None:
+    async def _deliver(self, due: list[tuple[int, float, Notice]]) -> None:
         if not self.url:
             return
-        tries = max(tried for tried, _ in due) + 1
-        while not await self._post([notice for _, notice in due]):
-            delay = min(FIRST_RETRY_SECONDS * 2 ** min(tries - 1, 10), LONGEST_RETRY_SECONDS)
-            if not self._ordered:
-                for tried, notice in due:
-                    self.schedule(notice, delay * 1000, tried + 1)
-                return
-            await asyncio.sleep(delay)
-            tries += 1
-        for tried, notice in due:
-            self._log.receipt(notice.name, notice.provider_message_id, tries if self._ordered else tried + 1)
-
-    async def _post(self, notices: Sequence[Notice]) -> bool:
-        body, headers = self._pack(notices)
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_TIMEOUT_SECONDS))
-        try:
-            async with self._session.post(self.url, data=body, headers=headers, allow_redirects=False) as response:
-                await response.read()
-                return 200 <= response.status < 300
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return False
+        body, headers = self._pack([notice for _, _, notice in due])
+        if (await self.poster.post(self.url, body, headers)).taken:
+            for tries, _, notice in due:
+                self._log.receipt(notice.name, notice.provider_message_id, tries + 1)
+            return
+        tried = max(tries for tries, _, _ in due)
+        again = self._clock.now() + 1000 * min(FIRST_RETRY_SECONDS * 2 ** min(tried, 10), LONGEST_RETRY_SECONDS)
+        for tries, first, notice in due:
+            if again - first > self._patience_ms:
+                self._log.dropped(notice.name, notice.provider_message_id, "expired")
+            else:
+                self._push(notice, again, tries + 1, first)

@@ -1,255 +1,317 @@
-"""A simulated WhatsApp Cloud API: takes texts at /{version}/{account}/messages and tells what became of them by signed webhooks.
+"""A simulated WhatsApp Cloud API of one business number: messages, media, templates, windows, limits, and signed webhooks.
 
-What enters: calls as the real API takes them. What leaves: its answers and error codes, then the statuses sent, delivered and read with
-our tracker echoed, batched, JSON escaped as Meta escapes it, signed over exactly those bytes. Guaranteed: fates and receipts as
-faults.py draws them; a call is in the log before it is answered. Left out so far: media, templates in detail, windows and rate limits.
+What enters: calls as the real API takes them. What leaves: its answers and error codes, then statuses with our tracker echoed, batched,
+escaped and signed as Meta does. Guaranteed: fates and receipts as faults.py draws them; a call is in the log before it is answered.
+Left out knowingly: docs/providers.md.
 """
 
-import asyncio
 import base64
 import hashlib
-import hmac
-import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
 from aiohttp import web
 
-from loadgen.providers.faults import Dice, Fate, Faults
+from loadgen.providers import graph, whatsapp_bodies, whatsapp_statuses
+from loadgen.providers.faults import Draw, Fate, Faults
+from loadgen.providers.graph import GraphRefused
+from loadgen.providers.limits import NONE, Buckets, Limits, Windows
 from loadgen.providers.log import Log
-from loadgen.providers.server import bad_gateway, hang, json_response
+from loadgen.providers.provider import Call, Provider, Sending, json_response, keys_of
 from loadgen.providers.webhooks import Notice, Webhooks
+from loadgen.providers.whatsapp_bodies import Body
+from loadgen.providers.whatsapp_inbound import Inbox
+from loadgen.providers.whatsapp_media import DOWNLOADS, MediaDesk
+from loadgen.providers.whatsapp_statuses import DISPLAY_NUMBER, History, Told
+from loadgen.providers.whatsapp_templates import Templates
 
-TEXT_LIMIT = 4096
-TRACKER_LIMIT = 512
 BATCH = 100
+PATIENCE_HOURS = 7 * 24.0
 _EARLY_PATIENCE_SECONDS = 1.0
-_PATH = re.compile(r"/v\d+\.\d+/([^/]+)(/messages)?")
-_ADDRESS = re.compile(r"\+?\d{5,20}|[A-Z]{2}\.(ENT\.)?\d+", re.ASCII)
-_OTHER_TYPES = ("image", "document", "audio", "video", "sticker", "location", "template", "reaction", "interactive")
+_PATH = re.compile(graph.VERSION + r"/([^/]+)(?:/(\w+))?/?")
+_LATE_CODES = (131026, 131049, 131053, 131047)
 
 
-class Refused(Exception):
-    """An error answer of Meta: HTTP status, code and message."""
-
-    def __init__(self, status: int, code: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-
-
-class WhatsApp:
-    """The provider: one business account, one app secret that signs."""
+class WhatsApp(Provider):
+    """The provider: one business number, one app secret that signs."""
 
     name = "whatsapp"
 
     def __init__(
-        self, *, account: str, token: str, app_secret: str, webhook_url: str, faults: Faults, seed: int, log: Log
+        self,
+        *,
+        account: str,
+        token: str,
+        app_secret: str,
+        webhook_url: str,
+        faults: Faults,
+        seed: int,
+        log: Log,
+        limits: Limits = NONE,
     ) -> None:
-        self.faults = faults
-        self.log = log
-        self.webhooks = Webhooks(url=webhook_url, pack=self._pack, log=log, batch=BATCH, ordered=False)
+        super().__init__(faults=faults, limits=limits, seed=seed, log=log)
+        self.webhooks: Webhooks = Webhooks(
+            url=webhook_url, pack=self._pack, log=log, clock=self.clock, batch=BATCH, patience_hours=PATIENCE_HOURS
+        )
+        self.media = MediaDesk(self.clock)
+        self.templates = Templates()
+        self.windows = Windows()
+        self.history = History()
         self._account = account
-        self._authorization = f"Bearer {token}"
+        self._token = token
         self._app_secret = app_secret.encode()
-        self._dice = Dice(seed)
         self._mark = f"{seed:x}"
-        self._inbound = 0
-        self._first = log.lines  # ids of an earlier run on the same log stay below
+        self._buckets = Buckets()
+        self._people: dict[
+            str, tuple[int, bool]
+        ] = {}  # wa_id -> error code of every message to them, and whether it comes late
+        self._refusal: GraphRefused | None = None
+        self._inbox = Inbox(self)
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            return await self._answer(request)
-        except Refused as refused:
-            return _error(refused)
+    # --- the API -----------------------------------------------------------------------------------------------------
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    def opened(self, request: web.BaseRequest) -> Call:
+        return Call(self._account, f"{request.method} {request.path.rpartition('/')[2]}"[:60])
+
+    async def route(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        graph.authorise(graph.token_of(request), self._token)
+        if request.path == DOWNLOADS:
+            call.kind = "download"
+            return self.media.download(request)
         path = _PATH.fullmatch(request.path)
-        if request.headers.get("Authorization") != self._authorization:
-            self._note_malformed(Fate.REJECTED, 401)
-            raise Refused(401, 190, "Invalid OAuth access token - Cannot parse access token")
-        if path is None or path[1] != self._account:
-            self._note_malformed(Fate.REJECTED, 404)
-            raise Refused(404, 803, f"Some of the aliases you requested do not exist: {path[1] if path else ''}")
-        if request.method == "GET" and path[2] is None:
-            return json_response({"id": self._account, "display_phone_number": "15550783881", "verified_name": "Demo"})
-        if request.method != "POST" or path[2] is None:
-            raise Refused(400, 100, "Unsupported request")
-        return await self._message(request, await request.read())
+        if path is None:
+            raise graph.unknown_object(request.path.strip("/").partition("/")[0])
+        node, edge = path[1], path[2]
+        if node != self._account:
+            return self._medium(request, call, node) if edge is None and node.isdecimal() else _nowhere(node)
+        if self._refusal is not None:
+            raise self._refusal
+        match request.method, edge:
+            case "POST", "messages":
+                return await self._message(request, call, graph.decoded(await request.read()))
+            case "POST", "media":
+                call.kind = "upload"
+                return await self.media.upload(request)
+            case "GET", "message_history":
+                call.kind = "message_history"
+                return self._history(request)
+            case "GET", None:
+                call.kind = "number"
+                return json_response(graph.chosen(request.query.get("fields", ""), self._number()))
+        raise graph.unsupported(request.method, f"{node}/{edge}" if edge else node)
 
-    async def _message(self, request: web.BaseRequest, raw: bytes) -> web.StreamResponse:
-        try:
-            body = _validated(raw)
-        except Refused as refused:
-            self._note_malformed(Fate.REJECTED, refused.status)
-            raise
-        if body.get("status") == "read":
-            return json_response({"success": True})
-        fate, n = self._dice.fate(self.faults), self.log.take()
-        wamid = self._wamid(str(n)) if fate.taken else None
-        status = {Fate.HUNG: 0, Fate.THROTTLED: 429, Fate.REJECTED: 400, Fate.ACCEPTED: 200}.get(fate, 502)
-        self._note(n, body, wamid, fate, status)
-        if wamid is not None:
-            await self._tell(wamid, body)
-        if self.faults.latency_ms:
-            await asyncio.sleep(self.faults.latency_ms / 1000)
-        return await self._settle(request, fate, body, wamid)
+    async def _message(self, request: web.BaseRequest, call: Call, body: Mapping[str, Any]) -> web.StreamResponse:
+        _peek(call, body)
+        if "status" in body:
+            return await self.conduct(request, call, self._seen(call, body))
+        message = whatsapp_bodies.read(body, DISPLAY_NUMBER)
+        call.recipient = message.address.removeprefix("+")
+        self._pace(message)
+        late = await self._rules(message)
+        return await self.conduct(request, call, self._sending(message, late))
 
-    async def _settle(
-        self, request: web.BaseRequest, fate: Fate, body: Mapping[str, Any], wamid: str | None
-    ) -> web.StreamResponse:
-        address = _address(body)
-        match fate:
-            case Fate.ACCEPTED:
-                contact = {"input": address, "wa_id": address.removeprefix("+")}
-                return json_response(
-                    {"messaging_product": "whatsapp", "contacts": [contact], "messages": [{"id": wamid}]}
-                )
-            case Fate.HUNG:
-                return await hang(request, self.faults.hang_seconds)
-            case Fate.THROTTLED:
-                refused = Refused(429, 130429, "(#130429) Rate limit hit")
-                return _error(refused, {"Retry-After": f"{self.faults.retry_after_seconds:.0f}"})
-            case Fate.REJECTED:
-                raise Refused(400, 131026, "(#131026) Message undeliverable")
-        return bad_gateway()
+    def _seen(self, call: Call, body: Mapping[str, Any]) -> Sending:
+        """Marking a message of a person as read, with or without showing that we type."""
+        whatsapp_bodies.product(body)
+        if body["status"] != "read":
+            raise graph.invalid("Param status must be one of {READ}.")
+        typing = body.get("typing_indicator")
+        call.kind = "mark_read" if typing is None else "typing"
+        if typing is not None and typing != {"type": "text"}:
+            raise graph.invalid("Param typing_indicator['type'] must be one of {TEXT}.")
+        wamid = whatsapp_bodies.wamid_of(body.get("message_id"), "message_id")
+        call.recipient = self._inbox.author(wamid, is_strict=self.limits.window_hours > 0)
+        return Sending(lambda _: (), lambda *_: None, lambda: json_response({"success": True}))
 
-    async def _tell(self, wamid: str, body: Mapping[str, Any]) -> None:
-        plan = self._dice.plan(self.faults)
+    def _pace(self, message: Body) -> None:
+        now, limits = self.clock.now(), self.limits
+        if self._buckets.wait("", now, burst=limits.account_per_second, every_ms=_every(limits.account_per_second)):
+            raise GraphRefused(130429, "Cloud API message throughput has been reached.")
+        if self._buckets.wait(message.wa_id, now, burst=limits.pair_burst, every_ms=limits.pair_seconds * 1000):
+            raise GraphRefused(
+                131056, "Message failed to send because there were too many messages sent to this phone number"
+            )
+
+    async def _rules(self, message: Body) -> tuple[int, str] | None:
+        """Raises what Meta refuses at once; returns code and details of what only a receipt will tell."""
+        code, comes_late = self._people.get(message.wa_id, (0, False))
+        if code and not comes_late:
+            raise GraphRefused(code)
+        if message.template is not None:
+            self.templates.check(message.template)
+        if message.media_id is not None and (why := self.media.misfit(message.kind, message.media_id)):
+            raise GraphRefused(131009, why)
+        if code:
+            return code, graph.title(code)
+        is_outside = not self.windows.is_open(message.wa_id, self.clock.now(), self.limits.window_hours)
+        if is_outside and message.template is None:
+            return (
+                131047,
+                "Message failed to send because more than 24 hours have passed since the customer last replied",
+            )
+        if message.link is not None and (why := await self.media.link_failure(message.kind, message.link)):
+            return 131053, why
+        return None
+
+    def _sending(self, message: Body, late: tuple[int, str] | None) -> Sending:
+        wamid = ""
+
+        def ids(n: int) -> tuple[str, ...]:
+            nonlocal wamid
+            wamid = self.wamid(str(n))
+            return (wamid,)
+
+        def tell(draw: Draw, faults: Faults, latency: float) -> Awaitable[None] | None:
+            return self._tell(wamid, message, late, (draw, faults, latency))
+
+        def answer() -> web.StreamResponse:
+            sent = {"id": wamid}
+            if message.template is not None:
+                sent["message_status"] = "accepted"
+            contact = {"input": message.address, "wa_id": message.wa_id}
+            return json_response({"messaging_product": "whatsapp", "contacts": [contact], "messages": [sent]})
+
+        return Sending(ids, tell, answer)
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def _tell(
+        self, wamid: str, message: Body, late: tuple[int, str] | None, luck: tuple[Draw, Faults, float]
+    ) -> Awaitable[None] | None:
+        draw, faults, latency = luck
+        statuses = draw.statuses(faults) if late is None else ["failed"]
+        if message.kind == "audio" and statuses[-1] == "read":
+            statuses.append("played")
+        code, details = late or (int(faults.fail_code) or draw.one_of(_LATE_CODES), "")
+        plan = draw.plan(faults, statuses)
+        category = "service" if message.template is None else self.templates.category(message.template)
+        now = self.clock.now()
+
+        def notice(status: str, after: float) -> Notice:
+            seconds = int(now + after) // 1000
+            return Notice(status, wamid, Told(seconds, message.wa_id, message.tracker, category, code, details))
+
+        events = []
         for status, delay in plan.later:
-            after = self.faults.latency_ms + delay
-            self.webhooks.schedule(_notice(status, wamid, body, after), after)
-        if plan.early is not None:
-            await self.webhooks.post_now(_notice(plan.early, wamid, body, 0.0), _EARLY_PATIENCE_SECONDS)
-
-    def write_to_us(self, wanted: Mapping[str, Any]) -> str:
-        """`from` (digits), `text`, and `reply_to` (a wamid) when the message answers one of ours."""
-        author, text, reply_to = wanted.get("from"), wanted.get("text"), wanted.get("reply_to")
-        if not (isinstance(author, str) and author and isinstance(text, str)):
-            raise ValueError('an inbound message needs "from" and "text", both texts')
-        self._inbound += 1
-        wamid = self._wamid(f"in{self._first + self._inbound}")
-        message: dict[str, Any] = {"from": author, "id": wamid, "timestamp": str(int(time.time()))}
-        message |= {"type": "text", "text": {"body": text}}
-        if reply_to is not None:
-            message["context"] = {"from": "15550783881", "id": str(reply_to)}
-        self.webhooks.schedule(Notice("inbound", wamid, message), 0.0)
-        return wamid
+            self.webhooks.schedule(notice(status, latency + delay), latency + delay)
+            events.append((status, int(now + latency + delay) // 1000))
+        for status in plan.lost:
+            self.log.dropped(status, wamid, "lost")
+        self.history.add(wamid, events)
+        return self.webhooks.post_now(notice(plan.early, 0.0), _EARLY_PATIENCE_SECONDS) if plan.early else None
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
-        """One webhook body: statuses and messages in changes of their own, as Meta keeps them apart."""
-        statuses = [_status(notice) for notice in notices if notice.name != "inbound"]
-        messages = [notice.payload for notice in notices if notice.name == "inbound"]
-        changes = [self._change({"statuses": statuses[i : i + 25]}) for i in range(0, len(statuses), 25)]
-        changes += [self._change({"contacts": [_contact(each["from"])], "messages": [each]}) for each in messages]
-        entries = [{"id": "102290129340398", "changes": changes[i : i + 2]} for i in range(0, len(changes), 2)]
-        # Non-ASCII as \uXXXX and `/` as `\/`: what Meta sends, and what it signs.
-        text = json.dumps({"object": "whatsapp_business_account", "entry": entries}, separators=(",", ":"))
-        body = text.replace("/", "\\/").encode("ascii")
-        signature = hmac.new(self._app_secret, body, hashlib.sha256).hexdigest()
-        return body, {"Content-Type": "application/json", "X-Hub-Signature-256": f"sha256={signature}"}
+        return graph.signed(whatsapp_statuses.body(notices, self._account), self._app_secret)
 
-    def _change(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        metadata = {"display_phone_number": "15550783881", "phone_number_id": self._account}
-        return {"field": "messages", "value": {"messaging_product": "whatsapp", "metadata": metadata, **content}}
-
-    def _wamid(self, name: str) -> str:
+    def wamid(self, name: str) -> str:
         inner = f"{self._account}:{self._mark}:{name}".encode()
         return "wamid.HBgL" + base64.urlsafe_b64encode(hashlib.sha256(inner).digest()[:9] + inner).decode()
 
-    def _note(self, n: int, body: Mapping[str, Any], wamid: str | None, fate: Fate, status: int) -> None:
-        self.log.call(
-            n,
-            account=self._account,
-            recipient=_address(body).removeprefix("+"),
-            provider_message_id=wamid,
-            fate=fate,
-            status=status,
-            tracker=body.get("biz_opaque_callback_data"),
-            text=body["text"]["body"] if body.get("type", "text") == "text" else "",
+    def _history(self, request: web.BaseRequest) -> web.Response:
+        wamid = whatsapp_bodies.wamid_of(request.query.get("message_id"), "message_id")
+        return json_response(self.history.page(wamid, self.clock.seconds()))
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    def refusal(self, fate: Fate, faults: Faults) -> GraphRefused:
+        if fate is Fate.THROTTLED:
+            headers = {"Retry-After": f"{faults.retry_after_seconds:.0f}"}
+            return GraphRefused(130429, "Cloud API message throughput has been reached.", headers=headers)
+        if fate is Fate.FAULT:
+            return GraphRefused(131000, "Message failed to send due to an unknown error.")
+        return GraphRefused(131026, "Unable to deliver message.")
+
+    def controls(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
+        return {
+            "inbound": self._inbox.write,
+            "people": self._set_person,
+            "templates": self.templates.add,
+            "account": self._set_account,
+            "verify": self._verify,
+        }
+
+    def close(self) -> None:
+        super().close()
+        self.media.store.close()
+
+    def _medium(self, request: web.BaseRequest, call: Call, media_id: str) -> web.Response:
+        asked = request.query.get("phone_number_id", self._account)
+        if asked != self._account:
+            raise graph.unsupported(request.method, media_id)
+        call.kind = "media"
+        if request.method == "GET":
+            return self.media.describe(media_id, f"http://{request.host}")
+        if request.method == "DELETE":
+            return self.media.delete(media_id)
+        raise graph.unsupported(request.method, media_id)
+
+    def _number(self) -> dict[str, Any]:
+        return {
+            "id": self._account,
+            "display_phone_number": DISPLAY_NUMBER,
+            "verified_name": "Demo",
+            "code_verification_status": "VERIFIED",
+            "quality_rating": "GREEN",
+            "platform_type": "CLOUD_API",
+            "throughput": {"level": "STANDARD"},
+            "status": "CONNECTED",
+        }
+
+    def _set_person(self, wanted: Mapping[str, Any]) -> object:
+        """{"address", "code", "later"}: every message to them ends so, at once or by receipt; without a code they are well again."""
+        keys_of(("address", "code", "later"), wanted)
+        wa_id, code = whatsapp_bodies.canonical(str(wanted.get("address", ""))), wanted.get("code")
+        if code is None:
+            self._people.pop(wa_id, None)
+        elif code in graph.ERRORS:
+            self._people[wa_id] = (int(code), bool(wanted.get("later")))
+        else:
+            raise ValueError(f"code is none of: {', '.join(map(str, graph.ERRORS))}")
+        return {"wa_id": wa_id}
+
+    def _set_account(self, wanted: Mapping[str, Any]) -> object:
+        """{"code", "subcode"}: every call of the number is refused so; {} ends it."""
+        keys_of(("code", "subcode"), wanted)
+        code = wanted.get("code")
+        if code is not None and code not in graph.ERRORS:
+            raise ValueError(f"code is none of: {', '.join(map(str, graph.ERRORS))}")
+        self._refusal = (
+            GraphRefused(code, graph.title(code), subcode=wanted.get("subcode")) if code is not None else None
         )
+        return {"refuses": code}
 
-    def _note_malformed(self, fate: Fate, status: int) -> None:
-        """A call so malformed that it names no message."""
-        self.log.call(
-            self.log.take(), account=self._account, recipient="", provider_message_id=None, fate=fate, status=status
-        )
+    async def _verify(self, wanted: Mapping[str, Any]) -> object:
+        """{"verify_token"}: Meta's verification request to our webhook, as when it is subscribed."""
+        keys_of(("verify_token",), wanted)
+        challenge = str(time.time_ns())
+        query = {
+            "hub.mode": "subscribe",
+            "hub.challenge": challenge,
+            "hub.verify_token": str(wanted.get("verify_token", "")),
+        }
+        status, text = await self.webhooks.poster.get(self.webhooks.url, query)
+        return {"status": status, "verified": status == 200 and text == challenge}
 
 
-def _validated(raw: bytes) -> dict[str, Any]:
-    """The body of a call to /messages; raises the refusal Meta would answer."""
-    try:
-        body = orjson.loads(raw)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or body.get("messaging_product") != "whatsapp":
-        raise Refused(400, 100, "(#100) Invalid parameter: messaging_product must be one of WHATSAPP")
-    if body.get("status") == "read" and isinstance(body.get("message_id"), str):
-        return body
-    if not _address(body):
-        raise Refused(400, 131008, "(#131008) Required parameter is missing: to")
-    if not _ADDRESS.fullmatch(_address(body)):
-        raise Refused(400, 131009, "(#131009) Parameter value is not valid: to")
-    if len(str(body.get("biz_opaque_callback_data", ""))) > TRACKER_LIMIT:
-        raise Refused(400, 100, "(#100) Param biz_opaque_callback_data must be at most 512 characters long.")
+def _peek(call: Call, body: Mapping[str, Any]) -> None:
+    """What the log should say of a call even when its body is refused."""
     kind = body.get("type", "text")
-    if kind != "text" and kind not in _OTHER_TYPES:
-        raise Refused(400, 131051, "(#131051) Message type unknown")
-    if not isinstance(body.get(kind), dict):
-        raise Refused(400, 131008, f"(#131008) Required parameter is missing: {kind}")
-    if kind == "text":
-        _validate_text(body["text"].get("body"))
-    return body
-
-
-def _validate_text(text: object) -> None:
-    if not isinstance(text, str) or not text:
-        raise Refused(400, 131008, "(#131008) Required parameter is missing: text.body")
-    if len(text) > TEXT_LIMIT:
-        raise Refused(400, 100, "(#100) Param text['body'] must be at most 4096 characters long.")
-
-
-def _address(body: Mapping[str, Any]) -> str:
+    call.kind = kind if isinstance(kind, str) and len(kind) < 40 else "?"
     address = body.get("to") or body.get("recipient")
-    return address if isinstance(address, str) else ""
+    call.recipient = address.removeprefix("+") if isinstance(address, str) else ""
+    tracker = body.get("biz_opaque_callback_data")
+    call.tracker = tracker if isinstance(tracker, str) else None
+    content = body.get(call.kind)
+    if isinstance(content, dict):
+        text = content.get("body") or content.get("caption") or content.get("name")
+        call.text = text if isinstance(text, str) else ""
 
 
-def _error(refused: Refused, headers: Mapping[str, str] | None = None) -> web.Response:
-    error = {
-        "message": refused.message,
-        "type": "OAuthException",
-        "code": refused.code,
-        "fbtrace_id": "ASimulatedTrace",
-    }
-    return json_response({"error": error}, refused.status, headers)
+def _every(per_second: float) -> float:
+    return 1000.0 / per_second if per_second else 0.0
 
 
-def _notice(status: str, wamid: str, body: Mapping[str, Any], delay_ms: float) -> Notice:
-    """Only what differs between receipts: thousands of them wait at a time, and `_status` builds the JSON when they are due."""
-    seconds = int(time.time() + delay_ms / 1000)
-    return Notice(status, wamid, (seconds, _address(body).removeprefix("+"), body.get("biz_opaque_callback_data")))
-
-
-def _status(notice: Notice) -> dict[str, Any]:
-    seconds, recipient, tracker = notice.payload
-    status = {
-        "id": notice.provider_message_id,
-        "status": notice.name,
-        "timestamp": str(seconds),
-        "recipient_id": recipient,
-    }
-    if tracker is not None:
-        status["biz_opaque_callback_data"] = tracker
-    if notice.name == "failed":
-        title = "Message undeliverable"
-        href = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/"
-        return status | {"errors": [{"code": 131026, "title": title, "message": title, "href": href}]}
-    return status | {"pricing": {"billable": False, "pricing_model": "PMP", "type": "free_customer_service"}}
-
-
-def _contact(wa_id: str) -> dict[str, Any]:
-    return {"profile": {"name": "Zoë 🌻"}, "wa_id": wa_id}
+def _nowhere(node: str) -> web.StreamResponse:
+    raise graph.unknown_object(node)

@@ -14,8 +14,10 @@ from connectors.telegram import Telegram
 from connectors.whatsapp import WhatsApp
 from loadgen.providers import telegram, whatsapp
 from loadgen.providers.faults import Faults
+from loadgen.providers.limits import NONE, Limits
 from loadgen.providers.log import Log
-from loadgen.providers.server import Provider, running
+from loadgen.providers.provider import Provider
+from loadgen.providers.server import running
 from schemas.records import Delivery, Receipt
 
 ACCOUNT, TOKEN, APP_SECRET = "106540352242922", "EAA-token", "app-secret"
@@ -84,8 +86,15 @@ class Street:
 
 @asynccontextmanager
 async def street(
-    channel: str, *, seed: int = 1, refusals: int = 0, log: Path | None = None, **knobs: float
+    channel: str,
+    *,
+    seed: int = 1,
+    refusals: int = 0,
+    log: Path | None = None,
+    limits: Limits = NONE,
+    **knobs: float,
 ) -> AsyncIterator[Street]:
+    """`limits` are off unless given, so that a test meets only those it is about."""
     reader: Connector = (
         Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
         if channel == "telegram"
@@ -100,7 +109,13 @@ async def street(
     provider: Provider
     if channel == "telegram":
         provider = telegram.Telegram(
-            token=BOT_TOKEN, webhook_secret=HOOK_SECRET, webhook_url=webhook_url, faults=faults, seed=seed, log=Log(log)
+            token=BOT_TOKEN,
+            webhook_secret=HOOK_SECRET,
+            webhook_url=webhook_url,
+            faults=faults,
+            limits=limits,
+            seed=seed,
+            log=Log(log),
         )
     else:
         provider = whatsapp.WhatsApp(
@@ -109,6 +124,7 @@ async def street(
             app_secret=APP_SECRET,
             webhook_url=webhook_url,
             faults=faults,
+            limits=limits,
             seed=seed,
             log=Log(log),
         )

@@ -1,0 +1,19 @@
+"""`chat4all simulate`: one simulated provider in the foreground, with everything its flags can change.
+
+Enters: a provider's name and the flags of loadgen.providers. Leaves: a server that runs until it is interrupted; its first line says where
+it listens. Secrets come from the settings.
+"""
+
+from typing import Annotated
+
+import typer
+
+from loadgen.providers.__main__ import main
+
+
+def simulate(
+    context: typer.Context,
+    provider: Annotated[str, typer.Argument(help="whatsapp, telegram or instagram.")],
+) -> None:
+    """Run a simulated provider: `chat4all simulate whatsapp --help` lists its flags."""
+    raise typer.Exit(main([provider, *context.args]))

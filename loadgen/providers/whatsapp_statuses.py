@@ -1,0 +1,105 @@
+"""What a simulated WhatsApp tells: statuses of messages and messages of people, as bodies of webhooks, and their history.
+
+What enters: notices. What leaves: one signed body for many of them, statuses and messages in changes of their own as Meta keeps them
+apart. Guaranteed: a status has the provider's seconds, our tracker, and a conversation's expiry in `sent` only, as captured from Meta.
+https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadgen.providers import graph
+from loadgen.providers.webhooks import Notice
+
+DISPLAY_NUMBER = "15550783881"
+BUSINESS = "102290129340398"
+_A_CHANGE = 25  # statuses
+_AN_ENTRY = 2  # changes
+_REMEMBERED = 50_000  # messages whose history can be asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What differs between statuses: thousands of them wait at a time, and the JSON is built when they are due."""
+
+    seconds: int
+    wa_id: str
+    tracker: str | None
+    category: str
+    code: int = 0
+    details: str = ""
+
+
+def status(notice: Notice) -> dict[str, Any]:
+    """One item of `statuses`."""
+    told: Told = notice.payload
+    item = {
+        "id": notice.provider_message_id,
+        "status": notice.name,
+        "timestamp": str(told.seconds),
+        "recipient_id": told.wa_id,
+    }
+    if told.tracker is not None:
+        item["biz_opaque_callback_data"] = told.tracker
+    if notice.name == "failed":
+        error: dict[str, Any] = {"code": told.code, "title": graph.title(told.code), "message": graph.title(told.code)}
+        error["error_data"] = {"details": told.details or graph.title(told.code)}
+        return item | {"errors": [error | {"href": graph.HREF}]}
+    conversation: dict[str, Any] = {"id": f"{told.wa_id}{told.category}", "origin": {"type": told.category}}
+    if notice.name == "sent":
+        conversation["expiration_timestamp"] = str(told.seconds + 86_400)
+    is_free = told.category == "service"
+    pricing = {
+        "billable": not is_free,
+        "pricing_model": "PMP",
+        "category": told.category,
+        "type": "free_customer_service" if is_free else "regular",
+    }
+    return item | {"conversation": conversation, "pricing": pricing}
+
+
+def body(notices: Sequence[Notice], account: str) -> dict[str, Any]:
+    """One webhook body."""
+    statuses = [status(notice) for notice in notices if notice.name != "inbound"]
+    changes = [_change(account, {"statuses": statuses[i : i + _A_CHANGE]}) for i in range(0, len(statuses), _A_CHANGE)]
+    changes += [_change(account, notice.payload) for notice in notices if notice.name == "inbound"]
+    entries = [{"id": BUSINESS, "changes": changes[i : i + _AN_ENTRY]} for i in range(0, len(changes), _AN_ENTRY)]
+    return {"object": "whatsapp_business_account", "entry": entries}
+
+
+def _change(account: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {"display_phone_number": DISPLAY_NUMBER, "phone_number_id": account}
+    return {"field": "messages", "value": {"messaging_product": "whatsapp", "metadata": metadata, **content}}
+
+
+class History:
+    """What became of the newest messages, for GET /{account}/message_history."""
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
+
+    def add(self, wamid: str, events: list[tuple[str, int]]) -> None:
+        """Statuses with the Unix second each begins to hold."""
+        self._events[wamid] = events
+        if len(self._events) > _REMEMBERED:
+            self._events.popitem(last=False)
+
+    def knows(self, wamid: str) -> bool:
+        return wamid in self._events
+
+    def page(self, wamid: str, now: int) -> dict[str, Any]:
+        """What the reconciliation API answers of one message."""
+        events = [
+            {
+                "id": f"{wamid[-16:]}{number}",
+                "delivery_status": name.upper(),
+                "timestamp": seconds,
+                "webhook_update_state": "DELIVERED",
+            }
+            for number, (name, seconds) in enumerate(self._events.get(wamid, ()))
+            if seconds <= now
+        ]
+        found = [{"id": wamid[-16:], "message_id": wamid, "events": {"data": events}}] if events else []
+        return {"data": found, "paging": {"cursors": {"before": "MAZDZD", "after": "MAZDZD"}}}
