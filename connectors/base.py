@@ -71,6 +71,9 @@ class WebhookItems:
     receipts: tuple[Receipt, ...] = ()
     inbound: tuple[Inbound, ...] = ()
     unrecognised: tuple[str, ...] = ()
+    notices: tuple[
+        str, ...
+    ] = ()  # what we understand and nothing follows from; for the log, so without addresses and texts
 
 
 class Forbidden(Exception):
@@ -117,6 +120,23 @@ class Challenged(Protocol):
 
     def challenge(self, request: WebhookRequest) -> str:
         """What to answer; raises Forbidden when the request does not prove that it comes from the provider. Pure, no I/O."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Whether the configured credentials work; `sentence` is for a person and holds no secret."""
+
+    good: bool
+    sentence: str
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """A connector whose provider has a call that does nothing but show that the credentials work."""
+
+    async def probe(self) -> Probed:
+        """One such call. Raises nothing but cancellation."""
         ...
 
 

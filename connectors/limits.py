@@ -97,7 +97,7 @@ def medium(media: Media, can: Capabilities, name: str) -> Rejected | None:
     if media.mime_type and limit.mime_types and media.mime_type.partition(";")[0].strip() not in limit.mime_types:
         taken = _listed(limit.mime_types)
         return Rejected("media_type", f"{name} does not take this type of {media.kind}; it takes {taken}")
-    if media.size is not None and media.size > limit.max_bytes:
+    if media.url and media.size is not None and media.size > limit.max_bytes:  # what the provider has, it took
         told = f"the {media.kind} has {media.size} bytes; {name} takes at most {limit.max_bytes}"
         return Rejected("media_too_large", told)
     return None

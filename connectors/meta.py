@@ -7,57 +7,23 @@ https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 
 from connectors.exchange import Answer, Told
+from connectors.faults import (
+    CONFIGURATION_WAIT_SECONDS,
+    HOLD_WAIT_SECONDS,
+    Fault,
+    Meaning,
+    configuration,
+    hold,
+    permanent,
+    throttle,
+    transient,
+)
 from connectors.shape import Node, Unexpected, child, node, optional_text, whole
 from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
-CONFIGURATION_WAIT_SECONDS = 60.0
-HOLD_WAIT_SECONDS = 900.0
 PAIR_WAIT_LIMIT_SECONDS = 1024.0
-
-
-class Fault(StrEnum):
-    """Classes of error: only transient and configuration count as failures of the channel."""
-
-    THROTTLE = "throttle"  # we were too fast
-    TRANSIENT = "transient"  # their fault, passes by itself
-    PERMANENT = "permanent"  # this delivery will never be taken
-    CONFIGURATION = "configuration"  # ours to correct; nothing flows on the account until then
-    HOLD = "hold"  # the account is restrained for long; a person should look
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What one error code means; `sentence` is what a person reads and does."""
-
-    fault: Fault
-    sentence: str
-    scope: Scope = Scope.PAIR
-    throttled: bool = False
-
-
-def throttle(scope: Scope, sentence: str) -> Meaning:
-    return Meaning(Fault.THROTTLE, sentence, scope, throttled=True)
-
-
-def transient(sentence: str, scope: Scope = Scope.PAIR) -> Meaning:
-    return Meaning(Fault.TRANSIENT, sentence, scope)
-
-
-def permanent(sentence: str) -> Meaning:
-    return Meaning(Fault.PERMANENT, sentence)
-
-
-def configuration(sentence: str) -> Meaning:
-    return Meaning(Fault.CONFIGURATION, sentence, Scope.ACCOUNT)
-
-
-def hold(sentence: str, *, throttled: bool = False) -> Meaning:
-    return Meaning(Fault.HOLD, sentence, Scope.ACCOUNT, throttled)
-
 
 Table = Mapping[int, Meaning]
 

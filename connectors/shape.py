@@ -63,6 +63,14 @@ def optional_text(parent: Node, name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def optional_whole(parent: Node, name: str) -> int | None:
+    """A whole number we can do without."""
+    try:
+        return whole(parent, name)
+    except Unexpected:
+        return None
+
+
 def whole(parent: Node, name: str) -> int:
     """A whole number of 64 bits; digits in a text count (Meta writes times so)."""
     value = parent.get(name)

@@ -1,63 +1,32 @@
-"""Telegram Bot API: one text to one chat, and the updates its webhook brings.
+"""Telegram Bot API: the connector of one bot.
 
-What enters: a Delivery, or an update with our secret header. What leaves: an Outcome, or inbound messages and inferred READ receipts
-(Telegram has no receipts: a reply, a button or a reaction shows that a person saw our message). Guaranteed: one call an attempt; the
-token, which is part of the URL, reaches no sentence. Provider's id of a message: "<chat_id>:<message_id>", because message_id is
+What enters: a Delivery (telegram_bodies.py makes the call of it), or an update with our secret header (telegram_updates.py reads it).
+What leaves: an Outcome (telegram_errors.py knows the refusals), or what the update told. Guaranteed: one call an attempt; the token,
+which is part of the URL, reaches no sentence and no log. Provider's id of a message: "<chat_id>:<message_id>", because message_id is
 unique per chat only. Account: the bot's id, the digits before the token's colon.
-https://core.telegram.org/bots/api#sendmessage
+https://core.telegram.org/bots/api#making-requests
 """
-
-import re
-from typing import Any
 
 import orjson
 
-from connectors import telegram_errors
-from connectors.base import Capabilities, Channel, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors import telegram_bodies, telegram_errors, telegram_updates
+from connectors.base import Channel, Forbidden, Probed, WebhookItems, WebhookRequest
 from connectors.exchange import Answer, Calls
-from connectors.shape import Node, Unexpected, child, decode, is_unicode, node, seconds_as_ms, whole
+from connectors.shape import Unexpected, child, decode, node, whole
 from connectors.signatures import is_from_telegram
+from connectors.telegram_bodies import CAPABILITIES, chat_of, check
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
-from schemas.records import Delivery, Receipt, ReceiptStatus
+from schemas.records import Delivery
 from schemas.settings import Settings
 
-CHANNEL = "telegram"
-CAPABILITIES = Capabilities(
-    delivered=False, read=False, text_limit=4096, text_unit="UTF-16 code units", unknown_policy="resend"
-)
-_NUMERIC = re.compile(r"-?\d{1,19}", re.ASCII)
+CHANNEL = telegram_updates.CHANNEL
+_HEADERS = {"Content-Type": "application/json"}
 _MIGRATIONS_KEPT = 10_000
-# Content of a message that a person writes; everything else in a message is a notice of the service.
-_KINDS = (
-    "text", "photo", "document", "video", "audio", "voice", "animation", "sticker", "video_note", "location", "venue", "contact",
-    "poll", "dice",
-)  # fmt: skip
 
 
 def bot_id(token: str) -> str:
     """Our account of a token: the digits before its colon; empty without a token."""
     return token.partition(":")[0]
-
-
-def text_length(text: str) -> int:
-    """Length as Telegram counts: UTF-16 code units. https://core.telegram.org/api/entities#entity-length"""
-    return len(text) if text.isascii() else len(text) + sum(1 for character in text if character > "\uffff")
-
-
-def check(delivery: Delivery) -> Rejected | None:
-    """Whether Telegram could never take this delivery; pure."""
-    if delivery.kind != "text":
-        return Rejected("kind_unsupported", "this version sends texts only on Telegram")
-    if not delivery.address:
-        return Rejected("no_address", "the delivery names no Telegram chat")
-    if not delivery.text:
-        return Rejected("text_empty", "the text is empty; Telegram takes 1 to 4096 UTF-16 code units")
-    if not is_unicode(delivery.text):
-        return Rejected("text_not_unicode", "the text holds a lone surrogate, which no UTF-8 can carry")
-    length = text_length(delivery.text)
-    if length > CAPABILITIES.text_limit:
-        return Rejected("text_too_long", f"the text has {length} UTF-16 code units; Telegram takes at most 4096")
-    return None
 
 
 class Telegram:
@@ -75,7 +44,7 @@ class Telegram:
         timeout_seconds: float = 10.0,
         connections: int = 256,
     ) -> None:
-        self._send_url = f"{url.rstrip('/')}/bot{token}/sendMessage"
+        self._base = f"{url.rstrip('/')}/bot{token}/"
         self._account = bot_id(token)
         self._webhook_secret = webhook_secret
         self._calls = Calls(
@@ -100,50 +69,58 @@ class Telegram:
     def check(self, delivery: Delivery) -> Rejected | None:
         return check(delivery)
 
-    def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # one text, one call
-        return 1
+    def parts(self, delivery: Delivery) -> int:
+        return telegram_bodies.parts(delivery)
 
-    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # there is one part
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
         refused = check(delivery)
         if refused is not None:
             return refused
         if delivery.account not in ("", self._account):
             return Rejected("unknown_account", "the delivery names another bot than the one this worker sends with")
-        body = orjson.dumps({"chat_id": self._chat(delivery.address), "text": delivery.text})
-        headers = {"Content-Type": "application/json"}
+        chat = self._migrated.get(delivery.address) or chat_of(delivery.address)
+        method, fields = telegram_bodies.body(delivery, part, chat)
         answer = await self._calls.post(
-            self._send_url, body, headers, delivery_id=delivery.delivery_id, attempt=attempt
+            self._base + method, orjson.dumps(fields), _HEADERS, delivery_id=delivery.delivery_id, attempt=attempt
         )
-        return self._outcome(answer, delivery.address) if isinstance(answer, Answer) else answer
+        return self._outcome(answer, delivery) if isinstance(answer, Answer) else answer
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
         if not is_from_telegram(request.headers.get("x-telegram-bot-api-secret-token"), self._webhook_secret):
             raise Forbidden("X-Telegram-Bot-Api-Secret-Token is not our webhook secret")
+        return telegram_updates.read(decode(request.body), self._account, received_at)
+
+    async def probe(self) -> Probed:
+        """getMe: https://core.telegram.org/bots/api#getme"""
+        answer = await self._calls.get(self._base + "getMe", {})
+        if not isinstance(answer, Answer):
+            return Probed(False, answer.reason)
+        if not _is_ok(answer):
+            return Probed(False, telegram_errors.outcome(answer).reason)
         try:
-            return self._read(node(decode(request.body), "update"), received_at)
+            bot = child(node(answer.json(), "answer"), "result")
+            is_ours = str(whole(bot, "id")) == self._account
         except Unexpected as why:
-            return WebhookItems(unrecognised=(f"update: {why}",))
+            return Probed(False, f"Telegram answered, but not with a bot: {why}")
+        if not is_ours:
+            return Probed(False, "Telegram answers with another bot than the token names: check CHAT4ALL_TELEGRAM_URL")
+        return Probed(True, f"Telegram knows the bot @{bot.get('username', '?')} ({self._account})")
 
     async def close(self) -> None:
         await self._calls.close()
 
-    def _chat(self, address: str) -> int | str:
-        migrated = self._migrated.get(address)
-        if migrated is not None:
-            return migrated
-        return int(address) if _NUMERIC.fullmatch(address) else address
-
-    def _outcome(self, answer: Answer, address: str) -> Outcome:
-        body = answer.json()
-        if answer.status != 200 or not (isinstance(body, dict) and body.get("ok") is True):
-            return self._migration(answer, address) or telegram_errors.outcome(answer)
+    def _outcome(self, answer: Answer, delivery: Delivery) -> Outcome:
+        if not _is_ok(answer):
+            return self._migration(answer, delivery.address) or telegram_errors.outcome(answer)
+        if delivery.kind in telegram_bodies.WITHOUT_ID:
+            return Accepted(())
         try:
-            return Accepted((_provider_id(child(body, "result")),))
+            return Accepted(_provider_ids(answer))
         except Unexpected as why:
             return Unknown(f"Telegram answered ok, but the answer names no message: {why}")
 
     def _migration(self, answer: Answer, address: str) -> RetryLater | None:
-        """A group that became a supergroup has a new id; the next attempt goes there.
+        """A group that became a supergroup has a new id; the next attempt goes there, and a contact should have it too.
 
         https://core.telegram.org/bots/api#responseparameters
         """
@@ -156,67 +133,17 @@ class Telegram:
         self._migrated[address] = chat
         return RetryLater("the group became a supergroup with another id; the next attempt goes there", "migrated", 0.0)
 
-    def _read(self, update: Node, received_at: int) -> WebhookItems:
-        if "message" in update:
-            return self._message(child(update, "message"), received_at)
-        if "callback_query" in update:
-            return self._button(child(update, "callback_query"), received_at)
-        if "message_reaction" in update:
-            reaction = child(update, "message_reaction")
-            return WebhookItems((self._seen(reaction, seconds_as_ms(reaction, "date"), received_at),))
-        kinds = sorted(kind for kind in update if kind != "update_id" and kind.isascii() and kind.isidentifier())
-        return WebhookItems(unrecognised=(f"update of kind {kinds[0][:40] if kinds else '?'}",))
 
-    def _message(self, message: Node, received_at: int) -> WebhookItems:
-        kind = next((kind for kind in _KINDS if kind in message), None)
-        if kind is None:
-            return WebhookItems(unrecognised=("message: no content a person writes",))
-        at = seconds_as_ms(message, "date")
-        words = next((message[name] for name in ("text", "caption") if isinstance(message.get(name), str)), "")
-        inbound = Inbound(
-            channel=CHANNEL,
-            account=self._account,
-            address=str(whole(child(message, "chat"), "id")),
-            provider_message_id=_provider_id(message),
-            kind=kind,
-            text=words,
-            at=at,
-        )
-        replied = message.get("reply_to_message")
-        if not self._is_ours(replied):
-            return WebhookItems(inbound=(inbound,))
-        try:
-            return WebhookItems((self._seen(node(replied, "reply_to_message"), at, received_at),), (inbound,))
-        except Unexpected as why:
-            return WebhookItems(inbound=(inbound,), unrecognised=(f"reply: {why}",))
-
-    def _button(self, query: Node, received_at: int) -> WebhookItems:
-        message = query.get("message")
-        if not self._is_ours(message):
-            return WebhookItems(unrecognised=("callback_query: not on a message of ours",))
-        return WebhookItems((self._seen(node(message, "message"), received_at, received_at),))
-
-    def _is_ours(self, message: object) -> bool:
-        author: Any = message.get("from") if isinstance(message, dict) else None
-        return isinstance(author, dict) and str(author.get("id")) == self._account
-
-    def _seen(self, message: Node, at: int, received_at: int) -> Receipt:
-        """A person acted on this message, so they read it: inferred, for Telegram itself never says so."""
-        provider_id = _provider_id(message)
-        return Receipt(
-            event_id=f"telegram:{self._account}:{provider_id}:read",
-            channel=CHANNEL,
-            account=self._account,
-            provider_message_id=provider_id,
-            status=ReceiptStatus.READ,
-            provider_at=at,
-            received_at=received_at,
-            inferred=True,
-        )
+def _is_ok(answer: Answer) -> bool:
+    body = answer.json()
+    return answer.status == 200 and isinstance(body, dict) and body.get("ok") is True
 
 
-def _provider_id(message: Node) -> str:
-    return f"{whole(child(message, 'chat'), 'id')}:{whole(message, 'message_id')}"
+def _provider_ids(answer: Answer) -> tuple[str, ...]:
+    """Ids of the messages an answer names: several for an album."""
+    result = node(answer.json(), "answer").get("result")
+    messages = result if isinstance(result, list) and result else [result]
+    return tuple(telegram_updates.provider_id(node(message, "result")) for message in messages)
 
 
 DECLARATION = Channel(

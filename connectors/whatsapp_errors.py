@@ -3,7 +3,8 @@
 https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes
 """
 
-from connectors.meta import GRAPH, Table, configuration, hold, permanent, throttle, transient
+from connectors.faults import configuration, hold, permanent, throttle, transient
+from connectors.meta import GRAPH, Table
 from schemas.outcomes import Scope
 
 _REGISTRATION = "the business number is not registered correctly: register it again with its PIN"

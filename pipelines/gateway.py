@@ -124,6 +124,9 @@ def _count(channel: str, items: WebhookItems) -> None:
     metrics.WEBHOOK_ITEMS.labels(channel, "receipt").inc(len(items.receipts))
     metrics.WEBHOOK_ITEMS.labels(channel, "inbound").inc(len(items.inbound))
     metrics.WEBHOOK_ITEMS.labels(channel, "unrecognised").inc(len(items.unrecognised))
+    metrics.WEBHOOK_ITEMS.labels(channel, "notice").inc(len(items.notices))
+    for notice in items.notices:
+        log.info("webhook notice", channel=channel, notice=notice)
     for name in items.unrecognised:
         log.info("webhook item not recognised", channel=channel, item=name)
 

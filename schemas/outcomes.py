@@ -17,8 +17,8 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider took it. `provider_ids` are its ids of the message, in the order of the parts; empty only for a signal
-    (typing, mark_read), of which nothing is kept: SENT is then the last thing that is ever known of the delivery.
+    """The provider took it. `provider_ids` are its ids of the message, in the order of the parts; empty only for what
+    makes no message of its own (typing, mark_read, a reaction): SENT is then the last thing that is ever known of the delivery.
     """
 
     provider_ids: tuple[str, ...]

@@ -30,7 +30,7 @@ class Script:
                 "method": request.method,
                 "path": request.path_qs,
                 "headers": {name.lower(): value for name, value in request.headers.items()},
-                "json": orjson.loads(body),
+                "json": orjson.loads(body) if body else None,
             }
         )
         if not self.answers:

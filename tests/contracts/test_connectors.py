@@ -52,8 +52,8 @@ def _load() -> list[Any]:
     ]
 
 
-def _connector(channel: str, url: str) -> Connector:
-    given = {f"{channel}_url": url, "send_timeout_seconds": 0.4, **FILES[channel]["settings"]}
+def _connector(channel: str, url: str, timeout_seconds: float = 20.0) -> Connector:
+    given = {f"{channel}_url": url, "send_timeout_seconds": timeout_seconds, **FILES[channel]["settings"]}
     return CHANNELS[channel].build(Settings.model_validate(given))
 
 
@@ -94,7 +94,8 @@ def _assert_requests(script: Script, expected: list[dict[str, Any]]) -> None:
 async def test_case(channel: str, case: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with scripted(case["answers"]) as script:
-        connector = _connector(channel, script.url)
+        waits_in_vain = [answer for answer in case["answers"] if answer.get("fault") in ("hang", "drip")]
+        connector = _connector(channel, script.url, 0.4 if waits_in_vain else 20.0)
         delivery = _delivery(channel, case.get("delivery", {}))
         parts = connector.parts(delivery)
         outcome = await connector.send(delivery, case.get("attempt", 1), case.get("part", 0))
@@ -144,7 +145,7 @@ async def test_a_broken_tls_handshake_is_surely_not_sent(channel: str) -> None:
 @pytest.mark.parametrize("channel", sorted(FILES))
 async def test_a_full_pool_is_surely_not_sent(channel: str) -> None:
     async with scripted([{"fault": "hang"}]) as script:
-        connector = _connector(channel, script.url)
+        connector = _connector(channel, script.url, 0.4)
         connector._calls._connections = 1  # type: ignore[attr-defined]  # the smallest pool there is
         first, second = await asyncio.gather(*(connector.send(_delivery(channel, {}), 1) for _ in range(2)))
         await connector.close()

@@ -30,9 +30,20 @@ def _told(answer: Answer) -> Told:
     return Told(None if answer.status == 200 else "7", answer.headers.get("x-trace"))
 
 
+def _calls(**changes: Any) -> Calls:
+    fields: dict[str, Any] = {
+        "channel": "toy",
+        "secrets": (SECRET, ""),
+        "told": _told,
+        "timeout_seconds": 20,
+        "connections": 4,
+    }
+    return Calls(**(fields | changes))
+
+
 @pytest.fixture
 async def calls() -> AsyncIterator[Calls]:
-    made = Calls(channel="toy", secrets=(SECRET, ""), told=_told, timeout_seconds=0.6, connections=4)
+    made = _calls()
     yield made
     await made.close()
 
@@ -117,14 +128,14 @@ async def test_no_answer_whatever_raises(garbage: bytes) -> None:
         await writer.drain()
         writer.close()
 
-    calls = Calls(channel="toy", secrets=(), told=_told, timeout_seconds=5, connections=1)
+    calls = _calls()
     async with raw_server(break_off) as server:
         came = await _post(calls, server.url)
     await calls.close()
     assert isinstance(came, Answer | Unknown), "the request left: it is never surely not sent"
 
 
-async def test_a_slow_drip_ends_with_the_time_out(calls: Calls) -> None:
+async def test_a_slow_drip_ends_with_the_time_out() -> None:
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while not writer.is_closing():
@@ -132,8 +143,10 @@ async def test_a_slow_drip_ends_with_the_time_out(calls: Calls) -> None:
             await writer.drain()
             await asyncio.sleep(0.02)
 
+    calls = _calls(timeout_seconds=1)
     async with raw_server(drip) as server:
         came = await _post(calls, server.url)
+    await calls.close()
     assert isinstance(came, Unknown)
     assert (_newest().error, _newest().status) == ("timeout", 200)
 
@@ -174,7 +187,7 @@ async def test_a_body_that_is_not_taken_whole_is_unknown() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
 
-    calls = Calls(channel="toy", secrets=(), told=_told, timeout_seconds=5, connections=1)
+    calls = _calls()
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     came = await calls.post(url, b"x" * 1_000_000, {}, delivery_id="dlv-1", attempt=1)
@@ -216,9 +229,7 @@ async def test_a_trusted_authority_is_not_enough(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    calls = Calls(
-        channel="toy", secrets=(), told=_told, timeout_seconds=5, connections=1, tls=ssl.create_default_context()
-    )
+    calls = _calls(tls=ssl.create_default_context())
     outcomes = []
     for good in (True, False):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

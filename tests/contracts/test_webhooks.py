@@ -275,7 +275,7 @@ def test_a_button_and_a_reaction_show_that_it_was_read() -> None:
 @pytest.mark.parametrize(
     ("update", "named"),
     [
-        ({"update_id": 1, "edited_message": {}}, "update of kind edited_message"),
+        ({"update_id": 1, "chat_join_request": {}}, "update of kind chat_join_request"),
         ({"update_id": 1}, "update of kind ?"),
         ({"update_id": 1, "message": {"left_chat_member": {}}}, "message: no content a person writes"),
         ({"update_id": 1, "message": []}, "update: message is not an object"),

@@ -1,0 +1,63 @@
+"""The classes of a provider's errors: what an error code means for the delivery, the account and the person who reads it.
+
+What enters: the tables of the providers' error codes, one Meaning a code. What leaves: the same, for whoever turns them into outcomes.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schemas.outcomes import Rejected, RetryLater, Scope
+
+CONFIGURATION_WAIT_SECONDS = 60.0
+HOLD_WAIT_SECONDS = 900.0
+
+
+class Fault(StrEnum):
+    """Classes of error: only transient and configuration count as failures of the channel."""
+
+    THROTTLE = "throttle"  # we were too fast
+    TRANSIENT = "transient"  # their fault, passes by itself
+    PERMANENT = "permanent"  # this delivery will never be taken
+    CONFIGURATION = "configuration"  # ours to correct; nothing flows on the account until then
+    HOLD = "hold"  # the account is restrained for long; a person should look
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What one error code means; `sentence` is what a person reads and does."""
+
+    fault: Fault
+    sentence: str
+    scope: Scope = Scope.PAIR
+    throttled: bool = False
+
+
+def throttle(scope: Scope, sentence: str) -> Meaning:
+    return Meaning(Fault.THROTTLE, sentence, scope, throttled=True)
+
+
+def transient(sentence: str, scope: Scope = Scope.PAIR) -> Meaning:
+    return Meaning(Fault.TRANSIENT, sentence, scope)
+
+
+def permanent(sentence: str) -> Meaning:
+    return Meaning(Fault.PERMANENT, sentence)
+
+
+def configuration(sentence: str) -> Meaning:
+    return Meaning(Fault.CONFIGURATION, sentence, Scope.ACCOUNT)
+
+
+def hold(sentence: str, *, throttled: bool = False) -> Meaning:
+    return Meaning(Fault.HOLD, sentence, Scope.ACCOUNT, throttled)
+
+
+def settled(meaning: Meaning, code: str, after_seconds: float | None) -> RetryLater | Rejected:
+    """The outcome that goes with a class; `after_seconds` is the provider's own wish and wins over the class's usual wait."""
+    if meaning.fault is Fault.PERMANENT:
+        return Rejected(code, meaning.sentence)
+    after = _USUAL_WAIT_SECONDS.get(meaning.fault) if after_seconds is None else after_seconds
+    return RetryLater(meaning.sentence, code, after, meaning.throttled, meaning.scope)
+
+
+_USUAL_WAIT_SECONDS = {Fault.CONFIGURATION: CONFIGURATION_WAIT_SECONDS, Fault.HOLD: HOLD_WAIT_SECONDS}
