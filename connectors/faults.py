@@ -24,20 +24,21 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What one error code means; `sentence` is what a person reads and does."""
+    """What one error code means; `sentence` is what a person reads and does. After `tries` attempts it counts as permanent."""
 
     fault: Fault
     sentence: str
     scope: Scope = Scope.PAIR
     throttled: bool = False
+    tries: int | None = None
 
 
 def throttle(scope: Scope, sentence: str) -> Meaning:
     return Meaning(Fault.THROTTLE, sentence, scope, throttled=True)
 
 
-def transient(sentence: str, scope: Scope = Scope.PAIR) -> Meaning:
-    return Meaning(Fault.TRANSIENT, sentence, scope)
+def transient(sentence: str, scope: Scope = Scope.PAIR, *, tries: int | None = None) -> Meaning:
+    return Meaning(Fault.TRANSIENT, sentence, scope, tries=tries)
 
 
 def permanent(sentence: str) -> Meaning:
@@ -48,13 +49,16 @@ def configuration(sentence: str) -> Meaning:
     return Meaning(Fault.CONFIGURATION, sentence, Scope.ACCOUNT)
 
 
-def hold(sentence: str, *, throttled: bool = False) -> Meaning:
-    return Meaning(Fault.HOLD, sentence, Scope.ACCOUNT, throttled)
+def hold(sentence: str, *, throttled: bool = False, tries: int | None = None) -> Meaning:
+    return Meaning(Fault.HOLD, sentence, Scope.ACCOUNT, throttled, tries)
 
 
-def settled(meaning: Meaning, code: str, after_seconds: float | None) -> RetryLater | Rejected:
-    """The outcome that goes with a class; `after_seconds` is the provider's own wish and wins over the class's usual wait."""
-    if meaning.fault is Fault.PERMANENT:
+def settled(meaning: Meaning, code: str, after_seconds: float | None, tries: int = 1) -> RetryLater | Rejected:
+    """The outcome that goes with a class; `after_seconds` is the provider's own wish and wins over the class's usual wait.
+
+    `tries` counts the attempts so far, from 1.
+    """
+    if meaning.fault is Fault.PERMANENT or (meaning.tries is not None and tries >= meaning.tries):
         return Rejected(code, meaning.sentence)
     after = _USUAL_WAIT_SECONDS.get(meaning.fault) if after_seconds is None else after_seconds
     return RetryLater(meaning.sentence, code, after, meaning.throttled, meaning.scope)

@@ -1,9 +1,9 @@
 """What Meta's Graph API means by an answer that is not a success: shared by its channels.
 
 What enters: an Answer and the channel's table of error codes. What leaves: RetryLater, Rejected or Unknown. The code decides, not the
-HTTP status (documented and observed statuses disagree); an unknown code falls back by status. Sentences are ours: Meta's own text may
-quote the message or the address.
-https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes
+HTTP status (documented and observed statuses disagree); a code that the table does not know falls back by status, is counted, and is
+told as unknown_<code>. Sentences are ours: Meta's own text may be in any language and quote the message or the address.
+https://developers.facebook.com/docs/graph-api/guides/error-handling
 """
 
 from collections.abc import Mapping
@@ -11,38 +11,41 @@ from collections.abc import Mapping
 from connectors.exchange import Answer, Told
 from connectors.faults import (
     CONFIGURATION_WAIT_SECONDS,
-    HOLD_WAIT_SECONDS,
     Fault,
     Meaning,
     configuration,
     hold,
     permanent,
+    settled,
     throttle,
     transient,
 )
-from connectors.shape import Node, Unexpected, child, node, optional_text, whole
+from connectors.shape import Node, Unexpected, child, decode, node, optional_text, whole
+from schemas import metrics
 from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
 PAIR_WAIT_LIMIT_SECONDS = 1024.0
+_LONGEST_REGAIN_MINUTES = 24 * 60
+# By code, or by code and subcode where the subcode decides.
+Table = Mapping[int | tuple[int, int], Meaning]
 
-Table = Mapping[int, Meaning]
-
-# Codes every Graph API shares. https://developers.facebook.com/docs/graph-api/guides/error-handling
+_PERMISSION = configuration("permission for this call is missing or was removed: grant it to the app at Meta")
+# Codes every Graph API shares; 200 to 299 are permissions. https://developers.facebook.com/docs/graph-api/guides/error-handling
 GRAPH: Table = {
     0: configuration("Meta could not authenticate us: set a valid access token"),
-    1: transient("Meta reports an unknown error of its API"),
+    1: transient("Meta reports an unknown error: its own, or a request it cannot read", tries=3),
     2: transient("Meta's API is down or overloaded"),
     3: configuration("the app lacks the capability for this call: check its permissions at Meta"),
     4: throttle(Scope.APP, "the app reached Meta's call limit"),
-    10: configuration("permission for this call is missing or was removed: grant it to the app at Meta"),
-    17: throttle(Scope.ACCOUNT, "the user reached Meta's call limit"),
+    10: _PERMISSION,
+    17: throttle(Scope.ACCOUNT, "the user of the token reached Meta's call limit"),
     32: throttle(Scope.ACCOUNT, "the page reached Meta's call limit"),
-    33: permanent("the business number of this delivery was deleted at Meta"),
     100: permanent("Meta finds a parameter of the request invalid"),
     190: configuration("the access token expired or was revoked: set a valid one"),
     368: hold("Meta blocked the account for a while for breaking its policies: see the account's quality page"),
     613: throttle(Scope.ACCOUNT, "the account reached a call limit of Meta's API"),
     803: configuration("the account id is unknown at Meta: check the configured account"),
+    **dict.fromkeys(range(200, 300), _PERMISSION),
 }
 
 
@@ -64,8 +67,8 @@ def told(answer: Answer) -> Told:
     return Told("/".join(codes) or "?", optional_text(error, "fbtrace_id") or trace)
 
 
-def outcome(answer: Answer, table: Table, attempt: int) -> RetryLater | Rejected | Unknown:
-    """What an answer without success means. `attempt` counts from 1 and sets the wait of the pair limit."""
+def outcome(answer: Answer, table: Table, channel: str, tries: int) -> RetryLater | Rejected | Unknown:
+    """What an answer without success means. `tries` counts the attempts so far, from 1, and sets the wait of the pair limit."""
     error = envelope(answer)
     if error is None:
         return _by_status(answer, None)
@@ -73,39 +76,48 @@ def outcome(answer: Answer, table: Table, attempt: int) -> RetryLater | Rejected
         code = whole(error, "code")
     except Unexpected:
         return _by_status(answer, None)
-    meaning = table.get(code)
-    if meaning is None and 200 <= code <= 299:
-        meaning = table[10]  # the whole range is about permissions
+    meaning = table.get((code, _subcode(error))) or table.get(code)
     if meaning is None:
+        metrics.UNKNOWN_ERRORS.labels(channel).inc()
         return _by_status(answer, code, transient=error.get("is_transient") is True)
-    return _settled(meaning, code, answer, attempt)
+    return settled(meaning, str(code), _wait(meaning, answer, tries), tries)
 
 
-def _settled(meaning: Meaning, code: int, answer: Answer, attempt: int) -> RetryLater | Rejected:
-    if meaning.fault is Fault.PERMANENT:
-        return Rejected(str(code), meaning.sentence)
-    after = answer.retry_after()
-    if after is None:
-        after = _wait(meaning, attempt)
-    return RetryLater(meaning.sentence, str(code), after, meaning.throttled, meaning.scope)
+def _subcode(error: Node) -> int:
+    try:
+        return whole(error, "error_subcode")
+    except Unexpected:
+        return 0
 
 
-def _wait(meaning: Meaning, attempt: int) -> float | None:
-    """The wait that goes with the class of an error when the answer names none; None leaves it to the stage's back-off."""
-    if meaning.fault is Fault.CONFIGURATION:
-        return CONFIGURATION_WAIT_SECONDS
-    if meaning.fault is Fault.HOLD:
-        return HOLD_WAIT_SECONDS
-    if meaning.fault is Fault.THROTTLE and meaning.scope is Scope.PAIR:
+def _wait(meaning: Meaning, answer: Answer, tries: int) -> float | None:
+    """What the provider wishes for, or says in its manual; None leaves it to the class of the error."""
+    wish = answer.retry_after()
+    if wish is not None or meaning.fault is not Fault.THROTTLE:
+        return wish
+    if meaning.scope is Scope.PAIR:
         # https://developers.facebook.com/docs/whatsapp/cloud-api/overview#pair-rate-limits: wait 4^X seconds, X = 0, 1, 2 ...
-        return float(min(4 ** min(max(attempt - 1, 0), 10), PAIR_WAIT_LIMIT_SECONDS))
-    return None
+        return float(min(4 ** min(max(tries - 1, 0), 10), PAIR_WAIT_LIMIT_SECONDS))
+    return _regain(answer)
+
+
+def _regain(answer: Answer) -> float | None:
+    """Seconds until the account may call again, from the usage header, which tells minutes.
+
+    https://developers.facebook.com/docs/graph-api/overview/rate-limiting#headers-2
+    """
+    usage = decode(answer.headers.get("X-Business-Use-Case-Usage", "").encode("utf-8", "replace"))
+    accounts = usage.values() if isinstance(usage, dict) else ()
+    uses = [use for listed in accounts if isinstance(listed, list) for use in listed if isinstance(use, dict)]
+    minutes = [use.get("estimated_time_to_regain_access") for use in uses]
+    longest = max((each for each in minutes if isinstance(each, int)), default=0)
+    return 60.0 * min(longest, _LONGEST_REGAIN_MINUTES) if longest > 0 else None
 
 
 def _by_status(answer: Answer, code: int | None, *, transient: bool = False) -> RetryLater | Rejected | Unknown:
     """The fallback: no code of ours. Without Meta's envelope a 4xx comes from something before Meta, which took nothing."""
     status, after = answer.status, answer.retry_after()
-    name = f"http_{status}" if code is None else str(code)
+    name = f"http_{status}" if code is None else f"unknown_{code}"
     told = f"HTTP {status}" if code is None else f"HTTP {status} with the unknown error code {code}"
     if status == 429:
         return RetryLater(f"Meta answered {told}: too many calls", name, after, throttled=True, scope=Scope.ACCOUNT)
@@ -119,4 +131,4 @@ def _by_status(answer: Answer, code: int | None, *, transient: bool = False) -> 
         wait = CONFIGURATION_WAIT_SECONDS if after is None else after
         sentence = f"Meta answered {told}: check the base URL, version, account and token"
         return RetryLater(sentence, name, wait, scope=Scope.ACCOUNT)
-    return Unknown(f"Meta answered {told}: it may have taken the message")
+    return Unknown(f"Meta answered {told}: it may have taken the message", name)

@@ -250,10 +250,10 @@ class Send(Stage[State]):
         if row.delivery.kind in SIGNALS:
             policy = "resend"  # no evidence of a signal ever comes, and a second one hurts nobody
         if policy == "fail":
-            decision.outputs.append(_update(row, Status.FAILED, Cause.UNKNOWN, now, ("unknown", outcome.reason)))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
             self._end(row, state)
             return
-        decision.outputs.append(_update(row, Status.PENDING, Cause.UNKNOWN, now, ("unknown", outcome.reason)))
+        decision.outputs.append(_update(row, Status.PENDING, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
         if policy == "hold":
             self._wait(dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms), state)
         else:

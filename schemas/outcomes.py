@@ -52,6 +52,7 @@ class Unknown:
     """Perhaps sent: the request left and no readable answer came. The channel's policy decides (hold, resend, fail)."""
 
     reason: str
+    code: str = "unknown"
 
 
 Outcome = Accepted | RetryLater | Rejected | Unknown

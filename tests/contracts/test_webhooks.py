@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from connectors.base import Forbidden, WebhookRequest
 from connectors.signatures import is_from_telegram, is_signed_by_meta
-from schemas.records import Receipt, ReceiptStatus
+from schemas import codec
+from schemas.records import Content, Location, Media, Message, Receipt, ReceiptStatus
 from tests.contracts.webhook_samples import (
     ACCOUNT,
     TELEGRAM,
@@ -145,6 +146,52 @@ def test_inbound_messages() -> None:
     assert {(each.account, each.address, each.at) for each in items.inbound} == {
         (ACCOUNT, "16505551234", 1_749_416_383_000)
     }
+
+
+BEYOND_TEXT: dict[str, tuple[dict[str, Any], Content]] = {
+    "a document": (
+        {"type": "document", "document": {"id": "7", "url": "https://x", "mime_type": "a/b", "filename": "c.pdf"}},
+        Content(media=(Media("document", provider_media_id="7", mime_type="a/b", filename="c.pdf"),)),
+    ),
+    "a voice message whose id is missing": (
+        {"type": "audio", "audio": {"url": "https://x", "voice": True}},
+        Content(media=(Media("audio", url="https://x"),)),
+    ),
+    "a place": (
+        {"type": "location", "location": {"latitude": -23.5, "longitude": 46, "name": "Loja"}},
+        Content(location=Location(-23.5, 46.0, "Loja")),
+    ),
+    "a reaction": (
+        {"type": "reaction", "reaction": {"message_id": "wamid.A", "emoji": "👍"}},
+        Content(reply_to="wamid.A", reaction="👍"),
+    ),
+    "a reaction taken back": (
+        {"type": "reaction", "reaction": {"message_id": "wamid.A"}},
+        Content(reply_to="wamid.A", reaction=""),
+    ),
+    "a button of a template": (
+        {"type": "button", "button": {"text": "Yes", "payload": "y"}, "context": {"from": "1", "id": "wamid.A"}},
+        Content(reply_to="wamid.A"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "content"), BEYOND_TEXT.values(), ids=BEYOND_TEXT)
+def test_an_inbound_message_says_more_than_its_text(message: dict[str, Any], content: Content) -> None:
+    basis = {"from": "16505551234", "id": "wamid.IN", "timestamp": "1749416383"}
+    (inbound,) = _whatsapp(value(messages=[basis | message])).inbound
+    assert inbound.content == content
+    codec.encode(Message(message_id="m", conversation_id="c", requested_at=AT, content=inbound.content))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{}, {"latitude": "x", "longitude": 0}, {"latitude": 91, "longitude": 0}, {"latitude": 10**400, "longitude": 0}],
+)
+def test_a_place_that_is_none_costs_the_place_only(place: dict[str, Any]) -> None:
+    broken = {"from": "1", "id": "w", "timestamp": "1", "type": "location", "location": place | {"name": "\ud83c"}}
+    (inbound,) = _whatsapp(value(messages=[broken])).inbound
+    assert (inbound.kind, inbound.content) == ("location", None)
 
 
 def test_a_person_without_number_has_a_scoped_id() -> None:
