@@ -13,7 +13,18 @@ from pipelines.engine.stage import Output, Record
 from pipelines.route import EXPIRED_PER_TURN, MAX_METADATA, MAX_RECORD_BYTES, Channel, Route, State
 from schemas import codec
 from schemas.causes import DESCRIPTIONS
-from schemas.records import Address, Contact, Content, Delivery, Direction, Media, Message, Recipient, SequencedMessage
+from schemas.records import (
+    Address,
+    Contact,
+    Content,
+    Delivery,
+    Direction,
+    Media,
+    Message,
+    Recipient,
+    SequencedMessage,
+    Template,
+)
 from tests.builders import (
     HERE,
     NOW,
@@ -326,8 +337,8 @@ REFUSABLE = (
     _refusable(
         "a kind the channel has not",
         "content_not_supported",
-        kind="typing",
-        text="",
+        kind="template",
+        content=Content(template=Template("t", "en")),
         recipients=(to_address("5", channel="telegram"),),
     ),
     _refusable("a kind nobody knows", "contradictory_content", kind="hologram"),
