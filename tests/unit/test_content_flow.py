@@ -1,0 +1,54 @@
+"""Content goes the whole way: from a webhook or a producer, through route and send, to the connector and back out of the tables."""
+
+from connectors.base import Inbound
+from pipelines import gateway
+from pipelines.route import Channel, Route
+from pipelines.send import Limits, Send
+from schemas import codec
+from schemas.records import Content, Delivery, Direction, Location, Media, Message, SequencedMessage
+from tests.builders import HERE, NOW, PARTITIONS, Desk, decoded, message, raw, record
+from tests.provider import Provider
+
+IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg"),), reply_to="wamid.0")
+CHECKLESS = {"whatsapp": Channel("acc-1", lambda _: None)}
+LIMITS = Limits(concurrency=4, outstanding=100, attempts=3, hold_ms=1000)
+
+
+def test_what_a_producer_sends_reaches_the_call_and_survives_a_restart() -> None:
+    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS, contacts={}))
+    sent = message(kind="image", text="a caption", content=IMAGE)
+    outputs = route.turn([record("messages", sent)]).outputs
+    (logged,) = decoded(outputs, "conversation-log", SequencedMessage)
+    (delivery,) = decoded(outputs, "deliveries.whatsapp", Delivery)
+    assert [(each.kind, each.text, each.content) for each in (logged, delivery)] == [("image", "a caption", IMAGE)] * 2
+    send = Desk(Send(connectors={"whatsapp": Provider("whatsapp", "hold")}, limits=LIMITS))
+    send.turn([record("deliveries.whatsapp", delivery)], closing=True)
+    send.restart(Send(connectors={"whatsapp": Provider("whatsapp", "hold")}, limits=LIMITS))
+    (call,) = send.turn().calls
+    assert call.request.delivery == delivery
+
+
+def test_what_a_person_writes_keeps_its_content_whatever_it_is() -> None:
+    """Inbound kinds are the provider's; nothing of them is refused."""
+    told = Inbound(
+        "whatsapp", "acc-1", "15550001", "wamid.1", "live_location", "", NOW, Content(location=Location(1.5, 2.5))
+    )
+    topic, key, value = gateway._inbound(told, NOW)
+    produced = codec.decode(value, Message)
+    assert (produced.direction, produced.kind, produced.content) == (Direction.INBOUND, "live_location", told.content)
+    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS, contacts={}))
+    decision = route.turn(
+        [
+            raw(
+                topic,
+                codec.encode(
+                    message(
+                        conversation_id=HERE, direction=Direction.INBOUND, kind=produced.kind, content=produced.content
+                    )
+                ),
+                key=key,
+            )
+        ]
+    )
+    (logged,) = decoded(decision.outputs, "conversation-log", SequencedMessage)
+    assert (logged.kind, logged.content, logged.deliveries) == ("live_location", told.content, ())
