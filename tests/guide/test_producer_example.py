@@ -1,8 +1,11 @@
 """The producers of docs/produce.md, taken from the page as they stand, against a real Kafka: what they produce is a Message."""
 
+import io
+import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -10,19 +13,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 from jgo.maven import MavenContext
 
+from connectors.registry import CHANNELS
 from schemas import codec
+from schemas.catalog import SCHEMAS
 from schemas.partitions import home_partition
 from schemas.records import Direction, Message, Recipient
+from schemas.sense import contradiction
 from stack import kafka
+from tests.builders import delivery
 from tests.unit.source_tree import REPOSITORY, ROOMS
 
 PAGE = (REPOSITORY / "docs" / "produce.md").read_text(encoding="utf-8")
-SCHEMA = REPOSITORY / "schemas" / "avro" / "message.v1.avsc"
+SCHEMA = REPOSITORY / "schemas" / "avro" / "message.v2.avsc"
 PARTITIONS = 12
 PEOPLE = [("whatsapp", "12025550123"), ("telegram", "5550101"), ("telegram", "5550102")]
 
@@ -120,6 +128,22 @@ def java_libraries() -> list[Path]:
     (coordinate,) = re.findall(r"org\.apache\.avro:avro:[\d.]+", PAGE)
     context = MavenContext(repo_cache=kafka.cache() / "maven", local_repos=[], timeout=60)
     return [Path(context.create_dependency(coordinate).artifact.resolve())]
+
+
+@pytest.mark.parametrize("shown", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL), ids=["image", "template", "reply"])
+def test_the_pages_contents_are_taken_by_whatsapp(shown: str) -> None:
+    """As the page's program writes them: what is left out takes its default."""
+    fields = {"message_id": "m", "conversation_id": "c", "requested_at": 1, **json.loads(shown)}
+    out = io.BytesIO(
+        struct.pack(">bI", 0, next(s.id for s in SCHEMAS if s.definition == json.loads(SCHEMA.read_text())))
+    )
+    out.seek(0, io.SEEK_END)
+    fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(SCHEMA.read_text())), fields)
+    message = codec.decode(out.getvalue(), Message)
+    assert message.content is not None
+    assert contradiction(message.kind, message.text, message.content) is None
+    told = delivery(kind=message.kind, text=message.text, content=message.content)
+    assert CHANNELS["whatsapp"].check(told) is None
 
 
 def test_the_readme_shows_the_same_program() -> None:
