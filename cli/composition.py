@@ -30,6 +30,8 @@ def compose(folder: Path, *, keep_data: bool = False) -> Plan:
         "data_dir": str(folder / "workers"),
     }
     settings |= {f"{name}_url": url for name, url in replaced().items()}
+    if "internal_account" not in given.model_fields_set:
+        settings |= {"internal_account": "app", "internal_tokens": secrets.token_urlsafe(24)}
     simulators = []
     for provider, its_secrets in (("whatsapp", _whatsapp_secrets), ("telegram", _telegram_secrets)):
         if f"{provider}_url" not in given.model_fields_set:

@@ -89,6 +89,22 @@ def seconds_as_ms(parent: Node, name: str) -> int:
     return seconds * 1000
 
 
+def milliseconds(parent: Node, name: str, otherwise: int) -> int:
+    """Unix milliseconds in the years 1970 to 9999; `otherwise` when the field is missing."""
+    at = otherwise if parent.get(name) is None else whole(parent, name)
+    if not 0 <= at < 253_402_300_800_000:
+        raise Unexpected(f"{name} is not a time")
+    return at
+
+
+def number(parent: Node, name: str) -> float:
+    """A finite number."""
+    value = parent.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise Unexpected(f"{name} is not a number")
+    return float(value)
+
+
 def is_unicode(value: str) -> bool:
     """Whether a text can be sent at all: a lone surrogate has no UTF-8."""
     try:

@@ -16,6 +16,7 @@ from connectors.shape import (
     Unexpected,
     child,
     node,
+    number,
     optional_text,
     optional_whole,
     seconds_as_ms,
@@ -188,8 +189,8 @@ def _location(message: Node) -> Location | None:
     venue = message.get("venue")
     try:
         place = child(message, "location")
-        latitude, longitude = (float(place[name]) for name in ("latitude", "longitude"))
-    except (Unexpected, KeyError, TypeError, ValueError, OverflowError):
+        latitude, longitude = number(place, "latitude"), number(place, "longitude")
+    except Unexpected:
         return None
     named: Node = venue if isinstance(venue, dict) else {}
     return Location(latitude, longitude, optional_text(named, "title") or "", optional_text(named, "address") or "")

@@ -86,7 +86,7 @@ class Gateway:
         except NotAcknowledged as error:
             log.error("webhook not kept", channel=channel, reason=str(error))
             return web.Response(status=503, text="not kept, send it again", headers={"Retry-After": "1"})
-        return web.Response(text="ok")
+        return web.Response(text="\n".join(("ok", *(f"not recognised: {name}" for name in items.unrecognised[:100]))))
 
     async def _close(self, _: web.Application) -> None:
         await self._producing.close()

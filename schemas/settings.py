@@ -97,6 +97,14 @@ class Settings(BaseSettings):
     telegram_token: SecretStr = Field(SecretStr(""), description="Bot token, <digits>:<secret>.")
     telegram_webhook_secret: SecretStr = Field(SecretStr(""), description="secret_token given to setWebhook.")
 
+    # our own clients
+    internal_account: str = Field(
+        "", description="Name of our account on the internal channel; empty: no such channel."
+    )
+    internal_tokens: SecretStr = Field(
+        SecretStr(""), description="Bearer tokens that may post receipts and messages of our clients, comma-separated."
+    )
+
     # gateway
     gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")

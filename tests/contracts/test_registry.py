@@ -16,6 +16,8 @@ SETTINGS = Settings.model_validate(
         "whatsapp_verify_token": "verify-secret",
         "telegram_token": "4242:bot-secret",
         "telegram_webhook_secret": "hook-secret",
+        "internal_account": "our-app",
+        "internal_tokens": "new-secret,old-secret",
     }
 )
 
@@ -38,7 +40,7 @@ async def test_a_connector_is_built_from_settings_and_shows_no_secret(channel: s
 
 def test_our_default_account_comes_from_the_settings() -> None:
     accounts = {name: channel.account(SETTINGS) for name, channel in CHANNELS.items()}
-    assert accounts == {"whatsapp": "106540352242922", "telegram": "4242"}
+    assert accounts == {"whatsapp": "106540352242922", "telegram": "4242", "internal": "our-app"}
 
 
 @pytest.mark.parametrize("channel", sorted(CHANNELS))

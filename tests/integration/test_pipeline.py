@@ -314,6 +314,32 @@ def test_the_worker_shows_what_it_sent_and_what_came_back(
     assert {"event": "exchange", "level": "info", **one} in logged
 
 
+def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[..., None], unique: str) -> None:
+    """Accepted when stored; what a client confirms moves the delivery, twice as much as once; what it writes is kept."""
+    to_ana = (Recipient(channel="internal", address=f"ana-{unique}"),)
+    produce("messages", unique, codec.encode(text_message(unique, recipients=to_ana)))
+    await_true(lambda: statuses(running, f"{unique}-0") == ["SENT"], "the message to be stored", 30)
+    with psycopg.connect(running.settings.postgres_url) as connection:
+        found = connection.execute("select delivery_id from deliveries where message_id = %s", (f"{unique}-0",))
+        delivery_id = next(row[0] for row in found)
+    url = f"{running.url('gateway')}/webhooks/internal"
+    token = running.settings.internal_tokens.get_secret_value()
+    read = {"delivery_id": delivery_id, "status": "read"}
+    written = {"id": f"m-{unique}", "address": f"ana-{unique}", "kind": "text", "text": "olá"}
+    body = json.dumps({"receipts": [read, read, {"status": "read"}], "messages": [written]}).encode()
+    assert post(url, body, {"Authorization": "Bearer nobody"}) == 401
+    for _ in range(2):
+        assert post(url, body, {"Authorization": f"Bearer {token}"}) == 200
+    await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
+
+    def kept() -> list[Any]:
+        with psycopg.connect(running.settings.postgres_url) as connection:
+            question = "select message_id, direction from messages where conversation_id = %s"
+            return connection.execute(question, (f"internal:app:ana-{unique}",)).fetchall()
+
+    await_true(lambda: kept() == [(f"internal:app:m-{unique}", "INBOUND")], "the client's message", 20)
+
+
 def test_schemas_are_served_like_a_registry(running: Running) -> None:
     gateway = running.url("gateway")
     latest = json.loads(get(f"{gateway}/subjects/messages-value/versions/latest")[1])
