@@ -6,8 +6,9 @@ apart: retriable ones are tried again, abortable ones are aborted and done again
 Fenced or CommitFailed, and the memory, which is ahead of Kafka then, must not be used any more.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -16,7 +17,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from pipelines.engine.stage import Output
 
 COMMIT_SECONDS = 30.0
+# librdkafka 2.16 does not always keep to the time-outs it is given (confluentinc/librdkafka#5456, #5511)
+OVERTIME_SECONDS = 5.0
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
+_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001  # taken back because the transaction failed
 T = TypeVar("T")
 Rows = tuple[str, int, Sequence[tuple[bytes, bytes | None]]]  # changelog, partition, rows
 log = structlog.get_logger(__name__)
@@ -41,6 +45,7 @@ class Transactions:
         self._outputs: list[Output] = []
         self._rows: list[Rows] = []
         self._refused: KafkaException | None = None
+        self._undelivered: str | None = None
         self._ends: dict[str, int] = {}
         self._producer = Producer(
             {
@@ -97,11 +102,11 @@ class Transactions:
                 break
             except KafkaException as error:
                 cause = error.args[0]
-                if not cause.txn_requires_abort() or time.monotonic() >= end:
-                    raise _failed(cause, f"{self.id}: commit") from error
+                if self._undelivered or not cause.txn_requires_abort() or time.monotonic() >= end:
+                    raise _failed(cause, f"{self.id}: commit", self._undelivered) from error
                 log.warning("transaction aborted, done again", transaction=self.id, cause=cause.str())
                 self._abort(end)
-                self._send(self._outputs, self._rows)
+                self._send_again()
         self._is_open = False
         self._outputs, self._rows = [], []
         ends, self._ends = self._ends, {}
@@ -127,9 +132,26 @@ class Transactions:
         except KafkaException as error:
             self._refused = error  # the transaction has failed in the background; commit() decides what becomes of it
 
+    def _send_again(self) -> None:
+        """Everything once more, and now each record is asked about: whatever Kafka refuses is named."""
+        try:
+            self._producer.begin_transaction()
+            self._is_open = True
+            produce = self._producer.produce
+            for topic, key, value, partition, headers in self._outputs:
+                number = -1 if partition is None else partition
+                produce(topic, value, key, number, on_delivery=self._note_end, headers=list(headers) or None)
+            for topic, partition, changes in self._rows:
+                for key, value in changes:
+                    produce(topic, value, key, partition, on_delivery=self._note_end)
+        except KafkaException as error:
+            self._refused = error
+
     def _note_end(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self._ends[message.topic() or ""] = (message.offset() or 0) + 1
+        elif not error.retriable() and error.code() not in _PURGED:
+            self._undelivered = f"{message.topic()} refused a record: {error.str()}"
 
     def _finish(self, offsets: Mapping[tuple[str, int], int], end: float) -> None:
         refused, self._refused = self._refused, None
@@ -167,7 +189,16 @@ def _retrying(step: Callable[[float], T], end: float) -> T:
             time.sleep(0.1)
 
 
-def _failed(cause: KafkaError, what: str) -> CommitFailed:
+async def in_time(what: str, step: Awaitable[T]) -> T:
+    """Awaits a step that has a time-out of its own, COMMIT_SECONDS, and does not wait for ever when that is not kept."""
+    seconds = COMMIT_SECONDS + OVERTIME_SECONDS
+    try:
+        return await asyncio.wait_for(step, seconds)
+    except TimeoutError as error:
+        raise CommitFailed(f"{what}: no answer from Kafka's client in {seconds:.0f} s") from error
+
+
+def _failed(cause: KafkaError, what: str, why: str | None = None) -> CommitFailed:
     if cause.code() in _FENCED:
         return Fenced(f"{what}: fenced, somebody else has opened {what.partition(':')[0]}")
-    return CommitFailed(f"{what}: {cause.str()}")
+    return CommitFailed(f"{what}: {why or cause.str()}")

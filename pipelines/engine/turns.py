@@ -23,7 +23,7 @@ import structlog
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.poison import LIMIT, Isolation, NotData, raised_where
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Stage, Tables
-from pipelines.engine.transactions import Fenced, Transactions
+from pipelines.engine.transactions import Fenced, Transactions, in_time
 from schemas import metrics
 
 S = TypeVar("S")
@@ -298,7 +298,8 @@ class Partition(Generic[S]):
             self.transactions.produce(letters)
             for name, changes in rows.items():
                 self.transactions.produce_rows(self._changelogs[name], self.number, changes)
-            ends = await asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
+            committing = asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
+            ends = await in_time(f"{self.transactions.id}: commit", committing)
             self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():
             table.settle(

@@ -21,7 +21,7 @@ from pipelines.engine.fetch import Fetch
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.stage import Record, Stage
-from pipelines.engine.transactions import Transactions, group_metadata
+from pipelines.engine.transactions import Transactions, group_metadata, in_time
 from pipelines.engine.turns import Batch, Partition
 from pipelines.engine.watchdog import Watchdog
 from schemas import metrics
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.engine.transport import BatchConsumer, BatchMessage
 
 log = structlog.get_logger(__name__)
+STOP_SECONDS = 50.0  # below the group's rebalance time-out, 60 s; who takes longer holds everybody up until then
 STORE_SECONDS = 15.0  # how long a store on disk may still be open elsewhere on this machine
 EXIT_CODE = 3  # of a worker that ended because it could no longer be right
 
@@ -157,7 +158,11 @@ class Engine:
         if self._fetch is not None:
             self._fetch.assign({})
         running, self._running = self._running, set()
-        await asyncio.gather(*(self.partitions[number].stop() for number in running))
+        stopping = asyncio.gather(*(self.partitions[number].stop() for number in running))
+        try:
+            await asyncio.wait_for(stopping, STOP_SECONDS)
+        except TimeoutError:
+            self.fail(f"partitions {sorted(running)} did not end their turns in {STOP_SECONDS:.0f} s")
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -278,7 +283,7 @@ class Engine:
         owner left open. None when a newer rebalance came."""
         loop = asyncio.get_running_loop()
         fenced = [loop.run_in_executor(self._executor, self._fence, number, is_current) for number in numbers]
-        opened = dict(zip(numbers, await asyncio.gather(*fenced), strict=True))
+        opened = dict(zip(numbers, await in_time("opening producers", asyncio.gather(*fenced)), strict=True))
         fresh = {number: transactions for number, transactions in opened.items() if transactions is not None}
         return fresh if len(fresh) == len(numbers) and is_current() else None
 
