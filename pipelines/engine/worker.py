@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from pipelines.engine.fetch import Fetch
 from pipelines.engine.poison import LIMIT
@@ -87,6 +87,7 @@ class Engine:
         )
         self._watching: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._fenced: set[int] = set()
         self.epoch = 0  # counts starts: a batch of an older one is never decided on
 
@@ -149,6 +150,7 @@ class Engine:
         self.epoch += 1
         self.consumer.in_flight.clear()
         self._fetch.assign(positions)
+        self._looking = asyncio.create_task(asyncio.to_thread(self._tell_gaps, committed))
         for number, partition in self.partitions.items():
             partition.start(committed=committed, caught_up=lambda number=number: self._caught_up(number))  # type: ignore[misc]  # mypy cannot type a default in a lambda
             self._running.add(number)
@@ -316,6 +318,23 @@ class Engine:
         # read_committed is librdkafka's default: this waits for offsets of a transaction that is still being completed
         found = self._group.committed([TopicPartition(*source) for source in sources], timeout=30)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
+
+    def _tell_gaps(self, committed: Mapping[tuple[str, int], int]) -> None:
+        """Says where records are gone that the group had not taken; fetching goes on at the first one there is."""
+        for (topic, partition), offset in committed.items():
+            try:
+                first, _ = self._group.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            except (
+                KafkaException,
+                RuntimeError,
+            ) as error:  # Kafka is away; or this worker ends, and the consumer is closed
+                log.warning("first offset could not be asked", topic=topic, error=str(error))
+                return
+            if offset < first:
+                log.warning(
+                    "records gone before they were taken", topic=topic, partition=partition, committed=offset,
+                    first=first, offsets=first - offset,
+                )  # fmt: skip
 
 
 def _favour_long_decisions() -> None:
