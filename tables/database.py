@@ -1,4 +1,4 @@
-"""One RocksDB database in a folder of its own, opened only when it is surely ours and whole; the only importer of rocksdict.
+"""One RocksDB database in a folder of its own, opened only when it is surely ours and whole.
 
 In: a folder and the identity of what is to be in it. A folder with anything else in it (another identity, an older format, damage)
 is emptied and begun anew, and one log line says why: everything in it can be had again from a changelog. Errors of RocksDB come out

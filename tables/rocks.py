@@ -7,6 +7,7 @@ restored from its position. It is never ahead: nothing is written before its tra
 
 import struct
 from collections.abc import Iterable, Iterator
+from mmap import mmap
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -58,7 +59,7 @@ class RocksTablePartition(Generic[Row]):
         self._cached: dict[bytes, Row | None] = {}
         self._cached_older: dict[bytes, Row | None] = {}
         # of a store that was empty: which slots the keys loaded so far fall into; a key whose slot is free is new
-        self._met = None if self._settled_rows else bytearray(MET_SLOTS)
+        self._met = None if self._settled_rows else mmap(-1, MET_SLOTS)  # memory where it is touched
         if self._met is not None:
             self._database.merge_above(FILES_WHILE_FILLED)
         # the first entry of the index by age, None when there is none; where the search for it has to start when it is unknown
