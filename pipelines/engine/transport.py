@@ -28,11 +28,23 @@ class BatchMessage(ConsumerMessage):
         return False
 
 
+class NothingRead(dict[TP, int | None]):
+    """Faust drops, without a word, what lies before the last offset it has read. Batches come again when a turn is not committed and
+    its partition starts anew, so that Faust must not remember how far it was; what is old is told by its epoch."""
+
+    def __getitem__(self, tp: TP) -> None:
+        return None
+
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        pass
+
+
 class BatchConsumer(driver.Consumer):
     """Yields batches from the engine's Fetch while the flow is active."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._read_offset = NothingRead()
         self.engine: Engine = self.app.engine
         self.in_flight: Counter[tuple[str, int]] = Counter()
         self._news = asyncio.Event()
