@@ -1,8 +1,8 @@
-"""A worker of the toy stage: `python -m tests.toy_worker NAME [--sources in,more] [--turn-records N] [--crash POINT]`.
+"""A worker of the toy stage: `python -m tests.toy_worker NAME [--sources in,more] [--turn-records N] [--sabotage KIND]`.
 
 Settings come from the environment, as for any worker. Two views more than others: /inside/, what the tables hold, as digests, and how
-many batches are in flight; /tasks/, where every task and thread stands, for the post-mortem of a worker that stands still. With --crash
-it ends itself at one point of its work (tests/crash_points.py).
+many batches are in flight; /tasks/, where every task and thread stands, for the post-mortem of a worker that stands still. With --sabotage
+something goes wrong inside (tests/sabotage.py).
 """
 
 import argparse
@@ -19,7 +19,7 @@ import faust
 from pipelines import logs
 from pipelines.app import build, run
 from schemas.settings import Settings
-from tests import crash_points
+from tests import sabotage
 from tests.digests import digest
 from tests.toy_stage import Toy
 
@@ -67,14 +67,14 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--sources", default="in")
     parser.add_argument("--turn-records", type=int, default=500)
-    parser.add_argument("--crash", choices=sorted(crash_points.POINTS))
+    parser.add_argument("--sabotage", choices=sorted(sabotage.KINDS))
     given = parser.parse_args()
     settings = Settings()
     logs.configure(settings)
     app = build(Toy(given.name, tuple(given.sources.split(",")), turn_records=given.turn_records), settings)
     add_inside_views(app)
-    if given.crash:
-        crash_points.arm(given.crash)
+    if given.sabotage:
+        sabotage.KINDS[given.sabotage]()
     print(f"pid {os.getpid()}", flush=True)
     run(app)
 

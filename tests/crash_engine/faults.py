@@ -9,21 +9,16 @@ import os
 import random
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from stack import kafka
 from stack.ports import free_port
 from stack.service import Child, NotYet, Service
-from tests.integration.engine_harness import Toy
+from tests.integration.engine_harness import Toy, ask
 
-WORKERS = 3
+STORES = ("memory", "rocksdb", "memory")  # of the workers: a partition moves from one kind to the other
 SESSION_SECONDS = 6.0  # the product's own; SIGKILL's target is set for it
 FREEZE_SECONDS = SESSION_SECONDS + 3
 _BROKER_PATIENCE_SECONDS = 20.0  # for a clean end; a broker that takes longer is killed
@@ -65,7 +60,7 @@ class World:
         # A second start must not format the folder again.
         self.broker.service = dataclasses.replace(self.broker.service, steps=self.broker.service.steps[-1:])
         self.toy = Toy(self.broker.service.url, "crash", self._folder, sources=("in", "more"), partitions=6)
-        self.workers = [Child(self._worker(number)) for number in range(WORKERS)]
+        self.workers = [Child(self._worker(number)) for number in range(len(STORES))]
         for worker in self.workers:
             worker.start()
         for worker in self.workers:
@@ -88,7 +83,10 @@ class World:
             url=f"http://127.0.0.1:{port}",
             steps=[self.toy.command],
             probe=lambda: _ready(f"http://127.0.0.1:{port}"),
-            env=self.toy.environment(folder / "data", web_port=port, session_seconds=SESSION_SECONDS),
+            env={
+                **self.toy.environment(folder / "data", web_port=port, session_seconds=SESSION_SECONDS),
+                "CHAT4ALL_STORE": STORES[number],
+            },
         )
 
     # --- faults ---------------------------------------------------------------------------------------------------------
@@ -124,6 +122,10 @@ class World:
             if child.returncode is not None and name not in self._ended:
                 self._ended.add(name)
                 self._due.append((now + self._chance.uniform(0.2, 2.0), lambda child=child: self._restart(child)))  # type: ignore[misc]  # mypy cannot type a default in a lambda
+
+    def urls(self) -> list[str]:
+        """Of the workers' web views."""
+        return [worker.service.url for worker in self.workers]
 
     def is_whole(self) -> bool:
         """Whether everybody runs, and nobody is frozen or about to end."""
@@ -162,13 +164,3 @@ def _ready(url: str) -> str:
     if status != "ready":
         raise NotYet(status)
     return status
-
-
-def ask(url: str, path: str) -> Any:
-    """What a worker's web view says; /health says it with a 503 when it is not ready. Raises OSError when there is no answer."""
-    try:
-        with urllib.request.urlopen(url + path, timeout=30) as answer:
-            return orjson.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return orjson.loads(error.read())

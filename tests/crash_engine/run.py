@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import orjson
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.crash_engine.faults import Fault, World, ask, kinds
+from tests.crash_engine.faults import Fault, World, kinds
 from tests.crash_engine.findings import Verdict, compare_tables, examine
 from tests.crash_engine.progress import Gap, Progress
 from tests.crash_engine.traffic import Traffic
-from tests.integration.engine_harness import REPOSITORY, Toy
+from tests.integration.engine_harness import REPOSITORY, Toy, ask
 
 ON_TOP = 0.25  # share of faults that come while the last one's damage is not repaired yet
 HURRIED = (0.5, 8.0)  # seconds to such a fault
@@ -133,8 +133,7 @@ def _storm(world: World, chance: random.Random, minutes: float, traffic: Traffic
     world.calm()
     calm = time.monotonic()
     traffic.stop()
-    urls = [worker.service.url for worker in world.workers]
-    drained = _drain(toy, urls, progress)
+    drained = _drain(world, progress)
     seconds = time.monotonic() - calm
     gaps = progress.gaps() if not drained else [gap for gap in progress.gaps() if gap.start < calm]
     progress.stop()
@@ -144,7 +143,7 @@ def _storm(world: World, chance: random.Random, minutes: float, traffic: Traffic
     if not drained:
         _keep_tasks(world)
         verdict.findings.append(f"not drained {DRAIN_SECONDS:.0f} s after the last fault")
-    compare_tables(toy, urls, verdict, "in the workers")
+    compare_tables(toy, world.urls(), verdict, "in the workers")
     compare_tables(toy, [_restarted(world)], verdict, "after a restart")
     return Report(began, faults, gaps, verdict, seconds, progress.silences())
 
@@ -183,12 +182,13 @@ def _keep_up(world: World, until: float) -> None:
         time.sleep(0.05)
 
 
-def _drain(toy: Toy, urls: Sequence[str], progress: Progress) -> bool:
+def _drain(world: World, progress: Progress) -> bool:
     """Waits until the group stands at the end of the sources and no intent is open; false when that takes too long."""
-    ends = _ends_of(toy)
+    ends = _ends_of(world.toy)
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline:
-        if progress.positions() == ends and _open_rows(urls) == 0:
+        world.keep_up()  # a worker may end itself late
+        if progress.positions() == ends and _open_rows(world.urls()) == 0:
             return True
         time.sleep(0.2)
     return False

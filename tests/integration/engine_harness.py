@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
@@ -50,6 +53,7 @@ class Toy:
         self.source = self.sources[0]
         self.command = [sys.executable, "-m", "tests.toy_worker", name, "--sources", ",".join(sources)]
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.extra: dict[str, str] = {}  # of the environment of every worker
         self.admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
         self._folder = folder
         self._create_topics()
@@ -69,15 +73,15 @@ class Toy:
     def changelog(self, table: str) -> str:
         return changelog_topic(app_id(self.name), table)
 
-    def environment(self, data_folder: Path, *, web_port: int = 0, session_seconds: float = 3.0) -> dict[str, str]:
+    def environment(self, folder: Path, *, web_port: int = 0, session_seconds: float = 3.0) -> dict[str, str]:
         """What a worker needs beyond the environment there is: settings, and the way to these tests."""
         return {
             "CHAT4ALL_KAFKA_URL": self.kafka_url,
             "CHAT4ALL_PARTITIONS": str(self.partitions),
             "CHAT4ALL_WEB_PORT": str(web_port),
             "CHAT4ALL_SESSION_TIMEOUT_SECONDS": str(session_seconds),
-            "CHAT4ALL_DATA_DIR": str(data_folder),
-            "FAUST_DATADIR": str(data_folder.with_name(f"{data_folder.name}-faust")),  # must lie in a folder there is
+            "CHAT4ALL_DATA_DIR": os.environ.get("CHAT4ALL_DATA_DIR", str(folder)),
+            "FAUST_DATADIR": str(folder.with_name(f"{folder.name}-faust")),  # must lie in a folder there is
             "PYTHONPATH": str(REPOSITORY),
         }
 
@@ -86,7 +90,7 @@ class Toy:
         with (self._folder / f"{name}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [*self.command, *options],
-                env={**os.environ, **self.environment(self._folder / name), **(environment or {})},
+                env={**os.environ, **self.environment(self._folder / name), **self.extra, **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -166,6 +170,33 @@ def read_back(kafka_url: str, topic: str) -> list[Stored]:
                 left.discard(message.partition() or 0)
     consumer.close()
     return found
+
+
+def ask(url: str, path: str) -> Any:
+    """What a worker's web view says; /health says it with a 503 when it is not ready. Raises OSError when there is no answer."""
+    try:
+        with urllib.request.urlopen(url + path, timeout=30) as answer:
+            return orjson.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return orjson.loads(error.read())
+
+
+def values(prefix: str, keys: int, each: int) -> tuple[list[tuple[str, bytes]], dict[str, list[bytes]]]:
+    """Records to produce, keys in turn, and what must come out by key."""
+    expected = {f"k{k}": [f"{prefix}{k}-{n}".encode() for n in range(each)] for k in range(keys)}
+    return [(key, expected[key][n]) for n in range(each) for key in expected], expected
+
+
+def extend(expected: dict[str, list[bytes]], more: Mapping[str, list[bytes]]) -> None:
+    """Adds what must come out after the rest."""
+    for key, ending in more.items():
+        expected[key] = [*expected.get(key, []), *ending]
+
+
+def count(toy: Toy) -> int:
+    """Outputs that are visible."""
+    return sum(len(lines) for lines in toy.outputs().values())
 
 
 def await_true(condition: Callable[[], bool], what: str, seconds: float) -> None:

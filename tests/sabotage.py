@@ -1,18 +1,25 @@
-"""Points of a turn at which a worker of a test ends itself, as if the machine had lost power there.
+"""What a test does to a worker from inside: the worker ends itself at one point of a turn, as if the machine had lost power there, or
+takes long over something that is quick.
 
-Armed in the worker's own process by wrapping the engine from outside: the product has no switch for it.
+Done in the worker's own process by wrapping the engine from outside: the product has no switch for it.
 """
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipelines.engine import transactions
 from pipelines.engine.transactions import Transactions
 from tables.partition import TablePartition
 
 EXIT_CODE = 86  # of a worker that ended where it was told to
 IN_RESTORE_ROWS = 100
+SLOW_FENCE_SECONDS = 1.5
+SLOW_ROW_SECONDS = 0.0001
+HASTE_SECONDS = 5.0
+OPENING = "opening"  # what a worker prints before it opens a producer, with its id and the time
 
 
 def _end() -> None:
@@ -65,18 +72,40 @@ def _in_init_transactions() -> None:
     _replace(Transactions, "fence", fence)
 
 
+def _slow_recovery() -> None:
+    """Every producer takes long to open and every row to load; each opening is told beforehand."""
+    whole_fence, whole_load = Transactions.fence, TablePartition.load
+
+    def fence(self: Transactions) -> None:
+        print(f"{OPENING} {self.id} {time.time()}", flush=True)
+        time.sleep(SLOW_FENCE_SECONDS)
+        whole_fence(self)
+
+    def load(self: TablePartition[Any], key: bytes, value: bytes | None) -> None:
+        time.sleep(SLOW_ROW_SECONDS)
+        whole_load(self, key, value)
+
+    _replace(Transactions, "fence", fence)
+    _replace(TablePartition, "load", load)
+
+
+def _hasty_commit() -> None:
+    """Patience with a commit that does not end is short."""
+    transactions.COMMIT_SECONDS = HASTE_SECONDS
+
+
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> None:
     setattr(owner, name, function)
 
 
-POINTS: Mapping[str, Callable[[], None]] = {
+CRASHES: Mapping[str, Callable[[], None]] = {
+    "in-init-transactions": _in_init_transactions,
+    "in-restore": _in_restore,
     "before-commit": _before_commit,
     "after-commit": _after_commit,
-    "in-restore": _in_restore,
-    "in-init-transactions": _in_init_transactions,
 }
-
-
-def arm(point: str) -> None:
-    """From now on this process ends itself when it gets there."""
-    POINTS[point]()
+KINDS: Mapping[str, Callable[[], None]] = {
+    **CRASHES,
+    "slow-recovery": _slow_recovery,
+    "hasty-commit": _hasty_commit,
+}

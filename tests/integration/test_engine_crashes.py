@@ -1,0 +1,103 @@
+"""Workers of the toy stage that end at a chosen point of a turn, or whose Kafka refuses and hangs: nothing half-done is ever seen."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
+
+from pipelines.engine.worker import EXIT_CODE
+from stack import kafka
+from stack.service import Child
+from tests import sabotage
+from tests.integration.engine_harness import Toy, await_true, check_exactly_once, count, extend, values
+
+
+def test_a_worker_may_die_at_every_point_of_a_turn(toy: Toy) -> None:
+    """One worker after the other dies where it hurts; the last one finds everything, once."""
+    records, expected = values("s", 40, 20)
+    toy.produce(records)
+    first = toy.start_worker()
+    await_true(lambda: count(toy) == len(records), "tables to restore", 60)
+    first.send_signal(signal.SIGTERM)
+    first.wait(60)
+    for number, point in enumerate(sabotage.CRASHES):
+        seen = count(toy)
+        more, further = values(f"p{number}-", 40, 5)
+        toy.produce(more)
+        extend(expected, further)
+        assert toy.start_worker("--sabotage", point).wait(90) == sabotage.EXIT_CODE
+        if point == "after-commit":
+            assert count(toy) > seen, "what was committed before the end is seen"
+        else:
+            assert count(toy) == seen, f"something of an unfinished turn is seen: {point}"
+    toy.start_worker()
+    await_true(lambda: count(toy) >= sum(map(len, expected.values())), "every record", 60)
+    check_exactly_once(toy, expected)
+
+
+@pytest.mark.parametrize("refusing", ["out", "changelog"])
+def test_a_produce_that_fails_lets_nothing_out_and_ends_the_worker(toy: Toy, refusing: str) -> None:
+    """The topic takes no record of this size: the turn's other records, rows and offsets stay unseen as well."""
+    topic = f"{toy.name}-out" if refusing == "out" else toy.changelog("values")
+    worker = toy.start_worker("--sabotage", "hasty-commit")
+    toy.wait_ready(worker)
+    _limit(toy, topic, 200)
+    small, large = b"w", b"w" * 1000
+    toy.produce([("k0", large), ("k1", small)])
+    assert worker.wait(90) == EXIT_CODE
+    [line] = [line for line in toy.log(worker).splitlines() if "worker ends" in line]
+    assert toy.outputs().get(b"k0") is None
+    assert toy.table("counts").get(b"k0") is None
+    _limit(toy, topic, 1_000_000)
+    toy.start_worker()
+    await_true(lambda: count(toy) == 2, "both records", 60)
+    check_exactly_once(toy, {"k0": [large], "k1": [small]})
+    assert f"{topic} refused a record" in line
+    assert "too large" in line
+
+
+def _limit(toy: Toy, topic: str, size: int) -> None:
+    """The largest batch the topic takes."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    for future in toy.admin.incremental_alter_configs([resource]).values():
+        future.result(timeout=30)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Child]:
+    """A Kafka of its own, for a test that stops it."""
+    child = Child(kafka.service(tmp_path / "kafka", heap="512m"))
+    child.start()
+    child.wait()
+    yield child
+    child.stop()
+
+
+def test_a_kafka_that_hangs_ends_the_worker_and_lets_nothing_out(broker: Child, unique: str, tmp_path: Path) -> None:
+    """The broker freezes in the middle of work for longer than the patience of a commit."""
+    toy = Toy(broker.service.url, unique, tmp_path)
+    try:
+        worker = toy.start_worker("--sabotage", "hasty-commit", "--turn-records", "20")
+        toy.wait_ready(worker)
+        records, expected = values("slow:", 40, 40)
+        toy.produce(records)
+        await_true(lambda: count(toy) > 0, "work to begin", 30)
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            assert worker.wait(60) == EXIT_CODE
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        assert toy.log(worker).count("worker ends") == 1
+        toy.start_worker()
+        await_true(lambda: count(toy) >= len(records), "every record", 90)
+        check_exactly_once(toy, expected)
+    finally:
+        toy.stop()
