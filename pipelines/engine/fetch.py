@@ -116,8 +116,10 @@ class Fetch:
             wanted, self._wanted = self._wanted, None
             epoch = self._epoch
         if wanted is not None:
-            consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in wanted.items()])
+            # librdkafka keeps a partition paused when it is assigned anew, and nobody would resume it
+            consumer.resume([TopicPartition(*tp) for tp in self._paused])
             self._paused.clear()
+            consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in wanted.items()])
         if self._has_enough():
             self._taken.wait(_FULL_POLL_SECONDS)
             return
