@@ -30,6 +30,7 @@ class _Reading:
         self.receipts: list[Receipt] = []
         self.inbound: list[Inbound] = []
         self.unrecognised: list[str] = []
+        self.notices: list[str] = []
 
     def body(self, body: object) -> None:
         try:
@@ -83,7 +84,11 @@ class _Reading:
             return
         for message in found:
             try:
-                self.inbound.append(_inbound(node(message, "message"), account))
+                written = node(message, "message")
+                if written.get("type") in _NOTICES:
+                    self.notices.append(f"{written['type']} message")
+                else:
+                    self.inbound.append(_inbound(written, account))
             except Unexpected as why:
                 self.unrecognised.append(f"messages: {why}")
 
@@ -92,14 +97,16 @@ class _Reading:
         errors = value.get("errors")
         for error in errors if isinstance(errors, list) else []:
             code = error.get("code") if isinstance(error, dict) else None
-            self.unrecognised.append(f"account error {code if isinstance(code, int) else '?'}")
+            self.notices.append(f"account error {code if isinstance(code, int) else '?'}")
 
 
 def read(body: bytes, received_at: int) -> WebhookItems:
     """Everything a request tells, in the order it tells it."""
     reading = _Reading(received_at)
     reading.body(decode(body))
-    return WebhookItems(tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised))
+    return WebhookItems(
+        tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised), tuple(reading.notices)
+    )
 
 
 def _receipt(status: Node, account: str, received_at: int) -> Receipt:
@@ -135,8 +142,6 @@ def _failure(status: Node) -> tuple[str | None, str | None]:
 
 def _inbound(message: Node, account: str) -> Inbound:
     kind = text(message, "type")
-    if kind in _NOTICES:
-        raise Unexpected(f"a {kind} notice, not written by a person")
     found = message.get(kind)
     said: Node = found if isinstance(found, dict) else {}
     return Inbound(

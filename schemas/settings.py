@@ -97,6 +97,20 @@ class Settings(BaseSettings):
     telegram_token: SecretStr = Field(SecretStr(""), description="Bot token, <digits>:<secret>.")
     telegram_webhook_secret: SecretStr = Field(SecretStr(""), description="secret_token given to setWebhook.")
 
+    # Instagram Messaging API
+    instagram_url: str = Field(
+        "https://graph.instagram.com",
+        description="Base URL: graph.instagram.com with a token of Instagram Login, graph.facebook.com with a Page's.",
+    )
+    instagram_version: str = Field("v23.0", pattern=r"^v\d+\.\d+$", description="Graph API version in the path.")
+    instagram_account: str = Field("", description="Id of our professional account, as webhooks name it (entry.id).")
+    instagram_token: SecretStr = Field(SecretStr(""), description="Access token of the account, or of its Page.")
+    instagram_app_secrets: SecretStr = Field(
+        SecretStr(""),
+        description="App secrets that sign webhooks, comma-separated; an app of Instagram Login has one of its own.",
+    )
+    instagram_verify_token: SecretStr = Field(SecretStr(""), description="Token of the webhook verification request.")
+
     # our own clients
     internal_account: str = Field(
         "", description="Name of our account on the internal channel; empty: no such channel."

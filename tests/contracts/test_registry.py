@@ -14,6 +14,10 @@ SETTINGS = Settings.model_validate(
         "whatsapp_token": "EAA-secret",
         "whatsapp_app_secrets": " new-secret , old-secret,",
         "whatsapp_verify_token": "verify-secret",
+        "instagram_account": "17841405822304914",
+        "instagram_token": "IGAA-secret",
+        "instagram_app_secrets": "app-secret",
+        "instagram_verify_token": "verify-secret",
         "telegram_token": "4242:bot-secret",
         "telegram_webhook_secret": "hook-secret",
         "internal_account": "our-app",
@@ -40,7 +44,12 @@ async def test_a_connector_is_built_from_settings_and_shows_no_secret(channel: s
 
 def test_our_default_account_comes_from_the_settings() -> None:
     accounts = {name: channel.account(SETTINGS) for name, channel in CHANNELS.items()}
-    assert accounts == {"whatsapp": "106540352242922", "telegram": "4242", "internal": "our-app"}
+    assert accounts == {
+        "whatsapp": "106540352242922",
+        "telegram": "4242",
+        "instagram": "17841405822304914",
+        "internal": "our-app",
+    }
 
 
 @pytest.mark.parametrize("channel", sorted(CHANNELS))

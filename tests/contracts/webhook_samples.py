@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from connectors.base import WebhookRequest
+from connectors.instagram import Instagram
 from connectors.telegram import Telegram
 from connectors.whatsapp import WhatsApp
 
@@ -61,3 +62,28 @@ def ours(message_id: int = 42) -> dict[str, Any]:
 
 def theirs(**more: Any) -> dict[str, Any]:
     return ours(43) | {"from": {"id": 5005, "is_bot": False, "first_name": "Ana"}, "date": 1773347900, **more}
+
+
+PROFESSIONAL, PERSON = "17841405822304914", "1254459154682919"
+INSTAGRAM = Instagram(url="http://unused", version="v23.0", account=PROFESSIONAL, app_secrets=APP_SECRET)
+
+
+def instagram_body(*items: object, **entry: Any) -> bytes:
+    """One entry of our account, escaped as Meta escapes."""
+    place = {"id": PROFESSIONAL, "time": 1773347860136, "messaging": list(items)} | entry
+    return json.dumps({"object": "instagram", "entry": [place]}).replace("/", "\\/").encode()
+
+
+def from_person(**content: Any) -> dict[str, Any]:
+    return {
+        "sender": {"id": PERSON},
+        "recipient": {"id": PROFESSIONAL},
+        "timestamp": 1773347859458,
+        **content,
+    }
+
+
+def echo(mid: str = "aWdf1", **more: Any) -> dict[str, Any]:
+    """What our account sent, as its webhook tells it."""
+    sent = {"mid": mid, "text": "hi", "is_echo": True, **more}
+    return from_person(message=sent) | {"sender": {"id": PROFESSIONAL}, "recipient": {"id": PERSON}}
