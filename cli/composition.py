@@ -6,6 +6,7 @@ the gateway's address; secrets are random per stack; what the environment sets (
 
 import secrets
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def compose(folder: Path, *, keep_data: bool = False) -> Plan:
     if "internal_account" not in given.model_fields_set:
         settings |= {"internal_account": "app", "internal_tokens": secrets.token_urlsafe(24)}
     simulators = []
-    for provider, its_secrets in (("whatsapp", _whatsapp_secrets), ("telegram", _telegram_secrets)):
+    for provider, its_secrets in SIMULATED.items():
         if f"{provider}_url" not in given.model_fields_set:
             simulator = _simulator(provider, folder, gateway_port)
             simulators.append(simulator)
@@ -93,3 +94,7 @@ def _telegram_secrets() -> dict[str, str]:
         "telegram_token": f"{10**9 + secrets.randbelow(9 * 10**9)}:{secrets.token_urlsafe(26)}",
         "telegram_webhook_secret": secrets.token_urlsafe(24),
     }
+
+
+# Channels with a simulator in loadgen/providers, and the made-up account and secrets both sides get.
+SIMULATED: Mapping[str, Callable[[], dict[str, str]]] = {"whatsapp": _whatsapp_secrets, "telegram": _telegram_secrets}

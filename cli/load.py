@@ -16,7 +16,7 @@ from rich.table import Table
 
 from cli import message, report, stack
 from cli.answer import NO, fail
-from cli.composition import STAGES
+from cli.composition import SIMULATED, STAGES
 from cli.rehearsal import Knobs, Outcome, rehearse
 from cli.terminal import console
 from loadgen.load import LoadFailed
@@ -27,7 +27,7 @@ from sinks.reports import delivery_report, timeline
 from stack import control
 from stack.state import is_running, read_state, state_path
 
-CHANNELS = ("whatsapp", "telegram")
+CHANNELS = tuple(SIMULATED)
 
 
 def load(  # noqa: PLR0917  # typer makes an option of each
@@ -141,7 +141,7 @@ def _judge(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> Outcome:
 def _tell_more(folder: Path, settings: Settings, outcome: Outcome) -> None:
     with psycopg.connect(settings.postgres_url) as connection:
         chosen = connection.execute(
-            "select message_id from deliveries where conversation_id like %s and channel = 'whatsapp' and status = 'READ' "
+            "select message_id from deliveries where conversation_id like %s and status = 'READ' "
             "order by accepted_at limit 1",
             (f"{outcome.run_id}-c%",),
         ).fetchone()

@@ -15,6 +15,7 @@ import psycopg
 
 from cli.composition import STAGES, calls_log
 from cli.progress import RunProgress
+from connectors.registry import CHANNELS
 from loadgen.evidence import gather
 from loadgen.faults import Kill, Killer
 from loadgen.load import Load, LoadResult
@@ -24,6 +25,7 @@ from schemas.settings import Settings
 from sinks.clickhouse import connect
 from stack.state import read_state
 
+LAST_SIGNS = {name: str(channel.capabilities.last_sign) for name, channel in CHANNELS.items()}
 LOOK_SECONDS = 0.4
 QUIET_SECONDS = 1.5  # nothing new in PostgreSQL for so long after the last delivery ended: late repetitions are in
 
@@ -81,7 +83,9 @@ def rehearse(folder: Path, settings: Settings, knobs: Knobs) -> Outcome:
         duplicate_share=knobs.duplicates,
     )
     killer = Killer(knobs.kill, knobs.count / knobs.rate if knobs.rate else 10.0, lambda name: _pid_of(folder, name))
-    watch = Watch(postgres_url=settings.postgres_url, run_id=run_id, metrics_urls=_metrics_urls(folder))
+    watch = Watch(
+        postgres_url=settings.postgres_url, run_id=run_id, metrics_urls=_metrics_urls(folder), last_signs=LAST_SIGNS
+    )
     began = time.monotonic()
     try:
         with RunProgress() as progress:

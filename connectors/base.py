@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from schemas.outcomes import Outcome, Rejected
-from schemas.records import Content, Delivery, Receipt
+from schemas.records import Content, Delivery, Receipt, Status
 from schemas.settings import Settings
 
 
@@ -38,6 +38,13 @@ class Capabilities:
     replies: bool = False  # whether a message may refer to an earlier one
     media: Mapping[str, MediaLimit] = field(default_factory=dict)
     album: tuple[int, int] = (2, 10)  # fewest and most media of an album
+
+    @property
+    def last_sign(self) -> Status:
+        """The furthest status the channel can show: nothing is waited for beyond it."""
+        if self.read:
+            return Status.READ
+        return Status.DELIVERED if self.delivered else Status.SENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Load:
         count: int,
         rate: float,
         log: Path,
-        channels: Sequence[str] = ("whatsapp", "telegram"),
+        channels: Sequence[str],
         conversations: int = 100,
         group_share: float = 0.0,
         groups: int = 1,

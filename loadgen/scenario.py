@@ -46,7 +46,7 @@ class Scenario:
     run: str
     seed: int
     count: int
-    channels: Sequence[str] = ("whatsapp", "telegram")
+    channels: Sequence[str]
     conversations: int = 100
     group_share: float = 0.0
     groups: int = 1
@@ -124,6 +124,10 @@ class Scenario:
         return f"{self.run}-g{group}"
 
 
+# Made-up addresses by channel, where they are no phone numbers: a chat id, a scoped id, a user id.
+_ADDRESSES = {"telegram": "5{:08d}", "instagram": "17841400{:09d}", "internal": "person-{}"}
+
+
 def _address(channel: str, number: int) -> str:
-    """Made up, and plausible to the provider: a phone number of the fictional 555 exchange, or a chat id."""
-    return str(500_000_000 + number) if channel == "telegram" else f"1555{number:07d}"
+    """Made up, and plausible to the provider: by default a phone number of the fictional 555 exchange."""
+    return _ADDRESSES.get(channel, "1555{:07d}").format(number)

@@ -14,8 +14,6 @@ import psycopg
 
 _TIMEOUT_SECONDS = 1.0
 _RECORDS = "chat4all_records_total{"
-# What a channel can show at most: nothing is waited for beyond it.
-LAST_SIGN = {"whatsapp": "READ", "telegram": "SENT"}
 _GIVEN_UP = frozenset({"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"})
 
 
@@ -24,6 +22,9 @@ class Sight:
     """One look. `statuses` is (channel, status) -> deliveries of the run, `processed` stage -> source records taken so far."""
 
     statuses: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    last_signs: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what each channel can show at most; READ where it is not said
     processed: Mapping[str, int] = field(default_factory=dict)
     events: int = 0  # transitions of the run in PostgreSQL: while it grows, something is on its way
 
@@ -40,14 +41,17 @@ class Sight:
         return sum(
             count
             for (channel, status), count in self.statuses.items()
-            if status in _GIVEN_UP or status == "READ" or status == LAST_SIGN.get(channel)
+            if status in _GIVEN_UP or status == "READ" or status == self.last_signs.get(channel)
         )
 
 
 class Watch:
     """Looks at one run. `look` never raises: what cannot be asked now stays as it was."""
 
-    def __init__(self, *, postgres_url: str, run_id: str, metrics_urls: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, postgres_url: str, run_id: str, metrics_urls: Mapping[str, str], last_signs: Mapping[str, str]
+    ) -> None:
+        self._last_signs = last_signs
         self._postgres_url = postgres_url
         self._run_id = run_id
         self._metrics_urls = metrics_urls
@@ -57,7 +61,7 @@ class Watch:
     def look(self) -> Sight:
         statuses, events = self._statuses()
         processed = {stage: self._processed(stage) for stage in self._metrics_urls}
-        self._last = Sight(statuses, processed, events)
+        self._last = Sight(statuses, self._last_signs, processed, events)
         return self._last
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from schemas.records import KINDS, MEDIA_KINDS, SIGNALS, Content, Media
 
-MOST_MEDIA = 10  # of an album; no channel takes more
+MOST_MEDIA = 30  # of an album; no channel takes more
 _EMPTY = Content()
 # What belongs to which kinds alone; media and text are counted by kind below.
 _BELONGS: Mapping[str, tuple[str, ...]] = {

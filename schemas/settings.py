@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from schemas.records import CHANNELS
 
 
 class MissingSetting(Exception):
@@ -21,7 +23,7 @@ class MissingSetting(Exception):
 class Settings(BaseSettings):
     """All settings; empty URLs mean "not configured"."""
 
-    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow")
 
     # servers
     kafka_url: str = Field("", description="Kafka bootstrap servers, host:port[,host:port].")
@@ -123,6 +125,17 @@ class Settings(BaseSettings):
     gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_and_channels(cls, given: Any) -> Any:
+        """A channel's setting without a field here is kept as a secret text; any other name is left out."""
+        if not isinstance(given, dict):
+            return given
+        own = {name: value for name, value in given.items() if name in cls.model_fields}
+        return own | {
+            name: SecretStr(_plain(value)) for name, value in given.items() if name not in own and _of_channel(name)
+        }
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -132,11 +145,15 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _StateFile(settings_cls)
+        return init_settings, env_settings, _OfChannels(settings_cls), _StateFile(settings_cls)
+
+    def text(self, name: str) -> str:
+        """A setting by name, a channel's without a field here too; empty when it is not set."""
+        return str(_plain(getattr(self, name, "")))
 
     def require(self, *names: str) -> None:
         """Raises MissingSetting with one line that names every empty setting among `names`."""
-        empty = [name for name in names if not _plain(getattr(self, name))]
+        empty = [name for name in names if not self.text(name)]
         if empty:
             wanted = ", ".join(f"CHAT4ALL_{name.upper()}" for name in empty)
             raise MissingSetting(f"not configured: set {wanted}, or start the development stack with `chat4all up`")
@@ -156,6 +173,22 @@ def use_state(path: Path) -> Settings:
     """The settings with the stack of that state file; child processes find the same one."""
     os.environ["CHAT4ALL_STATE"] = str(path)
     return Settings()
+
+
+def _of_channel(name: str) -> bool:
+    return name.partition("_")[0] in CHANNELS
+
+
+class _OfChannels(PydanticBaseSettingsSource):
+    """CHAT4ALL_<CHANNEL>_<NAME>, so that a new channel needs no field here before it works."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # the base class's signature
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        named = {name.lower().removeprefix("chat4all_"): name for name in os.environ if name.startswith("CHAT4ALL_")}
+        fields = self.settings_cls.model_fields
+        return {name: os.environ[full] for name, full in named.items() if _of_channel(name) and name not in fields}
 
 
 class _StateFile(PydanticBaseSettingsSource):

@@ -49,6 +49,7 @@ def _load(kafka_url: str, log: Path, prefix: str, **more: float) -> Load:
         count=int(more.pop("count", 500)),
         rate=more.pop("rate", 0.0),
         log=log,
+        channels=("whatsapp", "telegram"),
         conversations=20,
         topic_prefix=prefix,
         **more,  # type: ignore[arg-type]  # shares only

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.composition import MISBEHAVIOUR, STAGES, calls_log, compose
+from cli.composition import MISBEHAVIOUR, SIMULATED, STAGES, calls_log, compose
 from loadgen.providers.__main__ import parser
 from schemas.settings import Settings
 from stack.plan import Plan
@@ -20,19 +20,19 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     plan = compose(tmp_path)
     assert plan.servers == list(SERVERS)
-    assert [process.name for process in plan.processes] == ["whatsapp", "telegram", "gateway", *STAGES]
+    assert [process.name for process in plan.processes] == [*SIMULATED, "gateway", *STAGES]
     assert len({process.url for process in plan.processes}) == len(plan.processes)
     assert {process.name for process in plan.processes if process.restarts} == {"gateway", *STAGES}
     gateway = next(process for process in plan.processes if process.name == "gateway")
     assert f"http://127.0.0.1:{plan.settings['gateway_port']}" == gateway.url
-    whatsapp, telegram = plan.processes[:2]
+    whatsapp, telegram = (process for process in plan.processes if process.name in {"whatsapp", "telegram"})
     assert whatsapp.argv[whatsapp.argv.index("--webhook-url") + 1] == f"{gateway.url}/webhooks/whatsapp"
     assert telegram.argv[telegram.argv.index("--log") + 1] == str(calls_log(tmp_path, "telegram"))
     assert plan.settings["whatsapp_url"] == whatsapp.url
 
 
 def test_simulators_misbehave_by_knobs_they_have(tmp_path: Path) -> None:
-    for process in compose(tmp_path).processes[:2]:
+    for process in compose(tmp_path).processes[: len(SIMULATED)]:
         chosen = vars(parser().parse_args(process.argv[3:]))
         for knob, share in MISBEHAVIOUR.get(process.name, {}).items():
             assert chosen[knob.replace("-", "_")] == share

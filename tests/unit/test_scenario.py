@@ -1,12 +1,16 @@
 """A scenario: the same under the same seed, in shares as asked, with every delivery known beforehand."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 
 from loadgen.providers.log import text_key
 from loadgen.scenario import DUPLICATE_DISTANCE, Scenario
 
-BASE = Scenario(run="r1", seed=5, count=2000, conversations=40, group_share=0.1, groups=2, duplicate_share=0.05)
+CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
+BASE = Scenario(
+    run="r1", seed=5, count=2000, channels=CHANNELS, conversations=40, group_share=0.1, groups=2, duplicate_share=0.05
+)
 
 
 def test_the_same_seed_makes_the_same_messages() -> None:
@@ -60,15 +64,17 @@ def test_every_person_has_one_address_and_every_conversation_its_people() -> Non
         else:
             assert each.expected == ((named[0].channel, named[0].address),)
     channels = Counter(channel for expected in people.values() for channel, _ in expected)  # type: ignore[attr-defined]  # a tuple, kept as object
-    assert set(channels) == {"whatsapp", "telegram"}
+    assert set(channels) == set(CHANNELS)
 
 
 def test_addresses_are_what_the_providers_take_and_texts_name_their_message() -> None:
+    shapes = {
+        "whatsapp": r"1555\d{7}", "telegram": r"[1-9]\d{8}", "instagram": r"\d{17}", "internal": r"person-\d+",
+    }  # fmt: skip
     for each in BASE.messages():
         assert text_key(each.text) == each.message_id
-        for _, address in each.expected:
-            assert address.isdecimal()
-            assert len(address) == (11 if address.startswith("1555") else 9)
+        for channel, address in each.expected:
+            assert re.fullmatch(shapes[channel], address)
 
 
 def test_without_groups_there_are_none() -> None:

@@ -47,7 +47,7 @@ CANNOT = [
     ("image", "", Content(media=(Media("image", url="https://x/", size=-1),)), "has -1 bytes"),
     ("sticker", "x", Content(media=(Media("sticker", provider_media_id="7"),)), "of kind sticker has a text"),
     ("album", "", Content(media=(IMAGE,)), "this one has 1"),
-    ("album", "", Content(media=(IMAGE,) * (MOST_MEDIA + 1)), "this one has 11"),
+    ("album", "", Content(media=(IMAGE,) * (MOST_MEDIA + 1)), "this one has 31"),
     ("album", "", Content(media=(IMAGE, Media("sticker", url="https://x/"))), "holds no sticker"),
     ("album", "", Content(media=(IMAGE, Media("hologram", url="https://x/"))), "a medium of kind 'hologram'"),
     ("template", "", None, "needs a template with a name"),

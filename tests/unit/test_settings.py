@@ -55,6 +55,21 @@ def test_what_the_stack_says_beyond_settings_is_ignored() -> None:
     assert Settings().partitions == 3
 
 
+def test_a_new_channel_needs_no_field_before_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schemas.settings.CHANNELS", ("pigeon",))
+    monkeypatch.setenv("CHAT4ALL_PIGEON_TOKEN", "coo-never-shown")
+    monkeypatch.setenv("CHAT4ALL_COLOUR", "green")
+    stack_says({"pigeon_loft": "7", "pigeon_token": "from the stack"})
+    settings = Settings()
+    assert [settings.text(name) for name in ("pigeon_token", "pigeon_loft", "pigeon_url", "colour")] == [
+        "coo-never-shown", "7", "", "",
+    ]  # fmt: skip
+    settings.require("pigeon_token", "pigeon_loft")
+    with pytest.raises(MissingSetting, match="set CHAT4ALL_PIGEON_URL,"):
+        settings.require("pigeon_token", "pigeon_url")
+    assert "coo-never-shown" not in repr(settings) + str(settings.model_dump())
+
+
 def test_require_names_everything_that_is_missing() -> None:
     settings = Settings(kafka_url="127.0.0.1:1", whatsapp_token=SecretStr(""))
     settings.require("kafka_url")
