@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from cli import bench, load, message, report, simulate, stack
+from cli import bench, channels, load, message, report, simulate, stack
 from schemas.settings import MissingSetting
 from stack.control import StackRefused
 from stack.service import ServiceFailed
@@ -26,6 +26,7 @@ for command in (load.demo, stack.up, stack.down, stack.status, stack.logs, load.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
     simulate.simulate
 )
+app.add_typer(channels.app, name="channels")
 app.add_typer(message.app, name="message")
 app.add_typer(report.app, name="report")
 

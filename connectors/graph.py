@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from connectors import meta
-from connectors.base import Forbidden, WebhookRequest
+from connectors.base import Forbidden, Probed, WebhookRequest
 from connectors.exchange import Answer, Calls
+from connectors.meta import Table
 from connectors.signatures import is_same, is_signed_by_meta
-from schemas.outcomes import Outcome, RetryLater, Unknown
+from schemas.outcomes import Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
 
 # Kinds whose repetition nobody sees: a second mark is the same mark.
@@ -71,6 +72,26 @@ class Graph:
         """One call on behalf of an account, as the path names it."""
         url = f"{self._base}/{quote(account, safe='')}/messages"
         return await self._calls.post(url, body, self._headers, delivery_id=delivery.delivery_id, attempt=attempt)
+
+    async def _probe(self, asked: str, table: Table, name: str, *fields: str) -> Probed:
+        """Asks for an object that only our token may see, and says what the API calls it.
+
+        https://developers.facebook.com/docs/graph-api/results#fields
+        """
+        url = f"{self._base}/{quote(asked, safe='')}?fields={','.join(fields)}"
+        answer = await self._calls.get(url, self._headers)
+        if not isinstance(answer, Answer):
+            return Probed(False, answer.reason)
+        check = f"check CHAT4ALL_{self.channel.upper()}_ACCOUNT, _URL and _VERSION"
+        if answer.status != 200 or meta.envelope(answer) is not None:
+            outcome = meta.outcome(answer, table, self.channel, 1)
+            return Probed(False, f"{outcome.reason}; {check}" if isinstance(outcome, Rejected) else outcome.reason)
+        found = answer.json()
+        if not isinstance(found, dict) or "id" not in found:
+            return Probed(False, f"{name} answered HTTP 200, but with no account: {check}")
+        return Probed(
+            True, f"{name} knows the account: " + ", ".join(str(found[each]) for each in fields if each in found)
+        )
 
     def _prove(self, request: WebhookRequest) -> None:
         """Raises Forbidden unless Meta signed the body with one of our app secrets."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from connectors import limits
-from connectors.base import Capabilities, Channel, Forbidden, Inbound, MediaLimit, WebhookItems, WebhookRequest
+from connectors.base import Capabilities, Channel, Forbidden, Inbound, MediaLimit, Probed, WebhookItems, WebhookRequest
 from connectors.shape import (
     Node,
     Unexpected,
@@ -92,6 +92,11 @@ class Internal:
         receipts, odd_receipts = _each(body, "receipts", lambda item: self._receipt(item, received_at))
         inbound, odd_messages = _each(body, "messages", lambda item: self._inbound(item, received_at))
         return WebhookItems(receipts, inbound, odd_receipts + odd_messages)
+
+    async def probe(self) -> Probed:
+        if not self._tokens:
+            return Probed(False, "no client may confirm or write: set CHAT4ALL_INTERNAL_TOKENS")
+        return Probed(True, "nothing to call: a delivery on the internal channel is accepted when it is stored")
 
     async def close(self) -> None:
         """There is nothing to close."""

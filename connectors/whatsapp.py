@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 import orjson
 
 from connectors import limits, meta, whatsapp_webhook
-from connectors.base import Capabilities, Channel, MediaLimit, WebhookItems, WebhookRequest
+from connectors.base import Capabilities, Channel, MediaLimit, Probed, WebhookItems, WebhookRequest
 from connectors.exchange import Answer
 from connectors.graph import Graph, again_if_harmless
 from connectors.shape import Unexpected, items, node, text
@@ -94,6 +94,11 @@ class WhatsApp(Graph):
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
         self._prove(request)
         return whatsapp_webhook.read(request.body, received_at)
+
+    async def probe(self) -> Probed:
+        """https://developers.facebook.com/docs/whatsapp/business-management-api/manage-phone-numbers"""
+        fields = ("display_phone_number", "verified_name", "quality_rating")
+        return await self._probe(self._account, WHATSAPP, "WhatsApp", *fields)
 
     def _body(self, delivery: Delivery, attempt: int, part: int) -> dict[str, Any]:
         content = limits.content_of(delivery)

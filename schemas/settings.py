@@ -151,9 +151,13 @@ class Settings(BaseSettings):
         """A setting by name, a channel's without a field here too; empty when it is not set."""
         return str(_plain(getattr(self, name, "")))
 
+    def missing(self, *names: str) -> list[str]:
+        """Those among `names` that are empty."""
+        return [name for name in names if not self.text(name)]
+
     def require(self, *names: str) -> None:
         """Raises MissingSetting with one line that names every empty setting among `names`."""
-        empty = [name for name in names if not self.text(name)]
+        empty = self.missing(*names)
         if empty:
             wanted = ", ".join(f"CHAT4ALL_{name.upper()}" for name in empty)
             raise MissingSetting(f"not configured: set {wanted}, or start the development stack with `chat4all up`")

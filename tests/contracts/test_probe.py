@@ -10,14 +10,27 @@ from connectors.registry import CHANNELS
 from schemas.settings import Settings
 from tests.contracts.scripted import scripted
 
-SECRETS = {"telegram": "secret-of-a-bot"}
-GIVEN: dict[str, dict[str, Any]] = {"telegram": {"telegram_token": "4242:secret-of-a-bot"}}
-PATHS = {"telegram": "/bot4242:secret-of-a-bot/getMe"}
+SECRET = "secret-of-ours"
+GIVEN: dict[str, dict[str, Any]] = {
+    "telegram": {"telegram_token": f"4242:{SECRET}"},
+    "whatsapp": {"whatsapp_account": "106540352242922", "whatsapp_token": SECRET, "whatsapp_version": "v23.0"},
+}
+PATHS = {
+    "telegram": f"/bot4242:{SECRET}/getMe",
+    "whatsapp": "/v23.0/106540352242922?fields=display_phone_number,verified_name,quality_rating",
+}
 BOT = {"ok": True, "result": {"id": 4242, "is_bot": True, "first_name": "B", "username": "our_bot"}}
+NUMBER = {"id": "106540352242922", "display_phone_number": "+1 555-078-3881", "verified_name": "Shop"}
+HTML = {"status": 502, "text": "<html>Bad Gateway</html>"}
 
 
-def _error(status: int, description: str) -> dict[str, Any]:
+def _telegram(status: int, description: str) -> dict[str, Any]:
     return {"status": status, "json": {"ok": False, "error_code": status, "description": description}}
+
+
+def _meta(status: int, code: int) -> dict[str, Any]:
+    error = {"message": f"(#{code}) words of Meta", "type": "OAuthException", "code": code, "fbtrace_id": "A1"}
+    return {"status": status, "json": {"error": error}}
 
 
 CASES: list[tuple[str, dict[str, Any], bool, str]] = [
@@ -25,10 +38,17 @@ CASES: list[tuple[str, dict[str, Any], bool, str]] = [
     ("telegram", {"status": 200, "json": BOT | {"result": {"id": 7}}}, False, "another bot"),
     ("telegram", {"status": 200, "json": {"ok": True}}, False, "not with a bot"),
     ("telegram", {"status": 200, "text": "<html>hello</html>"}, False, "HTTP 200"),
-    ("telegram", _error(401, "Unauthorized"), False, "CHAT4ALL_TELEGRAM_TOKEN"),
-    ("telegram", _error(404, "Not Found"), False, "CHAT4ALL_TELEGRAM_TOKEN"),
-    ("telegram", {"status": 502, "text": "<html>Bad Gateway</html>"}, False, "HTTP 502"),
+    ("telegram", _telegram(401, "Unauthorized"), False, "CHAT4ALL_TELEGRAM_TOKEN"),
+    ("telegram", _telegram(404, "Not Found"), False, "CHAT4ALL_TELEGRAM_TOKEN"),
+    ("telegram", HTML, False, "HTTP 502"),
     ("telegram", {"fault": "hang"}, False, "time-out"),
+    ("whatsapp", {"status": 200, "json": NUMBER}, True, "+1 555-078-3881, Shop"),
+    ("whatsapp", {"status": 200, "json": {"data": []}}, False, "CHAT4ALL_WHATSAPP_ACCOUNT"),
+    ("whatsapp", {"status": 200, "text": "<html>hello</html>"}, False, "CHAT4ALL_WHATSAPP_ACCOUNT"),
+    ("whatsapp", _meta(401, 190), False, "access token expired or was revoked"),
+    ("whatsapp", _meta(400, 100), False, "CHAT4ALL_WHATSAPP_ACCOUNT"),
+    ("whatsapp", _meta(403, 10), False, "permission"),
+    ("whatsapp", HTML, False, "HTTP 502"),
 ]
 
 
@@ -47,7 +67,7 @@ async def test_a_probe_says_what_is_wrong(
     assert probed.good is good
     assert says in probed.sentence
     assert [(request["method"], request["path"]) for request in script.requests] == [("GET", PATHS[channel])]
-    assert SECRETS[channel] not in probed.sentence + caplog.text
+    assert SECRET not in probed.sentence + caplog.text
 
 
 async def test_a_host_that_is_not_there_is_said() -> None:
@@ -57,3 +77,13 @@ async def test_a_host_that_is_not_there_is_said() -> None:
     assert isinstance(connector, Probing)
     assert await connector.probe() == Probed(False, "not sent: the connection to the provider was refused")
     await connector.close()
+
+
+async def test_the_internal_channel_has_nothing_to_call() -> None:
+    for tokens, good, says in (("", False, "CHAT4ALL_INTERNAL_TOKENS"), (SECRET, True, "nothing to call")):
+        settings = Settings.model_validate({"internal_account": "our-app", "internal_tokens": tokens})
+        connector = CHANNELS["internal"].build(settings)
+        assert isinstance(connector, Probing)
+        probed = await connector.probe()
+        assert probed.good is good
+        assert says in probed.sentence

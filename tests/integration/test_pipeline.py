@@ -340,6 +340,15 @@ def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[.
     await_true(lambda: kept() == [(f"internal:app:m-{unique}", "INBOUND")], "the client's message", 20)
 
 
+@pytest.mark.parametrize("channel", ["whatsapp", "telegram", "internal"])
+def test_the_credentials_of_every_channel_can_be_tested(running: Running, channel: str) -> None:
+    command = [sys.executable, "-m", "cli.main", "channels", "test", channel]
+    asked = subprocess.run(command, capture_output=True, text=True, env=running.environment, timeout=60, check=False)
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith(f"{channel}: ")
+    assert "until you set" not in asked.stdout
+
+
 def test_schemas_are_served_like_a_registry(running: Running) -> None:
     gateway = running.url("gateway")
     latest = json.loads(get(f"{gateway}/subjects/messages-value/versions/latest")[1])
