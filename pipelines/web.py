@@ -1,8 +1,8 @@
 """Web views of a worker: what an operator asks it at 3 a.m.
 
-/health, /metrics, /partitions/, /tables/, /tables/<table>/<key>, /exchanges/?delivery=&since=&until=&limit= (times in Unix
-milliseconds). All are read-only and show this worker only: a row is found at the worker that owns its partition, and the newest calls to
-providers at the worker that made them.
+/health (and /health/live, /health/ready, for probes), /metrics, /partitions/, /exchanges/?delivery=&since=&until=&limit= (times in
+Unix milliseconds); tables are in table_views.py. All are read-only and show this worker only: the newest calls to providers are found at
+the worker that made them.
 """
 
 import time
@@ -19,10 +19,7 @@ from schemas import metrics
 def add_views(app: faust.App) -> None:
     """Adds the views to a stage's app."""
 
-    @app.page("/health")
-    async def health(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
-        found = health_of(app.engine)
-        return view.json(found, status=200 if found["status"] == "ready" else 503)
+    _add_health_views(app)
 
     @app.page("/metrics")
     async def shown_metrics(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
@@ -44,29 +41,6 @@ def add_views(app: faust.App) -> None:
             ]
         )
 
-    @app.page("/tables/")
-    async def tables(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
-        return view.json(
-            [
-                {
-                    "table": table.name,
-                    "changelog": app.engine.changelog(table.name),
-                    "rows": {str(number): len(held) for number, held in table.partitions_held().items()},
-                }
-                for table in app.tables.values()
-            ]
-        )
-
-    @app.page("/tables/{table}/{key:.+}")
-    async def row(view: Any, request: Any, table: str, key: str) -> Any:  # noqa: ARG001  # Faust's signature
-        if table not in app.tables:
-            return view.json({"error": f"no table {table!r} here: this worker has {sorted(app.tables)}"}, status=404)
-        for number, held in app.tables[table].partitions_held().items():
-            found = held.get(key.encode())
-            if found is not None:
-                return view.json({"table": table, "key": key, "partition": number, "row": held.layout.as_json(found)})
-        return view.json({"error": f"no row {key!r} in the partitions of this worker: ask the others too"}, status=404)
-
     @app.page("/exchanges/")
     async def exchanges(view: Any, request: Any) -> Any:
         try:
@@ -84,13 +58,31 @@ def _exchanges(query: Mapping[str, str]) -> list[Any]:
     )
 
 
+def _add_health_views(app: faust.App) -> None:
+    @app.page("/health")
+    async def health(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
+        found = health_of(app.engine)
+        return view.json(found, status=200 if found["ready"] else 503)
+
+    @app.page("/health/{asked:live|ready}")
+    async def probed(view: Any, request: Any, asked: str) -> Any:  # noqa: ARG001  # Faust's signature
+        found = health_of(app.engine)
+        return view.json(found, status=200 if found[asked] else 503)
+
+
 def health_of(engine: Engine) -> dict[str, Any]:
-    """`status` is ready, restoring (with its progress) or stuck (lag, and no commit for the set time), with what this worker owns."""
-    stuck = engine.watchdog.stuck(engine.running())
+    """`status` is restoring (with its progress; also while the group is being assigned), ready, or stuck (lag, and no commit for the
+    set time). Ready is only who takes turns. Live is whoever a restart would not help: all but the stuck, unless it is a database that
+    they wait for."""
+    running = engine.running()
+    stuck = engine.watchdog.stuck(running)
     restoring = engine.restoring
-    status = "restoring" if restoring is not None or not engine.joined else "stuck" if stuck else "ready"
+    settled = engine.joined and restoring is None and running.keys() == engine.partitions.keys()
+    status = "restoring" if not settled else "stuck" if stuck else "ready"
     return {
         "status": status,
+        "live": all(running[number].waiting_for_sink for number in stuck),
+        "ready": status == "ready",
         "stage": engine.stage.name,
         "partitions": sorted(engine.partitions),
         "rows": {

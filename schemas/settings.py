@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     # workers
     web_host: str = Field("127.0.0.1", description="Address the web views of a worker listen on.")
     web_port: int = Field(6066, description="Port of a worker's web views; 0 picks a free one.")
+    web_url: str = Field(
+        "", description="URL where other workers reach this one's web views; empty: web_host, else the machine's name."
+    )
     store: Literal["memory", "rocksdb"] = Field(
         "memory", description="Where tables are kept: memory, or rocksdb (on disk, in data_dir)."
     )

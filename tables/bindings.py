@@ -26,5 +26,5 @@ class Waiting:
     receipts: tuple[tuple[int, int, str], ...]
 
 
-BINDINGS = JsonLayout("bindings", Bound, time="bound_at")
-WAITING = JsonLayout("waiting", Waiting, time="since")
+BINDINGS = JsonLayout("bindings", Bound, time="bound_at", keyed_by_record=True)
+WAITING = JsonLayout("waiting", Waiting, time="since", keyed_by_record=True)

@@ -12,4 +12,4 @@ class Members:
     updated_at: int  # Unix milliseconds, by the application's clock
 
 
-CONVERSATIONS = JsonLayout("conversations", Members)
+CONVERSATIONS = JsonLayout("conversations", Members, keyed_by_record=True)

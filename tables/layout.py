@@ -34,6 +34,11 @@ class Layout(Protocol[Row]):
         ...
 
     @property
+    def keyed_by_record(self) -> bool:
+        """Whether a row's key is the key of the records it comes from, so that the key alone tells its partition."""
+        ...
+
+    @property
     def time_of(self) -> Callable[[Row], int | None] | None:
         """Reads the Unix milliseconds a row's life counts from, None for a row that does not age. None: no row of the table does."""
         ...
@@ -59,6 +64,7 @@ class JsonLayout(Generic[Row]):
     row: type[Row]
     time: str | None = None
     version: int = 1
+    keyed_by_record: bool = False
 
     @property
     def time_of(self) -> Callable[[Row], int | None] | None:

@@ -47,6 +47,7 @@ class OutstandingLayout:
     name = "outstanding"
     version = 1
     packed = False
+    keyed_by_record = False
     time_of = None  # a row lives until its delivery ends
 
     def encode(self, row: Outstanding) -> bytes:

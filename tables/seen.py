@@ -24,6 +24,7 @@ class SeenLayout:
     name = "seen"
     version = 1
     packed = True
+    keyed_by_record = False  # by the message's id, in its conversation's partition
     time_of = attrgetter("accepted_at")
 
     def encode(self, row: Seen) -> bytes:

@@ -10,4 +10,4 @@ class Sequence:
     seq: int  # the last one given; the next message gets one more
 
 
-SEQUENCES = JsonLayout("sequences", Sequence)
+SEQUENCES = JsonLayout("sequences", Sequence, keyed_by_record=True)

@@ -40,7 +40,7 @@ class State:
 
 class Toy(Stage[State]):
     tables: ClassVar[tuple[Layout[Any], ...]] = (
-        JsonLayout("counts", Count),
+        JsonLayout("counts", Count, keyed_by_record=True),
         JsonLayout("values", Count),
         JsonLayout("open", Open),
     )

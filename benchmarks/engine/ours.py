@@ -29,6 +29,7 @@ class Number:
     packed: bool = False
     ages: bool = False
     version: int = 1
+    keyed_by_record: bool = False
 
     @property
     def time_of(self) -> Callable[[int], int | None] | None:

@@ -12,19 +12,38 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from mode import Service
 
+from pipelines.engine.rows import RowsOfWorker
+from tables.layout import Layout
 from tables.table import Table
 
 
 class BatchTable(faust.Table):
-    """A table whose rows live in the engine, one Table a partition."""
+    """A table whose rows live in the engine, one Table a partition; as a mapping it shows those of this worker."""
+
+    @property
+    def layout(self) -> Layout[Any]:
+        """How its rows are written, as the stage declares it."""
+        return next(layout for layout in self.app.engine.stage.tables if layout.name == self.name)
 
     def partitions_held(self) -> Mapping[int, Table[Any]]:
         """Partition number -> rows, of what this worker owns."""
         return {
             number: partition.tables[self.name]
-            for number, partition in self.app.engine.partitions.items()
+            for number, partition in sorted(self.app.engine.partitions.items())
             if self.name in partition.tables
         }
+
+    def _new_store(self) -> RowsOfWorker:
+        return RowsOfWorker("memory://", self.app, self, table_name=self.name, loop=self.loop)
+
+    def on_key_set(self, key: Any, value: Any) -> None:
+        """Faust would send a changelog record, outside of any transaction; the store refuses the write itself."""
+
+    def on_key_del(self, key: Any) -> None:
+        """As for a key that is set."""
+
+    def on_clear(self) -> None:
+        """As for a key that is set."""
 
     async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:
         """The engine restores tables; Faust's store has none of our rows."""

@@ -173,7 +173,8 @@ class Transactions:
 def group_metadata(kafka_url: str, app_id: str) -> tuple[Consumer, Any]:
     """A consumer that never subscribes, and the group it names: so a transaction can commit the group's offsets."""
     consumer = Consumer(
-        {"bootstrap.servers": kafka_url, "group.id": app_id, "enable.auto.commit": False, "log_level": 3}
+        # silent: it exists before anything is asked of Kafka, and Fetch says what happens to the connection
+        {"bootstrap.servers": kafka_url, "group.id": app_id, "enable.auto.commit": False, "log_level": 0}
     )
     return consumer, consumer.consumer_group_metadata()
 

@@ -132,6 +132,14 @@ class BatchTransport(driver.Transport):
     Consumer = BatchConsumer
 
 
+class SourceTopics(faust.Topic):
+    """Every source of a stage as one Faust topic, which has a name to show although it is several."""
+
+    def get_topic_name(self) -> str:
+        """The topics' names; Faust has one for a lone topic only, and its command line ends at the others."""
+        return ", ".join(self.topics) or str(super().get_topic_name())
+
+
 class RawBatch(faust.Schema):
     """Hands a batch to the agent as it is; must never raise (Faust would acknowledge and skip)."""
 

@@ -30,6 +30,7 @@ class NoteLayout:
 
     name = "notes"
     version = 1
+    keyed_by_record = False
     time_of = attrgetter("at")
 
     def __init__(self, *, packed: bool) -> None:

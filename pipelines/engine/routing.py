@@ -1,0 +1,38 @@
+"""Which worker holds a row: Faust's router, with the partitioner of our producers.
+
+In: the assignment as Faust's assignor spread it over the group, each worker with the URL of its web views. Out: the URL of a
+partition's owner. A table whose keys are not those of the stage's records has no home for a key: any partition may hold its row.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from faust.app.router import Router
+from yarl import URL
+
+from schemas.partitions import home_partition
+
+
+class TableRouter(Router):
+    """`app.router`: `key_store` is what Faust's own `table_route` and its view /router/<table>/<key>/ ask."""
+
+    def home(self, table: str, key: str) -> int | None:
+        """The partition of a row, when its key tells it."""
+        tells = self.app.tables[table].layout.keyed_by_record
+        return home_partition(key, self.app.conf.topic_partitions) if tells else None
+
+    def owners(self, table: str) -> Mapping[int, URL]:
+        """Partition number -> URL of the worker that owns it, as of the last assignment this worker heard of."""
+        return {
+            number: URL(url)
+            for url, topics in self.table_metadata(table).items()
+            for numbers in topics.values()
+            for number in numbers
+        }
+
+    def key_store(self, table_name: str, key: Any) -> URL:
+        """The owner's URL; KeyError, which Faust answers with 503, when nobody is known or the key does not tell."""
+        home = self.home(table_name, key.decode() if isinstance(key, bytes) else str(key))
+        if home is None:
+            raise KeyError(f"a row of {table_name} can be in any partition, whatever its key")
+        return self.owners(table_name)[home]

@@ -1,0 +1,195 @@
+"""Views of the tables, on every worker: /tables/, /tables/<table>/?partition=&limit=&skip=, /tables/<table>/<key>.
+
+A row is asked for at any worker and answered by the one that owns it: by the key's partition where the key tells it, else whoever has
+it. A listing pages through this worker's rows and says where the others are. What cannot be answered now (a restore, a rebalance, a
+worker that has just died) is a 503 with a sentence, never a wrong "no such row".
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import aiohttp
+import faust
+import orjson
+from yarl import URL
+
+from pipelines.engine.tables import BatchTable
+
+LIMIT = 1000  # rows of an answer
+SKIP = 100_000  # rows; whoever wants to go further reads the changelog
+ANSWER_BYTES = 1_000_000
+ASK_SECONDS = 5.0
+AGAIN = {"Retry-After": "2"}  # seconds
+
+
+class Answer(NamedTuple):
+    status: int
+    body: dict[str, Any]
+
+
+def add_table_views(app: faust.App) -> None:
+    """Adds the views to a stage's app."""
+
+    @app.page("/tables/")
+    async def tables(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
+        return view.json([_told(app, table) for table in app.tables.values()])
+
+    @app.page("/tables/{table}/")
+    async def rows(view: Any, request: Any, table: str) -> Any:
+        return _shown(view, _unknown(app, table) or _listing(app, app.tables[table], request.query))
+
+    @app.page("/tables/{table}/{key:.+}")
+    async def row(view: Any, request: Any, table: str, key: str) -> Any:
+        only = request.query.get("partitions")
+        return _shown(view, _unknown(app, table) or await _row(app, app.tables[table], key, only))
+
+
+def _shown(view: Any, answer: Answer) -> Any:
+    return view.json(answer.body, status=answer.status, headers=AGAIN if answer.status == 503 else None)
+
+
+def _told(app: faust.App, table: BatchTable) -> dict[str, Any]:
+    """What a table is, which partitions are here, with their rows, and who has the others."""
+    held = table.partitions_held()
+    owners = app.router.owners(table.name)
+    return {
+        "table": table.name,
+        "changelog": app.engine.changelog(table.name),
+        "rows": {str(number): len(rows) for number, rows in held.items()},
+        "elsewhere": {str(number): str(url) for number, url in sorted(owners.items()) if number not in held},
+    }
+
+
+def _unknown(app: faust.App, table: str) -> Answer | None:
+    return (
+        None if table in app.tables else _error(404, f"no table {table!r} here: this worker has {sorted(app.tables)}")
+    )
+
+
+def _error(status: int, sentence: str) -> Answer:
+    return Answer(status, {"error": sentence})
+
+
+# --- a listing ----------------------------------------------------------------------------------------------------------------
+
+
+def _listing(app: faust.App, table: BatchTable, query: Mapping[str, str]) -> Answer:
+    try:
+        limit, skip = int(query.get("limit", "100")), int(query.get("skip", "0"))
+        wanted = int(query["partition"]) if "partition" in query else None
+    except ValueError:
+        return _error(400, "limit, skip and partition are whole numbers")
+    if not (1 <= limit <= LIMIT and 0 <= skip <= SKIP):
+        return _error(400, f"limit is 1 to {LIMIT}, skip 0 to {SKIP}: whoever wants every row reads the changelog")
+    told = _told(app, table)
+    held = {number: rows for number, rows in table.partitions_held().items() if wanted in (None, number)}
+    if wanted is not None and not held:
+        owner = told["elsewhere"].get(str(wanted))
+        return _error(503 if owner is None else 404, f"partition {wanted} is not here: {owner or _why(app)}")
+    shown = _page(held, skip, limit)
+    more = skip + len(shown) < sum(map(len, held.values()))
+    further = {} if wanted is None else {"partition": wanted}
+    path = URL(f"/tables/{table.name}/").with_query(further | {"limit": limit, "skip": skip + len(shown)})
+    return Answer(200, told | {"shown": shown, "next": str(path) if more else None})
+
+
+def _page(held: Mapping[int, Any], skip: int, limit: int) -> list[dict[str, Any]]:
+    """The rows after `skip` of them, at least one, up to `limit` and to the bytes of an answer."""
+    shown: list[dict[str, Any]] = []
+    size = 0
+    for number, rows in held.items():
+        if skip >= len(rows):
+            skip -= len(rows)
+            continue
+        for key, row in islice(rows.items(), skip, None):
+            entry = _entry(number, key, rows, row)
+            size += len(orjson.dumps(entry))
+            if len(shown) == limit or (shown and size > ANSWER_BYTES):
+                return shown
+            shown.append(entry)
+        skip = 0
+    return shown
+
+
+def _entry(number: int, key: bytes, rows: Any, row: Any) -> dict[str, Any]:
+    return {"key": key.decode(errors="backslashreplace"), "partition": number, "row": rows.layout.as_json(row)}
+
+
+# --- one row ------------------------------------------------------------------------------------------------------------------
+
+
+async def _row(app: faust.App, table: BatchTable, key: str, only: str | None) -> Answer:
+    """`only` is what another worker asks with: these partitions, and nobody else."""
+    if only is not None:
+        return _row_here(app, table, key, {int(number) for number in only.split(",") if number.isdecimal()})
+    home = app.router.home(table.name, key)
+    wanted = set(range(app.conf.topic_partitions)) if home is None else {home}
+    here = wanted & table.partitions_held().keys()
+    answers = [_row_here(app, table, key, here)] if here else []
+    if wanted == here or any(answer.status == 200 for answer in answers):
+        return answers[0]
+    return _together(table, key, answers + await _elsewhere(app, table, key, wanted - here))
+
+
+def _row_here(app: faust.App, table: BatchTable, key: str, wanted: set[int]) -> Answer:
+    held = table.partitions_held()
+    for number in sorted(wanted & held.keys()):
+        row = held[number].get(key.encode())
+        if row is not None:
+            found = _entry(number, key.encode(), held[number], row)
+            return Answer(200, {"table": table.name, **found, "worker": str(app.conf.canonical_url)})
+    absent = wanted - held.keys()
+    if absent:
+        return _error(503, f"partitions {sorted(absent)} are not here: {_why(app)}")
+    return _error(404, f"no row {key!r} in table {table.name}")
+
+
+async def _elsewhere(app: faust.App, table: BatchTable, key: str, numbers: Iterable[int]) -> list[Answer]:
+    """What the owners of the partitions say, each asked once."""
+    owners = app.router.owners(table.name)
+    asked: dict[URL, list[int]] = {}
+    answers = []
+    for number in sorted(numbers):
+        owner = owners.get(number)
+        if owner is None or owner == app.conf.canonical_url:
+            answers.append(_error(503, f"partition {number}: {_why(app)}"))
+        else:
+            asked.setdefault(owner, []).append(number)
+    asking = (_ask(app, owner, table, key, partitions) for owner, partitions in asked.items())
+    return answers + list(await asyncio.gather(*asking))
+
+
+async def _ask(app: faust.App, owner: URL, table: BatchTable, key: str, partitions: list[int]) -> Answer:
+    path = f"/tables/{quote(table.name)}/{quote(key)}"
+    url = owner.with_path(path, encoded=True).with_query(partitions=",".join(map(str, partitions)))
+    try:
+        async with app.http_client.get(url, timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as answer:
+            return Answer(answer.status, orjson.loads(await answer.read()))
+    except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        return _error(
+            503,
+            f"{owner} owns partitions {partitions} and does not answer ({reason}): if it has died, the others take them over "
+            f"after the session time-out of {app.conf.broker_session_timeout:.0f} s",
+        )
+
+
+def _together(table: BatchTable, key: str, answers: list[Answer]) -> Answer:
+    """Found by anyone, else not known while somebody could not look, else nowhere."""
+    for answer in answers:
+        if answer.status == 200:
+            return answer
+    unsure = [str(answer.body.get("error", answer.body)) for answer in answers if answer.status != 404]
+    return _error(503, "; ".join(unsure)) if unsure else _error(404, f"no row {key!r} in table {table.name}")
+
+
+def _why(app: faust.App) -> str:
+    """Why a partition that should be here, or known, is not."""
+    progress = app.engine.restoring
+    if progress is not None:
+        shown = progress.shown()
+        return f"this worker is restoring, {shown['rows']} rows so far, {shown['seconds_left']} s left: ask again then"
+    return "the group's partitions are being assigned: ask again in a moment"

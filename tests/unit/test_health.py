@@ -1,0 +1,66 @@
+"""What /health says of an engine that runs, restores, or stands still; a liveness probe must end only whom a restart helps."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.engine.restore import RestoreProgress
+from pipelines.engine.transactions import Transactions
+from pipelines.engine.worker import Engine
+from pipelines.web import health_of
+from tests.toy_stage import Toy
+
+STUCK_SECONDS = 60.0
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An engine that owns and runs partition 0; Kafka is never asked."""
+    made = Engine(
+        stage=Toy("toy"), app_id="toy", kafka_url="127.0.0.1:1", session_seconds=6, stuck_seconds=STUCK_SECONDS, poison_limit=20,
+        folder=tmp_path,
+    )  # fmt: skip
+    transactions = Transactions(kafka_url="127.0.0.1:1", app_id="toy", partition=0, group=made._group_metadata)
+    made.partitions[0] = made._partition(0, made._open_tables(0), transactions)
+    made._running = {0}
+    made.joined = True
+    yield made
+    made._group.close()
+
+
+def said(engine: Engine) -> tuple[str, bool, bool]:
+    found = health_of(engine)
+    return found["status"], found["live"], found["ready"]
+
+
+async def test_who_takes_turns_is_ready_and_who_does_not_is_restoring(engine: Engine) -> None:
+    assert said(engine) == ("ready", True, True)
+    engine._running = set()  # between two assignments
+    assert said(engine) == ("restoring", True, False)
+    engine._running = {0}
+    engine.restoring = RestoreProgress(rows=500, total=2000, began=time.monotonic() - 5)
+    assert said(engine) == ("restoring", True, False)
+    shown = health_of(engine)["restoring"]
+    assert shown["rows"] == 500
+    assert shown["rows_per_second"] == pytest.approx(100, rel=0.05)
+    assert shown["seconds_left"] == pytest.approx(15, rel=0.05)
+    engine.restoring = None
+    engine.joined = False
+    assert said(engine) == ("restoring", True, False)
+
+
+async def test_only_who_is_stuck_without_an_excuse_is_not_live(engine: Engine) -> None:
+    partition = engine.partitions[0]
+    partition.committed_at = time.monotonic() - STUCK_SECONDS - 1
+    assert said(engine) == ("ready", True, True)  # nothing to do
+    engine.watchdog._idle_since.clear()
+    engine.watchdog.lag = {("toy-in", 0): 7}
+    assert said(engine) == ("stuck", False, False)
+    assert health_of(engine)["stuck"] == [0]
+    partition.waiting_for_sink = True
+    assert said(engine) == ("stuck", True, False)
+    partition.waiting_for_sink = False
+    partition.committed_at = time.monotonic()
+    assert said(engine) == ("ready", True, True)
