@@ -1,12 +1,11 @@
 """Every channel by name, as its connector's file declares it.
 
-What enters: the names of schemas/records.py. What leaves: the Channel of each that has a file connectors/<name>.py, which is the
-constant DECLARATION there. Looking a channel up opens nothing and needs no token.
+What enters: the names of schemas/records.py. What leaves: the Channel of each, the constant DECLARATION of connectors/<name>.py; a name
+without that file is an error at once. Looking a channel up opens nothing and needs no token.
 """
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from types import MappingProxyType
 
 from connectors.base import Channel, Connector
@@ -19,9 +18,7 @@ def _declared(name: str) -> Channel:
     return found
 
 
-CHANNELS: Mapping[str, Channel] = MappingProxyType(
-    {name: _declared(name) for name in records.CHANNELS if find_spec(f"connectors.{name}")}
-)
+CHANNELS: Mapping[str, Channel] = MappingProxyType({name: _declared(name) for name in records.CHANNELS})
 
 
 def connector(channel: str, settings: Settings) -> Connector:

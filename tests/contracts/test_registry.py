@@ -8,8 +8,10 @@ from schemas.keys import provider_message_key
 from schemas.records import CHANNELS as DECLARED
 from schemas.settings import MissingSetting, Settings
 
+NEEDED = {name for channel in CHANNELS.values() for name in (*channel.send_settings, *channel.webhook_settings)}
 SETTINGS = Settings.model_validate(
-    {
+    dict.fromkeys(NEEDED, "4711:made-up-secret")
+    | {
         "whatsapp_account": "106540352242922",
         "whatsapp_token": "EAA-secret",
         "whatsapp_app_secrets": " new-secret , old-secret,",
@@ -27,7 +29,7 @@ SETTINGS = Settings.model_validate(
 
 
 def test_every_channel_is_declared_and_has_its_topic() -> None:
-    assert set(CHANNELS) <= set(DECLARED)
+    assert set(CHANNELS) == set(DECLARED)
     assert {f"deliveries.{channel}" for channel in DECLARED} == {
         name for name in TOPICS if name.startswith("deliveries.")
     }
@@ -44,12 +46,15 @@ async def test_a_connector_is_built_from_settings_and_shows_no_secret(channel: s
 
 def test_our_default_account_comes_from_the_settings() -> None:
     accounts = {name: channel.account(SETTINGS) for name, channel in CHANNELS.items()}
-    assert accounts == {
-        "whatsapp": "106540352242922",
-        "telegram": "4242",
-        "instagram": "17841405822304914",
-        "internal": "our-app",
-    }
+    assert (
+        accounts.items()
+        >= {
+            "whatsapp": "106540352242922",
+            "telegram": "4242",
+            "instagram": "17841405822304914",
+            "internal": "our-app",
+        }.items()
+    )
 
 
 @pytest.mark.parametrize("channel", sorted(CHANNELS))
