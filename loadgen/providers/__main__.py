@@ -1,4 +1,4 @@
-"""Runs one simulated provider: python -m loadgen.providers whatsapp|telegram --port P --webhook-url URL --log FILE [--double 0.02 ...].
+"""Runs one simulated provider: python -m loadgen.providers whatsapp --port P --webhook-url URL --log FILE [--double 0.02 ...].
 
 Secrets come from the settings (CHAT4ALL_WHATSAPP_TOKEN and so on), every knob of faults.py and limits.py is a flag; --no-limits lets
 everybody send anything at any speed. Ends on SIGTERM with code 0.
@@ -14,6 +14,7 @@ from pathlib import Path
 import orjson
 
 from loadgen.providers.faults import Faults
+from loadgen.providers.instagram import Instagram
 from loadgen.providers.limits import NONE, Limits
 from loadgen.providers.log import Log
 from loadgen.providers.provider import Provider
@@ -25,6 +26,7 @@ from schemas.settings import MissingSetting, Settings
 _NEEDS = {
     "whatsapp": ("whatsapp_account", "whatsapp_token", "whatsapp_app_secrets"),
     "telegram": ("telegram_token", "telegram_webhook_secret"),
+    "instagram": ("instagram_account", "instagram_token", "instagram_app_secrets"),
 }
 
 
@@ -77,10 +79,14 @@ def _made(chosen: argparse.Namespace, settings: Settings, faults: Faults, limits
             log=log,
             is_local=chosen.local,
         )
-    return WhatsApp(
-        account=settings.whatsapp_account,
-        token=settings.whatsapp_token.get_secret_value(),
-        app_secret=settings.whatsapp_app_secrets.get_secret_value().split(",")[0].strip(),
+    is_whatsapp = chosen.provider == "whatsapp"
+    token = settings.whatsapp_token if is_whatsapp else settings.instagram_token
+    app_secrets = settings.whatsapp_app_secrets if is_whatsapp else settings.instagram_app_secrets
+    kind: type[WhatsApp | Instagram] = WhatsApp if is_whatsapp else Instagram
+    return kind(
+        account=settings.whatsapp_account if is_whatsapp else settings.instagram_account,
+        token=token.get_secret_value(),
+        app_secret=app_secrets.get_secret_value().split(",")[0].strip(),
         webhook_url=chosen.webhook_url,
         faults=faults,
         limits=limits,

@@ -17,6 +17,7 @@ import orjson
 from aiohttp import web
 
 from loadgen.providers.provider import Refused, json_response
+from loadgen.providers.webhooks import Webhooks
 
 VERSION = r"/v\d+\.\d+"
 HREF = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/"
@@ -204,6 +205,16 @@ def unfold(fields: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError:
                 continue
     return unfolded
+
+
+async def verify(webhooks: Webhooks, verify_token: str, challenge: str) -> dict[str, Any]:
+    """Meta's verification request to our webhook, as when it is subscribed.
+
+    https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
+    """
+    query = {"hub.mode": "subscribe", "hub.challenge": challenge, "hub.verify_token": verify_token}
+    status, text = await webhooks.poster.get(webhooks.url, query)
+    return {"status": status, "verified": status == 200 and text == challenge}
 
 
 _FIELDS = re.compile(r"\w+")

@@ -31,6 +31,7 @@ BATCH = 100
 PATIENCE_HOURS = 7 * 24.0
 _EARLY_PATIENCE_SECONDS = 1.0
 _PATH = re.compile(graph.VERSION + r"/([^/]+)(?:/(\w+))?/?")
+_TOO_LATE = "Message failed to send because more than 24 hours have passed since the customer last replied"
 _LATE_CODES = (131026, 131049, 131053, 131047)
 
 
@@ -147,10 +148,10 @@ class WhatsApp(Provider):
             return code, graph.title(code)
         is_outside = not self.windows.is_open(message.wa_id, self.clock.now(), self.limits.window_hours)
         if is_outside and message.template is None:
-            return (
-                131047,
-                "Message failed to send because more than 24 hours have passed since the customer last replied",
-            )
+            rate = self.schedule.faults.sync_window_rate
+            if rate and self.dice.draw(f"window {message.wa_id}").happens(rate):
+                raise GraphRefused(131047, _TOO_LATE)
+            return 131047, _TOO_LATE
         if message.link is not None and (why := await self.media.link_failure(message.kind, message.link)):
             return 131053, why
         return None
@@ -285,14 +286,7 @@ class WhatsApp(Provider):
     async def _verify(self, wanted: Mapping[str, Any]) -> object:
         """{"verify_token"}: Meta's verification request to our webhook, as when it is subscribed."""
         keys_of(("verify_token",), wanted)
-        challenge = str(time.time_ns())
-        query = {
-            "hub.mode": "subscribe",
-            "hub.challenge": challenge,
-            "hub.verify_token": str(wanted.get("verify_token", "")),
-        }
-        status, text = await self.webhooks.poster.get(self.webhooks.url, query)
-        return {"status": status, "verified": status == 200 and text == challenge}
+        return await graph.verify(self.webhooks, str(wanted.get("verify_token", "")), str(time.time_ns()))
 
 
 def _peek(call: Call, body: Mapping[str, Any]) -> None:

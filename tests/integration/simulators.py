@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,77 @@ from aiohttp import web
 from connectors.base import Connector, Inbound, WebhookRequest
 from connectors.telegram import Telegram
 from connectors.whatsapp import WhatsApp
-from loadgen.providers import telegram, whatsapp
 from loadgen.providers.faults import Faults
+from loadgen.providers.instagram import Instagram as SimulatedInstagram
 from loadgen.providers.limits import NONE, Limits
 from loadgen.providers.log import Log
 from loadgen.providers.provider import Provider
 from loadgen.providers.server import running
+from loadgen.providers.telegram import Telegram as SimulatedTelegram
+from loadgen.providers.whatsapp import WhatsApp as SimulatedWhatsApp
 from schemas.records import Delivery, Receipt
 
 ACCOUNT, TOKEN, APP_SECRET = "106540352242922", "EAA-token", "app-secret"
 BOT_TOKEN, HOOK_SECRET = "4242:bot-token", "hook-secret"
+IG_ACCOUNT, IG_TOKEN = "17841400000000001", "IGAA-token"
 QUICK = {"latency_ms": 1.0, "receipt_delay_ms": 5.0}
 
 
-class Receiver:
-    """A webhook that reads with the connector itself, so an unsigned body fails the test; `refusals` answers 503 that often first."""
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Waits for what nothing announces."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  # the state of a simulator, another process in real life
+            await asyncio.sleep(0.01)
 
-    def __init__(self, connector: Connector, refusals: int = 0) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """One webhook request as it came. Names of headers are lower-case."""
+
+    body: bytes
+    headers: dict[str, str]
+    query: dict[str, str]
+    method: str
+
+
+class Receiver:
+    """A webhook. With a connector it reads with that, so an unsigned body fails the test; `refusals` answers 503 that often first."""
+
+    def __init__(self, connector: Connector | None = None, refusals: int = 0) -> None:
         self.connector = connector
         self.refusals = refusals
-        self.bodies: list[bytes] = []
+        self.answer_status = 200
+        self.posts: list[Posted] = []
         self.receipts: list[Receipt] = []
         self.inbound: list[Inbound] = []
         self.unrecognised: list[str] = []
         self.changed = asyncio.Event()
 
+    @property
+    def bodies(self) -> list[bytes]:
+        return [post.body for post in self.posts]
+
     async def take(self, request: web.BaseRequest) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        body = await request.read()
-        items = self.connector.parse_webhook(WebhookRequest(request.method, dict(request.query), headers, body), 1)
+        post = Posted(await request.read(), headers, dict(request.query), request.method)
+        if request.method == "GET":
+            is_known = post.query.get("hub.verify_token") == "verify-me"
+            return web.Response(text=post.query.get("hub.challenge", "")) if is_known else web.Response(status=403)
+        if self.connector is not None:
+            self._read(self.connector, post)
         if self.refusals > 0:
             self.refusals -= 1
             return web.Response(status=503)
-        self.bodies.append(body)
-        self.receipts += items.receipts
-        self.inbound += items.inbound
-        self.unrecognised += items.unrecognised
+        self.posts.append(post)
         self.changed.set()
-        return web.Response()
+        return web.Response(status=self.answer_status)
+
+    def _read(self, connector: Connector, post: Posted) -> None:
+        items = connector.parse_webhook(WebhookRequest(post.method, post.query, post.headers, post.body), 1)
+        if self.refusals == 0:
+            self.receipts += items.receipts
+            self.inbound += items.inbound
+            self.unrecognised += items.unrecognised
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -58,14 +92,13 @@ class Receiver:
                 await self.changed.wait()
 
 
-class Street:
-    """A simulator, the connector that calls it and the webhook it posts to."""
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """A simulator and the webhook it posts to; nothing of ours in between."""
 
-    def __init__(self, provider: Provider, connector: Connector, receiver: Receiver, url: str) -> None:
-        self.provider = provider
-        self.connector = connector
-        self.receiver = receiver
-        self.url = url
+    provider: Provider
+    receiver: Receiver
+    url: str
 
     async def log(self) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
@@ -80,27 +113,41 @@ class Street:
                 after = page["next"]
 
     async def control(self, path: str, **knobs: Any) -> tuple[int, Any]:
-        async with aiohttp.ClientSession(self.url) as session, session.post(path, json=knobs) as response:
-            return response.status, await response.json()
+        return await self.post(path, knobs)
+
+    async def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+        async with aiohttp.ClientSession(self.url) as session, session.post(path, json=body, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        async with aiohttp.ClientSession(self.url) as session, session.get(path, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    async def travel(self, seconds: float) -> None:
+        """Moves the provider's clock forward."""
+        assert (await self.control("/_control/clock", advance_seconds=seconds))[0] == 200
+
+
+@dataclass(frozen=True, slots=True)
+class Street(Rig):
+    """A rig with our own connector calling it."""
+
+    connector: Connector
 
 
 @asynccontextmanager
-async def street(
+async def rig(
     channel: str,
     *,
     seed: int = 1,
-    refusals: int = 0,
     log: Path | None = None,
     limits: Limits = NONE,
+    receiver: Receiver | None = None,
+    is_local: bool = False,
     **knobs: float,
-) -> AsyncIterator[Street]:
+) -> AsyncIterator[Rig]:
     """`limits` are off unless given, so that a test meets only those it is about."""
-    reader: Connector = (
-        Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
-        if channel == "telegram"
-        else WhatsApp(url="http://unused", version="v23.0", account=ACCOUNT, token="", app_secrets=(APP_SECRET,))
-    )
-    receiver = Receiver(reader, refusals)
+    receiver = receiver or Receiver()
     runner = web.ServerRunner(web.Server(receiver.take, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -108,7 +155,7 @@ async def street(
     faults = Faults().changed(QUICK | knobs)
     provider: Provider
     if channel == "telegram":
-        provider = telegram.Telegram(
+        provider = SimulatedTelegram(
             token=BOT_TOKEN,
             webhook_secret=HOOK_SECRET,
             webhook_url=webhook_url,
@@ -116,11 +163,14 @@ async def street(
             limits=limits,
             seed=seed,
             log=Log(log),
+            is_local=is_local,
         )
     else:
-        provider = whatsapp.WhatsApp(
-            account=ACCOUNT,
-            token=TOKEN,
+        is_whatsapp = channel == "whatsapp"
+        kind: type[SimulatedWhatsApp | SimulatedInstagram] = SimulatedWhatsApp if is_whatsapp else SimulatedInstagram
+        provider = kind(
+            account=ACCOUNT if is_whatsapp else IG_ACCOUNT,
+            token=TOKEN if is_whatsapp else IG_TOKEN,
             app_secret=APP_SECRET,
             webhook_url=webhook_url,
             faults=faults,
@@ -129,18 +179,29 @@ async def street(
             log=Log(log),
         )
     async with running(provider, "127.0.0.1", 0) as port:
-        url = f"http://127.0.0.1:{port}"
+        yield Rig(provider, receiver, f"http://127.0.0.1:{port}")
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def street(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIterator[Street]:
+    """A rig whose calls and webhooks go through our connector of the channel."""
+    reader: Connector = (
+        Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
+        if channel == "telegram"
+        else WhatsApp(url="http://unused", version="v23.0", account=ACCOUNT, token="", app_secrets=(APP_SECRET,))
+    )
+    async with rig(channel, receiver=Receiver(reader, refusals), **options) as at:
         connector: Connector = (
-            Telegram(url=url, token=BOT_TOKEN, timeout_seconds=2)
+            Telegram(url=at.url, token=BOT_TOKEN, timeout_seconds=2)
             if channel == "telegram"
-            else WhatsApp(url=url, version="v23.0", account=ACCOUNT, token=TOKEN, timeout_seconds=2)
+            else WhatsApp(url=at.url, version="v23.0", account=ACCOUNT, token=TOKEN, timeout_seconds=2)
         )
         try:
-            yield Street(provider, connector, receiver, url)
+            yield Street(at.provider, at.receiver, at.url, connector)
         finally:
             await connector.close()
             await reader.close()
-    await runner.cleanup()
 
 
 def delivery(channel: str, number: int, address: str = "15551234567", text: str | None = None) -> Delivery:
