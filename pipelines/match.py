@@ -82,6 +82,11 @@ class Match(Stage[State]):
             binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at,
             binding.partial,
         )  # fmt: skip
+        known = state.bindings.get(key)
+        if known is not None and known.delivery_id != bound.delivery_id:
+            decision.count(
+                "id_reused"
+            )  # a provider that starts anew, as simulators do: what comes now is about the newer one
         state.bindings.put(key, bound)
         waiting = state.waiting.get(key)
         if waiting is not None:

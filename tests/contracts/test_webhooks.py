@@ -13,6 +13,7 @@ from schemas import codec
 from schemas.records import Content, Location, Media, Message, Receipt, ReceiptStatus
 from tests.contracts.webhook_samples import (
     ACCOUNT,
+    INSTAGRAM,
     TELEGRAM,
     WHATSAPP,
     from_meta,
@@ -247,6 +248,22 @@ def test_any_json_is_read_without_a_word(anything: object) -> None:
     TELEGRAM.parse_webhook(from_telegram(body), AT)
     for kind in ("message", "callback_query", "message_reaction"):
         TELEGRAM.parse_webhook(from_telegram({"update_id": 1, kind: anything}), AT)
+
+
+@given(
+    body=st.binary(max_size=60),
+    headers=st.dictionaries(st.just("x-hub-signature-256"), st.text()),
+    query=st.dictionaries(st.sampled_from(["hub.mode", "hub.verify_token"]), st.text() | st.just("subscribe")),
+)
+def test_no_request_whatever_raises_anything_but_forbidden(
+    body: bytes, headers: dict[str, str], query: dict[str, str]
+) -> None:
+    for connector in (WHATSAPP, INSTAGRAM):
+        connector.parse_webhook(from_meta(body), AT)
+        with pytest.raises(Forbidden):
+            connector.parse_webhook(WebhookRequest("POST", query, headers, body), AT)
+        with pytest.raises(Forbidden):
+            connector.challenge(WebhookRequest("GET", query, headers, body))
 
 
 def test_only_a_signed_body_is_read() -> None:

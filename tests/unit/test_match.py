@@ -128,6 +128,13 @@ def test_when_it_occurred(provider_at: int, received_at: int, occurred_at: int, 
     assert (found.occurred_at, found.observed_at) == (occurred_at, received_at)
 
 
+def test_an_id_seen_for_another_delivery_belongs_to_the_newer_one_and_is_counted(desk: Desk[State]) -> None:
+    desk.turn([bound(delivery_id="older"), bound(delivery_id="older")])
+    decision = desk.turn([bound(delivery_id="newer"), got()])
+    assert decision.counts == {"id_reused": 1, "matched": 1}
+    assert [each.delivery_id for each in updates(decision.outputs)] == ["newer"]
+
+
 # --- the tracker --------------------------------------------------------------------------------------------------------
 
 
