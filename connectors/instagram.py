@@ -14,7 +14,7 @@ from typing import Any, Self
 import orjson
 
 from connectors import instagram_webhook, limits, meta
-from connectors.base import Capabilities, Channel, MediaLimit, WebhookItems, WebhookRequest
+from connectors.base import Capabilities, Channel, MediaLimit, Probed, WebhookItems, WebhookRequest
 from connectors.exchange import Answer
 from connectors.graph import Graph, again_if_harmless
 from connectors.instagram_errors import INSTAGRAM
@@ -114,6 +114,10 @@ class Instagram(Graph):
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
         self._prove(request)
         return instagram_webhook.read(request.body, received_at)
+
+    async def probe(self) -> Probed:
+        """https://developers.facebook.com/docs/instagram-platform/reference/me"""
+        return await self._probe("me", INSTAGRAM, "Instagram", "id", "username")
 
 
 def _action(delivery: Delivery, part: int) -> dict[str, Any]:

@@ -109,7 +109,10 @@ async def test_case(channel: str, case: dict[str, Any], caplog: pytest.LogCaptur
     assert not script.answers, "every scripted answer is used"
     _assert_requests(script, case.get("requests", [{}] * len(case["answers"])))
     told = repr(outcome) + caplog.text
-    assert [secret for secret in (*FILES[channel]["secrets"], TEXT) if secret in told] == []
+    person = (
+        [FILES[channel]["address"]] if len(FILES[channel]["address"]) > 8 else []
+    )  # a short one is in other numbers
+    assert [secret for secret in (*FILES[channel]["secrets"], TEXT, *person) if secret in told] == []
     if "says" in case:
         assert case["says"] in told
 

@@ -12,10 +12,12 @@ from tests.contracts.scripted import scripted
 
 SECRET = "secret-of-ours"
 GIVEN: dict[str, dict[str, Any]] = {
+    "instagram": {"instagram_account": "17841405822304914", "instagram_token": SECRET, "instagram_version": "v23.0"},
     "telegram": {"telegram_token": f"4242:{SECRET}"},
     "whatsapp": {"whatsapp_account": "106540352242922", "whatsapp_token": SECRET, "whatsapp_version": "v23.0"},
 }
 PATHS = {
+    "instagram": "/v23.0/me?fields=id,username",
     "telegram": f"/bot4242:{SECRET}/getMe",
     "whatsapp": "/v23.0/106540352242922?fields=display_phone_number,verified_name,quality_rating",
 }
@@ -49,6 +51,8 @@ CASES: list[tuple[str, dict[str, Any], bool, str]] = [
     ("whatsapp", _meta(400, 100), False, "CHAT4ALL_WHATSAPP_ACCOUNT"),
     ("whatsapp", _meta(403, 10), False, "permission"),
     ("whatsapp", HTML, False, "HTTP 502"),
+    ("instagram", {"status": 200, "json": {"id": "24", "username": "our_shop"}}, True, "24, our_shop"),
+    ("instagram", _meta(400, 190), False, "access token expired or was revoked"),
 ]
 
 
