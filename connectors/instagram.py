@@ -37,7 +37,8 @@ def utf8_bytes(text: str) -> int:
 _MEDIA = {
     "image": MediaLimit(8 * _MB, frozenset({"image/png", "image/jpeg", "image/gif"})),
     "audio": MediaLimit(
-        25 * _MB, frozenset({"audio/aac", "audio/mp4", "audio/x-m4a", "audio/m4a", "audio/wav", "audio/x-wav"})
+        25 * _MB,
+        frozenset({"audio/aac", "audio/mp4", "audio/x-m4a", "audio/m4a", "audio/wav", "audio/x-wav", "video/mp4"}),
     ),
     "video": MediaLimit(
         25 * _MB,

@@ -22,6 +22,10 @@ INSTAGRAM: Table = {
     (100, 33): permanent("Instagram does not know the object of the request, or it takes no messages"),
     (100, 2534014): _NOBODY,
     (100, 2018001): _NOBODY,
+    (100, 2018047): transient(
+        "Instagram could not fetch the medium: see whether its link opens without a login", tries=3
+    ),
+    (100, 2018074): permanent("Instagram has no medium of this id for the account: upload it again, or send its link"),
     (190, 458): configuration("the account removed our app: ask it to log in to the app again"),
     (190, 459): configuration("Instagram stopped the account for a check: log in at instagram.com and pass it"),
     (190, 460): configuration("the account's password changed, so the token ended: set a new one"),

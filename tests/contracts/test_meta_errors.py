@@ -34,10 +34,10 @@ OF_WHATSAPP: Mapping[Fault, tuple[Any, ...]] = {
 }  # fmt: skip
 OF_INSTAGRAM: Mapping[Fault, tuple[Any, ...]] = {
     Fault.CONFIGURATION: tuple((190, sub) for sub in (458, 459, 460, 463, 464, 467)),
-    Fault.TRANSIENT: (1200,),
+    Fault.TRANSIENT: (1200, (100, 2018047)),
     Fault.THROTTLE: (80002, 80006),
     Fault.PERMANENT: (
-        (10, 2534022), (10, 2018278), (10, 2018065), (100, 33), (100, 2534014), (100, 2018001), 551, 36000,
+        (10, 2534022), (10, 2018278), (10, 2018065), (100, 33), (100, 2534014), (100, 2018001), (100, 2018074), 551, 36000,
     ),
     Fault.HOLD: (),
 }  # fmt: skip
