@@ -4,6 +4,7 @@ A server whose CHAT4ALL_<NAME>_URL is set in the environment is not started; the
 make topics, tables, keys and buckets with names of their own (fixture `unique`).
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -13,11 +14,22 @@ from pathlib import Path
 
 import pytest
 
+from connectors import exchange_log
 from schemas.settings import Settings
 from stack.servers import SERVERS, EnvironmentSettings, replaced
 from stack.service import Child
+from tests import leaks
 
+pytest_runtest_makereport = leaks.pytest_runtest_makereport  # pytest finds its hooks here
 ServerSettings = Callable[[str], dict[str, str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every call to a provider is logged, and no log of any process the tests start may hold a text or a secret."""
+    exchange_log.LOGGER.setLevel(logging.INFO)
+    yield
+    assert leaks.in_files(tmp_path_factory.getbasetemp()) == []
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,7 +71,9 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerSettings
     yield settings_of
     for child in reversed(children.values()):
         child.stop()
+    found = leaks.in_files(folder)
     shutil.rmtree(folder, ignore_errors=True)
+    assert found == []
 
 
 @pytest.fixture(scope="session")

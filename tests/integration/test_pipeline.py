@@ -27,6 +27,7 @@ from schemas.records import Address, Contact, Conversation, DeadLetter, Message,
 from schemas.settings import Settings
 from stack import control
 from stack.state import State, state_path
+from tests import leaks
 from tests.integration.engine_harness import await_true
 
 
@@ -50,7 +51,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("whole") / "stack"
     state = control.start(folder, compose(folder), lambda _: None)
     yield Running(folder, Settings.model_validate(state.settings), state)
+    assert len(set(leaks.secrets_of_stacks(folder))) > 5
+    logs, told = list(leaks.log_files(folder)), leaks.in_files(folder)
     control.stop(folder)
+    assert {"gateway.log", "send.log", "whatsapp.log"} <= {log.name for log in logs}
+    assert told == [], "a process of the stack logged a text or a secret"
 
 
 @pytest.fixture
