@@ -16,7 +16,10 @@ from stack.servers import SERVERS, EnvironmentSettings, replaced
 
 STAGES = ("route", "send", "match", "track", "archive", "analyse")
 # How often receipts come as the real providers' sometimes do, a share of the messages. Telegram's simulator sends no receipts.
-MISBEHAVIOUR = {"whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02}}
+MISBEHAVIOUR = {
+    "whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
+    "instagram": {"double": 0.02, "early": 0.02, "shuffle": 0.05},
+}
 PARTITIONS = 4  # a demo needs few; a deployment chooses its own
 
 
@@ -96,5 +99,18 @@ def _telegram_secrets() -> dict[str, str]:
     }
 
 
+def _instagram_secrets() -> dict[str, str]:
+    return {
+        "instagram_account": str(17841 * 10**12 + secrets.randbelow(10**12)),
+        "instagram_token": f"IGAA{secrets.token_hex(24)}",
+        "instagram_app_secrets": secrets.token_hex(16),
+        "instagram_verify_token": secrets.token_urlsafe(16),
+    }
+
+
 # Channels with a simulator in loadgen/providers, and the made-up account and secrets both sides get.
-SIMULATED: Mapping[str, Callable[[], dict[str, str]]] = {"whatsapp": _whatsapp_secrets, "telegram": _telegram_secrets}
+SIMULATED: Mapping[str, Callable[[], dict[str, str]]] = {
+    "whatsapp": _whatsapp_secrets,
+    "telegram": _telegram_secrets,
+    "instagram": _instagram_secrets,
+}

@@ -22,8 +22,21 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from cli.composition import STAGES, compose
 from schemas import codec
+from schemas.content import from_json
 from schemas.partitions import home_partition
-from schemas.records import Address, Contact, Conversation, DeadLetter, Message, Recipient
+from schemas.records import (
+    Address,
+    Contact,
+    Content,
+    Conversation,
+    DeadLetter,
+    Location,
+    LongText,
+    Media,
+    Message,
+    Recipient,
+    Template,
+)
 from schemas.settings import Settings
 from stack import control
 from stack.state import State, state_path
@@ -140,6 +153,58 @@ def test_one_message_the_whole_way(running: Running, produce: Callable[..., None
     shown = command(running, "message", "show", f"{unique}-0")
     assert shown.returncode == 0, shown.stderr
     assert "READ" in shown.stdout
+
+
+def test_every_content_the_whole_way(running: Running, produce: Callable[..., None], unique: str) -> None:
+    """Media, a template, a place, an album, a signal: taken by strict providers, kept in PostgreSQL as they were sent."""
+    image = Media("image", url="https://shop.example/a.jpg", mime_type="image/jpeg")
+    template = Template("order_shipped", "pt_BR", body=("1001",))
+    whatsapp, telegram = (
+        Recipient(channel="whatsapp", address="15550001234"),
+        Recipient(channel="telegram", address="5550101"),
+    )
+    instagram = Recipient(channel="instagram", address="17841400000000001")
+    sent: list[tuple[Recipient, str, str, Content | None]] = [
+        (whatsapp, "image", "a caption", Content(media=(image,))),
+        (whatsapp, "template", "", Content(template=template)),
+        (whatsapp, "location", "", Content(location=Location(-23.55, -46.63, "Loja"))),
+        (telegram, "album", "two", Content(media=(image, image))),
+        (telegram, "typing", "", None),
+        (telegram, "text", "long " * 2000, Content(long_text=LongText.SPLIT)),
+        (instagram, "image", "a caption", Content(media=(image,))),
+    ]
+    for n, (recipient, kind, text, content) in enumerate(sent):
+        message = text_message(unique, n, recipients=(recipient,), kind=kind, text=text, content=content)
+        produce("messages", unique, codec.encode(message))
+    wanted = {f"{unique}-{n}": "SENT" if sent[n][0] is telegram else "READ" for n in range(len(sent))}
+    await_true(
+        lambda: {id_: statuses(running, id_) for id_ in wanted} == {id_: [s] for id_, s in wanted.items()},
+        "all to end",
+        40,
+    )
+    with psycopg.connect(running.settings.postgres_url) as connection:
+        rows = connection.execute(
+            "select kind, text, content from messages where conversation_id = %s order by seq", (unique,)
+        ).fetchall()
+    assert [(kind, text, from_json(content)) for kind, text, content in rows] == [each[1:] for each in sent]
+
+
+def test_content_that_contradicts_itself_gets_no_number(
+    running: Running, produce: Callable[..., None], unique: str
+) -> None:
+    nothing = text_message(unique, 0, kind="image", text="a caption without an image")
+    nowhere = text_message(unique, 1, kind="location", text="", content=Content(location=Location(91.0, 0.0)))
+    for message in (nothing, nowhere, text_message(unique, 2)):
+        produce("messages", unique, codec.encode(message))
+    await_true(lambda: statuses(running, f"{unique}-2") == ["READ"], "the good one to be read", 30)
+    letters = [letter for letter in dead_letters(running) if letter.key == unique.encode()]
+    assert [letter.cause for letter in letters] == ["contradictory_content"] * 2
+    assert "latitude 91" in letters[1].detail
+    with psycopg.connect(running.settings.postgres_url) as connection:
+        rows = connection.execute(
+            "select message_id, seq from messages where conversation_id = %s", (unique,)
+        ).fetchall()
+    assert rows == [(f"{unique}-2", 1)]
 
 
 def test_people_and_groups_by_user_id(running: Running, produce: Callable[..., None], unique: str) -> None:
