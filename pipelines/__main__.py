@@ -11,6 +11,7 @@ import structlog
 
 from pipelines import gateway, logs, topics
 from pipelines.app import app_id, build, run
+from pipelines.engine.footing import Unfit
 from pipelines.engine.worker import changelog_topic
 from pipelines.stages import BUILDERS, REQUIRED, TABLES
 from schemas.settings import MissingSetting, Settings
@@ -18,7 +19,7 @@ from sinks import migrate
 from sinks.base import NotMigrated, Unavailable
 
 log = structlog.get_logger(__name__)
-EXPECTED = (MissingSetting, topics.TopicsNotRight, Unavailable, NotMigrated, migrate.ChangedMigration)
+EXPECTED = (MissingSetting, topics.TopicsNotRight, Unfit, Unavailable, NotMigrated, migrate.ChangedMigration)
 
 
 def worker(stage: str, settings: Settings) -> None:

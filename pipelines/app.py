@@ -98,7 +98,9 @@ def _bare(stage: Stage[Any], settings: Settings) -> faust.App:
 
 
 def run(app: faust.App) -> None:
-    """Runs the app's worker until it is told to stop; prints nothing and leaves logging as it is."""
+    """Runs the app's worker until it is told to stop; prints nothing and leaves logging as it is. Raises Unfit when the stage's
+    topics are not fit for it, before anything has begun."""
+    app.engine.check()
     worker = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.spinner = None  # even a quiet one writes to standard output: backspaces and "show the cursor"
     worker.execute_from_commandline()

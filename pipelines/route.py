@@ -72,7 +72,7 @@ class Route(Stage[State]):
     """`contact` looks a user id up; `channels` are those that are configured."""
 
     name = "route"
-    sources = (Source("conversations", first=True), Source("messages"))
+    sources = (Source("conversations", first=True, compacted=True), Source("messages"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (SEEN, SEQUENCES, CONVERSATIONS)
 
     def __init__(

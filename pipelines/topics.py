@@ -50,12 +50,14 @@ def check(settings: Settings, wanted: set[str]) -> None:
     """Raises TopicsNotRight unless the wanted topics exist with the declared partition counts."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
-    for topic in declared(settings):
-        if topic.topic not in wanted:
-            continue
-        found = existing.get(topic.topic)
-        if found is None:
+    topics = [topic for topic in declared(settings) if topic.topic in wanted]
+    for topic in topics:
+        if topic.topic not in existing:
             raise TopicsNotRight(f"topic {topic.topic} does not exist: run `python -m pipelines prepare`")
+    if len({existing[topic.topic] for topic in topics}) > 1:
+        return  # the engine refuses what is not co-partitioned, and no setting would help
+    for topic in topics:
+        found = existing[topic.topic]
         if found != topic.num_partitions:
             raise TopicsNotRight(
                 f"topic {topic.topic} has {found} partitions, CHAT4ALL_PARTITIONS says {topic.num_partitions}: the count is fixed at "

@@ -20,5 +20,6 @@ DESCRIPTIONS: Final = {
     "orphan_receipt": "No delivery was found for a receipt within the waiting time.",
     "wrong_partition": "A record or a receipt's tracker names a home partition that does not exist or is not where it lies.",
     "attempts_exhausted": "Every attempt failed; the delivery was given up.",
+    "deleted_before_read": "Kafka deleted records by age before the stage read them; the letter names their offsets.",
     "decision_failed": "The stage's own code failed on this record: a bug, please report it with the record.",
 }

@@ -16,6 +16,8 @@ OUTPUTS = Counter("chat4all_outputs_total", "Records produced by committed turns
 DEAD_LETTERS = Counter("chat4all_dead_letters_total", "Records sent to dead-letters.", ["stage", "cause"])
 # Counter: what happened inside a stage, by its name: duplicates, rerouted, accepted, delivered and so on.
 EVENTS = Counter("chat4all_events_total", "What happened inside a stage.", ["stage", "event"])
+# Counter: offsets of a source topic that Kafka deleted before they were read, by stage and topic; anything above 0 is loss.
+LOST = Counter("chat4all_lost_records_total", "Records deleted by Kafka before they were read.", ["stage", "topic"])
 # Gauge: partitions this worker owns, by stage.
 PARTITIONS = Gauge("chat4all_partitions", "Partitions this worker owns.", ["stage"])
 # Gauge: rows a table holds on this worker, by stage and table.

@@ -18,6 +18,7 @@ import faust
 
 from pipelines import logs
 from pipelines.app import build, run
+from pipelines.engine.footing import Unfit
 from schemas.settings import Settings
 from tests import sabotage
 from tests.digests import digest
@@ -76,7 +77,11 @@ def main() -> None:
     if given.sabotage:
         sabotage.KINDS[given.sabotage]()
     print(f"pid {os.getpid()}", flush=True)
-    run(app)
+    try:
+        run(app)
+    except Unfit as error:
+        print(f"worker: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

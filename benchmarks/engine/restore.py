@@ -42,6 +42,7 @@ def prepare(rows: int, topics: Topics) -> str:
     group = f"chat4all-bench-restore-{rows}"
     topics.create(*(f"{group}-{table}-changelog" for table in TABLES), compact=True)
     topics.create(f"{group}-in", f"{group}-out")
+    topics.set_at_start(group, f"{group}-in")
     topics.fill(f"{group}-seen-changelog", _rows(rows))
     return group
 

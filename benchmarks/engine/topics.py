@@ -3,7 +3,16 @@
 import time
 from collections.abc import Iterable
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
     AdminClient,
     NewTopic,
@@ -53,6 +62,12 @@ class Topics:
     def delete(self, names: list[str]) -> None:
         for future in self._admin.delete_topics(names, operation_timeout=30).values() if names else ():
             future.result(timeout=60)
+
+    def set_at_start(self, group: str, topic: str) -> None:
+        """The group stands at the beginning, as one that has read before: rows without offsets are refused."""
+        offsets = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
+        asked = ConsumerGroupTopicPartitions(group, offsets)
+        self._admin.alter_consumer_group_offsets([asked])[group].result(timeout=30)
 
     def fill(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Produces (key, value) records in order, acknowledged when this returns."""

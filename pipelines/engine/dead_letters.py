@@ -1,10 +1,17 @@
 """A refused record as a dead letter: the original bytes, key and headers, with the cause and the place."""
 
-from pipelines.engine.stage import Output, Refusal
+from pipelines.engine.stage import Output, Record, Refusal
 from schemas import codec
 from schemas.records import DeadLetter, Header
 
 TOPIC = "dead-letters"
+
+
+def lost_records(source: tuple[str, int], first: int, end: int) -> Refusal:
+    """What Kafka deleted before it was read, from `first` up to `end`: a letter without content, so that the loss is on record."""
+    record = Record(*source, first, 0, None, None, ())
+    detail = f"offsets {first} to {end - 1} of {source[0]} {source[1]}: the topic's retention was shorter than this stage's standstill"
+    return Refusal(record, "deleted_before_read", detail)
 
 
 def dead_letter(stage: str, refusal: Refusal, now: int) -> Output:

@@ -27,6 +27,10 @@ _FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through 
 _PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})  # noqa: SLF001  # no public names
 
 
+class OutOfReach(Exception):
+    """The next offset of a partition is not in Kafka."""
+
+
 class Fetch:
     """Reads assigned source partitions. `on_records` and `on_failure` are called in the event loop."""
 
@@ -43,7 +47,7 @@ class Fetch:
             "bootstrap.servers": kafka_url,
             "group.id": group,
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",  # a position that is not there is loss: nothing is skipped or read again in silence
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 100,
@@ -106,6 +110,8 @@ class Fetch:
         try:
             while not self._stopping:
                 self._step(consumer)
+        except OutOfReach as error:
+            self._tell(self._on_failure, str(error))
         except Exception as error:  # noqa: BLE001  # whatever ends this thread must end the worker, loudly
             self._tell(self._on_failure, f"fetching stopped: {type(error).__name__}: {error}")
         finally:
@@ -141,6 +147,11 @@ class Fetch:
                 records.append(_record(source, message))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 ended.add(source)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # librdkafka's own code has no public name
+                raise OutOfReach(
+                    f"{source[0]} {source[1]} has no record any more where reading stood ({error.str()}): deleted by retention, or the "
+                    "topic is another one; the next start says which offsets are lost, or what to do"
+                )
             elif not (error.retriable() or error.code() in _PASSING):
                 raise KafkaException(error)
         with self._lock:

@@ -94,10 +94,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source topic. With `first`, a partition takes nothing else until it has read this one up to its end at start."""
+    """One source topic. With `first`, a partition takes nothing else until it has read this one up to its end at start. With
+    `compacted`, only the newest record of a key counts, so Kafka may drop the others."""
 
     topic: str
     first: bool = False
+    compacted: bool = False
 
 
 class Stage(ABC, Generic[S]):

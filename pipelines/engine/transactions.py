@@ -37,8 +37,10 @@ class Fenced(CommitFailed):
 class Transactions:
     """The transactional producer of one partition of one stage. All methods but `produce` block: call them from a thread."""
 
-    def __init__(self, *, kafka_url: str, app_id: str, partition: int, group: Any) -> None:
+    def __init__(self, *, kafka_url: str, app_id: str, partition: int, group: Any, mark: str = "") -> None:
+        """`mark` goes along with every committed offset, as its metadata."""
         self.id = f"{app_id}-{partition}"
+        self._mark = mark
         self._group = group
         self._is_open = False
         # what the open transaction holds, to do it again after an abort
@@ -158,7 +160,9 @@ class Transactions:
         if refused is not None:
             raise refused
         if offsets:
-            positions = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+            positions = [
+                TopicPartition(topic, partition, offset, self._mark) for (topic, partition), offset in offsets.items()
+            ]
             _retrying(lambda left: self._producer.send_offsets_to_transaction(positions, self._group, left), end)
         _retrying(self._producer.commit_transaction, end)
 

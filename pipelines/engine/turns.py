@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from pipelines.engine.dead_letters import dead_letter
+from pipelines.engine.dead_letters import dead_letter, lost_records
 from pipelines.engine.poison import LIMIT, Isolation, NotData, raised_where
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Stage, Tables
 from pipelines.engine.transactions import Fenced, Transactions, in_time
@@ -28,6 +28,7 @@ from schemas import metrics
 
 S = TypeVar("S")
 Now = Callable[[], int]
+Source = tuple[str, int]  # topic and partition
 log = structlog.get_logger(__name__)
 # Between two transactions of one producer the broker still writes markers; a begin before they are written is refused and tried
 # again after 20 ms and more (measured: p95 of a transaction 128 ms back to back, 7 ms with this rest).
@@ -82,10 +83,11 @@ class Partition(Generic[S]):
         self._state = stage.open(number, tables)
         self._isolation = Isolation(stage.name, poison_limit)
         self._batches: deque[Batch] = deque()
+        self._deleted: dict[Source, tuple[int, int]] = {}
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._results: list[Result] = []
         self._calls: set[asyncio.Task[None]] = set()
-        self._committed: dict[tuple[str, int], int] = {}
+        self._committed: dict[Source, int] = {}
         self._caught_up: Callable[[], bool] = lambda: True
         self._waiting_for_first = False
         self._first = {source.topic for source in stage.sources if source.first}
@@ -97,12 +99,21 @@ class Partition(Generic[S]):
     def state(self) -> S:
         return self._state
 
-    def start(self, *, committed: Mapping[tuple[str, int], int], caught_up: Callable[[], bool]) -> None:
+    def start(
+        self,
+        *,
+        committed: Mapping[Source, int],
+        caught_up: Callable[[], bool],
+        deleted: Mapping[Source, tuple[int, int]] | None = None,
+    ) -> None:
         """Starts taking turns, with a state derived anew: records not committed before come again. `committed` is where the
-        group stands; until `caught_up` says that the stage's first sources were read to their end, nothing else is taken."""
+        group stands; until `caught_up` says that the stage's first sources were read to their end, nothing else is taken.
+        `deleted` are offsets, first and end, that can be read no more: the first turn says so and steps over them."""
         self._stopping = False
+        self._deleted = dict(deleted or {})
         self._state = self._stage.open(self.number, self.tables)
-        self._committed = dict(committed)
+        ends = {source: end for source, (_, end) in self._deleted.items()}
+        self._committed = {**committed, **ends}
         self._caught_up = caught_up
         self._waiting_for_first = any(source.first for source in self._stage.sources)
         self._task = asyncio.create_task(self._run(), name=f"{self._stage.name}-{self.number}")
@@ -171,7 +182,7 @@ class Partition(Generic[S]):
             batches = [] if self._results and self._isolation.at_most else self._take_batches()
             due = self._stage.next_due(self._state)
             now = self._now()
-            if batches or self._results or self._condemned or (due is not None and due <= now):
+            if batches or self._results or self._condemned or self._deleted or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
                 return Inputs(records, self._take_results(), self._stopping), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
@@ -231,11 +242,14 @@ class Partition(Generic[S]):
             return
         decision.refusals += self._isolation.decided(len(inputs.records))
         batches, self._condemned = self._condemned + batches, []
-        offsets = {(r.topic, r.partition): r.offset + 1 for batch in batches for r in (batch.records[-1],)}
+        offsets = {source: end for source, (_, end) in self._deleted.items()}
+        offsets.update({(r.topic, r.partition): r.offset + 1 for batch in batches for r in (batch.records[-1],)})
         offsets.update(decision.offsets)
         # a sink that reads again what the group has passed must not move the group back
         offsets = {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
         decision.refusals = self._unheard(decision.refusals, batches)
+        decision.refusals += [lost_records(source, *offsets) for source, offsets in self._deleted.items()]
+        self._deleted = {}
         await self._commit(decision, offsets, now)
         self._count(sum(len(batch.records) for batch in batches), decision, time.perf_counter() - began)
         for call in decision.calls:

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from pipelines.engine.footing import Footing
 from pipelines.engine.turns import Partition
 from schemas import metrics
 
@@ -32,6 +33,7 @@ class Watchdog:
         stuck_seconds: float,
         partitions: Callable[[], Mapping[int, Partition[Any]]],
         topics: list[str],
+        footing: Footing,
         fail: Callable[[str], None],
     ) -> None:
         self.lag: dict[TopicPart, int] = {}
@@ -40,6 +42,7 @@ class Watchdog:
         self._stuck_seconds = stuck_seconds
         self._partitions = partitions
         self._topics = topics
+        self._footing = footing
         self._fail = fail
         self._idle_since: dict[int, float] = {}
 
@@ -50,6 +53,9 @@ class Watchdog:
             running = dict(self._partitions())
             sources = [(topic, number) for topic in self._topics for number in running]
             try:
+                lost = await asyncio.to_thread(self._footing.lost)
+                if lost is not None:
+                    self._fail(lost)
                 self.lag = await asyncio.to_thread(self._measured, sources)
             except KafkaException as error:
                 log.warning("lag could not be asked", stage=self._stage, error=error.args[0].str())

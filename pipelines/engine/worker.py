@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from pipelines.engine.fetch import Fetch
+from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.stage import Record, Stage
@@ -77,19 +78,30 @@ class Engine:
         self._running: set[int] = set()
         self._started = False
         self._topics = {source.topic for source in stage.sources}
+        self._footing = Footing(
+            stage=stage.name,
+            kafka_url=kafka_url,
+            group=app_id,
+            sources=stage.sources,
+            changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
+        )
         self.watchdog = Watchdog(
             stage=stage.name,
             consumer=self._group,
             stuck_seconds=stuck_seconds,
             partitions=self.running,
             topics=sorted(self._topics),
+            footing=self._footing,
             fail=self.fail,
         )
         self._watching: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[None] | None = None
-        self._looking: asyncio.Task[None] | None = None
         self._fenced: set[int] = set()
         self.epoch = 0  # counts starts: a batch of an older one is never decided on
+
+    def check(self) -> None:
+        """Raises Unfit, one line, when the stage's topics are not fit for it. Blocks; to be called before the worker joins."""
+        self._footing.check()
 
     # --- what Faust's recovery asks for ---------------------------------------------------------------------------------
 
@@ -103,6 +115,8 @@ class Engine:
         self.restoring = progress = RestoreProgress(began=began)
         await self.stop_partitions()
         if not self._started:
+            if not self._footing.ids:
+                await asyncio.to_thread(self.check)
             await self.stage.start()
             _favour_long_decisions()
             self._started = True
@@ -138,7 +152,11 @@ class Engine:
         """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns."""
         sources = [(topic, number) for topic in sorted(self._topics) for number in sorted(self.partitions)]
         committed = await asyncio.to_thread(self._committed, sources)
-        positions = {tp: committed.get(tp, 0) for tp in sources} | dict(await self.stage.positions(sources))
+        self._check_committed(committed)
+        positions = {tp: committed.get(tp, OFFSET_BEGINNING) for tp in sources}
+        positions |= dict(await self.stage.positions(sources))
+        deleted = await self._deleted(positions)
+        positions |= {source: end for source, (_, end) in deleted.items()}
         if self._fetch is None:
             self._fetch = Fetch(
                 kafka_url=self._kafka_url,
@@ -150,9 +168,12 @@ class Engine:
         self.epoch += 1
         self.consumer.in_flight.clear()
         self._fetch.assign(positions)
-        self._looking = asyncio.create_task(asyncio.to_thread(self._tell_gaps, committed))
         for number, partition in self.partitions.items():
-            partition.start(committed=committed, caught_up=lambda number=number: self._caught_up(number))  # type: ignore[misc]  # mypy cannot type a default in a lambda
+            partition.start(
+                committed=committed,
+                caught_up=lambda number=number: self._caught_up(number),  # type: ignore[misc]  # mypy cannot type a default in a lambda
+                deleted={source: offsets for source, offsets in deleted.items() if source[1] == number},
+            )
             self._running.add(number)
 
     async def stop_partitions(self) -> None:
@@ -256,6 +277,34 @@ class Engine:
             if s.first
         )
 
+    async def _deleted(self, positions: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], tuple[int, int]]:
+        """Offsets, first and end, that Kafka deleted before they were read. The stage goes on after them, since standing still
+        would bring nothing back and lose more, but not in silence."""
+        try:
+            first_left = await asyncio.to_thread(self._footing.deleted, positions)
+        except Unfit as error:
+            self.fail(str(error))
+            raise
+        deleted = {source: (positions[source], end) for source, end in first_left.items()}
+        for (topic, number), (first, end) in deleted.items():
+            metrics.LOST.labels(self.stage.name, topic).inc(end - first)
+            log.error(
+                "records gone before they were taken", stage=self.stage.name, topic=topic, partition=number, first=first,
+                last=end - 1,
+            )  # fmt: skip
+        return deleted
+
+    def _check_committed(self, committed: Mapping[tuple[str, int], int]) -> None:
+        """Ends a worker whose tables say that it has read, when the group says that it has not."""
+        for number, partition in self.partitions.items():
+            rows = {name: len(table) for name, table in partition.tables.items() if len(table)}
+            if rows and not any((topic, number) in committed for topic in self._topics):
+                self.fail(
+                    f"partition {number} has rows in its tables ({rows}), but the group {self._app_id} has no offset for it any more "
+                    "(Kafka forgets them offsets.retention.minutes after the last worker left): from the beginning everything would be "
+                    f"done again; say where to read on: {self._footing.set_offsets('--to-datetime <when it stopped>')}"
+                )
+
     def _drop(self, number: int) -> None:
         partition = self.partitions.pop(number)
         partition.abandon()
@@ -267,7 +316,8 @@ class Engine:
 
     def _open_table(self, layout: Layout[Any], number: int) -> Table[Any]:
         folder = self._folder / layout.name / str(number)
-        identity = f"{self._cluster()} {self.changelog(layout.name)} {number}"
+        changelog = self.changelog(layout.name)
+        identity = f"{self._cluster()} {changelog} {self._footing.ids[changelog]} {number}"
         end = time.monotonic() + STORE_SECONDS
         while True:
             try:
@@ -291,7 +341,11 @@ class Engine:
 
     def _fence(self, number: int, is_current: Callable[[], bool]) -> Transactions | None:
         transactions = Transactions(
-            kafka_url=self._kafka_url, app_id=self._app_id, partition=number, group=self._group_metadata
+            kafka_url=self._kafka_url,
+            app_id=self._app_id,
+            partition=number,
+            group=self._group_metadata,
+            mark=self._footing.mark,
         )
         transactions.connect(self.stage.sources[0].topic)
         if not is_current():
@@ -318,23 +372,6 @@ class Engine:
         # read_committed is librdkafka's default: this waits for offsets of a transaction that is still being completed
         found = self._group.committed([TopicPartition(*source) for source in sources], timeout=30)
         return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
-
-    def _tell_gaps(self, committed: Mapping[tuple[str, int], int]) -> None:
-        """Says where records are gone that the group had not taken; fetching goes on at the first one there is."""
-        for (topic, partition), offset in committed.items():
-            try:
-                first, _ = self._group.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-            except (
-                KafkaException,
-                RuntimeError,
-            ) as error:  # Kafka is away; or this worker ends, and the consumer is closed
-                log.warning("first offset could not be asked", topic=topic, error=str(error))
-                return
-            if offset < first:
-                log.warning(
-                    "records gone before they were taken", topic=topic, partition=partition, committed=offset,
-                    first=first, offsets=first - offset,
-                )  # fmt: skip
 
 
 def _favour_long_decisions() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from pipelines.app import app_id
@@ -143,6 +143,23 @@ class Toy:
     def read(self, topic: str) -> list[tuple[bytes, bytes | None]]:
         """Every committed record of a topic, partition by partition in order."""
         return [(key, value) for _, key, value in read_back(self.kafka_url, topic)]
+
+    def offsets(self) -> dict[tuple[str, int], int]:
+        """What the group has committed, by source partition; without waiting for open transactions."""
+        group = app_id(self.name)
+        found = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
+        return {(tp.topic, tp.partition): tp.offset for tp in found.topic_partitions}
+
+    def set_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """As `kafka-consumer-groups.sh --reset-offsets` does it, which waits for the group to be empty, too."""
+        group = app_id(self.name)
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*tp, at) for tp, at in offsets.items()])
+
+        def is_set() -> bool:
+            done = self.admin.alter_consumer_group_offsets([asked])[group].result(30)
+            return all(tp.error is None for tp in done.topic_partitions)
+
+        await_true(is_set, "a group without members", 30)
 
     def committed(self) -> dict[int, int]:
         """Where the group stands, by source partition."""

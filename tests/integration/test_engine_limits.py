@@ -108,6 +108,7 @@ def test_every_partition_at_its_bound_of_batches_in_flight(toy: Toy) -> None:
 def test_a_restore_that_a_newcomer_makes_void_opens_nothing_more(toy: Toy) -> None:
     """A second worker joins while the first one still opens producers and loads rows: it takes its share, and keeps it."""
     toy.produce([(f"v{n}", b'{"n":1}') for n in range(60_000)], source=toy.changelog("values"))
+    toy.set_offsets({(toy.source, number): 0 for number in range(PARTITIONS)})  # rows without offsets are refused
     first = toy.start_worker("--sabotage", "slow-recovery")
     await_true(lambda: sabotage.OPENING in toy.log(first), "the first worker to open a producer", 60)
     second = toy.start_worker()

@@ -1,0 +1,203 @@
+"""What a stage stands on in Kafka: whether its sources and changelogs are fit for it, and whether they still are the ones they were.
+
+Enters: the topics as the broker describes them, and what earlier commits say. Leaves: Unfit, one line that says what to do.
+Guaranteed: a topic that was deleted and created again is never read on from old offsets and never restored as if it were the old one.
+Kafka tells the new one from the old one by an id; the ids of all topics of a stage go along, as metadata, with every offset it commits.
+An offset set by hand has none: whoever sets it has seen what there is.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
+
+from pipelines.engine.stage import Source
+
+TopicPart = tuple[str, int]
+log = structlog.get_logger(__name__)
+ASK_SECONDS = 30.0
+END_TRIES = 5  # a second apart, before a position is said to lie beyond the end
+_MARK = "chat4all"  # first word of the metadata of our commits
+
+
+class Unfit(Exception):
+    """A topic a stage cannot stand on."""
+
+
+class Footing:
+    """The topics of one stage. All methods block; `check` comes before any other."""
+
+    def __init__(
+        self, *, stage: str, kafka_url: str, group: str, sources: Sequence[Source], changelogs: Mapping[str, str]
+    ) -> None:
+        """`changelogs` is table -> topic."""
+        self.ids: dict[str, str] = {}
+        self._stage = stage
+        self._kafka_url = kafka_url
+        self._group = group
+        self._sources = {source.topic: source for source in sources}
+        self._tables = {topic: table for table, topic in changelogs.items()}
+        self._topics = [*self._sources, *self._tables]
+        self._missing: set[str] = set()
+        self._client: Any = None
+
+    @property
+    def mark(self) -> str:
+        """The metadata of every offset this stage commits."""
+        return " ".join([_MARK, *(f"{topic}={self.ids[topic]}" for topic in self._topics if topic in self.ids)])
+
+    def check(self) -> None:
+        """Raises Unfit unless the topics are there, co-partitioned, keep what they have to keep, and are the ones they were."""
+        try:
+            described = dict(self._described())
+            for topic in self._topics:
+                if topic not in described:
+                    raise Unfit(f"topic {topic} does not exist: run `python -m pipelines prepare`")
+            self.ids = {topic: str(found.topic_id) for topic, found in described.items()}
+            self._check_counts({topic: len(found.partitions) for topic, found in described.items()})
+            self._check_policies()
+            self._check_ids()
+        except KafkaException as error:
+            raise Unfit(
+                f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka_url})"
+            ) from error
+
+    def lost(self) -> str | None:
+        """What has become of a topic since `check`, as one line; None while all are the same. One that cannot be found has to be
+        missing twice: a broker that has just started may not know it yet."""
+        described = dict(self._described())
+        missing = set(self._topics) - set(described)
+        for topic in missing & self._missing:
+            return f"topic {topic} was deleted: `python -m pipelines prepare` creates it again, and the next start says what to do then"
+        self._missing = missing
+        for topic, found in described.items():
+            if str(found.topic_id) != self.ids[topic]:
+                return self._recreated(topic, self.ids[topic], str(found.topic_id))
+        return None
+
+    def deleted(self, positions: Mapping[TopicPart, int]) -> dict[TopicPart, int]:
+        """Where to read on instead, for positions whose records Kafka has deleted. Raises Unfit for one beyond the end."""
+        for left in reversed(range(END_TRIES)):
+            bounds = self._bounds(positions)
+            beyond = [source for source, at in positions.items() if at > bounds[source][1]]
+            if not beyond:
+                return {source: bounds[source][0] for source, at in positions.items() if 0 <= at < bounds[source][0]}
+            if left:
+                time.sleep(1.0)  # a new leader of a partition hears of its true end a moment late
+        topic, partition = beyond[0]
+        raise Unfit(
+            f"stage {self._stage} has read {topic} {partition} up to offset {positions[beyond[0]]}, and it ends at "
+            f"{bounds[beyond[0]][1]}: Kafka has lost records, or it is another topic than it was; stop the workers of the stage, say where "
+            f"to read on, {self.set_offsets('--to-latest', topic)} (a sink keeps its own offsets, too), and start again"
+        )
+
+    def _bounds(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, tuple[int, int]]:
+        """First offset and end of partitions."""
+        found = []
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
+            asked = {TopicPartition(*source): spec for source in partitions}
+            futures = self._admin.list_offsets(asked, request_timeout=ASK_SECONDS) if asked else {}
+            found.append({(tp.topic, tp.partition): future for tp, future in futures.items()})
+        first, end = found
+        return {source: (first[source].result().offset, end[source].result().offset) for source in first}
+
+    def set_offsets(self, where: str, topic: str | None = None) -> str:
+        """The command by which a person says where the stage is to read on."""
+        scope = "--all-topics" if topic is None else f"--topic {topic}"
+        return (
+            f"`kafka-consumer-groups.sh --bootstrap-server {self._kafka_url} --group {self._group} --reset-offsets {where} {scope} "
+            "--execute`"
+        )
+
+    @property
+    def _admin(self) -> Any:
+        if self._client is None:
+            self._client = AdminClient({"bootstrap.servers": self._kafka_url, "log_level": 0})
+        return self._client
+
+    def _described(self) -> Iterator[tuple[str, Any]]:
+        futures = self._admin.describe_topics(TopicCollection(self._topics), request_timeout=ASK_SECONDS)
+        for topic, future in futures.items():
+            try:
+                yield topic, future.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+
+    def _check_counts(self, counts: Mapping[str, int]) -> None:
+        if len(set(counts.values())) == 1:
+            return
+        told = ", ".join(f"{topic} {count}" for topic, count in counts.items())
+        raise Unfit(
+            f"the topics of stage {self._stage} differ in their partitions ({told}): the records of a key and their rows would lie "
+            "with different workers; delete those that are wrong, `python -m pipelines prepare` creates them again, or while it is "
+            f"empty `kafka-topics.sh --bootstrap-server {self._kafka_url} --alter --topic TOPIC --partitions NUMBER`"
+        )
+
+    def _check_policies(self) -> None:
+        asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in self._topics]
+        futures = self._admin.describe_configs(asked, request_timeout=ASK_SECONDS)
+        for resource, future in futures.items():
+            try:
+                policy = future.result()["cleanup.policy"].value
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise
+                log.warning("cleanup policy not checked: no right to see it", topic=resource.name)
+            else:
+                self._check_policy(resource.name, policy)
+
+    def _check_policy(self, topic: str, policy: str) -> None:
+        if topic in self._tables:
+            wanted, harm = "compact", f"Kafka deletes rows of table {self._tables[topic]} by their age"
+            fit = policy == "compact"
+        else:
+            wanted, harm = (
+                "delete",
+                f"Kafka drops records that stage {self._stage} has not read, when their key comes again",
+            )
+            fit = "compact" not in policy or self._sources[topic].compacted
+        if not fit:
+            raise Unfit(
+                f"topic {topic} has cleanup.policy={policy}: {harm}; correct it: `kafka-configs.sh --bootstrap-server "
+                f"{self._kafka_url} --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy={wanted}`"
+            )
+
+    def _check_ids(self) -> None:
+        marks = {source: mark for source, mark in self._committed_marks() if source[0] in self._sources}
+        for topic, now in self.ids.items():
+            # Kafka forgets the offsets of a topic with the topic: then the other sources' are asked
+            own = [mark for (source, _), mark in marks.items() if source == topic]
+            for mark in own or marks.values():
+                if mark.get(topic, now) != now:
+                    raise Unfit(self._recreated(topic, mark[topic], now))
+
+    def _committed_marks(self) -> Iterator[tuple[TopicPart, dict[str, str]]]:
+        asked = [ConsumerGroupTopicPartitions(self._group)]
+        futures = self._admin.list_consumer_group_offsets(asked, request_timeout=ASK_SECONDS)
+        try:
+            found = futures[self._group].result().topic_partitions
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+            return
+        for tp in found:
+            first, *words = (tp.metadata or "").split() or [""]
+            pairs = [word.partition("=") for word in words] if first == _MARK else []
+            yield (tp.topic, tp.partition), {topic: topic_id for topic, _, topic_id in pairs}
+
+    def _recreated(self, topic: str, before: str, now: str) -> str:
+        table = self._tables.get(topic)
+        told = f"topic {topic} was deleted and created again (its id was {before}, now {now}): "
+        if table is None:
+            return (
+                f"{told}the offsets of stage {self._stage} are of the old one; stop its workers, say where to read the new one, "
+                f"{self.set_offsets('--to-earliest', topic)} for all of it, and start again"
+            )
+        return (
+            f"{told}the rows of table {table} went with it; to go on with those it holds now stop the workers of stage {self._stage}, "
+            f"{self.set_offsets('--to-current')}, and start again"
+        )
