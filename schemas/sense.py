@@ -64,7 +64,7 @@ def _of_location(_: str, said: Content) -> str | None:
     if place is None:
         return "a message of kind location needs a location"
     if not (-90 <= place.latitude <= 90 and -180 <= place.longitude <= 180):  # not a number fails too
-        return f"latitude {place.latitude:g} and longitude {place.longitude:g}: -90 to 90 and -180 to 180 are on this earth"
+        return "the place is not on this earth: a latitude is -90 to 90 degrees, a longitude -180 to 180"
     return None
 
 
