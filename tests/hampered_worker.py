@@ -1,8 +1,8 @@
 """A worker of the toy stage that is slow or stands still on request: `python -m tests.hampered_worker NAME [options]`.
 
 --row-seconds S makes a restored row cost so much; --wait-for PATH makes the stage wait after a commit, as for a database, while the file
-is there; --hold PATH makes it take no records while the file is there. Views of its own: /routed/<key>, by Faust's `table_route`, and
-/mapping/<key>, what Faust's table shows as a mapping.
+is there; --hold PATH makes it take no records while the file is there; --stall-seconds S is how long the value "stall" blocks the loop.
+Views of its own: /routed/<key>, by Faust's `table_route`, and /mapping/<key>, what Faust's table shows as a mapping.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import faust
 
 from pipelines import logs
 from pipelines.app import build, run
-from pipelines.engine.stage import Decision
+from pipelines.engine.stage import Decision, Inputs
 from schemas.settings import Settings
 from tables.layout import JsonLayout
 from tests.toy_stage import Count, State, Toy
@@ -32,12 +32,20 @@ class SlowLayout(JsonLayout[Count]):
 
 
 class Hampered(Toy):
-    def __init__(self, name: str, *, row_seconds: float, wait_for: Path | None, hold: Path | None) -> None:
+    def __init__(
+        self, name: str, *, row_seconds: float, wait_for: Path | None, hold: Path | None, stall: float
+    ) -> None:
         super().__init__(name)
         slow = SlowLayout("counts", Count, keyed_by_record=True, row_seconds=row_seconds)
         self.tables = (slow, *Toy.tables[1:])  # type: ignore[misc]  # other stages know their tables before
         self._wait_for = wait_for
         self._hold = hold
+        self._stall = stall
+
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        if any(record.value == b"stall" for record in inputs.records):
+            time.sleep(self._stall)
+        return super().decide(inputs, state, now)
 
     async def settle(self, decision: Decision) -> None:  # noqa: ARG002  # whatever was decided waits
         while self._wait_for is not None and self._wait_for.exists():  # noqa: ASYNC110  # the test is another process
@@ -74,10 +82,17 @@ def main() -> None:
     parser.add_argument("--row-seconds", type=float, default=0.0)
     parser.add_argument("--wait-for", type=Path)
     parser.add_argument("--hold", type=Path)
+    parser.add_argument("--stall-seconds", type=float, default=0.0)
     given = parser.parse_args()
     settings = Settings()
     logs.configure(settings)
-    stage = Hampered(given.name, row_seconds=given.row_seconds, wait_for=given.wait_for, hold=given.hold)
+    stage = Hampered(
+        given.name,
+        row_seconds=given.row_seconds,
+        wait_for=given.wait_for,
+        hold=given.hold,
+        stall=given.stall_seconds,
+    )
     app = build(stage, settings)
     add_views(app)
     run(app)

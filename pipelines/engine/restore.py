@@ -19,6 +19,7 @@ Changelogs = Mapping[TopicPart, Table[Any]]
 log = structlog.get_logger(__name__)
 STALL_SECONDS = 60.0
 TELL_SECONDS = 2.0
+CHUNK = 5000  # rows between two looks at whether the restore is still wanted
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ def _read(
 def _next(consumer: Consumer) -> list[Message]:
     """What is there, as soon as something is: `consume` alone would wait its whole time for a full list."""
     first = consumer.poll(0.2)
-    return [] if first is None else [first, *consumer.consume(20_000, 0)]
+    return [] if first is None else [first, *consumer.consume(CHUNK - 1, 0)]
 
 
 def _start(table: Table[Any], low: int, high: int, topic: str) -> int:

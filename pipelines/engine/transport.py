@@ -10,12 +10,19 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import faust
+import structlog
+from aiokafka.client import CoordinationType
+from aiokafka.errors import NoError, UnknownMemberIdError, for_code
+from aiokafka.protocol.group import LeaveGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
+from mode import Service
 
 if TYPE_CHECKING:
     from pipelines.engine.worker import Engine
 
+log = structlog.get_logger(__name__)
+LOOK_SECONDS = 0.5
 IN_FLIGHT = 2  # batches per source partition between fetch and commit: one in a turn, one ready
 
 
@@ -92,6 +99,17 @@ class BatchConsumer(driver.Consumer):
         await super().on_stop()
         await self.engine.close()
 
+    @Service.task
+    async def _tell_deaths(self) -> None:
+        """Takes workers of this machine that have died out of the group, which would wait for them."""
+        while not self.should_stop:
+            await self.sleep(LOOK_SECONDS)
+            try:
+                for member_id in self.engine.roll.dead():
+                    await self._thread.take_out(member_id)
+            except Exception as error:  # noqa: BLE001  # it is tried again; without it the session time-out does the same, later
+                log.warning("a death could not be told", error=f"{type(error).__name__}: {error}")
+
     async def wait_empty(self) -> None:
         await self.engine.stop_partitions()
         self.in_flight.clear()
@@ -111,7 +129,9 @@ class Listener(driver.ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         partitions = set(assigned)
-        self._thread._ensure_consumer().pause(*partitions)  # noqa: SLF001  # Faust's own listener reaches the same way
+        consumer = self._thread._ensure_consumer()  # noqa: SLF001  # Faust's own listener reaches the same way
+        consumer.pause(*partitions)
+        self._thread.app.engine.roll.enter(consumer._coordinator.member_id)  # noqa: SLF001  # aiokafka tells nobody else
         await super().on_partitions_assigned(partitions)
 
 
@@ -126,6 +146,20 @@ class MembershipThread(driver.AIOKafkaConsumerThread):
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001  # Faust hardcodes round robin without tables
         return consumer
+
+    async def take_out(self, member_id: str) -> None:
+        """Leaves the group in the name of a worker that cannot any more."""
+        await self.call_thread(self._take_out, member_id)
+
+    async def _take_out(self, member_id: str) -> None:
+        client, group = self._ensure_consumer()._client, self.app.conf.id  # noqa: SLF001  # aiokafka has no public way
+        node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+        # not on the coordinator's own connection: that one may be waiting for a join, which waits for the dead
+        answer = await client.send(node, LeaveGroupRequest(group, member_id))
+        error = for_code(answer.error_code)
+        if error not in (NoError, UnknownMemberIdError):
+            raise error()
+        log.info("a worker died and was taken out of the group", member=member_id)
 
 
 class BatchTransport(driver.Transport):

@@ -21,6 +21,7 @@ from pipelines.engine.fetch import Fetch
 from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.restore import RestoreProgress, restore
+from pipelines.engine.roll import Roll
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.transactions import Transactions, group_metadata, in_time
 from pipelines.engine.turns import Batch, Partition
@@ -69,6 +70,7 @@ class Engine:
         self._now = now
         self._store = store
         self._folder = folder
+        self.roll = Roll(folder / ".members")
         self._session_seconds = session_seconds
         self._poison_limit = poison_limit
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
@@ -199,6 +201,7 @@ class Engine:
                 table.close()
         self._group.close()
         self._executor.shutdown(wait=False)
+        self.roll.leave()
 
     # --- what the transport asks for ------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ STUCK_SECONDS = 60.0
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """An engine that owns and runs partition 0; Kafka is never asked."""
     made = Engine(
-        stage=Toy("toy"), app_id="toy", kafka_url="127.0.0.1:1", session_seconds=6, stuck_seconds=STUCK_SECONDS, poison_limit=20,
+        stage=Toy("toy"), app_id="toy", kafka_url="127.0.0.1:1", session_seconds=6, stuck_seconds=STUCK_SECONDS,
         folder=tmp_path,
     )  # fmt: skip
     transactions = Transactions(kafka_url="127.0.0.1:1", app_id="toy", partition=0, group=made._group_metadata)
