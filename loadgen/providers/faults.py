@@ -60,7 +60,9 @@ class Faults(Knobs):
     sync_window_rate: float = rate("share of texts outside the window refused at once instead of by receipt (WhatsApp)")
     hidden_error_rate: float = rate("share of refusals that come as an error inside HTTP 200 (Instagram)")
     localised_rate: float = rate("share of refusals whose message is not in English (Instagram)")
+    plain_rate: float = rate("share of webhooks in the older shape, without contacts and user ids (WhatsApp)", 0.5)
     bare_read_rate: float = rate("share of reads that name neither sender nor recipient (Instagram)", 0.5)
+    batch: float = amount("notices a webhook carries at most (WhatsApp, Instagram); at least 1", 100.0, 1000.0)
     retry_after_seconds: float = amount("wait a 429 asks for, whole seconds", 1.0)
     hang_seconds: float = amount("how long a hung call is held before its connection is cut, seconds", 60.0)
 

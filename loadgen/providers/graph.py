@@ -218,12 +218,14 @@ async def verify(webhooks: Webhooks, verify_token: str, challenge: str) -> dict[
 
 
 _FIELDS = re.compile(r"\w+")
+_NESTED = re.compile(r"\{[^{}]*\}|\.\w+\([^)]*\)")
 
 
 def chosen(fields: str, known: Mapping[str, Any], always: str = "id") -> dict[str, Any]:
-    """What ?fields= asks for of an object, everything without it; raises for a field nobody knows."""
-    names = _FIELDS.findall(fields)
+    """What ?fields= asks for of an object, everything without it; raises for a field nobody knows. A field of None is left out."""
+    names = _FIELDS.findall(_NESTED.sub("", fields))
     for name in names:
         if name not in known:
             raise GraphRefused(100, message=f"(#100) Tried accessing nonexisting field ({name})")
-    return {name: value for name, value in known.items() if not names or name in names or name == always}
+    wanted = {name for name in known if not names or name in names or name == always}
+    return {name: known[name] for name in known if name in wanted and known[name] is not None}

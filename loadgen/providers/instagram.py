@@ -25,7 +25,6 @@ from loadgen.providers.log import Log
 from loadgen.providers.provider import Call, Provider, Refused, Sending, json_response, keys_of
 from loadgen.providers.webhooks import Notice, Webhooks
 
-BATCH = 100
 PATIENCE_HOURS = 36.0
 _EARLY_PATIENCE_SECONDS = 1.0
 _PATH = re.compile(rf"(?:{graph.VERSION})?/([^/]+)(?:/(\w+))?/?")
@@ -54,7 +53,12 @@ class Instagram(Provider):
     ) -> None:
         super().__init__(faults=faults, limits=limits, seed=seed, log=log)
         self.webhooks: Webhooks = Webhooks(
-            url=webhook_url, pack=self._pack, log=log, clock=self.clock, batch=BATCH, patience_hours=PATIENCE_HOURS
+            url=webhook_url,
+            pack=self._pack,
+            log=log,
+            clock=self.clock,
+            schedule=self.schedule,
+            patience_hours=PATIENCE_HOURS,
         )
         self.windows = Windows()
         self.account = account
@@ -136,8 +140,8 @@ class Instagram(Provider):
 
     def _reach(self, body: Body) -> None:
         """Raises what keeps a message from that person: they are gone, never wrote, or wrote too long ago."""
-        code, subcode = self._people.get(body.recipient, (0, None))
-        if code:
+        code, subcode = self._people.get(body.recipient, (None, None))
+        if code is not None:
             raise GraphRefused(code, subcode=subcode)
         hours = self.limits.window_hours
         if hours == 0:

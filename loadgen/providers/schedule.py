@@ -38,6 +38,11 @@ class Schedule:
         self._phases = tuple(self._phase(phase) for phase in phases)
 
     @property
+    def batch(self) -> int:
+        """Notices a webhook carries at most; outside every phase."""
+        return max(int(self.faults.batch), 1)
+
+    @property
     def phases(self) -> int:
         """How many were given."""
         return len(self._phases)

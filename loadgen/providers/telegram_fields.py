@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from loadgen.providers.provider import Refused, json_response
+from loadgen.providers.provider import UPLOAD_LIMIT, Refused, json_response
 
 _CHAT = re.compile(r"-?\d{1,19}|@\w{5,32}", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
@@ -127,7 +127,9 @@ async def read(request: web.BaseRequest) -> Fields:
             raise bad("can't parse JSON object")
         return Fields(values | body, {})
     files: dict[str, Upload] = {}
-    for name, value in (await request.post()).items():
+    # pyTelegramBotAPI sends a form with GET, which the server reads as it does a POST; aiohttp would not.
+    form = request if request.method == "POST" else request.clone(method="POST", client_max_size=UPLOAD_LIMIT)
+    for name, value in (await form.post()).items():
         if isinstance(value, web.FileField):
             files[name] = Upload(value.filename, value.content_type, value.file.read())
         else:

@@ -15,6 +15,7 @@ import aiohttp
 
 from loadgen.providers.clock import Clock
 from loadgen.providers.log import Log
+from loadgen.providers.schedule import Schedule
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
@@ -87,13 +88,15 @@ Pack = Callable[[Sequence[Notice]], tuple[bytes, Mapping[str, str]]]
 class Webhooks:
     """Batches side by side, in no order: Meta promises none. `patience_hours` after its first try a notice is given up."""
 
-    def __init__(self, *, url: str, pack: Pack, log: Log, clock: Clock, batch: int, patience_hours: float) -> None:
+    def __init__(
+        self, *, url: str, pack: Pack, log: Log, clock: Clock, schedule: Schedule, patience_hours: float
+    ) -> None:
         self.url = url
         self.poster = Poster()
         self._pack = pack
         self._log = log
         self._clock = clock
-        self._batch = batch
+        self._schedule = schedule
         self._patience_ms = patience_hours * 3_600_000
         self._due: list[tuple[float, int, int, float, Notice]] = []  # due, order, tries so far, first due, what
         self._order = 0
@@ -128,7 +131,7 @@ class Webhooks:
                     self._start(due).add_done_callback(lambda _: self._slots.release())
                 else:
                     self._slots.release()
-                if len(due) < self._batch:
+                if len(due) < self._schedule.batch:
                     await asyncio.sleep(TICK_SECONDS)
         finally:
             for task in self._posts:
@@ -142,9 +145,9 @@ class Webhooks:
         self._wake.set()
 
     def _take(self) -> list[tuple[int, float, Notice]]:
-        now = self._clock.now()
+        now, most = self._clock.now(), self._schedule.batch
         due: list[tuple[int, float, Notice]] = []
-        while self._due and self._due[0][0] <= now and len(due) < self._batch:
+        while self._due and self._due[0][0] <= now and len(due) < most:
             due.append(heapq.heappop(self._due)[2:])
         return due
 

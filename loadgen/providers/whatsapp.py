@@ -27,10 +27,17 @@ from loadgen.providers.whatsapp_media import DOWNLOADS, MediaDesk
 from loadgen.providers.whatsapp_statuses import DISPLAY_NUMBER, History, Told
 from loadgen.providers.whatsapp_templates import Templates
 
-BATCH = 100
 PATIENCE_HOURS = 7 * 24.0
 _EARLY_PATIENCE_SECONDS = 1.0
 _PATH = re.compile(graph.VERSION + r"/([^/]+)(?:/(\w+))?/?")
+# Fields of a number that may be asked for and have no value here.
+# https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account-to-number-current-status
+_NUMBER_FIELDS = (
+    "conversational_automation", "quality_score", "webhook_configuration", "name_status", "new_name_status", "account_mode",
+    "is_on_biz_app", "is_official_business_account", "is_pin_enabled", "is_preverified_number", "search_visibility",
+    "eligibility_for_api_business_global_search", "health_status", "certificate", "new_certificate", "last_onboarded_time",
+    "country_code", "country_dial_code", "whatsapp_business_manager_messaging_limit",
+)  # fmt: skip
 _TOO_LATE = "Message failed to send because more than 24 hours have passed since the customer last replied"
 _LATE_CODES = (131026, 131049, 131053, 131047)
 
@@ -54,7 +61,12 @@ class WhatsApp(Provider):
     ) -> None:
         super().__init__(faults=faults, limits=limits, seed=seed, log=log)
         self.webhooks: Webhooks = Webhooks(
-            url=webhook_url, pack=self._pack, log=log, clock=self.clock, batch=BATCH, patience_hours=PATIENCE_HOURS
+            url=webhook_url,
+            pack=self._pack,
+            log=log,
+            clock=self.clock,
+            schedule=self.schedule,
+            patience_hours=PATIENCE_HOURS,
         )
         self.media = MediaDesk(self.clock)
         self.templates = Templates()
@@ -137,14 +149,14 @@ class WhatsApp(Provider):
 
     async def _rules(self, message: Body) -> tuple[int, str] | None:
         """Raises what Meta refuses at once; returns code and details of what only a receipt will tell."""
-        code, comes_late = self._people.get(message.wa_id, (0, False))
-        if code and not comes_late:
+        code, comes_late = self._people.get(message.wa_id, (None, False))
+        if code is not None and not comes_late:
             raise GraphRefused(code)
         if message.template is not None:
             self.templates.check(message.template)
         if message.media_id is not None and (why := self.media.misfit(message.kind, message.media_id)):
             raise GraphRefused(131009, why)
-        if code:
+        if code is not None:
             return code, graph.title(code)
         is_outside = not self.windows.is_open(message.wa_id, self.clock.now(), self.limits.window_hours)
         if is_outside and message.template is None:
@@ -204,7 +216,8 @@ class WhatsApp(Provider):
         return self.webhooks.post_now(notice(plan.early, 0.0), _EARLY_PATIENCE_SECONDS) if plan.early else None
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
-        return graph.signed(whatsapp_statuses.body(notices, self._account), self._app_secret)
+        is_plain = self.dice.draw("webhooks").happens(self.schedule.faults.plain_rate)
+        return graph.signed(whatsapp_statuses.body(notices, self._account, is_plain=is_plain), self._app_secret)
 
     def wamid(self, name: str) -> str:
         inner = f"{self._account}:{self._mark}:{name}".encode()
@@ -249,7 +262,7 @@ class WhatsApp(Provider):
         raise graph.unsupported(request.method, media_id)
 
     def _number(self) -> dict[str, Any]:
-        return {
+        return dict.fromkeys(_NUMBER_FIELDS) | {
             "id": self._account,
             "display_phone_number": DISPLAY_NUMBER,
             "verified_name": "Demo",

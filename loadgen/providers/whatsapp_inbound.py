@@ -17,7 +17,7 @@ from loadgen.providers.limits import Windows
 from loadgen.providers.provider import keys_of
 from loadgen.providers.webhooks import Notice, Webhooks
 from loadgen.providers.whatsapp_media import INBOUND_DAYS, MediaDesk
-from loadgen.providers.whatsapp_statuses import DISPLAY_NUMBER
+from loadgen.providers.whatsapp_statuses import DISPLAY_NUMBER, contact
 
 _KEPT = 50_000
 # The smallest files of their kinds that say what they are.
@@ -68,8 +68,8 @@ class Inbox:
         self._authors[wamid] = author
         if len(self._authors) > _KEPT:
             self._authors.popitem(last=False)
-        contact = {"profile": {"name": wanted.get("name", "Zoë 🌻")}, "wa_id": author}
-        number.webhooks.schedule(Notice("inbound", wamid, {"contacts": [contact], "messages": [message]}), 0.0)
+        written = {"contacts": [contact(author, str(wanted.get("name", "Zoë 🌻")))], "messages": [message]}
+        number.webhooks.schedule(Notice("inbound", wamid, written), 0.0)
         return {"id": wamid}
 
     def author(self, wamid: str, *, is_strict: bool) -> str:

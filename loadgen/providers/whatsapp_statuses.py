@@ -5,6 +5,7 @@ apart. Guaranteed: a status has the provider's seconds, our tracker, and a conve
 https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
 """
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,13 +61,36 @@ def status(notice: Notice) -> dict[str, Any]:
     return item | {"conversation": conversation, "pricing": pricing}
 
 
-def body(notices: Sequence[Notice], account: str) -> dict[str, Any]:
-    """One webhook body."""
-    statuses = [status(notice) for notice in notices if notice.name != "inbound"]
-    changes = [_change(account, {"statuses": statuses[i : i + _A_CHANGE]}) for i in range(0, len(statuses), _A_CHANGE)]
-    changes += [_change(account, notice.payload) for notice in notices if notice.name == "inbound"]
+def body(notices: Sequence[Notice], account: str, *, is_plain: bool) -> dict[str, Any]:
+    """One webhook body; the plain one leaves out what came in 2026: contacts of statuses, user ids."""
+    told = [notice for notice in notices if notice.name != "inbound"]
+    changes = []
+    for some in (told[i : i + _A_CHANGE] for i in range(0, len(told), _A_CHANGE)):
+        people = {} if is_plain else {"contacts": [contact(each) for each in {each.payload.wa_id: 0 for each in some}]}
+        changes.append(_change(account, {**people, "statuses": [status(each) for each in some]}))
+    changes += [_change(account, _plain(each.payload, is_plain)) for each in notices if each.name == "inbound"]
     entries = [{"id": BUSINESS, "changes": changes[i : i + _AN_ENTRY]} for i in range(0, len(changes), _AN_ENTRY)]
     return {"object": "whatsapp_business_account", "entry": entries}
+
+
+def contact(wa_id: str, name: str = "Zoë 🌻") -> dict[str, Any]:
+    return {"profile": {"name": name}, "wa_id": wa_id, "user_id": user_id(wa_id)}
+
+
+def user_id(wa_id: str) -> str:
+    """The business-scoped id of a person, always the same."""
+    country = "BR" if wa_id.startswith("55") else "US"
+    return f"{country}.{10**15 + zlib.crc32(wa_id.encode())}"
+
+
+def _plain(content: Mapping[str, Any], is_plain: bool) -> Mapping[str, Any]:
+    """What a person wrote, with or without the newer fields."""
+    contacts, messages = content["contacts"], content["messages"]
+    if is_plain:
+        contacts = [{name: value for name, value in each.items() if name != "user_id"} for each in contacts]
+    else:
+        messages = [{"from_user_id": contacts[0]["user_id"], **each} for each in messages]
+    return {"contacts": contacts, "messages": messages}
 
 
 def _change(account: str, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,9 +178,11 @@ async def rig(
             seed=seed,
             log=Log(log),
         )
-    async with running(provider, "127.0.0.1", 0) as port:
-        yield Rig(provider, receiver, f"http://127.0.0.1:{port}")
-    await runner.cleanup()
+    try:
+        async with running(provider, "127.0.0.1", 0) as port:
+            yield Rig(provider, receiver, f"http://127.0.0.1:{port}")
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
