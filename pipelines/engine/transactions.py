@@ -16,9 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from pipelines.engine.stage import Output
 
-COMMIT_SECONDS = 30.0
+COMMIT_SECONDS = 15.0
 # librdkafka 2.16 does not always keep to the time-outs it is given (confluentinc/librdkafka#5456, #5511)
-OVERTIME_SECONDS = 5.0
+OVERTIME_SECONDS = 3.0
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001  # taken back because the transaction failed
 T = TypeVar("T")
