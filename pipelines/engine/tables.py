@@ -9,7 +9,7 @@ from typing import Any
 
 import faust
 from faust.tables.manager import TableManager
-from faust.tables.recovery import Recovery
+from faust.tables.recovery import RebalanceAgain, Recovery
 from mode import Service
 
 from pipelines.engine.rows import RowsOfWorker
@@ -69,11 +69,13 @@ class BulkRecovery(Recovery):
                 if await engine.take_over(numbers, lambda generation=generation: self._is_current(generation)):
                     self._set_recovery_ended()
                     await self._resume_streams(generation_id=generation)
+            except RebalanceAgain:
+                continue  # the next one is on its way
             except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
                 engine.fail(f"taking partitions over failed: {type(error).__name__}: {error}")
 
     def _is_current(self, generation: int) -> bool:
-        return bool(self.app.consumer_generation_id == generation and not self.should_stop)
+        return bool(self.app.engine.is_current(generation) and not self.should_stop)
 
     @Service.task
     async def _slurp_changelogs(self) -> None:

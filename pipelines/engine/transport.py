@@ -111,14 +111,15 @@ class BatchConsumer(driver.Consumer):
                 log.warning("a death could not be told", error=f"{type(error).__name__}: {error}")
 
     async def wait_empty(self) -> None:
-        await self.engine.stop_partitions()
+        await self.engine.give_up()
         self.in_flight.clear()
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002  # Faust's signature
         return False  # offsets are committed by the turns' transactions, never from here
 
     async def perform_seek(self) -> None:
-        await self.engine.start_partitions()
+        generation = self.app.consumer_generation_id
+        await self.engine.start_partitions(lambda: self.engine.is_current(generation))
 
     async def verify_all_partitions_active(self) -> None:
         """Faust's livelock detector compares clocks of two kinds; the engine's own health replaces it."""

@@ -23,20 +23,19 @@ from pipelines.engine.poison import LIMIT
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.roll import Roll
 from pipelines.engine.stage import Record, Stage
+from pipelines.engine.stores import Stores
 from pipelines.engine.transactions import Transactions, group_metadata, in_time
 from pipelines.engine.turns import Batch, Partition
 from pipelines.engine.watchdog import Watchdog
 from schemas import metrics
-from tables.layout import Layout
-from tables.stores import Kind, open_partition
-from tables.table import StoreInUse, Table
+from tables.stores import Kind
+from tables.table import Table
 
 if TYPE_CHECKING:
     from pipelines.engine.transport import BatchConsumer, BatchMessage
 
 log = structlog.get_logger(__name__)
-STOP_SECONDS = 50.0  # below the group's rebalance time-out, 60 s; who takes longer holds everybody up until then
-STORE_SECONDS = 15.0  # how long a store on disk may still be open elsewhere on this machine
+STOP_SECONDS = 45.0  # below the group's rebalance time-out, 60 s; who takes longer holds everybody up until then
 EXIT_CODE = 3  # of a worker that ended because it could no longer be right
 
 
@@ -68,8 +67,6 @@ class Engine:
         self._app_id = app_id
         self._kafka_url = kafka_url
         self._now = now
-        self._store = store
-        self._folder = folder
         self.roll = Roll(folder / ".members")
         self._session_seconds = session_seconds
         self._poison_limit = poison_limit
@@ -87,6 +84,14 @@ class Engine:
             sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )
+        self._stores = Stores(
+            kind=store,
+            folder=folder,
+            layouts=stage.tables,
+            changelog=self.changelog,
+            footing=self._footing,
+            consumer=self._group,
+        )
         self.watchdog = Watchdog(
             stage=stage.name,
             consumer=self._group,
@@ -99,6 +104,9 @@ class Engine:
         self._watching: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._fenced: set[int] = set()
+        self._taking_over = asyncio.Lock()
+        self._opening: asyncio.Future[Any] | None = None
+        self._given_up = -1  # the last generation whose partitions the group took away
         self.epoch = 0  # counts starts: a batch of an older one is never decided on
 
     def check(self) -> None:
@@ -111,8 +119,25 @@ class Engine:
         """Numbers of the assigned partitions of this stage's sources."""
         return {tp.partition for tp in assignment if tp.topic in self._topics}
 
+    def is_current(self, generation: int) -> bool:
+        """Whether what the group said in this generation still holds."""
+        return bool(self.consumer.app.consumer_generation_id == generation != self._given_up)
+
+    async def give_up(self) -> None:
+        """The group takes partitions away: nothing is opened any more, and what is being opened is waited for, since a fence that comes
+        after the next owner's own would cost that one its producer. Then every partition is stopped."""
+        self._given_up = self.consumer.app.consumer_generation_id
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        await self.stop_partitions()
+
     async def take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
-        """Fences and restores what is newly ours, drops what is not ours any more; false when a newer rebalance made it void."""
+        """Fences and restores what is newly ours or was fenced, drops what is not ours any more; false when a newer rebalance made it
+        void."""
+        async with self._taking_over:
+            return is_current() and await self._take_over(numbers, is_current)
+
+    async def _take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
         began = time.monotonic()
         self.restoring = progress = RestoreProgress(began=began)
         await self.stop_partitions()
@@ -123,12 +148,13 @@ class Engine:
             _favour_long_decisions()
             self._started = True
             self._watching = asyncio.create_task(self.watchdog.run(), name="watchdog")
-        for number in set(self.partitions) - numbers:
+        fenced, self._fenced = self._fenced, set()
+        for number in [number for number in self.partitions if number not in numbers or number in fenced]:
             self._drop(number)
         fresh = await self._fence_all(sorted(numbers - set(self.partitions)), is_current)
         if fresh is None:
             return False
-        tables = {number: await asyncio.to_thread(self._open_tables, number) for number in fresh}
+        tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
         changelogs = {
             (self.changelog(name), number): table for number, held in tables.items() for name, table in held.items()
         }
@@ -150,8 +176,8 @@ class Engine:
         )  # fmt: skip
         return True
 
-    async def start_partitions(self) -> None:
-        """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns."""
+    async def start_partitions(self, is_current: Callable[[], bool]) -> None:
+        """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns, if they are ours still."""
         sources = [(topic, number) for topic in sorted(self._topics) for number in sorted(self.partitions)]
         committed = await asyncio.to_thread(self._committed, sources)
         self._check_committed(committed)
@@ -159,6 +185,8 @@ class Engine:
         positions |= dict(await self.stage.positions(sources))
         deleted = await self._deleted(positions)
         positions |= {source: end for source, (_, end) in deleted.items()}
+        if not is_current():
+            return
         if self._fetch is None:
             self._fetch = Fetch(
                 kafka_url=self._kafka_url,
@@ -250,27 +278,25 @@ class Engine:
     def _on_fenced(self, number: int) -> None:
         self._fenced.add(number)
         if len(self._fenced) == 1:
-            generation = self.consumer.app.consumer_generation_id
-            self._reopening = asyncio.create_task(self._reopen(generation), name="reopen")
+            self._reopening = asyncio.create_task(self._reopen(self.consumer.app.consumer_generation_id), name="reopen")
 
     async def _reopen(self, generation: int) -> None:
-        """Takes fenced partitions over again if the group still says they are ours; a worker that was away too long ends instead."""
+        """Takes fenced partitions over again if the group still says that they are ours. After a rebalance the take-over that comes
+        with it has done so: whoever was away too long is told to join again, and then opens what it is given."""
 
         def is_current() -> bool:
-            return bool(self.consumer.app.consumer_generation_id == generation)
+            return self.is_current(generation)
 
         # whoever is no longer a member hears of it within the session time-out; only then is the group's word worth something
         await asyncio.sleep(self._session_seconds)
-        fenced, self._fenced = self._fenced, set()
-        if not is_current() or not fenced <= self._running:
-            self.fail(f"partitions {sorted(fenced)} were fenced: another worker owns them, this one was away too long")
+        if not is_current():
             return
         numbers = set(self._running)
-        await self.stop_partitions()
-        for number in fenced:
-            self._drop(number)
-        if await self.take_over(numbers, is_current):
-            await self.start_partitions()
+        try:
+            if await self.take_over(numbers, is_current):
+                await self.start_partitions(is_current)
+        except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
+            self.fail(f"opening partitions again failed: {type(error).__name__}: {error}")
 
     def _caught_up(self, number: int) -> bool:
         fetch = self._fetch
@@ -314,35 +340,21 @@ class Engine:
         for table in partition.tables.values():
             table.close()
 
-    def _open_tables(self, number: int) -> dict[str, Table[Any]]:
-        return {layout.name: self._open_table(layout, number) for layout in self.stage.tables}
-
-    def _open_table(self, layout: Layout[Any], number: int) -> Table[Any]:
-        folder = self._folder / layout.name / str(number)
-        changelog = self.changelog(layout.name)
-        identity = f"{self._cluster()} {changelog} {self._footing.ids[changelog]} {number}"
-        end = time.monotonic() + STORE_SECONDS
-        while True:
-            try:
-                return open_partition(self._store, layout, folder, identity)
-            except StoreInUse:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.1)  # its former owner on this machine is about to let go of it
-
-    def _cluster(self) -> str:
-        return str(self._group.list_topics(timeout=30).cluster_id) if self._store == "rocksdb" else ""
-
     async def _fence_all(self, numbers: list[int], is_current: Callable[[], bool]) -> dict[int, Transactions] | None:
         """An open producer for each partition, all at once: one alone waits half a second for the broker to abort what a dead
         owner left open. None when a newer rebalance came."""
         loop = asyncio.get_running_loop()
-        fenced = [loop.run_in_executor(self._executor, self._fence, number, is_current) for number in numbers]
-        opened = dict(zip(numbers, await in_time("opening producers", asyncio.gather(*fenced)), strict=True))
-        fresh = {number: transactions for number, transactions in opened.items() if transactions is not None}
-        return fresh if len(fresh) == len(numbers) and is_current() else None
+        connecting = [loop.run_in_executor(self._executor, self._connected, number) for number in numbers]
+        producers = await in_time("connecting producers", asyncio.gather(*connecting))
+        if not is_current():
+            return None  # never open a producer for a partition that is no longer ours: it would fence its owner
+        self._opening = asyncio.gather(
+            *(loop.run_in_executor(self._executor, producer.fence) for producer in producers)
+        )
+        await in_time("opening producers", self._opening)
+        return dict(zip(numbers, producers, strict=True)) if is_current() else None
 
-    def _fence(self, number: int, is_current: Callable[[], bool]) -> Transactions | None:
+    def _connected(self, number: int) -> Transactions:
         transactions = Transactions(
             kafka_url=self._kafka_url,
             app_id=self._app_id,
@@ -351,9 +363,6 @@ class Engine:
             mark=self._footing.mark,
         )
         transactions.connect(self.stage.sources[0].topic)
-        if not is_current():
-            return None  # never open a producer for a partition that is no longer ours: it would fence its owner
-        transactions.fence()
         return transactions
 
     def _partition(self, number: int, tables: Mapping[str, Table[Any]], transactions: Transactions) -> Partition[Any]:

@@ -23,7 +23,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         folder=tmp_path,
     )  # fmt: skip
     transactions = Transactions(kafka_url="127.0.0.1:1", app_id="toy", partition=0, group=made._group_metadata)
-    made.partitions[0] = made._partition(0, made._open_tables(0), transactions)
+    made.partitions[0] = made._partition(0, made._stores.open(0), transactions)
     made._running = {0}
     made.joined = True
     yield made

@@ -1,0 +1,60 @@
+"""The tables of a partition, opened before they are restored: in memory, or in RocksDB in a folder of their own.
+
+Enters: the number of a partition. Leaves: its tables, each where its store stands. A folder is of one changelog of one Kafka: whatever
+else is found in it is rebuilt. A store that its former owner on this machine has still open is waited for, within a bound.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer
+
+from pipelines.engine.footing import Footing
+from tables.layout import Layout
+from tables.stores import Kind, open_partition
+from tables.table import StoreInUse, Table
+
+IN_USE_SECONDS = 15.0  # how long a store on disk may still be open elsewhere on this machine
+
+
+class Stores:
+    """Opens the tables of one stage. Blocks: to be called from a thread."""
+
+    def __init__(
+        self,
+        *,
+        kind: Kind,
+        folder: Path,
+        layouts: Sequence[Layout[Any]],
+        changelog: Callable[[str], str],
+        footing: Footing,
+        consumer: Consumer,
+    ) -> None:
+        self._kind = kind
+        self._folder = folder
+        self._layouts = layouts
+        self._changelog = changelog
+        self._footing = footing
+        self._consumer = consumer
+
+    def open(self, number: int) -> dict[str, Table[Any]]:
+        """The tables of a partition by name."""
+        return {layout.name: self._open_table(layout, number) for layout in self._layouts}
+
+    def _open_table(self, layout: Layout[Any], number: int) -> Table[Any]:
+        folder = self._folder / layout.name / str(number)
+        changelog = self._changelog(layout.name)
+        identity = f"{self._cluster()} {changelog} {self._footing.ids[changelog]} {number}"
+        end = time.monotonic() + IN_USE_SECONDS
+        while True:
+            try:
+                return open_partition(self._kind, layout, folder, identity)
+            except StoreInUse:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)  # its former owner is about to let go of it
+
+    def _cluster(self) -> str:
+        return str(self._consumer.list_topics(timeout=30).cluster_id) if self._kind == "rocksdb" else ""
