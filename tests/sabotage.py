@@ -16,10 +16,11 @@ from tables.partition import TablePartition
 
 EXIT_CODE = 86  # of a worker that ended where it was told to
 IN_RESTORE_ROWS = 100
-SLOW_FENCE_SECONDS = 1.5
+SLOW_FENCE_SECONDS = 6.0  # longer than another worker needs to start and to ask for its share
 SLOW_ROW_SECONDS = 0.0001
 HASTE_SECONDS = 5.0
-OPENING = "opening"  # what a worker prints before it opens a producer, with its id and the time
+OPENING = "opening"  # what a worker prints before it opens a producer, with its id
+LOADING = "loading"  # what it prints when it loads its first row
 
 
 def _end() -> None:
@@ -72,20 +73,31 @@ def _in_init_transactions() -> None:
     _replace(Transactions, "fence", fence)
 
 
-def _slow_recovery() -> None:
-    """Every producer takes long to open and every row to load; each opening is told beforehand."""
-    whole_fence, whole_load = Transactions.fence, TablePartition.load
+def _slow_fence() -> None:
+    """Every producer takes long to open; each opening is told beforehand."""
+    whole = Transactions.fence
 
     def fence(self: Transactions) -> None:
-        print(f"{OPENING} {self.id} {time.time()}", flush=True)
+        print(f"{OPENING} {self.id}\n", end="", flush=True)  # in one write: they are opened side by side
         time.sleep(SLOW_FENCE_SECONDS)
-        whole_fence(self)
-
-    def load(self: TablePartition[Any], key: bytes, value: bytes | None) -> None:
-        time.sleep(SLOW_ROW_SECONDS)
-        whole_load(self, key, value)
+        whole(self)
 
     _replace(Transactions, "fence", fence)
+
+
+def _slow_restore() -> None:
+    """Every row takes long to load; the first one is told."""
+    whole = TablePartition.load
+    rows = 0
+
+    def load(self: TablePartition[Any], key: bytes, value: bytes | None) -> None:
+        nonlocal rows
+        rows += 1
+        if rows == 1:
+            print(LOADING, flush=True)
+        time.sleep(SLOW_ROW_SECONDS)
+        whole(self, key, value)
+
     _replace(TablePartition, "load", load)
 
 
@@ -106,6 +118,7 @@ CRASHES: Mapping[str, Callable[[], None]] = {
 }
 KINDS: Mapping[str, Callable[[], None]] = {
     **CRASHES,
-    "slow-recovery": _slow_recovery,
+    "slow-fence": _slow_fence,
+    "slow-restore": _slow_restore,
     "hasty-commit": _hasty_commit,
 }
