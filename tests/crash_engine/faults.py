@@ -21,6 +21,7 @@ from tests.integration.engine_harness import Toy, ask
 STORES = ("memory", "rocksdb", "memory")  # of the workers: a partition moves from one kind to the other
 SESSION_SECONDS = 6.0  # the product's own; SIGKILL's target is set for it
 FREEZE_SECONDS = SESSION_SECONDS + 3
+CALM_SECONDS = 120.0
 _BROKER_PATIENCE_SECONDS = 20.0  # for a clean end; a broker that takes longer is killed
 KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP", "broker SIGTERM", "broker SIGKILL")
 # One round; the rounds are shuffled, so that even a short run sees every kind.
@@ -133,12 +134,13 @@ class World:
         return running and not self._frozen and not self._doomed
 
     def calm(self) -> None:
-        """No more faults: brings everybody back, and waits until they are ready."""
-        while not self.is_whole():
+        """No more faults: brings everybody back, and waits until all are ready, however often one ends itself meanwhile."""
+        end = time.monotonic() + CALM_SECONDS
+        while not (self.is_whole() and all(_is_ready(worker.service.url) for worker in self.workers)):
             self.keep_up()
+            if time.monotonic() > end:
+                raise TimeoutError(f"not everybody is ready {CALM_SECONDS:.0f} s after the last fault")
             time.sleep(0.1)
-        for child in (self.broker, *self.workers):
-            child.wait(120)
 
     def _restart(self, child: Child) -> None:
         self._ended.discard(child.service.name)
@@ -164,3 +166,10 @@ def _ready(url: str) -> str:
     if status != "ready":
         raise NotYet(status)
     return status
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return bool(_ready(url))
+    except (OSError, NotYet):
+        return False

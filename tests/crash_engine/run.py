@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.crash_engine.faults import Fault, World, kinds
+from tests.crash_engine.faults import KINDS, Fault, World, kinds
 from tests.crash_engine.findings import Verdict, compare_tables, examine
 from tests.crash_engine.progress import Gap, Progress
 from tests.crash_engine.traffic import Traffic
@@ -149,10 +149,11 @@ def _storm(world: World, chance: random.Random, minutes: float, traffic: Traffic
 
 
 def _strike(world: World, progress: Progress, chance: random.Random, end: float, say: Say) -> list[Fault]:
+    """Faults until the end; on a slow machine a little longer, so that a short run sees every kind as well."""
     faults: list[Fault] = []
     for kind in kinds(chance):
         _pause(world, progress, chance, end)
-        if time.monotonic() >= end:
+        if time.monotonic() >= end and {fault.kind for fault in faults} == set(KINDS):
             break
         fault = world.strike(kind)
         if fault is not None:
@@ -167,6 +168,7 @@ def _pause(world: World, progress: Progress, chance: random.Random, end: float) 
     hurried = begun + chance.uniform(*HURRIED) if chance.random() < ON_TOP else math.inf
     quiet = chance.uniform(*QUIET)
     whole = math.inf  # since when nobody is missing
+    end = max(end, begun + 2 * JOIN_SECONDS)
     while (now := time.monotonic()) < min(end, hurried, begun + PATIENCE_SECONDS):
         world.keep_up()
         whole = min(whole, now) if world.is_whole() else math.inf
