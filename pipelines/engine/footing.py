@@ -20,6 +20,10 @@ TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 ASK_SECONDS = 30.0
 END_TRIES = 5  # a second apart, before a position is said to lie beyond the end
+# said by a broker that has just started
+_PASSING = frozenset(
+    {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR}
+)
 _MARK = "chat4all"  # first word of the metadata of our commits
 
 
@@ -51,19 +55,28 @@ class Footing:
 
     def check(self) -> None:
         """Raises Unfit unless the topics are there, co-partitioned, keep what they have to keep, and are the ones they were."""
-        try:
-            described = dict(self._described())
-            for topic in self._topics:
-                if topic not in described:
-                    raise Unfit(f"topic {topic} does not exist: run `python -m pipelines prepare`")
-            self.ids = {topic: str(found.topic_id) for topic, found in described.items()}
-            self._check_counts({topic: len(found.partitions) for topic, found in described.items()})
-            self._check_policies()
-            self._check_ids()
-        except KafkaException as error:
-            raise Unfit(
-                f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka_url})"
-            ) from error
+        end = time.monotonic() + ASK_SECONDS
+        while True:
+            try:
+                self._check()
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or time.monotonic() > end:
+                    raise Unfit(
+                        f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka_url})"
+                    ) from error
+                time.sleep(0.5)
+            else:
+                return
+
+    def _check(self) -> None:
+        described = dict(self._described())
+        for topic in self._topics:
+            if topic not in described:
+                raise Unfit(f"topic {topic} does not exist: run `python -m pipelines prepare`")
+        self.ids = {topic: str(found.topic_id) for topic, found in described.items()}
+        self._check_counts({topic: len(found.partitions) for topic, found in described.items()})
+        self._check_policies()
+        self._check_ids()
 
     def lost(self) -> str | None:
         """What has become of a topic since `check`, as one line; None while all are the same. One that cannot be found has to be
