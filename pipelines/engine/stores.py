@@ -45,8 +45,7 @@ class Stores:
 
     def _open_table(self, layout: Layout[Any], number: int) -> Table[Any]:
         folder = self._folder / layout.name / str(number)
-        changelog = self._changelog(layout.name)
-        identity = f"{self._cluster()} {changelog} {self._footing.ids[changelog]} {number}"
+        identity = self._identity(self._changelog(layout.name), number) if self._kind == "rocksdb" else ""
         end = time.monotonic() + IN_USE_SECONDS
         while True:
             try:
@@ -56,5 +55,6 @@ class Stores:
                     raise
                 time.sleep(0.1)  # its former owner is about to let go of it
 
-    def _cluster(self) -> str:
-        return str(self._consumer.list_topics(timeout=30).cluster_id) if self._kind == "rocksdb" else ""
+    def _identity(self, changelog: str, number: int) -> str:
+        cluster = self._consumer.list_topics(timeout=30).cluster_id
+        return f"{cluster} {changelog} {self._footing.ids[changelog]} {number}"

@@ -85,13 +85,8 @@ class Engine:
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )
         self._stores = Stores(
-            kind=store,
-            folder=folder,
-            layouts=stage.tables,
-            changelog=self.changelog,
-            footing=self._footing,
-            consumer=self._group,
-        )
+            kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, footing=self._footing, consumer=self._group
+        )  # fmt: skip
         self.watchdog = Watchdog(
             stage=stage.name,
             consumer=self._group,
