@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-engine clean
+.PHONY: demo up down check test bench bench-engine bench-connectors clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -28,6 +28,9 @@ bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 
 bench-engine: .venv/ready  ## the engine against every other way to do its job; writes benchmarks/engine.json
 	python -m benchmarks.engine
+
+bench-connectors: .venv/ready  ## connectors against bare HTTP, simulators, webhooks, memory; writes benchmarks/connectors.json
+	python -m benchmarks.connectors $(if $(LONG),--long)
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)

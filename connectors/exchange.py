@@ -8,9 +8,10 @@ the body; each call, also one that was cancelled, leaves an Exchange in the exch
 
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -22,7 +23,7 @@ from schemas.outcomes import RetryLater, Unknown
 
 ANSWER_LIMIT = 1_000_000
 LONGEST_WAIT_SECONDS = 86_400.0
-_LINE_ENDS = frozenset("\r\n\0")
+_TARGETS_KEPT = 1000  # a channel has few: accounts and methods
 
 
 _UNREAD = object()
@@ -63,12 +64,15 @@ class Told:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
     method: str
     url: str
     body: bytes | None
     headers: Mapping[str, str]
+
+
+Coming = Coroutine[Any, Any, Answer | RetryLater | Unknown]
 
 
 class Calls:
@@ -96,29 +100,23 @@ class Calls:
         self._connections = connections
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._session: aiohttp.ClientSession | None = None
+        self._targets: dict[str, URL] = {}
 
-    async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str], *, delivery_id: str, attempt: int
-    ) -> Answer | RetryLater | Unknown:
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], *, delivery_id: str, attempt: int) -> Coming:
         """One call of an attempt."""
-        return await self._logged(_Request("POST", url, body, headers), delivery_id, attempt)
+        return self._logged(_Request("POST", url, body, headers), delivery_id, attempt)
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Answer | RetryLater | Unknown:
+    def get(self, url: str, headers: Mapping[str, str]) -> Coming:
         """One harmless call on behalf of no delivery."""
-        return await self._logged(_Request("GET", url, None, headers), "", 0)
+        return self._logged(_Request("GET", url, None, headers), "", 0)
 
     async def _logged(self, request: "_Request", delivery_id: str, attempt: int) -> Answer | RetryLater | Unknown:
         started_at, began = time.time_ns() // 1_000_000, time.perf_counter()
-        status, told = None, Told("cancelled")
+        came: Answer | _Broken = _CANCELLED
         try:
             came = await self._call(request)
-            status = came.status
-            if isinstance(came, _Broken):
-                told = Told(came.name)
-                return came.meaning
-            told = self._told(came)
-            return came
         finally:
+            told = Told(came.name) if isinstance(came, _Broken) else self._told(came)
             EXCHANGES.record(
                 Exchange(
                     started_at=started_at,
@@ -128,21 +126,24 @@ class Calls:
                     attempt=attempt,
                     method=request.method,
                     url=self._shown(request.url),
-                    status=status,
+                    status=came.status,
                     error=told.error,
                     request_id=told.request_id,
                 )
             )
+        return came.meaning if isinstance(came, _Broken) else came
 
     async def _call(self, request: "_Request") -> "Answer | _Broken":
-        status, target = None, _target(request)
-        if target is None:
-            return _MALFORMED
+        status, target = None, self._targets.get(request.url) or self._target(request.url)
+        if target is None or not all(value.isprintable() for value in request.headers.values()):
+            return _MALFORMED  # found before the call, so that "surely not sent" is sure
         try:
             async with self._pool().request(
                 request.method, target, data=request.body, headers=request.headers, allow_redirects=False
             ) as response:
                 status = response.status
+                if _is_short(response):
+                    return Answer(status, response.headers, await response.read())
                 kept = bytearray()
                 async for chunk in response.content.iter_any():
                     kept += chunk
@@ -153,6 +154,19 @@ class Calls:
         except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError) as error:
             return _no_answer(error, status)
 
+    def _target(self, url: str) -> URL | None:
+        """The parsed URL, None when nothing could be sent there."""
+        try:
+            target = URL(url, encoded=True)
+            if not (target.scheme in ("http", "https") and target.host and target.port):
+                return None
+        except ValueError:
+            return None
+        if len(self._targets) >= _TARGETS_KEPT:
+            self._targets.clear()
+        self._targets[url] = target
+        return target
+
     def _shown(self, url: str) -> str:
         shown = url.partition("?")[0]
         for secret in self._secrets:
@@ -160,6 +174,7 @@ class Calls:
         return shown
 
     async def close(self) -> None:
+        EXCHANGES.flush()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -177,16 +192,6 @@ class Calls:
         return self._session
 
 
-def _target(request: _Request) -> URL | None:
-    """The URL, None when it or a header could not go out: found before the call, so that "surely not sent" is sure."""
-    try:
-        url = URL(request.url, encoded=True)
-        is_good = url.scheme in ("http", "https") and bool(url.host) and bool(url.port)
-    except ValueError:
-        return None
-    return None if not is_good or any(set(value) & _LINE_ENDS for value in request.headers.values()) else url
-
-
 @dataclass(frozen=True, slots=True)
 class _Broken:
     """A call without a whole answer: a name for the exchange log, and what it means. `status` is set when the answer had begun."""
@@ -200,6 +205,13 @@ def _not_sent(name: str, sentence: str, after_seconds: float | None = None) -> _
     return _Broken(name, RetryLater(f"not sent: {sentence}", name, after_seconds))
 
 
+def _is_short(response: aiohttp.ClientResponse) -> bool:
+    """Whether an answer that is no longer than it says fits: what is packed may grow, and what says nothing may never end."""
+    length = response.content_length
+    return length is not None and length <= ANSWER_LIMIT and "Content-Encoding" not in response.headers
+
+
+_CANCELLED = _Broken("cancelled", Unknown("the worker ended while the call was under way"))
 _MALFORMED = _not_sent("url", "the provider's base URL or the token is malformed; correct the setting", 60.0)
 # The first class that fits an error says where the call broke. Order matters: the narrower class stands first.
 _BROKEN: tuple[tuple[tuple[type[Exception], ...], _Broken], ...] = (

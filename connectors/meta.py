@@ -20,7 +20,7 @@ from connectors.faults import (
     throttle,
     transient,
 )
-from connectors.shape import Node, Unexpected, child, decode, node, optional_text, whole
+from connectors.shape import Node, Unexpected, decode, optional_text, whole
 from schemas import metrics
 from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
@@ -51,10 +51,9 @@ GRAPH: Table = {
 
 def envelope(answer: Answer) -> Node | None:
     """The error object of an answer, None when it holds none."""
-    try:
-        return child(node(answer.json(), "answer"), "error")
-    except Unexpected:
-        return None
+    body = answer.json()
+    error = body.get("error") if isinstance(body, dict) else None
+    return error if isinstance(error, dict) else None
 
 
 def told(answer: Answer) -> Told:

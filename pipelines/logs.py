@@ -1,7 +1,9 @@
 """One way of logging for every process: structlog, as console lines or as JSON, with the standard library's loggers going through it."""
 
 import logging
+import os
 import sys
+from functools import partial
 
 import structlog
 
@@ -43,9 +45,5 @@ def configure(settings: Settings) -> None:
 
 def _configure_exchanges(settings: Settings) -> None:
     """The exchange log has a level of its own, and its lines are JSON already: they go out as they are, whatever the format."""
-    logger = exchange_log.LOGGER
-    output = logging.StreamHandler(sys.stderr)
-    output.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers = [output]
-    logger.propagate = False
-    logger.setLevel(_EXCHANGES[settings.exchange_log])
+    exchange_log.LOGGER.setLevel(_EXCHANGES[settings.exchange_log])
+    exchange_log.EXCHANGES.write = partial(os.write, sys.stderr.fileno())

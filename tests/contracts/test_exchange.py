@@ -3,6 +3,7 @@ and an exchange that says what happened without a secret."""
 
 import asyncio
 import gzip
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.exchange import ANSWER_LIMIT, Answer, Calls, Told
-from connectors.exchange_log import EXCHANGES, Exchange, ExchangeLog
+from connectors.exchange_log import EXCHANGES, WRITE_TOGETHER, Exchange, ExchangeLog
 from schemas.outcomes import RetryLater, Unknown
 from tests.builders import examples
 from tests.contracts.raw_server import RawServer, raw_server
@@ -299,7 +300,7 @@ def test_the_log_keeps_the_newest_and_finds_by_time_and_delivery() -> None:
     assert [each["delivery_id"] for each in kept.newest(limit=1)] == ["dlv-4"]
     start = 1_700_000_000_000
     assert [each["delivery_id"] for each in kept.newest(since=start + 3, until=start + 4)] == ["dlv-3"]
-    assert kept.newest(delivery_id="dlv-2")[0]["started"] == "2023-11-14T22:13:20.002+00:00"
+    assert kept.newest(delivery_id="dlv-2")[0]["started"] == "2023-11-14T22:13:20.002Z"
     assert kept.newest(delivery_id="dlv-0") == []
 
 
@@ -311,6 +312,42 @@ def test_only_failures_are_logged_when_only_failures_are_wanted(caplog: pytest.L
     kept.record(_exchange(3, status=None, error="timeout"))
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert [each["error"] for each in kept.newest()] == ["timeout", "100", None]
+
+
+async def test_lines_are_written_some_together_and_soon() -> None:
+    written: asyncio.Queue[bytes] = asyncio.Queue()
+    kept = ExchangeLog()
+    kept.write = written.put_nowait
+    for number in range(WRITE_TOGETHER):
+        kept.record(_exchange(number))
+    together = written.get_nowait()
+    assert together.count(b"\n") == WRITE_TOGETHER
+    kept.record(_exchange(64))
+    assert written.empty()
+    last = await asyncio.wait_for(written.get(), 20)
+    found = [json.loads(line)["delivery_id"] for line in (together + last).splitlines()]
+    assert found == [f"dlv-{number}" for number in range(65)]
+
+
+async def test_what_waits_is_written_at_the_close_and_a_full_disk_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(EXCHANGES, "write", written.append)
+    async with raw_server(OK) as server:
+        calls = _calls()
+        await _post(calls, server.url)
+        await calls.close()
+    assert b'"delivery_id":"dlv-1"' in b"".join(written)
+
+    def full(_: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EXCHANGES, "write", full)
+    async with raw_server(OK) as server:
+        calls = _calls()
+        assert isinstance(await _post(calls, server.url), Answer)
+        await calls.close()
 
 
 def test_the_limit_is_far_above_any_answer() -> None:

@@ -381,7 +381,7 @@ def test_the_worker_shows_what_it_sent_and_what_came_back(
     assert get(f"{send}/exchanges/?limit=many")[0] == 400
     lines = [line for log in running.folder.rglob("send.log") for line in log.read_text(encoding="utf-8").splitlines()]
     logged = [json.loads(line) for line in lines if '"event":"exchange"' in line]
-    assert {"event": "exchange", "level": "info", **one} in logged
+    assert one in logged
 
 
 def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[..., None], unique: str) -> None:
