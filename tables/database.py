@@ -46,6 +46,7 @@ _IN_USE = ("While lock file", "lock hold by current process")
 _MACHINE = {
     "No space left on device": "the disk is full: free space and start again",
     "Disk quota exceeded": "the disk quota is used up: free space and start again",
+    "File too large": "a file may not grow further: raise the limit (ulimit -f) and start again",
     "Too many open files": "too many open files: raise the limit (ulimit -n) and start again",
     "Cannot allocate memory": "there is no memory left",
     "Read-only file system": "the file system is read-only",
@@ -170,7 +171,7 @@ class Database:
             if not any(self._folder.iterdir()):
                 return self._create()
         except OSError as error:
-            raise StoreFailed(f"table store {self._folder}: {error}") from error
+            raise self._failed(error) from error
         db, reason = self._open_ours()
         if db is not None:
             return db
@@ -211,7 +212,7 @@ class Database:
         for sign, advice in _MACHINE.items():
             if sign in text:
                 return StoreFailed(f"table store {self._folder}: {advice} ({text})")
-        if "Corruption" in text or "No such file" in text:
+        if not isinstance(error, OSError) and ("Corruption" in text or "No such file" in text):
             (self._folder / "CURRENT").unlink(missing_ok=True)
             return StoreFailed(f"table store {self._folder} is damaged and is rebuilt at the next start ({text})")
         return StoreFailed(f"table store {self._folder}: {text}")

@@ -25,6 +25,7 @@ from pipelines.engine.poison import LIMIT, Isolation, NotData, raised_where
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Stage, Tables
 from pipelines.engine.transactions import Fenced, Transactions, in_time
 from schemas import metrics
+from tables.table import StoreFailed
 
 S = TypeVar("S")
 Now = Callable[[], int]
@@ -157,7 +158,7 @@ class Partition(Generic[S]):
         except Fenced as error:
             log.warning("fenced", stage=self._stage.name, partition=self.number, detail=str(error))
             self._fenced(self.number)
-        except NotData as error:
+        except (NotData, StoreFailed) as error:
             self._fail(f"partition {self.number}: {error}")
         except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
             log.error(
@@ -270,6 +271,8 @@ class Partition(Generic[S]):
         """The stage's decision; None when it raised: nothing of it is left then, and its inputs come again in smaller turns."""
         try:
             return self._stage.decide(inputs, self._state, now)
+        except StoreFailed:
+            raise  # no record is to blame for a disk
         except Exception as error:  # noqa: BLE001  # a bug on some record: find the record, keep the rest
             raised = error
         self._forget()
@@ -291,6 +294,8 @@ class Partition(Generic[S]):
     def _raised_by(self, inputs: Inputs, now: int) -> Exception | None:
         try:
             self._stage.decide(inputs, self._state, now)
+        except StoreFailed:
+            raise
         except Exception as error:  # noqa: BLE001  # that it raises is the answer
             return error
         else:

@@ -2,6 +2,7 @@
 that is skipped in silence."""
 
 import re
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 from pipelines.app import app_id
 from schemas import codec
 from schemas.records import DeadLetter
-from tests.integration.engine_harness import PARTITIONS, TABLES, Toy, await_true, check_exactly_once, count
+from tests.integration.engine_harness import (
+    PARTITIONS,
+    TABLES,
+    Toy,
+    await_true,
+    check_exactly_once,
+    count,
+    extend,
+    values,
+)
 
 COMPACT = {"cleanup.policy": "compact"}
 
@@ -176,6 +186,31 @@ def test_an_offset_beyond_the_end_ends_the_worker(toy: Toy) -> None:
     line = said(toy, toy.start_worker(), 3)
     assert f"has read {toy.source} 2 up to offset 1000, and it ends at 0" in line
     assert toy.offsets() == {(toy.source, 2): 1000}
+
+
+def test_a_disk_that_takes_no_more_ends_the_worker_and_the_next_one_goes_on(toy: Toy, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: the store's log can take no more, in the middle of the work."""
+    environment = {"CHAT4ALL_STORE": "rocksdb", "CHAT4ALL_DATA_DIR": str(tmp_path / "stores")}
+    worker = toy.start_worker(environment=environment)
+    records, expected = values("d", 40, 10)
+    toy.produce(records)
+    await_true(lambda: count(toy) == len(records), "the first records", 60)
+    limit = 60_000  # bytes, more than any file there is
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    more, further = values("e" * 200, 40, 100)
+    extend(expected, further)
+    toy.produce(more)
+    line = said(toy, worker, 3)
+    assert re.search(
+        rf"partition \d: table store {tmp_path}/stores/{toy.name}/\w+/\d: a file may not grow further: raise", line
+    )
+    assert "Traceback" not in toy.log(worker)
+    stored = {store: len(list(store.iterdir())) for store in (tmp_path / "stores" / toy.name).glob("*/*")}
+    assert len(stored) == len(TABLES) * PARTITIONS
+    worker = toy.start_worker(environment=environment)
+    await_true(lambda: count(toy) == len(records) + len(more), "the rest", 60)
+    assert "rebuilt" not in toy.log(worker)
+    check_exactly_once(toy, expected)
 
 
 def test_a_worker_that_can_decide_on_nothing_stops_and_loses_nothing(toy: Toy) -> None:

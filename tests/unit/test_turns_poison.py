@@ -10,6 +10,7 @@ from schemas.causes import DESCRIPTIONS
 from schemas.records import DeadLetter
 from tables.sequences import SEQUENCES
 from tables.sequences import Sequence as Row
+from tables.table import StoreFailed
 from tests.builders import NOW, decoded
 from tests.unit.turns_bench import CHANGELOG, Bench, benched, until
 
@@ -120,6 +121,15 @@ async def test_poison_that_was_not_committed_comes_again_after_a_stop(bench: Ben
     await stopping
     assert bench.journal.position("a") == 1
     assert bench.journal.letters() == []
+
+
+async def test_a_store_that_fails_is_no_poison(bench: Bench) -> None:
+    bench.stage.raises = StoreFailed("table store x: the disk is full")
+    bench.start()
+    bench.submit("a", "1")
+    await until(lambda: bool(bench.failures))
+    assert bench.failures == ["partition 0: table store x: the disk is full"]
+    assert (bench.journal.committed, bench.released) == ([], [])
 
 
 async def test_records_that_fail_only_together_are_decided_apart(bench: Bench) -> None:

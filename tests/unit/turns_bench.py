@@ -44,6 +44,7 @@ class Toy(Stage[ToyState]):
         self.held: set[str] = set()
         self.due: int | None = None
         self.broken = False
+        self.raises: Exception | None = None
         self.opened = 0
         self.turns: list[list[str]] = []
         self.performed: list[str] = []
@@ -64,6 +65,8 @@ class Toy(Stage[ToyState]):
         return topic not in self.held
 
     def decide(self, inputs: Inputs, state: ToyState, now: int) -> Decision:
+        if self.raises is not None:
+            raise self.raises
         if self.broken:
             raise RuntimeError("broken")
         decision = Decision(refusals=list(self.kept), offsets=dict(self.offsets))
