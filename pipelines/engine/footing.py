@@ -7,8 +7,8 @@ An offset set by hand has none: whoever sets it has seen what there is.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -24,6 +24,8 @@ END_TRIES = 5  # a second apart, before a position is said to lie beyond the end
 _PASSING = frozenset(
     {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR}
 )
+_AS_KAFKA_WRITES = str.maketrans("+/", "-_")
+T = TypeVar("T")
 _MARK = "chat4all"  # first word of the metadata of our commits
 
 
@@ -55,25 +57,31 @@ class Footing:
 
     def check(self) -> None:
         """Raises Unfit unless the topics are there, co-partitioned, keep what they have to keep, and are the ones they were."""
+        try:
+            self._asked(self._check)
+        except KafkaException as error:
+            raise Unfit(
+                f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka_url})"
+            ) from error
+
+    def _asked(self, step: Callable[[], T]) -> T:
+        """Asks again while a broker has just started or a partition has just moved."""
         end = time.monotonic() + ASK_SECONDS
         while True:
             try:
-                self._check()
+                return step()
             except KafkaException as error:
-                if error.args[0].code() not in _PASSING or time.monotonic() > end:
-                    raise Unfit(
-                        f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka_url})"
-                    ) from error
+                cause = error.args[0]
+                if not (cause.retriable() or cause.code() in _PASSING) or time.monotonic() > end:
+                    raise
                 time.sleep(0.5)
-            else:
-                return
 
     def _check(self) -> None:
         described = dict(self._described())
         for topic in self._topics:
             if topic not in described:
                 raise Unfit(f"topic {topic} does not exist: run `python -m pipelines prepare`")
-        self.ids = {topic: str(found.topic_id) for topic, found in described.items()}
+        self.ids = {topic: _id(found) for topic, found in described.items()}
         self._check_counts({topic: len(found.partitions) for topic, found in described.items()})
         self._check_policies()
         self._check_ids()
@@ -87,14 +95,14 @@ class Footing:
             return f"topic {topic} was deleted: `python -m pipelines prepare` creates it again, and the next start says what to do then"
         self._missing = missing
         for topic, found in described.items():
-            if str(found.topic_id) != self.ids[topic]:
-                return self._recreated(topic, self.ids[topic], str(found.topic_id))
+            if _id(found) != self.ids[topic]:
+                return self._recreated(topic, self.ids[topic], _id(found))
         return None
 
     def deleted(self, positions: Mapping[TopicPart, int]) -> dict[TopicPart, int]:
         """Where to read on instead, for positions whose records Kafka has deleted. Raises Unfit for one beyond the end."""
         for left in reversed(range(END_TRIES)):
-            bounds = self._bounds(positions)
+            bounds = self._asked(lambda: self._bounds(positions))
             beyond = [source for source, at in positions.items() if at > bounds[source][1]]
             if not beyond:
                 return {source: bounds[source][0] for source, at in positions.items() if 0 <= at < bounds[source][0]}
@@ -214,3 +222,8 @@ class Footing:
             f"{told}the rows of table {table} went with it; to go on with those it holds now stop the workers of stage {self._stage}, "
             f"{self.set_offsets('--to-current')}, and start again"
         )
+
+
+def _id(topic: Any) -> str:
+    """Kafka's id of a topic, written as Kafka's own tools write it."""
+    return str(topic.topic_id).translate(_AS_KAFKA_WRITES)

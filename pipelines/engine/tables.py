@@ -12,9 +12,10 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery
 from mode import Service
 
+from pipelines.engine.footing import Unfit
 from pipelines.engine.rows import RowsOfWorker
 from tables.layout import Layout
-from tables.table import Table
+from tables.table import StoreFailed, Table
 
 
 class BatchTable(faust.Table):
@@ -71,6 +72,8 @@ class BulkRecovery(Recovery):
                     await self._resume_streams(generation_id=generation)
             except RebalanceAgain:
                 continue  # the next one is on its way
+            except (StoreFailed, Unfit) as error:
+                engine.fail(str(error))
             except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
                 engine.fail(f"taking partitions over failed: {type(error).__name__}: {error}")
 

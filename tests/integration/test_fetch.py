@@ -65,6 +65,18 @@ def numbers(records: list[Record]) -> list[int]:
     return [int(record.value or b"") for record in records]
 
 
+async def test_a_position_that_is_not_there_ends_it(kafka_url: str, topic: str) -> None:
+    """Reading neither starts again at the first record nor goes on at the end."""
+    failure = asyncio.get_running_loop().create_future()
+    fetch = Fetch(
+        kafka_url=kafka_url, group=topic, pause_above=1, on_records=lambda: None, on_failure=failure.set_result
+    )
+    fetch.assign({(topic, GREEDY): RECORDS + 1000})
+    assert f"{topic} {GREEDY} has no record any more where reading stood" in await asyncio.wait_for(failure, SECONDS)
+    assert fetch.waiting() == []
+    await fetch.stop()
+
+
 async def test_a_partition_held_back_neither_grows_nor_stops_the_others(fetch: Fetch, topic: str) -> None:
     fetch.assign({(topic, number): 0 for number in range(3)})
     greedy = await take_rest(fetch, topic, GREEDY)
