@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from pipelines.engine.stage import Source
@@ -49,6 +49,7 @@ class Footing:
         self._topics = [*self._sources, *self._tables]
         self._missing: set[str] = set()
         self._client: Any = None
+        self._counts: dict[str, int] = {}
 
     @property
     def mark(self) -> str:
@@ -82,7 +83,8 @@ class Footing:
             if topic not in described:
                 raise Unfit(f"topic {topic} does not exist: run `python -m pipelines prepare`")
         self.ids = {topic: _id(found) for topic, found in described.items()}
-        self._check_counts({topic: len(found.partitions) for topic, found in described.items()})
+        self._counts = {topic: len(found.partitions) for topic, found in described.items()}
+        self._check_counts(self._counts)
         self._check_policies()
         self._check_ids()
 
@@ -197,18 +199,21 @@ class Footing:
                     raise Unfit(self._recreated(topic, mark[topic], now))
 
     def _committed_marks(self) -> Iterator[tuple[TopicPart, dict[str, str]]]:
-        asked = [ConsumerGroupTopicPartitions(self._group)]
-        futures = self._admin.list_consumer_group_offsets(asked, request_timeout=ASK_SECONDS)
-        try:
-            found = futures[self._group].result().topic_partitions
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-                raise
-            return
-        for tp in found:
+        for tp in self._committed():
             first, *words = (tp.metadata or "").split() or [""]
             pairs = [word.partition("=") for word in words] if first == _MARK else []
             yield (tp.topic, tp.partition), {topic: topic_id for topic, _, topic_id in pairs}
+
+    def _committed(self) -> Sequence[TopicPartition]:
+        """What the group has committed. Asked of a consumer: librdkafka 2.16 ends the whole process when its admin client asks a
+        coordinator that is still starting. Uncommitted transactions are not waited for: a dead worker's may be open for a minute."""
+        settings = {"bootstrap.servers": self._kafka_url, "group.id": self._group, "enable.auto.commit": False}
+        consumer = Consumer({**settings, "isolation.level": "read_uncommitted", "log_level": 0})
+        asked = [TopicPartition(topic, number) for topic in self._sources for number in range(self._counts[topic])]
+        try:
+            return [tp for tp in consumer.committed(asked, timeout=ASK_SECONDS) if tp.offset >= 0]
+        finally:
+            consumer.close()
 
     def _recreated(self, topic: str, before: str, now: str) -> str:
         table = self._tables.get(topic)
