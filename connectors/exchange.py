@@ -128,7 +128,7 @@ class Calls:
                     url=self._shown(request.url),
                     status=came.status,
                     error=told.error,
-                    request_id=told.request_id,
+                    request_id=_plain(told.request_id),
                 )
             )
         return came.meaning if isinstance(came, _Broken) else came
@@ -203,6 +203,15 @@ class _Broken:
 
 def _not_sent(name: str, sentence: str, after_seconds: float | None = None) -> _Broken:
     return _Broken(name, RetryLater(f"not sent: {sentence}", name, after_seconds))
+
+
+def _plain(request_id: str | None) -> str | None:
+    """An id as providers make them: anything else in that place is not for the log."""
+    return (
+        request_id
+        if request_id and len(request_id) <= 100 and request_id.isascii() and request_id.isprintable()
+        else None
+    )
 
 
 def _is_short(response: aiohttp.ClientResponse) -> bool:

@@ -105,15 +105,6 @@ def number(parent: Node, name: str) -> float:
     return float(value)
 
 
-def is_unicode(value: str) -> bool:
-    """Whether a text can be sent at all: a lone surrogate has no UTF-8."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def word(value: object) -> str:
     """A short name a provider uses for a kind of thing, fit for a log: letters, digits, `_`; else `?`."""
     short = isinstance(value, str) and len(value) <= 40 and value.isascii() and value.replace("_", "a").isalnum()

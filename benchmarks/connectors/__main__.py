@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.connectors", description="Benchmark of the connectors.")
     parser.add_argument("--calls", type=int, default=3000, help="calls a round")
     parser.add_argument("--rounds", type=int, default=9, help="pairs of rounds; the median counts")
-    parser.add_argument("--simulated", type=int, default=20_000, help="calls to each simulator, twice")
+    parser.add_argument("--simulated", type=int, default=20_000, help="calls to each simulator")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--long", action="store_true", help=f"{LONG:,} calls for the memory instead of {SHORT:,}")
     parser.add_argument("--trial", action="store_true", help="write no file")
@@ -111,9 +111,7 @@ def _simulator(channel: str, rates: simulators.Rates, options: argparse.Namespac
     return {
         f"{name}_calls": Figure(round(rates.calls), "calls a CPU second", SIMULATOR),
         f"{name}_calls_wall": Figure(round(rates.calls_wall), "calls a second, one core, as it came"),
-        f"{name}_receipts": Figure(
-            round(rates.receipts), f"receipts a CPU second beyond the calls', {posted}", SIMULATOR
-        ),
+        f"{name}_receipts": Figure(round(rates.receipts), f"receipts a CPU second, {posted}", SIMULATOR),
         f"{name}_growth": Figure(round(rates.growth_mib, 1), f"MiB from a fifth of {options.simulated} calls to all"),
     }
 

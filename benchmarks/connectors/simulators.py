@@ -1,7 +1,7 @@
-"""How much one simulator can take and tell on one core: calls alone, then calls that make it post receipts.
+"""How much one simulator can take and tell on one core: first calls alone, then all their receipts at once.
 
 What enters: a channel. What leaves: calls and receipts a CPU second, and its memory. Its calls come from the pump of wire.py, its
-webhooks go to a bare server; both run on the other cores.
+webhooks go to a bare server; both run on the other cores. Receipts are told to come late, then the simulator's clock is set forward.
 """
 
 import asyncio
@@ -18,11 +18,13 @@ from benchmarks.connectors.channels import ACCOUNT, SETTINGS, TEXT
 from benchmarks.engine.machine import Process
 from stack.ports import free_port
 
-# What in a posted body is one receipt, and the knobs that make a simulator post them as fast as it can.
+# What in a posted body is one receipt; Telegram has none, so people reply to everything.
 RECEIPTS = {"whatsapp": b'"recipient_id"', "instagram": b'"timestamp"', "telegram": b'"update_id"'}
 KNOBS = {"telegram": ["--reply-rate", "1"]}
 PEOPLE = 1000
 QUIET_SECONDS = 1.0
+LATE_MS, FORWARD_SECONDS = 600_000, 7200  # less than a day: nothing is given up or expires
+FIRST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,64 +61,50 @@ def _request(channel: str, number: int) -> bytes:
 
 
 async def measured(channel: str, calls: int, folder: Path) -> Rates:
-    """Both measurements, each on a simulator of its own."""
-    alone = await _run(channel, calls, folder, receipts=False)
-    telling = await _run(channel, calls, folder, receipts=True)
-    for_receipts = telling.cpu - alone.cpu
-    return Rates(
-        calls=calls / alone.cpu,
-        calls_wall=calls / alone.wall,
-        receipts=telling.receipts / for_receipts if for_receipts > 0 else 0.0,
-        receipts_posted=telling.receipts,
-        growth_mib=max(alone.growth, telling.growth) / 2**20,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    cpu: float
-    wall: float
-    receipts: int
-    growth: int
-
-
-async def _run(channel: str, calls: int, folder: Path, *, receipts: bool) -> _Run:
+    """One simulator, from its start to its end."""
     counted = _Counted(RECEIPTS[channel])
     port = free_port()
     async with wire.answering(b"{}", counted.see) as sink:
         command = [sys.executable, "-m", "loadgen.providers", channel, "--port", str(port), "--no-limits"]
-        command += [
-            "--latency-ms",
-            "0",
-            "--receipt-delay-ms",
-            "0",
-            "--log",
-            str(folder / f"{channel}-{receipts}.jsonl"),
-        ]
-        command += ["--webhook-url", f"{sink}/webhook", *KNOBS.get(channel, ())] if receipts else []
+        command += ["--latency-ms", "0", "--receipt-delay-ms", str(LATE_MS), "--log", str(folder / f"{channel}.jsonl")]
+        command += ["--webhook-url", f"{sink}/webhook", *KNOBS.get(channel, ())]
         environment = {f"CHAT4ALL_{name.upper()}": str(value) for name, value in SETTINGS[channel].items()}
-        simulator = Process(command, environment, folder / f"{channel}-{receipts}.log")
+        simulator = Process(command, environment, folder / f"{channel}.log")
         try:
             await _listening(port, simulator)
             await wire.pump(port, requests(channel, max(calls // 20, 100)))  # warms up
-            await counted.quiet()
-            counted.number = 0
-            return await _pumped(channel, calls, port, simulator, counted)
+            await _told(port, counted)
+            return await _rates(channel, calls, port, simulator, counted)
         finally:
             simulator.stop()
 
 
-async def _pumped(channel: str, calls: int, port: int, simulator: Process, counted: "_Counted") -> _Run:
+async def _rates(channel: str, calls: int, port: int, simulator: Process, counted: "_Counted") -> Rates:
     loop = asyncio.get_running_loop()
-    cpu, began = simulator.cpu_seconds(), loop.time()
-    first = await wire.pump(port, requests(channel, calls // 5))
+    counted.number = 0
+    before, began = simulator.cpu_seconds(), loop.time()
+    bad = await wire.pump(port, requests(channel, calls // 5))
     held = simulator.resident_bytes()
-    bad = first + await wire.pump(port, requests(channel, calls - calls // 5))
+    bad += await wire.pump(port, requests(channel, calls - calls // 5))
+    taken, wall = simulator.cpu_seconds(), loop.time() - began
     if bad:
         raise SystemExit(f"{bad} calls of the {channel} simulator were not answered 200: {simulator.output()[-300:]}")
-    wall = loop.time() - began
+    await _told(port, counted)
+    told = simulator.cpu_seconds()
+    return Rates(
+        calls=calls / (taken - before),
+        calls_wall=calls / wall,
+        receipts=counted.number / (told - taken),
+        receipts_posted=counted.number,
+        growth_mib=(simulator.resident_bytes() - held) / 2**20,
+    )
+
+
+async def _told(port: int, counted: "_Counted") -> None:
+    """Lets every receipt become due, and waits until all are posted."""
+    forward = orjson.dumps({"advance_seconds": FORWARD_SECONDS})
+    await wire.pump(port, iter([wire.request("/_control/clock", {}, forward)]), connections=1)
     await counted.quiet()
-    return _Run(simulator.cpu_seconds() - cpu, wall, counted.number, simulator.resident_bytes() - held)
 
 
 class _Counted:
@@ -130,9 +118,10 @@ class _Counted:
         self.number += body.count(self._one)
 
     async def quiet(self) -> None:
-        """Waits until nothing has come for a while."""
-        before = -1
-        while before != self.number:
+        """Waits for the first, then until nothing has come for a while."""
+        loop = asyncio.get_running_loop()
+        began, before = loop.time(), -1
+        while before != self.number or (not self.number and loop.time() - began < FIRST_SECONDS):
             before = self.number
             await asyncio.sleep(QUIET_SECONDS)
 

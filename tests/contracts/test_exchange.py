@@ -75,6 +75,13 @@ async def test_an_answer_is_told_with_its_times_and_ids(calls: Calls, caplog: py
     assert not [word for word in (SECRET, "15550001", "words of a person") if word in caplog.text + repr(told)]
 
 
+@pytest.mark.parametrize("odd", ["y" * 101, "\u00fc"])
+async def test_an_odd_request_id_is_not_kept(calls: Calls, odd: str) -> None:
+    async with raw_server(OK.replace(b"\r\n\r\n", f"\r\nX-Trace: {odd}\r\n\r\n".encode(), 1)) as server:
+        assert isinstance(await _post(calls, server.url), Answer)
+    assert _newest().request_id is None
+
+
 HUGE = b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 50_000_000
 BOMB = gzip.compress(b" " * 50_000_000)
 
