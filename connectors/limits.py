@@ -145,6 +145,8 @@ _CHECKS: Mapping[str, _Check] = MappingProxyType(
 
 
 def _is_unicode(delivery: Delivery) -> bool:
+    if delivery.content is None and delivery.text.isascii() and delivery.address.isascii():
+        return True  # nearly all; encoding the rest finds out
     try:
         orjson.dumps(delivery)
     except TypeError:
