@@ -48,7 +48,11 @@ class Isolation:
     def raised(self, records: Sequence[Record], error: Exception) -> bool:
         """Notes a decision on these records that raised; true when it was poison, and the record is not to come again."""
         if not records:
-            raise NotData(self._bug(f"a call's result or a timer made it raise {raised_where(error)}"))
+            raise NotData(
+                self._bug(
+                    f"it raises without any record, on its state, a timer or a call's result: {raised_where(error)}"
+                )
+            )
         self._among = len(records) if len(records) > 1 else 0
         if self._among:
             return False

@@ -179,8 +179,7 @@ class Partition(Generic[S]):
             rest = self._rest()
             if rest > 0:
                 await asyncio.sleep(rest)
-            # while poison is searched, results go alone: what raises then is one or the other
-            batches = [] if self._results and self._isolation.at_most else self._take_batches()
+            batches = self._take_batches()
             due = self._stage.next_due(self._state)
             now = self._now()
             if batches or self._results or self._condemned or self._deleted or (due is not None and due <= now):

@@ -156,7 +156,7 @@ class Toy:
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*tp, at) for tp, at in offsets.items()])
 
         def is_set() -> bool:
-            done = self.admin.alter_consumer_group_offsets([asked])[group].result(30)
+            done = self.admin.alter_consumer_group_offsets([asked], request_timeout=60)[group].result(60)
             return all(tp.error is None for tp in done.topic_partitions)
 
         await_true(is_set, "a group without members", 30)

