@@ -106,6 +106,17 @@ def _hasty_commit() -> None:
     transactions.COMMIT_SECONDS = HASTE_SECONDS
 
 
+def _foreign_offsets() -> None:
+    """Every commit names an offset that Kafka refuses."""
+    _hasty_commit()
+    whole = Transactions.commit
+
+    def commit(self: Transactions, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
+        return whole(self, {**offsets, ("no-such-topic", 0): 1})
+
+    _replace(Transactions, "commit", commit)
+
+
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> None:
     setattr(owner, name, function)
 
@@ -121,4 +132,5 @@ KINDS: Mapping[str, Callable[[], None]] = {
     "slow-fence": _slow_fence,
     "slow-restore": _slow_restore,
     "hasty-commit": _hasty_commit,
+    "foreign-offsets": _foreign_offsets,
 }

@@ -13,3 +13,9 @@ def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
     made = Toy(kafka_url, unique, tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def without_cython(toy: Toy) -> None:
+    """Faust's streams exist twice, and acknowledge in two ways; an engine beneath them must not care."""
+    toy.extra["NO_CYTHON"] = "1"

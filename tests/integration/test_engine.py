@@ -21,17 +21,10 @@ from tests.integration.engine_harness import (
 )
 
 
-@pytest.fixture(params=["Cython", "Python"])
-def kind_of_faust(toy: Toy, request: pytest.FixtureRequest) -> str:
-    """Faust's streams exist twice, and acknowledge in two ways; an engine beneath them must not care."""
-    if request.param == "Python":
-        toy.extra["NO_CYTHON"] = "1"
-    return str(request.param)
-
-
-@pytest.mark.usefixtures("kind_of_faust")
-def test_a_lone_first_record_then_many(toy: Toy) -> None:
+@pytest.mark.parametrize("faust", ["Cython", "Python"])
+def test_a_lone_first_record_then_many(toy: Toy, faust: str) -> None:
     """The first record at offset 0 alone, then batches: all once, and the group's offset ends at the end."""
+    toy.extra["NO_CYTHON"] = "1" if faust == "Python" else ""
     worker = toy.start_worker()
     toy.wait_ready(worker)
     toy.produce([("k0", b"v0-0")])
@@ -44,7 +37,7 @@ def test_a_lone_first_record_then_many(toy: Toy) -> None:
     await_true(lambda: sum(toy.committed().values()) == len(records) + 1, "the group to stand at the end", 10)
 
 
-@pytest.mark.usefixtures("kind_of_faust")
+@pytest.mark.usefixtures("without_cython")
 def test_kills_and_clean_restarts_lose_and_double_nothing(toy: Toy) -> None:
     """SIGKILL and SIGTERM in the middle of work with calls and timers; duplicates among the input."""
     plain, expected = values("p", 30, 60)

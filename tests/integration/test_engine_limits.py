@@ -29,6 +29,7 @@ from tests.integration.engine_harness import (
 from tests.toy_stage import Toy as ToyStage
 
 
+@pytest.mark.usefixtures("without_cython")
 def test_restarts_with_a_backlog_and_a_slow_stage(toy: Toy) -> None:
     """Five clean restarts, each in the middle of work; the first ones find one, two and three records only."""
     expected: dict[str, list[bytes]] = {}
