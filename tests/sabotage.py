@@ -17,10 +17,8 @@ from tables.partition import TablePartition
 EXIT_CODE = 86  # of a worker that ended where it was told to
 IN_RESTORE_ROWS = 100
 SLOW_FENCE_SECONDS = 6.0  # longer than another worker needs to start and to ask for its share
-SLOW_ROW_SECONDS = 0.0001
 HASTE_SECONDS = 5.0
 OPENING = "opening"  # what a worker prints before it opens a producer, with its id
-LOADING = "loading"  # what it prints when it loads its first row
 
 
 def _end() -> None:
@@ -85,22 +83,6 @@ def _slow_fence() -> None:
     _replace(Transactions, "fence", fence)
 
 
-def _slow_restore() -> None:
-    """Every row takes long to load; the first one is told."""
-    whole = TablePartition.load
-    rows = 0
-
-    def load(self: TablePartition[Any], key: bytes, value: bytes | None) -> None:
-        nonlocal rows
-        rows += 1
-        if rows == 1:
-            print(LOADING, flush=True)
-        time.sleep(SLOW_ROW_SECONDS)
-        whole(self, key, value)
-
-    _replace(TablePartition, "load", load)
-
-
 def _hasty_commit() -> None:
     """Patience with a commit that does not end is short."""
     transactions.COMMIT_SECONDS = HASTE_SECONDS
@@ -130,7 +112,6 @@ CRASHES: Mapping[str, Callable[[], None]] = {
 KINDS: Mapping[str, Callable[[], None]] = {
     **CRASHES,
     "slow-fence": _slow_fence,
-    "slow-restore": _slow_restore,
     "hasty-commit": _hasty_commit,
     "foreign-offsets": _foreign_offsets,
 }
