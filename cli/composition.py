@@ -19,6 +19,7 @@ STAGES = ("route", "send", "match", "track", "archive", "analyse")
 MISBEHAVIOUR = {
     "whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
     "instagram": {"double": 0.02, "early": 0.02, "shuffle": 0.05},
+    "internal": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
 }
 PARTITIONS = 4  # a demo needs few; a deployment chooses its own
 
@@ -34,14 +35,15 @@ def compose(folder: Path, *, keep_data: bool = False) -> Plan:
         "data_dir": str(folder / "workers"),
     }
     settings |= {f"{name}_url": url for name, url in replaced().items()}
-    if "internal_account" not in given.model_fields_set:
-        settings |= {"internal_account": "app", "internal_tokens": secrets.token_urlsafe(24)}
     simulators = []
     for provider, its_secrets in SIMULATED.items():
-        if f"{provider}_url" not in given.model_fields_set:
+        real = "internal_account" if provider == "internal" else f"{provider}_url"  # says that the real one is there
+        if real not in given.model_fields_set:
             simulator = _simulator(provider, folder, gateway_port)
             simulators.append(simulator)
-            settings |= {f"{provider}_url": simulator.url, **its_secrets()}
+            settings |= its_secrets()
+            if provider != "internal":  # nobody calls our own clients
+                settings[real] = simulator.url
     return Plan(
         servers=[name for name in SERVERS if name not in replaced()],
         replaced=replaced(),
@@ -108,9 +110,14 @@ def _instagram_secrets() -> dict[str, str]:
     }
 
 
+def _internal_secrets() -> dict[str, str]:
+    return {"internal_account": "app", "internal_tokens": secrets.token_urlsafe(24)}
+
+
 # Channels with a simulator in loadgen/providers, and the made-up account and secrets both sides get.
 SIMULATED: Mapping[str, Callable[[], dict[str, str]]] = {
     "whatsapp": _whatsapp_secrets,
     "telegram": _telegram_secrets,
     "instagram": _instagram_secrets,
+    "internal": _internal_secrets,
 }

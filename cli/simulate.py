@@ -13,7 +13,7 @@ from loadgen.providers.__main__ import main
 
 def simulate(
     context: typer.Context,
-    provider: Annotated[str, typer.Argument(help="whatsapp, telegram or instagram.")],
+    provider: Annotated[str, typer.Argument(help="whatsapp, telegram, instagram or internal (our own clients).")],
 ) -> None:
     """Run a simulated provider: `chat4all simulate whatsapp --help` lists its flags."""
     raise typer.Exit(main([provider, *context.args]))

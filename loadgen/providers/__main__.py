@@ -15,6 +15,7 @@ import orjson
 
 from loadgen.providers.faults import Faults
 from loadgen.providers.instagram import Instagram
+from loadgen.providers.internal import Internal
 from loadgen.providers.limits import NONE, Limits
 from loadgen.providers.log import Log
 from loadgen.providers.provider import Provider
@@ -27,6 +28,7 @@ _NEEDS = {
     "whatsapp": ("whatsapp_account", "whatsapp_token", "whatsapp_app_secrets"),
     "telegram": ("telegram_token", "telegram_webhook_secret"),
     "instagram": ("instagram_account", "instagram_token", "instagram_app_secrets"),
+    "internal": ("kafka_url", "internal_account", "internal_tokens"),
 }
 
 
@@ -68,6 +70,16 @@ def provider(chosen: argparse.Namespace, settings: Settings) -> Provider:
 
 def _made(chosen: argparse.Namespace, settings: Settings, faults: Faults, limits: Limits) -> Provider:
     log = Log(chosen.log)
+    if chosen.provider == "internal":
+        return Internal(
+            account=settings.internal_account,
+            token=settings.internal_tokens.get_secret_value().split(",")[0].strip(),
+            kafka_url=settings.kafka_url,
+            webhook_url=chosen.webhook_url,
+            faults=faults,
+            seed=chosen.seed,
+            log=log,
+        )
     if chosen.provider == "telegram":
         return Telegram(
             token=settings.telegram_token.get_secret_value(),

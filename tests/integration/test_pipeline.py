@@ -386,6 +386,8 @@ def test_the_worker_shows_what_it_sent_and_what_came_back(
 
 def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[..., None], unique: str) -> None:
     """Accepted when stored; what a client confirms moves the delivery, twice as much as once; what it writes is kept."""
+    silence = f"{running.url('internal')}/_control/faults"
+    assert post(silence, b'{"receipt_loss": 1}', {}) == 200  # here the test is the client
     to_ana = (Recipient(channel="internal", address=f"ana-{unique}"),)
     produce("messages", unique, codec.encode(text_message(unique, recipients=to_ana)))
     await_true(lambda: statuses(running, f"{unique}-0") == ["SENT"], "the message to be stored", 30)
@@ -401,6 +403,7 @@ def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[.
     for _ in range(2):
         assert post(url, body, {"Authorization": f"Bearer {token}"}) == 200
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
+    assert post(silence, b'{"receipt_loss": 0}', {}) == 200
 
     def kept() -> list[Any]:
         with psycopg.connect(running.settings.postgres_url) as connection:
