@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
 from pipelines.patience import until_available
 from schemas import codec
-from schemas.records import DeliveryState
+from schemas.records import SIGNALS, DeliveryState
 from sinks.clickhouse import Facts
 from tables.layout import Layout
 from tables.plans import PLANS, Plan
@@ -111,10 +111,15 @@ class Analyse(Stage[State]):
         states = []
         for record in records:
             try:
-                states.append(codec.decode(record.value, DeliveryState))
+                told = codec.decode(record.value, DeliveryState)
             except codec.CodecError as error:
                 if record.offset > state.planned_to:
                     decision.refusals.append(Refusal(record, error.cause, str(error)))
+            else:
+                if (
+                    told.kind not in SIGNALS
+                ):  # nobody is ever told that a signal arrived: it would stand as sent for good
+                    states.append(told)
         return states
 
     def _token(self, state: State, first: int, last: int) -> str:

@@ -250,6 +250,7 @@ class DeliveryState:
     provider_message_id: str | None = None
     reason_code: str | None = None
     reason: str | None = None
+    kind: str = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

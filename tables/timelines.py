@@ -32,6 +32,7 @@ class Timeline:
     account: str = ""
     recipient: str = ""
     address: str = ""
+    kind: str = "text"
     requested_at: int = 0
     accepted_at: int = 0
     version: int = 0  # transitions told so far
@@ -118,6 +119,7 @@ def introduce(row: Timeline | None, message: SequencedMessage, ref: DeliveryRef)
         account=ref.account,
         recipient=ref.recipient,
         address=ref.address,
+        kind=message.kind,
         requested_at=message.requested_at,
         accepted_at=message.accepted_at,
         updated_at=max(base.updated_at, message.accepted_at),
@@ -141,6 +143,7 @@ def told(row: Timeline, update: StatusUpdate, before: Status, anomaly: str | Non
         account=row.account,
         recipient=row.recipient,
         address=row.address,
+        kind=row.kind,
         version=row.version,
         previous_status=before,
         status=now,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipelines.analyse import TOPIC, Analyse, Chunk, State
 from pipelines.engine.stage import Decision, Record
-from schemas.records import DeliveryState
+from schemas.records import SIGNALS, DeliveryState
 from sinks.base import Unavailable
 from sinks.clickhouse import Facts
 from tests.builders import Desk, delivery_state, examples, raw, record, refused
@@ -79,6 +79,15 @@ def test_a_planned_batch_comes_again_identical_from_turns_of_any_size(desk: Desk
     assert inserts(again) == [*planned, ("delivery-states-2-4-4", ["e4"])]
     assert offset_of(again) == 0
     assert offset_of(desk.turn()) == 5
+
+
+def test_signals_are_no_facts(desk: Desk[State]) -> None:
+    signals = [
+        record(TOPIC, delivery_state(f"e{n}", kind=kind), offset=n, partition=PARTITION)
+        for n, kind in enumerate(SIGNALS)
+    ]
+    decision = desk.turn([*signals, state_record(5)])
+    assert inserts(decision) == [("delivery-states-2-0-5", ["e5"])]
 
 
 def test_what_is_refused_is_refused_once_and_the_rest_is_inserted(desk: Desk[State]) -> None:

@@ -65,6 +65,11 @@ def test_every_delivery_of_a_message_begins_and_keeps_to_itself(desk: Desk[State
     assert (other.status, other.version) == (SENT, 2)
 
 
+def test_every_transition_says_what_kind_it_was(desk: Desk[State]) -> None:
+    begun = states(desk, [record("conversation-log", sequenced(ref(), kind="typing", text=""))])
+    assert [each.kind for each in begun + states(desk, of(seen(SENT)))] == ["typing", "typing"]
+
+
 def test_an_inbound_message_begins_nothing(desk: Desk[State]) -> None:
     assert states(desk, [record("conversation-log", sequenced())]) == []
     assert not desk.changelog["timelines"]
