@@ -16,6 +16,7 @@ import aiohttp
 from loadgen.providers.clock import Clock
 from loadgen.providers.log import Log
 from loadgen.providers.schedule import Schedule
+from loadgen.providers.wire import Lines
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
@@ -47,20 +48,30 @@ class Posted:
 
 
 class Poster:
-    """One session for all webhooks of a simulator, opened at the first POST inside the running loop."""
+    """The way to all webhooks of a simulator; connections open inside the running loop and stay open."""
 
     def __init__(self) -> None:
+        self._lines: dict[str, Lines] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
+        if url.startswith("https:"):
+            return await self._post_secured(url, body, headers)
+        lines = self._lines.get(url)
+        if lines is None:
+            lines = self._lines[url] = Lines(url)
+        reply = await lines.post(headers, body, POST_TIMEOUT_SECONDS)
+        if reply is None:
+            return Posted(0, reason="Connection timed out or was refused")
+        return Posted(reply.status, reply.retry_after, reply.reason)
+
+    async def _post_secured(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
         try:
             async with self._open().post(url, data=body, headers=headers, allow_redirects=False) as response:
                 await response.read()
                 return Posted(response.status, response.headers.get("Retry-After", ""), response.reason or "")
-        except TimeoutError:
-            return Posted(0, reason="Read timeout expired")
-        except (aiohttp.ClientError, OSError):
-            return Posted(0, reason="Connection refused")
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return Posted(0, reason="Connection timed out or was refused")
 
     async def get(self, url: str, query: Mapping[str, str]) -> tuple[int, str]:
         """Status and text of an answer; 0 when none came."""
@@ -71,6 +82,8 @@ class Poster:
             return 0, ""
 
     async def close(self) -> None:
+        for lines in self._lines.values():
+            lines.close()
         if self._session is not None:
             await self._session.close()
 

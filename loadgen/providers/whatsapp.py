@@ -200,20 +200,19 @@ class WhatsApp(Provider):
         code, details = late or (int(faults.fail_code) or draw.one_of(_LATE_CODES), "")
         plan = draw.plan(faults, statuses)
         category = "service" if message.template is None else self.templates.category(message.template)
+        told = Told(message.wa_id, message.tracker, category, code, details)
         now = self.clock.now()
-
-        def notice(status: str, after: float) -> Notice:
-            seconds = int(now + after) // 1000
-            return Notice(status, wamid, Told(seconds, message.wa_id, message.tracker, category, code, details))
-
-        events = []
+        events = [(status, now // 1000) for status in (*plan.lost, *([plan.early] if plan.early else []))]
         for status, delay in plan.later:
-            self.webhooks.schedule(notice(status, latency + delay), latency + delay)
-            events.append((status, int(now + latency + delay) // 1000))
-        for status in plan.lost:
+            seconds = int(now + latency + delay) // 1000
+            self.webhooks.schedule(Notice(status, wamid, (seconds, told)), latency + delay)
+            events.append((status, seconds))
+        for status in plan.lost:  # the webhook is lost, not what it would have told
             self.log.dropped(status, wamid, "lost")
         self.history.add(wamid, events)
-        return self.webhooks.post_now(notice(plan.early, 0.0), _EARLY_PATIENCE_SECONDS) if plan.early else None
+        if plan.early is None:
+            return None
+        return self.webhooks.post_now(Notice(plan.early, wamid, (now // 1000, told)), _EARLY_PATIENCE_SECONDS)
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
         is_plain = self.dice.draw("webhooks").happens(self.schedule.faults.plain_rate)

@@ -23,9 +23,11 @@ _REMEMBERED = 50_000  # messages whose history can be asked for
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What differs between statuses: thousands of them wait at a time, and the JSON is built when they are due."""
+    """What the statuses of one message have in common: thousands of them wait at a time, and the JSON is built when they are due.
 
-    seconds: int
+    The payload of a notice is (Unix seconds, Told).
+    """
+
     wa_id: str
     tracker: str | None
     category: str
@@ -35,11 +37,11 @@ class Told:
 
 def status(notice: Notice) -> dict[str, Any]:
     """One item of `statuses`."""
-    told: Told = notice.payload
+    seconds, told = notice.payload
     item = {
         "id": notice.provider_message_id,
         "status": notice.name,
-        "timestamp": str(told.seconds),
+        "timestamp": str(seconds),
         "recipient_id": told.wa_id,
     }
     if told.tracker is not None:
@@ -50,7 +52,7 @@ def status(notice: Notice) -> dict[str, Any]:
         return item | {"errors": [error | {"href": graph.HREF}]}
     conversation: dict[str, Any] = {"id": f"{told.wa_id}{told.category}", "origin": {"type": told.category}}
     if notice.name == "sent":
-        conversation["expiration_timestamp"] = str(told.seconds + 86_400)
+        conversation["expiration_timestamp"] = str(seconds + 86_400)
     is_free = told.category == "service"
     pricing = {
         "billable": not is_free,
@@ -66,7 +68,9 @@ def body(notices: Sequence[Notice], account: str, *, is_plain: bool) -> dict[str
     told = [notice for notice in notices if notice.name != "inbound"]
     changes = []
     for some in (told[i : i + _A_CHANGE] for i in range(0, len(told), _A_CHANGE)):
-        people = {} if is_plain else {"contacts": [contact(each) for each in {each.payload.wa_id: 0 for each in some}]}
+        people = (
+            {} if is_plain else {"contacts": [contact(each) for each in {each.payload[1].wa_id: 0 for each in some}]}
+        )
         changes.append(_change(account, {**people, "statuses": [status(each) for each in some]}))
     changes += [_change(account, _plain(each.payload, is_plain)) for each in notices if each.name == "inbound"]
     entries = [{"id": BUSINESS, "changes": changes[i : i + _AN_ENTRY]} for i in range(0, len(changes), _AN_ENTRY)]
