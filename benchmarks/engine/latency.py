@@ -14,7 +14,7 @@ from benchmarks.engine.rates import TABLES
 from benchmarks.engine.task import Task
 from benchmarks.engine.topics import PARTITIONS, Topics
 
-WARM_UP = 100  # records before the first that counts
+WARM_UP = 1000  # records before the first that counts: a broker that has just started compiles its code meanwhile
 GAP_SECONDS = 0.02
 READY_SECONDS = 60.0
 
