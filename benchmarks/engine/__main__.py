@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
     parser.add_argument("--runs", type=int, default=3, help="of each contender; the median counts")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows to restore")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="live rows to restore")
     parser.add_argument("--faust-rows", type=int, default=100_000, help="rows for Faust's own recovery")
     parser.add_argument("--lone", type=int, default=500, help="lone records")
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/engine.json")
