@@ -218,7 +218,7 @@ async def test_no_person_and_no_text_enters(facts: Facts, client: Client) -> Non
         assert "d1" in repr(row) or "by" in relation
         assert "MARK" not in repr(row)
     assert {f.name for f in fields(DeliveryState)} - set(COLUMNS) == {
-        "address", "recipient", "provider_message_id", "reason", "event_id",
+        "address", "recipient", "provider_message_id", "reason", "event_id", "kind",
     }  # fmt: skip
 
 
