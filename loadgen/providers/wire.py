@@ -132,25 +132,24 @@ class Lines:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, lines.encode("latin-1"), len(body), body)
         line: _Line | None = None
+        reply: Reply | None = None
         try:
             async with asyncio.timeout(patience_seconds):
-                while self._idle:
+                while self._idle and reply is None:
                     line = self._idle.pop()
-                    reply = await line.exchange(request) if line.is_open else None
-                    if reply is not None:
-                        return self._done(line, reply)
-                _, line = await asyncio.get_running_loop().create_connection(_Line, self._host, self._port)
-                return self._done(line, await line.exchange(request))
+                    reply = await line.exchange(request)
+                if reply is None:
+                    _, line = await asyncio.get_running_loop().create_connection(_Line, self._host, self._port)
+                    reply = await line.exchange(request)
         except (TimeoutError, OSError):
-            if line is not None:
+            reply = None
+        finally:
+            if line is not None and line.is_open and reply is not None:
+                self._idle.append(line)
+            elif line is not None:
                 line.close()
-            return None
+        return reply
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
-
-    def _done(self, line: _Line, reply: Reply | None) -> Reply | None:
-        if line.is_open:
-            self._idle.append(line)
-        return reply

@@ -323,7 +323,8 @@ async def test_the_process_writes_its_log_to_the_end_when_told_to_stop(tmp_path:
     command = [
         sys.executable,
         "-m",
-        "loadgen.providers",
+        "cli.main",
+        "simulate",
         "telegram",
         "--log",
         str(tmp_path / "calls.log"),
@@ -349,7 +350,7 @@ async def test_the_process_writes_its_log_to_the_end_when_told_to_stop(tmp_path:
 
 async def test_a_missing_setting_is_one_line(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "loadgen.providers", "whatsapp"],
+        *[sys.executable, "-m", "cli.main", "simulate", "whatsapp"],
         env=_environment(tmp_path),
         stderr=asyncio.subprocess.PIPE,
     )
