@@ -65,24 +65,14 @@ class _Reading:
         self.errors(value)
 
     def statuses(self, value: Node, account: str) -> None:
-        try:
-            found = items(value, "statuses")
-        except Unexpected as why:
-            self.unrecognised.append(str(why))
-            return
-        for status in found:
+        for status in self.each(value, "statuses"):
             try:
                 self.receipts.append(_receipt(node(status, "status"), account, self.received_at))
             except Unexpected as why:
                 self.unrecognised.append(f"statuses: {why}")
 
     def messages(self, value: Node, account: str) -> None:
-        try:
-            found = items(value, "messages")
-        except Unexpected as why:
-            self.unrecognised.append(str(why))
-            return
-        for message in found:
+        for message in self.each(value, "messages"):
             try:
                 written = node(message, "message")
                 if written.get("type") in _NOTICES:
@@ -91,6 +81,14 @@ class _Reading:
                     self.inbound.append(_inbound(written, account))
             except Unexpected as why:
                 self.unrecognised.append(f"messages: {why}")
+
+    def each(self, value: Node, name: str) -> list[object]:
+        """The items of a list, none where it is no list."""
+        try:
+            return items(value, name)
+        except Unexpected as why:
+            self.unrecognised.append(str(why))
+            return []
 
     def errors(self, value: Node) -> None:
         """Errors of the account itself: they name no message, but tell about the health of the channel."""

@@ -34,7 +34,7 @@ def add_views(app: faust.App) -> None:
                 {
                     "partition": number,
                     "turns": partition.turns,
-                    "seconds_since_commit": round(now - partition.committed_at, 3),
+                    "seconds_since_progress": round(now - partition.progressed_at, 3),
                     "rows": {name: len(table) for name, table in partition.tables.items()},
                 }
                 for number, partition in sorted(app.engine.partitions.items())

@@ -9,9 +9,8 @@ import base64
 import hashlib
 import hmac
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from aiohttp import web
 
@@ -20,57 +19,28 @@ from loadgen.providers.faults import Draw, Fate, Faults
 from loadgen.providers.graph import GraphRefused
 from loadgen.providers.instagram_bodies import MEDIA, Body
 from loadgen.providers.instagram_threads import Threads, packed
-from loadgen.providers.limits import NONE, Buckets, Limits, Windows
-from loadgen.providers.log import Log
-from loadgen.providers.provider import Call, Provider, Refused, Sending, json_response, keys_of
-from loadgen.providers.webhooks import Notice, Webhooks
+from loadgen.providers.meta import EARLY_PATIENCE_SECONDS, Given, MetaProvider, known_code
+from loadgen.providers.provider import Call, Refused, Sending, json_response, keys_of
+from loadgen.providers.webhooks import Notice
 
-PATIENCE_HOURS = 36.0
-_EARLY_PATIENCE_SECONDS = 1.0
 _PATH = re.compile(rf"(?:{graph.VERSION})?/([^/]+)(?:/(\w+))?/?")
 _ATTACHMENTS_KEPT = 10_000
 # What Meta writes to an account whose language is Portuguese; programs must go by the code.
 _LOCAL = "Esta mensagem não pôde ser enviada. Tente novamente mais tarde."
 
 
-class Instagram(Provider):
+class Instagram(MetaProvider):
     """The provider: one professional account, linked to the Facebook Page `page`."""
 
     name = "instagram"
+    patience_hours = 36.0
 
-    def __init__(
-        self,
-        *,
-        account: str,
-        token: str,
-        app_secret: str,
-        webhook_url: str,
-        faults: Faults,
-        seed: int,
-        log: Log,
-        limits: Limits = NONE,
-        page: str = "",
-    ) -> None:
-        super().__init__(faults=faults, limits=limits, seed=seed, log=log)
-        self.webhooks: Webhooks = Webhooks(
-            url=webhook_url,
-            pack=self._pack,
-            log=log,
-            clock=self.clock,
-            schedule=self.schedule,
-            patience_hours=PATIENCE_HOURS,
-        )
-        self.windows = Windows()
-        self.account = account
-        self._nodes = {"me", account, page or f"1{account}"}
-        self._token = token
-        self._app_secret = app_secret.encode()
-        self._mark = f"{seed:x}"
-        self._buckets = Buckets()
+    def __init__(self, *, page: str = "", **given: Unpack[Given]) -> None:
+        super().__init__(**given)
+        self._nodes = {"me", self.account, page or f"1{self.account}"}
         self._threads = Threads(self)
         self._people: dict[str, tuple[int, int | None]] = {}
         self._reusable: dict[str, tuple[str, str]] = {}  # attachment_id -> type and link
-        self._refusal: GraphRefused | None = None
 
     # --- the API -----------------------------------------------------------------------------------------------------
 
@@ -88,8 +58,7 @@ class Instagram(Provider):
             if request.method == "GET" and edge is None:
                 return json_response(graph.chosen(given.get("fields", ""), self._threads.profile(node)))
             raise graph.unsupported(request.method, node)
-        if self._refusal is not None:
-            raise self._refusal
+        self._favoured()
         match request.method, edge:
             case "POST", "messages":
                 return await self._message(request, call, given)
@@ -201,7 +170,7 @@ class Instagram(Provider):
         for status in plan.lost:
             self.log.dropped(status, mid, "lost")
         self._threads.add(body.recipient, mid, now, body.text)
-        return self.webhooks.post_now(notice(plan.early, 0.0), _EARLY_PATIENCE_SECONDS) if plan.early else None
+        return self.webhooks.post_now(notice(plan.early, 0.0), EARLY_PATIENCE_SECONDS) if plan.early else None
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
         return graph.signed(packed(notices, self.account, self.clock.now()), self._app_secret)
@@ -274,25 +243,9 @@ class Instagram(Provider):
         person, code = str(wanted.get("address", "")), wanted.get("code")
         if code is None:
             self._people.pop(person, None)
-        elif code in graph.ERRORS:
-            self._people[person] = (int(code), wanted.get("subcode"))
         else:
-            raise ValueError(f"code is none of: {', '.join(map(str, graph.ERRORS))}")
+            self._people[person] = (known_code(code), wanted.get("subcode"))
         return {"address": person}
-
-    def _set_account(self, wanted: Mapping[str, Any]) -> object:
-        """{"code", "subcode"}: every call of the account is refused so; {} ends it."""
-        keys_of(("code", "subcode"), wanted)
-        code = wanted.get("code")
-        if code is not None and code not in graph.ERRORS:
-            raise ValueError(f"code is none of: {', '.join(map(str, graph.ERRORS))}")
-        self._refusal = None if code is None else GraphRefused(code, subcode=wanted.get("subcode"))
-        return {"refuses": code}
-
-    async def _verify(self, wanted: Mapping[str, Any]) -> object:
-        """{"verify_token"}: Meta's verification request to our webhook, as when it is subscribed."""
-        keys_of(("verify_token",), wanted)
-        return await graph.verify(self.webhooks, str(wanted.get("verify_token", "")), str(time.time_ns()))
 
 
 async def _parameters(request: web.BaseRequest) -> dict[str, Any]:

@@ -44,14 +44,15 @@ async def hang(request: web.BaseRequest, seconds: float) -> web.Response:
     return web.Response(status=500)
 
 
-class Refused(Exception):
+class Refused(Exception, ABC):
     """The provider's own error answer; each provider has its subclass."""
 
     status: int = 400
     throttles: bool = False
 
+    @abstractmethod
     def response(self) -> web.Response:
-        raise NotImplementedError
+        """The answer, in the provider's own form."""
 
 
 @dataclass(slots=True)

@@ -8,27 +8,23 @@ Left out knowingly: docs/providers.md.
 import base64
 import hashlib
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from aiohttp import web
 
 from loadgen.providers import graph, whatsapp_bodies, whatsapp_statuses
 from loadgen.providers.faults import Draw, Fate, Faults
 from loadgen.providers.graph import GraphRefused
-from loadgen.providers.limits import NONE, Buckets, Limits, Windows
-from loadgen.providers.log import Log
-from loadgen.providers.provider import Call, Provider, Sending, json_response, keys_of
-from loadgen.providers.webhooks import Notice, Webhooks
+from loadgen.providers.meta import EARLY_PATIENCE_SECONDS, Given, MetaProvider, known_code
+from loadgen.providers.provider import Call, Sending, json_response, keys_of
+from loadgen.providers.webhooks import Notice
 from loadgen.providers.whatsapp_bodies import Body
 from loadgen.providers.whatsapp_inbound import Inbox
 from loadgen.providers.whatsapp_media import DOWNLOADS, MediaDesk
 from loadgen.providers.whatsapp_statuses import DISPLAY_NUMBER, History, Told
 from loadgen.providers.whatsapp_templates import Templates
 
-PATIENCE_HOURS = 7 * 24.0
-_EARLY_PATIENCE_SECONDS = 1.0
 _PATH = re.compile(graph.VERSION + r"/([^/]+)(?:/(\w+))?/?")
 # Fields of a number that may be asked for and have no value here.
 # https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account-to-number-current-status
@@ -42,51 +38,26 @@ _TOO_LATE = "Message failed to send because more than 24 hours have passed since
 _LATE_CODES = (131026, 131049, 131053, 131047)
 
 
-class WhatsApp(Provider):
+class WhatsApp(MetaProvider):
     """The provider: one business number, one app secret that signs."""
 
     name = "whatsapp"
+    patience_hours = 7 * 24.0
 
-    def __init__(
-        self,
-        *,
-        account: str,
-        token: str,
-        app_secret: str,
-        webhook_url: str,
-        faults: Faults,
-        seed: int,
-        log: Log,
-        limits: Limits = NONE,
-    ) -> None:
-        super().__init__(faults=faults, limits=limits, seed=seed, log=log)
-        self.webhooks: Webhooks = Webhooks(
-            url=webhook_url,
-            pack=self._pack,
-            log=log,
-            clock=self.clock,
-            schedule=self.schedule,
-            patience_hours=PATIENCE_HOURS,
-        )
+    def __init__(self, **given: Unpack[Given]) -> None:
+        super().__init__(**given)
         self.media = MediaDesk(self.clock)
         self.templates = Templates()
-        self.windows = Windows()
         self.history = History()
-        self._account = account
-        self._token = token
-        self._app_secret = app_secret.encode()
-        self._mark = f"{seed:x}"
-        self._buckets = Buckets()
         self._people: dict[
             str, tuple[int, bool]
         ] = {}  # wa_id -> error code of every message to them, and whether it comes late
-        self._refusal: GraphRefused | None = None
         self._inbox = Inbox(self)
 
     # --- the API -----------------------------------------------------------------------------------------------------
 
     def opened(self, request: web.BaseRequest) -> Call:
-        return Call(self._account, f"{request.method} {request.path.rpartition('/')[2]}"[:60])
+        return Call(self.account, f"{request.method} {request.path.rpartition('/')[2]}"[:60])
 
     async def route(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         graph.authorise(graph.token_of(request), self._token)
@@ -97,10 +68,9 @@ class WhatsApp(Provider):
         if path is None:
             raise graph.unknown_object(request.path.strip("/").partition("/")[0])
         node, edge = path[1], path[2]
-        if node != self._account:
+        if node != self.account:
             return self._medium(request, call, node) if edge is None and node.isdecimal() else _nowhere(node)
-        if self._refusal is not None:
-            raise self._refusal
+        self._favoured()
         match request.method, edge:
             case "POST", "messages":
                 return await self._message(request, call, graph.decoded(await request.read()))
@@ -212,14 +182,14 @@ class WhatsApp(Provider):
         self.history.add(wamid, events)
         if plan.early is None:
             return None
-        return self.webhooks.post_now(Notice(plan.early, wamid, (now // 1000, told)), _EARLY_PATIENCE_SECONDS)
+        return self.webhooks.post_now(Notice(plan.early, wamid, (now // 1000, told)), EARLY_PATIENCE_SECONDS)
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
         is_plain = self.dice.draw("webhooks").happens(self.schedule.faults.plain_rate)
-        return graph.signed(whatsapp_statuses.body(notices, self._account, is_plain=is_plain), self._app_secret)
+        return graph.signed(whatsapp_statuses.body(notices, self.account, is_plain=is_plain), self._app_secret)
 
     def wamid(self, name: str) -> str:
-        inner = f"{self._account}:{self._mark}:{name}".encode()
+        inner = f"{self.account}:{self._mark}:{name}".encode()
         return "wamid.HBgL" + base64.urlsafe_b64encode(hashlib.sha256(inner).digest()[:9] + inner).decode()
 
     def _history(self, request: web.BaseRequest) -> web.Response:
@@ -250,8 +220,8 @@ class WhatsApp(Provider):
         self.media.store.close()
 
     def _medium(self, request: web.BaseRequest, call: Call, media_id: str) -> web.Response:
-        asked = request.query.get("phone_number_id", self._account)
-        if asked != self._account:
+        asked = request.query.get("phone_number_id", self.account)
+        if asked != self.account:
             raise graph.unsupported(request.method, media_id)
         call.kind = "media"
         if request.method == "GET":
@@ -262,7 +232,7 @@ class WhatsApp(Provider):
 
     def _number(self) -> dict[str, Any]:
         return dict.fromkeys(_NUMBER_FIELDS) | {
-            "id": self._account,
+            "id": self.account,
             "display_phone_number": DISPLAY_NUMBER,
             "verified_name": "Demo",
             "code_verification_status": "VERIFIED",
@@ -278,27 +248,9 @@ class WhatsApp(Provider):
         wa_id, code = whatsapp_bodies.canonical(str(wanted.get("address", ""))), wanted.get("code")
         if code is None:
             self._people.pop(wa_id, None)
-        elif code in graph.ERRORS:
-            self._people[wa_id] = (int(code), bool(wanted.get("later")))
         else:
-            raise ValueError(f"code is none of: {', '.join(map(str, graph.ERRORS))}")
+            self._people[wa_id] = (known_code(code), bool(wanted.get("later")))
         return {"wa_id": wa_id}
-
-    def _set_account(self, wanted: Mapping[str, Any]) -> object:
-        """{"code", "subcode"}: every call of the number is refused so; {} ends it."""
-        keys_of(("code", "subcode"), wanted)
-        code = wanted.get("code")
-        if code is not None and code not in graph.ERRORS:
-            raise ValueError(f"code is none of: {', '.join(map(str, graph.ERRORS))}")
-        self._refusal = (
-            GraphRefused(code, graph.title(code), subcode=wanted.get("subcode")) if code is not None else None
-        )
-        return {"refuses": code}
-
-    async def _verify(self, wanted: Mapping[str, Any]) -> object:
-        """{"verify_token"}: Meta's verification request to our webhook, as when it is subscribed."""
-        keys_of(("verify_token",), wanted)
-        return await graph.verify(self.webhooks, str(wanted.get("verify_token", "")), str(time.time_ns()))
 
 
 def _peek(call: Call, body: Mapping[str, Any]) -> None:

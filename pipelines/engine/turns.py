@@ -72,7 +72,7 @@ class Partition(Generic[S]):
         self.transactions = transactions
         self.turns = 0
         self.waiting_for_sink = False
-        self.committed_at = time.monotonic()
+        self.progressed_at = time.monotonic()  # when a turn committed last, or a wait for a sink ended
         self._transaction_ended = 0.0
         self._stage = stage
         self._changelogs = changelogs
@@ -261,6 +261,7 @@ class Partition(Generic[S]):
         self.waiting_for_sink = True
         await self._stage.settle(decision)
         self.waiting_for_sink = False
+        self.progressed_at = time.monotonic()  # else the first look after a long wait would take it for a standstill
         for batch in batches:
             batch.release()
         if not inputs.records and not inputs.results:
@@ -338,7 +339,7 @@ class Partition(Generic[S]):
 
     def _count(self, records: int, decision: Decision, seconds: float) -> None:
         self.turns += 1
-        self.committed_at = time.monotonic()
+        self.progressed_at = time.monotonic()
         stage = self._stage.name
         metrics.TURNS.labels(stage).inc()
         metrics.TURN_SECONDS.labels(stage).observe(seconds)

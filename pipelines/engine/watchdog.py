@@ -74,7 +74,7 @@ class Watchdog:
         return [
             number
             for number, partition in running.items()
-            if now - max(partition.committed_at, self._idle_since.get(number, 0.0)) > self._stuck_seconds
+            if now - max(partition.progressed_at, self._idle_since.get(number, 0.0)) > self._stuck_seconds
         ]
 
     def _measured(self, sources: list[TopicPart]) -> dict[TopicPart, int]:

@@ -14,7 +14,7 @@ import pytest
 
 from schemas.partitions import home_partition
 from stack.ports import free_port
-from tests.integration.engine_harness import PARTITIONS, Toy, await_true
+from tests.integration.engine_harness import PARTITIONS, Toy, await_true, count
 
 KEYS = [f"k{number}" for number in range(40)] + ["a/b c", "50%41?x=1&y#z", "Grüße/日本"]
 
@@ -185,15 +185,16 @@ def test_who_waits_for_a_database_is_stuck_but_live(toy: Toy, tmp_path: Path) ->
     await_true(lambda: worker.status() == "ready", "the worker", 60)
     waits.touch()
     toy.produce([(f"k{number}", b"v%d" % number) for number in range(40)])
-    await_true(lambda: worker.status() == "ready" and worker.get("/health")[1]["lag"] == 0, "the first turns", 30)
+    await_true(lambda: all(each["turns"] for each in worker.get("/partitions/")[1]), "first turns", 30)
     toy.produce([(f"k{number}", b"w%d" % number) for number in range(40)])  # these wait behind
-    await_true(lambda: worker.status() == "stuck", "the standstill to be told", 60)
+    await_true(lambda: worker.get("/health")[1].get("stuck") == worker.partitions(), "the standstill to be told", 60)
+    assert worker.status() == "stuck"
     assert worker.get("/health")[0] == 503
     assert worker.get("/health/ready")[0] == 503
     assert worker.get("/health/live")[0] == 200
-    assert sorted(worker.get("/health")[1]["stuck"]) == worker.partitions()
     waits.unlink()
-    await_true(lambda: worker.status() == "ready", "the worker to go on", 30)
+    await_true(lambda: count(toy) == 80, "the worker to go on", 30)
+    await_true(lambda: worker.status() == "ready", "the worker to say so", 30)
     assert worker.process.poll() is None
 
 

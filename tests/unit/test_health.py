@@ -53,7 +53,7 @@ async def test_who_takes_turns_is_ready_and_who_does_not_is_restoring(engine: En
 
 async def test_only_who_is_stuck_without_an_excuse_is_not_live(engine: Engine) -> None:
     partition = engine.partitions[0]
-    partition.committed_at = time.monotonic() - STUCK_SECONDS - 1
+    partition.progressed_at = time.monotonic() - STUCK_SECONDS - 1
     assert said(engine) == ("ready", True, True)  # nothing to do
     engine.watchdog._idle_since.clear()
     engine.watchdog.lag = {("toy-in", 0): 7}
@@ -62,5 +62,5 @@ async def test_only_who_is_stuck_without_an_excuse_is_not_live(engine: Engine) -
     partition.waiting_for_sink = True
     assert said(engine) == ("stuck", True, False)
     partition.waiting_for_sink = False
-    partition.committed_at = time.monotonic()
+    partition.progressed_at = time.monotonic()
     assert said(engine) == ("ready", True, True)

@@ -81,6 +81,19 @@ async def test_a_due_time_makes_a_turn_and_one_without_effect_makes_no_transacti
     assert await bench.turned("x"), "and the next one makes one"
 
 
+async def test_the_end_of_a_wait_for_a_sink_is_progress(bench: Bench) -> None:
+    bench.stage.sink.clear()
+    bench.start()
+    bench.submit("a", "1")
+    await until(lambda: bench.partition.waiting_for_sink)
+    committed = bench.partition.progressed_at
+    await asyncio.sleep(0.05)
+    assert bench.partition.progressed_at == committed
+    bench.stage.sink.set()
+    await until(lambda: not bench.partition.waiting_for_sink)
+    assert bench.partition.progressed_at >= committed + 0.05
+
+
 async def test_an_offset_the_stage_names_counts_instead_but_never_moves_the_group_back(bench: Bench) -> None:
     bench.start(committed={("a", 0): 4})
     bench.ends["a"] = 4

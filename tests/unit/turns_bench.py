@@ -50,6 +50,8 @@ class Toy(Stage[ToyState]):
         self.performed: list[str] = []
         self.performed_before: list[int] = []  # calls begun when a decision was made
         self.settled = 0
+        self.sink = asyncio.Event()
+        self.sink.set()
         self.answer = asyncio.Event()
         self.kept: list[Refusal] = []
         self.offsets: dict[tuple[str, int], int] = {}
@@ -104,6 +106,7 @@ class Toy(Stage[ToyState]):
         return b"answered"
 
     async def settle(self, decision: Decision) -> None:  # noqa: ARG002  # only counted
+        await self.sink.wait()
         self.settled += 1
 
 

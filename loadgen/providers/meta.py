@@ -1,0 +1,99 @@
+"""One simulated account of Meta's Graph API, as WhatsApp's and Instagram's simulators both are: its token, its secret, its webhooks.
+
+What enters: an account and its secrets, the control API's wishes. What leaves: signed webhooks, and the refusal of every call while the
+account is out of favour. The calls themselves, and what is told of them, are the provider's own file.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NotRequired, TypedDict
+
+from loadgen.providers import graph
+from loadgen.providers.faults import Faults
+from loadgen.providers.graph import GraphRefused
+from loadgen.providers.limits import NONE, Buckets, Limits, Windows
+from loadgen.providers.log import Log
+from loadgen.providers.provider import Provider, keys_of
+from loadgen.providers.webhooks import Notice, Webhooks
+
+EARLY_PATIENCE_SECONDS = 1.0  # how long a call waits for the webhook that comes before its answer
+
+
+class Given(TypedDict):
+    """What MetaProvider is made of, for the subclasses that pass it on."""
+
+    account: str
+    token: str
+    app_secret: str
+    webhook_url: str
+    faults: Faults
+    seed: int
+    log: Log
+    limits: NotRequired[Limits]
+
+
+class MetaProvider(Provider):
+    """A provider whose webhooks are signed with the app's secret and repeated for `patience_hours`."""
+
+    patience_hours: ClassVar[float]
+    webhooks: Webhooks
+
+    def __init__(
+        self,
+        *,
+        account: str,
+        token: str,
+        app_secret: str,
+        webhook_url: str,
+        faults: Faults,
+        seed: int,
+        log: Log,
+        limits: Limits = NONE,
+    ) -> None:
+        super().__init__(faults=faults, limits=limits, seed=seed, log=log)
+        self.webhooks = Webhooks(
+            url=webhook_url,
+            pack=self._pack,
+            log=log,
+            clock=self.clock,
+            schedule=self.schedule,
+            patience_hours=self.patience_hours,
+        )
+        self.account = account
+        self.windows = Windows()
+        self._token = token
+        self._app_secret = app_secret.encode()
+        self._mark = f"{seed:x}"
+        self._buckets = Buckets()
+        self._refusal: GraphRefused | None = None
+
+    @abstractmethod
+    def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
+        """One webhook body and its headers."""
+
+    def _favoured(self) -> None:
+        """Raises the refusal of every call that /_control/account asked for."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _set_account(self, wanted: Mapping[str, Any]) -> object:
+        """{"code", "subcode"}: every call of the account is refused so; {} ends it."""
+        keys_of(("code", "subcode"), wanted)
+        code = wanted.get("code")
+        if code is not None:
+            known_code(code)
+        self._refusal = None if code is None else GraphRefused(code, graph.title(code), subcode=wanted.get("subcode"))
+        return {"refuses": code}
+
+    async def _verify(self, wanted: Mapping[str, Any]) -> object:
+        """{"verify_token"}: Meta's verification request to our webhook, as when it is subscribed."""
+        keys_of(("verify_token",), wanted)
+        return await graph.verify(self.webhooks, str(wanted.get("verify_token", "")), str(time.time_ns()))
+
+
+def known_code(code: object) -> int:
+    """An error code that Meta has; raises ValueError with those it has."""
+    if not isinstance(code, int) or code not in graph.ERRORS:
+        raise ValueError(f"code is none of: {', '.join(map(str, graph.ERRORS))}")
+    return code
