@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 from statistics import median
 
-from rich.table import Table
-
 from cli import stack
 from cli.load import CHANNELS
 from cli.rehearsal import Knobs, Outcome, rehearse
@@ -71,7 +69,7 @@ def bench() -> None:
     finally:
         control.stop(folder)
     path = benchmark.write("demo", "make bench", figures)
-    _draw(figures)
+    console.print(benchmark.table(figures))
     console.print(f"written to {path.relative_to(Path.cwd())}")
 
 
@@ -119,13 +117,3 @@ def _memory(folder: Path) -> dict[str, Figure]:
         for s in services
         if s.pid
     }
-
-
-def _draw(figures: dict[str, Figure]) -> None:
-    table = Table("figure", box=None, pad_edge=False)
-    table.add_column("value", justify="right")
-    table.add_column("unit")
-    table.add_column("target", justify="right")
-    for name, figure in figures.items():
-        table.add_row(name, f"{figure.value:g}", figure.unit, "" if figure.target is None else f"{figure.target:g}")
-    console.print(table)

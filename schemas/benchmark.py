@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.table import Table
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -37,6 +39,28 @@ def write(name: str, command: str, figures: Mapping[str, Figure]) -> Path:
     }
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def table(figures: Mapping[str, Figure]) -> Table:
+    """The figures to look at; those that miss their target are red."""
+    shown = Table("figure", box=None, pad_edge=False)
+    shown.add_column("value", justify="right")
+    shown.add_column("unit")
+    shown.add_column("target", justify="right")
+    for name, figure in figures.items():
+        target = "" if figure.target is None else _plain(figure.target)
+        shown.add_row(name, _plain(figure.value), figure.unit, target, style=None if _reached(figure) else "red")
+    return shown
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.10g}"
+
+
+def _reached(figure: Figure) -> bool:
+    """Of times and sizes less is better, of rates and ratios more."""
+    less_is_better = figure.unit.split()[0].rstrip(",") in {"ms", "s", "bytes", "MiB", "GB"}
+    return figure.target is None or (figure.value <= figure.target if less_is_better else figure.value >= figure.target)
 
 
 def _commit() -> str:

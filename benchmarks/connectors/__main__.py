@@ -15,7 +15,6 @@ from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.connectors import simulators, wire
 from benchmarks.connectors.channels import SETTINGS, answer
@@ -49,7 +48,7 @@ def main() -> None:
                 )
         if "memory" in options.parts:
             figures |= asyncio.run(_memory("whatsapp", LONG if options.long else SHORT, folder))
-    _draw(figures)
+    console.print(benchmark.table(figures))
     if not options.trial:
         path = benchmark.write("connectors", " ".join(["python -m benchmarks.connectors", *sys.argv[1:]]), figures)
         console.print(f"written to {path.relative_to(Path.cwd())}")
@@ -141,16 +140,6 @@ async def _child(module: list[str], folder: Path) -> Any:
         return orjson.loads(result.read_bytes())
     except ValueError:
         raise SystemExit(f"{module[0]} failed: {process.output()[-2000:]}") from None
-
-
-def _draw(figures: dict[str, Figure]) -> None:
-    table = Table("figure", box=None, pad_edge=False)
-    table.add_column("value", justify="right")
-    table.add_column("unit")
-    table.add_column("target", justify="right")
-    for name, figure in figures.items():
-        table.add_row(name, f"{figure.value:g}", figure.unit, "" if figure.target is None else f"{figure.target:g}")
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main() -> None:
         if "latency" in options.parts:
             measured.lone_ms = latency.lone_records(options.lone, topics, folder)
     figures = report.figures(measured)
-    report.draw(figures, console)
+    console.print(benchmark.table(figures))
     if not options.trial:
         path = benchmark.write("engine", " ".join(["python -m benchmarks.engine", *sys.argv[1:]]), figures)
         console.print(f"written to {path.relative_to(Path.cwd())}")

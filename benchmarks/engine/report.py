@@ -1,11 +1,8 @@
-"""What the measurements say: figures with the targets of the engine, and a table of them."""
+"""What the measurements say: figures with the targets of the engine."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
-
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.engine.contenders import CONTENDERS
 from benchmarks.engine.rates import Run
@@ -103,21 +100,3 @@ def _restored(key: str, name: str, restored: Sequence[Restored], empty: Restored
         )
         found[f"{key}_memory"] = Figure(round(memory), "bytes resident a live row, buffers of the restore included")
     return found
-
-
-def draw(found: Mapping[str, Figure], console: Console) -> None:
-    """The figures as a table; those that miss their target are marked."""
-    table = Table("figure", box=None, pad_edge=False)
-    table.add_column("value", justify="right")
-    table.add_column("unit")
-    table.add_column("target", justify="right")
-    for name, figure in found.items():
-        target = "" if figure.target is None else f"{figure.target:g}"
-        table.add_row(name, f"{figure.value:g}", figure.unit, target, style=None if _reached(figure) else "red")
-    console.print(table)
-
-
-def _reached(figure: Figure) -> bool:
-    """Of times and sizes less is better, of rates and ratios more."""
-    less_is_better = figure.unit.startswith(("ms", "bytes", "GB"))
-    return figure.target is None or (figure.value <= figure.target if less_is_better else figure.value >= figure.target)
