@@ -46,6 +46,7 @@ class Analyse(Stage[State]):
     name = "analyse"
     sources = (Source(TOPIC),)
     tables: ClassVar[tuple[Layout[Any], ...]] = (PLANS,)
+    turn_ms = 1000  # ClickHouse wants few large inserts
     turn_records = 20_000
 
     def __init__(self, *, sink: Facts, linger_ms: int) -> None:

@@ -111,7 +111,9 @@ class Stage(ABC, Generic[S]):
     name: str
     sources: tuple[Source, ...]
     tables: ClassVar[tuple[Layout[Any], ...]] = ()
-    turn_records: int = 2000  # bound of one turn, so that latency stays low when the load is high
+    # bounds of one turn, so that latency stays low when the load is high: records, and milliseconds of its decision
+    turn_records: int = 2000
+    turn_ms: int = 250
     linger_ms: int = 0  # turns keep this distance and gather company meanwhile; after a longer silence none waits
 
     @abstractmethod

@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 # Between two transactions of one producer the broker still writes markers; a begin before they are written is refused and tried
 # again after 20 ms and more (measured: p95 of a transaction 128 ms back to back, 7 ms with this rest).
 REST_SECONDS = 0.003
+FEWEST_RECORDS = 16  # a turn may take so many however long they take: its transaction has a price too
 
 
 @dataclass(slots=True)
@@ -83,6 +84,7 @@ class Partition(Generic[S]):
         self._drain_seconds = drain_seconds
         self._state = stage.open(number, tables)
         self._isolation = Isolation(stage.name, poison_limit)
+        self._at_most = stage.turn_records  # fewer while decisions take too long
         self._batches: deque[Batch] = deque()
         self._deleted: dict[Source, tuple[int, int]] = {}
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
@@ -206,7 +208,8 @@ class Partition(Generic[S]):
         kept: deque[Batch] = deque()
         held: set[str] = set()
         size = 0
-        at_most = self._isolation.at_most
+        slow = self._at_most < self._stage.turn_records
+        at_most = self._isolation.at_most or (self._at_most if slow else None)
         while self._batches:
             batch = self._batches.popleft()
             topic = batch.records[0].topic
@@ -240,6 +243,7 @@ class Partition(Generic[S]):
         if decision is None:
             await asyncio.sleep(0)  # the other partitions go on meanwhile
             return
+        self._fit(len(inputs.records), time.perf_counter() - began)
         decision.refusals += self._isolation.decided(len(inputs.records))
         batches, self._condemned = self._condemned + batches, []
         offsets = {source: end for source, (_, end) in self._deleted.items()}
@@ -266,6 +270,14 @@ class Partition(Generic[S]):
             batch.release()
         if not inputs.records and not inputs.results:
             await asyncio.sleep(0)  # a due that stays due must not starve the loop
+
+    def _fit(self, records: int, seconds: float) -> None:
+        """Halves what the next turns may take after a decision that took too long, doubles it again while there is time."""
+        wanted = self._stage.turn_ms / 1000
+        if seconds > wanted and records > FEWEST_RECORDS:
+            self._at_most = max(FEWEST_RECORDS, min(self._at_most, records) // 2)
+        elif seconds < wanted / 4 and records >= self._at_most:
+            self._at_most = min(2 * self._at_most, self._stage.turn_records)
 
     def _decide(self, inputs: Inputs, batches: list[Batch], now: int) -> Decision | None:
         """The stage's decision; None when it raised: nothing of it is left then, and its inputs come again in smaller turns."""

@@ -1,10 +1,12 @@
-"""The tables of docs/settings.md, docs/topics.md and docs/metrics.md, made from the code they describe.
+"""The tables of docs/settings.md, docs/topics.md and docs/metrics.md, made from the code they describe, and those of figures.
 
 `python -m tests.unit.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
 """
 
 import ast
+import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import SecretStr
 
 from schemas import metrics
+from schemas.benchmark import FOLDER
 from schemas.catalog import SCHEMAS, TOPICS
 from schemas.causes import DESCRIPTIONS
 from schemas.objectives import OBJECTIVES
@@ -147,10 +150,24 @@ def objectives_table() -> str:
     )
 
 
+def figures_table(benchmark: str) -> str:
+    """The figures of benchmarks/<benchmark>.json."""
+    figures = json.loads((FOLDER / f"{benchmark}.json").read_text(encoding="utf-8"))["figures"]
+    return table(
+        ("figure", "value", "target", "unit"),
+        ((name.replace("_", " "), _plain(f["value"]), _plain(f["target"]), f["unit"]) for name, f in figures.items()),
+    )
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:,.10g}"
+
+
 # page -> mark -> table
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "settings": {"settings": settings_table},
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
+    "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
 }
 

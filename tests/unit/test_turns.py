@@ -14,6 +14,7 @@ import pytest
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.stage import Refusal, Source
 from pipelines.engine.transactions import CommitFailed
+from pipelines.engine.turns import FEWEST_RECORDS
 from schemas import codec
 from schemas.records import DeadLetter, Header
 from tables.sequences import SEQUENCES
@@ -79,6 +80,18 @@ async def test_a_due_time_makes_a_turn_and_one_without_effect_makes_no_transacti
     assert bench.now() >= NOW + 30
     assert bench.journal.committed == []
     assert await bench.turned("x"), "and the next one makes one"
+
+
+async def test_turns_that_take_too_long_get_smaller_and_larger_again(bench: Bench) -> None:
+    bench.stage.turn_ms = 100
+    bench.stage.seconds_a_record = 0.01
+    bench.start()
+    await bench.turned(*["slow"] * 40)
+    await bench.turned("and slow", *["slow"] * 39)
+    assert [len(turn) for turn in bench.stage.turns] == [40, 20, FEWEST_RECORDS, 4]
+    bench.stage.seconds_a_record = 0
+    await bench.turned(*["fast"] * 100)
+    assert [len(turn) for turn in bench.stage.turns[4:]] == [16, 32, 52]
 
 
 async def test_the_end_of_a_wait_for_a_sink_is_progress(bench: Bench) -> None:

@@ -44,6 +44,7 @@ class Toy(Stage[ToyState]):
         self.held: set[str] = set()
         self.due: int | None = None
         self.broken = False
+        self.seconds_a_record = 0.0
         self.raises: Exception | None = None
         self.opened = 0
         self.turns: list[list[str]] = []
@@ -71,6 +72,7 @@ class Toy(Stage[ToyState]):
             raise self.raises
         if self.broken:
             raise RuntimeError("broken")
+        time.sleep(self.seconds_a_record * len(inputs.records))
         decision = Decision(refusals=list(self.kept), offsets=dict(self.offsets))
         self.due = None if self.due is not None and self.due <= now else self.due
         self.turns.append([(each.value or b"").decode() for each in inputs.records])
