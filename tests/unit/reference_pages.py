@@ -167,6 +167,7 @@ def _plain(value: float | None) -> str:
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "settings": {"settings": settings_table},
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
+    "providers": {"connectors": partial(figures_table, "connectors")},
     "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
 }
