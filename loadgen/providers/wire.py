@@ -1,4 +1,4 @@
-"""HTTP/1.1 POSTs over connections that stay open, for webhooks: a third of what a client library costs, and nothing it could do besides.
+"""HTTP/1.1 POSTs over connections that stay open, for webhooks, and nothing that a client library could do besides.
 
 What enters: a plain http URL, headers, a body. What leaves: the Reply, or None when the connection broke, the answer made no sense or did
 not come in time. Guaranteed: one request at a time on a connection; a connection the other side closed while it was idle is replaced

@@ -198,9 +198,7 @@ class Partition(Generic[S]):
         """Seconds until the next turn may start: after the broker's markers, and after the stage's linger unless a turn is full."""
         waiting = sum(len(batch.records) for batch in self._batches)
         searching = self._isolation.at_most is not None
-        linger = (
-            0.0 if self._stopping or searching or waiting >= self._stage.turn_records else self._stage.linger_ms / 1000
-        )
+        linger = 0.0 if self._stopping or searching or waiting >= self._at_most else self._stage.linger_ms / 1000
         return max(linger, REST_SECONDS) - (time.monotonic() - self._transaction_ended)
 
     def _take_batches(self) -> list[Batch]:

@@ -94,6 +94,19 @@ async def test_turns_that_take_too_long_get_smaller_and_larger_again(bench: Benc
     assert [len(turn) for turn in bench.stage.turns[4:]] == [16, 32, 52]
 
 
+async def test_a_turn_made_small_by_its_time_is_full_and_keeps_no_distance(bench: Bench) -> None:
+    bench.stage.turn_ms = 100
+    bench.stage.seconds_a_record = 0.01
+    bench.stage.linger_ms = 60_000
+    bench.journal.gate.clear()
+    bench.start()
+    bench.submit("a", *["slow"] * 40)
+    await until(lambda: bench.journal.begun == 1)
+    bench.submit("a", *["slow"] * 40)
+    bench.journal.gate.set()
+    await until(lambda: [len(turn) for turn in bench.stage.turns] == [40, 20, FEWEST_RECORDS])
+
+
 async def test_the_end_of_a_wait_for_a_sink_is_progress(bench: Bench) -> None:
     bench.stage.sink.clear()
     bench.start()
