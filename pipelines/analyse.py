@@ -69,6 +69,9 @@ class Analyse(Stage[State]):
             0 if state.done_to is not None else None
         )  # the last batch's offset is committed as soon as nothing follows
 
+    def is_done(self, state: State) -> bool:
+        return state.done_to is None and not state.replay
+
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # nothing is timed
         decision = Decision(writes=[])
         if state.done_to is not None:

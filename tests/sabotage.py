@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.engine import transactions
-from pipelines.engine.transactions import Transactions
+from pipelines.engine.transactions import Transactions, Turn
 from tables.partition import TablePartition
 
 EXIT_CODE = 86  # of a worker that ended where it was told to
@@ -27,10 +27,14 @@ def _end() -> None:
 
 def _before_commit() -> None:
     """Everything of the turn is at the broker, the commit is not."""
+    whole = Transactions.commit
 
-    def commit(self: Transactions, offsets: Mapping[tuple[str, int], int]) -> None:  # noqa: ARG001  # never used
+    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
+        if not (turn.outputs or turn.rows):
+            return whole(self, turn)  # of a start
         self._producer.flush(10)
         _end()
+        return {}
 
     _replace(Transactions, "commit", commit)
 
@@ -39,9 +43,11 @@ def _after_commit() -> None:
     """The turn is committed, and nobody here has heard of it."""
     whole = Transactions.commit
 
-    def commit(self: Transactions, offsets: Mapping[tuple[str, int], int]) -> None:
-        whole(self, offsets)
-        _end()
+    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
+        ends = whole(self, turn)
+        if turn.outputs or turn.rows:  # else of a start
+            _end()
+        return ends
 
     _replace(Transactions, "commit", commit)
 
@@ -93,8 +99,8 @@ def _foreign_offsets() -> None:
     _hasty_commit()
     whole = Transactions.commit
 
-    def commit(self: Transactions, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
-        return whole(self, {**offsets, ("no-such-topic", 0): 1})
+    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
+        return whole(self, turn._replace(offsets={**turn.offsets, ("no-such-topic", 0): 1}))
 
     _replace(Transactions, "commit", commit)
 

@@ -3,16 +3,20 @@
 Faust's group decides which partitions are ours; this thread only reads them, `read_committed`, from the positions it is given.
 It waits for one record and then takes all that are there, so a lone record is as fast as a full batch is large. While every
 partition has enough to take nothing is read; a partition whose records are not taken is paused only where another one is short.
+It knows where each partition ends for such a reader, markers of transactions included, and it is the first to notice that the
+connection to Kafka was lost.
 """
 
 import asyncio
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from pipelines.engine import clients
 from pipelines.engine.stage import Record
 
 TopicPart = tuple[str, int]
@@ -22,6 +26,10 @@ _POLL_SECONDS = 0.1
 _PAUSED_POLL_SECONDS = 0.01  # a paused partition must not wait for an idle poll to be resumed
 _CHUNK = 5000
 _new = tuple.__new__  # half the price of calling a NamedTuple, once for every record
+_TAKE_BYTES = 8 << 20  # of a batch, so that a turn of large records is a small one
+_MOST_BYTES = 32 << 20  # a partition may hold, above which nothing more of it is fetched
+_ASK_SECONDS = 0.2  # for a broker that was away to answer
+_QUIET_SECONDS = 1.0  # after it answers, in which what is told of the loss is old
 _FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through a new assignment
 # librdkafka reconnects by itself; a broker that stays away shows as commits that fail
 _PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})  # noqa: SLF001  # no public names
@@ -42,9 +50,11 @@ class Fetch:
         pause_above: int,
         on_records: Callable[[], None],
         on_failure: Callable[[str], None],
+        on_lost: Callable[[], None],
     ) -> None:
         self._consumer_settings = {
-            "bootstrap.servers": kafka_url,
+            **clients.settings(kafka_url),
+            "error_cb": self._note_error,
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "error",  # a position that is not there is loss: nothing is skipped or read again in silence
@@ -53,17 +63,22 @@ class Fetch:
             "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 100,
             "queued.max.messages.kbytes": 65_536,
-            "log_level": 3,
         }
         self._pause_above = pause_above
         self._on_records = on_records
         self._on_failure = on_failure
+        self._on_lost = on_lost
+        self._away = False  # whether the connection was lost and Kafka has not answered since
+        self._back_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._taken = threading.Event()
         self._wanted: dict[TopicPart, int] | None = None
         self._pending: dict[TopicPart, deque[Record]] = {}
-        self._ended: set[TopicPart] = set()
+        self._bytes: dict[TopicPart, int] = {}  # of the pending records' values
+        self._fetched: Counter[TopicPart] = Counter()  # records since `assign`
+        self._next: dict[TopicPart, int] = {}  # the offset to be fetched next, as far as it is known
+        self._ended: dict[TopicPart, int] = {}  # where a partition ended, when it was read to its end last
         self._paused: set[TopicPart] = set()
         self._epoch = 0
         self._stopping = False
@@ -76,6 +91,9 @@ class Fetch:
             self._wanted = dict(positions)
             self._epoch += 1
             self._pending = {tp: deque() for tp in positions}
+            self._bytes = dict.fromkeys(positions, 0)
+            self._next = dict(positions)
+            self._fetched.clear()
             self._ended.clear()
 
     def caught_up(self, tp: TopicPart) -> bool:
@@ -83,18 +101,40 @@ class Fetch:
         with self._lock:
             return tp in self._ended and not self._pending.get(tp)
 
+    def end(self, tp: TopicPart) -> int | None:
+        """Where the partition ends, behind every marker, when it was read up to there and all of it was taken; else None."""
+        with self._lock:
+            end = self._ended.get(tp)
+            return None if self._pending.get(tp) or end != self._next.get(tp) else end
+
+    def fetched(self, tp: TopicPart) -> int:
+        """How many records of a partition were fetched since `assign`."""
+        return self._fetched[tp]
+
+    def unread(self, tp: TopicPart, stable_end: int) -> int:
+        """Offsets up to `stable_end`, the last stable offset, that were not fetched yet: records, and markers among them."""
+        with self._lock:
+            return max(0, stable_end - self._next.get(tp, stable_end))
+
     def take(self, tp: TopicPart, at_most: int) -> list[Record]:
-        """Up to `at_most` records of a partition, in offset order; empty when there are none."""
+        """Up to `at_most` records of a partition, in offset order, fewer when they are large; empty when there are none."""
         with self._lock:
             pending = self._pending.get(tp)
             if not pending:
                 return []
             self._taken.set()
-            if len(pending) <= at_most:
+            if len(pending) <= at_most and self._bytes[tp] <= _TAKE_BYTES:
                 taken = list(pending)
                 pending.clear()
+                self._bytes[tp] = 0
                 return taken
-            return [pending.popleft() for _ in range(at_most)]
+            taken, size = [], 0
+            while pending and len(taken) < at_most and size < _TAKE_BYTES:
+                record = pending.popleft()
+                taken.append(record)
+                size += len(record.value or b"")
+            self._bytes[tp] -= size
+            return taken
 
     def waiting(self) -> list[TopicPart]:
         """Partitions that have records to take."""
@@ -126,6 +166,8 @@ class Fetch:
             consumer.resume([TopicPartition(*tp) for tp in self._paused])
             self._paused.clear()
             consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in wanted.items()])
+        if self._away:
+            self._look_for_kafka(consumer)
         if self._has_enough():
             self._taken.wait(_FULL_POLL_SECONDS)
             return
@@ -136,7 +178,7 @@ class Fetch:
 
     def _deliver(self, messages: list[Message], epoch: int) -> None:
         by_partition: dict[TopicPart, list[Record]] = {}
-        ended: set[TopicPart] = set()
+        ended: dict[TopicPart, int] = {}
         for message in messages:
             source = (message.topic() or "", message.partition() or 0)
             error = message.error()
@@ -146,7 +188,7 @@ class Fetch:
                     records = by_partition[source] = []
                 records.append(_record(source, message))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
-                ended.add(source)
+                ended[source] = message.offset() or 0
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # librdkafka's own code has no public name
                 raise OutOfReach(
                     f"{source[0]} {source[1]} has no record any more where reading stood ({error.str()}): deleted by retention, or the "
@@ -159,8 +201,13 @@ class Fetch:
                 return  # fetched for an assignment that is gone; the new one starts at its own positions
             for tp, records in by_partition.items():
                 self._pending[tp].extend(records)
-            news = bool(by_partition) or not ended <= self._ended
-            self._ended |= ended
+                self._bytes[tp] += sum([len(record.value or b"") for record in records])
+                self._fetched[tp] += len(records)
+                self._next[tp] = records[-1].offset + 1
+            news = bool(by_partition) or not ended.keys() <= self._ended.keys()
+            self._ended.update(ended)
+            for tp, end in ended.items():
+                self._next[tp] = max(self._next[tp], end)
         if news:
             self._tell(self._on_records)
 
@@ -170,21 +217,42 @@ class Fetch:
         with self._lock:
             self._taken.clear()
             return bool(self._pending) and all(
-                2 * len(pending) > self._pause_above for pending in self._pending.values()
+                2 * len(pending) > self._pause_above or 2 * self._bytes[tp] > _MOST_BYTES
+                for tp, pending in self._pending.items()
             )
 
     def _regulate(self, consumer: Consumer) -> None:
         """Pauses partitions nobody takes from while others are short, resumes them once they are half empty."""
         with self._lock:
-            sizes = {tp: len(pending) for tp, pending in self._pending.items()}
-        full = {tp for tp, size in sizes.items() if size > self._pause_above} - self._paused
-        empty = {tp for tp in self._paused if 2 * sizes.get(tp, 0) < self._pause_above}
+            # how full each is: its records or its bytes, as a share of what it may hold
+            shares = {
+                tp: max(len(pending) / self._pause_above, self._bytes[tp] / _MOST_BYTES)
+                for tp, pending in self._pending.items()
+            }
+        full = {tp for tp, share in shares.items() if share > 1} - self._paused
+        empty = {tp for tp in self._paused if 2 * shares.get(tp, 0.0) < 1}
         if full:
             consumer.pause([TopicPartition(*tp) for tp in full])
             self._paused |= full
         if empty:
             consumer.resume([TopicPartition(*tp) for tp in empty])
             self._paused -= empty
+
+    def _note_error(self, error: KafkaError) -> None:
+        """Called by librdkafka, in this thread, while it is polled."""
+        if error.code() in _PASSING and not self._away and time.monotonic() - self._back_at > _QUIET_SECONDS:
+            self._away = True
+            log.warning("connection to Kafka lost", error=error.str())
+            self._tell(self._on_lost)
+
+    def _look_for_kafka(self, consumer: Consumer) -> None:
+        try:
+            consumer.list_topics("__consumer_offsets", timeout=_ASK_SECONDS)
+        except KafkaException:
+            return
+        self._away = False
+        self._back_at = time.monotonic()
+        log.info("Kafka answers again")
 
     def _tell(self, callback: Callable[..., None], *arguments: str) -> None:
         try:

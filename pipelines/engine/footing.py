@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
+from pipelines.engine import clients, marks
+from pipelines.engine.marks import Mark
 from pipelines.engine.stage import Source
 
 TopicPart = tuple[str, int]
@@ -26,7 +28,6 @@ _PASSING = frozenset(
 )
 _AS_KAFKA_WRITES = str.maketrans("+/", "-_")
 T = TypeVar("T")
-_MARK = "chat4all"  # first word of the metadata of our commits
 
 
 class Unfit(Exception):
@@ -52,9 +53,9 @@ class Footing:
         self._counts: dict[str, int] = {}
 
     @property
-    def mark(self) -> str:
-        """The metadata of every offset this stage commits."""
-        return " ".join([_MARK, *(f"{topic}={self.ids[topic]}" for topic in self._topics if topic in self.ids)])
+    def mark(self) -> Mark:
+        """What goes along with every offset this stage commits."""
+        return Mark({topic: self.ids[topic] for topic in self._topics if topic in self.ids})
 
     def check(self) -> None:
         """Raises Unfit unless the topics are there, co-partitioned, keep what they have to keep, and are the ones they were."""
@@ -117,15 +118,28 @@ class Footing:
             f"to read on, {self.set_offsets('--to-latest', topic)} (a sink keeps its own offsets, too), and start again"
         )
 
+    def first(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
+        """The first offset there is of partitions."""
+        return self._asked(lambda: self._offsets(partitions, OffsetSpec.earliest()))  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
+
+    def stable_ends(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
+        """The last stable offset of partitions: where a reader of committed records ends, before any transaction that is open."""
+        return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
+
     def _bounds(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, tuple[int, int]]:
         """First offset and end of partitions."""
-        found = []
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
-            asked = {TopicPartition(*source): spec for source in partitions}
-            futures = self._admin.list_offsets(asked, request_timeout=ASK_SECONDS) if asked else {}
-            found.append({(tp.topic, tp.partition): future for tp, future in futures.items()})
-        first, end = found
-        return {source: (first[source].result().offset, end[source].result().offset) for source in first}
+        first = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
+        end = self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]  # the same
+        return {source: (first[source], end[source]) for source in first}
+
+    def _offsets(
+        self, partitions: Iterable[TopicPart], spec: Any, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[TopicPart, int]:
+        asked = {TopicPartition(*source): spec for source in partitions}
+        if not asked:
+            return {}
+        futures = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=ASK_SECONDS)
+        return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
 
     def set_offsets(self, where: str, topic: str | None = None) -> str:
         """The command by which a person says where the stage is to read on."""
@@ -138,7 +152,7 @@ class Footing:
     @property
     def _admin(self) -> Any:
         if self._client is None:
-            self._client = AdminClient({"bootstrap.servers": self._kafka_url, "log_level": 0})
+            self._client = AdminClient(clients.settings(self._kafka_url, log_level=0))
         return self._client
 
     def _described(self) -> Iterator[tuple[str, Any]]:
@@ -190,25 +204,23 @@ class Footing:
             )
 
     def _check_ids(self) -> None:
-        marks = {source: mark for source, mark in self._committed_marks() if source[0] in self._sources}
+        found = {source: ids for source, ids in self._committed_marks() if source[0] in self._sources}
         for topic, now in self.ids.items():
             # Kafka forgets the offsets of a topic with the topic: then the other sources' are asked
-            own = [mark for (source, _), mark in marks.items() if source == topic]
-            for mark in own or marks.values():
-                if mark.get(topic, now) != now:
-                    raise Unfit(self._recreated(topic, mark[topic], now))
+            own = [ids for (source, _), ids in found.items() if source == topic]
+            for ids in own or found.values():
+                if ids.get(topic, now) != now:
+                    raise Unfit(self._recreated(topic, ids[topic], now))
 
-    def _committed_marks(self) -> Iterator[tuple[TopicPart, dict[str, str]]]:
+    def _committed_marks(self) -> Iterator[tuple[TopicPart, Mapping[str, str]]]:
         for tp in self._committed():
-            first, *words = (tp.metadata or "").split() or [""]
-            pairs = [word.partition("=") for word in words] if first == _MARK else []
-            yield (tp.topic, tp.partition), {topic: topic_id for topic, _, topic_id in pairs}
+            yield (tp.topic, tp.partition), marks.read(tp.metadata).ids
 
     def _committed(self) -> Sequence[TopicPartition]:
         """What the group has committed. Asked of a consumer: librdkafka 2.16 ends the whole process when its admin client asks a
         coordinator that is still starting. Uncommitted transactions are not waited for: a dead worker's may be open for a minute."""
-        settings = {"bootstrap.servers": self._kafka_url, "group.id": self._group, "enable.auto.commit": False}
-        consumer = Consumer({**settings, "isolation.level": "read_uncommitted", "log_level": 0})
+        settings = clients.settings(self._kafka_url, log_level=0, group_id=self._group, enable_auto_commit=False)
+        consumer = Consumer({**settings, "isolation.level": "read_uncommitted"})
         asked = [TopicPartition(topic, number) for topic in self._sources for number in range(self._counts[topic])]
         try:
             return [tp for tp in consumer.committed(asked, timeout=ASK_SECONDS) if tp.offset >= 0]

@@ -21,6 +21,14 @@ class NotData(Exception):
     """A decision raises, and no record is to blame: a bug in the stage's code. The line says what raised, where, and what to do."""
 
 
+class TooLarge(Exception):
+    """A decision made what Kafka would not take. `together` says that no part of it is too large, only all of it."""
+
+    def __init__(self, sentence: str, *, together: bool = False) -> None:
+        super().__init__(sentence)
+        self.together = together
+
+
 class Isolation:
     """Finds poison of one partition by halving, in turns that commit: 11 decisions for one record among 1,000.
 
@@ -34,6 +42,7 @@ class Isolation:
         self._limit = limit
         self._among = 0  # one of the next so many records raises; 0 when nothing is known
         self._found: list[Refusal] = []
+        self._sizes = 0  # of those found, too large
         self._row = 0
         self._seen = 0
         self._places: deque[int] = deque()  # of poison, counted in records, within WINDOW
@@ -56,6 +65,10 @@ class Isolation:
         self._among = len(records) if len(records) > 1 else 0
         if self._among:
             return False
+        if isinstance(error, TooLarge):  # data, however much of it there is
+            self._sizes += 1
+            self._found.append(Refusal(records[0], "too_large_for_kafka", str(error)))
+            return True
         self._count()
         self._found.append(Refusal(records[0], "decision_failed", raised_where(error)))
         if self._too_many():
@@ -76,16 +89,18 @@ class Isolation:
         if records:
             self._row = 0
         found, self._found = self._found, []
+        self._sizes = 0
         return found
 
     def forget(self) -> None:
         """Whatever was not committed comes again."""
         self._among = 0
-        for _ in self._found:
+        for _ in range(len(self._found) - self._sizes):
             self._row -= 1
             self._seen -= 1
             self._places.pop()
         self._found.clear()
+        self._sizes = 0
 
     def _count(self) -> None:
         self._seen += 1

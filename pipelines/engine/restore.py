@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from pipelines.engine import clients
 from tables.table import Table
 
 TopicPart = tuple[str, int]
@@ -56,7 +57,7 @@ def restore(
     """
     consumer = Consumer(
         {
-            "bootstrap.servers": kafka_url,
+            **clients.settings(kafka_url),
             "group.id": "chat4all-restore",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -64,7 +65,6 @@ def restore(
             "queued.max.messages.kbytes": 262_144,
             "max.partition.fetch.bytes": 8_388_608,
             "fetch.wait.max.ms": 10,  # the end of a changelog is told by an empty answer, which waits for so long
-            "log_level": 3,
         }
     )
     try:

@@ -133,6 +133,10 @@ class Stage(ABC, Generic[S]):
         """False holds a source back (its records wait in Kafka) while the others go on."""
         return True
 
+    def is_done(self, state: S) -> bool:  # noqa: ARG002  # the default has no use for it
+        """Whether all that was read is done with, when nothing more is there: then the group's offset may move to the very end."""
+        return True
+
     async def perform(self, call: Call) -> Any:
         """Does a call; its return value comes back as a Result. Raising ends the worker."""
         raise NotImplementedError(f"{self.name} asks for no calls, got {call.key}")

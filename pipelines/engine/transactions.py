@@ -1,28 +1,32 @@
-"""One transactional producer per (stage, partition), and the commit of a turn.
+"""The transactions of one partition of one stage: the commit of a turn, and what becomes of one whose outcome is not known.
 
-Opening a producer (`init_transactions`) fences whoever held the partition before and aborts what it left open; a zombie can
-write nothing more. A turn's outputs, changelog rows and source offsets commit together. librdkafka tells three kinds of errors
-apart: retriable ones are tried again, abortable ones are aborted and done again, both within a bound; every other one raises
-Fenced or CommitFailed, and the memory, which is ahead of Kafka then, must not be used any more.
+A turn's outputs, changelog rows and source offsets commit together. Where librdkafka asks for it, the transaction is aborted and done
+again, the same records in the same order. When it fails without saying what has happened, or never answers, `reopen` finds out: a new
+producer with the same id ends whatever was open, and the group then holds the turn's offsets with its mark, or what it held before.
+When it holds anything else, somebody else has committed: Fenced, and the memory must not be used any more.
 """
 
-import asyncio
+import dataclasses
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from pipelines.engine import clients
+from pipelines.engine.marks import Mark
+from pipelines.engine.producer import Rows, TransactionalProducer
 from pipelines.engine.stage import Output
 
 COMMIT_SECONDS = 15.0
 # librdkafka 2.16 does not always keep to the time-outs it is given (confluentinc/librdkafka#5456, #5511)
 OVERTIME_SECONDS = 3.0
+REACH_SECONDS = 2.0  # for a broker to answer a client that is new
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
-_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001  # taken back because the transaction failed
-T = TypeVar("T")
-Rows = tuple[str, int, Sequence[tuple[bytes, bytes | None]]]  # changelog, partition, rows
+TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 
 
@@ -34,177 +38,169 @@ class Fenced(CommitFailed):
     """Another worker has taken the partition over; nothing of this turn is visible."""
 
 
+class OutcomeUnknown(CommitFailed):
+    """Kafka's client gave up on a commit; whether it has happened is to be asked."""
+
+
+class Unreachable(Exception):
+    """Kafka does not answer now."""
+
+
+class Held(NamedTuple):
+    """What the group holds for a source partition: the offset of the next record, and the mark of whoever committed it."""
+
+    offset: int
+    mark: str
+
+
+class Turn(NamedTuple):
+    """What one transaction makes visible. `starts` and `trying` go into the mark (pipelines/engine/marks.py)."""
+
+    outputs: Sequence[Output] = ()
+    rows: Sequence[Rows] = ()
+    offsets: Mapping[TopicPart, int] = {}  # never written to
+    starts: int = 0
+    trying: TopicPart | None = None
+
+
 class Transactions:
-    """The transactional producer of one partition of one stage. All methods but `produce` block: call them from a thread."""
+    """Of one partition of one stage. All methods but `send` block: call them from a thread."""
 
-    def __init__(self, *, kafka_url: str, app_id: str, partition: int, group: Any, mark: str = "") -> None:
-        """`mark` goes along with every committed offset, as its metadata."""
+    def __init__(
+        self,
+        *,
+        kafka_url: str,
+        app_id: str,
+        partition: int,
+        group: Any,
+        mark: Mark,
+        topic: str,
+        held: Callable[[], Mapping[TopicPart, Held]],
+    ) -> None:
+        """`group` is the metadata of the group that offsets are committed for, `topic` any that exists, and `held` asks the group for
+        what it holds for the partition's sources; it may raise KafkaException."""
         self.id = f"{app_id}-{partition}"
-        self._mark = mark
+        self._kafka_url = kafka_url
         self._group = group
-        self._is_open = False
-        # what the open transaction holds, to do it again after an abort
-        self._outputs: list[Output] = []
-        self._rows: list[Rows] = []
-        self._refused: KafkaException | None = None
-        self._undelivered: str | None = None
-        self._ends: dict[str, int] = {}
-        self._producer = Producer(
-            {
-                "bootstrap.servers": kafka_url,
-                "transactional.id": self.id,
-                "transaction.timeout.ms": 60_000,
-                "partitioner": "murmur2_random",
-                # outputs go out while the offsets are told: p95 of a lone record 2.5 ms lower, for 3 % of the rate (measured)
-                "linger.ms": 0,
-                "batch.size": 1_000_000,
-                "message.max.bytes": 4_194_304,  # a dead letter holds a refused record of any size
-                "queue.buffering.max.messages": 2_000_000,
-                "queue.buffering.max.kbytes": 1_048_576,
-                "log_level": 3,
-            }
-        )
+        self._mark = mark
+        self._topic = topic
+        self._held = held
+        self._known: dict[TopicPart, Held] = {}
+        self._name = uuid.uuid4().hex[:12]  # of this object: no other one's marks are the same
+        self._number = 0
+        self._text = ""  # the mark of the latest turn
+        self._producer = TransactionalProducer(kafka_url=kafka_url, transactional_id=self.id)
 
-    def connect(self, topic: str) -> None:
-        """Connects, so that the fence is quick: librdkafka asks for a coordinator only every 500 ms. `topic` is any that exists."""
+    def connect(self) -> None:
+        """Connects, before it fences anybody."""
         try:
-            # the first answer comes over the bootstrap connection, the second one over a broker's own
-            for _ in range(2):
-                self._producer.list_topics(topic, timeout=COMMIT_SECONDS)
+            self._producer.connect(self._topic, COMMIT_SECONDS)
         except KafkaException as error:
             raise CommitFailed(f"{self.id}: {error.args[0].str()}") from error
 
     def fence(self) -> None:
         """Fences the former owner and aborts what it left open."""
         try:
-            _retrying(self._producer.init_transactions, time.monotonic() + COMMIT_SECONDS)
+            self._producer.fence(time.monotonic() + COMMIT_SECONDS)
         except KafkaException as error:
             raise _failed(error.args[0], f"{self.id}: init_transactions") from error
 
-    def produce(self, outputs: Sequence[Output]) -> None:
-        """Adds outputs to the open transaction, opening one first; never blocks for long (the queue is far larger than a turn)."""
-        self._outputs += outputs
-        self._send(outputs, ())
+    def knows(self, held: Mapping[TopicPart, Held]) -> None:
+        """What the group holds now, asked after the fence: whatever else it holds later is ours, or somebody else's."""
+        self._known = dict(held)
 
-    def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Adds changelog rows to the transaction that `produce` opened."""
-        changes = [(topic, partition, rows)]
-        self._rows += changes
-        self._send((), changes)
+    def send(self, turn: Turn) -> None:
+        """Gives the turn's records to the producer, in a transaction; never blocks for long."""
+        self._producer.send(turn.outputs, turn.rows)
 
-    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
-        """Commits the open transaction with the source offsets of the turn; returns, for each changelog written to, the offset
-        after its last row. Raises Fenced or CommitFailed: nothing is visible then.
+    def commit(self, turn: Turn) -> Mapping[str, int]:
+        """Commits what was sent; returns, for each changelog written to, the offset after its last row.
 
-        Where librdkafka asks for it, the transaction is aborted and done again, the same records in the same order.
+        Raises Fenced or CommitFailed: nothing is visible then. Raises OutcomeUnknown: ask `reopen`.
         """
-        end = time.monotonic() + COMMIT_SECONDS
+        self._number += 1
+        marked = dataclasses.replace(
+            self._mark, turn=f"{self._name}.{self._number}", starts=turn.starts, trying=turn.trying
+        )
+        self._text = text = marked.text()
+        positions = [TopicPartition(*source, offset, text) for source, offset in turn.offsets.items()]
+        producer, end = self._producer, time.monotonic() + COMMIT_SECONDS
         while True:
             try:
-                self._finish(offsets, end)
+                producer.finish(positions, self._group, end)
                 break
             except KafkaException as error:
                 cause = error.args[0]
-                if self._undelivered or not cause.txn_requires_abort() or time.monotonic() >= end:
-                    raise _failed(cause, f"{self.id}: commit", self._undelivered) from error
+                if producer.undelivered or not cause.txn_requires_abort() or time.monotonic() >= end:
+                    raise _failed(cause, f"{self.id}: commit", producer.undelivered) from error
                 log.warning("transaction aborted, done again", transaction=self.id, cause=cause.str())
-                self._abort(end)
-                self._send_again()
-        self._is_open = False
-        self._outputs, self._rows = [], []
-        ends, self._ends = self._ends, {}
+                self._abort(producer, end)
+                producer.send_again(turn.outputs, turn.rows)
+        self._known.update({source: Held(offset, text) for source, offset in turn.offsets.items()})
+        return producer.ends
+
+    def reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
+        """A new producer in place of one whose connection was lost or that does not answer. For a `turn` whose outcome is not known:
+        the ends of its changelogs when it has happened, None when it has not and is to be sent again.
+
+        Raises Unreachable: to be tried again. Raises Fenced when somebody else has committed since.
+        """
+        producer = TransactionalProducer(kafka_url=self._kafka_url, transactional_id=self.id)
+        failure: KafkaError | None = None
+        happened, ends = False, None
+        held: dict[TopicPart, Held] = {}
+        try:
+            producer.connect(self._topic, REACH_SECONDS)
+            producer.fence(time.monotonic() + REACH_SECONDS)
+            held = dict(self._held())
+            if turn is not None and turn.offsets:
+                happened = all(held.get(source) == Held(at, self._text) for source, at in turn.offsets.items())
+                ends = _ends(self._kafka_url, turn.rows) if happened else None
+        except KafkaException as error:
+            failure = error.args[0]
+        if failure is not None:
+            _leave(producer)
+            if failure.code() in _FENCED:
+                raise _failed(failure, f"{self.id}: opened anew")
+            raise Unreachable(failure.str())
+        if turn is not None and not turn.offsets:
+            raise CommitFailed(f"{self.id}: no offset tells whether the turn was committed")
+        if not happened and held != self._known:
+            raise Fenced(f"{self.id}: fenced, the group holds what somebody else has committed")
+        self._known = held
+        former, self._producer = self._producer, producer
+        _leave(former)
+        log.info("producer opened anew", transaction=self.id, turn=None if turn is None else happened)
         return ends
 
-    def _send(self, outputs: Sequence[Output], rows: Sequence[Rows]) -> None:
+    def _abort(self, producer: TransactionalProducer, end: float) -> None:
         try:
-            if not self._is_open:
-                self._producer.begin_transaction()
-                self._is_open = True
-            produce = self._producer.produce
-            for topic, key, value, partition, headers in outputs:
-                number = -1 if partition is None else partition
-                if headers:
-                    produce(topic, value, key, number, headers=list(headers))
-                else:
-                    produce(topic, value, key, number)
-            for topic, partition, changes in rows:
-                for key, value in changes[:-1]:
-                    produce(topic, value, key, partition)
-                for key, value in changes[-1:]:
-                    produce(topic, value, key, partition, on_delivery=self._note_end)
-        except KafkaException as error:
-            self._refused = error  # the transaction has failed in the background; commit() decides what becomes of it
-
-    def _send_again(self) -> None:
-        """Everything once more, and now each record is asked about: whatever Kafka refuses is named."""
-        try:
-            self._producer.begin_transaction()
-            self._is_open = True
-            produce = self._producer.produce
-            for topic, key, value, partition, headers in self._outputs:
-                number = -1 if partition is None else partition
-                produce(topic, value, key, number, on_delivery=self._note_end, headers=list(headers) or None)
-            for topic, partition, changes in self._rows:
-                for key, value in changes:
-                    produce(topic, value, key, partition, on_delivery=self._note_end)
-        except KafkaException as error:
-            self._refused = error
-
-    def _note_end(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self._ends[message.topic() or ""] = (message.offset() or 0) + 1
-        elif not error.retriable() and error.code() not in _PURGED:
-            self._undelivered = f"{message.topic()} refused a record: {error.str()}"
-
-    def _finish(self, offsets: Mapping[tuple[str, int], int], end: float) -> None:
-        refused, self._refused = self._refused, None
-        if refused is not None:
-            raise refused
-        if offsets:
-            positions = [
-                TopicPartition(topic, partition, offset, self._mark) for (topic, partition), offset in offsets.items()
-            ]
-            _retrying(lambda left: self._producer.send_offsets_to_transaction(positions, self._group, left), end)
-        _retrying(self._producer.commit_transaction, end)
-
-    def _abort(self, end: float) -> None:
-        try:
-            _retrying(self._producer.abort_transaction, end)
+            producer.abort(end)
         except KafkaException as error:
             raise _failed(error.args[0], f"{self.id}: abort") from error
-        self._is_open = False
 
 
-def group_metadata(kafka_url: str, app_id: str) -> tuple[Consumer, Any]:
-    """A consumer that never subscribes, and the group it names: so a transaction can commit the group's offsets."""
-    consumer = Consumer(
-        # silent: it exists before anything is asked of Kafka, and Fetch says what happens to the connection
-        {"bootstrap.servers": kafka_url, "group.id": app_id, "enable.auto.commit": False, "log_level": 0}
-    )
-    return consumer, consumer.consumer_group_metadata()
+def _leave(producer: TransactionalProducer) -> None:
+    """Lets go of a producer in a thread of its own: its end may take as long as whatever it is stuck in."""
+    threading.Thread(target=list.clear, args=([producer],), name="leave", daemon=True).start()
 
 
-def _retrying(step: Callable[[float], T], end: float) -> T:
-    """Does `step(seconds left)` until `end` (time.monotonic()); tries again while librdkafka says that the error is retriable."""
-    while True:
-        try:
-            return step(max(1.0, end - time.monotonic()))
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() >= end:
-                raise
-            time.sleep(0.1)
-
-
-async def in_time(what: str, step: Awaitable[T]) -> T:
-    """Awaits a step that has a time-out of its own, COMMIT_SECONDS, and does not wait for ever when that is not kept."""
-    seconds = COMMIT_SECONDS + OVERTIME_SECONDS
+def _ends(kafka_url: str, rows: Sequence[Rows]) -> Mapping[str, int]:
+    """Where the changelogs of a turn end, asked when nobody else can have written to them since."""
+    if not rows:
+        return {}
+    consumer = Consumer(clients.settings(kafka_url, log_level=0, group_id="chat4all-ends"))
     try:
-        return await asyncio.wait_for(step, seconds)
-    except TimeoutError as error:
-        raise CommitFailed(f"{what}: no answer from Kafka's client in {seconds:.0f} s") from error
+        return {
+            topic: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REACH_SECONDS)[1]
+            for topic, partition, changes in rows
+            if changes
+        }
+    finally:
+        consumer.close()
 
 
 def _failed(cause: KafkaError, what: str, why: str | None = None) -> CommitFailed:
     if cause.code() in _FENCED:
         return Fenced(f"{what}: fenced, somebody else has opened {what.partition(':')[0]}")
-    return CommitFailed(f"{what}: {why or cause.str()}")
+    return CommitFailed(f"{what}: {why}") if why else OutcomeUnknown(f"{what}: {cause.str()}")

@@ -12,19 +12,25 @@ of Kafka then, and a fresh start from the changelog is the only state known to b
 import asyncio
 import time
 import traceback
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 import structlog
 
+from pipelines.engine import marks
+from pipelines.engine.brake import Alone, Brake, blank
+from pipelines.engine.calls import Calls
+from pipelines.engine.counting import count_turn
 from pipelines.engine.dead_letters import dead_letter, lost_records
-from pipelines.engine.poison import LIMIT, Isolation, NotData, raised_where
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Stage, Tables
-from pipelines.engine.transactions import Fenced, Transactions, in_time
-from schemas import metrics
+from pipelines.engine.intake import Batch, Intake
+from pipelines.engine.poison import LIMIT, Isolation, NotData, TooLarge, raised_where
+from pipelines.engine.producer import Rows
+from pipelines.engine.sizes import Sizes
+from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
+from pipelines.engine.transactions import CommitFailed, Fenced, Held, Turn
+from pipelines.engine.writer import Writer
 from tables.table import StoreFailed
 
 S = TypeVar("S")
@@ -32,26 +38,16 @@ Now = Callable[[], int]
 Source = tuple[str, int]  # topic and partition
 log = structlog.get_logger(__name__)
 # Between two transactions of one producer the broker still writes markers; a begin before they are written is refused and tried
-# again after 20 ms and more (measured: p95 of a transaction 128 ms back to back, 7 ms with this rest).
+# again (measured with librdkafka's default back-off: p95 of a transaction 128 ms back to back, 7 ms with this rest).
 REST_SECONDS = 0.003
 FEWEST_RECORDS = 16  # a turn may take so many however long they take: its transaction has a price too
 
 
-@dataclass(slots=True)
-class Batch:
-    """Records of one source partition that wait for a turn. `release` tells the transport that they are done with."""
-
-    records: list[Record]
-    release: Callable[[], None]
-
-    def split(self, at: int) -> "tuple[Batch, Batch]":
-        """The records before and after; the transport hears of it when the latter are done with."""
-        return Batch(self.records[:at], lambda: None), Batch(self.records[at:], self.release)
-
-
 class Partition(Generic[S]):
     """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why. `fenced` is told that somebody
-    else has opened the partition's producer: this object takes no further turn, and its memory must not be used any more."""
+    else has opened the partition's producer: this object takes no further turn, and its memory must not be used any more.
+
+    `done` counts the records of each source that committed turns have taken since `start`."""
 
     def __init__(
         self,
@@ -60,47 +56,74 @@ class Partition(Generic[S]):
         number: int,
         tables: Tables,
         changelogs: Mapping[str, str],
-        transactions: Transactions,
-        executor: Executor,
+        writer: Writer,
+        alone: Alone,
+        sizes: Sizes,
         fail: Callable[[str], None],
         fenced: Callable[[int], None],
         now: Now,
         drain_seconds: float,
         poison_limit: int = LIMIT,
+        last_words: str = "",
     ) -> None:
         self.number = number
         self.tables = tables
-        self.transactions = transactions
         self.turns = 0
+        self.done: Counter[Source] = Counter()
         self.waiting_for_sink = False
         self.progressed_at = time.monotonic()  # when a turn committed last, or a wait for a sink ended
         self._transaction_ended = 0.0
         self._stage = stage
         self._changelogs = changelogs
-        self._executor = executor
+        self._writer = writer
+        self._alone = alone
+        self._brake = Brake(number, alone)
+        self._sizes = sizes
         self._fail = fail
         self._fenced = fenced
         self._now = now
         self._drain_seconds = drain_seconds
+        self._last_words = last_words
         self._state = stage.open(number, tables)
         self._isolation = Isolation(stage.name, poison_limit)
-        self._at_most = stage.turn_records  # fewer while decisions take too long
-        self._batches: deque[Batch] = deque()
+        self._at_most = stage.turn_records  # fewer while decisions take too long, or make too much
+        self._intake = Intake(
+            takes=lambda topic: stage.takes(topic, self._state), first=(s.topic for s in stage.sources if s.first)
+        )
         self._deleted: dict[Source, tuple[int, int]] = {}
+        self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
-        self._results: list[Result] = []
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls = Calls(
+            perform=stage.perform, news=self.wake, fail=lambda why: self._fail(f"partition {self.number}: {why}")
+        )
         self._committed: dict[Source, int] = {}
-        self._caught_up: Callable[[], bool] = lambda: True
-        self._waiting_for_first = False
-        self._first = {source.topic for source in stage.sources if source.first}
         self._wake = asyncio.Event()
+        self._waiting = False  # for something to decide on
         self._stopping = False
+        self._stop_asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> S:
         return self._state
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits on purpose: the stage takes nothing of what is there, until a call ends or a time has come."""
+        return self._waiting and self._intake.held
+
+    async def take_over(self, held: Mapping[Source, Held], committed: Mapping[Source, int]) -> None:
+        """Counts this start in the group's offsets, before `start`. `held` is what the group holds, `committed` where it is to stand,
+        for every source. Raises Fenced or CommitFailed."""
+        self._brake.take_over([marks.read(found.mark) for found in held.values()], 2 * self._stage.turn_records)
+        if self._brake.on:
+            log.error(
+                "taking records one by one", stage=self._stage.name, partition=self.number, start=self._brake.starts,
+                reason="the worker ended again and again at this place", blamed=self._brake.blamed,
+            )  # fmt: skip
+        self._committed = dict(committed)
+        self._writer.knows(held)
+        await self._writer.commit(self._brake.marked(Turn(offsets=self._committed)))
 
     def start(
         self,
@@ -113,12 +136,14 @@ class Partition(Generic[S]):
         group stands; until `caught_up` says that the stage's first sources were read to their end, nothing else is taken.
         `deleted` are offsets, first and end, that can be read no more: the first turn says so and steps over them."""
         self._stopping = False
+        self._stop_asked.clear()
+        self._writer.give_up_in(None)
+        self.done.clear()
         self._deleted = dict(deleted or {})
         self._state = self._stage.open(self.number, self.tables)
         ends = {source: end for source, (_, end) in self._deleted.items()}
         self._committed = {**committed, **ends}
-        self._caught_up = caught_up
-        self._waiting_for_first = any(source.first for source in self._stage.sources)
+        self._intake.start(caught_up)
         self._task = asyncio.create_task(self._run(), name=f"{self._stage.name}-{self.number}")
 
     def submit(self, batch: Batch) -> None:
@@ -126,24 +151,37 @@ class Partition(Generic[S]):
         if self._stopping:
             batch.release()
             return
-        self._batches.append(batch)
+        self._intake.add(batch)
         self._wake.set()
 
     def wake(self) -> None:
-        """Something outside changed that may let a held source go."""
+        """Something outside changed that may let a held source go, or a call has ended."""
         self._wake.set()
+
+    def is_idle(self, ends: Mapping[Source, int]) -> None:
+        """Every source was read to its end and taken; `ends` is where they end. What lies between the last record and the end are
+        markers of transactions: the group's offsets pass over them once, so that whoever asks Kafka finds no lag."""
+        if self._stopping or not self._stage.is_done(self._state):
+            return
+        passed = {source: end for source, end in ends.items() if end > self._committed.get(source, 0)}
+        if passed or self._brake.is_marked:
+            self._brake.release()
+            self._passed = passed or dict(list(self._committed.items())[:1])
+            self._wake.set()
 
     def abandon(self) -> None:
         """The partition is no longer ours: nobody waits for its calls any more; its next owner finds their intents."""
-        for call in self._calls:
-            call.cancel()
+        self._calls.cancel()
+        self._brake.release()
+        self._writer.close()
 
     async def stop(self) -> None:
         """Finishes the open turn, waits a bounded time for calls in flight and commits their results; takes no more records."""
         self._stopping = True
-        for batch in (*self._condemned, *self._batches):
+        self._stop_asked.set()
+        self._writer.give_up_in(self._drain_seconds)
+        for batch in (*self._condemned, *self._intake.clear()):
             batch.release()
-        self._batches.clear()
         self._condemned.clear()
         self._isolation.forget()
         self._wake.set()
@@ -155,12 +193,16 @@ class Partition(Generic[S]):
         try:
             while not self._stopping:
                 inputs, batches = await self._gather()
-                await self._turn(inputs, batches)
+                async with self._alone.turn():
+                    await self._turn(inputs, batches)
             await self._drain()
         except Fenced as error:
             log.warning("fenced", stage=self._stage.name, partition=self.number, detail=str(error))
             self._fenced(self.number)
         except (NotData, StoreFailed) as error:
+            self._writer.give_up_in(0.0)
+            with suppress(CommitFailed):
+                await self._end_well()
             self._fail(f"partition {self.number}: {error}")
         except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
             log.error(
@@ -169,10 +211,16 @@ class Partition(Generic[S]):
             self._fail(f"partition {self.number}: {error}")
 
     async def _drain(self) -> None:
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=self._drain_seconds)
-        if self._results:
-            await self._turn(Inputs([], self._take_results(), closing=True), [])
+        await self._calls.end(self._drain_seconds)
+        while self._calls.has_results:
+            await self._turn(Inputs([], self._calls.take_results(), closing=True), [])
+        await self._end_well()
+
+    async def _end_well(self) -> None:
+        """What ends here does not end because of a record: the next start counts from one."""
+        if self._brake.is_marked:
+            self._brake.release()
+            await self._writer.commit(self._brake.marked(Turn(offsets=self._committed)))
 
     async def _gather(self) -> tuple[Inputs, list[Batch]]:
         """Waits until there is something to decide on, then takes what is there, up to the turn's bound."""
@@ -180,82 +228,62 @@ class Partition(Generic[S]):
             self._wake.clear()
             rest = self._rest()
             if rest > 0:
-                await asyncio.sleep(rest)
-            batches = self._take_batches()
+                await self._pause(rest)
+            slow = self._at_most < self._stage.turn_records
+            at_most = 1 if self._brake.on else self._isolation.at_most or (self._at_most if slow else None)
+            batches = self._intake.take(self._stage.turn_records, at_most)
             due = self._stage.next_due(self._state)
             now = self._now()
-            if batches or self._results or self._condemned or self._deleted or (due is not None and due <= now):
+            kept = self._calls.has_results or self._condemned or self._deleted or self._passed
+            if batches or kept or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
-                return Inputs(records, self._take_results(), self._stopping), batches
+                return Inputs(records, self._calls.take_results(), self._stopping), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
+            self._waiting = True
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout)
             except TimeoutError:
                 continue
-        return Inputs([], self._take_results(), closing=True), []
+            finally:
+                self._waiting = False
+        return Inputs([], self._calls.take_results(), closing=True), []
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds <= REST_SECONDS:
+            await asyncio.sleep(seconds)
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop_asked.wait(), seconds)
 
     def _rest(self) -> float:
         """Seconds until the next turn may start: after the broker's markers, and after the stage's linger unless a turn is full."""
-        waiting = sum(len(batch.records) for batch in self._batches)
-        searching = self._isolation.at_most is not None
-        linger = 0.0 if self._stopping or searching or waiting >= self._at_most else self._stage.linger_ms / 1000
+        full = self._intake.records() >= self._at_most
+        hurried = self._stopping or self._brake.on or self._isolation.at_most is not None or full
+        linger = 0.0 if hurried else self._stage.linger_ms / 1000
         return max(linger, REST_SECONDS) - (time.monotonic() - self._transaction_ended)
-
-    def _take_batches(self) -> list[Batch]:
-        taken: list[Batch] = []
-        kept: deque[Batch] = deque()
-        held: set[str] = set()
-        size = 0
-        slow = self._at_most < self._stage.turn_records
-        at_most = self._isolation.at_most or (self._at_most if slow else None)
-        while self._batches:
-            batch = self._batches.popleft()
-            topic = batch.records[0].topic
-            if size < (at_most or self._stage.turn_records) and topic not in held and self._may_take(topic):
-                if at_most is not None and len(batch.records) > at_most - size:
-                    batch, rest = batch.split(at_most - size)
-                    self._batches.appendleft(rest)
-                taken.append(batch)
-                size += len(batch.records)
-            else:
-                held.add(topic)  # what follows from the same topic must not overtake it
-                kept.append(batch)
-        self._batches = kept
-        return taken
-
-    def _may_take(self, topic: str) -> bool:
-        if self._waiting_for_first and topic not in self._first:
-            self._waiting_for_first = not self._caught_up()
-            if self._waiting_for_first:
-                return False
-        return self._stage.takes(topic, self._state)
-
-    def _take_results(self) -> list[Result]:
-        results, self._results = self._results, []
-        return results
 
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
         began = time.perf_counter()
         now = self._now()
-        decision = self._decide(inputs, batches, now)
-        if decision is None:
+        inputs, crashed = await self._carefully(inputs)
+        decided = self._decide(inputs, batches, now)
+        if decided is None:
             await asyncio.sleep(0)  # the other partitions go on meanwhile
             return
+        decision, rows = decided
         self._fit(len(inputs.records), time.perf_counter() - began)
         decision.refusals += self._isolation.decided(len(inputs.records))
         batches, self._condemned = self._condemned + batches, []
-        offsets = {source: end for source, (_, end) in self._deleted.items()}
-        offsets.update({(r.topic, r.partition): r.offset + 1 for batch in batches for r in (batch.records[-1],)})
-        offsets.update(decision.offsets)
-        # a sink that reads again what the group has passed must not move the group back
-        offsets = {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
+        offsets = self._offsets(decision, batches)
         decision.refusals = self._unheard(decision.refusals, batches)
         decision.refusals += [lost_records(source, *offsets) for source, offsets in self._deleted.items()]
+        if crashed is not None:
+            decision.refusals = [r for r in decision.refusals if r.record[:3] != crashed.record[:3]] + [crashed]
         self._deleted = {}
-        await self._commit(decision, offsets, now)
-        self._count(sum(len(batch.records) for batch in batches), decision, time.perf_counter() - began)
+        await self._commit(decision, rows, offsets, len(inputs.records), now)
+        self._count(batches, decision, time.perf_counter() - began)
         for call in decision.calls:
-            self._start(call)
+            self._calls.start(call)
         if decision.calls:
             await asyncio.sleep(
                 0
@@ -264,10 +292,39 @@ class Partition(Generic[S]):
         await self._stage.settle(decision)
         self.waiting_for_sink = False
         self.progressed_at = time.monotonic()  # else the first look after a long wait would take it for a standstill
+        if decision.writes is not None:
+            self._brake.done(len(inputs.records))
         for batch in batches:
             batch.release()
         if not inputs.records and not inputs.results:
             await asyncio.sleep(0)  # a due that stays due must not starve the loop
+
+    async def _carefully(self, inputs: Inputs) -> tuple[Inputs, Refusal | None]:
+        """While the brake is on: a record is named in the group's offsets before it is decided on, and the one the worker ended on is
+        not read again. Returns what to decide on, and that record's refusal."""
+        if not self._brake.on or not inputs.records:
+            return inputs, None
+        (record,) = inputs.records
+        if self._brake.is_blamed(record):
+            refusal = self._brake.refusal(record, self._stage.name, self._last_words)
+            log.error(
+                "refused what the worker ended on", stage=self._stage.name, place=record[:3], detail=refusal.detail
+            )
+            return inputs._replace(records=[blank(record)]), refusal
+        self._brake.trying = (record.topic, record.offset)
+        await self._writer.commit(self._brake.marked(Turn(offsets=self._committed)))
+        return inputs, None
+
+    def _offsets(self, decision: Decision, batches: list[Batch]) -> dict[Source, int]:
+        """What the group is to hold after the turn; of one that took nothing, what it holds already, so that the turn leaves its mark."""
+        offsets = {source: end for source, (_, end) in self._deleted.items()}
+        if not batches and not decision.offsets:
+            offsets.update(self._passed)
+        self._passed = {}
+        offsets.update({(r.topic, r.partition): r.offset + 1 for batch in batches for r in (batch.records[-1],)})
+        offsets.update(decision.offsets)
+        # a sink that reads again what the group has passed must not move the group back
+        return {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
 
     def _fit(self, records: int, seconds: float) -> None:
         """Halves what the next turns may take after a decision that took too long, doubles it again while there is time."""
@@ -277,16 +334,25 @@ class Partition(Generic[S]):
         elif seconds < wanted / 4 and records >= self._at_most:
             self._at_most = min(2 * self._at_most, self._stage.turn_records)
 
-    def _decide(self, inputs: Inputs, batches: list[Batch], now: int) -> Decision | None:
-        """The stage's decision; None when it raised: nothing of it is left then, and its inputs come again in smaller turns."""
+    def _decide(self, inputs: Inputs, batches: list[Batch], now: int) -> tuple[Decision, list[Rows]] | None:
+        """The stage's decision and the rows it changed; None when it raised or made what Kafka would not take: nothing of it is left
+        then, and its inputs come again in smaller turns."""
         try:
-            return self._stage.decide(inputs, self._state, now)
+            decision = self._stage.decide(inputs, self._state, now)
+            rows = self._rows()
+            self._sizes.check(decision, rows)
         except StoreFailed:
             raise  # no record is to blame for a disk
-        except Exception as error:  # noqa: BLE001  # a bug on some record: find the record, keep the rest
+        except Exception as error:  # noqa: BLE001  # a bug on some record, or a record out of proportion: find it, keep the rest
             raised = error
+        else:
+            return decision, rows
         self._forget()
-        self._results[:0] = inputs.results
+        self._calls.put_back(inputs.results)
+        if isinstance(raised, TooLarge) and raised.together and len(inputs.records) > 1:
+            self._at_most = len(inputs.records) // 2  # each may be small enough
+            self._intake.put_back(batches)
+            return None
         if self._isolation.at_most is None:
             log.warning(
                 "decision raised", stage=self._stage.name, partition=self.number, records=len(inputs.records),
@@ -298,12 +364,12 @@ class Partition(Generic[S]):
         if self._isolation.raised(inputs.records, raised):
             self._condemned += batches
         else:
-            self._batches.extendleft(reversed(batches))
+            self._intake.put_back(batches)
         return None
 
     def _raised_by(self, inputs: Inputs, now: int) -> Exception | None:
         try:
-            self._stage.decide(inputs, self._state, now)
+            self._sizes.check(self._stage.decide(inputs, self._state, now), self._rows())
         except StoreFailed:
             raise
         except Exception as error:  # noqa: BLE001  # that it raises is the answer
@@ -313,22 +379,28 @@ class Partition(Generic[S]):
         finally:
             self._forget()
 
+    def _rows(self) -> list[Rows]:
+        changed = ((name, table.changes()) for name, table in self.tables.items())
+        return [Rows(self._changelogs[name], self.number, changes) for name, changes in changed if changes]
+
     def _forget(self) -> None:
         for table in self.tables.values():
             table.rollback()
         self._state = self._stage.open(self.number, self.tables)
 
-    async def _commit(self, decision: Decision, offsets: Mapping[tuple[str, int], int], now: int) -> None:
-        rows = {name: table.changes() for name, table in self.tables.items()}
-        letters: list[Output] = [dead_letter(self._stage.name, refusal, now) for refusal in decision.refusals]
+    async def _commit(
+        self, decision: Decision, rows: list[Rows], offsets: dict[Source, int], records: int, now: int
+    ) -> None:
+        letters = [dead_letter(self._stage.name, refusal, now) for refusal in decision.refusals]
         ends: Mapping[str, int] = {}
-        if offsets or decision.outputs or letters or any(rows.values()):
-            self.transactions.produce(decision.outputs)
-            self.transactions.produce(letters)
-            for name, changes in rows.items():
-                self.transactions.produce_rows(self._changelogs[name], self.number, changes)
-            committing = asyncio.get_running_loop().run_in_executor(self._executor, self.transactions.commit, offsets)
-            ends = await in_time(f"{self.transactions.id}: commit", committing)
+        if offsets or decision.outputs or letters or rows:
+            offsets = offsets or dict(list(self._committed.items())[:1])
+            if decision.writes is None:
+                self._brake.done(records)
+            elif self._brake.counts:  # a sink's turn is done with once it is written outside: until then its mark stays
+                offsets = {**self._committed, **offsets}
+            ends = await self._writer.commit(self._brake.marked(Turn([*decision.outputs, *letters], rows, offsets)))
+            self._committed.update(offsets)
             self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():
             table.settle(
@@ -347,33 +419,11 @@ class Partition(Generic[S]):
         }
         return [r for r in refusals if (r.record.topic, r.record.partition, r.record.offset) not in again]
 
-    def _count(self, records: int, decision: Decision, seconds: float) -> None:
+    def _count(self, batches: list[Batch], decision: Decision, seconds: float) -> None:
         self.turns += 1
         self.progressed_at = time.monotonic()
-        stage = self._stage.name
-        metrics.TURNS.labels(stage).inc()
-        metrics.TURN_SECONDS.labels(stage).observe(seconds)
-        metrics.RECORDS.labels(stage).inc(records)
-        metrics.OUTPUTS.labels(stage).inc(len(decision.outputs))
-        for refusal in decision.refusals:
-            metrics.DEAD_LETTERS.labels(stage, refusal.cause).inc()
-            log.warning(
-                "refused", stage=stage, cause=refusal.cause, detail=refusal.detail, topic=refusal.record.topic,
-                partition=refusal.record.partition, offset=refusal.record.offset,
-            )  # fmt: skip
-        for name, times in decision.counts.items():
-            metrics.EVENTS.labels(stage, name).inc(times)
-
-    def _start(self, call: Call) -> None:
-        task = asyncio.create_task(self._perform(call))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-
-    async def _perform(self, call: Call) -> None:
-        try:
-            value: Any = await self._stage.perform(call)
-        except Exception as error:  # noqa: BLE001  # `perform` promises not to raise; a result that cannot be known ends the worker
-            self._fail(f"partition {self.number}: call {call.key} raised {type(error).__name__}: {error}")
-            return
-        self._results.append(Result(call, value))
-        self._wake.set()
+        records = 0
+        for batch in batches:
+            records += len(batch.records)
+            self.done[batch.records[0].topic, batch.records[0].partition] += len(batch.records)
+        count_turn(self._stage.name, records, decision, seconds)

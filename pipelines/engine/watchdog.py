@@ -1,17 +1,20 @@
 """Whether the partitions of a worker make progress: lag by source topic, and the end of a worker that has lag and does not move.
 
-Enters: committed offsets and topic ends, asked of Kafka every few seconds. Leaves: the lag metric, the word for /health, and, after
-a set time without a commit while there is something to do, one line and the end of the process. A partition that waits for a
-database on purpose is said to be stuck, but does not end: starting again would not bring the database back.
+Enters: where the sources end for a reader of committed records, asked of Kafka every few seconds, and what was fetched and done.
+Leaves: the lag metric, the word for /health, word to partitions that have nothing to do, and, after a set time without a commit while
+there is something to do, one line and the end of the process. A partition that waits on purpose does not end: one that waits for a
+database is said to be stuck, one whose stage takes nothing now is not. Time in which Kafka is away does not count. A thread looks
+whether the event loop turns at all.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from pipelines.engine.footing import Footing
 from pipelines.engine.turns import Partition
@@ -19,57 +22,73 @@ from schemas import metrics
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS = 5.0
+BEAT_SECONDS = 1.0
 TopicPart = tuple[str, int]
 
 
 class Watchdog:
-    """Looks at the running partitions of one worker. `consumer` names the group and never subscribes."""
+    """Looks at the running partitions of one worker. `lag_of` says how many records up to a stable end are not done yet, `end_of` where
+    a source partition ends when all of it was read and is done with, else None."""
 
     def __init__(
         self,
         *,
         stage: str,
-        consumer: Consumer,
         stuck_seconds: float,
         partitions: Callable[[], Mapping[int, Partition[Any]]],
         topics: list[str],
         footing: Footing,
+        lag_of: Callable[[TopicPart, int], int],
+        end_of: Callable[[TopicPart], int | None],
         fail: Callable[[str], None],
     ) -> None:
         self.lag: dict[TopicPart, int] = {}
         self._stage = stage
-        self._consumer = consumer
         self._stuck_seconds = stuck_seconds
         self._partitions = partitions
         self._topics = topics
         self._footing = footing
+        self._lag_of = lag_of
+        self._end_of = end_of
         self._fail = fail
         self._idle_since: dict[int, float] = {}
+        self._stopped = threading.Event()
 
     async def run(self) -> None:
         """Looks until it is cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            running = dict(self._partitions())
-            sources = [(topic, number) for topic in self._topics for number in running]
-            try:
-                lost = await asyncio.to_thread(self._footing.lost)
-                if lost is not None:
-                    self._fail(lost)
-                self.lag = await asyncio.to_thread(self._measured, sources)
-            except KafkaException as error:
-                log.warning("lag could not be asked", stage=self._stage, error=error.args[0].str())
-                continue
-            self._tell()
-            for number in self.stuck(running):
-                if not running[number].waiting_for_sink:
-                    self._fail(f"partition {number} has lag and committed nothing for {self._stuck_seconds:.0f} s")
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._feel_the_pulse, args=(loop,), name="pulse", daemon=True).start()
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                await self._look()
+        finally:
+            self._stopped.set()
+
+    async def _look(self) -> None:
+        running = dict(self._partitions())
+        sources = [(topic, number) for topic in self._topics for number in running]
+        try:
+            lost = await asyncio.to_thread(self._footing.lost)
+            if lost is not None:
+                self._fail(lost)
+            ends = await asyncio.to_thread(self._footing.stable_ends, sources)
+        except KafkaException as error:
+            log.warning("lag could not be asked", stage=self._stage, error=error.args[0].str())
+            self._idle_since.update(dict.fromkeys(running, time.monotonic()))  # nobody can make progress
+            return
+        self.lag = {source: self._lag_of(source, end) for source, end in ends.items()}
+        self._tell()
+        self._settle(running)
+        for number in self.stuck(running):
+            if not running[number].waiting_for_sink:
+                self._fail(f"partition {number} has lag and committed nothing for {self._stuck_seconds:.0f} s")
 
     def stuck(self, running: Mapping[int, Partition[Any]]) -> list[int]:
         """Partitions that had something to do for the whole time and committed nothing in it."""
         now = time.monotonic()
-        for number in running:
-            if not any(lag for (_, of), lag in self.lag.items() if of == number):
+        for number, partition in running.items():
+            if partition.held or not any(lag for (_, of), lag in self.lag.items() if of == number):
                 self._idle_since[number] = now
         return [
             number
@@ -77,15 +96,12 @@ class Watchdog:
             if now - max(partition.progressed_at, self._idle_since.get(number, 0.0)) > self._stuck_seconds
         ]
 
-    def _measured(self, sources: list[TopicPart]) -> dict[TopicPart, int]:
-        found = self._consumer.committed([TopicPartition(*source) for source in sources], timeout=30) if sources else []
-        lag = {}
-        for position in found:
-            low, high = self._consumer.get_watermark_offsets(
-                TopicPartition(position.topic, position.partition), timeout=30
-            )
-            lag[position.topic, position.partition] = max(0, high - max(position.offset, low))
-        return lag
+    def _settle(self, running: Mapping[int, Partition[Any]]) -> None:
+        for number, partition in running.items():
+            ends = {(topic, number): self._end_of((topic, number)) for topic in self._topics}
+            known = {source: end for source, end in ends.items() if end is not None}
+            if len(known) == len(ends):
+                partition.is_idle(known)
 
     def _tell(self) -> None:
         by_topic: dict[str, int] = {}
@@ -93,3 +109,23 @@ class Watchdog:
             by_topic[topic] = by_topic.get(topic, 0) + lag
         for topic, lag in by_topic.items():
             metrics.LAG.labels(self._stage, topic).set(lag)
+
+    def _feel_the_pulse(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends a worker whose event loop is held up by one decision for ever. Counts beats, not time: a frozen process has none."""
+        answered = threading.Event()
+        missed = 0
+        while not self._stopped.is_set():
+            answered.clear()
+            try:
+                loop.call_soon_threadsafe(answered.set)
+            except RuntimeError:
+                return  # the event loop has closed
+            if answered.wait(BEAT_SECONDS):
+                missed = 0
+                self._stopped.wait(BEAT_SECONDS)
+            else:
+                missed += 1
+            if missed * BEAT_SECONDS > self._stuck_seconds:
+                self._fail(
+                    f"the event loop has not turned for {self._stuck_seconds:.0f} s: a decision that does not end"
+                )

@@ -10,23 +10,28 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
+from pipelines.engine.brake import Alone, LastWords
 from pipelines.engine.fetch import Fetch
 from pipelines.engine.footing import Footing, Unfit
+from pipelines.engine.group import Group
+from pipelines.engine.intake import Batch
+from pipelines.engine.link import Link
+from pipelines.engine.opening import Opening
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.roll import Roll
+from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.stores import Stores
-from pipelines.engine.transactions import Transactions, group_metadata, in_time
-from pipelines.engine.turns import Batch, Partition
+from pipelines.engine.transactions import Fenced, Held
+from pipelines.engine.turns import Partition
 from pipelines.engine.watchdog import Watchdog
+from pipelines.engine.writer import Writer
 from schemas import metrics
 from tables.stores import Kind
 from tables.table import Table
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 STOP_SECONDS = 45.0  # below the group's rebalance time-out, 60 s; who takes longer holds everybody up until then
+KAFKAS_RECORD_BYTES = 1_048_588 - 1024  # a topic's own default, less what a batch needs for itself
 EXIT_CODE = 3  # of a worker that ended because it could no longer be right
 
 
@@ -55,6 +61,7 @@ class Engine:
         session_seconds: float,
         stuck_seconds: float,
         poison_limit: int = LIMIT,
+        record_bytes: Callable[[str], int] = lambda _: KAFKAS_RECORD_BYTES,
         store: Kind = "memory",
         folder: Path = Path(),
         now: Callable[[], int] = _system_now,
@@ -71,8 +78,11 @@ class Engine:
         self._session_seconds = session_seconds
         self._poison_limit = poison_limit
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
-        self._executor = ThreadPoolExecutor(32, thread_name_prefix="commit")
-        self._group, self._group_metadata = group_metadata(kafka_url, app_id)
+        self.link = Link()
+        self._alone = Alone()
+        self._sizes = Sizes(record_bytes)
+        self._last_words = LastWords(folder)
+        self._group = Group(kafka_url, app_id)
         self._fetch: Fetch | None = None
         self._running: set[int] = set()
         self._started = False
@@ -85,22 +95,26 @@ class Engine:
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )
         self._stores = Stores(
-            kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, footing=self._footing, consumer=self._group
+            kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, footing=self._footing,
+            consumer=self._group.consumer,
+        )  # fmt: skip
+        self._opening = Opening(
+            kafka_url=kafka_url, app_id=app_id, group=self._group, footing=self._footing, sources=stage.sources, link=self.link
         )  # fmt: skip
         self.watchdog = Watchdog(
             stage=stage.name,
-            consumer=self._group,
             stuck_seconds=stuck_seconds,
             partitions=self.running,
             topics=sorted(self._topics),
             footing=self._footing,
+            lag_of=self._lag_of,
+            end_of=self._end_of,
             fail=self.fail,
         )
         self._watching: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._fenced: set[int] = set()
         self._taking_over = asyncio.Lock()
-        self._opening: asyncio.Future[Any] | None = None
         self._given_up = -1  # the last generation whose partitions the group took away
         self.epoch = 0  # counts starts: a batch of an older one is never decided on
 
@@ -122,8 +136,7 @@ class Engine:
         """The group takes partitions away: nothing is opened any more, and what is being opened is waited for, since a fence that comes
         after the next owner's own would cost that one its producer. Then every partition is stopped."""
         self._given_up = self.consumer.app.consumer_generation_id
-        if self._opening is not None:
-            await asyncio.wait([self._opening])
+        await self._opening.ended()
         await self.stop_partitions()
 
     async def take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
@@ -140,13 +153,14 @@ class Engine:
             if not self._footing.ids:
                 await asyncio.to_thread(self.check)
             await self.stage.start()
+            self._last_words.take()
             _favour_long_decisions()
             self._started = True
             self._watching = asyncio.create_task(self.watchdog.run(), name="watchdog")
         fenced, self._fenced = self._fenced, set()
         for number in [number for number in self.partitions if number not in numbers or number in fenced]:
             self._drop(number)
-        fresh = await self._fence_all(sorted(numbers - set(self.partitions)), is_current)
+        fresh = await self._opening.fence_all(sorted(numbers - set(self.partitions)), is_current)
         if fresh is None:
             return False
         tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
@@ -158,8 +172,8 @@ class Engine:
             for table in changelogs.values():
                 table.close()
             return False
-        for number, transactions in fresh.items():
-            self.partitions[number] = self._partition(number, tables[number], transactions)
+        for number, writer in fresh.items():
+            self.partitions[number] = self._partition(number, tables[number], writer)
         metrics.RESTORE_SECONDS.labels(self.stage.name).observe(time.monotonic() - began)
         metrics.RESTORED_ROWS.labels(self.stage.name).inc(rows)
         metrics.PARTITIONS.labels(self.stage.name).set(len(self.partitions))
@@ -174,12 +188,16 @@ class Engine:
     async def start_partitions(self, is_current: Callable[[], bool]) -> None:
         """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns, if they are ours still."""
         sources = [(topic, number) for topic in sorted(self._topics) for number in sorted(self.partitions)]
-        committed = await asyncio.to_thread(self._committed, sources)
-        self._check_committed(committed)
-        positions = {tp: committed.get(tp, OFFSET_BEGINNING) for tp in sources}
-        positions |= dict(await self.stage.positions(sources))
+        held = await asyncio.to_thread(self._group.held, sources)
+        self._check_committed(held)
+        begin = await asyncio.to_thread(self._footing.first, [source for source in sources if source not in held])
+        committed = {source: found.offset for source, found in held.items()} | begin
+        positions = committed | dict(await self.stage.positions(sources))
         deleted = await self._deleted(positions)
         positions |= {source: end for source, (_, end) in deleted.items()}
+        if not is_current():
+            return
+        await asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
         if not is_current():
             return
         if self._fetch is None:
@@ -189,13 +207,16 @@ class Engine:
                 pause_above=4 * self.stage.turn_records,
                 on_records=self._on_news,
                 on_failure=self.fail,
+                on_lost=self.link.lost,
             )
         self.epoch += 1
         self.consumer.in_flight.clear()
         self._fetch.assign(positions)
         for number, partition in self.partitions.items():
+            if number in self._fenced:
+                continue
             partition.start(
-                committed=committed,
+                committed={source: at for source, at in committed.items() if source[1] == number},
                 caught_up=lambda number=number: self._caught_up(number),  # type: ignore[misc]  # mypy cannot type a default in a lambda
                 deleted={source: offsets for source, offsets in deleted.items() if source[1] == number},
             )
@@ -223,7 +244,6 @@ class Engine:
             for table in partition.tables.values():
                 table.close()
         self._group.close()
-        self._executor.shutdown(wait=False)
         self.roll.leave()
 
     # --- what the transport asks for ------------------------------------------------------------------------------------
@@ -252,6 +272,7 @@ class Engine:
     def fail(self, reason: str) -> None:
         """Ends the worker at once: its memory may be ahead of Kafka, and only a fresh start is known to be right."""
         log.error("worker ends", stage=self.stage.name, reason=reason)
+        self._last_words.write(reason)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(EXIT_CODE)
@@ -286,7 +307,7 @@ class Engine:
         await asyncio.sleep(self._session_seconds)
         if not is_current():
             return
-        numbers = set(self._running)
+        numbers = set(self.partitions)
         try:
             if await self.take_over(numbers, is_current):
                 await self.start_partitions(is_current)
@@ -300,6 +321,29 @@ class Engine:
             for s in self.stage.sources
             if s.first
         )
+
+    def _end_of(self, source: tuple[str, int]) -> int | None:
+        fetch = self._fetch
+        return None if fetch is None or self.consumer.in_flight[source] else fetch.end(source)
+
+    def _lag_of(self, source: tuple[str, int], stable_end: int) -> int:
+        """Records up to the stable end that no committed turn has taken; of what was not fetched yet, markers count too."""
+        fetch, partition = self._fetch, self.partitions.get(source[1])
+        if fetch is None or partition is None:
+            return 0
+        return fetch.unread(source, stable_end) + max(0, fetch.fetched(source) - partition.done[source])
+
+    async def _take_note(
+        self, number: int, held: Mapping[tuple[str, int], Held], committed: Mapping[tuple[str, int], int]
+    ) -> None:
+        """The group's offsets say that the partition was started, before it does anything."""
+        partition = self.partitions[number]
+        own = {source: found for source, found in held.items() if source[1] == number}
+        try:
+            await partition.take_over(own, {source: at for source, at in committed.items() if source[1] == number})
+        except Fenced as error:
+            log.warning("fenced", stage=self.stage.name, partition=number, detail=str(error))
+            self._on_fenced(number)
 
     async def _deleted(self, positions: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], tuple[int, int]]:
         """Offsets, first and end, that Kafka deleted before they were read. The stage goes on after them, since standing still
@@ -318,7 +362,7 @@ class Engine:
             )  # fmt: skip
         return deleted
 
-    def _check_committed(self, committed: Mapping[tuple[str, int], int]) -> None:
+    def _check_committed(self, committed: Mapping[tuple[str, int], Held]) -> None:
         """Ends a worker whose tables say that it has read, when the group says that it has not."""
         for number, partition in self.partitions.items():
             rows = {name: len(table) for name, table in partition.tables.items() if len(table)}
@@ -335,50 +379,22 @@ class Engine:
         for table in partition.tables.values():
             table.close()
 
-    async def _fence_all(self, numbers: list[int], is_current: Callable[[], bool]) -> dict[int, Transactions] | None:
-        """An open producer for each partition, all at once: one alone waits half a second for the broker to abort what a dead
-        owner left open. None when a newer rebalance came."""
-        loop = asyncio.get_running_loop()
-        connecting = [loop.run_in_executor(self._executor, self._connected, number) for number in numbers]
-        producers = await in_time("connecting producers", asyncio.gather(*connecting))
-        if not is_current():
-            return None  # never open a producer for a partition that is no longer ours: it would fence its owner
-        self._opening = asyncio.gather(
-            *(loop.run_in_executor(self._executor, producer.fence) for producer in producers)
-        )
-        await in_time("opening producers", self._opening)
-        return dict(zip(numbers, producers, strict=True)) if is_current() else None
-
-    def _connected(self, number: int) -> Transactions:
-        transactions = Transactions(
-            kafka_url=self._kafka_url,
-            app_id=self._app_id,
-            partition=number,
-            group=self._group_metadata,
-            mark=self._footing.mark,
-        )
-        transactions.connect(self.stage.sources[0].topic)
-        return transactions
-
-    def _partition(self, number: int, tables: Mapping[str, Table[Any]], transactions: Transactions) -> Partition[Any]:
+    def _partition(self, number: int, tables: Mapping[str, Table[Any]], writer: Writer) -> Partition[Any]:
         return Partition(
             stage=self.stage,
             number=number,
             tables=tables,
             changelogs={name: self.changelog(name) for name in tables},
-            transactions=transactions,
-            executor=self._executor,
+            writer=writer,
+            alone=self._alone,
+            sizes=self._sizes,
             fail=self.fail,
             fenced=self._on_fenced,
             now=self._now,
             drain_seconds=self._drain_seconds,
             poison_limit=self._poison_limit,
+            last_words=self._last_words.found,
         )
-
-    def _committed(self, sources: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        # read_committed is librdkafka's default: this waits for offsets of a transaction that is still being completed
-        found = self._group.committed([TopicPartition(*source) for source in sources], timeout=30)
-        return {(tp.topic, tp.partition): tp.offset for tp in found if tp.offset >= 0}
 
 
 def _favour_long_decisions() -> None:

@@ -45,6 +45,7 @@ async def fetch(kafka_url: str, unique: str) -> AsyncIterator[Fetch]:
         pause_above=PAUSE_ABOVE,
         on_records=lambda: None,
         on_failure=failures.append,
+        on_lost=lambda: None,
     )
     yield made
     await made.stop()
@@ -69,7 +70,12 @@ async def test_a_position_that_is_not_there_ends_it(kafka_url: str, topic: str) 
     """Reading neither starts again at the first record nor goes on at the end."""
     failure = asyncio.get_running_loop().create_future()
     fetch = Fetch(
-        kafka_url=kafka_url, group=topic, pause_above=1, on_records=lambda: None, on_failure=failure.set_result
+        kafka_url=kafka_url,
+        group=topic,
+        pause_above=1,
+        on_records=lambda: None,
+        on_failure=failure.set_result,
+        on_lost=lambda: None,
     )
     fetch.assign({(topic, GREEDY): RECORDS + 1000})
     assert f"{topic} {GREEDY} has no record any more where reading stood" in await asyncio.wait_for(failure, SECONDS)

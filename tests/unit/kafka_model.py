@@ -6,12 +6,12 @@ with a commit is decided by whoever holds the `Slow` executor: it runs when told
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from enum import Enum
 from typing import Any, NamedTuple
 
-from pipelines.engine.stage import Output
-from pipelines.engine.transactions import CommitFailed, Fenced, Transactions
+from pipelines.engine.line import Line
+from pipelines.engine.transactions import CommitFailed, Fenced, Held, OutcomeUnknown, Transactions, Turn, Unreachable
 
 
 class Entry(NamedTuple):
@@ -26,19 +26,25 @@ class Kafka:
         self.topics: dict[str, list[Entry]] = defaultdict(list)
         self.offsets: dict[tuple[str, int], int] = {}
         self.epoch = 0
+        self.commits = 0  # so far, and the last one's owner: what the marks of the group's offsets tell
+        self.last: object = None
 
     def open(self) -> int:
         """Fences whoever was there."""
         self.epoch += 1
         return self.epoch
 
-    def commit(self, epoch: int, entries: Sequence[tuple[str, Entry]], offsets: Mapping[tuple[str, int], int]) -> None:
+    def commit(
+        self, owner: object, epoch: int, entries: Sequence[tuple[str, Entry]], offsets: Mapping[tuple[str, int], int]
+    ) -> None:
         if epoch != self.epoch:
             raise Fenced("another has opened it")
         for topic, entry in entries:
             self.topics[topic].append(entry)
         assert all(offset >= self.offsets.get(source, 0) for source, offset in offsets.items()), "the group goes back"
         self.offsets.update(offsets)
+        self.commits += 1
+        self.last = owner
 
     def replay(self, topic: str, end: int | None = None) -> dict[bytes, bytes]:
         """A changelog's rows, as far as `end`."""
@@ -60,36 +66,57 @@ class Ending(Enum):
 
 
 class ModelTransactions(Transactions):
-    """Commits to the model; `ending` is what the next commit comes to."""
+    """Commits to the model; `ending` is what the next commit comes to. Kafka may be away when it is asked what has become of one."""
 
     def __init__(self, kafka: Kafka) -> None:
         self.id = "toy-0"
         self.ending = Ending.DONE
+        self.away = False
         self._kafka = kafka
         self._epoch = kafka.open()
-        self._entries: list[tuple[str, Entry]] = []
+        self._commits = kafka.commits
 
-    def produce(self, outputs: Sequence[Output]) -> None:
-        self._entries += [(output.topic, Entry(output.key, output.value)) for output in outputs]
+    def knows(self, held: Mapping[tuple[str, int], Held]) -> None:  # noqa: ARG002  # the model counts commits instead
+        self._commits = self._kafka.commits
 
-    def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:  # noqa: ARG002  # there is one
-        self._entries += [(topic, Entry(key, value)) for key, value in rows]
+    def begin(self) -> None:
+        """The commit by which whoever takes a partition over leaves its mark. A fence that came before it is heard of later."""
+        self._kafka.commits += 1
+        self._kafka.last = self
+        self.knows({})
 
-    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
+    def send(self, turn: Turn) -> None:
+        """The model sees a turn when it is committed."""
+
+    def commit(self, turn: Turn) -> Mapping[str, int]:
         if self.ending is Ending.LOST:
-            raise CommitFailed("it was lost")
-        self._kafka.commit(self._epoch, self._entries, offsets)
+            raise OutcomeUnknown("it was lost")
+        entries = [(output.topic, Entry(output.key, output.value)) for output in turn.outputs]
+        entries += [(rows.topic, Entry(*change)) for rows in turn.rows for change in rows.changes]
+        self._kafka.commit(self, self._epoch, entries, turn.offsets)
         if self.ending is Ending.UNHEARD:
-            raise CommitFailed("nobody knows")
-        written = {topic for topic, _ in self._entries}
-        self._entries = []
-        return {topic: len(self._kafka.topics[topic]) for topic in written}
+            raise OutcomeUnknown("nobody knows")
+        return self._ends_of(turn)
+
+    def reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
+        if self.away:
+            raise Unreachable("Kafka is away")
+        self._epoch = self._kafka.open()
+        happened = turn is not None and self._kafka.last is self and self._kafka.commits == self._commits + 1
+        if not happened and self._kafka.commits != self._commits:
+            raise Fenced("the group holds what another has committed")
+        return self._ends_of(turn) if turn is not None and happened else None
+
+    def _ends_of(self, turn: Turn) -> Mapping[str, int]:
+        self._commits = self._kafka.commits
+        return {rows.topic: len(self._kafka.topics[rows.topic]) for rows in turn.rows}
 
 
-class Slow(Executor):
+class Slow(Line):
     """Runs what it is given when it is told to."""
 
     def __init__(self) -> None:
+        super().__init__("slow")
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -101,5 +128,5 @@ class Slow(Executor):
         future, work = self.waiting.pop(0)
         try:
             future.set_result(work())
-        except CommitFailed as error:
+        except (CommitFailed, Unreachable) as error:
             future.set_exception(error)

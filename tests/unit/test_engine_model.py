@@ -15,9 +15,14 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from pipelines.engine.brake import Alone
+from pipelines.engine.intake import Batch
+from pipelines.engine.link import Link
+from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Call, Record
-from pipelines.engine.transactions import CommitFailed
-from pipelines.engine.turns import REST_SECONDS, Batch, Partition
+from pipelines.engine.transactions import CommitFailed, Unreachable
+from pipelines.engine.turns import REST_SECONDS, Partition
+from pipelines.engine.writer import Writer
 from schemas import codec
 from schemas.records import DeadLetter
 from tables.layout import Layout
@@ -136,8 +141,9 @@ class Worker:
             number=0,
             tables=self.tables,
             changelogs=CHANGELOGS,
-            transactions=self.transactions,
-            executor=self.slow,
+            writer=Writer(self.transactions, self.slow, Link()),
+            alone=Alone(),
+            sizes=Sizes(lambda _: 1_000_000),
             poison_limit=0,  # a model of every order of faults gives far more poison than data does
             fail=self._end,
             fenced=self._was_fenced,
@@ -147,7 +153,8 @@ class Worker:
         self.start(model.kafka)
 
     def start(self, kafka: Kafka) -> None:
-        """Seeks to where the group stands."""
+        """Seeks to where the group stands, once the group knows who starts."""
+        self.transactions.begin()
         self.positions = {source: kafka.offsets.get((source, 0), 0) for source in SOURCES}
         self.partition.start(committed=dict(kafka.offsets), caught_up=lambda: True)
 
@@ -250,11 +257,13 @@ class EngineModel(RuleBasedStateMachine):
                 self.do(partial(self.worker.deliver, source, entries))
 
     @precondition(lambda self: self.worker.slow.waiting)
-    @rule(ending=st.sampled_from([*[Ending.DONE] * 4, Ending.LOST, Ending.UNHEARD]))
-    def a_commit_ends(self, ending: Ending) -> None:
+    @rule(ending=st.sampled_from([*[Ending.DONE] * 4, Ending.LOST, Ending.UNHEARD]), away=st.booleans())
+    def a_commit_ends(self, ending: Ending, away: bool) -> None:
+        """Or a look at what has become of one, should Kafka not be away."""
         self.worker.transactions.ending = ending
+        self.worker.transactions.away = away
         self.do(self.worker.slow.run_one)
-        assert (self.worker.ended is None) == (ending is Ending.DONE or self.worker.fenced)
+        assert self.worker.ended is None or "3 times" in self.worker.ended
 
     @precondition(runs)
     @rule(turns=st.integers(1, 9), size=st.integers(1, 6))
@@ -265,7 +274,7 @@ class EngineModel(RuleBasedStateMachine):
             for call in list(self.worker.stage.calls.values())[:size]:
                 self.do(partial(call.set_result, None))
             if self.worker.slow.waiting:
-                self.a_commit_ends(Ending.DONE)
+                self.a_commit_ends(Ending.DONE, away=False)
             if not self.runs():
                 return
 
@@ -277,7 +286,10 @@ class EngineModel(RuleBasedStateMachine):
         self.do()
         while not stopping.done():
             ending = data.draw(st.sampled_from([Ending.DONE, Ending.DONE, Ending.LOST, Ending.UNHEARD]), label="ending")
-            self.a_commit_ends(ending)
+            if self.worker.slow.waiting:
+                self.a_commit_ends(ending, away=data.draw(st.booleans(), label="away"))
+            else:
+                self.time_passes(TIMER_MS)  # until it asks Kafka again, or gives up
         assert self.worker.given == self.worker.released or not self.runs(), "a batch is never released"
         if not self.runs():
             return
@@ -293,7 +305,8 @@ class EngineModel(RuleBasedStateMachine):
         if data.draw(st.booleans(), label="committed") and self.worker.slow.waiting:
             _, commit = self.worker.slow.waiting[0]
             self.worker.transactions.ending = Ending.UNHEARD
-            with contextlib.suppress(CommitFailed):
+            self.worker.transactions.away = True
+            with contextlib.suppress(CommitFailed, Unreachable):
                 commit()
         self.bury(self.worker)
         self.do(lambda: self.take_over(self.worker.disk if same_machine else {}))
@@ -317,6 +330,7 @@ class EngineModel(RuleBasedStateMachine):
         if entries:
             self.do(lambda: zombie.deliver(source, entries))
         if zombie.slow.waiting:
+            zombie.transactions.away = False
             self.do(zombie.slow.run_one)
             assert zombie.fenced
             self.zombies.remove(zombie)

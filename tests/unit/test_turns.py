@@ -128,7 +128,7 @@ async def test_an_offset_the_stage_names_counts_instead_but_never_moves_the_grou
     assert bench.journal.position("a") == 5
     bench.stage.offsets = {("a", 0): 3}
     await bench.turned("again")
-    assert bench.journal.position("a") == 4
+    assert bench.journal.position("a") == 5
 
 
 async def test_offsets_that_are_gone_are_told_and_stepped_over_in_one_transaction_though_nothing_comes(

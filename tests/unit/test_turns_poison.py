@@ -50,7 +50,7 @@ async def test_poison_costs_no_result_and_no_call(bench: Bench) -> None:
     await until(lambda: bench.journal.begun == 2)
     bench.stage.answer.set()
     bench.submit("a", "call", "boom", "2")
-    await until(lambda: bool(bench.partition._results))  # it waits for the turn with the poison
+    await until(lambda: bool(bench.partition._calls.has_results))  # it waits for the turn with the poison
     bench.journal.gate.set()
     await until(lambda: bench.journal.outputs().count("answered") == 2 and len(bench.released) == 3)
     assert [each for each in bench.journal.outputs() if each != "answered"] == ["call", "busy", "call", "2"]

@@ -3,15 +3,20 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pipelines.engine.brake import Alone
+from pipelines.engine.intake import Batch
+from pipelines.engine.line import Line
+from pipelines.engine.link import Link
 from pipelines.engine.poison import LIMIT
+from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from pipelines.engine.transactions import Transactions
-from pipelines.engine.turns import Batch, Partition
+from pipelines.engine.transactions import Held, Transactions, Turn
+from pipelines.engine.turns import Partition
+from pipelines.engine.writer import Writer
 from schemas.records import DeadLetter
 from tables.layout import Layout
 from tables.partition import TablePartition
@@ -116,9 +121,11 @@ class Toy(Stage[ToyState]):
 class Committed:
     """One transaction."""
 
-    outputs: list[Output] = field(default_factory=list)
-    rows: list[tuple[str, int, bytes, bytes | None]] = field(default_factory=list)
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    outputs: list[Output]
+    rows: list[tuple[str, int, bytes, bytes | None]]
+    offsets: dict[tuple[str, int], int]
+    starts: int
+    trying: tuple[str, int] | None
 
 
 class Journal(Transactions):
@@ -131,23 +138,27 @@ class Journal(Transactions):
         self.gate = threading.Event()  # a commit waits for it, in its thread
         self.gate.set()
         self.begun = 0
-        self._now = Committed()
+        self.reopened: list[Turn | None] = []
+        self.happened = False  # what a look at the group says of a turn whose outcome is not known
 
-    def produce(self, outputs: Sequence[Output]) -> None:
-        self._now.outputs += outputs
+    def knows(self, held: Mapping[tuple[str, int], Held]) -> None:
+        """There is no group."""
 
-    def produce_rows(self, topic: str, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        self._now.rows += [(topic, partition, key, value) for key, value in rows]
+    def send(self, turn: Turn) -> None:
+        """It is written down when it is committed."""
 
-    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Mapping[str, int]:
+    def commit(self, turn: Turn) -> Mapping[str, int]:
         self.begun += 1
         self.gate.wait(SOON)
         if self.failure is not None:
             raise self.failure
-        self._now.offsets = dict(offsets)
-        self.committed.append(self._now)
-        self._now = Committed()
+        rows = [(rows.topic, rows.partition, key, value) for rows in turn.rows for key, value in rows.changes]
+        self.committed.append(Committed(list(turn.outputs), rows, dict(turn.offsets), turn.starts, turn.trying))
         return {}
+
+    def reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
+        self.reopened.append(turn)
+        return {} if turn is not None and self.happened else None
 
     def outputs(self) -> list[str]:
         """Values produced to `out`, of all transactions, in order."""
@@ -163,7 +174,7 @@ class Journal(Transactions):
 class Bench:
     """One partition of the toy with everything around it."""
 
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
+    def __init__(self) -> None:
         self.stage = Toy()
         self.journal = Journal()
         self.tables: dict[str, TablePartition[Any]] = {"sequences": TablePartition(SEQUENCES)}
@@ -171,7 +182,8 @@ class Bench:
         self.fenced: list[int] = []
         self.released: list[str] = []
         self.now: Callable[[], int] = lambda: NOW
-        self.executor = executor
+        self.link = Link()
+        self.limits: dict[str, int] = {}  # of topics, where a test has one
         self.ends: dict[str, int] = {}
         self.partition: Partition[ToyState]
 
@@ -191,8 +203,9 @@ class Bench:
             number=0,
             tables=self.tables,
             changelogs={"sequences": CHANGELOG},
-            transactions=self.journal,
-            executor=self.executor,
+            writer=Writer(self.journal, Line("commit"), self.link),
+            alone=Alone(),
+            sizes=Sizes(lambda topic: self.limits.get(topic, 1_000_000)),
             fail=self.failures.append,
             fenced=self.fenced.append,
             now=self.now,
@@ -225,12 +238,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def benched() -> AsyncIterator[Bench]:
     """A bench, stopped afterwards: what the fixtures of the tests yield."""
-    executor = ThreadPoolExecutor(2)
-    made = Bench(executor)
+    made = Bench()
     yield made
     made.stage.answer.set()
     made.journal.gate.set()
     if hasattr(made, "partition"):
         made.partition.abandon()
         await made.partition.stop()
-    executor.shutdown()

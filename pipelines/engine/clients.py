@@ -1,0 +1,14 @@
+"""What every client of Kafka in a worker has in common: how soon it connects again, and how loud it is.
+
+librdkafka's own default lets a client wait up to ten seconds between two tries to reach a broker that was away.
+"""
+
+from typing import Any
+
+RECONNECT: dict[str, Any] = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500}
+
+
+def settings(kafka_url: str, *, log_level: int = 3, **more: Any) -> dict[str, Any]:
+    """Settings of a confluent-kafka client; `more` are Kafka's names with `_` for `.`. A `log_level` of 0 is silent."""
+    named = {name.replace("_", "."): value for name, value in more.items()}
+    return {"bootstrap.servers": kafka_url, "log_level": log_level, **RECONNECT, **named}
