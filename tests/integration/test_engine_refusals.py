@@ -169,8 +169,9 @@ def test_records_deleted_before_they_were_read_are_told_and_the_stage_goes_on(to
     await_true(lambda: count(toy) == 1, "the first", 60)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
-    [(_, partition)] = toy.offsets()
-    before = toy.offsets()[toy.source, partition]
+    [(partition, before)] = [
+        (number, at) for (topic, number), at in toy.offsets().items() if topic == toy.source and at
+    ]
     toy.produce([("k0", b"lost%d" % n) for n in range(10)])
     toy.admin.delete_records([TopicPartition(toy.source, partition, before + 10)])[
         TopicPartition(toy.source, partition)
@@ -221,7 +222,7 @@ def test_a_worker_that_can_decide_on_nothing_stops_and_loses_nothing(toy: Toy) -
     line = said(toy, toy.start_worker(), 3)
     assert "a bug in the code of stage" in line
     assert "ValueError: the toy stage was given poison (tests/toy_stage.py:" in line
-    assert toy.offsets() == {}
+    assert set(toy.offsets().values()) == {0}
     toy.start_worker(environment={"CHAT4ALL_POISON_LIMIT": "0"})
     await_true(lambda: count(toy) == 1, "the good one", 60)
     letters = [codec.decode(value, DeadLetter) for _, value in toy.read("dead-letters")]
