@@ -2,10 +2,12 @@
 
 In: <name>-<source>, co-partitioned. Out: <name>-out, to the record's own partition: "<n>:<value>", n counting the key's records from 1;
 a value seen before is dropped. A value "call:..." goes through a call that takes 5 ms, "later:..." through a timer of 50 ms; a value
-"poison" makes the decision raise, "slow:..." takes 2 ms of it.
+"poison" makes the decision raise, "slow:..." takes 2 ms of it, "exit" ends the process in the middle of it, "endless" never ends, and
+"large:<n>" makes an output of n bytes more. What has no value is passed over.
 """
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,6 +17,7 @@ from tables.agenda import Agenda
 from tables.layout import JsonLayout, Layout
 
 TIMER_MS = 50
+EXIT_CODE = 87  # of a worker that was given "exit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,12 @@ class Toy(Stage[State]):
     def _take(self, key: str, value: bytes, state: State, decision: Decision, now: int) -> None:
         if value == b"poison":
             raise ValueError("the toy stage was given poison")
+        if value == b"exit":
+            os._exit(EXIT_CODE)
+        while value == b"endless":
+            time.sleep(0.01)
+        if not value:
+            return
         if value in state.tables["values"]:
             decision.count("duplicate")
             return
@@ -111,4 +120,6 @@ class Toy(Stage[State]):
         before = counts.get(key.encode())
         n = 1 if before is None else before.n + 1
         counts.put(key.encode(), Count(n))
+        if value.startswith(b"large:"):
+            value += b" " * int(value.removeprefix(b"large:").partition(b"-")[0])
         decision.outputs.append(Output(f"{self.name}-out", key.encode(), b"%d:" % n + value, state.partition))

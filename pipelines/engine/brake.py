@@ -45,7 +45,6 @@ class Brake:
         self._number = number
         self._alone = alone
         self._left = 0
-        self._ends = 0
 
     def take_over(self, marks: Collection[Mark], records: int) -> None:
         """`marks` are those of every source; when they differ, some turn was done with since. `records` is how many to take one by one."""
@@ -54,7 +53,6 @@ class Brake:
         self.starts = same.starts + 1
         self.trying = same.trying
         self.blamed = None if same.trying is None else (same.trying[0], self._number, same.trying[1])
-        self._ends = max(same.starts, 1)
         if self.starts >= BRAKED_START or self.blamed is not None:
             self._left = records
             self._alone.braked.add(self._number)
@@ -98,8 +96,8 @@ class Brake:
             else "it left no word: killed, or a crash below Python"
         )
         detail = (
-            f"the worker of stage {stage} ended while it had this record alone, after {self._ends} starts at this place; {said}; "
-            "the record was not tried again: report it together with the worker's log"
+            f"the worker of stage {stage} ended while it had this record alone, after its starts at this place had come to nothing; "
+            f"{said}; the record is not tried again: report it with the worker's log"
         )
         return Refusal(record, CAUSE, detail)
 

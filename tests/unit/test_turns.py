@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from pipelines.engine import link, sizes
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.stage import Refusal, Source
-from pipelines.engine.transactions import CommitFailed
+from pipelines.engine.transactions import CommitFailed, OutcomeUnknown
 from pipelines.engine.turns import FEWEST_RECORDS
 from schemas import codec
 from schemas.records import DeadLetter, Header
@@ -354,3 +355,128 @@ async def test_a_stopped_partition_starts_again_where_it_stood(bench: Bench) -> 
     await bench.turned("2")
     assert bench.journal.outputs() == ["1", "2"]
     assert bench.tables["sequences"].get(b"k") == Row(2)
+
+
+# --- what Kafka would not take ---------------------------------------------------------------------------------------------
+
+
+async def test_a_record_whose_output_is_too_large_is_refused_alone_before_anything_is_sent(bench: Bench) -> None:
+    bench.limits["out"] = 20
+    bench.start()
+    bench.submit("a", "1", "2" * 30, "3")
+    await until(lambda: len(bench.released) == 1)
+    assert bench.journal.outputs() == ["1", "3"]
+    (letter,) = bench.journal.letters()
+    assert (letter.cause, letter.value) == ("too_large_for_kafka", b"2" * 30)
+    assert "an output of 31 bytes for out, which takes 20" in letter.detail
+    assert bench.tables["sequences"].get(b"k") == Row(2), "nothing of it stays"
+    assert bench.failures == []
+
+
+async def test_too_large_is_data_however_much_of_it_comes(bench: Bench) -> None:
+    bench.limits["out"] = 20
+    bench.start(poison_limit=5)
+    bench.submit("a", *["x" * 30] * 40, "fine")
+    await until(lambda: len(bench.released) == 1)
+    assert (bench.journal.outputs(), len(bench.journal.letters()), bench.failures) == (["fine"], 40, [])
+
+
+async def test_a_row_that_is_too_large_is_found_too(bench: Bench) -> None:
+    bench.limits[CHANGELOG] = 20
+    bench.start()
+    bench.submit("a", "1", key="k" * 15)
+    bench.submit("a", "2")
+    await until(lambda: len(bench.released) == 2)
+    (letter,) = bench.journal.letters()
+    assert (letter.value, bench.journal.outputs()) == (b"1", ["2"])
+
+
+async def test_a_turn_whose_outputs_together_are_too_large_is_made_smaller(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "TURN_BYTES", 1000)
+    bench.start()
+    await bench.turned(*[f"{n:099}" for n in range(40)])
+    assert bench.journal.outputs() == [f"{n:099}" for n in range(40)]
+    assert bench.journal.letters() == []
+    assert max(len(turn.outputs) for turn in bench.journal.committed) <= 10
+    assert bench.released == [f"{0:099}"], "once"
+
+
+# --- a commit whose outcome is not known -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_commit_that_does_not_say_what_it_came_to_is_asked_about_and_done_once(
+    bench: Bench, happened: bool
+) -> None:
+    bench.journal.failure = OutcomeUnknown("timed out")
+    bench.journal.happened = happened
+    bench.journal.heals = True
+    bench.start()
+    bench.submit("a", "1")
+    await until(lambda: bench.released == ["1"])
+    assert (bench.failures, bench.journal.outputs()) == ([], [] if happened else ["1"])
+    assert bench.journal.reopened[0] is not None
+
+
+async def test_a_commit_that_never_answers_is_left_when_the_connection_is_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "GRACE_SECONDS", 0.01)
+    bench.journal.gate.clear()
+    bench.journal.happened = True
+    bench.start()
+    bench.submit("a", "1")
+    await until(lambda: bench.journal.begun == 1)
+    bench.link.lost()
+    await until(lambda: bench.released == ["1"])
+    assert bench.failures == []
+
+
+async def test_a_producer_whose_connection_was_lost_is_opened_anew_before_its_next_turn(bench: Bench) -> None:
+    bench.start()
+    await bench.turned("1")
+    bench.link.lost()
+    assert bench.journal.reopened == []
+    await bench.turned("2")
+    await bench.turned("3")
+    assert bench.journal.reopened == [None]
+    assert bench.journal.outputs() == ["1", "2", "3"]
+
+
+async def test_what_kafka_refuses_again_and_again_ends_the_worker(bench: Bench) -> None:
+    bench.journal.failure = OutcomeUnknown("unknown topic")
+    bench.start()
+    bench.submit("a", "1")
+    await until(lambda: bool(bench.failures))
+    assert "unknown topic; 3 times" in bench.failures[0]
+    assert bench.released == []
+
+
+# --- nothing to do -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_group_passes_over_markers_once_when_nothing_is_left_to_do(bench: Bench) -> None:
+    bench.start(committed={("a", 0): 0, ("b", 0): 0})
+    await bench.turned("1")
+    bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})
+    await until(lambda: bench.journal.position("a") == 3)
+    committed = len(bench.journal.committed)
+    assert bench.journal.committed[-1].offsets == {("a", 0): 3}
+    bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})
+    await asyncio.sleep(0.02)
+    assert len(bench.journal.committed) == committed
+
+
+async def test_a_held_source_is_told_from_a_standstill(bench: Bench) -> None:
+    bench.stage.held = {"a"}
+    bench.start()
+    assert not bench.partition.held
+    bench.submit("a", "1")
+    await until(lambda: bench.partition.held)
+    bench.stage.held = set()
+    bench.journal.gate.clear()
+    bench.partition.wake()
+    await until(lambda: bench.journal.begun == 1)
+    assert not bench.partition.held, "now it waits for Kafka"

@@ -139,6 +139,7 @@ class Journal(Transactions):
         self.gate.set()
         self.begun = 0
         self.reopened: list[Turn | None] = []
+        self.heals = False  # whether a failure ends when the producer is opened anew
         self.happened = False  # what a look at the group says of a turn whose outcome is not known
 
     def knows(self, held: Mapping[tuple[str, int], Held]) -> None:
@@ -158,6 +159,8 @@ class Journal(Transactions):
 
     def reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
         self.reopened.append(turn)
+        if self.heals:
+            self.failure = None
         return {} if turn is not None and self.happened else None
 
     def outputs(self) -> list[str]:
