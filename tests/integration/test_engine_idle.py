@@ -24,7 +24,7 @@ def application(toy: Toy) -> Iterator[Producer]:
 
 
 def stable_ends(toy: Toy) -> dict[tuple[str, int], int]:
-    asked = {TopicPartition(toy.source, number): OffsetSpec.latest() for number in range(PARTITIONS)}
+    asked = {TopicPartition(toy.source, number): OffsetSpec.latest() for number in range(PARTITIONS)}  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
     found = toy.admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED)
     return {(tp.topic, tp.partition): future.result(30).offset for tp, future in found.items()}
 
