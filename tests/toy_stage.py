@@ -2,11 +2,12 @@
 
 In: <name>-<source>, co-partitioned. Out: <name>-out, to the record's own partition: "<n>:<value>", n counting the key's records from 1;
 a value seen before is dropped. A value "call:..." goes through a call that takes 5 ms, "later:..." through a timer of 50 ms; a value
-"poison" makes the decision raise, "slow:..." takes 2 ms of it.
+"poison" makes the decision raise, "slow:..." takes 2 ms of it, "knot:..." leaves an object that refers to itself.
 """
 
 import asyncio
 import time
+import weakref
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,6 +16,16 @@ from tables.agenda import Agenda
 from tables.layout import JsonLayout, Layout
 
 TIMER_MS = 50
+
+
+class Knot:
+    """Refers to itself, so that only Python's collector can end it."""
+
+    alive: ClassVar["weakref.WeakSet[Knot]"] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.alive.add(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,8 @@ class Toy(Stage[State]):
         else:
             if value.startswith(b"slow:"):
                 time.sleep(0.002)
+            elif value.startswith(b"knot:"):
+                Knot()
             self._emit(key, value, state, decision)
 
     def _emit(self, key: str, value: bytes, state: State, decision: Decision) -> None:
