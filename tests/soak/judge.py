@@ -20,6 +20,7 @@ BYTES_A_ROW = 600  # a row of a table in memory; measured: 390 in send, 480 in t
 MOST_MIB_A_MINUTE = 1.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _DEATH = re.compile(r"(?m)^\S+ \S+ (?P<name>[A-Z0-9]+) DIED with (?P<code>-?\d+);.*$")
+_PARTITION = re.compile(r"partition \d+")
 _REASON = re.compile(r"""reason=(?P<quote>['"])(?P<reason>.*?)(?P=quote)""")
 
 
@@ -28,7 +29,8 @@ def ended(before: Mapping[str, Process], after: Mapping[str, Process], log: str)
     deaths: Counter[tuple[str, str]] = Counter()
     for death in _DEATH.finditer(_ESCAPES.sub("", log)):
         reason = _REASON.findall(death[0])
-        deaths[death["name"].lower(), reason[-1][1] if reason else f"exit {death['code']}"] += 1
+        plain = _PARTITION.sub("partition N", reason[-1][1]) if reason else f"exit {death['code']}"
+        deaths[death["name"].lower(), plain] += 1
     found = [f"{name} ended {times} x: {reason}" for (name, reason), times in sorted(deaths.items())]
     said = {name for name, _ in deaths}
     found += [
@@ -42,7 +44,7 @@ def ended(before: Mapping[str, Process], after: Mapping[str, Process], log: str)
 def lagging(phase: Phase, sample: Sample, *, open_transaction: bool) -> list[str]:
     """What is not 0 where nothing has happened for a while: both words of each worker, and Kafka's own figures, where the group must
     stand at the end of what is decided; without an open transaction that is the end."""
-    when = f"in phase {phase.number} ({phase.kind}, {'a transaction open' if open_transaction else 'quiet'})"
+    when = f"in phase {phase.number + 1} ({phase.kind}, {'a transaction open' if open_transaction else 'quiet'})"
     found = []
     for name, worker in sample.workers.items():
         if worker is None:
@@ -51,11 +53,15 @@ def lagging(phase: Phase, sample: Sample, *, open_transaction: bool) -> list[str
             found.append(f"{name} says lag {worker.health_lag} in /health, {worker.metrics_lag} in /metrics {when}")
     if not sample.places:
         found.append(f"Kafka told no offsets {when}")
+    behind: dict[str, list[str]] = {}
     for (stage, topic, number), place in sample.places.items():
         wanted = place.stable if open_transaction else place.end
         if place.committed != wanted:
-            found.append(f"{stage} has committed {place.committed} of {wanted} in {topic}[{number}] {when}")
-    return found
+            behind.setdefault(stage, []).append(f"{topic}[{number}], {place.committed} of {wanted}")
+    return found + [
+        f"Kafka says that {stage} has not committed the end of {len(each)} partitions, as {each[0]} {when}"
+        for stage, each in behind.items()
+    ]
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
@@ -120,5 +126,5 @@ def last_seconds(
         if of_phase:
             last = max(of_phase, key=lambda record: record.at)
             at = taken.get(last.message_id)
-            found[phase.number] = None if at is None else (at - last.at) / 1000
+            found[phase.number] = None if at is None else max(0, at - last.at) / 1000
     return found

@@ -13,8 +13,8 @@ def lines(report: Report) -> Iterator[str]:
     yield ""
     yield "phase                seconds  messages  last one taken after"
     for phase in report.phases:
-        last = report.last_seconds.get(phase.number, -1.0)
-        told = "never" if last is None else "-" if last < 0 else f"{last:.1f} s"
+        last = report.last_seconds.get(phase.number)
+        told = "-" if phase.number not in report.last_seconds else "never" if last is None else f"{last:.2f} s"
         yield f"{phase.number + 1:5}  {phase.kind:12} {phase.seconds:8.0f} {phase.messages:9} {told:>21}"
     yield ""
     judged = "judged" if report.phases[-1].round else "reported only: a run of a single round is too short to judge it"

@@ -56,7 +56,7 @@ def test_who_runs_on_has_not_ended() -> None:
 def test_who_ended_is_told_with_its_reason() -> None:
     after = {**RUNNING, "send": Process(12, 2, MIB)}
     assert judge.ended(RUNNING, after, DIED * 2) == [
-        "send ended 2 x: partition 0 has lag and committed nothing for 10 s"
+        "send ended 2 x: partition N has lag and committed nothing for 10 s"
     ]
     assert "another process" in judge.ended(RUNNING, after, "")[0]
     assert judge.ended(RUNNING, RUNNING, "2026-11-25 05:40:00 KAFKA DIED with -9; IT STAYS DEAD\n") == [
@@ -131,3 +131,6 @@ def test_how_long_the_last_message_of_a_phase_took() -> None:
     ]
     found = judge.last_seconds(produced, calls, plan, lambda phase: f"rp{phase.number}-")
     assert found == {1: 0.5, 11: None}
+    assert judge.last_seconds([replace(produced[1], at=1600)], calls, plan, lambda _: "rp1-")[1] == 0, (
+        "acknowledged, but heard of late"
+    )
