@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-engine bench-connectors clean
+.PHONY: demo up down check test bench bench-engine bench-connectors soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ bench-connectors: .venv/ready  ## connectors against bare HTTP, simulators, webh
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)
+
+soak: .venv/ready   ## idle, one message a second, a burst, in turn, watched: make soak MINUTES=20
+	python -m tests.soak --minutes $(or $(MINUTES),20)
 
 clean:
 	rm -rf .venv .chat4all

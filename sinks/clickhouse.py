@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+from clickhouse_connect.driver.insert import InsertContext
 
 from schemas.records import DeliveryState
 from sinks.base import NotMigrated, Unavailable
@@ -76,11 +77,13 @@ _FOR_NOW = {
 
 
 class Facts:
-    """One HTTP client, used by one insert at a time, in a thread."""
+    """One HTTP client, used by one insert at a time, in a thread. All inserts go through one context of the client: each context
+    refers to itself, and one for each insert would keep every batch until Python next looks for cycles."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: Client | None = None
+        self._context: InsertContext | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -114,16 +117,19 @@ class Facts:
 
     def _insert(self, token: str, states: Sequence[DeliveryState]) -> None:
         client = self._open()
-        answered(
-            lambda: client.insert(
+        if self._context is None:
+            self._context = client.create_insert_context(
                 "delivery_events",
-                columns(states),
                 column_names=list(COLUMNS),
                 column_type_names=list(COLUMNS.values()),
                 column_oriented=True,
-                settings={**_SETTINGS, "insert_deduplication_token": token},
             )
-        )
+        context = self._context
+        context.settings = {**_SETTINGS, "insert_deduplication_token": token}
+        try:
+            answered(lambda: client.insert(data=columns(states), context=context))
+        finally:
+            context.data = [[] for _ in COLUMNS]  # None would leave the last batch in it
 
 
 def columns(states: Sequence[DeliveryState]) -> list[list[Any]]:

@@ -3,12 +3,13 @@
 In: <name>-<source>, co-partitioned. Out: <name>-out, to the record's own partition: "<n>:<value>", n counting the key's records from 1;
 a value seen before is dropped. A value "call:..." goes through a call that takes 5 ms, "later:..." through a timer of 50 ms; a value
 "poison" makes the decision raise, "slow:..." takes 2 ms of it, "exit" ends the process in the middle of it, "endless" never ends, and
-"large:<n>" makes an output of n bytes more. What has no value is passed over.
+"large:<n>" makes an output of n bytes more, "knot:..." leaves an object that refers to itself. What has no value is passed over.
 """
 
 import asyncio
 import os
 import time
+import weakref
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +19,16 @@ from tables.layout import JsonLayout, Layout
 
 TIMER_MS = 50
 EXIT_CODE = 87  # of a worker that was given "exit"
+
+
+class Knot:
+    """Refers to itself, so that only Python's collector can end it."""
+
+    alive: ClassVar["weakref.WeakSet[Knot]"] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.alive.add(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,8 @@ class Toy(Stage[State]):
         else:
             if value.startswith(b"slow:"):
                 time.sleep(0.002)
+            elif value.startswith(b"knot:"):
+                Knot()
             self._emit(key, value, state, decision)
 
     def _emit(self, key: str, value: bytes, state: State, decision: Decision) -> None:

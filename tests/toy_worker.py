@@ -1,8 +1,8 @@
 """A worker of the toy stage: `python -m tests.toy_worker NAME [--sources in,more] [--turn-records N] [--sabotage KIND]`.
 
-Settings come from the environment, as for any worker. Two views more than others: /inside/, what the tables hold, as digests, and how
-many batches are in flight; /tasks/, where every task and thread stands, for the post-mortem of a worker that stands still. With --sabotage
-something goes wrong inside (tests/sabotage.py).
+Settings come from the environment, as for any worker. Two views more than others: /inside/, what the tables hold, as digests, how many
+batches are in flight, and how many knots are alive; /tasks/, where every task and thread stands, for the post-mortem of a worker that
+stands still. With --sabotage something goes wrong inside (tests/sabotage.py).
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pipelines.engine.footing import Unfit
 from schemas.settings import Settings
 from tests import sabotage
 from tests.digests import digest
-from tests.toy_stage import Toy
+from tests.toy_stage import Knot, Toy
 
 
 def add_inside_views(app: faust.App) -> None:
@@ -37,7 +37,7 @@ def add_inside_views(app: faust.App) -> None:
             for layout in engine.stage.tables
         }
         in_flight = {f"{topic}-{number}": n for (topic, number), n in engine.consumer.in_flight.items()}
-        return view.json({"tables": tables, "in_flight": in_flight})
+        return view.json({"tables": tables, "in_flight": in_flight, "knots": len(Knot.alive)})
 
     @app.page("/tasks/")  # type: ignore[untyped-decorator]  # Faust is untyped to us
     async def tasks(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature

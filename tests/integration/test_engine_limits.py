@@ -161,3 +161,14 @@ def _batch(source: tuple[str, int], *, epoch: int) -> BatchMessage:
     message = BatchMessage(*source, 5, time.time(), 0, (), None, ["a record"], None, 0, 0, TP(*source), generation_id=7)
     message.epoch = epoch
     return message
+
+
+def test_objects_that_refer_to_themselves_do_not_stay(toy: Toy) -> None:
+    """As a client may leave them; a worker that has little to do looks for them too."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    worker = toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port)})
+    toy.wait_ready(worker)
+    records, _ = values("knot:", 10, 50)
+    toy.produce(records)
+    await_true(lambda: count(toy) == len(records), "every record", 30)
+    await_true(lambda: ask(url, "/inside/")["knots"] == 0, "the collector", 60)

@@ -1,0 +1,33 @@
+"""The soak: `python -m tests.soak --minutes 20`; exits 1 when anything is wrong.
+
+A stack of its own is left idle, given one message a second, a burst, and left idle, in turn, beside an application with committed, open
+and aborted transactions. Right is: no process ended, no lag where nothing happens (in /health, in /metrics and in Kafka's own figures),
+memory that does not grow, every committed message delivered exactly once and none of an aborted transaction.
+"""
+
+import argparse
+import os
+import sys
+
+from schemas import benchmark
+from tests.integration.engine_harness import REPOSITORY
+from tests.soak import report
+from tests.soak.run import run
+
+BENCHMARK_MINUTES = 20.0  # a shorter run is a check, not a measurement
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    minutes = parser.parse_args().minutes
+    found = run(minutes, REPOSITORY / ".chat4all" / f"soak-{os.getpid()}")
+    print("\n".join(report.lines(found)))
+    if minutes >= BENCHMARK_MINUTES:
+        written = benchmark.write("soak", f"make soak MINUTES={minutes:g}", report.figures(found))
+        print(f"written: {written.name}")
+    sys.exit(1 if found.findings else 0)
+
+
+if __name__ == "__main__":
+    main()
