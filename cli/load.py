@@ -23,7 +23,7 @@ from loadgen.load import LoadFailed
 from loadgen.verdict_view import render
 from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
-from sinks.reports import delivery_report, timeline
+from sinks.reports import delivery_report, timelines
 from stack import control
 from stack.state import is_running, read_state, state_path
 
@@ -141,14 +141,13 @@ def _judge(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> Outcome:
 def _tell_more(folder: Path, settings: Settings, outcome: Outcome) -> None:
     with psycopg.connect(settings.postgres_url) as connection:
         chosen = connection.execute(
-            "select message_id from deliveries where conversation_id like %s and status = 'READ' "
+            "select message_id, conversation_id from deliveries where conversation_id like %s and status = 'READ' "
             "order by accepted_at limit 1",
             (f"{outcome.run_id}-c%",),
         ).fetchone()
         if chosen is not None:
             console.rule(f"PostgreSQL: chat4all message show {chosen[0]}")
-            found = timeline(connection, str(chosen[0]))
-            if found is not None:
+            for found in timelines(connection, str(chosen[0]), conversation_id=str(chosen[1])):
                 message.draw(found)
     console.rule("ClickHouse: chat4all report delivery --sql")
     client = connect(settings.clickhouse_url)

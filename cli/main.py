@@ -7,9 +7,10 @@ command line, a missing setting or a refusal, with one line on standard error an
 import sys
 
 import typer
+from pydantic import ValidationError
 
 from cli import bench, channels, load, message, report, simulate, stack
-from schemas.settings import MissingSetting
+from schemas.settings import MissingSetting, wrong
 from stack.control import StackRefused
 from stack.service import ServiceFailed
 
@@ -36,6 +37,9 @@ def main() -> None:
         app()
     except EXPECTED as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except ValidationError as error:
+        sys.stderr.write(f"{wrong(error)}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,6 +9,7 @@ import mimetypes
 import shlex
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -22,13 +23,15 @@ from rich.text import Text
 from cli.answer import NO, fail, settings_with
 from cli.terminal import console
 from schemas import codec
+from schemas.keys import DEFAULT_TENANT, is_tenant, key_of
 from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Content, Media, Message, Recipient
 from schemas.sense import contradiction
-from sinks.reports import Row, Timeline, Trail, timeline
+from sinks.reports import Row, Timeline, Trail, timelines
 
 app = typer.Typer(help="Send a message, and see what became of one.", no_args_is_help=True)
 
 _ACKNOWLEDGED_WITHIN_SECONDS = 15.0
+_SHOWN = 20  # conversations with the same message id
 _STEPS = ("requested", "accepted", "dispatched", "sent", "delivered", "read", "failed")
 
 
@@ -47,6 +50,8 @@ def send(  # noqa: PLR0917  # typer makes an option of each
     tenant: Annotated[str, typer.Option(help="Whose message it is.")] = "default",
 ) -> None:
     """Produce one message to Kafka, as any application would."""
+    if not is_tenant(tenant):
+        raise typer.BadParameter(f"--tenant {tenant[:40]!r}: 1 to 64 of letters, digits, point, dash, underscore")
     media = tuple(medium(kind, url) for url in media_url or ())
     said = Content(media=media, reply_to=reply_to, reaction=reaction)
     content = None if said == Content() else said
@@ -65,30 +70,35 @@ def send(  # noqa: PLR0917  # typer makes an option of each
     )
     where = produce(settings_with("kafka_url").kafka_url, message)
     print(f"acknowledged {message.message_id} at {where}")
-    of_tenant = [] if tenant == "default" else ["--tenant", tenant]
-    print(shlex.join(["chat4all", "message", "show", message.message_id, *of_tenant]))
+    of_tenant = [] if tenant == DEFAULT_TENANT else ["--tenant", tenant]
+    place = [*of_tenant, "--conversation", conversation]
+    print(shlex.join(["chat4all", "message", "show", message.message_id, *(place if message_id else of_tenant)]))
 
 
 @app.command()
 def show(
     message_id: Annotated[str, typer.Argument(help="Id of the message.")],
     tenant: Annotated[str, typer.Option(help="Whose message it is.")] = "default",
+    conversation: Annotated[
+        str | None, typer.Option(help="Only the message of this conversation. [default: of every one that has the id]")
+    ] = None,
 ) -> None:
     """The timeline of one message and of each of its deliveries, from PostgreSQL."""
     url = settings_with("postgres_url").postgres_url
     try:
         with psycopg.connect(url, connect_timeout=10) as connection:
-            found = timeline(connection, message_id, tenant)
+            found = timelines(connection, message_id, tenant, conversation, _SHOWN + 1)
     except psycopg.OperationalError as error:
         fail(f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {error}")
     except psycopg.errors.UndefinedTable:
         fail("PostgreSQL lacks our relations: run `python -m sinks.migrate`")
-    if found is None:
+    if not found:
+        place = f"of tenant {tenant}" if conversation is None else f"of tenant {tenant} in conversation {conversation}"
         fail(
-            f"no message {message_id} of tenant {tenant} in PostgreSQL: it is still on its way, or it was refused (topic dead-letters)",
+            f"no message {message_id} {place} in PostgreSQL: it is still on its way, or it was refused (topic dead-letters)",
             NO,
         )
-    draw(found)
+    draw_all(found)
 
 
 def medium(kind: str, url: str) -> Media:
@@ -125,7 +135,7 @@ def produce(kafka_url: str, message: Message) -> str:
     try:
         producer.produce(
             "messages",
-            key=message.conversation_id.encode(),
+            key=key_of(message),
             value=codec.encode(message),
             on_delivery=lambda error, record: reports.append((error, record)),
         )
@@ -142,10 +152,27 @@ def produce(kafka_url: str, message: Message) -> str:
     return f"{record.topic()}[{record.partition()}]@{record.offset()}"
 
 
-def draw(found: Timeline) -> None:
+def draw_all(found: Sequence[Timeline]) -> None:
+    """Each message that has the id, one conversation after the other."""
+    if len(found) > 1:
+        several = str(len(found)) if len(found) <= _SHOWN else f"more than {_SHOWN}"
+        last = "" if len(found) <= _SHOWN else f", the first {_SHOWN}"
+        heading = (
+            f"{several} messages have this id, each in a conversation of its own{last} (--conversation shows one):"
+        )
+        console.print(heading, style="bold")
+    for n, each in enumerate(found[:_SHOWN]):
+        if n:
+            console.print()
+        draw(each, with_conversation=len(found) > 1)
+
+
+def draw(found: Timeline, *, with_conversation: bool = False) -> None:
     """The timeline as tables."""
+    place = f" in conversation {found.conversation_id}" if with_conversation else ""
+    if found.message is not None or with_conversation:
+        console.print(shown(f"Message {found.message_id}{place}", style="bold"))
     if found.message is not None:
-        console.print(shown(f"Message {found.message['message_id']}", style="bold"))
         console.print(_message(found.message))
     for trail in found.trails:
         delivery = trail.delivery

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from loadgen.evidence import Archived, Call, Evidence, Kept, Produced, Told
+from loadgen.evidence import Archived, Call, Evidence, Kept, Name, Produced, Told
 
 _ANSWERS = {"message", "message_reaction", "callback_query"}  # Telegram's only sign that a person read
 
@@ -16,19 +16,19 @@ _ANSWERS = {"message", "message_reaction", "callback_query"}  # Telegram's only 
 class Person(NamedTuple):
     """One message to one person: what is delivered once, or not at all."""
 
-    message_id: str
+    message: Name
     channel: str
     address: str
 
     def __str__(self) -> str:
-        return f"message {self.message_id} to {self.channel}:{self.address}"
+        return f"{self.message} to {self.channel}:{self.address}"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """The evidence, arranged: by message, by (message, person) and by conversation."""
 
-    firsts: Mapping[str, Produced]  # the first record of each message, by its offset
+    firsts: Mapping[Name, Produced]  # the first record of each message, by its offset
     expected: Sequence[Person]
     conversations: Mapping[str, Sequence[Produced]]  # first records in the order they were produced
     taken: Mapping[Person, Sequence[Call]]  # calls that reached the person, in order
@@ -53,17 +53,17 @@ class Case:
 
 def arranged(evidence: Evidence) -> Case:
     """The case; calls that name no message of this run are left out, other runs share the simulators' logs."""
-    firsts: dict[str, Produced] = {}
+    firsts: dict[Name, Produced] = {}
     for record in sorted(evidence.produced, key=lambda r: (r.partition, r.offset)):
-        firsts.setdefault(record.message_id, record)
+        firsts.setdefault(record.name, record)
     conversations: dict[str, list[Produced]] = defaultdict(list)
     for record in firsts.values():
         conversations[record.conversation_id].append(record)
     taken: dict[Person, list[Call]] = defaultdict(list)
     refused = set()
     for call in sorted(evidence.calls, key=lambda c: (c.channel, c.n)):
-        if call.message_id in firsts:
-            person = Person(call.message_id, call.channel, call.address)
+        if call.name in firsts:
+            person = Person(call.name, call.channel, call.address)
             if call.provider_message_id is not None:
                 taken[person].append(call)
             elif call.verdict == "rejected":
@@ -73,7 +73,7 @@ def arranged(evidence: Evidence) -> Case:
         told[notice.channel, notice.provider_message_id].add(notice.name)
     return Case(
         firsts=firsts,
-        expected=[Person(r.message_id, *who) for r in firsts.values() for who in dict.fromkeys(r.recipients)],
+        expected=[Person(r.name, *who) for r in firsts.values() for who in dict.fromkeys(r.recipients)],
         conversations=conversations,
         taken=taken,
         refused=frozenset(refused),
@@ -99,5 +99,5 @@ def _grouped(archived: Iterable[Archived]) -> dict[str, list[Archived]]:
 def _by_person(kept: Iterable[Kept]) -> dict[Person, list[Kept]]:
     found: dict[Person, list[Kept]] = defaultdict(list)
     for row in kept:
-        found[Person(row.message_id, row.channel, row.address)].append(row)
+        found[Person(row.name, row.channel, row.address)].append(row)
     return found

@@ -1,18 +1,28 @@
 """What three independent witnesses say about a run: the loader's own log, the providers' call logs, PostgreSQL.
 
-Enters: file paths and a connection. Leaves: an Evidence of plain values. Guaranteed: nothing is concluded here, and no witness is
-asked about another's words; a torn last line of a killed process is skipped, any other unreadable line is an error.
+Enters: file paths and a connection. Leaves: an Evidence of one tenant, plain values. Guaranteed: nothing is concluded here, and no witness
+is asked about another's words; a torn last line of a killed process is skipped, any other unreadable line is an error.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
 
 PERSON = tuple[str, str]  # channel, address
+
+
+class Name(NamedTuple):
+    """What a message is called within a tenant."""
+
+    conversation_id: str
+    message_id: str
+
+    def __str__(self) -> str:
+        return f"message {self.message_id} of conversation {self.conversation_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,10 @@ class Produced:
     at: int
     recipients: tuple[PERSON, ...]
 
+    @property
+    def name(self) -> Name:
+        return Name(self.conversation_id, self.message_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -35,7 +49,7 @@ class Call:
     n: int
     at: int
     address: str
-    message_id: str | None
+    name: Name | None  # as its text says; None for a call that is not a load's
     provider_message_id: str | None
     verdict: str
 
@@ -65,6 +79,7 @@ class Kept:
     """One row of PostgreSQL's `deliveries`. Times are Unix milliseconds."""
 
     delivery_id: str
+    conversation_id: str
     message_id: str
     channel: str
     address: str
@@ -75,6 +90,10 @@ class Kept:
     delivered_at: int | None = None
     delivered_implied: bool = False
     reason: str | None = None
+
+    @property
+    def name(self) -> Name:
+        return Name(self.conversation_id, self.message_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +110,7 @@ class Evidence:
 def gather(
     produced: Path, providers: Mapping[str, Path], connection: psycopg.Connection[Any], tenant_id: str = "default"
 ) -> Evidence:
-    """Asks all three; `providers` is channel -> call log. PostgreSQL is asked about the run's conversations and messages only."""
+    """Asks all three; `providers` is channel -> call log. PostgreSQL is asked about the run's conversations only."""
     records = read_produced(produced)
     calls: list[Call] = []
     told: list[Told] = []
@@ -99,8 +118,9 @@ def gather(
         some_calls, some_told = read_provider(channel, path)
         calls += some_calls
         told += some_told
-    archived = read_messages(connection, tenant_id, sorted({record.conversation_id for record in records}))
-    kept = read_deliveries(connection, tenant_id, sorted({record.message_id for record in records}))
+    conversations = sorted({record.conversation_id for record in records})
+    archived = read_messages(connection, tenant_id, conversations)
+    kept = read_deliveries(connection, tenant_id, conversations)
     return Evidence(records, calls, told, archived, kept)
 
 
@@ -132,7 +152,7 @@ def read_provider(channel: str, path: Path) -> tuple[list[Call], list[Told]]:
                     n=line["n"],
                     at=line["at"],
                     address=plain(channel, line["recipient"]),
-                    message_id=line["text_key"],
+                    name=_name(line["text_key"]),
                     provider_message_id=line["provider_message_id"],
                     verdict=line["verdict"],
                 )
@@ -153,17 +173,24 @@ def read_messages(connection: psycopg.Connection[Any], tenant_id: str, conversat
     return [Archived(*row) for row in rows]
 
 
-def read_deliveries(connection: psycopg.Connection[Any], tenant_id: str, messages: Sequence[str]) -> list[Kept]:
-    """The deliveries of these messages."""
+def read_deliveries(connection: psycopg.Connection[Any], tenant_id: str, conversations: Sequence[str]) -> list[Kept]:
+    """The deliveries of every message of these conversations."""
     rows = connection.execute(
         """
-        select delivery_id, message_id, channel, address, status, resends, (extract(epoch from accepted_at) * 1000)::bigint,
-               (extract(epoch from sent_at) * 1000)::bigint, (extract(epoch from delivered_at) * 1000)::bigint, delivered_implied, reason
-          from deliveries where tenant_id = %s and message_id = any(%s)
+        select delivery_id, conversation_id, message_id, channel, address, status, resends,
+               (extract(epoch from accepted_at) * 1000)::bigint, (extract(epoch from sent_at) * 1000)::bigint,
+               (extract(epoch from delivered_at) * 1000)::bigint, delivered_implied, reason
+          from deliveries where tenant_id = %s and conversation_id = any(%s)
         """,
-        (tenant_id, list(messages)),
+        (tenant_id, list(conversations)),
     )
-    return [Kept(row[0], row[1], row[2], plain(row[2], row[3]), *row[4:]) for row in rows]
+    return [Kept(row[0], row[1], row[2], row[3], plain(row[3], row[4]), *row[5:]) for row in rows]
+
+
+def _name(text_key: str | None) -> Name | None:
+    """The message a load's text names (loadgen/scenario.py)."""
+    conversation_id, slash, message_id = (text_key or "").partition("/")
+    return Name(conversation_id, message_id) if slash else None
 
 
 def plain(channel: str, address: str) -> str:

@@ -20,6 +20,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from loadgen.scenario import Planned, Scenario
 from schemas import codec
+from schemas.keys import DEFAULT_TENANT, contact_key, conversation_key
 from schemas.records import Message, Record
 
 PROGRESS_SECONDS = 0.1
@@ -137,9 +138,10 @@ class Load:
         """People and groups, acknowledged before anyone writes to them."""
         now = _now()
         for contact in self.scenario.contacts(now):
-            self._produce(producer, "contacts", contact.user_id, contact)
+            self._produce(producer, "contacts", contact_key(contact.tenant_id, contact.user_id), contact)
         for group in self.scenario.group_conversations(now):
-            self._produce(producer, "conversations", group.conversation_id, group)
+            key = conversation_key(group.tenant_id, group.conversation_id)
+            self._produce(producer, "conversations", key, group)
         if producer.flush(_ACKNOWLEDGE_SECONDS) or self._failure:
             raise LoadFailed(
                 f"contacts and conversations were not acknowledged by Kafka: {self._failure or 'time-out'}"
@@ -172,7 +174,8 @@ class Load:
         def acknowledged(error: object, message: KafkaMessage) -> None:
             self._note(log, planned, error, message)
 
-        _offer(producer, f"{self._prefix}messages", planned.conversation_id, self._value(planned), acknowledged)
+        key = conversation_key(DEFAULT_TENANT, planned.conversation_id)
+        _offer(producer, f"{self._prefix}messages", key, self._value(planned), acknowledged)
 
     def _await_acknowledged(self, producer: Producer, progress: Callable[[Progress], None]) -> None:
         end = time.monotonic() + _ACKNOWLEDGE_SECONDS

@@ -2,7 +2,8 @@
 
 What enters: a seed, a run id (part of every id, so runs never mix) and shares. What leaves: contacts, group conversations, and the
 messages in the order to produce them. Guaranteed: a conversation is with one person or one group throughout; every person has exactly
-one address, so the deliveries of a message are known beforehand; a text starts with "[<message_id>] ", which simulators log.
+one address, so the deliveries of a message are known beforehand; a text starts with "[<conversation_id>/<message_id>] ", which simulators
+log.
 """
 
 import heapq
@@ -103,11 +104,13 @@ class Scenario:
 
     def _message(self, number: int, draw: random.Random) -> Planned:
         message_id = f"{self.run}-m{number:07d}"
-        text = f"[{message_id}] " + " ".join(draw.choices(_PHRASES, k=draw.randint(1, 12)))
+        words = " ".join(draw.choices(_PHRASES, k=draw.randint(1, 12)))
         if draw.random() < self.group_share:
             group = draw.randrange(self.groups)
             expected = tuple((person.channel, person.address) for person in self.members(group))
-            return Planned(message_id, self._group_id(group), (), text, expected)
+            return Planned(
+                message_id, self._group_id(group), (), _text(self._group_id(group), message_id, words), expected
+            )
         chosen = draw.randrange(self.conversations)
         person = self.person(chosen)
         if person.user_id is None:
@@ -115,13 +118,19 @@ class Scenario:
         else:
             recipient = Recipient(user_id=person.user_id)
         expected = ((person.channel, person.address),)
-        return Planned(message_id, f"{self.run}-c{chosen}", (recipient,), text, expected)
+        conversation_id = f"{self.run}-c{chosen}"
+        return Planned(message_id, conversation_id, (recipient,), _text(conversation_id, message_id, words), expected)
 
     def _group_numbers(self) -> range:
         return range(self.groups if self.group_share > 0 else 0)
 
     def _group_id(self, group: int) -> str:
         return f"{self.run}-g{group}"
+
+
+def _text(conversation_id: str, message_id: str, words: str) -> str:
+    """A text that says which message it is; ids of a load hold no slash."""
+    return f"[{conversation_id}/{message_id}] {words}"
 
 
 # Made-up addresses by channel, where they are no phone numbers: a chat id, a scoped id, a user id.

@@ -111,7 +111,7 @@ def _agrees(status: str, person: Person, case: Case) -> bool:
 
 def _judge_strays(case: Case, verdict: Verdict) -> None:
     for person, calls in case.taken.items():
-        if (person.channel, person.address) not in case.firsts[person.message_id].recipients:
+        if (person.channel, person.address) not in case.firsts[person.message].recipients:
             verdict.add(Kind.STRAY, f"{person}: call {calls[0].n}, to somebody who was not a recipient")
 
 
@@ -129,10 +129,11 @@ def _judge_numbers(conversation: str, case: Case, verdict: Verdict) -> None:
         before = row.seq
     number_of = {row.message_id: row.seq for row in rows if not row.is_conflict}
     highest, earlier = 0, ""
-    for message_id in (record.message_id for record in case.conversations[conversation]):
+    for record in case.conversations[conversation]:
+        message_id = record.message_id
         number = number_of.get(message_id)
         if number is None:
-            verdict.add(Kind.DISAGREEMENT, f"message {message_id} was acknowledged and is not in PostgreSQL")
+            verdict.add(Kind.DISAGREEMENT, f"{record.name} was acknowledged and is not in PostgreSQL")
         elif number < highest:
             verdict.add(
                 Kind.OUT_OF_ORDER,
@@ -147,14 +148,14 @@ def _judge_lanes(conversation: str, case: Case, verdict: Verdict) -> None:
     newest: dict[tuple[str, str], tuple[int, str]] = {}
     for record in case.conversations[conversation]:
         for who in dict.fromkeys(record.recipients):
-            calls = case.taken.get(Person(record.message_id, *who))
+            calls = case.taken.get(Person(record.name, *who))
             if not calls:
                 continue
             last, earlier = newest.get(who, (0, ""))
             if calls[0].n < last:
                 verdict.add(
                     Kind.OUT_OF_ORDER,
-                    f"{Person(record.message_id, *who)}: call {calls[0].n}, and {earlier}, produced before it, was call {last}",
+                    f"{Person(record.name, *who)}: call {calls[0].n}, and {earlier}, produced before it, was call {last}",
                 )
             else:
                 newest[who] = (calls[0].n, record.message_id)

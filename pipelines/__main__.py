@@ -8,13 +8,14 @@ import argparse
 import sys
 
 import structlog
+from pydantic import ValidationError
 
 from pipelines import gateway, logs, topics
 from pipelines.app import app_id, build, run
 from pipelines.engine.footing import Unfit
 from pipelines.engine.worker import changelog_topic
 from pipelines.stages import BUILDERS, REQUIRED, TABLES
-from schemas.settings import MissingSetting, Settings
+from schemas.settings import MissingSetting, Settings, wrong
 from sinks import migrate
 from sinks.base import NotMigrated, Unavailable
 
@@ -48,7 +49,11 @@ def main() -> int:
     parts.add_parser("gateway")
     parts.add_parser("prepare")
     arguments = parser.parse_args()
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        print(f"{arguments.part}: {wrong(error)}", file=sys.stderr)  # noqa: T201  # the line a person reads, not a log
+        return 2
     logs.configure(settings)
     try:
         if arguments.part == "worker":

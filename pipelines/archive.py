@@ -7,11 +7,15 @@ transaction as the rows, and on assignment this stage reads from there; the grou
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from pipelines.engine.stage import Decision, Inputs, Refusal, Source, Stage, Tables
 from pipelines.patience import until_available
 from schemas import codec, metrics
 from schemas.records import DeliveryState, SequencedMessage
 from sinks.postgres import Archive as Sink
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -40,7 +44,7 @@ class Archive(Stage[State]):
     def __init__(self, *, sink: Sink, linger_ms: int) -> None:
         self._sink = sink
         self._positions: dict[tuple[str, int], int] = {}
-        self._conflicts = 0  # those of the sink that were counted
+        self._conflicts = self._reused = 0  # those of the sink that were counted
         self.linger_ms = linger_ms
 
     async def start(self) -> None:
@@ -82,4 +86,9 @@ class Archive(Stage[State]):
         self._positions.update(writes.ends)
         # The sink is shared: whichever partition comes first counts what is new, and no await lies between.
         metrics.EVENTS.labels("archive", "conflict").inc(self._sink.conflicts - self._conflicts)
-        self._conflicts = self._sink.conflicts
+        metrics.EVENTS.labels("archive", "message_id_reused").inc(self._sink.reused - self._reused)
+        if self._sink.reused > self._reused:
+            log.warning(
+                "message ids reused", messages=self._sink.reused - self._reused, query="docs/reports.md tells which"
+            )
+        self._conflicts, self._reused = self._sink.conflicts, self._sink.reused

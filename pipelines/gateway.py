@@ -6,6 +6,7 @@ harmless: receipts and message ids are deterministic.
 """
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Mapping
 
@@ -17,8 +18,9 @@ from connectors.registry import CHANNELS
 from pipelines import schema_views, topics
 from pipelines.produce import NotAcknowledged, Producing
 from schemas import codec, metrics
+from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.ids import inbound_conversation_id, inbound_message_id
-from schemas.keys import provider_message_key
+from schemas.keys import key_of, provider_message_key
 from schemas.records import Direction, Message, Receipt
 from schemas.settings import Settings
 
@@ -27,10 +29,13 @@ log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """The aiohttp application and what it holds."""
+    """The aiohttp application and what it holds; `accounts` says whose is what comes in."""
 
-    def __init__(self, *, connectors: Mapping[str, Connector], producing: Producing) -> None:
+    def __init__(
+        self, *, connectors: Mapping[str, Connector], producing: Producing, accounts: Accounts = NONE_LISTED
+    ) -> None:
         self._connectors = connectors
+        self._accounts = accounts
         self._producing = producing
         self.app = web.Application(client_max_size=MAX_BODY_BYTES)
         self.app.add_routes(
@@ -81,7 +86,8 @@ class Gateway:
         _count(channel, items)
         try:
             await self._producing.all(
-                [_receipt(r) for r in items.receipts] + [_inbound(i, received_at) for i in items.inbound]
+                [_receipt(r, self._accounts) for r in items.receipts]
+                + [_inbound(i, received_at, self._accounts) for i in items.inbound]
             )
         except NotAcknowledged as error:
             log.error("webhook not kept", channel=channel, reason=str(error))
@@ -94,16 +100,17 @@ class Gateway:
             await connector.close()
 
 
-def _receipt(receipt: Receipt) -> tuple[str, bytes, bytes]:
+def _receipt(receipt: Receipt, accounts: Accounts = NONE_LISTED) -> tuple[str, bytes, bytes]:
+    receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
     key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id)
     return "receipts", key.encode(), codec.encode(receipt)
 
 
-def _inbound(item: Inbound, received_at: int) -> tuple[str, bytes, bytes]:
-    conversation_id = inbound_conversation_id(item.channel, item.account, item.address)
+def _inbound(item: Inbound, received_at: int, accounts: Accounts = NONE_LISTED) -> tuple[str, bytes, bytes]:
     message = Message(
+        tenant_id=accounts.tenant_of(item.channel, item.account),
         message_id=inbound_message_id(item.channel, item.account, item.provider_message_id),
-        conversation_id=conversation_id,
+        conversation_id=inbound_conversation_id(item.channel, item.account, item.address),
         direction=Direction.INBOUND,
         sender=item.address,
         kind=item.kind,
@@ -117,7 +124,7 @@ def _inbound(item: Inbound, received_at: int) -> tuple[str, bytes, bytes]:
         },
         content=item.content,
     )
-    return "messages", conversation_id.encode(), codec.encode(message)
+    return "inbound", key_of(message), codec.encode(message)
 
 
 def _count(channel: str, items: WebhookItems) -> None:
@@ -145,9 +152,10 @@ def run(settings: Settings) -> None:
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
     settings.require("kafka_url", *sorted(wanted))
-    topics.check(settings, {"receipts", "messages"})
+    topics.check(settings, {"receipts", "inbound"})
 
     async def serve() -> web.Application:
-        return Gateway(connectors=connectors, producing=Producing(settings.kafka_url, asyncio.get_running_loop())).app
+        producing = Producing(settings.kafka_url, asyncio.get_running_loop())
+        return Gateway(connectors=connectors, producing=producing, accounts=accounts_in(settings.accounts)).app
 
     web.run_app(serve(), host=settings.gateway_host, port=settings.gateway_port, print=None, access_log=None)

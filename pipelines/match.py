@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec, tracker
-from schemas.keys import provider_message_key
+from schemas.keys import DEFAULT_TENANT, key_of, provider_message_key
 from schemas.records import Binding, Cause, Receipt, ReceiptStatus, Status, StatusUpdate
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
@@ -103,6 +103,11 @@ class Match(Stage[State]):
                 detail = f"the tracker names partition {tracked.home_partition} of {self._partitions}: from another deployment?"
                 decision.refusals.append(Refusal(record, "wrong_partition", detail, tracked.tenant_id))
                 return
+            # A tracker says what the sender of a message wrote there, and a tenant may send with its own account past us.
+            if receipt.tenant_id not in (DEFAULT_TENANT, tracked.tenant_id):
+                detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {tracked.tenant_id[:40]!r}"
+                decision.refusals.append(Refusal(record, "wrong_tenant", detail, receipt.tenant_id))
+                return
             bound = Bound(
                 tracked.tenant_id,
                 tracked.delivery_id,
@@ -161,4 +166,4 @@ def _update(receipt: Receipt, bound: Bound, attempt: int = 0) -> Output:
         reason_code=receipt.error_code,
         reason=receipt.error_title,
     )
-    return Output("status-updates", bound.conversation_id.encode(), codec.encode(update), bound.home_partition)
+    return Output("status-updates", key_of(bound), codec.encode(update), bound.home_partition)

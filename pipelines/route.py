@@ -1,20 +1,21 @@
 """Stage route: what applications produce becomes a sequenced message and its deliveries.
 
-In: messages, conversations (and contacts, mirrored whole). Out: conversation-log, deliveries.<channel>, all to the conversation's
-home partition. Guaranteed: a message id is accepted once in the dedupe window, sequences of a conversation are 1, 2, 3 and so on
-without gaps, in the order of the topic; what cannot be accepted is refused whole, and nothing of it goes out.
+In: messages, inbound, conversations (and contacts, mirrored whole). Out: conversation-log, deliveries.<channel>, all to the
+conversation's home partition. Guaranteed: a message (tenant, conversation, message id) is accepted once in the dedupe window, sequences of
+a conversation are 1, 2, 3 and so on without gaps, in the order of the topic; what cannot be accepted is refused whole, and nothing of it
+goes out; no tenant's records change what becomes of another's.
 """
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from schemas import codec
+from schemas import codec, ids
+from schemas.accounts import NONE_LISTED, Accounts
+from schemas.keys import DEFAULT_TENANT, contact_key, is_tenant, key_of, shown
 from schemas.outcomes import Rejected
 from schemas.partitions import home_partition
 from schemas.records import (
@@ -38,21 +39,22 @@ from tables.table import Table
 MAX_RECORD_BYTES = 1_000_000
 MAX_METADATA = 32
 EXPIRED_PER_TURN = 2000
-_TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+DIRECTIONS = {"messages": Direction.OUTBOUND, "inbound": Direction.INBOUND}  # what each topic carries
 
 Check = Callable[[Delivery], Rejected | None]
 
 
 class Refused(Exception):
-    """Why a message is not accepted: a cause of schemas/causes.py and a sentence."""
+    """Why a record is not accepted: a cause of schemas/causes.py and a sentence; `tenant_id` is whose it is, once that is known."""
 
-    def __init__(self, cause: str, detail: str) -> None:
+    def __init__(self, cause: str, detail: str, tenant_id: str = DEFAULT_TENANT) -> None:
         super().__init__(detail)
         self.cause = cause
+        self.tenant_id = tenant_id
 
 
 class Channel(NamedTuple):
-    """What route must know of a channel: our account on it, and whether it could ever take a delivery."""
+    """What route must know of a channel: our configured account on it, and whether it could ever take a delivery."""
 
     account: str
     check: Check
@@ -69,10 +71,10 @@ class State:
 
 
 class Route(Stage[State]):
-    """`contact` looks a user id up; `channels` are those that are configured."""
+    """`contacts` finds a person by contact_key; `channels` are those that are configured; `accounts` says whose each account is."""
 
     name = "route"
-    sources = (Source("conversations", first=True, compacted=True), Source("messages"))
+    sources = (Source("conversations", first=True, compacted=True), Source("inbound"), Source("messages"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (SEEN, SEQUENCES, CONVERSATIONS)
 
     def __init__(
@@ -82,10 +84,12 @@ class Route(Stage[State]):
         dedupe_ms: int,
         channels: Mapping[str, Channel],
         contacts: Mirror[Contact] | Mapping[bytes, Contact],
+        accounts: Accounts = NONE_LISTED,
     ) -> None:
         self._partitions = partitions
         self._dedupe_ms = dedupe_ms
         self._channels = channels
+        self._accounts = accounts
         self._contacts = contacts
 
     async def start(self) -> None:
@@ -116,24 +120,41 @@ class Route(Stage[State]):
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
             except Refused as error:
-                decision.refusals.append(Refusal(record, error.cause, str(error)))
+                decision.refusals.append(Refusal(record, error.cause, str(error), error.tenant_id))
         self._expire(state, now)
         return decision
 
     def _remember(self, record: Record, state: State, decision: Decision) -> None:
         if record.key and not record.value:
-            if not self._sent_home(record, record.key.decode(errors="replace"), state, decision):
+            if not self._sent_home(record, record.key, state, decision):
                 state.conversations.delete(record.key)
             return
         conversation = codec.decode(record.value, Conversation)
-        if self._sent_home(record, conversation.conversation_id, state, decision):
-            return
-        key = conversation.conversation_id.encode()
-        state.conversations.put(key, Members(conversation.tenant_id, conversation.members, conversation.updated_at))
+        _check_identity(conversation)
+        key = key_of(conversation)
+        if record.key != key:
+            detail = f"the record is of conversation {shown(key)}: set its key to that, not to {shown(record.key)}"
+            raise Refused("wrong_key", detail, conversation.tenant_id)
+        if not self._sent_home(record, key, state, decision):
+            state.conversations.put(key, Members(conversation.tenant_id, conversation.members, conversation.updated_at))
 
     def _accept(self, record: Record, state: State, decision: Decision, now: int) -> None:
         message = _message_in(record)
-        if self._sent_home(record, message.conversation_id, state, decision):
+        try:
+            self._take(record, message, state, decision, now)
+        except Refused as error:
+            error.tenant_id = message.tenant_id
+            raise
+
+    def _take(self, record: Record, message: Message, state: State, decision: Decision, now: int) -> None:
+        if message.direction is not DIRECTIONS[record.topic]:
+            raise Refused(
+                "inbound_not_allowed",
+                f"a message of direction {message.direction} on topic {record.topic}: applications produce OUTBOUND ones to messages, the "
+                "gateway INBOUND ones to inbound",
+            )
+        key = key_of(message)
+        if self._sent_home(record, key, state, decision):
             return
         seen_key, digest = seen_table.key(message), seen_table.digest(message)
         before = state.seen.get(seen_key)
@@ -141,12 +162,12 @@ class Route(Stage[State]):
             if before.digest != digest:
                 raise Refused(
                     "message_id_conflict",
-                    f"message id {message.message_id!r} was accepted with another content: give every message an id of its own",
+                    f"message id {message.message_id!r} was accepted in this conversation with another content: give every message an id "
+                    "of its own",
                 )
             decision.count("duplicate")
             return
         refs = self._refs(message, state, now)
-        key = message.conversation_id.encode()
         last = state.sequences.get(key)
         seq = 1 if last is None else last.seq + 1
         sequenced, deliveries = _sequence(message, refs, state.partition, seq, now)
@@ -165,12 +186,11 @@ class Route(Stage[State]):
             Output(f"deliveries.{d.channel}", key, codec.encode(d), state.partition) for d in deliveries
         ]
 
-    def _sent_home(self, record: Record, conversation_id: str, state: State, decision: Decision) -> bool:
+    def _sent_home(self, record: Record, key: bytes, state: State, decision: Decision) -> bool:
         """Whether the record was in the wrong partition and goes home; a conversation known here is at home."""
-        key = conversation_id.encode()
         if key in state.sequences or key in state.conversations:
             return False
-        home = home_partition(conversation_id, self._partitions)
+        home = home_partition(key, self._partitions)
         if home == state.partition:
             return False
         decision.outputs.append(Output(record.topic, key, record.value, home, record.headers))
@@ -183,8 +203,8 @@ class Route(Stage[State]):
             return []
         recipients = message.recipients
         if not recipients:
-            members = state.conversations.get(message.conversation_id.encode())
-            if members is None or not members.user_ids or members.tenant_id != message.tenant_id:
+            members = state.conversations.get(key_of(message))
+            if members is None or not members.user_ids:
                 raise Refused(
                     "no_recipient",
                     f"no recipient given and conversation {message.conversation_id!r} has no members: name recipients, or produce the "
@@ -207,20 +227,38 @@ class Route(Stage[State]):
         return DeliveryRef(
             delivery_id=delivery_id(message, who, name, address),
             channel=name,
-            account=account or channel.account,
+            account=self._account(message.tenant_id, name, account, channel.account),
             recipient=who,
             address=address,
         )
+
+    def _account(self, tenant_id: str, channel: str, wanted: str | None, shared: str) -> str:
+        """The account to send with: the wanted one where the tenant may use it, else the tenant's own or the shared one."""
+        if not wanted:
+            found = self._accounts.account_for(tenant_id, channel, shared)
+            if found is None:
+                raise Refused(
+                    "account_not_yours",
+                    f"tenant {tenant_id} has no account on {channel}, and the configured one is another's: list one in CHAT4ALL_ACCOUNTS",
+                )
+            return found
+        if not self._accounts.may_use(tenant_id, channel, wanted, shared):
+            raise Refused(
+                "account_not_yours",
+                f"account {wanted[:40]!r} on {channel} is not one of tenant {tenant_id}: leave it out, or list it in CHAT4ALL_ACCOUNTS",
+            )
+        return wanted
 
     def _look_up(self, tenant_id: str, recipient: Recipient, now: int) -> tuple[str, str, str | None]:
         """(channel, address, account) of a user id: the wanted channel, else the first of the person's preference."""
         if not recipient.user_id:
             raise Refused("no_recipient", "a recipient has neither an address nor a user id: give one of them")
-        contact = self._contacts.get(recipient.user_id.encode())
+        key = contact_key(tenant_id, recipient.user_id).encode()
+        contact = self._contacts.get(key)
         if contact is None and isinstance(self._contacts, Mirror):
             self._contacts.await_end(now)
-            contact = self._contacts.get(recipient.user_id.encode())
-        if contact is None or contact.tenant_id != tenant_id:
+            contact = self._contacts.get(key)
+        if contact is None:
             raise Refused(
                 "unknown_user", f"user id {recipient.user_id!r} is in no contact: produce it to topic contacts first"
             )
@@ -240,24 +278,16 @@ class Route(Stage[State]):
 
 def delivery_id(message: Message, recipient: str, channel: str, address: str) -> str:
     """Deterministic: the same message to the same recipient is the same delivery, however often it is decided."""
-    parts = (message.tenant_id, message.message_id, recipient, channel, address, "0")
-    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
+    parts = (message.tenant_id, message.conversation_id, message.message_id, recipient, channel, address, "0")
+    return ids.digest(parts, 16).hex()
 
 
 def _message_in(record: Record) -> Message:
     if not record.key:
-        raise Refused("no_key", "the record has no key: set it to the conversation id")
+        raise Refused("no_key", "the record has no key: set it to the conversation's")
     _check_size(record.value or b"")
     message = codec.decode(record.value, Message)
-    limits = (("message_id", message.message_id, 128), ("conversation_id", message.conversation_id, 256))
-    for name, text, limit in limits:
-        size = len(text.encode())
-        if not 1 <= size <= limit:
-            raise Refused("invalid_message", f"{name} has {size} bytes: 1 to {limit} are allowed")
-    if not _TENANT.fullmatch(message.tenant_id):
-        raise Refused(
-            "invalid_message", f"tenant_id {message.tenant_id!r}: 1 to 64 of letters, digits, point, dash, underscore"
-        )
+    _check_identity(message)
     if len(message.metadata) > MAX_METADATA:
         raise Refused("invalid_message", f"{len(message.metadata)} metadata labels: {MAX_METADATA} are allowed")
     if message.direction is Direction.OUTBOUND:  # what people write to us is kept as it is
@@ -265,6 +295,20 @@ def _message_in(record: Record) -> Message:
         if found is not None:
             raise Refused("contradictory_content", found)
     return message
+
+
+def _check_identity(about: Message | Conversation) -> None:
+    """Ids that cannot be another's: a tenant with a slash in its name could be."""
+    limits = [("conversation_id", about.conversation_id, 256)]
+    if isinstance(about, Message):
+        limits.append(("message_id", about.message_id, 128))
+    for name, text, limit in limits:
+        size = len(text.encode())
+        if not 1 <= size <= limit:
+            raise Refused("invalid_message", f"{name} has {size} bytes: 1 to {limit} are allowed")
+    if not is_tenant(about.tenant_id):
+        detail = f"tenant_id {about.tenant_id[:40]!r}: 1 to 64 of letters, digits, point, dash, underscore"
+        raise Refused("invalid_message", detail)
 
 
 def _check_size(value: bytes) -> None:

@@ -17,7 +17,7 @@ import structlog
 from connectors.base import Connector
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
 from schemas import codec, metrics
-from schemas.keys import provider_message_key
+from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import SIGNALS, Binding, Cause, Delivery, Status, StatusUpdate
 from tables.agenda import Agenda
@@ -169,6 +169,8 @@ class Send(Stage[State]):
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
             return
+        if update.tenant_id != row.delivery.tenant_id:
+            return  # proves nothing here; track refuses it
         if row.part and update.attempt <= row.part_since:
             return  # a receipt of a part that was taken before; one without our tracker is of such a part always
         if row.phase is Phase.CALLING and update.delivery_id not in state.interrupted:
@@ -355,7 +357,7 @@ def _update(
         reason_code=why[0] if why else None,
         reason=why[1] if why else None,
     )
-    return Output("status-updates", delivery.conversation_id.encode(), codec.encode(update), delivery.home_partition)
+    return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition)
 
 
 def _binding(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> Output:
@@ -378,8 +380,6 @@ def _binding(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> 
 def _given_up(row: Outstanding, outcome: RetryLater) -> Refusal:
     topic, offset, timestamp = row.source
     delivery = row.delivery
-    record = Record(
-        topic, delivery.home_partition, offset, timestamp, delivery.conversation_id.encode(), codec.encode(delivery), ()
-    )
+    record = Record(topic, delivery.home_partition, offset, timestamp, key_of(delivery), codec.encode(delivery), ())
     detail = f"given up after attempt {row.attempt}: {outcome.reason} ({outcome.code})"
     return Refusal(record, "attempts_exhausted", detail, delivery.tenant_id)

@@ -6,14 +6,14 @@ from typing import Any
 from connectors.registry import CHANNELS
 from pipelines.analyse import Analyse
 from pipelines.archive import Archive
+from pipelines.contacts import contact_in
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Stage
 from pipelines.match import Match
 from pipelines.route import Channel, Route
 from pipelines.send import Limits, Send
 from pipelines.track import Track
-from schemas import codec
-from schemas.records import Contact
+from schemas.accounts import accounts_in
 from schemas.settings import Settings
 from sinks.clickhouse import Facts
 from sinks.postgres import Archive as ArchiveSink
@@ -27,12 +27,13 @@ def _route(settings: Settings) -> Stage[Any]:
         for name, channel in CHANNELS.items()
         if (account := channel.account(settings))
     }
-    contacts = Mirror(kafka_url=settings.kafka_url, topic="contacts", decode=lambda value: codec.decode(value, Contact))
+    contacts = Mirror(kafka_url=settings.kafka_url, topic="contacts", decode=contact_in)
     return Route(
         partitions=settings.partitions,
         dedupe_ms=int(settings.dedupe_days * DAY_MS),
         channels=channels,
         contacts=contacts,
+        accounts=accounts_in(settings.accounts),
     )
 
 

@@ -9,8 +9,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pipelines.engine.stage import Decision, Inputs, Output, Refusal, Source, Stage, Tables
+from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec
+from schemas.keys import key_of
 from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
 from tables import timelines
 from tables.layout import Layout
@@ -54,7 +55,7 @@ class Track(Stage[State]):
                 if record.topic == "conversation-log":
                     self._introduce(codec.decode(record.value, SequencedMessage), state, decision, now)
                 else:
-                    self._update(codec.decode(record.value, StatusUpdate), state, decision)
+                    self._hear(record, codec.decode(record.value, StatusUpdate), state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         self._expire(state, now)
@@ -67,7 +68,7 @@ class Track(Stage[State]):
             if row is not None and row.known:
                 continue
             early = () if row is None else row.early
-            row = dataclasses.replace(timelines.introduce(row, message, ref), version=1)
+            row = dataclasses.replace(timelines.introduce(message, ref), version=1)
             state.rows.put(key, row)
             decision.count("introduced")
             created = StatusUpdate(
@@ -83,16 +84,26 @@ class Track(Stage[State]):
             )
             self._tell(timelines.told(row, created, Status.PENDING, None), state, decision)
             for fields in early:
-                self._update(_thawed(fields), state, decision)
+                update = _thawed(fields)
+                self._hear(_record_of(update, fields, state.partition), update, state, decision)
 
-    def _update(self, update: StatusUpdate, state: State, decision: Decision) -> None:
+    def _hear(self, record: Record, update: StatusUpdate, state: State, decision: Decision) -> None:
+        """An update waits for its delivery, moves it, or is refused because the delivery is another tenant's."""
         key = update.delivery_id.encode()
         row = state.rows.get(key)
         if row is None or not row.known:
             row = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
-            if all(fields["event_id"] != update.event_id for fields in row.early):
-                state.rows.put(key, dataclasses.replace(row, early=(*row.early, dataclasses.asdict(update))))
-            return
+            if all((f["tenant_id"], f["event_id"]) != (update.tenant_id, update.event_id) for f in row.early):
+                fields = dataclasses.asdict(update) | {"offset": record.offset, "timestamp": record.timestamp}
+                state.rows.put(key, dataclasses.replace(row, early=(*row.early, fields)))
+        elif update.tenant_id != row.tenant_id:
+            detail = f"a status update of tenant {update.tenant_id[:40]!r} names a delivery of tenant {row.tenant_id!r}"
+            decision.refusals.append(Refusal(record, "wrong_tenant", detail))
+        else:
+            self._update(row, update, state, decision)
+
+    def _update(self, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> None:
+        key = update.delivery_id.encode()
         if not timelines.is_new(row, update):
             decision.count("repeated")
             return
@@ -108,9 +119,7 @@ class Track(Stage[State]):
         self._tell(timelines.told(row, update, before, anomaly), state, decision)
 
     def _tell(self, told: DeliveryState, state: State, decision: Decision) -> None:
-        decision.outputs.append(
-            Output("delivery-states", told.conversation_id.encode(), codec.encode(told), state.partition)
-        )
+        decision.outputs.append(Output("delivery-states", key_of(told), codec.encode(told), state.partition))
 
     def _expire(self, state: State, now: int) -> None:
         for key in state.rows.expired(now - self._state_ms, EXPIRED_PER_TURN):
@@ -118,5 +127,12 @@ class Track(Stage[State]):
 
 
 def _thawed(fields: dict[str, Any]) -> StatusUpdate:
-    """An early update as it was before it was a row: enums again in place of their text."""
-    return StatusUpdate(**{**fields, "status": Status(fields["status"]), "cause": Cause(fields["cause"])})
+    """An early update as it was before it was a row: enums again in place of their text, without its place."""
+    told = {name: value for name, value in fields.items() if name not in ("offset", "timestamp")}
+    return StatusUpdate(**{**told, "status": Status(fields["status"]), "cause": Cause(fields["cause"])})
+
+
+def _record_of(update: StatusUpdate, fields: dict[str, Any], partition: int) -> Record:
+    """An early update as the record it came in."""
+    place = (partition, fields.get("offset", -1), fields.get("timestamp", 0))  # a row of an older version has none
+    return Record("status-updates", *place, key_of(update), codec.encode(update), ())

@@ -26,6 +26,6 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
-def home_partition(conversation_id: str, partitions: int) -> int:
-    """Partition that holds the conversation, of `partitions` in all."""
-    return (murmur2(conversation_id.encode()) & 0x7FFFFFFF) % partitions
+def home_partition(key: str | bytes, partitions: int) -> int:
+    """Partition that holds a conversation, by its key (schemas/keys.py), of `partitions` in all."""
+    return (murmur2(key.encode() if isinstance(key, str) else key) & 0x7FFFFFFF) % partitions

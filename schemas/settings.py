@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from schemas.accounts import accounts_in
 from schemas.records import CHANNELS
 
 
@@ -87,6 +88,13 @@ class Settings(BaseSettings):
     )
     analyse_linger_ms: int = Field(1000, ge=0, description="Least distance of ClickHouse inserts of a partition, ms.")
 
+    # tenants
+    accounts: str = Field(
+        "",
+        description="Accounts that belong to one tenant each, channel:account=tenant, comma-separated; a channel's configured account "
+        "that is not listed is shared by all.",
+    )
+
     # WhatsApp Cloud API
     whatsapp_url: str = Field("https://graph.facebook.com", description="Base URL of the Graph API.")
     whatsapp_version: str = Field("v23.0", pattern=r"^v\d+\.\d+$", description="Graph API version in the path.")
@@ -128,6 +136,12 @@ class Settings(BaseSettings):
     gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
 
+    @field_validator("accounts")
+    @classmethod
+    def _accounts_are_told_apart(cls, text: str) -> str:
+        accounts_in(text)
+        return text
+
     @model_validator(mode="before")
     @classmethod
     def _own_and_channels(cls, given: Any) -> Any:
@@ -164,6 +178,12 @@ class Settings(BaseSettings):
         if empty:
             wanted = ", ".join(f"CHAT4ALL_{name.upper()}" for name in empty)
             raise MissingSetting(f"not configured: set {wanted}, or start the development stack with `chat4all up`")
+
+
+def wrong(error: ValidationError) -> str:
+    """What is wrong with the settings, for a person: one line that names each."""
+    found = (f"CHAT4ALL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors())
+    return "; ".join(found)
 
 
 def _plain(value: Any) -> Any:

@@ -30,11 +30,13 @@ class Archive:
     """One connection, one transaction at a time; safe to share among a worker's partitions.
 
     `conflicts` counts the messages that broke a key of `messages` and were set aside whole in `message_conflicts`: 0, unless
-    something upstream is wrong.
+    something upstream is wrong. `reused` counts those whose id the same tenant had used in another conversation before: messages of
+    their own, and perhaps a mistake of the application.
     """
 
     def __init__(self, url: str, *, sink: str = "archive") -> None:
         self.conflicts = 0
+        self.reused = 0
         self._url = url
         self._sink = sink
         self._connection: AsyncConnection | None = None
@@ -125,7 +127,9 @@ class Archive:
         """Writes the batch, unless it is the one whose answer got lost and which was committed after all."""
         if self._doubtful != offsets or not await self._already_written(offsets):
             self._doubtful = dict(offsets)
-            self.conflicts += await self._write(messages, states, offsets)
+            conflicts, reused = await self._write(messages, states, offsets)
+            self.conflicts += conflicts
+            self.reused += reused
         self._doubtful = {}
 
     async def _write(
@@ -133,8 +137,9 @@ class Archive:
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
         offsets: Mapping[Partition, tuple[int, int]],
-    ) -> int:
-        conflicts = 0
+    ) -> tuple[int, int]:
+        """How many messages were set aside, and how many use an id again."""
+        conflicts = reused = 0
         async with self._transaction() as connection:
             await self._advance(
                 connection, offsets
@@ -142,13 +147,14 @@ class Archive:
             if messages:
                 await _stage(connection, staging.MESSAGES, messages)
                 merged = await connection.execute(staging.MERGE_MESSAGES)
-                if merged.rowcount < len(messages):
+                added, reused = await merged.fetchone() or (0, 0)
+                if added < len(messages):
                     conflicts = (await connection.execute(staging.KEEP_CONFLICTS)).rowcount
             if states:
                 await _stage(connection, staging.STATES, states)
                 await connection.execute(staging.MERGE_EVENTS)
                 await connection.execute(staging.MERGE_DELIVERIES)
-        return conflicts
+        return conflicts, reused
 
     async def _advance(self, connection: AsyncConnection, offsets: Mapping[Partition, tuple[int, int]]) -> None:
         rows = [(topic, number, *span) for (topic, number), span in sorted(offsets.items())]

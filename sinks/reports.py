@@ -13,7 +13,7 @@ import psycopg
 from clickhouse_connect.driver.client import Client
 from psycopg.rows import dict_row
 
-from sinks.content import key, original_json
+from sinks.content import key, original, original_json
 
 Row = Mapping[str, Any]
 
@@ -30,6 +30,8 @@ class Trail:
 class Timeline:
     """One message and everything that became of it. `message` is None while only deliveries have reached the archive."""
 
+    message_id: str
+    conversation_id: str
     message: Row | None
     trails: tuple[Trail, ...]
 
@@ -42,22 +44,52 @@ class Report:
     sql: str
 
 
-def timeline(connection: psycopg.Connection[Any], message_id: str, tenant_id: str = "default") -> Timeline | None:
-    """Everything PostgreSQL knows of a message; None when it knows nothing."""
-    asked = (key(tenant_id), key(message_id))
+_CONVERSATIONS = """
+    select conversation_id from messages where tenant_id = %(tenant)s and message_id = %(message)s
+    union select conversation_id from deliveries where tenant_id = %(tenant)s and message_id = %(message)s
+    order by 1 limit %(at_most)s
+"""
+
+
+def timelines(
+    connection: psycopg.Connection[Any],
+    message_id: str,
+    tenant_id: str = "default",
+    conversation_id: str | None = None,
+    at_most: int = 100,
+) -> tuple[Timeline, ...]:
+    """Everything PostgreSQL knows of a message: one timeline, or one for each conversation in which a tenant used the id, up to
+    `at_most`; only the one that is named, if one is. Empty when it knows nothing."""
+    tenant, message = key(tenant_id), key(message_id)
+    if conversation_id is not None:
+        conversations = [key(conversation_id)]
+    else:
+        asked = {"tenant": tenant, "message": message, "at_most": at_most}
+        conversations = [row[0] for row in connection.execute(_CONVERSATIONS, asked)]
+    found = (_timeline(connection, (tenant, conversation, message)) for conversation in conversations)
+    return tuple(each for each in found if each is not None)
+
+
+def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) -> Timeline | None:
+    """`place` is tenant, conversation and message id as the key columns have them."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        message = cursor.execute("select * from messages where tenant_id = %s and message_id = %s", asked).fetchone()
+        message = cursor.execute(
+            "select * from messages where tenant_id = %s and conversation_id = %s and message_id = %s", place
+        ).fetchone()
         deliveries = cursor.execute(
-            "select * from deliveries where tenant_id = %s and message_id = %s order by channel, recipient, delivery_id",
-            asked,
+            "select * from deliveries where tenant_id = %s and conversation_id = %s and message_id = %s"
+            " order by channel, recipient, delivery_id",
+            place,
         ).fetchall()
         events = cursor.execute(
             "select * from delivery_events where tenant_id = %s and delivery_id = any(%s) order by version, event_id",
-            (asked[0], [delivery["delivery_id"] for delivery in deliveries]),
+            (place[0], [delivery["delivery_id"] for delivery in deliveries]),
         ).fetchall()
     if message is None and not deliveries:
         return None
     return Timeline(
+        message_id=original(place[2]),
+        conversation_id=original(place[1]),
         message=None if message is None else _told(message),
         trails=tuple(
             Trail(

@@ -99,17 +99,28 @@ MESSAGES = Staging("messages", SequencedMessage, without=("deliveries",))
 STATES = Staging("deliveries", DeliveryState)
 
 _message_columns = ", ".join(MESSAGES.columns)
+# One row: how many messages were new, and how many of those have an id that the tenant used in another conversation before (of several
+# in one batch, all but one). What the insert adds is not seen by the rest of its own statement.
 MERGE_MESSAGES = f"""
-    insert into messages ({_message_columns}) select {_message_columns} from staged_messages on conflict do nothing
+    with added as (
+        insert into messages ({_message_columns}) select {_message_columns} from staged_messages on conflict do nothing
+        returning tenant_id, message_id
+    ), counted as (
+        select count(*) as times, exists (
+            select from messages m where m.tenant_id = added.tenant_id and m.message_id = added.message_id
+        ) as was_known
+          from added group by added.tenant_id, added.message_id
+    )
+    select coalesce(sum(times), 0)::bigint, coalesce(sum(case when was_known then times else times - 1 end), 0)::bigint from counted
 """  # noqa: S608  # column names come from our own records
 
-# Only what was staged and is not in `messages` with the same place is a conflict; everything else was a replay.
+# Only what was staged and is not in `messages` with the same number is a conflict; everything else was a replay.
 KEEP_CONFLICTS = f"""
     insert into message_conflicts ({_message_columns})
     select {", ".join("s." + column for column in MESSAGES.columns)}
       from staged_messages s
-      left join messages m on m.tenant_id = s.tenant_id and m.message_id = s.message_id
-     where m.conversation_id is distinct from s.conversation_id or m.seq is distinct from s.seq
+      left join messages m using (tenant_id, conversation_id, message_id)
+     where m.seq is distinct from s.seq
     on conflict do nothing
 """  # noqa: S608  # the same
 

@@ -1,4 +1,4 @@
-"""Table `conversations`: who belongs to a conversation, from the topic of the same name. Key: conversation id."""
+"""Table `conversations`: who belongs to a conversation, from the topic of the same name. Key: the conversation's (schemas/keys.py)."""
 
 from dataclasses import dataclass
 

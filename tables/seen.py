@@ -1,15 +1,16 @@
 """Table `seen`: message ids of the last days, so that a message produced twice is delivered once.
 
-Key: "<tenant>/<message id>". Row: a digest of the content, which tells a repetition (dropped) from a reuse of the id for another
-message (refused, so that nothing disappears silently), and when it was accepted.
+Key: tenant, conversation id and message id with slashes between (schemas/keys.py); the same id in another conversation is another
+message. Row: a digest of the content, which tells a repetition (dropped) from a reuse of the id for another message (refused, so that
+nothing disappears silently), and when it was accepted.
 """
 
-import hashlib
 import json
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from schemas import content
+from schemas import content, ids
+from schemas.keys import message_key
 from schemas.records import Message
 
 
@@ -41,13 +42,13 @@ SEEN = SeenLayout()
 
 
 def key(message: Message) -> bytes:
-    return f"{message.tenant_id}/{message.message_id}".encode()
+    return message_key(message.tenant_id, message.conversation_id, message.message_id).encode()
 
 
 def digest(message: Message) -> bytes:
     """Eight bytes over what the recipients would see and who they are; times and labels may differ between repetitions."""
-    parts = [message.conversation_id, message.direction, message.sender, message.kind, message.text]
+    parts: list[str] = [message.direction, message.sender, message.kind, message.text]
     parts += [repr((r.user_id, r.channel, r.address, r.account)) for r in message.recipients]
     if message.content is not None:
         parts.append(json.dumps(content.as_json(message.content)))
-    return hashlib.blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return ids.digest(parts, 8)

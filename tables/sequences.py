@@ -1,4 +1,4 @@
-"""Table `sequences`: the last sequence given in a conversation. Key: conversation id."""
+"""Table `sequences`: the last sequence given in a conversation. Key: the conversation's (schemas/keys.py)."""
 
 from dataclasses import dataclass
 

@@ -52,7 +52,7 @@ class Timeline:
     reason_at: int = 0  # when that occurred
     events: tuple[str, ...] = ()  # ids already taken, the newest last
     updated_at: int = 0  # by our clock; the row lives for the state window from here
-    # updates that came before the conversation log's record: arguments of StatusUpdate
+    # updates that came before the conversation log's record: arguments of StatusUpdate, and `offset` and `timestamp` of their record
     early: tuple[dict[str, object], ...] = ()
 
 
@@ -106,13 +106,12 @@ def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None]:
     return dataclasses.replace(row, **changed), anomaly  # type: ignore[arg-type]  # names and values are the row's own
 
 
-def introduce(row: Timeline | None, message: SequencedMessage, ref: DeliveryRef) -> Timeline:
-    """The row once the conversation log has told about its delivery."""
-    base = row or Timeline(message.tenant_id, message.conversation_id)
-    return dataclasses.replace(
-        base,
-        known=True,
+def introduce(message: SequencedMessage, ref: DeliveryRef) -> Timeline:
+    """The row once the conversation log has told about its delivery, before anything that happened to it."""
+    return Timeline(
         tenant_id=message.tenant_id,
+        conversation_id=message.conversation_id,
+        known=True,
         message_id=message.message_id,
         seq=message.seq,
         channel=ref.channel,
@@ -122,8 +121,7 @@ def introduce(row: Timeline | None, message: SequencedMessage, ref: DeliveryRef)
         kind=message.kind,
         requested_at=message.requested_at,
         accepted_at=message.accepted_at,
-        updated_at=max(base.updated_at, message.accepted_at),
-        early=(),
+        updated_at=message.accepted_at,
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Result, Stage
 from schemas import codec, records
+from schemas.keys import conversation_key, key_of
 from schemas.partitions import home_partition
 from schemas.records import (
     Binding,
@@ -49,10 +50,12 @@ def examples(number: int, *, steps: int = 50) -> settings:
     )
 
 
-def conversation_at_home(partition: int, *, number: int = 0, partitions: int = PARTITIONS) -> str:
-    """Id of a conversation whose home is the partition; another one for each `number`."""
+def conversation_at_home(
+    partition: int, *, number: int = 0, partitions: int = PARTITIONS, tenant_id: str = "default"
+) -> str:
+    """Id of a tenant's conversation whose home is the partition; another one for each `number`."""
     names = (f"conv-{i}" for i in range(100_000))
-    at_home = (name for name in names if home_partition(name, partitions) == partition)
+    at_home = (name for name in names if home_partition(conversation_key(tenant_id, name), partitions) == partition)
     return next(name for i, name in enumerate(at_home) if i == number)
 
 
@@ -204,7 +207,7 @@ def raw(topic: str, value: bytes | None, *, key: bytes | None = b"key", **change
 
 def record(topic: str, content: records.Record, **changes: Any) -> Record:
     """A Kafka record as our own producers make it: keyed by the conversation where there is one."""
-    key = getattr(content, "conversation_id", "key").encode()
+    key = key_of(content) if hasattr(content, "conversation_id") else b"key"
     return raw(topic, codec.encode(content), **({"key": key} | changes))
 
 

@@ -17,9 +17,10 @@ log = structlog.get_logger(__name__)
 
 
 class Mirror(Generic[V]):
-    """Latest decoded value by key. `decode` may raise ValueError: the record is counted and the former value stays."""
+    """Latest decoded value by key. `decode` gets key and value and may raise ValueError, for a record that does not belong under its key
+    too: the record is counted and the former value stays."""
 
-    def __init__(self, *, kafka_url: str, topic: str, decode: Callable[[bytes], V]) -> None:
+    def __init__(self, *, kafka_url: str, topic: str, decode: Callable[[bytes, bytes], V]) -> None:
         self._kafka_url = kafka_url
         self._topic = topic
         self._decode = decode
@@ -119,7 +120,7 @@ class Mirror(Generic[V]):
             self._values.pop(key, None)
         else:
             try:
-                self._values[key] = self._decode(value)
+                self._values[key] = self._decode(key, value)
             except ValueError as error:
                 self.undecodable += 1
                 log.warning("record not taken", topic=self._topic, key=repr(key[:64]), error=str(error))

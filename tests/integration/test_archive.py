@@ -168,17 +168,32 @@ async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: Archive
     await write(archive, messages=[sequenced(1), sequenced(2)])
     same_number = sequenced(3, seq=2)
     same_id = sequenced(1, seq=4)
-    elsewhere = sequenced(2, conversation_id="c2")
-    await write(archive, messages=[same_number, same_id, sequenced(1), elsewhere, sequenced(5)])
-    assert archive.conflicts == 3
+    await write(archive, messages=[same_number, same_id, sequenced(1), sequenced(5)])
+    assert archive.conflicts == 2
     assert rows(url, "select message_id, seq from messages order by seq") == [("m1", 1), ("m2", 2), ("m5", 5)]
     assert rows(url, "select message_id, conversation_id, seq, text from message_conflicts order by 1, 2, 3") == [
         ("m1", "c1", 4, "text 1"),
-        ("m2", "c2", 2, "text 2"),
         ("m3", "c1", 2, "text 3"),
     ]
     await write(archive, messages=[same_number])
-    assert archive.conflicts == 3  # that one is known already
+    assert archive.conflicts == 2  # that one is known already
+
+
+async def test_an_id_in_another_conversation_is_another_message_and_counted(archive: Archive, url: str) -> None:
+    """All but the first of an id are counted, in one batch or in several; a repetition and another tenant's id are not."""
+    await write(archive, messages=[sequenced(1), sequenced(2)])
+    elsewhere = [sequenced(1, seq=1, conversation_id=f"c{n}", text=f"in c{n}") for n in (2, 3)]
+    await write(archive, messages=[*elsewhere, sequenced(1), sequenced(1, tenant_id="acme")])
+    assert (archive.conflicts, archive.reused) == (0, 2)
+    twice = [sequenced(7, seq=2, conversation_id="c2"), sequenced(7, seq=2, conversation_id="c3"), sequenced(8)]
+    await write(archive, messages=[*twice, *elsewhere])
+    assert (archive.conflicts, archive.reused) == (0, 3)
+    assert rows(url, "select tenant_id, conversation_id, text from messages where message_id = 'm1' order by 1, 2") == [
+        ("acme", "c1", "text 1"),
+        ("default", "c1", "text 1"),
+        ("default", "c2", "in c2"),
+        ("default", "c3", "in c3"),
+    ]
 
 
 async def test_no_content_fails_a_batch(archive: Archive, url: str) -> None:
@@ -231,7 +246,7 @@ async def test_a_commit_whose_answer_is_lost_is_recognised(
     await archive.positions([STATES])
     whole_write = archive._write
 
-    async def write_and_lose_the_answer(*batch: Any) -> int:
+    async def write_and_lose_the_answer(*batch: Any) -> tuple[int, int]:
         await whole_write(*batch)
         end_other_sessions(url)
         monkeypatch.undo()

@@ -33,7 +33,7 @@ def logs(tmp_path: Path) -> Path:
     for n in (1, 2, 3):
         for channel, address in PEOPLE:
             calls[channel].append({"n": 2 * n, "at": T0, "account": "a", "recipient": address, "verdict": "accepted", "status": 200,
-                                   "provider_message_id": f"{channel}.{n}", "tracker": None, "text_key": f"m{n}"})  # fmt: skip
+                                   "provider_message_id": f"{channel}.{n}", "tracker": None, "text_key": f"c1/m{n}"})  # fmt: skip
         calls["whatsapp"].append(
             {"n": 2 * n + 1, "at": T0, "receipt": "delivered", "provider_message_id": f"whatsapp.{n}", "tries": 1}
         )
@@ -79,9 +79,9 @@ def test_what_postgresql_lacks_is_found(url: str, logs: Path) -> None:
     with psycopg.connect(url) as connection:
         verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection))
     assert verdict.findings[Kind.DISAGREEMENT] == [
-        "message m2 to whatsapp:15551234567: PostgreSQL has 0 deliveries",
-        "message m2 to telegram:700: PostgreSQL has 0 deliveries",
-        "message m2 was acknowledged and is not in PostgreSQL",
+        "message m2 of conversation c1 to whatsapp:15551234567: PostgreSQL has 0 deliveries",
+        "message m2 of conversation c1 to telegram:700: PostgreSQL has 0 deliveries",
+        "message m2 of conversation c1 was acknowledged and is not in PostgreSQL",
     ]
 
 

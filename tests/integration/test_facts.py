@@ -210,6 +210,15 @@ async def test_the_bounds_of_a_report_are_half_open(facts: Facts, client: Client
     assert report(client, bounds=f"(since = '{first}.000', until = '{first}.002')")[0]["accepted"] == 2
 
 
+async def test_the_same_id_in_another_conversation_is_another_message(facts: Facts, client: Client) -> None:
+    """Two recipients of one message are one message; the same id elsewhere is not, and another tenant's is in a line of its own."""
+    same = [state(1, 1), state(1, 1, delivery_id="d1b")]
+    others = [state(1, 1, delivery_id="d2", conversation_id="c2"), state(1, 1, delivery_id="d3", tenant_id="acme")]
+    await facts.insert("a", [*same, *others])
+    query = "select tenant_id, messages, accepted from report_delivery(since = '2026-01-01 00:00:00', until = '2027-01-01 00:00:00')"
+    assert client.query(query).result_rows == [("acme", 1, 1), ("default", 2, 3)]
+
+
 async def test_no_person_and_no_text_enters(facts: Facts, client: Client) -> None:
     """Every field that can hold an address, a provider's id or a sentence is filled with a mark that must not arrive."""
     given = state(1, 2, address="MARK", recipient="MARK", provider_message_id="MARK", reason="MARK", event_id="MARK")

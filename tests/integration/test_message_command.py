@@ -19,7 +19,7 @@ from schemas.partitions import home_partition
 from schemas.records import CHANNELS, Cause, Content, DeliveryState, Media, Message, Recipient, SequencedMessage, Status
 from sinks.clickhouse import Facts, connect
 from sinks.postgres import Archive
-from sinks.reports import timeline
+from sinks.reports import timelines
 from tests.integration.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
 
 run = CliRunner()
@@ -78,9 +78,9 @@ def test_send_produces_a_message_any_consumer_can_read_where_it_says(kafka: str)
     record = consumer.poll(20)
     consumer.close()
     assert record is not None
-    assert record.key() == b"c 1"
+    assert record.key() == b"acme/c 1"
     assert partition == home_partition(
-        "c 1", len(AdminClient({"bootstrap.servers": kafka}).list_topics().topics["messages"].partitions)
+        "acme/c 1", len(AdminClient({"bootstrap.servers": kafka}).list_topics().topics["messages"].partitions)
     )
     produced = codec.decode(record.value(), Message)
     assert (produced.message_id, produced.tenant_id, produced.conversation_id, produced.text) == (
@@ -99,6 +99,16 @@ def test_send_refuses_what_is_no_recipient_before_anything_is_produced(to: str) 
     assert result.exit_code == 2
     assert "acknowledged" not in result.output
     assert f"with a channel of {', '.join(CHANNELS)}; or user:" in " ".join(lines(result).split())
+
+
+@pytest.mark.usefixtures("kafka")
+def test_send_names_the_conversation_of_an_id_that_may_stand_in_several() -> None:
+    to = ["send", "--conversation", "c 1", "--to", "telegram:5", "--text", "t", "--id", "m-1"]
+    result = run.invoke(message.app, to)
+    assert result.output.endswith("\nchat4all message show m-1 --conversation 'c 1'\n")
+    refused = run.invoke(message.app, [*to, "--tenant", "a/b"])
+    assert refused.exit_code == 2
+    assert "1 to 64 of letters, digits" in " ".join(lines(refused).split())
 
 
 def test_send_never_says_acknowledged_when_kafka_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,13 +189,40 @@ def test_timeline_gives_texts_back_as_they_were(postgres: str) -> None:
         archive(postgres, [sequenced(1, text="a\x00b\u2400", metadata={"k\x00": "\u2400"})], [state(1), state(1, 2)])
     )
     with psycopg.connect(postgres) as connection:
-        found = timeline(connection, "m1")
-        assert timeline(connection, "m1", "another") is None
-    assert found is not None
+        (found,) = timelines(connection, "m1")
+        assert timelines(connection, "m1", "another") == timelines(connection, "m1", conversation_id="c2") == ()
     assert found.message is not None
     assert (found.message["text"], found.message["metadata"]) == ("a\x00b\u2400", {"k\x00": "\u2400"})
     assert found.message["accepted_at"] == sequenced(1).accepted_at
     assert [event["version"] for event in found.trails[0].events] == [1, 2]
+
+
+def test_show_of_an_id_in_several_conversations_shows_each_or_the_one_asked_for(postgres: str) -> None:
+    """A NUL in a conversation's id, and one whose deliveries came first."""
+    others = [sequenced(1, conversation_id="c\x00", text="elsewhere", seq=1)]
+    early = state(1, 2, conversation_id="c9", delivery_id="d9")
+    asyncio.run(archive(postgres, [sequenced(1), *others], [state(1, 2), early]))
+    shown = lines(run.invoke(message.app, ["show", "m1"]))
+    assert "3 messages have this id, each in a conversation of its own" in shown
+    headings = [line for line in shown.splitlines() if line.startswith("Message m1 in conversation")]
+    assert {line.rsplit(" ", 1)[1] for line in headings} == {"c1", "c\ufffd", "c9"}
+    assert all(part in shown for part in ("text 1", "elsewhere", "delivery d1", "delivery d9"))
+    one = lines(run.invoke(message.app, ["show", "m1", "--conversation", "c\x00"]))
+    assert "elsewhere" in one
+    assert "text 1" not in one
+    assert "delivery" not in one
+    nowhere = run.invoke(message.app, ["show", "m1", "--conversation", "c3"])
+    assert (nowhere.exit_code, nowhere.stdout) == (1, "")
+    assert nowhere.stderr.startswith("no message m1 of tenant default in conversation c3 in PostgreSQL")
+
+
+@pytest.mark.usefixtures("postgres")
+def test_show_of_more_conversations_than_a_person_reads_is_bounded(postgres: str) -> None:
+    asyncio.run(archive(postgres, [sequenced(1, conversation_id=f"c{n:02}", seq=1) for n in range(25)], []))
+    shown = lines(run.invoke(message.app, ["show", "m1"]))
+    assert "more than 20 messages have this id" in shown
+    assert "Message m1 in conversation c19" in shown
+    assert "conversation c20" not in shown
 
 
 @pytest.mark.usefixtures("postgres")

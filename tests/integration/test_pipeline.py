@@ -361,7 +361,7 @@ def test_views_of_the_workers(running: Running, produce: Callable[..., None], un
     }
     row = json.loads(get(f"{route}/tables/sequences/{unique}")[1])
     assert row["row"] == {"seq": 1}
-    assert get(f"{route}/tables/seen/default/{unique}-0")[0] == 200
+    assert get(f"{route}/tables/seen/default/{unique}/{unique}-0")[0] == 200
     assert get(f"{route}/tables/sequences/nothing")[0] == 404
     assert get(f"{route}/tables/pigeons/1")[0] == 404
 

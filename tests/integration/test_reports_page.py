@@ -42,10 +42,11 @@ def test_clickhouse_s_statements_run(clickhouse_url: str) -> None:
     [
         ("select * from deliveries where tenant_id = 't' and message_id = 'm'", "deliveries_by_message"),
         ("select * from messages where tenant_id = 't' and conversation_id = 'c' order by seq", "conversation_id_seq"),
+        ("select * from messages where tenant_id = 't' and message_id = 'm'", "messages_by_id"),
         (of("postgres")[2], "deliveries_undelivered"),
     ],
 )
-def test_the_three_questions_of_operations_have_an_index(postgres_url: str, sql: str, index: str) -> None:
+def test_the_questions_of_operations_have_an_index(postgres_url: str, sql: str, index: str) -> None:
     with postgres_database(postgres_url) as url, psycopg.connect(url) as connection:
         connection.execute("set enable_seqscan = off; set enable_bitmapscan = off")  # an empty relation tempts to both
         plan = "\n".join(row[0] for row in connection.execute(f"explain {sql}".encode()).fetchall())

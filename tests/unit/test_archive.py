@@ -24,6 +24,7 @@ class Ledger(Sink):
         self.held = dict(held or {})
         self.away = away
         self.set_aside: set[str] = set()
+        self.known: set[str] = set()
         self.rows: list[str] = []
 
     async def positions(self, partitions: Iterable[Source]) -> dict[Source, int]:
@@ -44,6 +45,7 @@ class Ledger(Sink):
                 raise Fenced(f"{source} is at {self.held[source]}")
             self.held[source] = after
         self.conflicts += sum(message.message_id in self.set_aside for message in messages)
+        self.reused += sum(message.message_id in self.known for message in messages)
         self.rows += [each.message_id for each in messages] + [each.event_id for each in states]
 
 
@@ -122,6 +124,18 @@ async def test_messages_set_aside_are_counted_once() -> None:
     for partition, offsets in ((0, (0, 1, 2)), (0, (3,)), (1, (1,))):
         await stage.settle(Desk(stage, partition).turn([logged(offset, partition) for offset in offsets]))
     assert counter._value.get() - before == 3
+
+
+async def test_reused_ids_are_counted_once() -> None:
+    ledger = Ledger()
+    ledger.known = {"m1"}
+    stage = Archive(sink=ledger, linger_ms=0)
+    await stage.positions([(LOG, 0), (LOG, 1)])
+    counter = metrics.EVENTS.labels("archive", "message_id_reused")
+    before = counter._value.get()
+    for partition in (0, 1):
+        await stage.settle(Desk(stage, partition).turn([logged(0, partition), logged(1, partition)]))
+    assert counter._value.get() - before == 2
 
 
 async def test_a_postgresql_that_is_away_is_waited_for_and_takes_the_batch_once() -> None:

@@ -128,6 +128,22 @@ def test_when_it_occurred(provider_at: int, received_at: int, occurred_at: int, 
     assert (found.occurred_at, found.observed_at) == (occurred_at, received_at)
 
 
+@pytest.mark.parametrize("told_to", ["default", "t"])
+def test_a_receipt_of_a_shared_account_or_of_the_same_tenant_moves_its_delivery(
+    told_to: str, desk: Desk[State]
+) -> None:
+    decision = desk.turn([got(callback_data=tracked(tenant_id="t"), tenant_id=told_to)])
+    assert [each.tenant_id for each in updates(decision.outputs)] == ["t"]
+    assert [output.key for output in decision.outputs] == [f"t/{HERE}".encode()]
+
+
+def test_a_receipt_of_one_tenants_account_moves_no_delivery_of_another(desk: Desk[State]) -> None:
+    """Who has an account of its own can send with it past us, and write into the tracker what it likes."""
+    forged = got(callback_data=tracked(tenant_id="t"), tenant_id="acme")
+    (refusal,) = desk.turn([forged]).refusals
+    assert (refusal.cause, refusal.tenant_id, refusal.record) == ("wrong_tenant", "acme", forged)
+
+
 def test_an_id_seen_for_another_delivery_belongs_to_the_newer_one_and_is_counted(desk: Desk[State]) -> None:
     desk.turn([bound(delivery_id="older"), bound(delivery_id="older")])
     decision = desk.turn([bound(delivery_id="newer"), got()])
@@ -148,7 +164,7 @@ def test_a_receipt_with_our_tracker_needs_no_binding(desk: Desk[State]) -> None:
     (found,) = updates(decision.outputs)
     assert (found.delivery_id, found.conversation_id, found.tenant_id) == ("dlv-1", odd, "t")
     assert (found.status, found.attempt) == (Status.DELIVERED, 2)
-    assert [(o.key, o.partition) for o in decision.outputs] == [(odd.encode(), 2)]
+    assert [(o.key, o.partition) for o in decision.outputs] == [(f"t/{odd}".encode(), 2)]
     assert not any(desk.changelog.values())
     assert desk.due() is None
 

@@ -72,7 +72,7 @@ def test_addresses_are_what_the_providers_take_and_texts_name_their_message() ->
         "whatsapp": r"1555\d{7}", "telegram": r"[1-9]\d{8}", "instagram": r"\d{17}", "internal": r"person-\d+",
     }  # fmt: skip
     for each in BASE.messages():
-        assert text_key(each.text) == each.message_id
+        assert text_key(each.text) == f"{each.conversation_id}/{each.message_id}"
         for channel, address in each.expected:
             assert re.fullmatch(shapes[channel], address)
 

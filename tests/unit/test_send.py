@@ -416,6 +416,7 @@ NO_PROOF = {
     "our own update": evidence(cause=Cause.UNKNOWN, status=Status.PENDING),
     "a receipt without the provider's id": evidence(provider_message_id=None),
     "a receipt of another delivery": evidence("dlv-9"),
+    "a receipt of another tenant": evidence(tenant_id="acme"),
 }
 
 

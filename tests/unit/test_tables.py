@@ -244,7 +244,6 @@ OTHER = {
     "text": message(text="other"),
     "kind": message(kind="other"),
     "sender": message(sender="other"),
-    "conversation": message(conversation_id="other"),
     "recipients": message(recipients=(to_address("15550001"), to_address("2"))),
     "a recipient's channel": message(recipients=(to_address("15550001", channel="telegram"),)),
 }
@@ -260,5 +259,10 @@ def test_the_digest_is_another_with_another(other: Message) -> None:
     assert seen.digest(other) != seen.digest(message())
 
 
-def test_a_message_is_known_by_tenant_and_id() -> None:
-    assert seen.key(message("m", tenant_id="t")) == b"t/m"
+def test_a_message_is_known_by_tenant_conversation_and_id() -> None:
+    assert seen.key(message("m/1", tenant_id="t", conversation_id="c 1")) == b"t/c%201/m%2F1"
+
+
+def test_what_a_message_says_cannot_be_moved_from_one_field_to_the_next() -> None:
+    """A separator in a field made one message of two: the second was dropped as a repetition."""
+    assert seen.digest(message(kind="a", text="b\x1fc")) != seen.digest(message(kind="a\x1fb", text="c"))

@@ -92,6 +92,35 @@ def test_updates_before_the_log_wait_for_it(desk: Desk[State]) -> None:
     assert desk.rows("timelines")[b"dlv-1"].early == ()
 
 
+@pytest.mark.parametrize("order", ["after the log", "before the log", "among our own before the log"])
+def test_an_update_of_another_tenant_moves_nothing_and_is_refused(order: str, desk: Desk[State]) -> None:
+    """Under the same event id as ours, even; with its place and its bytes, though it waited in a row."""
+    theirs = seen(READ, 100, tenant_id="acme", conversation_id="theirs")
+    ours = dataclasses.replace(seen(SENT, 100), event_id=theirs.event_id)
+    foreign = record("status-updates", theirs, offset=7)
+    batches = {
+        "after the log": [[LOG], [foreign], of(ours)],
+        "before the log": [[foreign], [LOG], of(ours)],
+        "among our own before the log": [[foreign, foreign._replace(offset=8), *of(ours)], [LOG]],
+    }[order]
+    decisions = []
+    for batch in batches:
+        decisions.append(desk.turn(batch))
+        desk.restart(Track(state_ms=STATE_MS))
+    (refusal,) = [refusal for decision in decisions for refusal in decision.refusals]
+    assert refusal.cause == "wrong_tenant"
+    assert refusal.record == foreign
+    told = [each for d in decisions for each in decoded(d.outputs, "delivery-states", DeliveryState)]
+    assert [(each.tenant_id, each.conversation_id, each.status) for each in told] == [
+        ("default", HERE, PENDING),
+        ("default", HERE, SENT),
+    ]
+    plain = Desk(Track(state_ms=STATE_MS))
+    plain.turn([LOG])
+    plain.turn(of(ours))
+    assert desk.changelog == plain.changelog
+
+
 def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) -> None:
     decision = desk.turn([raw("status-updates", b"junk"), LOG, record("conversation-log", update(), offset=1)])
     assert refused(decision) == ["not_avro", "unexpected_record"]
@@ -278,6 +307,12 @@ def check_forward(told: list[DeliveryState]) -> None:
             assert each.sent_at <= each.delivered_at <= (each.read_at or 0)
         if each.cause is Cause.RECEIPT and each.anomaly:
             assert " after " in each.anomaly
+
+
+def test_a_state_has_its_conversations_key(desk: Desk[State]) -> None:
+    log = record("conversation-log", sequenced(ref(), tenant_id="acme"))
+    (output,) = desk.turn([log]).outputs
+    assert output.key == f"acme/{HERE}".encode()
 
 
 def test_a_state_stays_in_the_partition_that_told_it(desk: Desk[State]) -> None:

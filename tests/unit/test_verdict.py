@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from loadgen.evidence import Archived, Call, Evidence, Kept, Produced, Told, read_produced, read_provider
+from loadgen.evidence import Archived, Call, Evidence, Kept, Name, Produced, Told, read_produced, read_provider
 from loadgen.verdict import EXAMPLES, Kind, Percentiles, judge, percentiles
 from loadgen.verdict_view import render
 
 T0 = 1_790_000_000_000
+M1 = Name("c1", "m1")
 
 
 class Run:
@@ -36,19 +37,21 @@ class Run:
             conversation = draw.choice(list(ways))
             seqs[conversation] += 1
             people_of = tuple(ways[conversation])
-            self.produced.append(Produced(f"m{n}", f"c{conversation}", conversation, n, T0 + n, people_of))
-            self.archived.append(Archived(f"m{n}", f"c{conversation}", seqs[conversation]))
-            self._message(draw, n, people_of, resent)
+            name = Name(f"c{conversation}", f"m{seqs[conversation]}")  # every conversation has an m1
+            self.produced.append(Produced(name.message_id, name.conversation_id, conversation, n, T0 + n, people_of))
+            self.archived.append(Archived(name.message_id, name.conversation_id, seqs[conversation]))
+            self._message(draw, n, name, people_of, resent)
         for twice in draw.sample(self.produced, len(self.produced) // 4):
             self.produced.append(replace(twice, offset=1000 + len(self.produced)))
         for witness in (self.produced, self.calls, self.told, self.archived, self.kept):
             draw.shuffle(witness)
 
-    def _message(self, draw: random.Random, n: int, people: tuple[tuple[str, str], ...], resent: bool) -> None:
-        message = f"m{n}"
+    def _message(
+        self, draw: random.Random, n: int, name: Name, people: tuple[tuple[str, str], ...], resent: bool
+    ) -> None:
         for channel, address in people:
             resends = draw.randint(0, 2) if resent else 0
-            ids = [self._call(channel, address, message, draw) for _ in range(resends + 1)]
+            ids = [self._call(channel, address, name, draw) for _ in range(resends + 1)]
             status, names = draw.choice(
                 [("SENT", []), ("SENT", ["sent"]), ("DELIVERED", ["delivered", "sent"]), ("READ", ["sent", "read", "read"]),
                  ("READ", ["delivered", "read", "failed"]), ("FAILED", ["sent", "failed"])]
@@ -59,16 +62,16 @@ class Run:
                 self.told.append(Told(channel, self._n, receipt, draw.choice(ids)))
             sent, delivered = T0 + n + 40, T0 + n + 90 if status in ("DELIVERED", "READ") else None
             self.kept.append(
-                Kept(f"d-{message}-{address}", message, channel, address, status, resends, T0 + n, sent, delivered)
+                Kept(f"d-{n}-{address}", *name, channel, address, status, resends, T0 + n, sent, delivered)
             )
 
-    def _call(self, channel: str, address: str, message: str, draw: random.Random) -> str:
+    def _call(self, channel: str, address: str, name: Name, draw: random.Random) -> str:
         if draw.random() < 0.2:  # a try that was throttled or broke: nobody got anything
             self._n += 1
-            self.calls.append(Call(channel, self._n, T0, address, message, None, draw.choice(["throttled", "error"])))
+            self.calls.append(Call(channel, self._n, T0, address, name, None, draw.choice(["throttled", "error"])))
         self._n += 1
         provider_id = f"{channel}-{self._n}"
-        self.calls.append(Call(channel, self._n, T0, address, message, provider_id, "accepted"))
+        self.calls.append(Call(channel, self._n, T0, address, name, provider_id, "accepted"))
         return provider_id
 
     def evidence(self) -> Evidence:
@@ -83,7 +86,7 @@ def nobody_took_it(run: Run, draw: random.Random) -> None:
     same = {
         c.provider_message_id
         for c in run.calls
-        if (c.message_id, c.channel, c.address) == (victim.message_id, victim.channel, victim.address)
+        if (c.name, c.channel, c.address) == (victim.name, victim.channel, victim.address)
     }
     run.calls = [call for call in run.calls if not call.provider_message_id or call.provider_message_id not in same]
 
@@ -105,9 +108,9 @@ def sent_to_a_stranger(run: Run, draw: random.Random) -> None:
 
 
 def _two_of_a_conversation(run: Run, draw: random.Random) -> tuple[Produced, Produced]:
-    firsts: dict[str, Produced] = {}
+    firsts: dict[Name, Produced] = {}
     for record in sorted(run.produced, key=lambda r: r.offset):
-        firsts.setdefault(record.message_id, record)
+        firsts.setdefault(record.name, record)
     pairs = [
         (a, b)
         for a in firsts.values()
@@ -122,19 +125,19 @@ def overtaken_in_a_lane(run: Run, draw: random.Random) -> None:
     pair = _two_of_a_conversation(run, draw)
     who = draw.choice(pair[0].recipients)
 
-    def first(message_id: str) -> Call:
-        return min(
-            (c for c in run.taken() if (c.message_id, c.channel, c.address) == (message_id, *who)), key=lambda c: c.n
-        )
+    def first(name: Name) -> Call:
+        return min((c for c in run.taken() if (c.name, c.channel, c.address) == (name, *who)), key=lambda c: c.n)
 
-    early, late = first(pair[0].message_id), first(pair[1].message_id)
+    early, late = first(pair[0].name), first(pair[1].name)
     run.calls.remove(late)
     run.calls.append(replace(late, n=early.n - 0.5))  # type: ignore[arg-type]  # between two calls, without renumbering the rest
 
 
 def numbered_against_the_topic(run: Run, draw: random.Random) -> None:
     pair = _two_of_a_conversation(run, draw)
-    one, other = (next(row for row in run.archived if row.message_id == record.message_id) for record in pair)
+    one, other = (
+        next(row for row in run.archived if (row.conversation_id, row.message_id) == record.name) for record in pair
+    )
     run.archived = [row for row in run.archived if row not in (one, other)]
     run.archived += [replace(one, seq=other.seq), replace(other, seq=one.seq)]
 
@@ -164,9 +167,7 @@ def a_read_receipt_nobody_kept(run: Run, draw: random.Random) -> None:
     unread = [row for row in run.kept if row.status != "READ"]
     assume(unread)
     row = draw.choice(unread)
-    call = next(
-        c for c in run.taken() if (c.message_id, c.channel, c.address) == (row.message_id, row.channel, row.address)
-    )
+    call = next(c for c in run.taken() if (c.name, c.channel, c.address) == (row.name, row.channel, row.address))
     run.told.append(Told(row.channel, 10_000, "read", call.provider_message_id or ""))
 
 
@@ -225,10 +226,10 @@ def one(**changes: object) -> Run:
     """A run of one message to one person on WhatsApp, delivered."""
     run = Run(0)
     run.produced = [Produced("m1", "c1", 0, 5, T0, (("whatsapp", "1555"),))]
-    run.calls = [Call("whatsapp", 1, T0, "1555", "m1", "wamid.1", "accepted")]
+    run.calls = [Call("whatsapp", 1, T0, "1555", M1, "wamid.1", "accepted")]
     run.told = [Told("whatsapp", 2, "delivered", "wamid.1")]
     run.archived = [Archived("m1", "c1", 1)]
-    run.kept = [Kept("d1", "m1", "whatsapp", "1555", "DELIVERED", 0, T0, T0 + 30, T0 + 80)]
+    run.kept = [Kept("d1", *M1, "whatsapp", "1555", "DELIVERED", 0, T0, T0 + 30, T0 + 80)]
     for witness, said in changes.items():
         setattr(run, witness, said)
     return run
@@ -241,18 +242,20 @@ def sentences(run: Run) -> dict[Kind, list[str]]:
 def test_sentences_name_the_ids() -> None:
     assert sentences(one()) == {}
     assert sentences(one(calls=[], told=[])) == {
-        Kind.LOST: ["message m1 to whatsapp:1555: no provider took it, PostgreSQL says DELIVERED"]
+        Kind.LOST: ["message m1 of conversation c1 to whatsapp:1555: no provider took it, PostgreSQL says DELIVERED"]
     }
     assert sentences(one(told=[])) == {
         Kind.DISAGREEMENT: [
-            "message m1 to whatsapp:1555 (delivery d1): PostgreSQL says DELIVERED, the provider told nothing"
+            "message m1 of conversation c1 to whatsapp:1555 (delivery d1): PostgreSQL says DELIVERED, the provider told nothing"
         ]
     }
     assert sentences(one(archived=[Archived("m1", "c1", 3)])) == {Kind.GAP: ["conversation c1: 3 follows 0"]}
 
 
 def test_an_acknowledged_message_that_postgresql_lacks_is_found_though_it_was_the_last() -> None:
-    assert sentences(one(archived=[])) == {Kind.DISAGREEMENT: ["message m1 was acknowledged and is not in PostgreSQL"]}
+    assert sentences(one(archived=[])) == {
+        Kind.DISAGREEMENT: ["message m1 of conversation c1 was acknowledged and is not in PostgreSQL"]
+    }
 
 
 def test_a_run_of_nothing_is_not_ok() -> None:
@@ -262,31 +265,35 @@ def test_a_run_of_nothing_is_not_ok() -> None:
 
 
 def test_what_a_provider_refused_is_no_loss_as_long_as_postgresql_says_so() -> None:
-    refusal = Call("whatsapp", 1, T0, "1555", "m1", None, "rejected")
-    failed = Kept("d1", "m1", "whatsapp", "1555", "FAILED", 0, T0, reason="undeliverable")
+    refusal = Call("whatsapp", 1, T0, "1555", M1, None, "rejected")
+    failed = Kept("d1", *M1, "whatsapp", "1555", "FAILED", 0, T0, reason="undeliverable")
     verdict = judge(one(calls=[refusal], told=[], kept=[failed]).evidence())
     assert verdict.ok
     assert verdict.counts["refused by a provider"] == 1
     pending = replace(failed, status="PENDING")
     assert sentences(one(calls=[refusal], told=[], kept=[pending])) == {
-        Kind.DISAGREEMENT: ["message m1 to whatsapp:1555: the provider refused it, PostgreSQL says PENDING"]
+        Kind.DISAGREEMENT: [
+            "message m1 of conversation c1 to whatsapp:1555: the provider refused it, PostgreSQL says PENDING"
+        ]
     }
 
 
 def test_giving_up_without_the_provider_s_refusal_is_a_loss_with_its_reason() -> None:
-    given_up = Kept("d1", "m1", "whatsapp", "1555", "FAILED", 0, T0, reason="8 attempts")
-    throttled = Call("whatsapp", 1, T0, "1555", "m1", None, "throttled")
+    given_up = Kept("d1", *M1, "whatsapp", "1555", "FAILED", 0, T0, reason="8 attempts")
+    throttled = Call("whatsapp", 1, T0, "1555", M1, None, "throttled")
     assert sentences(one(calls=[throttled], told=[], kept=[given_up])) == {
-        Kind.LOST: ["message m1 to whatsapp:1555: no provider took it, PostgreSQL says FAILED (8 attempts)"]
+        Kind.LOST: [
+            "message m1 of conversation c1 to whatsapp:1555: no provider took it, PostgreSQL says FAILED (8 attempts)"
+        ]
     }
 
 
 def test_read_may_be_concluded_from_an_answer_on_telegram_only_with_the_answer() -> None:
     telegram = one(
         produced=[Produced("m1", "c1", 0, 5, T0, (("telegram", "-100"),))],
-        calls=[Call("telegram", 1, T0, "-100", "m1", "-100:1", "accepted")],
+        calls=[Call("telegram", 1, T0, "-100", M1, "-100:1", "accepted")],
         told=[Told("telegram", 2, "message", "-100:2")],
-        kept=[Kept("d1", "m1", "telegram", "-100", "READ", 0, T0)],
+        kept=[Kept("d1", *M1, "telegram", "-100", "READ", 0, T0)],
     )
     assert judge(telegram.evidence()).ok
     telegram.told = [Told("telegram", 2, "message", "-101:2")]
@@ -294,7 +301,7 @@ def test_read_may_be_concluded_from_an_answer_on_telegram_only_with_the_answer()
 
 
 def test_other_runs_in_the_same_logs_are_no_matter_of_this_one() -> None:
-    others = [Call("whatsapp", n, T0, "1999", f"other{n}", f"w{n}", "accepted") for n in (7, 8)]
+    others = [Call("whatsapp", n, T0, "1999", Name("c1", f"other{n}"), f"w{n}", "accepted") for n in (7, 8)]
     nameless = Call("whatsapp", 9, T0, "", None, None, "rejected")
     run = one()
     run.calls += [*others, others[0], nameless]
@@ -338,14 +345,14 @@ def test_logs_are_read_as_written_and_torn_lines_skipped(tmp_path: Path) -> None
         encoding="utf-8",
     )
     provider.write_text(
-        '{"n":1,"at":6,"account":"a","recipient":"1555","provider_message_id":"w1","verdict":"accepted","status":200,"tracker":null,"text_key":"m1"}\n'
+        '{"n":1,"at":6,"account":"a","recipient":"1555","provider_message_id":"w1","verdict":"accepted","status":200,"tracker":null,"text_key":"c1/m1"}\n'
         '{"n":2,"at":6,"acc\n\n'
         '{"n":10003,"at":7,"receipt":"read","provider_message_id":"w1","tries":1}\n',
         encoding="utf-8",
     )
     assert read_produced(loader) == [Produced("m1", "c1", 3, 9, 5, (("whatsapp", "1555"),))]
     assert read_provider("whatsapp", provider) == (
-        [Call("whatsapp", 1, 6, "1555", "m1", "w1", "accepted")],
+        [Call("whatsapp", 1, 6, "1555", M1, "w1", "accepted")],
         [Told("whatsapp", 10003, "read", "w1")],
     )
 
