@@ -28,6 +28,7 @@ from schemas.records import (
     SequencedMessage,
 )
 from schemas.sense import contradiction
+from schemas.times import DAY_MS, misfit
 from tables import seen as seen_table
 from tables.conversations import CONVERSATIONS, Members
 from tables.layout import Layout
@@ -69,7 +70,7 @@ class State:
 
 
 class Route(Stage[State]):
-    """`contact` looks a user id up; `channels` are those that are configured."""
+    """`contact` looks a user id up; `channels` are those that are configured; `schedule_ms` is how far ahead a message may be timed."""
 
     name = "route"
     sources = (Source("conversations", first=True, compacted=True), Source("messages"))
@@ -82,9 +83,11 @@ class Route(Stage[State]):
         dedupe_ms: int,
         channels: Mapping[str, Channel],
         contacts: Mirror[Contact] | Mapping[bytes, Contact],
+        schedule_ms: int = 35 * DAY_MS,
     ) -> None:
         self._partitions = partitions
         self._dedupe_ms = dedupe_ms
+        self._schedule_ms = schedule_ms
         self._channels = channels
         self._contacts = contacts
 
@@ -145,6 +148,9 @@ class Route(Stage[State]):
                 )
             decision.count("duplicate")
             return
+        wrong = misfit(message.not_before, message.expires_at, now, self._schedule_ms)
+        if wrong is not None:
+            raise Refused("invalid_time", wrong)
         refs = self._refs(message, state, now)
         key = message.conversation_id.encode()
         last = state.sequences.get(key)
@@ -305,8 +311,8 @@ def _sequence(
             address=ref.address,
             kind=message.kind,
             text=message.text,
-            not_before=message.not_before,
-            expires_at=message.expires_at,
+            not_before=message.not_before or None,
+            expires_at=message.expires_at or None,
             requested_at=message.requested_at,
             accepted_at=now,
             content=message.content,

@@ -31,6 +31,7 @@ def _route(settings: Settings) -> Stage[Any]:
     return Route(
         partitions=settings.partitions,
         dedupe_ms=int(settings.dedupe_days * DAY_MS),
+        schedule_ms=int(settings.schedule_days * DAY_MS),
         channels=channels,
         contacts=contacts,
     )

@@ -15,11 +15,13 @@ DESCRIPTIONS: Final = {
     "unreachable_user": "The contact has no address on the wanted channel, or refused every channel it has.",
     "content_not_supported": "The channel cannot take this content: too long, or of a kind it does not know.",
     "contradictory_content": "The kind and the content of the message do not fit together, or a part of the content makes no sense.",
+    "invalid_time": "A time of the message is in another unit than milliseconds, too far ahead, or its end is before its begin.",
     "message_too_large": "The record is larger than 1 MB.",
     "message_id_conflict": "A message with this id was accepted before, with another content.",
     "orphan_receipt": "No delivery was found for a receipt within the waiting time.",
     "wrong_partition": "A record or a receipt's tracker names a home partition that does not exist or is not where it lies.",
     "attempts_exhausted": "Every attempt failed; the delivery was given up.",
+    "schedule_full": "The delivery is for later, and too many of its tenant's or of all wait for their time already.",
     "deleted_before_read": "Kafka deleted records by age before the stage read them; the letter names their offsets.",
     "decision_failed": "The stage's own code failed on this record: a bug, please report it with the record.",
 }

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     replication_factor: int = Field(1, ge=1, description="Replicas of topics that workers create.")
     dedupe_days: float = Field(7.0, gt=0, description="How long a message id is remembered, days.")
     binding_days: float = Field(7.0, gt=0, description="How long a provider id is remembered for receipts, days.")
+    schedule_days: float = Field(
+        35.0, gt=0, description="How far ahead not_before and expires_at of a message may be, days."
+    )
     orphan_seconds: float = Field(86_400.0, gt=0, description="How long a receipt waits for its binding, seconds.")
     state_days: float = Field(7.0, gt=0, description="How long track remembers a delivery, days.")
 
