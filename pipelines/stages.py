@@ -10,7 +10,8 @@ from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Stage
 from pipelines.match import Match
 from pipelines.route import Channel, Route
-from pipelines.send import Limits, Send
+from pipelines.send import Send
+from pipelines.sending import Limits
 from pipelines.track import Track
 from schemas import codec
 from schemas.records import Contact

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pipelines.engine.stage import Decision, Record, Refusal, Result
-from pipelines.send import Attempt, Limits, Send, State
+from pipelines.send import Attempt, Send
+from pipelines.sending import Limits, State
 from schemas import codec
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
-from tables.lanes import Lane, lane_of
+from tables.lanes import lane_of
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
+from tables.ready import Lane
 from tests.builders import NOW, Desk, decoded, delivery, examples, record, update
 from tests.provider import Performed, Provider
 

@@ -13,7 +13,7 @@ from tables import seen
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
 from tables.conversations import CONVERSATIONS, Members
-from tables.lanes import Lane, Lanes, lane_of
+from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.partition import TablePartition
@@ -200,7 +200,7 @@ def test_a_lane_is_ready_once_and_only_for_its_head() -> None:
     first = in_lane("a", 1)
     lanes.add(first)
     lanes.ready(lane_of(first))
-    assert lanes.next_ready() == Lane(first.conversation_id, "a", "whatsapp")
+    assert lanes.next_ready() == Lane("default", first.conversation_id, "a", "whatsapp")
     assert lanes.next_ready() is None
     lanes.add(in_lane("a", 2))
     assert not lanes.any_ready(), "what stands behind the head has to wait"
