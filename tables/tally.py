@@ -44,9 +44,10 @@ class Tally:
         self._all_bytes += size
         self._rows[tenant] += rows
         self._bytes[tenant] += size
-        if self.is_share_full(tenant):
+        if not self._rows[tenant]:
+            del self._rows[tenant], self._bytes[tenant]
+            self._full.discard(tenant)
+        elif self.is_share_full(tenant):
             self._full.add(tenant)
         else:
             self._full.discard(tenant)
-        if not self._rows[tenant]:
-            del self._rows[tenant], self._bytes[tenant]
