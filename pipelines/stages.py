@@ -45,6 +45,8 @@ def _send(settings: Settings) -> Stage[Any]:
         outstanding=settings.send_outstanding,
         attempts=settings.send_attempts,
         hold_ms=int(settings.unknown_hold_seconds * 1000),
+        scheduled=settings.send_scheduled,
+        scheduled_bytes=settings.send_scheduled_bytes,
     )
     return Send(connectors=connectors, limits=limits)
 
