@@ -23,6 +23,8 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outstanding:
+    """A delivery and how far it is."""
+
     delivery: Delivery
     source: tuple[str, int, int]  # topic, offset and timestamp of the delivery's record
     phase: Phase = Phase.WAITING

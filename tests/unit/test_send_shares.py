@@ -125,6 +125,36 @@ def test_the_lanes_of_an_account_that_is_throttled_are_not_looked_at_and_hold_up
         assert rows.gets < 8 * LIMITS.concurrency
 
 
+def throttled(seconds: float) -> RetryLater:
+    return dataclasses.replace(ACCOUNT_THROTTLED, after_seconds=seconds)
+
+
+def test_a_throttled_account_goes_on_by_itself_when_nothing_else_is_due() -> None:
+    desk = a_desk()
+    first = desk.turn(to_send(delivery("a", address="1", expires_at=NOW + 10)))
+    desk.turn(to_send(delivery("b", address="2")), [Result(first.calls[0], throttled(7))])
+    assert statuses(desk.turn(now=NOW + 10)) == {Status.EXPIRED: 1}
+    assert desk.due() == NOW + 7000
+    assert keys(desk.turn(now=NOW + 7000)) == ["b"]
+
+
+def test_a_shorter_throttle_does_not_end_a_longer_one() -> None:
+    desk = a_desk()
+    calls = desk.turn(to_send(delivery("a", address="1"), delivery("b", address="2"))).calls
+    desk.turn(results=[Result(calls[0], throttled(7)), Result(calls[1], throttled(1))])
+    assert keys(desk.turn(to_send(delivery("c", address="3")), now=NOW + 1000)) == []
+    assert keys(desk.turn(now=NOW + 6999)) == []
+    assert sorted(keys(desk.turn(now=NOW + 7000))) == ["a", "b", "c"]
+
+
+def test_a_lane_goes_on_by_another_account_when_its_head_ends_behind_a_throttled_one() -> None:
+    desk = a_desk()
+    (call,) = desk.turn(to_send(delivery("other", address="9"))).calls
+    lane = to_send(delivery("1", seq=1, expires_at=NOW + 10), delivery("2", seq=2, account="acc-2"))
+    assert keys(desk.turn(lane, [Result(call, throttled(7))])) == []
+    assert keys(desk.turn(now=NOW + 10)) == ["2"]
+
+
 class Counted(TablePartition[Outstanding]):
     """Counts how often a row is looked at."""
 
