@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from connectors.base import Challenged, Connector, Forbidden, Inbound, WebhookItems, WebhookRequest
 from connectors.registry import CHANNELS
@@ -37,7 +38,7 @@ class Gateway:
         self._connectors = connectors
         self._accounts = accounts
         self._producing = producing
-        self.app = web.Application(client_max_size=MAX_BODY_BYTES)
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refuse_unreadable])
         self.app.add_routes(
             [
                 web.get("/health", self.health),
@@ -136,6 +137,15 @@ def _count(channel: str, items: WebhookItems) -> None:
         log.info("webhook notice", channel=channel, notice=notice)
     for name in items.unrecognised:
         log.info("webhook item not recognised", channel=channel, item=name)
+
+
+@web.middleware
+async def _refuse_unreadable(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A body that is not compressed as its header says, or is cut off, would be no better the next time."""
+    try:
+        return await handler(request)
+    except web.RequestPayloadError:
+        return web.Response(status=400, text="the body cannot be decoded")
 
 
 async def _webhook_request(request: web.Request) -> WebhookRequest:

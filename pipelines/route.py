@@ -29,6 +29,7 @@ from schemas.records import (
     SequencedMessage,
 )
 from schemas.sense import contradiction
+from schemas.times import DAY_MS, misfit
 from tables import seen as seen_table
 from tables.conversations import CONVERSATIONS, Members
 from tables.layout import Layout
@@ -71,7 +72,8 @@ class State:
 
 
 class Route(Stage[State]):
-    """`contacts` finds a person by contact_key; `channels` are those that are configured; `accounts` says whose each account is."""
+    """`contacts` finds a person by contact_key; `channels` are those that are configured; `accounts` says whose each account is, and
+    `schedule_ms` how far ahead a message may be timed."""
 
     name = "route"
     sources = (Source("conversations", first=True, compacted=True), Source("inbound"), Source("messages"))
@@ -85,9 +87,11 @@ class Route(Stage[State]):
         channels: Mapping[str, Channel],
         contacts: Mirror[Contact] | Mapping[bytes, Contact],
         accounts: Accounts = NONE_LISTED,
+        schedule_ms: int = 35 * DAY_MS,
     ) -> None:
         self._partitions = partitions
         self._dedupe_ms = dedupe_ms
+        self._schedule_ms = schedule_ms
         self._channels = channels
         self._accounts = accounts
         self._contacts = contacts
@@ -167,6 +171,9 @@ class Route(Stage[State]):
                 )
             decision.count("duplicate")
             return
+        wrong = misfit(message.not_before, message.expires_at, now, self._schedule_ms)
+        if wrong is not None:
+            raise Refused("invalid_time", wrong)
         refs = self._refs(message, state, now)
         last = state.sequences.get(key)
         seq = 1 if last is None else last.seq + 1
@@ -349,8 +356,8 @@ def _sequence(
             address=ref.address,
             kind=message.kind,
             text=message.text,
-            not_before=message.not_before,
-            expires_at=message.expires_at,
+            not_before=message.not_before or None,
+            expires_at=message.expires_at or None,
             requested_at=message.requested_at,
             accepted_at=now,
             content=message.content,

@@ -54,8 +54,10 @@ async def lookup(request: web.Request) -> web.Response:
     """Whether a schema is ours: what a serialiser asks with auto.register.schemas=false."""
     subject = request.match_info["subject"]
     try:
-        wanted = json.loads((await request.json())["schema"])
-    except (ValueError, KeyError, TypeError):
+        wanted = json.loads(
+            json.loads(await request.read())["schema"]
+        )  # JSON is UTF-8, whatever charset the header names
+    except (ValueError, KeyError, TypeError, RecursionError):
         return _answer({"error_code": 42201, "message": "Invalid schema"}, status=422)
     for schema in _of(subject):
         if schema.definition == wanted:

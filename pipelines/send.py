@@ -9,49 +9,30 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import structlog
 
 from connectors.base import Connector
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
+from pipelines.sending import Limits, State
 from schemas import codec, metrics
 from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import SIGNALS, Binding, Cause, Delivery, Status, StatusUpdate
-from tables.agenda import Agenda
-from tables.lanes import Lane, Lanes, lane_of
+from tables.lanes import lane_of
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
-from tables.table import Table
+from tables.ready import Lane
 
 log = structlog.get_logger(__name__)
 FIRST_BACKOFF_MS = 1000
 LONGEST_BACKOFF_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one partition of send."""
-
-    concurrency: int  # calls in flight
-    outstanding: int  # rows above which no further deliveries are taken
-    attempts: int  # failed attempts before a delivery is given up
-    hold_ms: int  # how long an unknown outcome waits for evidence
-
-
-@dataclass(slots=True)
-class State:
-    """One partition of send; all but `rows` is derived from them."""
-
-    rows: Table[Outstanding]
-    lanes: Lanes = field(default_factory=Lanes)
-    agenda: Agenda = field(default_factory=Agenda)  # delivery ids that wait for a time
-    interrupted: list[str] = field(default_factory=list)  # intents whose result was lost
-    calling: set[str] = field(default_factory=set)  # delivery ids whose call is in flight
-    # (channel, account) -> until when it takes nothing, Unix milliseconds; forgotten at a restart, then learnt again
-    blocked: dict[tuple[str, str], int] = field(default_factory=dict)
+DUE_PER_TURN = (
+    2000  # deliveries whose time has come that a turn looks at; so a campaign for one moment makes no endless turn
+)
+LOOKS_PER_TURN = 2000  # lanes a turn looks at for calls to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,28 +63,13 @@ class Send(Stage[State]):
             await connector.close()
 
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # a partition's number means nothing here
-        state = State(tables["outstanding"])
-        # what was begun stays at the head of its lane
-        for _, row in sorted(
-            state.rows.items(),
-            key=lambda item: (item[1].phase is Phase.WAITING and not item[1].part, item[1].delivery.seq),
-        ):
-            state.lanes.add(row.delivery)
-            if row.phase is Phase.CALLING:
-                if row.delivery.delivery_id in self._in_flight:
-                    state.calling.add(row.delivery.delivery_id)  # the state is made anew, the call goes on
-                else:
-                    state.interrupted.append(row.delivery.delivery_id)
-            elif row.phase is Phase.HELD:
-                state.agenda.set(row.delivery.delivery_id, row.not_before)
-        return state
+        return State.opened(tables["outstanding"], self._limits, self._in_flight)
 
     def next_due(self, state: State) -> int | None:
-        may_call = state.lanes.any_ready() and len(state.calling) < self._limits.concurrency
-        return 0 if state.interrupted or may_call else state.agenda.next_due()
+        return state.next_due()
 
     def takes(self, topic: str, state: State) -> bool:
-        return topic == "status-updates" or len(state.rows) < self._limits.outstanding
+        return topic == "status-updates" or state.has_room()
 
     async def perform(self, call: Call) -> Outcome:
         attempt: Attempt = call.request
@@ -130,7 +96,7 @@ class Send(Stage[State]):
                 if record.topic == "status-updates":
                     self._weigh(record, state, decision, now)
                 else:
-                    self._take(record, state, decision)
+                    self._take(record, state, decision, now)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         for delivery_id in state.interrupted:
@@ -138,15 +104,16 @@ class Send(Stage[State]):
             if row is not None and row.phase is Phase.CALLING:  # else its result came with this very turn
                 self._unknown(row, Unknown("the worker ended before the answer was recorded"), state, decision, now)
         state.interrupted.clear()
-        for delivery_id in state.agenda.take_due(now):
+        for delivery_id in state.agenda.take_due(now, DUE_PER_TURN):
             self._due(delivery_id, state, decision, now)
+        state.unblock(now)
         if not inputs.closing:
             self._start_calls(state, decision, now)
         return decision
 
     # --- what comes in --------------------------------------------------------------------------------------------------
 
-    def _take(self, record: Record, state: State, decision: Decision) -> None:
+    def _take(self, record: Record, state: State, decision: Decision, now: int) -> None:
         delivery = codec.decode(record.value, Delivery)
         if delivery.home_partition != record.partition:
             detail = f"the delivery's home is partition {delivery.home_partition}: produce it there, as route does"
@@ -155,11 +122,16 @@ class Send(Stage[State]):
         key = delivery.delivery_id.encode()
         if key in state.rows:
             return
-        state.rows.put(
-            key,
-            Outstanding(delivery, (record.topic, record.offset, record.timestamp), not_before=delivery.not_before or 0),
-        )
-        state.lanes.add(delivery)
+        later = delivery.not_before if delivery.not_before and delivery.not_before > now else 0
+        source = (record.topic, record.offset, record.timestamp)
+        row = Outstanding(delivery, source, not_before=later, size=len(record.value or b""))
+        if row.is_scheduled and not state.may_schedule(delivery.tenant_id):
+            decision.count("schedule_full")
+            why = ("schedule_full", _schedule_full(delivery.tenant_id, state))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, now, why))
+            decision.refusals.append(Refusal(record, *why, delivery.tenant_id))
+            return
+        state.take(row)
 
     def _weigh(self, record: Record, state: State, decision: Decision, now: int) -> None:
         """A receipt for a delivery whose outcome we do not know is proof that the provider has it."""
@@ -181,7 +153,7 @@ class Send(Stage[State]):
 
     def _settle(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
-        state.calling.discard(result.call.key)
+        state.answered(result.call.key)
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
         outcome: Outcome = result.value
@@ -194,7 +166,7 @@ class Send(Stage[State]):
         elif isinstance(outcome, Rejected):
             decision.count("rejected")
             decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, now, (outcome.code, outcome.reason)))
-            self._end(row, state)
+            state.end(row)
         else:
             self._unknown(row, outcome, state, decision, now)
 
@@ -212,14 +184,13 @@ class Send(Stage[State]):
         decision.outputs.append(_update(row, status, Cause.ACCEPTED, now, provider_message_id=first))
         decision.outputs += [_binding(row, provider_id, now, partial=partial) for provider_id in provider_ids]
         if not partial:
-            self._end(row, state)
+            state.end(row)
             return
         following = dataclasses.replace(
             row, phase=Phase.WAITING, part=row.part + 1, part_since=row.attempt, failures=0, resends=0, not_before=0,
             evidence=None,
         )  # fmt: skip
-        state.rows.put(delivery.delivery_id.encode(), following)
-        state.agenda.cancel(delivery.delivery_id)
+        state.put(following)
         state.lanes.ready(lane_of(delivery))
 
     def _proven(self, row: Outstanding, provider_id: str, state: State, decision: Decision, now: int) -> None:
@@ -233,15 +204,14 @@ class Send(Stage[State]):
             decision.count("exhausted")
             decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, (outcome.code, outcome.reason)))
             decision.refusals.append(_given_up(row, outcome))
-            self._end(row, state)
+            state.end(row)
             return
         wait = _backoff(row, failures) if outcome.after_seconds is None else int(outcome.after_seconds * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
         if outcome.scope is not Scope.PAIR:
-            place = (row.delivery.channel, row.delivery.account)
-            state.blocked[place] = max(state.blocked.get(place, 0), now + wait)
-        self._wait(dataclasses.replace(row, phase=Phase.WAITING, failures=failures, not_before=now + wait), state)
+            state.block(row.delivery, now + wait)
+        state.put(dataclasses.replace(row, phase=Phase.WAITING, failures=failures, not_before=now + wait))
 
     def _unknown(self, row: Outstanding, outcome: Unknown, state: State, decision: Decision, now: int) -> None:
         if row.evidence is not None:
@@ -253,11 +223,11 @@ class Send(Stage[State]):
             policy = "resend"  # no evidence of a signal ever comes, and a second one hurts nobody
         if policy == "fail":
             decision.outputs.append(_update(row, Status.FAILED, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
-            self._end(row, state)
+            state.end(row)
             return
         decision.outputs.append(_update(row, Status.PENDING, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
         if policy == "hold":
-            self._wait(dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms), state)
+            state.put(dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms))
         else:
             self._resend(row, state, decision, now)
 
@@ -267,12 +237,12 @@ class Send(Stage[State]):
             decision.count("exhausted")
             decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, (given_up.code, given_up.reason)))
             decision.refusals.append(_given_up(row, given_up))
-            self._end(row, state)
+            state.end(row)
             return
         decision.count("resent")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RESENT, now))
         wait = _backoff(row, row.resends)
-        self._wait(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=now + wait), state)
+        state.put(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=now + wait))
 
     # --- lanes ----------------------------------------------------------------------------------------------------------
 
@@ -282,11 +252,19 @@ class Send(Stage[State]):
             return
         if row.phase is Phase.HELD:
             self._resend(row, state, decision, now)
+        elif _is_over(row.delivery, now):
+            self._expire(row, state, decision, now)
+        elif row.is_scheduled:
+            state.enter(row)
         else:
+            state.remind(dataclasses.replace(row, not_before=0))
             state.lanes.ready(lane_of(row.delivery))
 
     def _start_calls(self, state: State, decision: Decision, now: int) -> None:
-        while len(state.calling) < self._limits.concurrency and (lane := state.lanes.next_ready()) is not None:
+        for _ in range(LOOKS_PER_TURN):
+            lane = state.next_lane()
+            if lane is None:
+                return
             self._start_head(lane, state, decision, now)
 
     def _start_head(self, lane: Lane, state: State, decision: Decision, now: int) -> None:
@@ -294,38 +272,34 @@ class Send(Stage[State]):
         row = state.rows.get(delivery_id.encode()) if delivery_id else None
         if row is None or row.phase is not Phase.WAITING:
             return
-        delivery = row.delivery
-        if delivery.expires_at is not None and delivery.expires_at <= now:
-            decision.count("expired")
-            decision.outputs.append(
-                _update(row, Status.EXPIRED, Cause.EXPIRED, now, ("expired", "it could not be sent in time"))
-            )
-            self._end(row, state)
-            return
-        not_before = max(row.not_before, state.blocked.get((delivery.channel, delivery.account), 0))
-        if not_before > now:
-            state.agenda.set(delivery.delivery_id, _look_again(delivery, not_before))
-            return
-        intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
-        state.rows.put(delivery.delivery_id.encode(), intent)
-        state.calling.add(delivery.delivery_id)
-        decision.calls.append(Call(delivery.delivery_id, Attempt(delivery, intent.attempt, intent.part)))
+        if _is_over(row.delivery, now):
+            self._expire(row, state, decision, now)
+        elif row.not_before <= now:
+            intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
+            state.begin(intent)
+            decision.calls.append(Call(intent.delivery.delivery_id, Attempt(row.delivery, intent.attempt, intent.part)))
 
-    def _wait(self, row: Outstanding, state: State) -> None:
-        state.rows.put(row.delivery.delivery_id.encode(), row)
-        held = row.phase is Phase.HELD  # evidence may come after the delivery's own time
-        until = row.not_before if held else _look_again(row.delivery, row.not_before)
-        state.agenda.set(row.delivery.delivery_id, until)
-
-    def _end(self, row: Outstanding, state: State) -> None:
-        state.rows.delete(row.delivery.delivery_id.encode())
-        state.agenda.cancel(row.delivery.delivery_id)
-        state.lanes.remove(row.delivery)
+    def _expire(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
+        decision.count("expired")
+        why = ("expired", "it could not be sent in time")
+        decision.outputs.append(_update(row, Status.EXPIRED, Cause.EXPIRED, now, why))
+        state.end(row)
 
 
-def _look_again(delivery: Delivery, not_before: int) -> int:
-    """When there is something to do for a delivery that waits: to try it, or to end it because its time is over."""
-    return not_before if delivery.expires_at is None else min(not_before, delivery.expires_at)
+def _is_over(delivery: Delivery, now: int) -> bool:
+    return delivery.expires_at is not None and delivery.expires_at <= now
+
+
+def _schedule_full(tenant: str, state: State) -> str:
+    whose = (
+        f"{state.scheduled.rows(tenant)} of this tenant"
+        if state.scheduled.is_share_full(tenant)
+        else "too many of all tenants"
+    )
+    return (
+        f"of this partition's deliveries {whose} wait for a later time, or have too many bytes: produce it again nearer to its time, "
+        "or raise CHAT4ALL_SEND_SCHEDULED or CHAT4ALL_SEND_SCHEDULED_BYTES"
+    )
 
 
 def _backoff(row: Outstanding, times: int) -> int:

@@ -11,7 +11,8 @@ from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Stage
 from pipelines.match import Match
 from pipelines.route import Channel, Route
-from pipelines.send import Limits, Send
+from pipelines.send import Send
+from pipelines.sending import Limits
 from pipelines.track import Track
 from schemas.accounts import accounts_in
 from schemas.settings import Settings
@@ -31,6 +32,7 @@ def _route(settings: Settings) -> Stage[Any]:
     return Route(
         partitions=settings.partitions,
         dedupe_ms=int(settings.dedupe_days * DAY_MS),
+        schedule_ms=int(settings.schedule_days * DAY_MS),
         channels=channels,
         contacts=contacts,
         accounts=accounts_in(settings.accounts),
@@ -44,6 +46,8 @@ def _send(settings: Settings) -> Stage[Any]:
         outstanding=settings.send_outstanding,
         attempts=settings.send_attempts,
         hold_ms=int(settings.unknown_hold_seconds * 1000),
+        scheduled=settings.send_scheduled,
+        scheduled_bytes=settings.send_scheduled_bytes,
     )
     return Send(connectors=connectors, limits=limits)
 

@@ -84,6 +84,8 @@ def _listing(app: faust.App, table: BatchTable, query: Mapping[str, str]) -> Ans
         return _error(400, "limit, skip and partition are whole numbers")
     if not (1 <= limit <= LIMIT and 0 <= skip <= SKIP):
         return _error(400, f"limit is 1 to {LIMIT}, skip 0 to {SKIP}: whoever wants every row reads the changelog")
+    if wanted is not None and not 0 <= wanted < app.conf.topic_partitions:
+        return _error(404, f"there are partitions 0 to {app.conf.topic_partitions - 1}")
     told = _told(app, table)
     held = {number: rows for number, rows in table.partitions_held().items() if wanted in (None, number)}
     if wanted is not None and not held:
@@ -124,7 +126,13 @@ def _entry(number: int, key: bytes, rows: Any, row: Any) -> dict[str, Any]:
 async def _row(app: faust.App, table: BatchTable, key: str, only: str | None) -> Answer:
     """`only` is what another worker asks with: these partitions, and nobody else."""
     if only is not None:
-        return _row_here(app, table, key, {int(number) for number in only.split(",") if number.isdecimal()})
+        asked = set(only.split(","))
+        numbers = {number for number in range(app.conf.topic_partitions) if str(number) in asked}
+        if len(numbers) < len(asked):
+            return _error(
+                400, f"partitions are numbers from 0 to {app.conf.topic_partitions - 1}, with commas between them"
+            )
+        return _row_here(app, table, key, numbers)
     home = app.router.home(table.name, key)
     wanted = set(range(app.conf.topic_partitions)) if home is None else {home}
     here = wanted & table.partitions_held().keys()

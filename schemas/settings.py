@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     replication_factor: int = Field(1, ge=1, description="Replicas of topics that workers create.")
     dedupe_days: float = Field(7.0, gt=0, description="How long a message id is remembered, days.")
     binding_days: float = Field(7.0, gt=0, description="How long a provider id is remembered for receipts, days.")
+    schedule_days: float = Field(
+        35.0, gt=0, description="How far ahead not_before and expires_at of a message may be, days."
+    )
     orphan_seconds: float = Field(86_400.0, gt=0, description="How long a receipt waits for its binding, seconds.")
     state_days: float = Field(7.0, gt=0, description="How long track remembers a delivery, days.")
 
@@ -72,9 +75,23 @@ class Settings(BaseSettings):
     )
 
     # sending
-    send_concurrency: int = Field(64, ge=1, description="Calls in flight per partition of stage send.")
+    send_concurrency: int = Field(
+        72, ge=1, description="Calls in flight per partition of stage send; a tenant has at most seven eighths of them."
+    )
     send_outstanding: int = Field(
-        20_000, ge=1, description="Rows per partition above which send takes no further deliveries."
+        20_000,
+        ge=1,
+        description="Deliveries per partition, besides those for later, above which send takes no further ones; a tenant may hold half.",
+    )
+    send_scheduled: int = Field(
+        100_000,
+        ge=0,
+        description="Deliveries per partition that may wait for a later time; a tenant may hold half, more are refused.",
+    )
+    send_scheduled_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1_000_000,
+        description="Bytes of the deliveries per partition that may wait for a later time; those to send may have as many again.",
     )
     send_timeout_seconds: float = Field(10.0, gt=0, description="Time-out of one provider call, seconds.")
     send_attempts: int = Field(8, ge=1, description="Attempts before a delivery that may be retried is given up.")

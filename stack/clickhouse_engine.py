@@ -62,7 +62,11 @@ def execute(path: str, query: Query) -> Answer:
         insert = INSERT_WITH_DATA.match(query.sql)
         if insert:
             return _insert(path, handle, insert, query.sql[insert.end() :])
-        result = handle.query(query.sql.decode(), query.default_format)
+        try:
+            sql = query.sql.decode()
+        except UnicodeDecodeError as error:
+            raise Refused(62, "SYNTAX_ERROR", f"the query is not UTF-8 at byte {error.start}") from None
+        result = handle.query(sql, query.default_format)
         body = result.bytes() or b""
         counters = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read(), "result_bytes": len(body)}
         return Answer(body, _format_of_result(query), counters | _written(result))

@@ -29,7 +29,8 @@ TRANSPORT |= {"session_id", "session_timeout", "session_check", "client_protocol
 TRANSPORT |= {"compress", "decompress", "buffer_size", "wait_end_of_query"}
 ERROR_CODE = re.compile(r"Code: (\d+)\.")
 # As ClickHouse maps codes to statuses: the query is wrong (400), or what it names does not exist (404); anything else is 500.
-STATUS = dict.fromkeys([6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 115, 117, 456], 400) | dict.fromkeys(
+# Unlike ClickHouse we call a query that is nested too deeply (306) wrong.
+STATUS = dict.fromkeys([6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 115, 117, 306, 456], 400) | dict.fromkeys(
     [46, 47, 50, 60, 81], 404
 )
 
@@ -71,6 +72,14 @@ async def read_query(request: web.Request) -> Query:
     )
 
 
+async def readable(request: web.Request) -> Query:
+    """The query of a request that can be read, else Refused: its compression, form or text is none."""
+    try:
+        return await read_query(request)
+    except (web.RequestPayloadError, ValueError, LookupError, RuntimeError) as error:  # what aiohttp and lz4 raise
+        raise Refused(27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"the request cannot be read: {error}"[:200]) from None
+
+
 def compressed(request: web.Request, body: bytes, headers: dict[str, str]) -> bytes:
     """The body in the first encoding that the client accepts and we know, if it asked for compression."""
     if request.query.get("enable_http_compression") == "1" and body:
@@ -99,7 +108,7 @@ class Front:
         if request.method == "GET" and "query" not in request.query:
             return web.Response(text="Ok.\n")
         try:
-            query = await read_query(request)
+            query = await readable(request)
             answer = await asyncio.get_running_loop().run_in_executor(self._threads, execute, self._path, query)
         except Exception as error:  # noqa: BLE001  # whatever the engine says is the answer, as in ClickHouse
             return self._refusal(str(error), headers)

@@ -1,54 +1,55 @@
-"""The lanes of one partition: the deliveries of one (conversation, recipient, channel), in sequence.
+"""The lanes of one partition: the deliveries of one (tenant, conversation, recipient, channel) that are due, in sequence.
 
-Derived from the table `outstanding`, never stored. Within a lane only the head may be called; a lane is `ready` when its head
-might be.
+Derived from the table `outstanding`, never stored. Within a lane only the head may be called, and a head that was called before stays
+the head until it ends; a lane is `ready` when its head might be called.
 """
 
-from bisect import insort
-from collections import deque
-from typing import NamedTuple
+from bisect import bisect_left, insort
+from collections.abc import Callable
 
 from schemas.records import Delivery
+from tables.ready import Lane, Ready, place_of
 
-
-class Lane(NamedTuple):
-    conversation_id: str
-    address: str
-    channel: str
+Entry = tuple[int, str, str]  # sequence, delivery id, place
 
 
 class Lanes:
     """Which delivery of each lane is at its head, and which lanes to look at next, in fair turn."""
 
     def __init__(self) -> None:
-        self._queues: dict[Lane, list[tuple[int, str]]] = {}
-        self._ready: deque[Lane] = deque()
-        self._queued: set[Lane] = set()
+        self._queues: dict[Lane, list[Entry]] = {}
+        self._begun: set[Lane] = set()  # lanes whose head was called before
+        self._ready = Ready()
 
     def __len__(self) -> int:
         return len(self._queues)
 
     def add(self, delivery: Delivery) -> None:
-        """Puts a delivery in its place of the lane, behind the head, which may be in flight; ready when it is the head itself."""
-        lane = lane_of(delivery)
+        """Puts a delivery in its place of the lane, but never before a head that was called; ready when it is the head itself."""
+        lane, entry = lane_of(delivery), _entry(delivery)
         queue = self._queues.setdefault(lane, [])
-        entry = (delivery.seq, delivery.delivery_id)
-        if not queue or entry > queue[-1]:
-            queue.append(entry)
-        else:
-            insort(queue, entry, lo=1)
-        if queue[0] == entry:
+        insort(queue, entry, lo=1 if lane in self._begun else 0)
+        if queue[0] is entry:
             self.ready(lane)
 
+    def begin(self, lane: Lane) -> None:
+        """The head of the lane is called, or was: nothing gets before it any more."""
+        self._begun.add(lane)
+
     def remove(self, delivery: Delivery) -> None:
-        """A delivery has ended; the next one of its lane becomes the head."""
-        lane = lane_of(delivery)
+        """A delivery has ended; when it was the head, the next one of its lane becomes it."""
+        lane, entry = lane_of(delivery), _entry(delivery)
         queue = self._queues[lane]
-        queue.remove((delivery.seq, delivery.delivery_id))
+        if queue[0] != entry:
+            del queue[bisect_left(queue, entry, lo=1)]
+            return
+        del queue[0]
+        self._begun.discard(lane)
         if queue:
             self.ready(lane)
         else:
             del self._queues[lane]
+            self._ready.discard(lane)
 
     def head(self, lane: Lane) -> str | None:
         """Delivery id of the lane's head; None for a lane that has ended."""
@@ -56,21 +57,30 @@ class Lanes:
         return queue[0][1] if queue else None
 
     def ready(self, lane: Lane) -> None:
-        if lane not in self._queued:
-            self._queued.add(lane)
-            self._ready.append(lane)
+        if lane in self._queues:
+            self._ready.add(lane, self._queues[lane][0][2])
 
-    def next_ready(self) -> Lane | None:
-        """Takes the lane that has been ready for longest."""
-        if not self._ready:
-            return None
-        lane = self._ready.popleft()
-        self._queued.discard(lane)
-        return lane
+    def next_ready(self, busy: Callable[[str], bool] = lambda _: False) -> Lane | None:
+        """Takes the lane whose turn it is, of a tenant that is not busy; never one whose head's account is blocked."""
+        return self._ready.next(busy)
 
-    def any_ready(self) -> bool:
-        return bool(self._ready)
+    def any_ready(self, busy: Callable[[str], bool] = lambda _: False) -> bool:
+        return self._ready.any(busy)
+
+    def any_blocked(self) -> bool:
+        return self._ready.any_blocked()
+
+    def block(self, place: str) -> None:
+        """An account takes nothing: lanes whose head goes there are not ready until `unblock`."""
+        self._ready.block(place)
+
+    def unblock(self, place: str) -> None:
+        self._ready.unblock(place)
 
 
 def lane_of(delivery: Delivery) -> Lane:
-    return Lane(delivery.conversation_id, delivery.address, delivery.channel)
+    return Lane(delivery.tenant_id, delivery.conversation_id, delivery.address, delivery.channel)
+
+
+def _entry(delivery: Delivery) -> Entry:
+    return delivery.seq, delivery.delivery_id, place_of(delivery)

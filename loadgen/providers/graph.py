@@ -183,6 +183,11 @@ def signed(value: object, app_secret: bytes) -> tuple[bytes, dict[str, str]]:
     }
 
 
+def unreadable() -> GraphRefused:
+    """The refusal of a body that is compressed with rubbish, cut off or no form."""
+    return GraphRefused(100, message="(#100) Invalid parameter: the body cannot be read")
+
+
 def decoded(raw: bytes) -> dict[str, Any]:
     """A JSON body; raises the refusal of a body that is none."""
     try:

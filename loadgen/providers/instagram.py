@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 from aiohttp import web
 
-from loadgen.providers import graph, instagram_bodies, links
+from loadgen.providers import bodies, graph, instagram_bodies, links
 from loadgen.providers.faults import Draw, Fate, Faults
 from loadgen.providers.graph import GraphRefused
 from loadgen.providers.instagram_bodies import MEDIA, Body
@@ -254,11 +254,10 @@ async def _parameters(request: web.BaseRequest) -> dict[str, Any]:
     if request.method != "POST":
         return given
     if request.content_type == "application/json":
-        raw = await request.read()
+        raw = await bodies.raw(request, graph.unreadable())
         return given | (graph.decoded(raw) if raw else {})
-    return given | graph.unfold(
-        {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
-    )
+    form = await bodies.form(request, graph.unreadable())
+    return given | graph.unfold({name: value for name, value in form.items() if isinstance(value, str)})
 
 
 def _peek(call: Call, given: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from loadgen.providers import bodies
 from loadgen.providers.provider import UPLOAD_LIMIT, Provider, json_response
 
 
@@ -83,7 +84,7 @@ async def _control(provider: Provider, request: web.BaseRequest) -> web.Response
     try:
         if request.method == "GET":
             return _told(provider, request, name)
-        body = orjson.loads(await request.read() or b"{}")
+        body = orjson.loads(await bodies.raw(request, ValueError("the body cannot be decoded")) or b"{}")
         if name in _SHARED:
             return json_response(_SHARED[name](provider, body))
         if name in provider.controls():
@@ -128,6 +129,8 @@ def _clock(provider: Provider, wanted: Any) -> object:
     ):
         raise ValueError('the clock takes {"offset_seconds": S} or {"advance_seconds": S}')
     offset = given.get("offset_seconds", clock.offset_ms / 1000) + given.get("advance_seconds", 0)
+    if not abs(offset) <= _FARTHEST_SECONDS:
+        raise ValueError(f"the clock goes {_FARTHEST_SECONDS} seconds ahead or back at most")
     clock.set_offset(int(offset * 1000))
     return {"offset_seconds": clock.offset_ms / 1000, "now": clock.now()}
 
@@ -138,6 +141,7 @@ def _schedule(provider: Provider, wanted: Any) -> object:
     return {"phases": provider.schedule.phases}
 
 
+_FARTHEST_SECONDS = 3_155_760_000  # 100 years
 _SHARED = {"faults": _faults, "limits": _limits, "clock": _clock, "schedule": _schedule}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from loadgen.providers import bodies
 from loadgen.providers.provider import UPLOAD_LIMIT, Refused, json_response
 
 _CHAT = re.compile(r"-?\d{1,19}|@\w{5,32}", re.ASCII)
@@ -120,7 +121,7 @@ async def read(request: web.BaseRequest) -> Fields:
     values: dict[str, Any] = dict(request.query)
     if request.content_type == "application/json":
         try:
-            body = orjson.loads(await request.read() or b"{}")
+            body = orjson.loads(await bodies.raw(request, bad("can't parse JSON object")) or b"{}")
         except ValueError:
             body = None
         if not isinstance(body, dict):
@@ -129,7 +130,7 @@ async def read(request: web.BaseRequest) -> Fields:
     files: dict[str, Upload] = {}
     # pyTelegramBotAPI sends a form with GET, which the server reads as it does a POST; aiohttp would not.
     form = request if request.method == "POST" else request.clone(method="POST", client_max_size=UPLOAD_LIMIT)
-    for name, value in (await form.post()).items():
+    for name, value in (await bodies.form(form, bad("can't parse the form"))).items():
         if isinstance(value, web.FileField):
             files[name] = Upload(value.filename, value.content_type, value.file.read())
         else:

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from aiohttp import web
 
-from loadgen.providers import graph, whatsapp_bodies, whatsapp_statuses
+from loadgen.providers import bodies, graph, whatsapp_bodies, whatsapp_statuses
 from loadgen.providers.faults import Draw, Fate, Faults
 from loadgen.providers.graph import GraphRefused
 from loadgen.providers.meta import EARLY_PATIENCE_SECONDS, Given, MetaProvider, known_code
@@ -73,7 +73,7 @@ class WhatsApp(MetaProvider):
         self._favoured()
         match request.method, edge:
             case "POST", "messages":
-                return await self._message(request, call, graph.decoded(await request.read()))
+                return await self._message(request, call, graph.decoded(await bodies.raw(request, graph.unreadable())))
             case "POST", "media":
                 call.kind = "upload"
                 return await self.media.upload(request)

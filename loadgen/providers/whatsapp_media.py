@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from loadgen.providers import graph, links
+from loadgen.providers import bodies, graph, links
 from loadgen.providers.clock import Clock
 from loadgen.providers.media import Media, Store, sniffed
 from loadgen.providers.provider import json_response
@@ -45,7 +45,8 @@ class MediaDesk:
         self._links: dict[str, tuple[str, int]] = {}  # hash -> media id and when the link dies, Unix seconds
 
     async def upload(self, request: web.BaseRequest) -> web.Response:
-        fields = await request.post() if request.content_type == "multipart/form-data" else {}
+        is_form = request.content_type == "multipart/form-data"
+        fields = await bodies.form(request, graph.unreadable()) if is_form else {}
         file = fields.get("file")
         if fields.get("messaging_product") != "whatsapp":
             raise graph.GraphRefused(100, message="(#100) The parameter messaging_product is required.")

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as KafkaMessage
 
 from schemas import codec
+from schemas.keys import key_of
 from schemas.records import Message, Recipient
 from tests.soak.scenario import OPEN_UNTIL, SHORT_UNTIL, Kind, Phase
 
@@ -61,12 +62,13 @@ class Application:
     def _message(self, phase: Phase, conversation: int) -> Message:
         self._produced += 1
         message_id = f"{self._run}p{phase.number}-t{self._produced}"
+        conversation_id = f"{self._run}-t{conversation}"
         return Message(
             tenant_id=TENANT,
             message_id=message_id,
-            conversation_id=f"{self._run}-t{conversation}",
+            conversation_id=conversation_id,
             recipients=(Recipient(channel="whatsapp", address=f"1555777{conversation:04d}"),),
-            text=f"[{message_id}] in a transaction",
+            text=f"[{conversation_id}/{message_id}] in a transaction",
             requested_at=int(time.time() * 1000),
         )
 
@@ -97,9 +99,7 @@ class _Transactions:
                 if error is None:
                     self._open.append(_line(message, kept))
 
-            self._producer.produce(
-                "messages", codec.encode(message), message.conversation_id.encode(), on_delivery=acknowledged
-            )
+            self._producer.produce("messages", codec.encode(message), key_of(message), on_delivery=acknowledged)
         self._producer.flush(30)
         if len(self._open) < len(messages):
             raise RuntimeError(f"Kafka acknowledged {len(self._open)} of {len(messages)} messages of a transaction")

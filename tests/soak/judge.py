@@ -118,8 +118,8 @@ def last_seconds(
     `prefix` is how the ids of a phase's messages begin."""
     taken: dict[str, int] = {}
     for call in calls:
-        if call.message_id is not None and call.provider_message_id is not None:
-            taken[call.message_id] = min(call.at, taken.get(call.message_id, call.at))
+        if call.name is not None and call.provider_message_id is not None:
+            taken[call.name.message_id] = min(call.at, taken.get(call.name.message_id, call.at))
     records, found = list(produced), dict[int, float | None]()
     for phase in phases:
         of_phase = [record for record in records if record.message_id.startswith(prefix(phase))]

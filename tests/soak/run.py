@@ -6,7 +6,7 @@ the report says where.
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 
 from cli.composition import SIMULATED, calls_log, compose
-from loadgen.evidence import Evidence, gather
+from loadgen.evidence import Call, Evidence, gather
 from loadgen.load import Load
 from loadgen.verdict import Verdict
 from loadgen.verdict import judge as judged
@@ -160,10 +160,14 @@ def _report(world: _World, plan: list[Phase]) -> Report:
         if not verdict.counts["acknowledged messages"]:
             findings.append(f"{who}: nothing was acknowledged")
     aborted = world.application.aborted
-    findings += judge.undone(aborted, (call.message_id for call in evidence["load"].calls), _archived(world, aborted))
+    findings += judge.undone(aborted, _called(evidence["load"].calls), _archived(world, aborted))
     produced = [*evidence["load"].produced, *evidence["application"].produced]
     last = judge.last_seconds(produced, evidence["load"].calls, plan, lambda phase: f"{world.run}p{phase.number}-")
     return Report(plan, samples, verdicts, last, world.application.committed, len(aborted), findings)
+
+
+def _called(calls: Sequence[Call]) -> Iterator[str | None]:
+    return (call.name.message_id if call.name else None for call in calls)
 
 
 def _settled(world: _World) -> tuple[dict[str, Evidence], dict[str, Verdict]]:

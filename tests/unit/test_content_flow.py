@@ -3,7 +3,8 @@
 from connectors.base import Inbound
 from pipelines import gateway
 from pipelines.route import Channel, Route
-from pipelines.send import Limits, Send
+from pipelines.send import Send
+from pipelines.sending import Limits
 from schemas import codec
 from schemas.records import Content, Delivery, Direction, Location, Media, Message, SequencedMessage
 from tests.builders import HERE, NOW, PARTITIONS, Desk, decoded, message, raw, record

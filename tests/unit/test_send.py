@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from pipelines.engine.stage import Call, Decision, Record, Result
-from pipelines.send import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Attempt, Limits, Send, State
+from pipelines.send import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Attempt, Send
+from pipelines.sending import Limits, State
 from schemas import codec
 from schemas.causes import DESCRIPTIONS
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
@@ -284,8 +285,8 @@ def test_a_record_that_comes_again_is_the_same_delivery(desk: Desk[State]) -> No
 
 
 def test_deliveries_wait_in_kafka_above_the_bound_but_evidence_is_taken() -> None:
-    desk = Desk(a_send(dataclasses.replace(LIMITS, outstanding=2)))
-    first = desk.turn(to_send(delivery("a", address="1"), delivery("b", address="2")))
+    desk = Desk(a_send(dataclasses.replace(LIMITS, outstanding=4, scheduled=0)))
+    first = desk.turn(to_send(delivery("a", address="1"), delivery("b", address="2")))  # the share of one tenant
     assert not desk.stage.takes("deliveries.whatsapp", desk.state)
     assert desk.stage.takes("status-updates", desk.state)
     desk.turn(results=answered(first, Accepted(("x",))))
@@ -312,11 +313,15 @@ def test_a_delivery_outside_its_home_is_refused_and_never_called(desk: Desk[Stat
 # --- times --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_scheduled_delivery_waits_for_its_time_and_its_lane_with_it(desk: Desk[State]) -> None:
-    desk.turn(to_send(delivery("a", not_before=NOW + 500), delivery("b", seq=2)))
-    assert waited(desk) == 500
-    assert keys(desk.turn(now=NOW + 499)) == []
-    assert keys(desk.turn(now=NOW + 500)) == ["a"]
+def test_a_scheduled_delivery_waits_for_its_time_and_its_lane_does_not(desk: Desk[State]) -> None:
+    decision = desk.turn(to_send(delivery("a", not_before=NOW + 500), delivery("b", seq=2), delivery("c", seq=3)))
+    assert keys(decision) == ["b"]
+    assert keys(desk.turn(now=NOW + 500)) == [], "behind the one in flight"
+    order = []
+    while decision.calls:
+        decision = desk.turn(results=answered(decision, Accepted(("x",))), now=NOW + 501)
+        order += keys(decision)
+    assert order == ["a", "c"], "by sequence from when it is due"
 
 
 def test_a_delivery_past_its_time_ends_and_the_next_one_goes(desk: Desk[State]) -> None:

@@ -4,32 +4,46 @@ order. What may never happen is checked after every turn; at the end the stage i
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pipelines.engine.stage import Decision, Record, Refusal, Result
-from pipelines.send import Attempt, Limits, Send, State
+from pipelines.send import Attempt, Send
+from pipelines.sending import Limits, State
 from schemas import codec
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
-from tables.lanes import Lane, lane_of
+from tables.lanes import lane_of
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
+from tables.ready import Lane, place_of
 from tests.builders import NOW, Desk, decoded, delivery, examples, record, update
 from tests.provider import Performed, Provider
 
 POLICIES = {"whatsapp": "hold", "telegram": "resend", "internal": "fail"}
 HOLD_MS = 5000
-LIMITS = Limits(concurrency=3, outstanding=6, attempts=3, hold_ms=HOLD_MS)
-# channel, account, address: two lanes share an account, so that a throttle of one holds the other
-LANES = (
-    ("whatsapp", "acc-1", "1"),
-    ("whatsapp", "acc-1", "2"),
-    ("telegram", "4242", "1"),
-    ("internal", "app", "1"),
+LIMITS = (
+    Limits(concurrency=3, outstanding=6, attempts=3, hold_ms=HOLD_MS, scheduled=4),
+    Limits(concurrency=8, outstanding=30, attempts=3, hold_ms=HOLD_MS, scheduled=10, scheduled_bytes=500),
 )
-_WAITS = st.sampled_from([None, None, 700, 9000])  # milliseconds until a scheduled delivery's time
+TENANTS = ("many", "many", "many", "few")
+# channel, account: lanes share an account, so that a throttle of one holds the others; in one lane there may be two accounts
+ACCOUNTS = (("whatsapp", "acc-1"), ("whatsapp", "acc-2"), ("telegram", "4242"), ("internal", "app"))
+ADDRESSES = ("1", "2", "3")
+_WAITS = st.sampled_from(
+    [None, None, 700, 700, 9000, 40 * 86_400_000]
+)  # milliseconds until a scheduled delivery's time
 _LIVES = st.sampled_from([None, None, 300, 3000])  # milliseconds until a delivery's time is over
+KINDS = st.fixed_dictionaries(
+    {
+        "tenant": st.sampled_from(TENANTS),
+        "place": st.sampled_from(ACCOUNTS),
+        "wait": _WAITS,
+        "life": _LIVES,
+        "text": st.sampled_from(["one", "one", "one|two"]),
+    }
+)
 TERMINAL = (Cause.ACCEPTED, Cause.REJECTED, Cause.EXPIRED, Cause.EXHAUSTED)
 SURELY_NOT_SENT: tuple[Outcome, ...] = (
     RetryLater("502", "502"),
@@ -60,9 +74,10 @@ class Told:
 
 
 class SendModel(RuleBasedStateMachine):
-    @initialize(ending=st.sampled_from(ENDINGS))
-    def begin(self, ending: str) -> None:
+    @initialize(ending=st.sampled_from(ENDINGS), limits=st.sampled_from(LIMITS))
+    def begin(self, ending: str, limits: Limits) -> None:
         self.ending = ending
+        self.limits = limits
         self.now = NOW
         self.told: dict[str, Told] = {}
         self.topics: dict[str, list[Record]] = defaultdict(list)
@@ -70,28 +85,32 @@ class SendModel(RuleBasedStateMachine):
         self.sequence = 0
         self.running: dict[str, Performed] = {}
         self.results: list[Result] = []
-        self.latest: dict[Lane, int] = {}  # sequence of the latest call of a lane
-        self.blocked: dict[tuple[str, str], int] = {}
+        self.blocked: dict[str, int] = {}
         self.new_worker()
         self.desk: Desk[State] = Desk(self.stage)
 
     def new_worker(self) -> None:
         self.providers = {channel: Provider(channel, policy) for channel, policy in POLICIES.items()}
-        self.stage = Send(connectors=self.providers, limits=LIMITS)
+        self.stage = Send(connectors=self.providers, limits=self.limits)
 
     # --- the world ------------------------------------------------------------------------------------------------------
 
-    @rule(lane=st.sampled_from(LANES), wait=_WAITS, life=_LIVES, text=st.sampled_from(["one", "one", "one|two"]))
-    def route_hands_over(self, lane: tuple[str, str, str], wait: int | None, life: int | None, text: str) -> None:
-        channel, account, address = lane
+    @rule(kind=KINDS, addresses=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=4))
+    def route_hands_over(self, kind: dict[str, Any], addresses: list[str]) -> None:
+        for address in addresses:
+            self.hand_over(kind, address)
+
+    def hand_over(self, kind: dict[str, Any], address: str) -> None:
+        (channel, account), wait, life = kind["place"], kind["wait"], kind["life"]
         self.sequence += 1
         made = delivery(
             f"d{self.sequence}",
+            tenant_id=kind["tenant"],
             seq=self.sequence,
             channel=channel,
             account=account,
             address=address,
-            text=text,  # as many parts as the Provider sees in it
+            text=kind["text"],  # as many parts as the Provider sees in it
             not_before=None if wait is None else self.now + wait,
             expires_at=None if life is None else self.now + life,
         )
@@ -233,6 +252,7 @@ class SendModel(RuleBasedStateMachine):
         assert bound == Counter(accepted), "whoever is accepted is bound, nobody else is"
         for refusal in decision.refusals:
             self.learn_letter(refusal)
+        assert decision.counts.get("schedule_full", 0) == sum(r.cause == "schedule_full" for r in decision.refusals)
 
     def learn_update(self, each: StatusUpdate, answer: Result | None) -> None:
         told = self.told[each.delivery_id]
@@ -252,7 +272,7 @@ class SendModel(RuleBasedStateMachine):
             wait = int((outcome.after_seconds or 0) * 1000)
             told.not_before = self.now + wait
             if outcome.scope is Scope.ACCOUNT:
-                place = (told.delivery.channel, told.delivery.account)
+                place = place_of(told.delivery)
                 self.blocked[place] = max(self.blocked.get(place, 0), self.now + wait)
 
     def learn_evidence(self, each: Record) -> None:
@@ -263,12 +283,12 @@ class SendModel(RuleBasedStateMachine):
                 delivered.proven = True
 
     def learn_letter(self, refusal: Refusal) -> None:
-        assert refusal.cause == "attempts_exhausted"
         sent = codec.decode(refusal.record.value, Delivery)
         told = self.told[sent.delivery_id]
         assert sent == told.delivery
         assert refusal.record == told.source
-        assert told.ended is Cause.EXHAUSTED
+        assert told.ended is {"attempts_exhausted": Cause.EXHAUSTED, "schedule_full": Cause.REJECTED}[refusal.cause]
+        assert refusal.cause != "schedule_full" or (sent.not_before or 0) > self.now, "only what is for later"
         told.letters += 1
 
     # --- what may never happen ------------------------------------------------------------------------------------------
@@ -281,8 +301,12 @@ class SendModel(RuleBasedStateMachine):
         row = OUTSTANDING.decode(value)
         assert (row.phase, row.attempt, row.dispatched_at) == (Phase.CALLING, number, self.now), "without its intent"
         assert all(lane_of(self.told[other].delivery) != lane for other in self.running), "two calls in one lane"
-        assert told.delivery.seq >= self.latest.get(lane, 0), "out of sequence"
-        self.latest[lane] = told.delivery.seq
+        if number == 1:
+            assert all(
+                (each.delivery.not_before or 0) > self.now
+                for each in self.taken()
+                if each.ended is None and lane_of(each.delivery) == lane and each.delivery.seq < told.delivery.seq
+            ), "before an earlier one that is due"
         told.started.append(self.now)
         assert number == len(told.started)
         assert attempt.part == told.part, "a part that was taken, or one too early"
@@ -292,15 +316,39 @@ class SendModel(RuleBasedStateMachine):
         assert not told.proven, "the provider is known to have it"
         assert self.now >= max(told.not_before, told.delivery.not_before or 0), "too early"
         assert told.delivery.expires_at is None or self.now < told.delivery.expires_at, "too late"
-        place = (told.delivery.channel, told.delivery.account)
-        assert self.now >= self.blocked.get(place, 0), "the account is throttled"
+        assert self.now >= self.blocked.get(place_of(told.delivery), 0), "the account is throttled"
+
+    def taken(self) -> list[Told]:
+        """Whoever was taken from Kafka."""
+        return [each for each in self.told.values() if each.source.offset < self.taken_to[each.source.topic]]
 
     def check_rows(self) -> None:
-        assert len(self.running) <= LIMITS.concurrency
-        handed_over = {key for key, each in self.told.items() if each.source.offset < self.taken_to[each.source.topic]}
-        outstanding = {key for key in handed_over if self.told[key].ended is None}
+        assert len(self.running) <= self.limits.concurrency
+        calls = Counter(self.told[key].delivery.tenant_id for key in self.running)
+        assert max(calls.values(), default=0) <= self.limits.calls_of_a_tenant
+        outstanding = {each.delivery.delivery_id for each in self.taken() if each.ended is None}
         assert {key.decode() for key in self.desk.changelog["outstanding"]} == outstanding
         assert set(self.running) <= outstanding, "whoever is being called has not ended"
+        waiting = Counter(row.delivery.tenant_id for row in self.rows() if row.is_scheduled)
+        assert sum(waiting.values()) <= self.limits.scheduled
+        assert all(2 * number <= self.limits.scheduled + 1 for number in waiting.values()), "more than its share"
+        self.check_derived()
+
+    def check_derived(self) -> None:
+        """What is derived is what a restart would derive."""
+        state, anew = self.desk.state, State.opened(self.desk.tables["outstanding"], self.limits, set(self.running))
+        for row in self.rows():
+            tenant, lane = row.delivery.tenant_id, lane_of(row.delivery)
+            assert state.lanes.head(lane) == anew.lanes.head(lane)
+            assert state.held.rows(tenant) == anew.held.rows(tenant)
+            assert state.scheduled.rows(tenant) == anew.scheduled.rows(tenant)
+        assert (len(state.held), len(state.scheduled)) == (len(anew.held), len(anew.scheduled))
+        assert len(state.lanes) == len(anew.lanes)
+        assert state.calling == anew.calling
+
+    def rows(self) -> list[Outstanding]:
+        """What was committed."""
+        return [OUTSTANDING.decode(value) for value in self.desk.changelog["outstanding"].values()]
 
     def check_due(self, *, again: bool) -> None:
         """Whatever there is to do before next_due would be done too late: nobody wakes the partition earlier."""
@@ -313,25 +361,29 @@ class SendModel(RuleBasedStateMachine):
         early = self.desk.decide(now=probe)
         assert [*early.outputs, *early.calls, *early.refusals] == []
         assert not self.desk.tables["outstanding"].changes()
-        if len(self.running) < LIMITS.concurrency:
+        if len(self.running) < self.limits.concurrency:
+            calls = Counter(self.told[key].delivery.tenant_id for key in self.running)
             for row in self.heads():
+                if calls[row.delivery.tenant_id] < self.limits.calls_of_a_tenant or row.phase is Phase.HELD:
+                    assert due is not None
+                    assert due <= self.next_step(row), "a head would be looked at too late"
+        for row in self.rows():
+            if row.is_scheduled:
                 assert due is not None
-                assert due <= self.next_step(row), "a head would be looked at too late"
+                assert due <= min(row.not_before, row.delivery.expires_at or row.not_before), "it would be late"
 
     def heads(self) -> list[Outstanding]:
-        """The first of every lane that is not in flight, from what was committed."""
+        """The first of every lane that is not in flight, from what was committed; what waits for its time is in no lane."""
         first: dict[Lane, Outstanding] = {}
-        for value in self.desk.changelog["outstanding"].values():
-            row = OUTSTANDING.decode(value)
-            lane = lane_of(row.delivery)
-            if lane not in first or row.delivery.seq < first[lane].delivery.seq:
-                first[lane] = row
+        for row in sorted(self.rows(), key=lambda row: (not row.attempt, row.delivery.seq)):
+            if not row.is_scheduled:
+                first.setdefault(lane_of(row.delivery), row)
         return [row for row in first.values() if row.phase is not Phase.CALLING]
 
     def next_step(self, row: Outstanding) -> int:
         if row.phase is Phase.HELD:
             return row.not_before
-        blocked = self.desk.state.blocked.get((row.delivery.channel, row.delivery.account), 0)
+        blocked = self.desk.state.blocked.at(place_of(row.delivery)) or 0
         return min(max(row.not_before, blocked), row.delivery.expires_at or row.not_before + blocked)
 
     # --- the end --------------------------------------------------------------------------------------------------------
@@ -342,7 +394,8 @@ class SendModel(RuleBasedStateMachine):
         self.drive_to_the_end()
         for key, told in self.told.items():
             assert told.ended is not None, key
-            assert told.letters == (told.ended is Cause.EXHAUSTED)
+            refused = told.ended is Cause.REJECTED and not told.started
+            assert told.letters == (told.ended is Cause.EXHAUSTED or refused)
             assert len(told.taken) <= told.part + 1 + told.causes[Cause.RESENT], "more duplicates than were told"
             assert told.ended is not Cause.ACCEPTED or told.part == told.delivery.text.count("|"), "parts left out"
         for call in self.running.values():

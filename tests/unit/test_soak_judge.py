@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.evidence import Call, Produced
+from loadgen.evidence import Call, Name, Produced
 from tests.soak import judge
 from tests.soak.judge import BYTES_A_ROW, MIB
 from tests.soak.scenario import Kind, Phase, phases
@@ -125,9 +125,9 @@ def test_how_long_the_last_message_of_a_phase_took() -> None:
         Produced(f"rp{phase}-m{n}", "c", 0, n, at, ()) for phase, n, at in ((1, 1, 500), (1, 2, 1000), (11, 3, 5000))
     ]
     calls = [
-        Call("whatsapp", 1, 1100, "a", "rp1-m1", "w1", "accepted"),
-        Call("whatsapp", 2, 1200, "a", "rp1-m2", None, "error"),
-        Call("whatsapp", 3, 1500, "a", "rp1-m2", "w2", "accepted"),
+        Call("whatsapp", 1, 1100, "a", Name("c", "rp1-m1"), "w1", "accepted"),
+        Call("whatsapp", 2, 1200, "a", Name("c", "rp1-m2"), None, "error"),
+        Call("whatsapp", 3, 1500, "a", Name("c", "rp1-m2"), "w2", "accepted"),
     ]
     found = judge.last_seconds(produced, calls, plan, lambda phase: f"rp{phase.number}-")
     assert found == {1: 0.5, 11: None}

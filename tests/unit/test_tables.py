@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,16 +11,18 @@ from hypothesis import strategies as st
 
 from schemas.records import Delivery, Message, Status
 from tables import seen
-from tables.agenda import Agenda
+from tables.agenda import Agenda, Agendas
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
 from tables.conversations import CONVERSATIONS, Members
-from tables.lanes import Lane, Lanes, lane_of
+from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.partition import TablePartition
 from tables.plans import PLANS, Plan
+from tables.ready import Lane, place_of
 from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
+from tables.tally import Tally
 from tables.timelines import TIMELINES, Timeline
 from tests.builders import NOW, delivery, examples, message, to_address, update
 
@@ -151,6 +154,9 @@ _DUE_STEPS = st.lists(
 )
 
 
+TENANTS = st.sampled_from("xyz")
+
+
 @examples(200)
 @given(steps=_DUE_STEPS)
 def test_an_agenda_tells_each_key_once_at_its_latest_time(steps: list[tuple[str, str, int]]) -> None:
@@ -171,6 +177,72 @@ def test_an_agenda_tells_each_key_once_at_its_latest_time(steps: list[tuple[str,
                 del model[key_taken]
         assert agenda.next_due() == min(model.values(), default=None)
         assert len(agenda) == len(model)
+
+
+def test_an_agenda_takes_no_more_than_asked_and_the_lowest_rank_first() -> None:
+    agenda = Agenda()
+    for rank in (3, 1, 2):
+        agenda.set(f"{9 - rank}", 5, rank)
+    assert agenda.take_due(5, 2) == ["8", "7"]
+    assert agenda.take_due(5, 2) == ["6"]
+
+
+def test_an_agenda_forgets_what_was_cancelled_long_before_its_time() -> None:
+    agenda = Agenda()
+    for number in range(10_000):
+        agenda.set(str(number), 10**12)
+        agenda.cancel(str(number))
+    assert len(agenda._heap) < 1000
+
+
+@examples(200)
+@given(steps=_DUE_STEPS, tenant_of=st.fixed_dictionaries(dict.fromkeys("abcde", TENANTS)), at_most=st.integers(3, 9))
+def test_agendas_are_one_whose_tenants_share_what_is_taken(
+    steps: list[tuple[str, str, int]], tenant_of: dict[str, str], at_most: int
+) -> None:
+    agendas, model = Agendas(), Agenda()
+    for step, key, at in steps:
+        tenant = tenant_of[key]
+        if step == "set":
+            agendas.set(tenant, key, at)
+            model.set(key, at)
+        elif step == "cancel":
+            agendas.cancel(tenant, key)
+            model.cancel(key)
+        else:
+            taken = set(agendas.take_due(at, at_most))
+            due = set(model.take_due(at))
+            assert taken <= due
+            assert {tenant_of[key] for key in taken} == {tenant_of[key] for key in due}, "every tenant that is due"
+            for key_left in due - taken:
+                model.set(key_left, at)
+                agendas.set(tenant_of[key_left], key_left, at)
+        assert agendas.next_due() == model.next_due()
+
+
+# --- tally --------------------------------------------------------------------------------------------------------------
+
+
+@examples(200)
+@given(
+    steps=st.lists(st.tuples(st.booleans(), TENANTS, st.integers(0, 9)), max_size=40),
+    rows=st.integers(0, 12),
+    size=st.integers(0, 60),
+)
+def test_a_tally_knows_what_is_full(steps: list[tuple[bool, str, int]], rows: int, size: int) -> None:
+    tally, held = Tally(rows=rows, size=size), list[tuple[str, int]]()
+    for is_added, tenant, length in steps:
+        if is_added:
+            held.append((tenant, length))
+            tally.add(tenant, length)
+        elif held:
+            tally.remove(*held.pop())
+        assert len(tally) == len(held)
+        assert tally.is_full() == (len(held) >= rows or sum(each for _, each in held) >= size)
+        lengths = {name: [each for other, each in held if other == name] for name in "xyz"}
+        full = {name for name, of in lengths.items() if 2 * len(of) >= rows or 2 * sum(of) >= size}
+        assert {name for name in "xyz" if tally.is_share_full(name)} == full
+        assert tally.is_any_share_full() == any(name in full for name, of in lengths.items() if of)
 
 
 # --- lanes --------------------------------------------------------------------------------------------------------------
@@ -200,7 +272,7 @@ def test_a_lane_is_ready_once_and_only_for_its_head() -> None:
     first = in_lane("a", 1)
     lanes.add(first)
     lanes.ready(lane_of(first))
-    assert lanes.next_ready() == Lane(first.conversation_id, "a", "whatsapp")
+    assert lanes.next_ready() == Lane("default", first.conversation_id, "a", "whatsapp")
     assert lanes.next_ready() is None
     lanes.add(in_lane("a", 2))
     assert not lanes.any_ready(), "what stands behind the head has to wait"
@@ -208,19 +280,91 @@ def test_a_lane_is_ready_once_and_only_for_its_head() -> None:
     assert lanes.any_ready()
 
 
-def test_a_late_one_goes_before_those_after_it_but_never_before_the_head() -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_late_one_goes_before_those_after_it_but_never_before_a_head_that_was_called(begun: bool) -> None:
     lanes = Lanes()
-    for seq in (5, 7, 8, 6, 3):
-        lanes.add(in_lane("a", seq))
     lane = lane_of(in_lane("a", 1))
+    lanes.add(in_lane("a", 5))
+    if begun:
+        lanes.begin(lane)
+    for seq in (7, 8, 6, 3, 4):
+        lanes.add(in_lane("a", seq))
     order = []
     while (head := lanes.head(lane)) is not None:
         order.append(head)
         lanes.remove(in_lane("a", int(head[1:])))
-    assert order == ["a5", "a3", "a6", "a7", "a8"]
+    assert order == (["a5", "a3", "a4", "a6", "a7", "a8"] if begun else ["a3", "a4", "a5", "a6", "a7", "a8"])
+
+
+def test_one_that_ends_amid_its_lane_leaves_the_others_in_order() -> None:
+    lanes = Lanes()
+    for seq in (1, 2, 3):
+        lanes.add(in_lane("a", seq))
+    lane = lane_of(in_lane("a", 1))
+    assert lanes.next_ready() == lane
+    lanes.remove(in_lane("a", 2))
+    assert lanes.head(lane) == "a1"
+    assert not lanes.any_ready(), "its head is the same"
+    lanes.remove(in_lane("a", 1))
+    assert (lanes.next_ready(), lanes.head(lane)) == (lane, "a3")
+
+
+ACCOUNTS = st.sampled_from(["1", "2"])
+READY_STEPS = st.lists(
+    st.tuples(st.sampled_from(["add", "remove", "ready", "next", "block", "unblock"]), TENANTS, ACCOUNTS, TENANTS),
+    max_size=80,
+)
+
+
+@examples(300)
+@given(steps=READY_STEPS, busy=st.sets(TENANTS))
+def test_a_lane_is_ready_when_its_head_may_be_called_and_each_tenant_has_its_turn(
+    steps: list[tuple[str, str, str, str]], busy: set[str]
+) -> None:
+    lanes = Lanes()
+    lines: dict[Lane, list[Delivery]] = {}  # what stands in each lane
+    ready: set[Lane] = set()
+    blocked: set[str] = set()
+    waits: Counter[str] = Counter()  # turns of others since a tenant had a lane that could be called
+    for number, (step, tenant, account, address) in enumerate(steps):
+        made = delivery(f"d{number}", seq=number, tenant_id=tenant, account=account, address=address)
+        lane = lane_of(made)
+        if step == "add":
+            lanes.add(made)
+            lines.setdefault(lane, []).append(made)
+            ready |= {lane} if lines[lane] == [made] else set()
+        elif step == "remove" and lane in lines:
+            lanes.remove(lines[lane].pop(0))
+            ready |= {lane}
+            if not lines[lane]:
+                del lines[lane]
+                ready.discard(lane)
+        elif step == "ready":
+            lanes.ready(lane)
+            ready |= {lane} & lines.keys()
+        elif step == "block":
+            lanes.block(place_of(made))
+            blocked.add(place_of(made))
+        elif step == "unblock":
+            lanes.unblock(place_of(made))
+            blocked.discard(place_of(made))
+        else:
+            may = {each for each in ready if each.tenant_id not in busy and place_of(lines[each][0]) not in blocked}
+            assert lanes.any_ready(busy.__contains__) or not may
+            taken = lanes.next_ready(busy.__contains__)
+            assert (taken in may) if may else taken is None
+            if taken is not None:
+                ready.remove(taken)
+                waits = Counter(
+                    {each: waits[each] + 1 for each in {lane.tenant_id for lane in may} - {taken.tenant_id}}
+                )
+                assert max(waits.values(), default=0) < 3, "after every other tenant once"
+            else:
+                assert not lanes.any_ready(busy.__contains__)
 
 
 DIFFERENT = {
+    "tenant": {"tenant_id": "other"},
     "conversation": {"conversation_id": "other"},
     "address": {"address": "other"},
     "channel": {"channel": "telegram"},

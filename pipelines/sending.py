@@ -1,0 +1,175 @@
+"""What one partition of stage send has to do: its rows, and what follows from them.
+
+A delivery for later waits outside of the lanes; it enters its lane when it is due and takes its place by sequence. How much is held is
+bounded, and each tenant has a share: of all rows (above it deliveries wait in Kafka), of what waits for its time (above it a delivery is
+refused, since it would keep the place for weeks), and of the calls in flight. All but the rows is derived from them.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from schemas.records import Delivery
+from tables.agenda import Agenda, Agendas
+from tables.lanes import Lanes, lane_of
+from tables.outstanding import Outstanding, Phase
+from tables.ready import Lane, place_of
+from tables.table import Table
+from tables.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one partition of send."""
+
+    concurrency: int  # calls in flight; an eighth of them is out of reach for any single tenant
+    outstanding: int  # rows of deliveries to send above which no further ones are taken; half of it for a tenant
+    attempts: int  # failed attempts before a delivery is given up
+    hold_ms: int  # how long an unknown outcome waits for evidence
+    # rows of deliveries that wait for their time above which a further one is refused; half of it for a tenant. What it leaves may be
+    # used by deliveries to send
+    scheduled: int = 100_000
+    scheduled_bytes: int = 256 * 1024 * 1024  # the same in bytes; deliveries to send may have as many again
+
+    @property
+    def calls_of_a_tenant(self) -> int:
+        return self.concurrency - self.concurrency // 8
+
+
+class State:
+    """One partition of send."""
+
+    def __init__(self, rows: Table[Outstanding], limits: Limits) -> None:
+        self.rows = rows
+        self.lanes = Lanes()
+        self.agenda = Agendas()  # delivery ids that wait for a time: their own, a retry's, the end of a hold, their end
+        self.interrupted: list[str] = []  # intents whose result was lost
+        self.calling: dict[str, str] = {}  # delivery id -> tenant of calls in flight
+        # place -> until when the account takes nothing; forgotten at a restart, then learnt again
+        self.blocked = Agenda()
+        self.held = Tally(rows=limits.outstanding + limits.scheduled, size=2 * limits.scheduled_bytes)
+        self.scheduled = Tally(rows=limits.scheduled, size=limits.scheduled_bytes)
+        self._limits = limits
+        self._calls: Counter[str] = Counter()  # calls in flight of each tenant
+
+    @classmethod
+    def opened(cls, rows: Table[Outstanding], limits: Limits, in_flight: Collection[str]) -> "State":
+        """The state of a partition from its committed rows; `in_flight` are delivery ids whose call this worker is making."""
+        state = cls(rows, limits)
+        # what was begun stays at the head of its lane
+        for _, row in sorted(rows.items(), key=lambda item: (not item[1].attempt, item[1].delivery.seq)):
+            state._derive(row)
+            if row.phase is not Phase.CALLING:
+                continue
+            if row.delivery.delivery_id in in_flight:
+                state._called(row.delivery)  # the state is made anew, the call goes on
+            else:
+                state.interrupted.append(row.delivery.delivery_id)
+        return state
+
+    def has_room(self) -> bool:
+        """Whether another delivery may be taken, whoever's it is."""
+        return not self.held.is_full() and not self.held.is_any_share_full()
+
+    def may_schedule(self, tenant: str) -> bool:
+        return not self.scheduled.is_full() and not self.scheduled.is_share_full(tenant)
+
+    def next_due(self) -> int | None:
+        if self.interrupted or self._may_call():
+            return 0
+        unblocked = self.blocked.next_due() if self.lanes.any_blocked() else None
+        return min((due for due in (self.agenda.next_due(), unblocked) if due is not None), default=None)
+
+    # --- rows -------------------------------------------------------------------------------------------------------------
+
+    def take(self, row: Outstanding) -> None:
+        """A new delivery: into its lane, or to wait for its time."""
+        self.rows.put(row.delivery.delivery_id.encode(), row)
+        self._derive(row)
+
+    def enter(self, row: Outstanding) -> None:
+        """The time of a scheduled delivery has come. The row keeps that, so that a restart finds the lane as it was."""
+        delivery = row.delivery
+        self.scheduled.remove(delivery.tenant_id, row.size)
+        self.put(dataclasses.replace(row, not_before=0))
+        self.lanes.add(delivery)
+
+    def put(self, row: Outstanding) -> None:
+        """A row in its lane has changed, and waits for what it says."""
+        self.rows.put(row.delivery.delivery_id.encode(), row)
+        self.remind(row)
+
+    def end(self, row: Outstanding) -> None:
+        delivery = row.delivery
+        self.rows.delete(delivery.delivery_id.encode())
+        self.agenda.cancel(delivery.tenant_id, delivery.delivery_id)
+        self.held.remove(delivery.tenant_id, row.size)
+        if row.is_scheduled:
+            self.scheduled.remove(delivery.tenant_id, row.size)
+        else:
+            self.lanes.remove(delivery)
+
+    def remind(self, row: Outstanding) -> None:
+        """When there is something to do for a delivery that waits: to try it, or to end it because its time is over."""
+        delivery = row.delivery
+        waits = row.phase is Phase.WAITING
+        until = [row.not_before] if row.not_before and row.phase is not Phase.CALLING else []
+        if waits and delivery.expires_at is not None:  # evidence of a held one may come after its time
+            until.append(delivery.expires_at)
+        if until:
+            self.agenda.set(delivery.tenant_id, delivery.delivery_id, min(until), rank=delivery.seq)
+        else:
+            self.agenda.cancel(delivery.tenant_id, delivery.delivery_id)
+
+    def _derive(self, row: Outstanding) -> None:
+        """Everything that follows from a row that was not there before."""
+        delivery = row.delivery
+        self.held.add(delivery.tenant_id, row.size)
+        if row.is_scheduled:
+            self.scheduled.add(delivery.tenant_id, row.size)
+        else:
+            self.lanes.add(delivery)
+            if row.attempt:
+                self.lanes.begin(lane_of(delivery))
+        self.remind(row)
+
+    # --- calls ------------------------------------------------------------------------------------------------------------
+
+    def next_lane(self) -> Lane | None:
+        """The lane whose turn it is to be looked at; None when no further call may be made."""
+        return self.lanes.next_ready(self._is_busy) if len(self.calling) < self._limits.concurrency else None
+
+    def begin(self, row: Outstanding) -> None:
+        """A call starts; `row` is its intent."""
+        self.put(row)
+        self.lanes.begin(lane_of(row.delivery))
+        self._called(row.delivery)
+
+    def answered(self, delivery_id: str) -> None:
+        """A call has ended."""
+        tenant = self.calling.pop(delivery_id, None)
+        if tenant is not None:
+            self._calls[tenant] -= 1
+            if not self._calls[tenant]:
+                del self._calls[tenant]
+
+    def block(self, delivery: Delivery, until: int) -> None:
+        """The delivery's account takes nothing until then."""
+        place = place_of(delivery)
+        self.blocked.set(place, max(until, self.blocked.at(place) or 0))
+        self.lanes.block(place)
+
+    def unblock(self, now: int) -> None:
+        for place in self.blocked.take_due(now):
+            self.lanes.unblock(place)
+
+    def _may_call(self) -> bool:
+        return len(self.calling) < self._limits.concurrency and self.lanes.any_ready(self._is_busy)
+
+    def _is_busy(self, tenant: str) -> bool:
+        return self._calls[tenant] >= self._limits.calls_of_a_tenant
+
+    def _called(self, delivery: Delivery) -> None:
+        self.calling[delivery.delivery_id] = delivery.tenant_id
+        self._calls[delivery.tenant_id] += 1
