@@ -24,8 +24,9 @@ from pipelines.engine.brake import Alone, Brake, blank
 from pipelines.engine.calls import Calls
 from pipelines.engine.counting import count_turn
 from pipelines.engine.dead_letters import dead_letter, lost_records
+from pipelines.engine.decisions import Decisions, Undone
 from pipelines.engine.intake import Batch, Intake
-from pipelines.engine.poison import LIMIT, Isolation, NotData, TooLarge, raised_where
+from pipelines.engine.poison import LIMIT, NotData
 from pipelines.engine.producer import Rows
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
@@ -75,20 +76,21 @@ class Partition(Generic[S]):
         self._transaction_ended = 0.0
         self._stage = stage
         self._changelogs = changelogs
+        self._decisions = Decisions(
+            stage=stage, number=number, tables=tables, changelogs=changelogs, sizes=sizes, poison_limit=poison_limit
+        )
+        self._isolation = self._decisions.isolation
         self._writer = writer
         self._alone = alone
         self._brake = Brake(number, alone)
-        self._sizes = sizes
         self._fail = fail
         self._fenced = fenced
         self._now = now
         self._drain_seconds = drain_seconds
         self._last_words = last_words
-        self._state = stage.open(number, tables)
-        self._isolation = Isolation(stage.name, poison_limit)
         self._at_most = stage.turn_records  # fewer while decisions take too long, or make too much
         self._intake = Intake(
-            takes=lambda topic: stage.takes(topic, self._state), first=(s.topic for s in stage.sources if s.first)
+            takes=lambda topic: stage.takes(topic, self.state), first=(s.topic for s in stage.sources if s.first)
         )
         self._deleted: dict[Source, tuple[int, int]] = {}
         self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
@@ -105,7 +107,7 @@ class Partition(Generic[S]):
 
     @property
     def state(self) -> S:
-        return self._state
+        return self._decisions.state
 
     @property
     def held(self) -> bool:
@@ -140,7 +142,7 @@ class Partition(Generic[S]):
         self._writer.give_up_in(None)
         self.done.clear()
         self._deleted = dict(deleted or {})
-        self._state = self._stage.open(self.number, self.tables)
+        self._decisions.derive()
         ends = {source: end for source, (_, end) in self._deleted.items()}
         self._committed = {**committed, **ends}
         self._intake.start(caught_up)
@@ -161,7 +163,7 @@ class Partition(Generic[S]):
     def is_idle(self, ends: Mapping[Source, int]) -> None:
         """Every source was read to its end and taken; `ends` is where they end. What lies between the last record and the end are
         markers of transactions: the group's offsets pass over them once, so that whoever asks Kafka finds no lag."""
-        if self._stopping or not self._stage.is_done(self._state):
+        if self._stopping or not self._stage.is_done(self.state):
             return
         passed = {source: end for source, end in ends.items() if end > self._committed.get(source, 0)}
         if passed or self._brake.is_marked:
@@ -232,7 +234,7 @@ class Partition(Generic[S]):
             slow = self._at_most < self._stage.turn_records
             at_most = 1 if self._brake.on else self._isolation.at_most or (self._at_most if slow else None)
             batches = self._intake.take(self._stage.turn_records, at_most)
-            due = self._stage.next_due(self._state)
+            due = self._stage.next_due(self.state)
             now = self._now()
             kept = self._calls.has_results or self._condemned or self._deleted or self._passed
             if batches or kept or (due is not None and due <= now):
@@ -266,8 +268,9 @@ class Partition(Generic[S]):
         began = time.perf_counter()
         now = self._now()
         inputs, crashed = await self._carefully(inputs)
-        decided = self._decide(inputs, batches, now)
-        if decided is None:
+        decided = self._decisions.decide(inputs, now)
+        if isinstance(decided, Undone):
+            self._undone(decided, inputs, batches)
             await asyncio.sleep(0)  # the other partitions go on meanwhile
             return
         decision, rows = decided
@@ -334,59 +337,15 @@ class Partition(Generic[S]):
         elif seconds < wanted / 4 and records >= self._at_most:
             self._at_most = min(2 * self._at_most, self._stage.turn_records)
 
-    def _decide(self, inputs: Inputs, batches: list[Batch], now: int) -> tuple[Decision, list[Rows]] | None:
-        """The stage's decision and the rows it changed; None when it raised or made what Kafka would not take: nothing of it is left
-        then, and its inputs come again in smaller turns."""
-        try:
-            decision = self._stage.decide(inputs, self._state, now)
-            rows = self._rows()
-            self._sizes.check(decision, rows)
-        except StoreFailed:
-            raise  # no record is to blame for a disk
-        except Exception as error:  # noqa: BLE001  # a bug on some record, or a record out of proportion: find it, keep the rest
-            raised = error
-        else:
-            return decision, rows
-        self._forget()
+    def _undone(self, why: Undone, inputs: Inputs, batches: list[Batch]) -> None:
+        """Nothing is left of the decision; its inputs come again, all but a record that is to blame."""
         self._calls.put_back(inputs.results)
-        if isinstance(raised, TooLarge) and raised.together and len(inputs.records) > 1:
-            self._at_most = len(inputs.records) // 2  # each may be small enough
-            self._intake.put_back(batches)
-            return None
-        if self._isolation.at_most is None:
-            log.warning(
-                "decision raised", stage=self._stage.name, partition=self.number, records=len(inputs.records),
-                cause=raised_where(raised),
-            )  # fmt: skip
-        # a record alone is to blame only if what came with it does not raise without it
-        if len(inputs.records) == 1 and (cause := self._raised_by(inputs._replace(records=[]), now)) is not None:
-            inputs, raised = inputs._replace(records=[]), cause
-        if self._isolation.raised(inputs.records, raised):
+        if why is Undone.CONDEMNED:
             self._condemned += batches
-        else:
-            self._intake.put_back(batches)
-        return None
-
-    def _raised_by(self, inputs: Inputs, now: int) -> Exception | None:
-        try:
-            self._sizes.check(self._stage.decide(inputs, self._state, now), self._rows())
-        except StoreFailed:
-            raise
-        except Exception as error:  # noqa: BLE001  # that it raises is the answer
-            return error
-        else:
-            return None
-        finally:
-            self._forget()
-
-    def _rows(self) -> list[Rows]:
-        changed = ((name, table.changes()) for name, table in self.tables.items())
-        return [Rows(self._changelogs[name], self.number, changes) for name, changes in changed if changes]
-
-    def _forget(self) -> None:
-        for table in self.tables.values():
-            table.rollback()
-        self._state = self._stage.open(self.number, self.tables)
+            return
+        if why is Undone.SMALLER:
+            self._at_most = len(inputs.records) // 2
+        self._intake.put_back(batches)
 
     async def _commit(
         self, decision: Decision, rows: list[Rows], offsets: dict[Source, int], records: int, now: int

@@ -23,6 +23,8 @@ from pipelines.engine.link import Link
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
 from pipelines.engine.opening import Opening
 from pipelines.engine.poison import LIMIT
+from pipelines.engine.positions import check_committed
+from pipelines.engine.positions import deleted as deleted_before
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.roll import Roll
 from pipelines.engine.sizes import Sizes
@@ -85,7 +87,6 @@ class Engine:
         self._group = Group(kafka_url, app_id)
         self._fetch: Fetch | None = None
         self._running: set[int] = set()
-        self._started = False
         self._topics = {source.topic for source in stage.sources}
         self._footing = Footing(
             stage=stage.name,
@@ -102,17 +103,10 @@ class Engine:
             kafka_url=kafka_url, app_id=app_id, group=self._group, footing=self._footing, sources=stage.sources, link=self.link
         )  # fmt: skip
         self.watchdog = Watchdog(
-            stage=stage.name,
-            stuck_seconds=stuck_seconds,
-            partitions=self.running,
-            topics=sorted(self._topics),
-            footing=self._footing,
-            lag_of=self._lag_of,
-            end_of=self._end_of,
-            fail=self.fail,
-        )
-        self._watching: asyncio.Task[None] | None = None
-        self._collecting: asyncio.Task[None] | None = None
+            stage=stage.name, stuck_seconds=stuck_seconds, partitions=self.running, topics=sorted(self._topics),
+            footing=self._footing, lag_of=self._lag_of, end_of=self._end_of, fail=self.fail,
+        )  # fmt: skip
+        self._tasks: list[asyncio.Task[None]] = []  # that run as long as the worker does
         self._reopening: asyncio.Task[None] | None = None
         self._fenced: set[int] = set()
         self._taking_over = asyncio.Lock()
@@ -150,15 +144,14 @@ class Engine:
         began = time.monotonic()
         self.restoring = progress = RestoreProgress(began=began)
         await self.stop_partitions()
-        if not self._started:
+        if not self._tasks:
             if not self._footing.ids:
                 await asyncio.to_thread(self.check)
             await self.stage.start()
             self._last_words.take()
             favour_long_decisions()
-            self._collecting = asyncio.create_task(collect_garbage(), name="collector")
-            self._started = True
-            self._watching = asyncio.create_task(self.watchdog.run(), name="watchdog")
+            self._tasks.append(asyncio.create_task(collect_garbage(), name="collector"))
+            self._tasks.append(asyncio.create_task(self.watchdog.run(), name="watchdog"))
         fenced, self._fenced = self._fenced, set()
         for number in [number for number in self.partitions if number not in numbers or number in fenced]:
             self._drop(number)
@@ -191,11 +184,12 @@ class Engine:
         """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns, if they are ours still."""
         sources = [(topic, number) for topic in sorted(self._topics) for number in sorted(self.partitions)]
         held = await asyncio.to_thread(self._group.held, sources)
-        self._check_committed(held)
+        tables = {number: partition.tables for number, partition in self.partitions.items()}
+        check_committed(tables, held, self._app_id, self._footing)
         begin = await asyncio.to_thread(self._footing.first, [source for source in sources if source not in held])
         committed = {source: found.offset for source, found in held.items()} | begin
         positions = committed | dict(await self.stage.positions(sources))
-        deleted = await self._deleted(positions)
+        deleted = await deleted_before(self.stage.name, positions, self._footing)
         positions |= {source: end for source, (_, end) in deleted.items()}
         if not is_current():
             return
@@ -236,9 +230,8 @@ class Engine:
             self.fail(f"partitions {sorted(running)} did not end their turns in {STOP_SECONDS:.0f} s")
 
     async def close(self) -> None:
-        for task in (self._watching, self._collecting):
-            if task is not None:
-                task.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.stop_partitions()
         if self._fetch is not None:
             await self._fetch.stop()
@@ -314,6 +307,8 @@ class Engine:
         try:
             if await self.take_over(numbers, is_current):
                 await self.start_partitions(is_current)
+        except Unfit as error:
+            self.fail(str(error))
         except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
             self.fail(f"opening partitions again failed: {type(error).__name__}: {error}")
 
@@ -347,34 +342,6 @@ class Engine:
         except Fenced as error:
             log.warning("fenced", stage=self.stage.name, partition=number, detail=str(error))
             self._on_fenced(number)
-
-    async def _deleted(self, positions: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], tuple[int, int]]:
-        """Offsets, first and end, that Kafka deleted before they were read. The stage goes on after them, since standing still
-        would bring nothing back and lose more, but not in silence."""
-        try:
-            first_left = await asyncio.to_thread(self._footing.deleted, positions)
-        except Unfit as error:
-            self.fail(str(error))
-            raise
-        deleted = {source: (positions[source], end) for source, end in first_left.items()}
-        for (topic, number), (first, end) in deleted.items():
-            metrics.LOST.labels(self.stage.name, topic).inc(end - first)
-            log.error(
-                "records gone before they were taken", stage=self.stage.name, topic=topic, partition=number, first=first,
-                last=end - 1,
-            )  # fmt: skip
-        return deleted
-
-    def _check_committed(self, committed: Mapping[tuple[str, int], Held]) -> None:
-        """Ends a worker whose tables say that it has read, when the group says that it has not."""
-        for number, partition in self.partitions.items():
-            rows = {name: len(table) for name, table in partition.tables.items() if len(table)}
-            if rows and not any((topic, number) in committed for topic in self._topics):
-                self.fail(
-                    f"partition {number} has rows in its tables ({rows}), but the group {self._app_id} has no offset for it any more "
-                    "(Kafka forgets them offsets.retention.minutes after the last worker left): from the beginning everything would be "
-                    f"done again; say where to read on: {self._footing.set_offsets('--to-datetime <when it stopped>')}"
-                )
 
     def _drop(self, number: int) -> None:
         partition = self.partitions.pop(number)

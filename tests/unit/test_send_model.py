@@ -150,7 +150,8 @@ class SendModel(RuleBasedStateMachine):
         status = Status.FAILED if failed else Status.DELIVERED
         event = f"{key}:{number}:{status}:receipt"
         tracked = {"attempt": number, "provider_message_id": f"{key}-{number}"}
-        self.add_update(update(event, delivery_id=key, status=status, **tracked))
+        tenant_id = self.told[key].delivery.tenant_id
+        self.add_update(update(event, tenant_id=tenant_id, delivery_id=key, status=status, **tracked))
 
     def add_update(self, told: StatusUpdate) -> None:
         log = self.topics["status-updates"]
