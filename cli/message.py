@@ -6,6 +6,7 @@ Guaranteed: `send` says nothing of a message before Kafka acknowledged it on all
 
 import json
 import mimetypes
+import re
 import shlex
 import time
 import uuid
@@ -32,6 +33,8 @@ app = typer.Typer(help="Send a message, and see what became of one.", no_args_is
 
 _ACKNOWLEDGED_WITHIN_SECONDS = 15.0
 _SHOWN = 20  # conversations with the same message id
+# Control characters but for new line and tab, separators of lines, what turns the direction of writing, and halves of surrogate pairs.
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
 _STEPS = ("requested", "accepted", "dispatched", "sent", "delivered", "read", "failed")
 
 
@@ -249,8 +252,8 @@ def _events(trail: Trail) -> Table:
 
 
 def shown(text: str, style: str = "") -> Text:
-    """What a stranger wrote, without what would steer the terminal."""
-    return Text("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text), style=style)
+    """What a stranger wrote, without what would steer the terminal; joined emoji and the marks of any script stay whole."""
+    return Text(_STEERS.sub("\ufffd", text.replace("\r\n", "\n")), style=style)
 
 
 def clock(at: int) -> str:

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 from connectors import exchange_log
 from schemas.settings import Settings
@@ -40,7 +41,13 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=level, handlers=[output], force=True)
     for name in ("faust", "mode", "aiokafka", "aiohttp.access", "_faust"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.getLogger("aiohttp.server").addFilter(is_no_bad_request)
     _configure_exchanges(settings)
+
+
+def is_no_bad_request(line: logging.LogRecord) -> bool:
+    """Without the tracebacks of requests that are no HTTP: they were answered 400, and quote the URL with whatever secret is in it."""
+    return not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
 
 
 def _configure_exchanges(settings: Settings) -> None:

@@ -14,6 +14,7 @@ Low-level aiohttp server: no router, and a handler that outlives a client that h
 import asyncio
 import dataclasses
 import inspect
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -52,6 +54,7 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
             return await _control(provider, request)
         return await provider.answer(request)
 
+    logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
     server = web.Server(answer, request_factory=_request, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=0.5)
     await runner.setup()
@@ -66,6 +69,11 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         provider.close()
+
+
+def _is_no_bad_request(line: logging.LogRecord) -> bool:
+    """Without the tracebacks of requests that are no HTTP: they were answered 400, and quote the URL, the bot's token included."""
+    return not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
 
 
 async def serve(provider: Provider, host: str, port: int) -> None:

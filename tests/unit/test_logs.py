@@ -8,6 +8,44 @@ import pytest
 
 from tests.unit.source_tree import REPOSITORY
 
+BAD_REQUEST = """
+import asyncio
+from aiohttp import web
+from pipelines import logs
+from schemas.settings import Settings
+
+logs.configure(Settings())
+
+async def told(_):
+    raise ValueError("our fault")
+
+async def ask(port, target):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET " + target + b" HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    print((await reader.readline()).split()[1].decode())
+    writer.close()
+
+async def main():
+    runner = web.ServerRunner(web.Server(told))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    for target in (b"/?token=hidden&odd=\\xff", b"/"):
+        await ask(runner.addresses[0][1], target)
+    await runner.cleanup()
+
+asyncio.run(main())
+"""
+
+
+def test_a_request_that_is_no_http_leaves_no_url_in_the_log_and_our_own_faults_stay_there() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", BAD_REQUEST], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.split() == ["400", "500"]
+    assert "hidden" not in ran.stderr
+    assert "our fault" in ran.stderr
+
+
 SCRIPT = """
 import asyncio, sys
 from connectors.exchange_log import EXCHANGES, Exchange

@@ -1,0 +1,172 @@
+"""What nobody in his right mind sends is answered 4xx, or 2xx where it does no harm, by every HTTP server of ours; never 5xx, never not at
+all. Afterwards the server answers as before."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from connectors.base import Connector
+from connectors.instagram import Instagram
+from connectors.internal import Internal
+from connectors.telegram import Telegram
+from connectors.whatsapp import WhatsApp
+from loadgen.providers.faults import Faults
+from loadgen.providers.internal import Internal as SimulatedInternal
+from loadgen.providers.log import Log
+from loadgen.providers.server import running
+from pipelines.gateway import Gateway
+from pipelines.produce import Producing
+from stack.ports import free_port
+from tests.integration.engine_harness import Toy
+from tests.integration.odd_requests import Door, requests, status_of
+from tests.integration.simulators import ACCOUNT, APP_SECRET, BOT_TOKEN, HOOK_SECRET, IG_ACCOUNT, IG_TOKEN, TOKEN, rig
+
+CONTROLS = [f"/_control/{name}" for name in ("faults", "limits", "clock", "schedule", "inbound", "nothing", "")]
+CONTROLS += ["/_log", "/_control/health"]
+LOG = {"/_log": ("after", "limit")}
+
+
+async def answers(door: Door, healthy: str) -> None:
+    """The test itself. `healthy` is a path that is answered 200 before and after."""
+    for label, request in requests(door):
+        status = await status_of(door.port, request)
+        assert 200 <= status < 500, f"{label}: {status or 'no answer'}"
+    assert await status_of(door.port, plain(healthy)) == 200
+
+
+def plain(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+
+async def is_up(port: int, path: str) -> None:
+    """Waits until another process answers 200."""
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(OSError):
+                if await status_of(port, plain(path)) == 200:
+                    return
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def gateway(kafka_url: str) -> AsyncIterator[int]:
+    connectors: dict[str, Connector] = {
+        "whatsapp": WhatsApp(
+            url="http://unused", version="v23.0", account=ACCOUNT, token="", app_secrets=(APP_SECRET,)
+        ),
+        "instagram": Instagram(
+            url="http://unused", version="v23.0", account=IG_ACCOUNT, token="", app_secrets=(APP_SECRET,)
+        ),
+        "telegram": Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
+        "internal": Internal(account="app", tokens=("client-token",)),
+    }
+    runner = web.AppRunner(
+        Gateway(connectors=connectors, producing=Producing(kafka_url, asyncio.get_running_loop())).app
+    )
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_gateway(kafka_url: str) -> None:
+    webhooks = [f"/webhooks/{channel}" for channel in ("whatsapp", "instagram", "telegram", "internal", "none")]
+    async with gateway(kafka_url) as port:
+        door = Door(
+            port,
+            [*webhooks, "/subjects/messages-value", "/subjects/none", "/health"],
+            ["", "/webhooks", "/subjects", "/subjects/messages-value/versions", "/schemas/ids"],
+            {"/webhooks/whatsapp": ("hub.mode", "hub.verify_token", "hub.challenge"), "/subjects": ("odd",)},
+            {"X-Telegram-Bot-Api-Secret-Token": HOOK_SECRET, "Authorization": "Bearer client-token"},
+            APP_SECRET,
+        )
+        await answers(door, "/health")
+
+
+async def test_a_worker(toy: Toy) -> None:
+    port = free_port()
+    toy.command = [sys.executable, "-m", "tests.hampered_worker", toy.name]
+    toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port)})
+    await is_up(port, "/health")
+    door = Door(
+        port,
+        ["/tables/", "/tables/counts/", "/tables/counts/k", "/exchanges/", "/partitions/", "/metrics", "/health"],
+        ["", "/tables", "/tables/counts", "/exchanges", "/router/counts", "/health"],
+        {
+            "/tables/counts/": ("limit", "skip", "partition"),
+            "/tables/counts/k": ("partitions",),
+            "/exchanges/": ("delivery", "since", "until", "limit"),
+        },
+    )
+    await answers(door, "/health")
+
+
+@pytest.mark.parametrize("channel", ["whatsapp", "instagram"])
+async def test_the_simulators_of_meta(channel: str) -> None:
+    account, token = (ACCOUNT, TOKEN) if channel == "whatsapp" else (IG_ACCOUNT, IG_TOKEN)
+    async with rig(channel) as at:
+        node = f"/v23.0/{account}"
+        door = Door(
+            _port(at.url),
+            [*CONTROLS, f"{node}/messages", f"{node}/media", f"{node}/nothing", node],
+            ["", node, "/_control"],
+            LOG | {node: ("access_token", "fields")},
+            {"Authorization": f"Bearer {token}"},
+        )
+        await answers(door, "/_control/health")
+
+
+async def test_the_simulator_of_telegram() -> None:
+    methods = (
+        "sendMessage",
+        "sendPhoto",
+        "sendMediaGroup",
+        "sendLocation",
+        "setMessageReaction",
+        "getFile",
+        "setWebhook",
+        "nothing",
+    )
+    async with rig("telegram") as at:
+        bot = f"/bot{BOT_TOKEN}"
+        door = Door(
+            _port(at.url),
+            [*CONTROLS, *(f"{bot}/{method}" for method in methods)],
+            ["", bot, "/file" + bot, "/_control"],
+            LOG | {f"{bot}/sendMessage": ("chat_id", "text"), f"{bot}/setWebhook": ("url", "max_connections")},
+        )
+        await answers(door, "/_control/health")
+
+
+async def test_the_simulator_of_our_clients(kafka_url: str) -> None:
+    simulated = SimulatedInternal(
+        account="app", token="client-token", kafka_url=kafka_url, webhook_url="http://127.0.0.1:9/", faults=Faults(), seed=1, log=Log(None),
+    )  # fmt: skip
+    async with running(simulated, "127.0.0.1", 0) as port:
+        await answers(Door(port, [*CONTROLS, "/anything"], ["", "/_control"], LOG), "/_control/health")
+
+
+async def test_the_front_of_clickhouse(tmp_path: Path) -> None:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "stack.clickhouse_front", "--port", str(port), "--folder", str(tmp_path / "data")
+    )
+    try:
+        await is_up(port, "/ping")
+        names = ("query", "param_x", "max_threads", "database", "default_format", "query_id", "enable_http_compression")
+        await answers(Door(port, ["/", "/?query=select+1", "/ping"], [""], {"/": names}), "/ping")
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])
