@@ -341,6 +341,7 @@ def _sequence(
         metadata=message.metadata,
         deliveries=tuple(refs),
         content=message.content,
+        not_before=message.not_before or None,
     )
     deliveries = [
         Delivery(

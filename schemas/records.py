@@ -146,6 +146,7 @@ class SequencedMessage:
     metadata: Mapping[str, str] = field(default_factory=dict)
     deliveries: tuple[DeliveryRef, ...] = ()
     content: Content | None = None
+    not_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ _PLAIN = {
     "delivered_implied": "bool",
     "metadata": "labels",
     "content": "content",
+    "not_before": "time",
 }
 
 

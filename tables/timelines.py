@@ -121,7 +121,9 @@ def introduce(message: SequencedMessage, ref: DeliveryRef) -> Timeline:
         kind=message.kind,
         requested_at=message.requested_at,
         accepted_at=message.accepted_at,
-        updated_at=message.accepted_at,
+        updated_at=max(
+            message.accepted_at, message.not_before or 0
+        ),  # what is to be sent later is remembered from then
     )
 
 

@@ -1,7 +1,8 @@
 """A worker of the toy stage that is slow or stands still on request: `python -m tests.hampered_worker NAME [options]`.
 
 --row-seconds S makes a restored row cost so much; --wait-for PATH makes the stage wait after a commit, as for a database, while the file
-is there; --hold PATH makes it take no records while the file is there; --stall-seconds S is how long the value "stall" blocks the loop.
+is there; --hold PATH makes it take no records while the file is there; --deaf loses every batch on its way to a turn;
+--stall-seconds S is how long the value "stall" blocks the loop.
 Views of its own: /routed/<key>, by Faust's `table_route`, and /mapping/<key>, what Faust's table shows as a mapping.
 """
 
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--row-seconds", type=float, default=0.0)
     parser.add_argument("--wait-for", type=Path)
     parser.add_argument("--hold", type=Path)
+    parser.add_argument("--deaf", action="store_true")
     parser.add_argument("--stall-seconds", type=float, default=0.0)
     given = parser.parse_args()
     settings = Settings()
@@ -94,6 +96,8 @@ def main() -> None:
         stall=given.stall_seconds,
     )
     app = build(stage, settings)
+    if given.deaf:
+        app.engine.submit = lambda message: None  # noqa: ARG005  # it is lost
     add_views(app)
     run(app)
 

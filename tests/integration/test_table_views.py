@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ class Worker(NamedTuple):
             return str(self.get("/health")[1]["status"])
         except OSError:
             return "no answer"
+
+    def health(self) -> Any:
+        return self.get("/health")[1]
 
     def partitions(self) -> list[int]:
         return list(self.get("/health")[1]["partitions"])
@@ -198,10 +202,25 @@ def test_who_waits_for_a_database_is_stuck_but_live(toy: Toy, tmp_path: Path) ->
     assert worker.process.poll() is None
 
 
-def test_who_is_stuck_for_no_good_reason_ends_and_says_so(toy: Toy, tmp_path: Path) -> None:
+def test_who_holds_records_back_on_purpose_is_not_stuck(toy: Toy, tmp_path: Path) -> None:
+    """As send does while an account is throttled: nothing is committed, and starting again would not help."""
     holds = tmp_path / "hold"
     holds.touch()
     worker = start(toy, "--hold", str(holds), stuck_seconds="10")
+    await_true(lambda: worker.status() == "ready", "the worker", 60)
+    toy.produce([(f"k{number}", b"v%d" % number) for number in range(40)])
+    await_true(lambda: worker.health()["lag"] == 40, "the lag to be seen", 20)
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        assert (worker.process.poll(), worker.status()) == (None, "ready")
+        time.sleep(0.5)
+    holds.unlink()
+    toy.produce([("k0", b"more")])
+    await_true(lambda: worker.health()["lag"] == 0, "the rest to be done", 30)
+
+
+def test_who_is_stuck_for_no_good_reason_ends_and_says_so(toy: Toy) -> None:
+    worker = start(toy, "--deaf", stuck_seconds="10")
     await_true(lambda: worker.status() == "ready", "the worker", 60)
     toy.produce([(f"k{number}", b"v%d" % number) for number in range(40)])
     assert worker.process.wait(60) == 3

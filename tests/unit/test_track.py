@@ -318,3 +318,12 @@ def test_a_state_has_its_conversations_key(desk: Desk[State]) -> None:
 def test_a_state_stays_in_the_partition_that_told_it(desk: Desk[State]) -> None:
     outputs = desk.turn([LOG, *of(seen(SENT, home_partition=3))]).outputs
     assert [(o.key, o.partition) for o in outputs] == [(HERE.encode(), 0)] * 2
+
+
+def test_a_delivery_for_later_is_remembered_from_its_time_on(desk: Desk[State]) -> None:
+    day = 86_400_000
+    desk.turn([record("conversation-log", sequenced(ref(), not_before=NOW + 30 * day))])
+    desk.turn(now=NOW + 30 * day + STATE_MS - 1)
+    assert b"dlv-1" in desk.rows("timelines")
+    desk.turn(now=NOW + 30 * day + STATE_MS + 60_000)
+    assert desk.rows("timelines") == {}
