@@ -5,10 +5,12 @@ ours: it would fence its owner.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
+from confluent_kafka import KafkaException
 
 from pipelines.engine import transactions as limits
 from pipelines.engine.footing import Footing
@@ -21,6 +23,26 @@ from pipelines.engine.writer import Writer
 
 AGAIN_SECONDS = 0.5
 log = structlog.get_logger(__name__)
+
+
+async def while_kafka_starts(
+    step: Callable[[], Awaitable[object]], *, is_current: Callable[[], bool], seconds: float
+) -> None:
+    """Does a step of a take-over again while Kafka cannot serve it: a broker that has just started knows no leaders yet, or is still
+    loading the group. Gives up, with Kafka's own error, after `seconds`; ends without a word when a newer rebalance has come."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            await step()
+        except KafkaException as error:
+            if time.monotonic() > end:
+                raise
+            log.warning("Kafka does not serve a take-over yet", error=error.args[0].str())
+            await asyncio.sleep(AGAIN_SECONDS)
+            if not is_current():
+                return
+        else:
+            return
 
 
 class Opening:

@@ -13,6 +13,7 @@ from faust.tables.recovery import RebalanceAgain, Recovery
 from mode import Service
 
 from pipelines.engine.footing import Unfit
+from pipelines.engine.opening import while_kafka_starts
 from pipelines.engine.rows import RowsOfWorker
 from tables.layout import Layout
 from tables.table import StoreFailed, Table
@@ -66,16 +67,23 @@ class BulkRecovery(Recovery):
             engine = self.app.engine
             try:
                 numbers = engine.source_partitions(self.app.consumer.assignment())
-                self._set_recovery_started()
-                if await engine.take_over(numbers, lambda generation=generation: self._is_current(generation)):
-                    self._set_recovery_ended()
-                    await self._resume_streams(generation_id=generation)
+                await while_kafka_starts(
+                    lambda generation=generation, numbers=numbers: self._take_over(generation, numbers),  # type: ignore[misc]  # mypy cannot type a default in a lambda
+                    is_current=lambda generation=generation: self._is_current(generation),  # type: ignore[misc]  # the same
+                    seconds=engine.stuck_seconds,
+                )
             except RebalanceAgain:
                 continue  # the next one is on its way
             except (StoreFailed, Unfit) as error:
                 engine.fail(str(error))
             except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
                 engine.fail(f"taking partitions over failed: {type(error).__name__}: {error}")
+
+    async def _take_over(self, generation: int, numbers: set[int]) -> None:
+        self._set_recovery_started()
+        if await self.app.engine.take_over(numbers, lambda: self._is_current(generation)):
+            self._set_recovery_ended()
+            await self._resume_streams(generation_id=generation)
 
     def _is_current(self, generation: int) -> bool:
         return bool(self.app.engine.is_current(generation) and not self.should_stop)

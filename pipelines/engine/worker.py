@@ -21,7 +21,7 @@ from pipelines.engine.group import Group
 from pipelines.engine.intake import Batch
 from pipelines.engine.link import Link
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
-from pipelines.engine.opening import Opening
+from pipelines.engine.opening import Opening, while_kafka_starts
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.positions import check_committed
 from pipelines.engine.positions import deleted as deleted_before
@@ -69,6 +69,7 @@ class Engine:
         now: Callable[[], int] = _system_now,
     ) -> None:
         self.stage = stage
+        self.stuck_seconds = stuck_seconds
         self.partitions: dict[int, Partition[Any]] = {}
         self.restoring: RestoreProgress | None = None
         self.joined = False  # whether the group has given this worker an assignment yet
@@ -303,10 +304,13 @@ class Engine:
         await asyncio.sleep(self._session_seconds)
         if not is_current():
             return
-        numbers = set(self.partitions)
-        try:
-            if await self.take_over(numbers, is_current):
+
+        async def again() -> None:
+            if await self.take_over(set(self.partitions), is_current):
                 await self.start_partitions(is_current)
+
+        try:
+            await while_kafka_starts(again, is_current=is_current, seconds=self.stuck_seconds)
         except Unfit as error:
             self.fail(str(error))
         except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
