@@ -120,11 +120,13 @@ def last_seconds(
     for call in calls:
         if call.name is not None and call.provider_message_id is not None:
             taken[call.name.message_id] = min(call.at, taken.get(call.name.message_id, call.at))
-    records, found = list(produced), dict[int, float | None]()
+    first: dict[str, int] = {}  # a repetition was taken long before
+    for record in produced:
+        first[record.message_id] = min(record.at, first.get(record.message_id, record.at))
+    found: dict[int, float | None] = {}
     for phase in phases:
-        of_phase = [record for record in records if record.message_id.startswith(prefix(phase))]
+        of_phase = [(at, name) for name, at in first.items() if name.startswith(prefix(phase))]
         if of_phase:
-            last = max(of_phase, key=lambda record: record.at)
-            at = taken.get(last.message_id)
-            found[phase.number] = None if at is None else max(0, at - last.at) / 1000
+            last, name = max(of_phase)
+            found[phase.number] = max(0, taken[name] - last) / 1000 if name in taken else None
     return found

@@ -7,6 +7,8 @@ from stack.servers import SERVERS
 from tests.soak.judge import BYTES_A_ROW, MIB, MOST_MIB_A_MINUTE, growth, warm
 from tests.soak.run import Report
 
+SHOWN = 40  # findings
+
 
 def lines(report: Report) -> Iterator[str]:
     """What happened, what each process came to, what was found."""
@@ -33,7 +35,9 @@ def lines(report: Report) -> Iterator[str]:
     for who, verdict in report.verdicts.items():
         yield f"{who}: " + ", ".join(f"{name} {count}" for name, count in verdict.counts.items() if count)
     yield f"the application committed {report.committed} messages and aborted {report.aborted}"
-    yield from (f"FOUND: {finding}" for finding in report.findings)
+    yield from (f"FOUND: {finding}" for finding in report.findings[:SHOWN])
+    if len(report.findings) > SHOWN:
+        yield f"and {len(report.findings) - SHOWN} findings more"
     if report.logs:
         yield f"logs: {report.logs}"
     if not report.findings:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from loadgen.evidence import Call, Name, Produced
-from tests.soak import judge
+from loadgen.evidence import Call, Evidence, Name, Produced
+from loadgen.verdict import judge as judged
+from tests.soak import judge, report
 from tests.soak.judge import BYTES_A_ROW, MIB
+from tests.soak.run import Report
 from tests.soak.scenario import Kind, Phase, phases
 from tests.soak.watch import Place, Process, Sample, Worker
 
@@ -122,7 +124,8 @@ def test_an_aborted_message_is_never_sent_and_never_kept() -> None:
 def test_how_long_the_last_message_of_a_phase_took() -> None:
     plan = [Phase(number, 0, Kind.STEADY, 10) for number in range(12)]
     produced = [
-        Produced(f"rp{phase}-m{n}", "c", 0, n, at, ()) for phase, n, at in ((1, 1, 500), (1, 2, 1000), (11, 3, 5000))
+        Produced(f"rp{phase}-m{n}", "c", 0, n, at, ())
+        for phase, n, at in ((1, 1, 500), (1, 2, 1000), (1, 1, 1400), (11, 3, 5000))
     ]
     calls = [
         Call("whatsapp", 1, 1100, "a", Name("c", "rp1-m1"), "w1", "accepted"),
@@ -134,3 +137,17 @@ def test_how_long_the_last_message_of_a_phase_took() -> None:
     assert judge.last_seconds([replace(produced[1], at=1600)], calls, plan, lambda _: "rp1-")[1] == 0, (
         "acknowledged, but heard of late"
     )
+
+
+def test_the_report_tells_growth_findings_and_the_last_messages() -> None:
+    samples, nothing = series(20, lambda minute: 100 + 1.5 * minute), judged(Evidence([], [], [], [], []))
+    made = Report(phases(20), samples, {"load": nothing}, {1: 0.25, 2: None}, 7, 3, ["send ended 2 x: so"] * 50)
+    lines = list(report.lines(made))
+    assert sum(line.startswith("FOUND: send ended") for line in lines) == report.SHOWN
+    assert f"and {50 - report.SHOWN} findings more" in lines
+    assert any("0.25 s" in line for line in lines)
+    assert any(line.endswith("never") for line in lines)
+    figures = report.figures(made)
+    assert figures["growth: send"].value == pytest.approx(1.5)
+    assert figures["findings"].value == 50
+    assert list(report.lines(replace(made, findings=[])))[-1].startswith("OK")
