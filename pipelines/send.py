@@ -32,6 +32,7 @@ LONGEST_BACKOFF_MS = 60_000
 DUE_PER_TURN = (
     2000  # deliveries whose time has come that a turn looks at; so a campaign for one moment makes no endless turn
 )
+UNCONFIGURED_MS = 60_000  # until rows of a channel that this worker does not have are looked at again
 LOOKS_PER_TURN = 2000  # lanes a turn looks at for calls to start
 
 
@@ -119,6 +120,11 @@ class Send(Stage[State]):
             detail = f"the delivery's home is partition {delivery.home_partition}: produce it there, as route does"
             decision.refusals.append(Refusal(record, "wrong_partition", detail, delivery.tenant_id))
             return
+        if delivery.channel not in self._connectors:
+            known = ", ".join(sorted(self._connectors))
+            detail = f"channel {delivery.channel[:40]!r} is not configured here: use one of {known}"
+            decision.refusals.append(Refusal(record, "unknown_channel", detail, delivery.tenant_id))
+            return
         key = delivery.delivery_id.encode()
         if key in state.rows:
             return
@@ -145,7 +151,8 @@ class Send(Stage[State]):
             return  # proves nothing here; track refuses it
         if row.part and update.attempt <= row.part_since:
             return  # a receipt of a part that was taken before; one without our tracker is of such a part always
-        if row.phase is Phase.CALLING and update.delivery_id not in state.interrupted:
+        is_called = row.phase is Phase.CALLING and update.delivery_id not in state.interrupted
+        if is_called or (row.attempt and row.delivery.channel not in self._connectors):
             proven = dataclasses.replace(row, evidence=row.evidence or update.provider_message_id)
             state.rows.put(update.delivery_id.encode(), proven)
         elif row.attempt:
@@ -214,11 +221,12 @@ class Send(Stage[State]):
         state.put(dataclasses.replace(row, phase=Phase.WAITING, failures=failures, not_before=now + wait))
 
     def _unknown(self, row: Outstanding, outcome: Unknown, state: State, decision: Decision, now: int) -> None:
-        if row.evidence is not None:
+        if row.evidence is not None and row.delivery.channel in self._connectors:
             self._proven(row, row.evidence, state, decision, now)
             return
         decision.count("unknown")
-        policy = self._connectors[row.delivery.channel].capabilities.unknown_policy
+        connector = self._connectors.get(row.delivery.channel)  # none: a setting was taken away since
+        policy = "hold" if connector is None else connector.capabilities.unknown_policy
         if row.delivery.kind in SIGNALS:
             policy = "resend"  # no evidence of a signal ever comes, and a second one hurts nobody
         if policy == "fail":
@@ -250,7 +258,11 @@ class Send(Stage[State]):
         row = state.rows.get(delivery_id.encode())
         if row is None:
             return
-        if row.phase is Phase.HELD:
+        if row.phase is Phase.HELD and row.delivery.channel not in self._connectors:
+            state.put(dataclasses.replace(row, not_before=now + UNCONFIGURED_MS))
+        elif row.phase is Phase.HELD and row.evidence is not None:
+            self._proven(row, row.evidence, state, decision, now)
+        elif row.phase is Phase.HELD:
             self._resend(row, state, decision, now)
         elif _is_over(row.delivery, now):
             self._expire(row, state, decision, now)
@@ -274,6 +286,12 @@ class Send(Stage[State]):
             return
         if _is_over(row.delivery, now):
             self._expire(row, state, decision, now)
+        elif row.delivery.channel not in self._connectors:  # it waits for a worker that has the channel
+            decision.count("not_configured")
+            state.block(row.delivery, now + UNCONFIGURED_MS)
+            state.lanes.ready(lane)
+        elif row.not_before <= now and row.evidence is not None:
+            self._proven(row, row.evidence, state, decision, now)
         elif row.not_before <= now:
             intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
             state.begin(intent)
