@@ -21,7 +21,8 @@ DESCRIPTIONS: Final = {
     "wrong_partition": "A record or a receipt's tracker names a home partition that does not exist or is not where it lies.",
     "attempts_exhausted": "Every attempt failed; the delivery was given up.",
     "deleted_before_read": "Kafka deleted records by age before the stage read them; the letter names their offsets.",
-    "too_large_for_kafka": "What the stage makes of the record is larger than Kafka takes.",
+    "too_large_for_kafka": "What the stage makes of the record, or the gateway of a webhook's item, is larger than Kafka takes.",
+    "refused_by_kafka": "Kafka refuses what the gateway makes of a webhook's item, and would refuse it again; the detail has its words.",
     "crashed_stage": "The stage's worker ended on this record again and again; it was set aside: a bug, please report it with the record.",
     "decision_failed": "The stage's own code failed on this record: a bug, please report it with the record.",
 }
