@@ -287,7 +287,7 @@ def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
     long_key = unique.encode().ljust(2_000_000, b"k")
     value = codec.encode(text_message(unique, 1)).ljust(record_bytes("messages") - len(unique), b"v")
     home = home_partition(unique, running.settings.partitions)
-    large.produce("messages", codec.encode(text_message(unique)), long_key, home)
+    large.produce("messages", b"not Avro", long_key, home)
     large.produce("messages", value, unique, home)
     assert large.flush(30) == 0
     produce("messages", unique, codec.encode(text_message(unique, 2)))
@@ -299,7 +299,7 @@ def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
     await_true(lambda: len(letters()) == 2, "both dead letters", 30)
     cut, whole = letters()[long_key[:1024]], letters()[unique.encode()]
     assert (cut.key_length, cut.key_sha256) == (2_000_000, hashlib.sha256(long_key).hexdigest())
-    assert (cut.value, cut.value_length) == (codec.encode(text_message(unique)), None)
+    assert (cut.value, cut.value_length, cut.cause) == (b"not Avro", None, "not_avro")
     assert (whole.value, whole.value_length, whole.key_length) == (value, None, None)
 
 
