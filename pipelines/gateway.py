@@ -82,19 +82,19 @@ class Gateway:
             log.warning("webhook refused", channel=channel, reason=str(error))
             return web.Response(status=401, text=str(error))
         _count(channel, items)
+        records = [_receipt(r) for r in items.receipts] + [_inbound(i, received_at) for i in items.inbound]
         try:
-            await self._keep(
-                channel,
-                [_receipt(r) for r in items.receipts] + [_inbound(i, received_at) for i in items.inbound],
-                received_at,
-            )
+            unkept = await self._keep(channel, records, received_at)
         except NotAcknowledged as error:
             log.error("webhook not kept", channel=channel, reason=str(error))
             return web.Response(status=503, text="not kept, send it again", headers={"Retry-After": "1"})
-        return web.Response(text="\n".join(("ok", *(f"not recognised: {name}" for name in items.unrecognised[:100]))))
+        told = [f"not recognised: {name}" for name in items.unrecognised] + [
+            f"refused: {each.detail}" for each in unkept
+        ]
+        return web.Response(text="\n".join(("ok", *told[:100])))
 
-    async def _keep(self, channel: str, records: list[Produced], received_at: int) -> None:
-        """Returns when all are in Kafka, each on its topic or as a dead letter; else raises NotAcknowledged."""
+    async def _keep(self, channel: str, records: list[Produced], received_at: int) -> list[Unkept]:
+        """Returns when all are in Kafka: on their topics, or, those it returns, as dead letters; else raises NotAcknowledged."""
         unkept = await self._producing.all(records)
         letters = [_letter(each, received_at) for each in unkept]
         refused = await self._producing.all(letters) if letters else []
@@ -106,6 +106,7 @@ class Gateway:
             )
             metrics.DEAD_LETTERS.labels(STAGE, each.cause).inc()
             metrics.WEBHOOK_ITEMS.labels(channel, "refused").inc()
+        return unkept
 
     async def _close(self, _: web.Application) -> None:
         await self._producing.close()
