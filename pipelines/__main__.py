@@ -35,11 +35,12 @@ def worker(stage: str, settings: Settings) -> None:
 
 
 def prepare(settings: Settings) -> None:
-    """Creates the topics and migrates both databases; harmless to repeat."""
+    """Creates the topics, raises the limits of those that take less than declared, and migrates both databases; harmless to repeat."""
     settings.require("kafka_url", "postgres_url", "clickhouse_url")
     created = topics.create(settings)
+    raised = topics.raise_limits(settings)
     applied = migrate.migrate(settings.postgres_url, settings.clickhouse_url)
-    log.info("prepared", topics_created=created, migrations_applied=len(applied))
+    log.info("prepared", topics_created=created, topics_raised=len(raised), migrations_applied=len(applied))
 
 
 def main() -> int:

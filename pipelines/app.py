@@ -15,6 +15,7 @@ from pipelines.engine.stage import Stage
 from pipelines.engine.tables import BatchTable, BulkTableManager
 from pipelines.engine.transport import BatchTransport, RawBatch, SourceTopics
 from pipelines.engine.worker import Engine
+from schemas.catalog import record_bytes
 from schemas.settings import Settings
 
 WEEK_SECONDS = 7 * 86_400.0
@@ -49,6 +50,7 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         session_seconds=settings.session_timeout_seconds,
         stuck_seconds=settings.stuck_seconds,
         poison_limit=settings.poison_limit,
+        record_bytes=record_bytes,
         store=settings.store,
         folder=Path(settings.data_dir) / stage.name,
     )

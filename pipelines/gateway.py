@@ -1,8 +1,8 @@
 """The gateway: providers' webhooks in, receipts and inbound messages out to Kafka. HTTP only, no state.
 
-Guaranteed: a request is answered 200 only after everything in it is acknowledged by Kafka (all replicas); a wrong signature is
-answered 401 and produces nothing; whatever else goes wrong is answered 503, so the provider sends it again. Repetitions are
-harmless: receipts and message ids are deterministic.
+Guaranteed: a request is answered 200 only after everything in it is acknowledged by Kafka (all replicas), what can never be kept as a
+dead letter; a wrong signature is answered 401 and produces nothing; whatever else goes wrong is answered 503, so the provider sends it
+again. Repetitions are harmless: receipts and message ids are deterministic.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ from aiohttp.typedefs import Handler
 from connectors.base import Challenged, Connector, Forbidden, Inbound, WebhookItems, WebhookRequest
 from connectors.registry import CHANNELS
 from pipelines import schema_views, topics
-from pipelines.produce import NotAcknowledged, Producing
+from pipelines.engine.dead_letters import dead_letter
+from pipelines.engine.stage import Record, Refusal
+from pipelines.produce import NotAcknowledged, Produced, Producing, Unkept
 from schemas import codec, metrics
 from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.ids import inbound_conversation_id, inbound_message_id
@@ -25,6 +27,7 @@ from schemas.keys import key_of, provider_message_key
 from schemas.records import Direction, Message, Receipt
 from schemas.settings import Settings
 
+STAGE = "gateway"  # as dead letters and metrics name it
 MAX_BODY_BYTES = 3 * 1024 * 1024  # Meta's webhook bodies have up to 3 MB
 log = structlog.get_logger(__name__)
 
@@ -85,15 +88,32 @@ class Gateway:
             log.warning("webhook refused", channel=channel, reason=str(error))
             return web.Response(status=401, text=str(error))
         _count(channel, items)
+        records = [_receipt(r, self._accounts) for r in items.receipts]
+        records += [_inbound(i, received_at, self._accounts) for i in items.inbound]
         try:
-            await self._producing.all(
-                [_receipt(r, self._accounts) for r in items.receipts]
-                + [_inbound(i, received_at, self._accounts) for i in items.inbound]
-            )
+            unkept = await self._keep(channel, records, received_at)
         except NotAcknowledged as error:
             log.error("webhook not kept", channel=channel, reason=str(error))
             return web.Response(status=503, text="not kept, send it again", headers={"Retry-After": "1"})
-        return web.Response(text="\n".join(("ok", *(f"not recognised: {name}" for name in items.unrecognised[:100]))))
+        told = [f"not recognised: {name}" for name in items.unrecognised] + [
+            f"refused: {each.detail}" for each in unkept
+        ]
+        return web.Response(text="\n".join(("ok", *told[:100])))
+
+    async def _keep(self, channel: str, records: list[Produced], received_at: int) -> list[Unkept]:
+        """Returns when all are in Kafka: on their topics, or, those it returns, as dead letters; else raises NotAcknowledged."""
+        unkept = await self._producing.all(records)
+        letters = [_letter(each, received_at) for each in unkept]
+        refused = await self._producing.all(letters) if letters else []
+        if refused:
+            raise NotAcknowledged(f"the dead letter of an item is refused as well: {refused[0].detail}")
+        for each in unkept:
+            log.error(
+                "webhook item refused", channel=channel, topic=each.record[0], cause=each.cause, detail=each.detail
+            )
+            metrics.DEAD_LETTERS.labels(STAGE, each.cause).inc()
+            metrics.WEBHOOK_ITEMS.labels(channel, "refused").inc()
+        return unkept
 
     async def _close(self, _: web.Application) -> None:
         await self._producing.close()
@@ -101,13 +121,21 @@ class Gateway:
             await connector.close()
 
 
-def _receipt(receipt: Receipt, accounts: Accounts = NONE_LISTED) -> tuple[str, bytes, bytes]:
+def _letter(unkept: Unkept, received_at: int) -> Produced:
+    topic, key, value = unkept.record
+    record = Record(topic, -1, -1, received_at, key, value, ())  # no place: it never was in Kafka
+    refusal = Refusal(record, unkept.cause, unkept.detail, codec.decode_any(value).tenant_id)
+    output = dead_letter(STAGE, refusal, received_at)
+    return output.topic, output.key, output.value or b""
+
+
+def _receipt(receipt: Receipt, accounts: Accounts = NONE_LISTED) -> Produced:
     receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
     key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id)
     return "receipts", key.encode(), codec.encode(receipt)
 
 
-def _inbound(item: Inbound, received_at: int, accounts: Accounts = NONE_LISTED) -> tuple[str, bytes, bytes]:
+def _inbound(item: Inbound, received_at: int, accounts: Accounts = NONE_LISTED) -> Produced:
     message = Message(
         tenant_id=accounts.tenant_of(item.channel, item.account),
         message_id=inbound_message_id(item.channel, item.account, item.provider_message_id),
@@ -163,6 +191,7 @@ def run(settings: Settings) -> None:
     wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
     settings.require("kafka_url", *sorted(wanted))
     topics.check(settings, {"receipts", "inbound"})
+    topics.check(settings, {"dead-letters"})
 
     async def serve() -> web.Application:
         producing = Producing(settings.kafka_url, asyncio.get_running_loop())

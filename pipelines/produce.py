@@ -1,71 +1,145 @@
-"""Producing from an event loop and waiting for Kafka's acknowledgement: what the gateway needs before it may answer 200."""
+"""Producing from an event loop and waiting for Kafka's acknowledgement: what the gateway needs before it may answer 200.
+
+In: (topic, key, value) records. Out: which of them can never be kept (verdicts.py); all others are acknowledged by all replicas, else
+NotAcknowledged is raised. A producer that can send nothing any more is replaced by a new one.
+"""
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from pipelines import verdicts
+from pipelines.engine import clients
+from schemas.catalog import TOPICS, record_bytes
+
 ACKNOWLEDGE_SECONDS = 8.0  # below the 10 s or so after which providers give a webhook up
+LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS.values())
+log = structlog.get_logger(__name__)
+Produced = tuple[str, bytes, bytes]  # topic, key, value
 
 
 class NotAcknowledged(Exception):
     """Kafka has not acknowledged a record in time; it may or may not be there."""
 
 
-class Producing:
-    """An idempotent producer (acks from all replicas) whose acknowledgements can be awaited."""
+class Unkept(NamedTuple):
+    """A record that can never be kept: a cause of schemas/causes.py, and why in a sentence."""
 
-    def __init__(self, kafka_url: str, loop: asyncio.AbstractEventLoop) -> None:
+    record: Produced
+    cause: str
+    detail: str
+
+
+class Producing:
+    """An idempotent producer (acks from all replicas) whose acknowledgements can be awaited. `more` are further settings of Kafka's
+    producer, with `_` for `.`."""
+
+    def __init__(self, kafka_url: str, loop: asyncio.AbstractEventLoop, **more: Any) -> None:
         self._loop = loop
-        self._producer = Producer(
-            {
-                "bootstrap.servers": kafka_url,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-                "linger.ms": 2,
-                "delivery.timeout.ms": int(ACKNOWLEDGE_SECONDS * 1000),
-                "log_level": 3,
-            }
-        )
+        own: dict[str, Any] = {
+            "partitioner": "murmur2_random",
+            "enable_idempotence": True,
+            "linger_ms": 2,
+            "delivery_timeout_ms": int(ACKNOWLEDGE_SECONDS * 1000),
+            "message_max_bytes": LARGEST_RECORD,
+        }
+        self._settings = clients.settings(kafka_url, **(own | more))
+        self.opened = 0  # producers so far
+        self._producer = self._open()
+        self._is_broken = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="acknowledgements", daemon=True)
         self._thread.start()
 
-    async def all(self, records: Sequence[tuple[str, bytes, bytes]]) -> None:
-        """Produces (topic, key, value) records in order; returns when all are acknowledged, else raises NotAcknowledged."""
-        waiting = [self._send(topic, key, value) for topic, key, value in records]
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise NotAcknowledged(str(result)) from result
+    async def all(self, records: Sequence[Produced]) -> list[Unkept]:
+        """Produces the records in order. Returns those that can never be kept, once all others are acknowledged; else raises
+        NotAcknowledged, and any of them may be there or not."""
+        too_large = [_too_large(record) for record in records]
+        fitting = [record for record, found in zip(records, too_large, strict=True) if found is None]
+        return [found for found in too_large if found is not None] + await self._keep(fitting)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._producer.flush, ACKNOWLEDGE_SECONDS)
+        await asyncio.to_thread(self._serve, self._producer.flush, ACKNOWLEDGE_SECONDS)
         self._stopping.set()
         await asyncio.to_thread(self._thread.join, 2.0)
 
-    def _send(self, topic: str, key: bytes, value: bytes) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self._loop.create_future()
+    async def _keep(self, records: Sequence[Produced]) -> list[Unkept]:
+        """As `all`. The broker refuses a batch whole, so what one record may have cost the others is tried again in halves."""
+        errors = await asyncio.gather(*[self._send(*record) for record in records])
+        unkept, again = [], []
+        for record, error in zip(records, errors, strict=True):
+            if error is None:
+                continue
+            if len(records) > 1 and verdicts.is_of_the_batch(error):
+                again.append(record)
+            elif (cause := verdicts.cause(error)) is None:
+                raise NotAcknowledged(error.str())
+            else:
+                unkept.append(Unkept(record, cause, f"topic {record[0]} does not take it: {error.str()}"))
+        middle = (len(again) + 1) // 2
+        for half in filter(None, (again[:middle], again[middle:])):
+            unkept += await self._keep(half)
+        return unkept
+
+    def _send(self, topic: str, key: bytes, value: bytes) -> "asyncio.Future[KafkaError | None]":
+        future: asyncio.Future[KafkaError | None] = self._loop.create_future()
 
         def acknowledged(error: KafkaError | None, _: Message) -> None:
+            self._note(error)
             self._loop.call_soon_threadsafe(_settle, future, error)
 
         try:
             self._producer.produce(topic, value, key, on_delivery=acknowledged)
-        except (BufferError, KafkaException) as error:
-            future.set_exception(NotAcknowledged(str(error)))
+        except BufferError:
+            future.set_result(KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # the names of librdkafka's own errors begin so
+        except KafkaException as error:
+            self._note(error.args[0])
+            future.set_result(error.args[0])
         return future
+
+    def _note(self, error: KafkaError | None) -> None:
+        if error is not None and verdicts.is_of_the_producer(error):
+            self._is_broken.set()
+
+    def _open(self) -> Producer:
+        self.opened += 1
+        return Producer({**self._settings, "error_cb": self._note})
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            self._producer.poll(0.1)
+            self._serve(self._producer.poll, 0.1)
+            if self._is_broken.is_set():
+                self._open_anew()
+
+    def _serve(self, callbacks: Callable[[float], object], seconds: float) -> None:
+        """Lets librdkafka call back; it may raise a fatal error from there."""
+        try:
+            callbacks(seconds)
+        except KafkaException as error:
+            self._note(error.args[0])
+
+    def _open_anew(self) -> None:
+        """Whoever waits for the old one hears that it was not acknowledged."""
+        old, self._producer = self._producer, self._open()
+        old.purge()
+        self._serve(old.flush, ACKNOWLEDGE_SECONDS)
+        self._is_broken.clear()  # should the new one be broken as well, its next record tells
+        log.error("producer opened anew after a fatal error", opened=self.opened)
 
 
-def _settle(future: asyncio.Future[None], error: KafkaError | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(NotAcknowledged(error.str()))
+def _too_large(record: Produced) -> Unkept | None:
+    topic, key, value = record
+    size, limit = len(key) + len(value), record_bytes(topic)
+    if size <= limit:
+        return None
+    detail = f"{size} bytes of key and value for {topic}, which takes {limit}"
+    return Unkept(record, verdicts.TOO_LARGE, detail)
+
+
+def _settle(future: "asyncio.Future[KafkaError | None]", error: KafkaError | None) -> None:
+    if not future.done():
+        future.set_result(error)

@@ -1,19 +1,28 @@
 """Topics in Kafka, as schemas/topics.toml declares them, and the changelogs of the stages' tables."""
 
 from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 from pipelines.app import app_id
 from pipelines.engine.worker import changelog_topic
 from pipelines.stages import TABLES
-from schemas.catalog import TOPICS
+from schemas.catalog import CHANGELOG_BYTES, TOPICS
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
 REACH_SECONDS = 8.0
+LIMIT = "max.message.bytes"
 
 
 class TopicsNotRight(Exception):
@@ -28,7 +37,12 @@ def declared(settings: Settings) -> list[NewTopic]:
         for topic in TOPICS.values()
     ]
     changelogs = [changelog_topic(app_id(stage), table) for stage, tables in TABLES.items() for table in tables]
-    compact = {"cleanup.policy": "compact", "segment.bytes": "67108864", "min.cleanable.dirty.ratio": "0.3"}
+    compact = {
+        "cleanup.policy": "compact",
+        "segment.bytes": "67108864",
+        "min.cleanable.dirty.ratio": "0.3",
+        LIMIT: str(CHANGELOG_BYTES),
+    }
     return topics + [NewTopic(name, settings.partitions, replicas, config=compact) for name in changelogs]
 
 
@@ -44,6 +58,37 @@ def create(settings: Settings) -> int:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another `prepare` runs at the same time
                 raise TopicsNotRight(f"topic {name} could not be created: {error.args[0].str()}") from error
     return len(missing)
+
+
+def raise_limits(settings: Settings) -> dict[str, int]:
+    """Lets every topic there is take records as large as declared; returns the topics that took less, with what they take now.
+    Never lowers a limit. Raises TopicsNotRight."""
+    admin = _admin(settings)
+    existing = _partition_counts(admin, settings.kafka_url)
+    wanted = {topic.topic: int((topic.config or {})[LIMIT]) for topic in declared(settings) if topic.topic in existing}
+    if not wanted:
+        return {}
+    described = admin.describe_configs([_resource(name) for name in wanted], request_timeout=30)
+    found = {asked.name: int(_answer(asked.name, future)[LIMIT].value) for asked, future in described.items()}
+    raised = {name: limit for name, limit in wanted.items() if found[name] < limit}
+    altered = admin.incremental_alter_configs([_resource(*each) for each in raised.items()]) if raised else {}
+    for asked, future in altered.items():
+        _answer(asked.name, future)
+        log.info("topic takes larger records", topic=asked.name, before=found[asked.name], now=raised[asked.name])
+    return raised
+
+
+def _resource(topic: str, limit: int | None = None) -> ConfigResource:
+    entries = [ConfigEntry(LIMIT, str(limit), incremental_operation=AlterConfigOpType.SET)] if limit else None
+    return ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+
+
+def _answer(topic: str, future: Future[Any]) -> Any:
+    try:
+        return future.result(timeout=60)
+    except (KafkaException, TimeoutError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer in 60 s"
+        raise TopicsNotRight(f"topic {topic}: its {LIMIT} could not be read or raised: {reason}") from error
 
 
 def check(settings: Settings, wanted: set[str]) -> None:

@@ -15,6 +15,9 @@ from schemas.records import CHANNELS
 
 ROOM = Path(__file__).parent
 EACH_CHANNEL = "<channel>"  # in a topic's name: one topic for every channel
+CHANGELOG_BYTES = 2_097_152  # the largest row of a table, as max.message.bytes of every changelog
+KAFKAS_OWN_BYTES = 1_048_588  # max.message.bytes of a topic that says nothing
+OVERHEAD_BYTES = 1_024  # of max.message.bytes: what a batch with one record needs beside key, value and headers
 _FILE = re.compile(r"(?P<name>[a-z_]+)\.v(?P<version>\d+)\.avsc")
 
 
@@ -40,17 +43,15 @@ class Topic:
     partitions: int | None
     policy: Literal["delete", "compact"]
     retention_days: int | None
-    max_bytes: int | None
+    max_bytes: int
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
 
     def config(self) -> dict[str, str]:
         """Kafka's settings of the topic."""
-        config: dict[str, str] = {"cleanup.policy": self.policy}
+        config = {"cleanup.policy": self.policy, "max.message.bytes": str(self.max_bytes)}
         if self.retention_days is not None:
             config["retention.ms"] = str(self.retention_days * 86_400_000)
-        if self.max_bytes is not None:
-            config["max.message.bytes"] = str(self.max_bytes)
         return config
 
 
@@ -81,7 +82,7 @@ def _load_topics(declared: Mapping[str, Mapping[str, Any]]) -> dict[str, Topic]:
             partitions=entry["partitions"] if isinstance(entry["partitions"], int) else None,
             policy=entry["policy"],
             retention_days=entry.get("retention_days"),
-            max_bytes=entry.get("max_bytes"),
+            max_bytes=entry["max_bytes"],
             producers=tuple(entry["producers"]),
             consumers=tuple(entry["consumers"]),
         )
@@ -97,3 +98,10 @@ TOPICS: dict[str, Topic] = _load_topics(_declared["topics"])
 def newest(record: str) -> Schema:
     """The newest version of a record, by its Avro name."""
     return max((s for s in SCHEMAS if s.record == record), key=lambda s: s.version)
+
+
+def record_bytes(topic: str) -> int:
+    """The most bytes of key, value and headers a record of the topic may have, also of a changelog or a topic that is not ours."""
+    if topic in TOPICS:
+        return TOPICS[topic].max_bytes - OVERHEAD_BYTES
+    return (CHANGELOG_BYTES if topic.endswith("-changelog") else KAFKAS_OWN_BYTES) - OVERHEAD_BYTES

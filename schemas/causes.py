@@ -27,7 +27,8 @@ DESCRIPTIONS: Final = {
     "attempts_exhausted": "Every attempt failed; the delivery was given up.",
     "schedule_full": "The delivery is for later, and too many of its tenant's or of all wait for their time already.",
     "deleted_before_read": "Kafka deleted records by age before the stage read them; the letter names their offsets.",
-    "too_large_for_kafka": "What the stage makes of the record is larger than Kafka takes.",
+    "too_large_for_kafka": "What the stage makes of the record, or the gateway of a webhook's item, is larger than Kafka takes.",
+    "refused_by_kafka": "Kafka refuses what the gateway makes of a webhook's item, and would refuse it again; the detail has its words.",
     "crashed_stage": "The stage's worker ended on this record again and again; it was set aside: a bug, please report it with the record.",
     "decision_failed": "The stage's own code failed on this record: a bug, please report it with the record.",
 }

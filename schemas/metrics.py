@@ -36,7 +36,7 @@ RESTORED_ROWS = Counter("chat4all_restored_rows_total", "Changelog rows read by 
 WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests.", ["channel", "status"])
 # Time: our answer to a webhook request, by channel.
 WEBHOOK_SECONDS = Histogram("chat4all_webhook_seconds", "Answer to a webhook request.", ["channel"], buckets=_SECONDS)
-# Counter: items of webhook requests, by channel and kind (receipt, inbound, notice, unrecognised).
+# Counter: items of webhook requests, by channel and kind (receipt, inbound, notice, unrecognised, refused: a dead letter).
 WEBHOOK_ITEMS = Counter("chat4all_webhook_items_total", "Items of webhook requests.", ["channel", "kind"])
 # Time: one call to a provider, by channel and outcome.
 CALL_SECONDS = Histogram("chat4all_call_seconds", "One call to a provider.", ["channel", "outcome"], buckets=_SECONDS)

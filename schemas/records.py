@@ -275,6 +275,12 @@ class DeadLetter:
     value: bytes | None = None
     headers: tuple[Header, ...] = ()
     refused_at: int
+    key_length: int | None = None
+    key_sha256: str | None = None
+    value_length: int | None = None
+    value_sha256: str | None = None
+    headers_cut: int = 0
+    headers_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

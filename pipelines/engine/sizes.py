@@ -49,4 +49,8 @@ class Sizes:
 
 
 def _of_headers(headers: Headers) -> int:
-    return sum(len(name) + (len(value) if value else 0) + 8 for name, value in headers)
+    return sum(len(name.encode()) + _length(value) + 8 for name, value in headers)
+
+
+def _length(value: str | bytes | None) -> int:
+    return 0 if not value else len(value.encode()) if isinstance(value, str) else len(value)

@@ -22,6 +22,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from cli.composition import STAGES, compose
 from schemas import codec
+from schemas.catalog import record_bytes
 from schemas.content import from_json
 from schemas.partitions import home_partition
 from schemas.records import (
@@ -276,6 +277,30 @@ def test_every_bad_input_is_a_dead_letter_and_the_rest_flows(
     metrics = get(f"{running.url('route')}/metrics")[1]
     for cause in bad:
         assert f'chat4all_dead_letters_total{{cause="{cause}",stage="route"}}' in metrics
+
+
+def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
+    running: Running, produce: Callable[..., None], unique: str
+) -> None:
+    """A key of 2 MB is cut in its letter, a value near the topic's limit is in it whole."""
+    large = Producer({"bootstrap.servers": running.settings.kafka_url, "message.max.bytes": 4_000_000})
+    long_key = unique.encode().ljust(2_000_000, b"k")
+    value = codec.encode(text_message(unique, 1)).ljust(record_bytes("messages") - len(unique), b"v")
+    home = home_partition(unique, running.settings.partitions)
+    large.produce("messages", b"not Avro", long_key, home)
+    large.produce("messages", value, unique, home)
+    assert large.flush(30) == 0
+    produce("messages", unique, codec.encode(text_message(unique, 2)))
+    await_true(lambda: statuses(running, f"{unique}-2") == ["READ"], "the good message to be read", 30)
+
+    def letters() -> dict[bytes, DeadLetter]:
+        return {each.key: each for each in dead_letters(running) if each.key and each.key.startswith(unique.encode())}
+
+    await_true(lambda: len(letters()) == 2, "both dead letters", 30)
+    cut, whole = letters()[long_key[:1024]], letters()[unique.encode()]
+    assert (cut.key_length, cut.key_sha256) == (2_000_000, hashlib.sha256(long_key).hexdigest())
+    assert (cut.value, cut.value_length, cut.cause) == (b"not Avro", None, "not_avro")
+    assert (whole.value, whole.value_length, whole.key_length) == (value, None, None)
 
 
 def test_a_wrong_signature_is_refused_and_produces_nothing(running: Running, unique: str) -> None:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from schemas import metrics
 from schemas.benchmark import FOLDER
-from schemas.catalog import SCHEMAS, TOPICS
+from schemas.catalog import SCHEMAS, TOPICS, record_bytes
 from schemas.causes import DESCRIPTIONS
 from schemas.objectives import OBJECTIVES
 from schemas.settings import Settings
@@ -52,7 +52,7 @@ def _default(value: object) -> str:
 
 def topics_table() -> str:
     return table(
-        ("topic", "key", "record", "partitions", "policy", "producers", "consumers", "what"),
+        ("topic", "key", "record", "partitions", "policy", "largest record", "producers", "consumers", "what"),
         (
             (
                 f"`{topic.name}`",
@@ -60,6 +60,7 @@ def topics_table() -> str:
                 ", ".join(topic.records),
                 str(topic.partitions or "`CHAT4ALL_PARTITIONS`"),
                 topic.policy if topic.retention_days is None else f"delete, {topic.retention_days} d",
+                f"{record_bytes(topic.name):,}",
                 ", ".join(topic.producers),
                 ", ".join(topic.consumers) or "none",
                 topic.about,

@@ -20,7 +20,7 @@ import pytest
 from connectors.registry import CHANNELS
 from pipelines.stages import BUILDERS
 from schemas import codec, records
-from schemas.catalog import ROOM, SCHEMAS, TOPICS, Schema, newest
+from schemas.catalog import ROOM, SCHEMAS, TOPICS, Schema, newest, record_bytes
 from schemas.settings import Settings
 from tests.unit.examples import as_json, datum
 
@@ -242,3 +242,24 @@ def test_the_gateway_writes_what_the_topics_say() -> None:
     declared = {topic.name for topic in TOPICS.values() if "gateway" in topic.producers}
     assert declared
     assert declared <= literals
+
+
+@pytest.mark.parametrize("topic", TOPICS.values(), ids=lambda t: t.name)
+def test_a_topic_takes_what_a_producer_may_send(topic: Any) -> None:
+    """A value of 1 MiB with its key and headers; Kafka's own limit counts its batch as well."""
+    assert record_bytes(topic.name) >= 1_048_576 + 100_000
+    assert topic.config()["max.message.bytes"] == str(topic.max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("topic", "limit"),
+    [
+        ("messages", 2_096_128),
+        ("dead-letters", 4_193_280),
+        ("deliveries.telegram", 1_309_696),
+        ("chat4all-match-waiting-changelog", 2_096_128),
+        ("somebody-elses", 1_047_564),
+    ],
+)
+def test_the_largest_record_of_any_topic_is_known(topic: str, limit: int) -> None:
+    assert record_bytes(topic) == limit

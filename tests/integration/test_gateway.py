@@ -1,0 +1,216 @@
+"""The gateway on a real Kafka that is there, away, or does not take what came: every item is kept, a dead letter, or asked for again.
+
+The channel is the toy one (tests/toy_channel): its webhook hands on whatever it holds.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import io
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
+
+from pipelines import topics
+from pipelines.gateway import Gateway
+from pipelines.produce import NotAcknowledged, Producing, Unkept
+from schemas import codec
+from schemas.catalog import TOPICS
+from schemas.records import DeadLetter, Message, Receipt
+from schemas.settings import Settings
+from stack import kafka
+from stack.service import Child
+from tests.integration.engine_harness import await_true, read_back
+from tests.toy_channel.pigeon import Pigeon
+
+TOKEN = "made-up-token"
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """A Kafka of these tests' own: it is stopped, and the names of the topics are fixed."""
+    child = Child(kafka.service(tmp_path_factory.mktemp("gateway") / "kafka", heap="512m"))
+    child.start()
+    child.wait()
+    child.service = dataclasses.replace(child.service, steps=child.service.steps[-1:])  # a second start formats nothing
+    topics.create(Settings.model_validate({**child.service.settings, "partitions": 2}))
+    yield child
+    child.stop()
+
+
+class Running(NamedTuple):
+    """A gateway and the Kafka behind it."""
+
+    client: "TestClient[Any, Any]"
+    kafka_url: str
+
+    async def post(self, *, landed: list[str] = [], notes: list[tuple[str, str]] = []) -> Any:  # noqa: B006  # never changed
+        """A webhook with a receipt for each ring, and a message for each (ring, note)."""
+        body = {
+            "landed": [{"ring": ring} for ring in landed],
+            "notes": [{"from": "loft-2", "ring": ring, "note": note} for ring, note in notes],
+        }
+        return await self.client.post(
+            "/webhooks/pigeon", data=io.BytesIO(orjson.dumps(body)), headers={"X-Loft-Token": TOKEN}
+        )
+
+    def kept(self, topic: str) -> list[Any]:
+        return [codec.decode_any(value) for _, _, value in read_back(self.kafka_url, topic)]
+
+    def receipts(self) -> list[str]:
+        return [each.provider_message_id for each in self.kept("receipts") if isinstance(each, Receipt)]
+
+    def texts(self) -> list[str]:
+        """Of the inbound messages."""
+        return [each.text for each in self.kept("messages") if isinstance(each, Message)]
+
+    def letters(self, topic: str) -> list[DeadLetter]:
+        return [
+            each for each in self.kept("dead-letters") if isinstance(each, DeadLetter) and each.source_topic == topic
+        ]
+
+    async def metrics(self) -> str:
+        return await (await self.client.get("/metrics")).text()
+
+
+@pytest.fixture
+async def running(broker: Child) -> AsyncIterator[Running]:
+    producing = Producing(broker.service.url, asyncio.get_running_loop(), delivery_timeout_ms=2_000)
+    pigeon = Pigeon(url="http://127.0.0.1:1", loft="loft-1", token=TOKEN, timeout_seconds=1.0)
+    async with TestClient(TestServer(Gateway(connectors={"pigeon": pigeon}, producing=producing).app)) as client:
+        yield Running(client, broker.service.url)
+
+
+async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(running: Running, unique: str) -> None:
+    """One message larger than its topic takes and than a letter holds whole, a small one and a receipt beside it."""
+    large = "n" * 2_300_000
+    answer = await running.post(landed=[unique], notes=[(f"{unique}-0", large), (f"{unique}-1", f"small {unique}")])
+    assert (answer.status, [line[:8] for line in (await answer.text()).splitlines()]) == (200, ["ok", "refused:"])
+    assert unique in running.receipts()
+    assert [text for text in running.texts() if unique in text or len(text) > 1_000] == [f"small {unique}"]
+    [letter] = running.letters("messages")
+    assert (letter.stage, letter.cause, letter.tenant_id) == ("gateway", "too_large_for_kafka", "default")
+    assert (letter.source_partition, letter.source_offset) == (-1, -1)
+    assert "messages" in letter.detail
+    assert (letter.value_length or 0) > len(large)
+    assert letter.value is not None
+    assert letter.value.startswith(b"\0")
+    told = await running.metrics()
+    assert 'chat4all_dead_letters_total{cause="too_large_for_kafka",stage="gateway"} 1.0' in told
+    assert 'chat4all_webhook_items_total{channel="pigeon",kind="refused"} 1.0' in told
+
+
+async def test_a_receipt_no_record_can_hold_is_a_dead_letter_with_its_bytes(running: Running, unique: str) -> None:
+    """Larger than its topic takes: in the letter it is whole, its key is cut."""
+    ring = "r" * 700_000
+    answer = await running.post(landed=[f"{unique}-0", ring, f"{unique}-1"])
+    assert answer.status == 200
+    assert sorted(each for each in running.receipts() if unique in each or each == ring) == [
+        f"{unique}-0",
+        f"{unique}-1",
+    ]
+    [letter] = [each for each in running.letters("receipts") if ring.encode() in (each.value or b"")]
+    receipt = codec.decode(letter.value, Receipt)
+    assert receipt.provider_message_id == ring
+    assert letter.value_sha256 is None
+    key = f"pigeon:loft-1:{ring}".encode()
+    assert (letter.key, letter.key_length) == (key[:1024], len(key))
+    assert letter.key_sha256 == hashlib.sha256(key).hexdigest()
+
+
+async def test_what_the_broker_alone_finds_too_large_costs_nothing_beside_it(running: Running, unique: str) -> None:
+    """An operator lowered the topic's limit: the broker refuses a batch whole, so each is tried again with fewer others."""
+    await _limit(running.kafka_url, "receipts", 60_000)
+    rings = [f"{unique}-{number}" for number in range(9)]
+    large = [f"{unique}-large-{number}-".ljust(50_000, "r") for number in range(2)]
+    try:
+        answer = await running.post(landed=[*rings[:4], large[0], *rings[4:], large[1]])
+    finally:
+        await _limit(running.kafka_url, "receipts", TOPICS["receipts"].max_bytes)
+    assert answer.status == 200
+    kept = running.receipts()
+    assert sorted(each for each in kept if unique in each) == rings
+    letters = [
+        codec.decode(each.value, Receipt)
+        for each in running.letters("receipts")
+        if unique.encode() in (each.key or b"")
+    ]
+    assert sorted(each.provider_message_id for each in letters) == large
+
+
+async def test_while_kafka_is_away_the_webhook_is_asked_for_again(running: Running, broker: Child, unique: str) -> None:
+    assert (await running.post(landed=[f"{unique}-before"])).status == 200
+    broker.stop()
+    try:
+        answer = await running.post(landed=[unique], notes=[(f"{unique}-0", "n" * 2_300_000)])
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    finally:
+        broker.start()
+        broker.wait()
+    assert (await running.post(landed=[unique])).status == 200
+    assert unique in running.receipts()
+
+
+async def test_a_topic_that_is_gone_is_said_of_its_records_alone(broker: Child, unique: str) -> None:
+    """librdkafka waits a while, 30 s unless told otherwise; then it says that there is none. The others beside it are kept."""
+    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    admin.create_topics([NewTopic(unique, 1, 1)])[unique].result(timeout=30)
+    loop = asyncio.get_running_loop()
+    producing = Producing(broker.service.url, loop, topic_metadata_propagation_max_ms=3_000, delivery_timeout_ms=2_000)
+    try:
+        assert await producing.all([(unique, b"k", b"v")]) == []
+        admin.delete_topics([unique])[unique].result(timeout=30)
+        await_true(lambda: unique not in admin.list_topics(timeout=10).topics, "the topic to be gone", 20)
+        unkept: list[Unkept] = []
+        while not unkept:
+            with contextlib.suppress(NotAcknowledged):  # it might come back
+                unkept = await producing.all([("receipts", b"k", b"not ours"), (unique, b"k", b"w")])
+        assert [(each.record, each.cause) for each in unkept] == [((unique, b"k", b"w"), "refused_by_kafka")]
+        assert unique in unkept[0].detail
+    finally:
+        await producing.close()
+
+
+async def test_after_a_fatal_error_a_new_producer_goes_on(broker: Child, unique: str) -> None:
+    """A producer that must leave no gap can send nothing again once a record of it was refused: librdkafka calls it fatal."""
+    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    small = NewTopic(unique, 1, 1, config={topics.LIMIT: "1000"})
+    admin.create_topics([small])[unique].result(timeout=30)
+    producing = Producing(broker.service.url, asyncio.get_running_loop(), enable_gapless_guarantee=True)
+    try:
+        assert await producing.all([(unique, b"k", b"first")]) == []
+        outcomes = await asyncio.gather(
+            *[producing.all([(unique, b"k", value)]) for value in (b"x" * 5_000, b"beside it")], return_exceptions=True
+        )
+        assert any(outcomes)
+        await asyncio.to_thread(await_true, lambda: producing.opened == 2, "a new producer", 20)
+        assert await producing.all([(unique, b"k", b"again")]) == []
+    finally:
+        await producing.close()
+    assert producing.opened == 2
+    assert b"again" in [value for _, _, value in read_back(broker.service.url, unique)]
+
+
+async def _limit(kafka_url: str, topic: str, size: int) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
+    entry = ConfigEntry(topics.LIMIT, str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(timeout=30)
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+
+    def told() -> bool:
+        return int(admin.describe_configs([asked])[asked].result(timeout=30)[topics.LIMIT].value) == size
+
+    await asyncio.to_thread(await_true, told, "the broker to know the limit", 10)
