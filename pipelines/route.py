@@ -6,13 +6,15 @@ without gaps, in the order of the topic; what cannot be accepted is refused whol
 """
 
 import asyncio
+import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.mirror import Mirror
+from pipelines.engine.poison import TooLarge
+from pipelines.engine.sizes import TURN_BYTES
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec
 from schemas.outcomes import Rejected
@@ -36,9 +38,10 @@ from tables.sequences import SEQUENCES, Sequence
 from tables.table import Table
 
 MAX_RECORD_BYTES = 1_000_000
-MAX_METADATA = 32
+MAX_OUTPUT_BYTES = 16 << 20  # of all that one message makes
+# Of a delivery and its line in the log, beside what the message says: ids, addresses, keys.
+_BYTES_A_RECIPIENT = 1024
 EXPIRED_PER_TURN = 2000
-_TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Check = Callable[[Delivery], Rejected | None]
 
@@ -105,6 +108,7 @@ class Route(Stage[State]):
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         decision = Decision()
+        told = made = 0  # outputs counted, and their bytes
         for record in sorted(
             inputs.records, key=lambda r: r.topic != "conversations"
         ):  # stable: members before messages
@@ -117,6 +121,10 @@ class Route(Stage[State]):
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
             except Refused as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
+            made += sum(len(output.value or b"") for output in decision.outputs[told:])
+            told = len(decision.outputs)
+            if made > TURN_BYTES:  # told now, before memory has grown: the engine comes again with fewer records
+                raise TooLarge(f"{made} bytes of outputs: a turn may make {TURN_BYTES}", together=True)
         self._expire(state, now)
         return decision
 
@@ -146,6 +154,7 @@ class Route(Stage[State]):
             decision.count("duplicate")
             return
         refs = self._refs(message, state, now)
+        _check_outputs(message, len(refs), len(record.value or b""))
         key = message.conversation_id.encode()
         last = state.sequences.get(key)
         seq = 1 if last is None else last.seq + 1
@@ -249,17 +258,6 @@ def _message_in(record: Record) -> Message:
         raise Refused("no_key", "the record has no key: set it to the conversation id")
     _check_size(record.value or b"")
     message = codec.decode(record.value, Message)
-    limits = (("message_id", message.message_id, 128), ("conversation_id", message.conversation_id, 256))
-    for name, text, limit in limits:
-        size = len(text.encode())
-        if not 1 <= size <= limit:
-            raise Refused("invalid_message", f"{name} has {size} bytes: 1 to {limit} are allowed")
-    if not _TENANT.fullmatch(message.tenant_id):
-        raise Refused(
-            "invalid_message", f"tenant_id {message.tenant_id!r}: 1 to 64 of letters, digits, point, dash, underscore"
-        )
-    if len(message.metadata) > MAX_METADATA:
-        raise Refused("invalid_message", f"{len(message.metadata)} metadata labels: {MAX_METADATA} are allowed")
     if message.direction is Direction.OUTBOUND:  # what people write to us is kept as it is
         found = contradiction(message.kind, message.text, message.content)
         if found is not None:
@@ -270,6 +268,20 @@ def _message_in(record: Record) -> Message:
 def _check_size(value: bytes) -> None:
     if len(value) > MAX_RECORD_BYTES:
         raise Refused("message_too_large", f"{len(value)} bytes: a message may have {MAX_RECORD_BYTES}")
+
+
+def _check_outputs(message: Message, recipients: int, size: int) -> None:
+    """Refuses, before any of it is made, a message whose outputs are out of all proportion. `size` is the whole record's."""
+    if recipients * (size + _BYTES_A_RECIPIENT) <= MAX_OUTPUT_BYTES:
+        return
+    said = len(codec.encode(dataclasses.replace(message, recipients=(), metadata={})))
+    estimate = recipients * (said + _BYTES_A_RECIPIENT)
+    if estimate > MAX_OUTPUT_BYTES:
+        raise Refused(
+            "message_too_large",
+            f"{said} bytes to {recipients} recipients make about {estimate} bytes of deliveries: {MAX_OUTPUT_BYTES} are allowed, "
+            "send it to fewer at once, or a link that is shorter",
+        )
 
 
 def _sequence(
