@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import structlog
 
 from connectors.base import Connector
+from connectors.bounds import within_limits
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
 from schemas import codec, metrics
 from schemas.keys import provider_message_key
@@ -29,6 +30,9 @@ from tables.table import Table
 log = structlog.get_logger(__name__)
 FIRST_BACKOFF_MS = 1000
 LONGEST_BACKOFF_MS = 60_000
+LONGEST_WAIT_SECONDS = 7 * 86_400.0  # whatever a provider wishes for
+DUE_PER_TURN = 32  # rows; the largest have 300 kB
+MOST_BLOCKED = 1000  # accounts, before those that take deliveries again are forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ class Send(Stage[State]):
             if row is not None and row.phase is Phase.CALLING:  # else its result came with this very turn
                 self._unknown(row, Unknown("the worker ended before the answer was recorded"), state, decision, now)
         state.interrupted.clear()
-        for delivery_id in state.agenda.take_due(now):
+        for delivery_id in state.agenda.take_due(now, DUE_PER_TURN):
             self._due(delivery_id, state, decision, now)
         if not inputs.closing:
             self._start_calls(state, decision, now)
@@ -182,7 +186,7 @@ class Send(Stage[State]):
         state.calling.discard(result.call.key)
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
-        outcome: Outcome = result.value
+        outcome = within_limits(result.value)
         if isinstance(outcome, Accepted):
             self._accepted(row, outcome.provider_ids, state, decision, now)
         elif row.evidence is not None:
@@ -233,12 +237,15 @@ class Send(Stage[State]):
             decision.refusals.append(_given_up(row, outcome))
             self._end(row, state)
             return
-        wait = _backoff(row, failures) if outcome.after_seconds is None else int(outcome.after_seconds * 1000)
+        wished = outcome.after_seconds
+        wait = _backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
         if outcome.scope is not Scope.PAIR:
             place = (row.delivery.channel, row.delivery.account)
             state.blocked[place] = max(state.blocked.get(place, 0), now + wait)
+            if len(state.blocked) > MOST_BLOCKED:
+                state.blocked = {place: until for place, until in state.blocked.items() if until > now}
         self._wait(dataclasses.replace(row, phase=Phase.WAITING, failures=failures, not_before=now + wait), state)
 
     def _unknown(self, row: Outstanding, outcome: Unknown, state: State, decision: Decision, now: int) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pipelines.engine.stage import Decision, Inputs, Output, Refusal, Source, Stage, Tables
+from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec
 from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
 from tables import timelines
@@ -54,7 +54,7 @@ class Track(Stage[State]):
                 if record.topic == "conversation-log":
                     self._introduce(codec.decode(record.value, SequencedMessage), state, decision, now)
                 else:
-                    self._update(codec.decode(record.value, StatusUpdate), state, decision)
+                    self._weigh(record, codec.decode(record.value, StatusUpdate), state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         self._expire(state, now)
@@ -82,17 +82,29 @@ class Track(Stage[State]):
                 observed_at=now,
             )
             self._tell(timelines.told(row, created, Status.PENDING, None), state, decision)
-            for fields in early:
-                self._update(_thawed(fields), state, decision)
+            for update in early:
+                self._update(update, row, state, decision)
+                row = state.rows.get(key) or row
 
-    def _update(self, update: StatusUpdate, state: State, decision: Decision) -> None:
+    def _weigh(self, record: Record, update: StatusUpdate, state: State, decision: Decision) -> None:
+        """An update for a delivery that is known is told; one for another waits until the conversation log tells of it."""
         key = update.delivery_id.encode()
         row = state.rows.get(key)
-        if row is None or not row.known:
-            row = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
-            if all(fields["event_id"] != update.event_id for fields in row.early):
-                state.rows.put(key, dataclasses.replace(row, early=(*row.early, dataclasses.asdict(update))))
+        if row is not None and row.known:
+            self._update(update, row, state, decision)
             return
+        row = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
+        if any(early.event_id == update.event_id for early in row.early):
+            decision.count("repeated")
+        elif len(row.early) >= timelines.MOST_EARLY:
+            decision.count("too_many_waiting")
+            detail = f"{len(row.early)} updates wait already for a delivery that the conversation log has not told of"
+            decision.refusals.append(Refusal(record, "too_many_waiting", detail, update.tenant_id))
+        else:
+            state.rows.put(key, dataclasses.replace(row, early=(*row.early, update)))
+
+    def _update(self, update: StatusUpdate, row: Timeline, state: State, decision: Decision) -> None:
+        key = update.delivery_id.encode()
         if not timelines.is_new(row, update):
             decision.count("repeated")
             return
@@ -115,8 +127,3 @@ class Track(Stage[State]):
     def _expire(self, state: State, now: int) -> None:
         for key in state.rows.expired(now - self._state_ms, EXPIRED_PER_TURN):
             state.rows.delete(key)
-
-
-def _thawed(fields: dict[str, Any]) -> StatusUpdate:
-    """An early update as it was before it was a row: enums again in place of their text."""
-    return StatusUpdate(**{**fields, "status": Status(fields["status"]), "cause": Cause(fields["cause"])})

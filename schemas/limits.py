@@ -66,19 +66,19 @@ def _id(most: int) -> Text:
     return Text(most, least=1)
 
 
+MOST_MEDIA = 30  # of an album; no channel takes more
 WORD = Text(64)
 ADDRESS = Text(256)
 ACCOUNT = Text(128)
 PROVIDER_ID = Text(512)
 SENTENCE = Text(1000, any_character=True)
-# Of a template with nothing but a body WhatsApp takes 32,768 characters.
-PARAMETERS = Many(64, Text(131_072, any_character=True), together=131_072)
+PARAMETERS = Many(64, Text(32_768, any_character=True), together=32_768)  # WhatsApp's own bound of a template's body
 TIME = Whole(0, 253_402_300_799_999, "Unix milliseconds of the years 1970 to 9999")
 ANY_TIME = Whole(-(2**63), 2**63 - 1)  # which of them make sense, stage route says with a better sentence
 COUNT = Whole(0, 2**31 - 1)
 
 # Field -> limit; a name means the same in every record, and where it does not, `Record.field` stands before it. Numbers of the fields
-# are chosen together: the largest delivery has about 600 kB, the largest row less than 1 MB (tests/unit/test_limits.py).
+# are chosen together: the largest delivery has about 300 kB, the largest row less than 1 MB (tests/unit/test_limits.py).
 LIMITS: Mapping[str, Limit] = MappingProxyType(
     {
         # whose and which
@@ -110,7 +110,7 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "kind": WORD,
         "text": Text(65_536, any_character=True),
         "metadata": Labels(32, Text(64), Text(1024, any_character=True)),
-        "media": Many(30),
+        "media": Many(MOST_MEDIA),
         "url": Text(2048),
         "provider_media_id": PROVIDER_ID,
         "mime_type": Text(256),

@@ -48,10 +48,10 @@ def most_bytes(cls: type[Any]) -> int | None:
 
 def allows(field: str, value: str | int) -> bool:
     """Whether a value is within the limit of the field of that name."""
-    return _fault_of(LIMITS[field])(value) is None
+    return _ALONE[field](value) is None
 
 
-def trimmed(said: str, limit: Limit | None = SENTENCE) -> str:
+def trimmed(said: str, limit: Limit = SENTENCE) -> str:
     """A text that only describes, made to fit and marked where it was cut; a lone surrogate becomes `?`."""
     if not isinstance(limit, Text):
         raise TypeError(f"{limit} is no limit of a text")
@@ -279,5 +279,6 @@ def _size_of(limit: Limit | None, hint: Any) -> int:
 
 
 _LIMITED = [cls for cls in typing.get_args(records.Record) if cls.__name__ not in UNLIMITED]
+_ALONE: Mapping[str, Fault] = MappingProxyType({name: _fault_of(limit) for name, limit in LIMITS.items()})
 _CHECKS: Mapping[type[Any], Fault] = MappingProxyType({cls: _of_class(cls) for cls in _LIMITED})
 _MOST_BYTES: Mapping[type[Any], int] = MappingProxyType({cls: _size(cls) for cls in _LIMITED})

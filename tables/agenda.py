@@ -14,8 +14,13 @@ class Agenda:
         return len(self._due)
 
     def set(self, key: str, due: int) -> None:
+        if self._due.get(key) == due:
+            return
         self._due[key] = due
         heapq.heappush(self._heap, (due, key))
+        if len(self._heap) > 2 * len(self._due) + 64:  # mostly what was moved or cancelled
+            self._heap = [(due, key) for key, due in self._due.items()]
+            heapq.heapify(self._heap)
 
     def cancel(self, key: str) -> None:
         self._due.pop(key, None)
@@ -24,10 +29,10 @@ class Agenda:
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
-    def take_due(self, now: int) -> list[str]:
-        """Removes and returns every key due by now, the earliest first."""
-        keys = []
-        while (due := self.next_due()) is not None and due <= now:
+    def take_due(self, now: int, at_most: int | None = None) -> list[str]:
+        """Removes and returns the keys due by now, the earliest first; `at_most` so many, and the others at the next call."""
+        keys: list[str] = []
+        while len(keys) != at_most and (due := self.next_due()) is not None and due <= now:
             key = heapq.heappop(self._heap)[1]
             del self._due[key]
             keys.append(key)

@@ -1,4 +1,4 @@
-"""The tables of docs/settings.md, docs/topics.md, docs/limits.md and docs/metrics.md, made from the code they describe, and those of figures.
+"""The tables of docs/settings.md, topics.md, limits.md and metrics.md, made from the code they describe, and those of figures.
 
 `python -m tests.unit.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
 """

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import codec
 from schemas.records import Delivery, Message, Status
 from tables import seen
 from tables.agenda import Agenda
@@ -21,7 +22,7 @@ from tables.plans import PLANS, Plan
 from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
 from tables.timelines import TIMELINES, Timeline
-from tests.builders import NOW, delivery, examples, message, to_address, update
+from tests.builders import NOW, delivery, examples, message, receipt, to_address, update
 
 # --- layouts ------------------------------------------------------------------------------------------------------------
 
@@ -43,7 +44,17 @@ KEPT = (
     Kept(SEQUENCES, st.builds(Sequence, _MS)),
     Kept(CONVERSATIONS, st.builds(Members, _TEXT, st.lists(_TEXT, max_size=4).map(tuple), _MS)),
     Kept(BINDINGS, st.builds(Bound, _TEXT, _TEXT, _TEXT, st.integers(0, 99), _MS)),
-    Kept(WAITING, st.builds(Waiting, _MS, st.lists(st.tuples(_MS, _MS, _TEXT), max_size=3).map(tuple))),
+    Kept(
+        WAITING,
+        st.builds(
+            Waiting,
+            _MS,
+            st.lists(st.tuples(_MS, _MS, _TEXT), max_size=3).map(tuple),
+            st.lists(st.builds(receipt, _TEXT, error_title=_TEXT).map(codec.encode) | st.binary(), max_size=3).map(
+                tuple
+            ),
+        ),
+    ),
     Kept(PLANS, st.builds(Plan, st.lists(st.tuples(_MS, _MS), max_size=3).map(tuple))),
     Kept(
         OUTSTANDING,
@@ -68,9 +79,7 @@ KEPT = (
             sent_at=_MAYBE_MS,
             failure=st.none() | st.just(str(Status.FAILED)),
             events=st.lists(_TEXT, max_size=3).map(tuple),
-            early=st.lists(st.builds(update, _TEXT, status=st.sampled_from(Status)), max_size=2).map(
-                lambda updates: tuple(dataclasses.asdict(each) for each in updates)
-            ),
+            early=st.lists(st.builds(update, _TEXT, status=st.sampled_from(Status)), max_size=2).map(tuple),
         ),
     ),
 )
