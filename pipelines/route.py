@@ -17,6 +17,7 @@ from pipelines.engine.poison import TooLarge
 from pipelines.engine.sizes import TURN_BYTES
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec
+from schemas.ids import LONGEST_CONVERSATION
 from schemas.outcomes import Rejected
 from schemas.partitions import home_partition
 from schemas.records import (
@@ -130,6 +131,10 @@ class Route(Stage[State]):
 
     def _remember(self, record: Record, state: State, decision: Decision) -> None:
         if record.key and not record.value:
+            if len(record.key) > LONGEST_CONVERSATION:
+                raise Refused(
+                    "field_out_of_limits", f"the key has {len(record.key)} bytes: no conversation has such an id"
+                )
             if not self._sent_home(record, record.key.decode(errors="replace"), state, decision):
                 state.conversations.delete(record.key)
             return

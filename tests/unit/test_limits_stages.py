@@ -48,6 +48,7 @@ from tests.builders import (
     examples,
     message,
     numbered,
+    raw,
     receipt,
     record,
     ref,
@@ -312,6 +313,33 @@ def test_one_record_that_ended_its_stage_is_refused_alone(where: str, sent: Any)
     assert decision.refusals[0].record.offset == 0
     assert len(decision.refusals[0].detail) < 400
     check(desk, decision)
+
+
+def test_a_tombstone_with_a_key_that_is_no_conversation_is_refused() -> None:
+    desk = Desk(Route(partitions=4, dedupe_ms=HOUR, channels={}, contacts={}))
+    decision = desk.turn([raw("conversations", None, key=b"\x01" * 2_000_000)])
+    assert refused(decision) == ["field_out_of_limits"]
+    assert not decision.outputs
+
+
+TRACKERS = {
+    "an attempt beyond an int": "c4a1|default|d1|conv-1|0|2147483648",
+    "an attempt of 400 digits": "c4a1|default|d1|conv-1|0|" + "9" * 400,
+    "a partition of 400 digits": "c4a1|default|d1|conv-1|" + "9" * 400 + "|1",
+    "digits of another script": "c4a1|default|d1|conv-1|٣|1",
+    "a conversation with a control character": "c4a1|default|d1|conv%00|0|1",
+    "a delivery without an id": "c4a1|default||conv-1|0|1",
+    "a tenant with a slash": "c4a1|a%2Fb|d1|conv-1|0|1",
+    "a delivery too long": "c4a1|default|" + "d" * 129 + "|conv-1|0|1",
+}
+
+
+@pytest.mark.parametrize("data", TRACKERS.values(), ids=TRACKERS)
+def test_a_tracker_that_is_none_of_ours_leaves_the_receipt_to_the_join(data: str) -> None:
+    desk = Desk(a_match())
+    decision = desk.turn([record("receipts", receipt(callback_data=data), key=b"k")])
+    assert (decision.outputs, decision.refusals) == ([], [])
+    assert len(desk.rows("waiting")) == 1
 
 
 PEOPLE = tuple(to_address(f"1555{i:07}") for i in range(5000))

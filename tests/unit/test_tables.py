@@ -105,6 +105,17 @@ def test_a_row_of_another_version_still_reads() -> None:
     assert layout.decode(b'{"name": "a", "added": 1, "dropped": [1]}') == Grown("a", 1), "written by a newer one"
 
 
+def test_a_row_that_holds_a_record_reads_with_fields_missing_and_unknown() -> None:
+    row = Outstanding(delivery(text="\n\x01"), ("deliveries.whatsapp", 4, NOW))
+    head, frame = OUTSTANDING.encode(row).split(b"\n", 1)
+    fields = json.loads(head)
+    assert fields["delivery"] == [len(frame)], "its size stands where the record would"
+    del fields["attempt"]
+    other = json.dumps(fields | {"of_a_newer_release": [1]}).encode() + b"\n" + frame
+    assert OUTSTANDING.decode(other) == row
+    assert OUTSTANDING.as_json(row)["delivery"]["text"] == "\n\x01", "the web views show it"
+
+
 # --- one partition of a table -------------------------------------------------------------------------------------------
 
 _STEPS = st.lists(
