@@ -113,7 +113,8 @@ class Connector(Protocol):
         ...
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
-        """What a signed webhook request tells; raises Forbidden when the signature is wrong. Pure, no I/O."""
+        """What a signed webhook request tells, within our limits (`kept` of connectors/bounds.py); raises Forbidden when the signature
+        is wrong. Pure, no I/O."""
         ...
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from connectors.base import Inbound, WebhookItems
+from connectors.bounds import kept
 from connectors.shape import Node, Unexpected, child, decode, items, node, optional_text, text, whole, word
 from schemas.records import Content, Media, Receipt, ReceiptStatus
 
@@ -157,8 +158,10 @@ def read(body: bytes, received_at: int) -> WebhookItems:
     """Everything a request tells, in the order it tells it."""
     reading = _Reading(received_at)
     reading.body(decode(body))
-    return WebhookItems(
-        tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised), tuple(reading.notices)
+    return kept(
+        WebhookItems(
+            tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised), tuple(reading.notices)
+        )
     )
 
 

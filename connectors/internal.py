@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from connectors import limits
 from connectors.base import Capabilities, Channel, Forbidden, Inbound, MediaLimit, Probed, WebhookItems, WebhookRequest
+from connectors.bounds import kept
 from connectors.shape import (
     Node,
     Unexpected,
@@ -91,7 +92,7 @@ class Internal:
             return WebhookItems(unrecognised=("body: not a JSON object",))
         receipts, odd_receipts = _each(body, "receipts", lambda item: self._receipt(item, received_at))
         inbound, odd_messages = _each(body, "messages", lambda item: self._inbound(item, received_at))
-        return WebhookItems(receipts, inbound, odd_receipts + odd_messages)
+        return kept(WebhookItems(receipts, inbound, odd_receipts + odd_messages))
 
     async def probe(self) -> Probed:
         if not self._tokens:

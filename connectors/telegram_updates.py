@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from connectors.base import Inbound, WebhookItems
+from connectors.bounds import kept
 from connectors.shape import (
     Node,
     Unexpected,
@@ -52,7 +53,7 @@ def read(update: object, account: str, received_at: int) -> WebhookItems:
         found = node(update, "update")
         kind = next((kind for kind in _READERS if kind in found), None)
         if kind is not None:
-            return _READERS[kind](child(found, kind), account, received_at)
+            return kept(_READERS[kind](child(found, kind), account, received_at))
         names = sorted(name for name in found if name != "update_id")
         return WebhookItems(unrecognised=(f"update of kind {word(names[0]) if names else '?'}",))
     except Unexpected as why:

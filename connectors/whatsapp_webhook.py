@@ -6,6 +6,7 @@ https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components
 """
 
 from connectors.base import Inbound, WebhookItems
+from connectors.bounds import kept
 from connectors.shape import Node, Unexpected, child, decode, items, node, optional_text, seconds_as_ms, text, word
 from schemas.records import MEDIA_KINDS, Content, Location, Media, Receipt, ReceiptStatus
 
@@ -102,8 +103,10 @@ def read(body: bytes, received_at: int) -> WebhookItems:
     """Everything a request tells, in the order it tells it."""
     reading = _Reading(received_at)
     reading.body(decode(body))
-    return WebhookItems(
-        tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised), tuple(reading.notices)
+    return kept(
+        WebhookItems(
+            tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised), tuple(reading.notices)
+        )
     )
 
 

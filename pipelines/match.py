@@ -5,8 +5,6 @@ partition. Guaranteed: every receipt ends as a status update or, when no deliver
 that carries our tracker needs no binding.
 """
 
-import base64
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,11 +13,12 @@ from schemas import codec, tracker
 from schemas.keys import DEFAULT_TENANT, key_of, provider_message_key
 from schemas.records import Binding, Cause, Receipt, ReceiptStatus, Status, StatusUpdate
 from tables.agenda import Agenda
-from tables.bindings import BINDINGS, WAITING, Bound, Waiting
+from tables.bindings import BINDINGS, MOST_WAITING, WAITING, Bound, Waiting
 from tables.layout import Layout
 from tables.table import Table
 
 PER_TURN = 2000
+ORPHANS_PER_TURN = 64  # rows of up to 64 receipts: of the largest ones about 32 MB of dead letters
 # Providers tell whole seconds; the truth lies in the second that follows, and never after we heard of it.
 PROVIDER_RESOLUTION_MS = 999
 
@@ -90,8 +89,8 @@ class Match(Stage[State]):
         state.bindings.put(key, bound)
         waiting = state.waiting.get(key)
         if waiting is not None:
-            for _, _, value in waiting.receipts:
-                decision.outputs.append(_update(codec.decode(base64.b64decode(value), Receipt), bound))
+            for value in waiting.receipts:
+                decision.outputs.append(_update(codec.decode(value, Receipt), bound))
                 decision.count("matched_late")
             state.waiting.delete(key)
             state.orphans.cancel(key.decode())
@@ -125,22 +124,34 @@ class Match(Stage[State]):
             decision.outputs.append(_update(receipt, found))
             decision.count("matched")
             return
-        row = state.waiting.get(key) or Waiting(now, ())
-        entry = (record.offset, record.timestamp, base64.b64encode(record.value or b"").decode())
-        state.waiting.put(key, dataclasses.replace(row, receipts=(*row.receipts, entry)))
+        self._keep_waiting(record, receipt, state, decision, now)
+
+    def _keep_waiting(self, record: Record, receipt: Receipt, state: State, decision: Decision, now: int) -> None:
+        key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id).encode()
+        row = state.waiting.get(key) or Waiting(now)
+        if any(event_id == receipt.event_id for _, _, event_id in row.places):
+            decision.count("repeated")
+            return
+        if len(row.receipts) >= MOST_WAITING:
+            decision.count("too_many_waiting")
+            detail = (
+                f"{len(row.receipts)} receipts of one provider message wait already, and no delivery has claimed it"
+            )
+            decision.refusals.append(Refusal(record, "too_many_waiting", detail, receipt.tenant_id))
+            return
+        place = (record.offset, record.timestamp, receipt.event_id)
+        state.waiting.put(key, Waiting(row.since, (*row.places, place), (*row.receipts, record.value or b"")))
         state.orphans.set(key.decode(), row.since + self._orphan_ms)
 
     def _expire(self, state: State, decision: Decision, now: int) -> None:
         for key in state.bindings.expired(now - self._binding_ms, PER_TURN):
             state.bindings.delete(key)
-        for name in state.orphans.take_due(now):
+        for name in state.orphans.take_due(now, ORPHANS_PER_TURN):
             waiting = state.waiting.get(name.encode())
             if waiting is None:
                 continue
-            for offset, timestamp, value in waiting.receipts:
-                record = Record(
-                    "receipts", state.partition, offset, timestamp, name.encode(), base64.b64decode(value), ()
-                )
+            for (offset, timestamp, _), value in zip(waiting.places, waiting.receipts, strict=True):
+                record = Record("receipts", state.partition, offset, timestamp, name.encode(), value, ())
                 detail = f"no delivery claimed provider message {name!r} within {self._orphan_ms // 1000} s"
                 decision.refusals.append(Refusal(record, "orphan_receipt", detail))
             state.waiting.delete(name.encode())

@@ -7,15 +7,19 @@ goes out; no tenant's records change what becomes of another's.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.mirror import Mirror
+from pipelines.engine.poison import TooLarge
+from pipelines.engine.sizes import TURN_BYTES
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from schemas import codec, ids
 from schemas.accounts import NONE_LISTED, Accounts
-from schemas.keys import DEFAULT_TENANT, contact_key, is_tenant, key_of, shown
+from schemas.ids import LONGEST_CONVERSATION
+from schemas.keys import DEFAULT_TENANT, contact_key, key_of, shown
 from schemas.outcomes import Rejected
 from schemas.partitions import home_partition
 from schemas.records import (
@@ -38,8 +42,11 @@ from tables.sequences import SEQUENCES, Sequence
 from tables.table import Table
 
 MAX_RECORD_BYTES = 1_000_000
-MAX_METADATA = 32
+MAX_OUTPUT_BYTES = 16 << 20  # of all that one message makes
+# Of a delivery and its line in the log, beside what the message says: ids, addresses, keys.
+_BYTES_A_RECIPIENT = 1024
 EXPIRED_PER_TURN = 2000
+LONGEST_KEY = 64 + 1 + LONGEST_CONVERSATION  # bytes: a tenant, a slash, an id
 DIRECTIONS = {"messages": Direction.OUTBOUND, "inbound": Direction.INBOUND}  # what each topic carries
 
 Check = Callable[[Delivery], Rejected | None]
@@ -113,6 +120,7 @@ class Route(Stage[State]):
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         decision = Decision()
+        told = made = 0  # outputs counted, and their bytes
         for record in sorted(
             inputs.records, key=lambda r: r.topic != "conversations"
         ):  # stable: members before messages
@@ -125,16 +133,20 @@ class Route(Stage[State]):
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
             except Refused as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error), error.tenant_id))
+            made += sum(len(output.value or b"") for output in decision.outputs[told:])
+            told = len(decision.outputs)
+            if made > TURN_BYTES:  # told now, before memory has grown: the engine comes again with fewer records
+                raise TooLarge(f"{made} bytes of outputs: a turn may make {TURN_BYTES}", together=True)
         self._expire(state, now)
         return decision
 
     def _remember(self, record: Record, state: State, decision: Decision) -> None:
         if record.key and not record.value:
+            _check_tombstone(record.key)
             if not self._sent_home(record, record.key, state, decision):
                 state.conversations.delete(record.key)
             return
         conversation = codec.decode(record.value, Conversation)
-        _check_identity(conversation)
         key = key_of(conversation)
         if record.key != key:
             detail = f"the record is of conversation {shown(key)}: set its key to that, not to {shown(record.key)}"
@@ -175,6 +187,7 @@ class Route(Stage[State]):
         if wrong is not None:
             raise Refused("invalid_time", wrong)
         refs = self._refs(message, state, now)
+        _check_outputs(message, len(refs), len(record.value or b""))
         last = state.sequences.get(key)
         seq = 1 if last is None else last.seq + 1
         sequenced, deliveries = _sequence(message, refs, state.partition, seq, now)
@@ -294,9 +307,6 @@ def _message_in(record: Record) -> Message:
         raise Refused("no_key", "the record has no key: set it to the conversation's")
     _check_size(record.value or b"")
     message = codec.decode(record.value, Message)
-    _check_identity(message)
-    if len(message.metadata) > MAX_METADATA:
-        raise Refused("invalid_message", f"{len(message.metadata)} metadata labels: {MAX_METADATA} are allowed")
     if message.direction is Direction.OUTBOUND:  # what people write to us is kept as it is
         found = contradiction(message.kind, message.text, message.content)
         if found is not None:
@@ -304,23 +314,35 @@ def _message_in(record: Record) -> Message:
     return message
 
 
-def _check_identity(about: Message | Conversation) -> None:
-    """Ids that cannot be another's: a tenant with a slash in its name could be."""
-    limits = [("conversation_id", about.conversation_id, 256)]
-    if isinstance(about, Message):
-        limits.append(("message_id", about.message_id, 128))
-    for name, text, limit in limits:
-        size = len(text.encode())
-        if not 1 <= size <= limit:
-            raise Refused("invalid_message", f"{name} has {size} bytes: 1 to {limit} are allowed")
-    if not is_tenant(about.tenant_id):
-        detail = f"tenant_id {about.tenant_id[:40]!r}: 1 to 64 of letters, digits, point, dash, underscore"
-        raise Refused("invalid_message", detail)
+def _check_tombstone(key: bytes) -> None:
+    """A key that could be a conversation's: a row is deleted by it, and it may go home."""
+    if len(key) > LONGEST_KEY:
+        raise Refused("field_out_of_limits", f"the key has {len(key)} bytes: no conversation has such a key")
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        raise Refused(
+            "field_out_of_limits", f"the key {shown(key)} is not UTF-8: no conversation has such a key"
+        ) from None
 
 
 def _check_size(value: bytes) -> None:
     if len(value) > MAX_RECORD_BYTES:
         raise Refused("message_too_large", f"{len(value)} bytes: a message may have {MAX_RECORD_BYTES}")
+
+
+def _check_outputs(message: Message, recipients: int, size: int) -> None:
+    """Refuses, before any of it is made, a message whose outputs are out of all proportion. `size` is the whole record's."""
+    if recipients * (size + _BYTES_A_RECIPIENT) <= MAX_OUTPUT_BYTES:
+        return
+    said = len(codec.encode(dataclasses.replace(message, recipients=(), metadata={})))
+    estimate = recipients * (said + _BYTES_A_RECIPIENT)
+    if estimate > MAX_OUTPUT_BYTES:
+        raise Refused(
+            "message_too_large",
+            f"{said} bytes to {recipients} recipients make about {estimate} bytes of deliveries: {MAX_OUTPUT_BYTES} are allowed, "
+            "send it to fewer at once, or a link that is shorter",
+        )
 
 
 def _sequence(

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import structlog
 
 from connectors.base import Connector
+from connectors.bounds import within_limits
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
 from pipelines.sending import Limits, State
 from schemas import codec, metrics
@@ -33,7 +34,9 @@ DUE_PER_TURN = (
     2000  # deliveries whose time has come that a turn looks at; so a campaign for one moment makes no endless turn
 )
 UNCONFIGURED_MS = 60_000  # until rows of a channel that this worker does not have are looked at again
+DUE_BYTES = 8 << 20  # of their rows, which are written again
 LOOKS_PER_TURN = 2000  # lanes a turn looks at for calls to start
+LONGEST_WAIT_SECONDS = 7 * 86_400.0  # whatever a provider wishes for
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Send(Stage[State]):
             if row is not None and row.phase is Phase.CALLING:  # else its result came with this very turn
                 self._unknown(row, Unknown("the worker ended before the answer was recorded"), state, decision, now)
         state.interrupted.clear()
-        for delivery_id in state.agenda.take_due(now, DUE_PER_TURN):
+        for delivery_id in state.take_due(now, DUE_PER_TURN, DUE_BYTES):
             self._due(delivery_id, state, decision, now)
         state.unblock(now)
         if not inputs.closing:
@@ -163,7 +166,7 @@ class Send(Stage[State]):
         state.answered(result.call.key)
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
-        outcome: Outcome = result.value
+        outcome = within_limits(result.value)
         if isinstance(outcome, Accepted):
             self._accepted(row, outcome.provider_ids, state, decision, now)
         elif row.evidence is not None:
@@ -213,7 +216,8 @@ class Send(Stage[State]):
             decision.refusals.append(_given_up(row, outcome))
             state.end(row)
             return
-        wait = _backoff(row, failures) if outcome.after_seconds is None else int(outcome.after_seconds * 1000)
+        wished = outcome.after_seconds
+        wait = _backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
         if outcome.scope is not Scope.PAIR:

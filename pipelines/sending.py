@@ -7,7 +7,7 @@ refused, since it would keep the place for weeks), and of the calls in flight. A
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from schemas.records import Delivery
@@ -17,6 +17,8 @@ from tables.outstanding import Outstanding, Phase
 from tables.ready import Lane, place_of
 from tables.table import Table
 from tables.tally import Tally
+
+TOGETHER = 64  # deliveries whose time has come, of all tenants in turn, between two looks at their bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,19 @@ class State:
         place = place_of(delivery)
         self.blocked.set(place, max(until, self.blocked.at(place) or 0))
         self.lanes.block(place)
+
+    def take_due(self, now: int, at_most: int, most_bytes: int) -> Iterator[str]:
+        """Delivery ids whose time has come, so many at most, and no more once their rows have that many bytes."""
+        number = size = 0
+        while (
+            number < at_most
+            and size < most_bytes
+            and (taken := self.agenda.take_due(now, min(TOGETHER, at_most - number)))
+        ):
+            rows = [self.rows.get(delivery_id.encode()) for delivery_id in taken]
+            number += len(taken)
+            size += sum(row.size for row in rows if row is not None)
+            yield from taken
 
     def unblock(self, now: int) -> None:
         for place in self.blocked.take_due(now):

@@ -67,7 +67,7 @@ class Track(Stage[State]):
             row = state.rows.get(key)
             if row is not None and row.known:
                 continue
-            early = () if row is None else row.early
+            early = [] if row is None else list(zip(row.early, row.places, strict=True))
             row = dataclasses.replace(timelines.introduce(message, ref), version=1)
             state.rows.put(key, row)
             decision.count("introduced")
@@ -83,24 +83,36 @@ class Track(Stage[State]):
                 observed_at=now,
             )
             self._tell(timelines.told(row, created, Status.PENDING, None), state, decision)
-            for fields in early:
-                update = _thawed(fields)
-                self._hear(_record_of(update, fields, state.partition), update, state, decision)
+            for update, place in early:
+                record = Record("status-updates", state.partition, *place, key_of(update), codec.encode(update), ())
+                self._hear(record, update, state, decision)
 
     def _hear(self, record: Record, update: StatusUpdate, state: State, decision: Decision) -> None:
         """An update waits for its delivery, moves it, or is refused because the delivery is another tenant's."""
-        key = update.delivery_id.encode()
-        row = state.rows.get(key)
+        row = state.rows.get(update.delivery_id.encode())
         if row is None or not row.known:
-            row = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
-            if all((f["tenant_id"], f["event_id"]) != (update.tenant_id, update.event_id) for f in row.early):
-                fields = dataclasses.asdict(update) | {"offset": record.offset, "timestamp": record.timestamp}
-                state.rows.put(key, dataclasses.replace(row, early=(*row.early, fields)))
+            waiting = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
+            self._keep_waiting(record, update, waiting, state, decision)
         elif update.tenant_id != row.tenant_id:
             detail = f"a status update of tenant {update.tenant_id[:40]!r} names a delivery of tenant {row.tenant_id!r}"
             decision.refusals.append(Refusal(record, "wrong_tenant", detail))
         else:
             self._update(row, update, state, decision)
+
+    def _keep_waiting(
+        self, record: Record, update: StatusUpdate, row: Timeline, state: State, decision: Decision
+    ) -> None:
+        if any((each.tenant_id, each.event_id) == (update.tenant_id, update.event_id) for each in row.early):
+            decision.count("repeated")
+            return
+        if len(row.early) >= timelines.MOST_EARLY:
+            decision.count("too_many_waiting")
+            detail = f"{len(row.early)} updates wait already for a delivery that the conversation log has not told of"
+            decision.refusals.append(Refusal(record, "too_many_waiting", detail, update.tenant_id))
+            return
+        places = (*row.places, (record.offset, record.timestamp))
+        row = dataclasses.replace(row, early=(*row.early, update), places=places)
+        state.rows.put(update.delivery_id.encode(), row)
 
     def _update(self, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> None:
         key = update.delivery_id.encode()
@@ -124,15 +136,3 @@ class Track(Stage[State]):
     def _expire(self, state: State, now: int) -> None:
         for key in state.rows.expired(now - self._state_ms, EXPIRED_PER_TURN):
             state.rows.delete(key)
-
-
-def _thawed(fields: dict[str, Any]) -> StatusUpdate:
-    """An early update as it was before it was a row: enums again in place of their text, without its place."""
-    told = {name: value for name, value in fields.items() if name not in ("offset", "timestamp")}
-    return StatusUpdate(**{**told, "status": Status(fields["status"]), "cause": Cause(fields["cause"])})
-
-
-def _record_of(update: StatusUpdate, fields: dict[str, Any], partition: int) -> Record:
-    """An early update as the record it came in."""
-    place = (partition, fields.get("offset", -1), fields.get("timestamp", 0))  # a row of an older version has none
-    return Record("status-updates", *place, key_of(update), codec.encode(update), ())

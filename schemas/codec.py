@@ -2,7 +2,7 @@
 
 The only importer of fastavro. A datum is read with the schema it was written with and resolved to the newest version of its
 record, so old bytes stay readable. Whatever cannot be decoded ends in one of the errors below; each says what, where in the
-bytes, and what to do. Decoding never raises anything else.
+bytes, and what to do. Decoding never raises anything else. What `decode` returns is within the limits of schemas/limits.py.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import fastavro
 import fastavro.schema
 
-from schemas import catalog, records
+from schemas import catalog, records, within
 
 MAGIC = 0
 _HEADER = struct.Struct(">bI")
@@ -54,6 +54,12 @@ class MalformedDatum(CodecError):
     """The datum ends early, has bytes left over, or holds a value its schema does not allow."""
 
     cause = "malformed_datum"
+
+
+class OutOfLimits(CodecError):
+    """A record of ours with a field that is too long, or has characters or a number it may not have (schemas/limits.py)."""
+
+    cause = "field_out_of_limits"
 
 
 class _Writer:
@@ -191,13 +197,26 @@ def encode(record: records.Record) -> bytes:
 
 
 def decode(value: bytes | None, expected: type[R]) -> R:
-    """The record in Kafka value bytes; raises a CodecError when they are not a record of class `expected`."""
+    """The record in Kafka value bytes; raises a CodecError when they are not a record of class `expected`, within its limits."""
     record = decode_any(value)
     if type(record) is not expected:
         raise UnexpectedRecord(
             f"a {_EXPECTED[type(record)]} where a {_EXPECTED[expected]} belongs: produce it to its own topic (schemas/topics.toml)"
         )
+    check(record)
+    most = within.most_bytes(expected)
+    if most is not None and len(value or b"") > most:  # bytes that say nothing: numbers may be written long in Avro
+        raise OutOfLimits(
+            f"{len(value or b'')} bytes: a {_EXPECTED[expected]} within its limits has at most {most}, encode it as Avro does"
+        )
     return record
+
+
+def check(record: records.Record) -> None:
+    """Raises OutOfLimits when a field of the record is out of its limits."""
+    found = within.fault(record)
+    if found is not None:
+        raise OutOfLimits(f"{found} (docs/limits.md)")
 
 
 def decode_any(value: bytes | None) -> records.Record:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from schemas.limits import MOST_MEDIA
 from schemas.records import KINDS, MEDIA_KINDS, SIGNALS, Content, Media
 
-MOST_MEDIA = 30  # of an album; no channel takes more
 _EMPTY = Content()
 # What belongs to which kinds alone; media and text are counted by kind below.
 _BELONGS: Mapping[str, tuple[str, ...]] = {

@@ -76,13 +76,13 @@ class JsonLayout(Generic[Row]):
     def decode(self, value: bytes) -> Row:
         known = getattr(self.row, "__dataclass_fields__")  # noqa: B009  # mypy knows no dataclass behind a type variable
         return self.row(
-            **{k: _frozen(v) if type(v) is list else v for k, v in orjson.loads(value).items() if k in known}
+            **{k: frozen(v) if type(v) is list else v for k, v in orjson.loads(value).items() if k in known}
         )
 
     def as_json(self, row: Row) -> Any:
         return dataclasses.asdict(row)  # type: ignore[call-overload]  # rows are dataclasses; see above
 
 
-def _frozen(values: list[Any]) -> tuple[Any, ...]:
+def frozen(values: list[Any]) -> tuple[Any, ...]:
     """A list of JSON as it was before: a tuple, and tuples inside."""
-    return tuple([_frozen(v) if type(v) is list else v for v in values])
+    return tuple([frozen(v) if type(v) is list else v for v in values])

@@ -4,15 +4,11 @@ The row, not the topic, is the truth about outstanding work: it is written when 
 call starts (the intent) and when its result is known, and removed when the delivery has ended.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-import orjson
-
-from schemas import content
 from schemas.records import Delivery
+from tables.framed import FramedLayout
 
 
 class Phase(StrEnum):
@@ -44,35 +40,4 @@ class Outstanding:
         return self.attempt == 0 and self.not_before > 0
 
 
-# What an older or newer version of a row may lack or have more is left out, as in JsonLayout.
-_FIELDS = frozenset(field.name for field in dataclasses.fields(Outstanding))
-_DELIVERY_FIELDS = frozenset(field.name for field in dataclasses.fields(Delivery))
-
-
-class OutstandingLayout:
-    """JSON, with the delivery as an object inside."""
-
-    name = "outstanding"
-    version = 1
-    packed = False
-    keyed_by_record = False
-    time_of = None  # a row lives until its delivery ends
-
-    def encode(self, row: Outstanding) -> bytes:
-        return orjson.dumps(row)
-
-    def decode(self, value: bytes) -> Outstanding:
-        fields = orjson.loads(value)
-        delivery = {k: v for k, v in fields["delivery"].items() if k in _DELIVERY_FIELDS}
-        if delivery.get("content") is not None:
-            delivery["content"] = content.from_json(delivery["content"])
-        fields["delivery"] = Delivery(**delivery)
-        fields["source"] = tuple(fields["source"])
-        fields["phase"] = Phase(fields["phase"])
-        return Outstanding(**{name: value for name, value in fields.items() if name in _FIELDS})
-
-    def as_json(self, row: Outstanding) -> Any:
-        return orjson.loads(self.encode(row))
-
-
-OUTSTANDING = OutstandingLayout()
+OUTSTANDING = FramedLayout("outstanding", Outstanding, framed="delivery", version=2)

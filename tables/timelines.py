@@ -8,8 +8,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from schemas.records import Cause, DeliveryRef, DeliveryState, SequencedMessage, Status, StatusUpdate
-from tables.layout import JsonLayout
+from tables.framed import FramedLayout
 
+MOST_EARLY = 64  # updates that wait for the conversation log's record
 KEPT_EVENTS = 64  # event ids remembered per delivery; far above what a delivery sees unless it is retried for days
 _FAILURES = (
     Status.FAILED,
@@ -52,11 +53,11 @@ class Timeline:
     reason_at: int = 0  # when that occurred
     events: tuple[str, ...] = ()  # ids already taken, the newest last
     updated_at: int = 0  # by our clock; the row lives for the state window from here
-    # updates that came before the conversation log's record: arguments of StatusUpdate, and `offset` and `timestamp` of their record
-    early: tuple[dict[str, object], ...] = ()
+    early: tuple[StatusUpdate, ...] = ()  # what came before the conversation log's record, each event of a tenant once
+    places: tuple[tuple[int, int], ...] = ()  # offset and timestamp of the records of `early`
 
 
-TIMELINES = JsonLayout("timelines", Timeline, time="updated_at")
+TIMELINES = FramedLayout("timelines", Timeline, framed="early", time="updated_at", version=2)
 
 
 def status(row: Timeline) -> Status:

@@ -256,7 +256,7 @@ def test_every_bad_input_is_a_dead_letter_and_the_rest_flows(
         "unknown_user": (unique, codec.encode(text_message(unique, 4, recipients=(Recipient(user_id="nobody"),)))),
         "content_not_supported": (unique, codec.encode(text_message(unique, 5, text="x" * 4097))),
         "message_too_large": (unique, codec.encode(text_message(unique, 6, text="x" * 1_000_001))),
-        "invalid_message": (unique, codec.encode(text_message(unique, 7, message_id="i" * 129))),
+        "field_out_of_limits": (unique, codec.encode(text_message(unique, 7, message_id="i" * 129))),
     }
     home = home_partition(unique, running.settings.partitions)
     large = Producer({"bootstrap.servers": running.settings.kafka_url, "message.max.bytes": 2_000_000})

@@ -8,6 +8,7 @@ import orjson
 
 from connectors import limits
 from connectors.base import Capabilities, Channel, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors.bounds import kept
 from connectors.exchange import Answer, Calls, Told
 from connectors.shape import Node, Unexpected, decode, items, node, text
 from connectors.signatures import is_same
@@ -70,7 +71,7 @@ class Pigeon:
             inbound = tuple(self._note(node(item, "notes"), received_at) for item in items(body, "notes"))
         except Unexpected as why:
             return WebhookItems(unrecognised=(str(why),))
-        return WebhookItems(receipts, inbound)
+        return kept(WebhookItems(receipts, inbound))
 
     async def close(self) -> None:
         await self._calls.close()

@@ -1,10 +1,12 @@
-"""The tables of docs/settings.md, docs/topics.md and docs/metrics.md, made from the code they describe, and those of figures.
+"""The tables of docs/settings.md, topics.md, limits.md and metrics.md, made from the code they describe, and those of figures.
 
 `python -m tests.unit.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
 """
 
 import ast
+import dataclasses
 import json
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,9 @@ from schemas import metrics
 from schemas.benchmark import FOLDER
 from schemas.catalog import SCHEMAS, TOPICS, record_bytes
 from schemas.causes import DESCRIPTIONS
+from schemas.limits import UNLIMITED, described, limit_of, record_in
 from schemas.objectives import OBJECTIVES
+from schemas.records import Record
 from schemas.settings import Settings
 from tests.unit.source_tree import REPOSITORY
 
@@ -82,6 +86,30 @@ def schemas_table() -> str:
 
 def causes_table() -> str:
     return table(("cause", "meaning"), ((f"`{code}`", text) for code, text in DESCRIPTIONS.items()))
+
+
+def limits_table() -> str:
+    """Each field once, with every record it is in; a field whose type is its limit (an enum, yes or no) is left out."""
+    fields: dict[tuple[str, str], list[str]] = {}
+    for cls in limited_classes():
+        for field in dataclasses.fields(cls):
+            limit = limit_of(cls.__name__, field.name)
+            if limit is not None:
+                fields.setdefault((field.name, described(limit)), []).append(cls.__name__)
+    return table(
+        ("field", "allowed", "of"),
+        ((f"`{name}`", allowed, ", ".join(classes)) for (name, allowed), classes in fields.items()),
+    )
+
+
+def limited_classes() -> list[type[Any]]:
+    """Every record class with limits, and those inside them."""
+    found: list[type[Any]] = [cls for cls in typing.get_args(Record) if cls.__name__ not in UNLIMITED]
+    for cls in found:  # grows while it is read
+        found += [
+            inner for hint in typing.get_type_hints(cls).values() if (inner := record_in(hint)) and inner not in found
+        ]
+    return found
 
 
 def metrics_table() -> str:
@@ -167,6 +195,7 @@ def _plain(value: float | None) -> str:
 # page -> mark -> table
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "settings": {"settings": settings_table},
+    "limits": {"limits": limits_table},
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
     "providers": {"connectors": partial(figures_table, "connectors")},
     "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import causes, codec, records
+from schemas import causes, codec, records, within
 from schemas.catalog import SCHEMAS, newest
-from schemas.codec import CodecError, MalformedDatum, NotAvro, UnexpectedRecord, UnknownSchema
+from schemas.codec import CodecError, MalformedDatum, NotAvro, OutOfLimits, UnexpectedRecord, UnknownSchema
 from tests.builders import examples
 
 ID_OF = {s.record: s.id for s in SCHEMAS if s is newest(s.record)}
@@ -69,7 +69,8 @@ def test_a_record_comes_back_as_it_was(cls: type[records.Record], data: st.DataO
     record: records.Record = data.draw(values(newest(cls.__name__).definition))
     value = codec.encode(record)
     assert codec.decode_any(value) == record
-    assert codec.decode(value, cls) == record
+    if within.fault(record) is None:
+        assert codec.decode(value, cls) == record
 
 
 def refused_or_whole(value: bytes) -> None:
@@ -140,7 +141,7 @@ def test_an_error_says_what_and_where(value: bytes | None, error: type[CodecErro
 
 
 def test_every_error_is_a_cause_of_dead_letters() -> None:
-    kinds = {NotAvro, UnknownSchema, UnexpectedRecord, MalformedDatum}
+    kinds = {NotAvro, UnknownSchema, UnexpectedRecord, MalformedDatum, OutOfLimits}
     assert kinds == set(CodecError.__subclasses__())
     assert {kind.cause for kind in kinds} <= set(causes.DESCRIPTIONS)
 
@@ -217,11 +218,11 @@ def test_a_full_size_record_of_the_smallest_parts_stays_small() -> None:
     assert len(value) < 1_000_000
     tracemalloc.start()
     try:
-        message = codec.decode(value, records.Message)
+        with pytest.raises(OutOfLimits, match=r"Message\.recipients has 249000 items: at most 5000"):
+            codec.decode(value, records.Message)
         assert tracemalloc.get_traced_memory()[1] < 200_000_000
     finally:
         tracemalloc.stop()
-    assert len(message.recipients) == count
 
 
 @pytest.mark.parametrize("partition", [2**31, -(2**31) - 1, 2**62])

@@ -96,7 +96,7 @@ def test_members_under_another_key_are_refused(key: bytes | None, desk: Desk[Sta
 def test_a_tenant_whose_name_could_be_part_of_a_key_has_no_members(desk: Desk[State]) -> None:
     """`a/b` with conversation `c` would have the key of `a` with `b/c`."""
     decision = desk.turn([members("bob", tenant_id="a/b"), members("bob", conversation_id="")._replace(key=b"k")])
-    assert refused(decision) == ["invalid_message", "invalid_message"]
+    assert refused(decision) == ["field_out_of_limits", "field_out_of_limits"]
     assert {refusal.tenant_id for refusal in decision.refusals} == {"default"}
 
 
@@ -164,7 +164,7 @@ def test_what_is_refused_is_told_with_its_tenant(desk: Desk[State]) -> None:
     decision = desk.turn(of(bad, unnamed))
     assert [(each.cause, each.tenant_id) for each in decision.refusals] == [
         ("unknown_user", "acme"),
-        ("invalid_message", "default"),
+        ("field_out_of_limits", "default"),
     ]
     assert all(len(each.detail) < 300 for each in decision.refusals)
 

@@ -290,17 +290,17 @@ def test_a_tenant_schedules_up_to_its_share_and_what_is_refused_is_told() -> Non
 
 
 def test_large_texts_fill_the_schedule_before_they_fill_the_memory() -> None:
-    desk = a_desk(scheduled_bytes=1_000_000)
-    decisions = [desk.turn(to_send(later(f"{i}", text="x" * 99_000))) for i in range(9)]
+    desk = a_desk(scheduled_bytes=500_000)
+    decisions = [desk.turn(to_send(later(f"{i}", text="x" * 49_500))) for i in range(9)]
     assert [refused(each) for each in decisions] == [[]] * 6 + [["schedule_full"]] * 3
-    assert refused(desk.turn(to_send(later("b", "b", text="y" * 99_000)))) == []
+    assert refused(desk.turn(to_send(later("b", "b", text="y" * 49_500)))) == []
 
 
 def test_large_texts_to_send_wait_in_kafka() -> None:
-    desk = a_desk(scheduled_bytes=1_000_000)
+    desk = a_desk(scheduled_bytes=500_000)
     number = 0
     while desk.stage.takes("deliveries.whatsapp", desk.state):
-        desk.turn(to_send(delivery(f"{number}", seq=number, text="x" * 99_000)))
+        desk.turn(to_send(delivery(f"{number}", seq=number, text="x" * 49_500)))
         number += 1
     assert number == 11
 

@@ -5,8 +5,9 @@ import math
 import pytest
 from hypothesis import given
 
+from schemas.limits import MOST_MEDIA
 from schemas.records import KINDS, Content, Location, LongText, Media, Template
-from schemas.sense import MOST_MEDIA, contradiction
+from schemas.sense import contradiction
 from tests.builders import examples
 from tests.unit.test_codec import TEXT, values
 from tests.unit.test_content_json import CONTENT

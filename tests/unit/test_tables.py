@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import codec
 from schemas.records import Delivery, Message, Status
 from tables import seen
 from tables.agenda import Agenda, Agendas
@@ -24,7 +25,7 @@ from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
 from tables.tally import Tally
 from tables.timelines import TIMELINES, Timeline
-from tests.builders import NOW, delivery, examples, message, to_address, update
+from tests.builders import NOW, delivery, examples, message, receipt, to_address, update
 
 # --- layouts ------------------------------------------------------------------------------------------------------------
 
@@ -46,7 +47,17 @@ KEPT = (
     Kept(SEQUENCES, st.builds(Sequence, _MS)),
     Kept(CONVERSATIONS, st.builds(Members, _TEXT, st.lists(_TEXT, max_size=4).map(tuple), _MS)),
     Kept(BINDINGS, st.builds(Bound, _TEXT, _TEXT, _TEXT, st.integers(0, 99), _MS)),
-    Kept(WAITING, st.builds(Waiting, _MS, st.lists(st.tuples(_MS, _MS, _TEXT), max_size=3).map(tuple))),
+    Kept(
+        WAITING,
+        st.builds(
+            Waiting,
+            _MS,
+            st.lists(st.tuples(_MS, _MS, _TEXT), max_size=3).map(tuple),
+            st.lists(st.builds(receipt, _TEXT, error_title=_TEXT).map(codec.encode) | st.binary(), max_size=3).map(
+                tuple
+            ),
+        ),
+    ),
     Kept(PLANS, st.builds(Plan, st.lists(st.tuples(_MS, _MS), max_size=3).map(tuple))),
     Kept(
         OUTSTANDING,
@@ -71,9 +82,7 @@ KEPT = (
             sent_at=_MAYBE_MS,
             failure=st.none() | st.just(str(Status.FAILED)),
             events=st.lists(_TEXT, max_size=3).map(tuple),
-            early=st.lists(st.builds(update, _TEXT, status=st.sampled_from(Status)), max_size=2).map(
-                lambda updates: tuple(dataclasses.asdict(each) for each in updates)
-            ),
+            early=st.lists(st.builds(update, _TEXT, status=st.sampled_from(Status)), max_size=2).map(tuple),
         ),
     ),
 )
@@ -97,6 +106,17 @@ def test_a_row_of_another_version_still_reads() -> None:
     layout = JsonLayout("grown", Grown)
     assert layout.decode(b'{"name": "a"}') == Grown("a"), "written before the field was"
     assert layout.decode(b'{"name": "a", "added": 1, "dropped": [1]}') == Grown("a", 1), "written by a newer one"
+
+
+def test_a_row_that_holds_a_record_reads_with_fields_missing_and_unknown() -> None:
+    row = Outstanding(delivery(text="\n\x01"), ("deliveries.whatsapp", 4, NOW))
+    head, frame = OUTSTANDING.encode(row).split(b"\n", 1)
+    fields = json.loads(head)
+    assert fields["delivery"] == [len(frame)], "its size stands where the record would"
+    del fields["attempt"]
+    other = json.dumps(fields | {"of_a_newer_release": [1]}).encode() + b"\n" + frame
+    assert OUTSTANDING.decode(other) == row
+    assert OUTSTANDING.as_json(row)["delivery"]["text"] == "\n\x01", "the web views show it"
 
 
 # --- one partition of a table -------------------------------------------------------------------------------------------
