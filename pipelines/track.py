@@ -58,7 +58,7 @@ class Track(Stage[State]):
                     self._hear(record, codec.decode(record.value, StatusUpdate), state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
-        self._expire(state, now)
+        self._expire(state, decision, now)
         return decision
 
     def _introduce(self, message: SequencedMessage, state: State, decision: Decision, now: int) -> None:
@@ -133,6 +133,9 @@ class Track(Stage[State]):
     def _tell(self, told: DeliveryState, state: State, decision: Decision) -> None:
         decision.outputs.append(Output("delivery-states", key_of(told), codec.encode(told), state.partition))
 
-    def _expire(self, state: State, now: int) -> None:
+    def _expire(self, state: State, decision: Decision, now: int) -> None:
         for key in state.rows.expired(now - self._state_ms, EXPIRED_PER_TURN):
+            row = state.rows.get(key)
+            if row is not None and row.early:
+                decision.count("never_introduced", len(row.early))
             state.rows.delete(key)

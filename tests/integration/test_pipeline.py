@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,12 +38,14 @@ from schemas.records import (
     Media,
     Message,
     Recipient,
+    Record,
     Template,
 )
 from schemas.settings import Settings
 from stack import control
 from stack.state import State, state_path
 from tests import leaks
+from tests.builders import conversation, delivery, receipt, ref, sequenced, update
 from tests.integration.engine_harness import await_true
 
 
@@ -301,6 +305,64 @@ def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
     assert (cut.key_length, cut.key_sha256) == (2_000_000, hashlib.sha256(long_key).hexdigest())
     assert (cut.value, cut.value_length, cut.cause) == (b"not Avro", None, "not_avro")
     assert (whole.value, whole.value_length, whole.key_length) == (value, None, None)
+
+
+def started_at(running: Running) -> dict[str, str]:
+    """When the worker of each stage started, by the stage's name."""
+    found = {}
+    for stage in STAGES:
+        lines = get(f"{running.url(stage)}/metrics")[1].splitlines()
+        found[stage] = next(line for line in lines if line.startswith("process_start_time_seconds "))
+    return found
+
+
+def test_no_size_ends_a_stage(running: Running, produce: Callable[..., None], unique: str) -> None:
+    """Each of these ended a worker once, again and again: a row, an output or a record larger than Kafka takes."""
+    before = started_at(running)
+    control_characters = "\x01" * 200_000
+    link = Content(media=(Media("image", url=f"https://shop.example/{control_characters}"),))
+    template = Content(template=Template("t", "en", body=("\x01" * 300_000,)))
+    ids: dict[str, Any] = {
+        "conversation_id": unique,
+        "home_partition": home_partition(unique, running.settings.partitions),
+    }
+    beyond: list[tuple[str, Record]] = [
+        ("receipts", receipt(f"{unique}-title", error_title="t" * 800_000)),
+        ("deliveries.whatsapp", delivery(f"{unique}-template", kind="template", content=template, **ids)),
+        ("deliveries.telegram", delivery(f"{unique}-link", channel="telegram", kind="image", content=link, **ids)),
+        ("deliveries.whatsapp", delivery(f"{unique}-address", address="1" * 150_000, **ids)),
+        ("conversation-log", sequenced(ref(f"{unique}-log", address="1" * 150_000), message_id=f"{unique}-log", **ids)),
+        ("conversations", conversation(*(f"u{i}" for i in range(97_000)), conversation_id=unique)),
+        ("messages", text_message(unique, 1, tenant_id="\x01" * 900_000)),
+    ]
+    for topic, content in beyond:
+        produce(topic, unique, codec.encode(content), -1 if topic == "receipts" else ids["home_partition"])
+    batch = Producer({"bootstrap.servers": running.settings.kafka_url, "partitioner": "murmur2_random"})
+    for i in range(9000):
+        for event in ("same", f"event-{i}"):
+            unknown = receipt(f"{unique}-unknown", channel="telegram", event_id=f"{unique}-{event}")
+            batch.produce("receipts", codec.encode(unknown), f"telegram:acc-1:{unique}-unknown")
+        batch.poll(0)
+    now = int(time.time() * 1000)  # what is old is forgotten
+    for i in range(4300):
+        early = update(f"{unique}-{i}", delivery_id=f"{unique}-unknown", observed_at=now, **ids)
+        batch.produce("status-updates", codec.encode(early), unique, ids["home_partition"])
+    assert batch.flush(30) == 0
+    produce("messages", unique, codec.encode(text_message(unique)))
+    await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the good message to be read", 60)
+
+    def refused() -> Counter[tuple[str, str]]:
+        key = unique.encode()
+        return Counter((each.stage, each.cause) for each in dead_letters(running) if key in (each.key or b""))
+
+    expected = {
+        ("match", "too_many_waiting"): 9001 - 64, ("track", "too_many_waiting"): 4300 - 64,
+        ("match", "field_out_of_limits"): 1, ("send", "field_out_of_limits"): 3, ("track", "field_out_of_limits"): 1,
+        ("archive", "field_out_of_limits"): 1, ("route", "field_out_of_limits"): 2,
+    }  # fmt: skip
+    await_true(lambda: refused().total() >= sum(expected.values()), "a dead letter for each", 60)
+    assert refused() == expected
+    assert started_at(running) == before, "no worker ended"
 
 
 def test_a_wrong_signature_is_refused_and_produces_nothing(running: Running, unique: str) -> None:

@@ -279,6 +279,13 @@ def test_updates_for_a_delivery_nobody_told_of() -> None:
     assert [state.version for state in told] == list(range(1, MOST_EARLY + 2)), "what waited is told, in order"
 
 
+def test_updates_of_a_delivery_that_never_came_are_counted_when_they_are_forgotten() -> None:
+    desk = Desk(Track(state_ms=HOUR))
+    desk.turn([record("status-updates", update(f"e{i}")) for i in range(3)])
+    assert desk.turn(now=NOW + 2 * HOUR).counts == {"never_introduced": 3}
+    assert not desk.rows("timelines")
+
+
 LINK = "https://shop.example/" + "\x01" * 200_000
 NAMED = {
     "a title of 800 kB": ("match receipts", receipt(error_title="t" * 800_000)),

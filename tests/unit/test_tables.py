@@ -108,6 +108,18 @@ def test_a_row_of_another_version_still_reads() -> None:
     assert layout.decode(b'{"name": "a", "added": 1, "dropped": [1]}') == Grown("a", 1), "written by a newer one"
 
 
+def test_an_agenda_is_as_large_as_what_is_due_however_often_it_moves() -> None:
+    agenda = Agenda()
+    for i in range(10_000):
+        agenda.set("always moved", NOW + 10_000 - i)
+        agenda.set(f"cancelled {i}", NOW + 1_000_000 + i)
+        agenda.cancel(f"cancelled {i}")
+        agenda.set("never moved", NOW + 5)
+    assert len(agenda._heap) < 200
+    assert agenda.take_due(NOW + 2_000_000, 1) == ["always moved"]
+    assert agenda.take_due(NOW + 2_000_000) == ["never moved"]
+
+
 def test_a_row_that_holds_a_record_reads_with_fields_missing_and_unknown() -> None:
     row = Outstanding(delivery(text="\n\x01"), ("deliveries.whatsapp", 4, NOW))
     head, frame = OUTSTANDING.encode(row).split(b"\n", 1)
