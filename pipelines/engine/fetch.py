@@ -17,7 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipelines.engine import clients
-from pipelines.engine.stage import Record
+from pipelines.engine.stage import Headers, Record
 
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
@@ -28,6 +28,7 @@ _CHUNK = 5000
 _new = tuple.__new__  # half the price of calling a NamedTuple, once for every record
 _TAKE_BYTES = 8 << 20  # of a batch, so that a turn of large records is a small one
 _MOST_BYTES = 32 << 20  # a partition may hold, above which nothing more of it is fetched
+UNREADABLE = "chat4all-unreadable-headers"
 _ASK_SECONDS = 0.2  # for a broker that was away to answer
 _QUIET_SECONDS = 1.0  # after it answers, in which what is told of the loss is old
 _FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through a new assignment
@@ -262,13 +263,22 @@ class Fetch:
 
 
 def _record(source: TopicPart, message: Message) -> Record:
-    headers = message.headers()
     fields = (
         *source,
         message.offset() or 0,
         message.timestamp()[1],
         message.key(),
         message.value(),
-        headers if isinstance(headers, list) else (),
+        _headers(message),
     )
     return _new(Record, fields)
+
+
+def _headers(message: Message) -> Headers:
+    """The client cannot give headers with a name that is not UTF-8, and gives none of them then; a note stands in their place."""
+    try:
+        headers = message.headers()
+    except (SystemError, UnicodeError) as error:
+        log.warning("headers not readable", topic=message.topic(), offset=message.offset(), error=str(error))
+        return ((UNREADABLE, b"their names are not UTF-8"),)
+    return headers if isinstance(headers, list) else ()

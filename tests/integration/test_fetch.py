@@ -1,6 +1,9 @@
 """Fetch on Kafka: each partition in order and whole, however its neighbours are taken, and bounded while nobody takes."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -8,7 +11,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from pipelines.engine.fetch import Fetch
+from pipelines.engine.fetch import UNREADABLE, Fetch
 from pipelines.engine.stage import Record
 from tests.integration.engine_harness import await_true
 
@@ -112,3 +115,38 @@ async def test_a_new_assignment_is_read_while_the_former_one_was_full(fetch: Fet
     found = await take_rest(fetch, topic, GREEDY, after=RECORDS - 10)
     assert numbers(found) == list(range(RECORDS - 10, RECORDS))
     assert fetch.take((topic, HELD), TURN) == []
+
+
+PRODUCER = """
+import asyncio, sys
+from aiokafka import AIOKafkaProducer
+
+class Name(str):
+    def encode(self, *given):
+        return b"\\xff\\xfe"
+
+async def produce():
+    producer = AIOKafkaProducer(bootstrap_servers=sys.argv[1])
+    await producer.start()
+    await producer.send_and_wait(sys.argv[2], b"value", partition=int(sys.argv[3]), headers=[(Name("name"), b"1")])
+    await producer.stop()
+
+asyncio.run(produce())
+"""
+
+
+async def test_a_header_whose_name_is_no_text_stops_nothing(fetch: Fetch, kafka_url: str, topic: str) -> None:
+    """The client raises on it, and its own producer would end this process: another client's, without its C part, writes it."""
+    environment = {**os.environ, "AIOKAFKA_NO_EXTENSIONS": "1"}
+    command = [sys.executable, "-c", PRODUCER, kafka_url, topic, str(GREEDY)]
+    await asyncio.to_thread(subprocess.run, command, env=environment, check=True)
+    fetch.assign({(topic, GREEDY): RECORDS})
+    found: list[Record] = []
+
+    def came() -> bool:
+        found.extend(fetch.take((topic, GREEDY), TURN))
+        return bool(found)
+
+    await asyncio.to_thread(await_true, came, "the record", SECONDS)
+    (record,) = found
+    assert (record.value, record.headers) == (b"value", ((UNREADABLE, b"their names are not UTF-8"),))
