@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-engine bench-connectors soak clean
+.PHONY: demo up down check test bench bench-engine bench-connectors bench-neighbours soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -31,6 +31,9 @@ bench-engine: .venv/ready  ## the engine against every other way to do its job; 
 
 bench-connectors: .venv/ready  ## connectors against bare HTTP, simulators, webhooks, memory; writes benchmarks/connectors.json
 	python -m benchmarks.connectors $(if $(LONG),--long)
+
+bench-neighbours: .venv/ready  ## one tenant beside another that sends what nobody should; writes benchmarks/neighbours.json
+	python -m benchmarks.neighbours
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)

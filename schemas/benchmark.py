@@ -1,6 +1,7 @@
 """The one form of a benchmark's result: benchmarks/<name>.json, committed; a figure in README or docs comes from such a file.
 
-{date, commit, command, machine, figures: {name: {value, unit, target}}}; `target` is null where there is none.
+{date, commit, command, machine, figures: {name: {value, unit, target, better}}}; `target` is null where there is none, `better` is higher
+or lower.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -19,11 +21,18 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number. `target` is what was wanted, None where nothing was."""
+    """One measured number. `target` is what was wanted, None where nothing was; `better` says in which direction, by the unit where it
+    is not given: of times and sizes less is better, of rates and ratios more."""
 
     value: float
     unit: str
     target: float | None = None
+    better: Literal["higher", "lower"] | None = None
+
+    @property
+    def direction(self) -> Literal["higher", "lower"]:
+        less = self.unit.split()[0].rstrip(",") in {"ms", "s", "bytes", "MiB", "GB"}
+        return self.better or ("lower" if less else "higher")
 
 
 def write(name: str, command: str, figures: Mapping[str, Figure]) -> Path:
@@ -35,7 +44,7 @@ def write(name: str, command: str, figures: Mapping[str, Figure]) -> Path:
         "commit": _commit(),
         "command": command,
         "machine": _machine(),
-        "figures": {key: asdict(figure) for key, figure in figures.items()},
+        "figures": {key: asdict(figure) | {"better": figure.direction} for key, figure in figures.items()},
     }
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return path
@@ -58,9 +67,9 @@ def _plain(value: float) -> str:
 
 
 def _reached(figure: Figure) -> bool:
-    """Of times and sizes less is better, of rates and ratios more."""
-    less_is_better = figure.unit.split()[0].rstrip(",") in {"ms", "s", "bytes", "MiB", "GB"}
-    return figure.target is None or (figure.value <= figure.target if less_is_better else figure.value >= figure.target)
+    if figure.target is None:
+        return True
+    return figure.value <= figure.target if figure.direction == "lower" else figure.value >= figure.target
 
 
 def _commit() -> str:
