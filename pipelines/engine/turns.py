@@ -190,6 +190,8 @@ class Partition(Generic[S]):
         if self._task is not None:
             await self._task
             self._task = None
+        with suppress(CommitFailed):  # of one that was taken over and never started
+            await self._end_well()
 
     async def _run(self) -> None:
         try:

@@ -195,7 +195,8 @@ class Engine:
         if not is_current():
             return
         await asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
-        if not is_current():
+        if not is_current():  # no end of a worker, and none is counted
+            await asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
             return
         if self._fetch is None:
             self._fetch = Fetch(

@@ -13,8 +13,9 @@ import pytest
 
 from pipelines.engine import link, sizes
 from pipelines.engine.dead_letters import dead_letter
+from pipelines.engine.marks import Mark
 from pipelines.engine.stage import Refusal, Source
-from pipelines.engine.transactions import CommitFailed, OutcomeUnknown
+from pipelines.engine.transactions import CommitFailed, Held, OutcomeUnknown
 from pipelines.engine.turns import FEWEST_RECORDS
 from schemas import codec
 from schemas.records import DeadLetter, Header
@@ -480,3 +481,17 @@ async def test_a_held_source_is_told_from_a_standstill(bench: Bench) -> None:
     bench.partition.wake()
     await until(lambda: bench.journal.begun == 1)
     assert not bench.partition.held, "now it waits for Kafka"
+
+
+async def test_a_start_that_came_to_nothing_in_good_order_is_not_counted(bench: Bench) -> None:
+    """As in a rebalance that comes upon another: the partition was taken over, and never took a turn."""
+    bench.start()
+    await bench.partition.stop()
+    for _ in range(4):
+        last = bench.journal.committed[-1:]
+        mark = Mark(turn="t", starts=last[0].starts if last else 0)
+        held = {("a", 0): Held(0, mark.text())}
+        await bench.partition.take_over(held, {("a", 0): 0})
+        assert bench.journal.committed[-1].starts == 1
+        await bench.partition.stop()
+        assert bench.journal.committed[-1].starts == 0
