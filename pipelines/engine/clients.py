@@ -5,7 +5,12 @@ librdkafka's own default lets a client wait up to ten seconds between two tries 
 
 from typing import Any
 
+from confluent_kafka import KafkaError
+
 RECONNECT: dict[str, Any] = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500}
+
+# A client connects again by itself; a broker that stays away shows where something is asked of it.
+PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})  # noqa: SLF001  # no public names
 
 
 def settings(kafka_url: str, *, log_level: int = 3, **more: Any) -> dict[str, Any]:

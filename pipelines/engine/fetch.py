@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipelines.engine import clients
+from pipelines.engine.clients import PASSING
 from pipelines.engine.stage import Headers, Record
 
 TopicPart = tuple[str, int]
@@ -32,8 +33,6 @@ UNREADABLE = "chat4all-unreadable-headers"
 _ASK_SECONDS = 0.2  # for a broker that was away to answer
 _QUIET_SECONDS = 1.0  # after it answers, in which what is told of the loss is old
 _FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through a new assignment
-# librdkafka reconnects by itself; a broker that stays away shows as commits that fail
-_PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})  # noqa: SLF001  # no public names
 
 
 class OutOfReach(Exception):
@@ -195,7 +194,7 @@ class Fetch:
                     f"{source[0]} {source[1]} has no record any more where reading stood ({error.str()}): deleted by retention, or the "
                     "topic is another one; the next start says which offsets are lost, or what to do"
                 )
-            elif not (error.retriable() or error.code() in _PASSING):
+            elif not (error.retriable() or error.code() in PASSING):
                 raise KafkaException(error)
         with self._lock:
             if epoch != self._epoch:
@@ -241,7 +240,7 @@ class Fetch:
 
     def _note_error(self, error: KafkaError) -> None:
         """Called by librdkafka, in this thread, while it is polled."""
-        if error.code() in _PASSING and not self._away and time.monotonic() - self._back_at > _QUIET_SECONDS:
+        if error.code() in PASSING and not self._away and time.monotonic() - self._back_at > _QUIET_SECONDS:
             self._away = True
             log.warning("connection to Kafka lost", error=error.str())
             self._tell(self._on_lost)

@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from pipelines.engine import clients
+from pipelines.engine.clients import PASSING
+
 V = TypeVar("V")
 log = structlog.get_logger(__name__)
 
@@ -78,7 +81,7 @@ class Mirror(Generic[V]):
         self._thread.join(10.0)
 
     def _run(self) -> None:
-        settings = {"bootstrap.servers": self._kafka_url, "group.id": f"chat4all-mirror-{self._topic}", "log_level": 3}
+        settings = clients.settings(self._kafka_url, group_id=f"chat4all-mirror-{self._topic}")
         reading = {"enable.auto.commit": False, "enable.partition.eof": True, "fetch.wait.max.ms": 100}
         consumer, self._asking = Consumer({**settings, **reading}), Consumer(settings)
         try:
@@ -108,7 +111,7 @@ class Mirror(Generic[V]):
                     self._positions[message.partition() or 0] = message.offset() or 0
                     if not left:
                         self._complete.set()
-                elif not error.retriable():
+                elif not (error.retriable() or error.code() in PASSING):
                     raise KafkaException(error)
             if time.monotonic() - started < 0.01:
                 self._stopping.wait(0.01)

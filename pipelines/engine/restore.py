@@ -13,6 +13,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipelines.engine import clients
+from pipelines.engine.clients import PASSING
 from tables.table import Table
 
 TopicPart = tuple[str, int]
@@ -101,7 +102,7 @@ def _read(
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 changelogs[source].loaded(message.offset() or 0)
                 left.pop(source, None)
-            elif not error.retriable():
+            elif not (error.retriable() or error.code() in PASSING):
                 raise KafkaException(error)
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()

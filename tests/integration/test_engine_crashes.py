@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
+    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewTopic,
 )
 
+from pipelines.engine.mirror import Mirror
 from pipelines.engine.worker import EXIT_CODE
 from stack import kafka
 from stack.service import Child
@@ -147,3 +151,20 @@ def _start_again(broker: Child, how: signal.Signals, *, away: float) -> None:
     time.sleep(away)
     broker.start()
     broker.wait()
+
+
+def test_a_mirror_goes_on_after_a_broker_was_started_again(broker: Child, unique: str) -> None:
+    """What route knows of people follows its topic, before and after."""
+    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    admin.create_topics([NewTopic(unique, 2, 1, config={"cleanup.policy": "compact"})])[unique].result(30)
+    mirror: Mirror[bytes] = Mirror(kafka_url=broker.service.url, topic=unique, decode=lambda _, value: value)
+    mirror.start()
+    try:
+        for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
+            _start_again(broker, how, away=2.0)
+            producer = Producer({"bootstrap.servers": broker.service.url, "log_level": 0})
+            producer.produce(unique, b"value", b"key-%d" % number)
+            assert producer.flush(60) == 0
+            await_true(lambda: len(mirror) == number + 1, "the mirror to follow", 30)  # noqa: B023  # awaited here
+    finally:
+        mirror.stop()
