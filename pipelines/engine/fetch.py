@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
-from pipelines.engine.stage import Headers, Record
+from pipelines.engine.stage import Record
 
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
@@ -262,22 +262,11 @@ class Fetch:
 
 
 def _record(source: TopicPart, message: Message) -> Record:
-    fields = (
-        *source,
-        message.offset() or 0,
-        message.timestamp()[1],
-        message.key(),
-        message.value(),
-        _headers(message),
-    )
-    return _new(Record, fields)
-
-
-def _headers(message: Message) -> Headers:
-    """The client cannot give headers with a name that is not UTF-8, and gives none of them then; a note stands in their place."""
+    fields = (*source, message.offset() or 0, message.timestamp()[1], message.key(), message.value())
     try:
         headers = message.headers()
+        # the client may leave an error behind instead of raising it: then the next call of C raises it, here
+        return _new(Record, (*fields, headers if isinstance(headers, list) else ()))
     except (SystemError, UnicodeError) as error:
-        log.warning("headers not readable", topic=message.topic(), offset=message.offset(), error=str(error))
-        return ((UNREADABLE, b"their names are not UTF-8"),)
-    return headers if isinstance(headers, list) else ()
+        log.warning("headers not readable", topic=source[0], offset=fields[2], error=str(error))
+        return _new(Record, (*fields, ((UNREADABLE, b"their names are not UTF-8"),)))
