@@ -51,7 +51,7 @@ def figures(report: Report) -> dict[str, Figure]:
         "messages": Figure(sum(v.counts["acknowledged messages"] for v in report.verdicts.values()), "messages"),
         "committed in transactions": Figure(report.committed, "messages"),
         "aborted": Figure(report.aborted, "messages"),
-        "findings": Figure(len(report.findings), "findings", 0),
+        "findings": Figure(len(report.findings), "findings", 0, "lower"),
         "restarts": Figure(sum(p.restarts for p in report.samples[-1].processes.values()), "restarts", 0),
         "longest from a phase's last message to the provider": Figure(round(max(last, default=0.0), 1), "s"),
     }
