@@ -1,7 +1,8 @@
 """`python -m benchmarks.neighbours`: what one tenant hears of another that sends what nobody should.
 
 Enters: nothing but the machine. Leaves: benchmarks/neighbours.json and a table. A stack of its own; a quiet tenant sends a message every
-fifth of a second, first undisturbed and then while a loud one sends each kind of disturbance (benchmarks/neighbours/inputs.py) in turn.
+fifth of a second, first undisturbed, then while a loud one sends each kind of disturbance (benchmarks/neighbours/inputs.py) in turn, and
+at last while it sends more ordinary messages than the machine can carry, for which nothing was promised.
 Times are from the application's request to the provider's acceptance, as PostgreSQL has them.
 """
 
@@ -51,6 +52,7 @@ class Quiet:
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
+        self._producer.flush(30)
 
     def _run(self) -> None:
         due = time.monotonic()
@@ -109,9 +111,12 @@ def _measured(folder: Path, settings: Settings, seconds: float) -> dict[str, Fig
         records += _produce(Producer({**common, "linger.ms": 5, "message.max.bytes": 4_000_000}), disturbance)
         time.sleep(seconds / 10)
     time.sleep(max(0.0, began + seconds - time.monotonic()))
+    quiet.phase = "burst"
+    records += _produce(Producer({**common, "linger.ms": 5}), inputs.burst(run))
+    time.sleep(seconds / 4)
     quiet.stop()
     with psycopg.connect(settings.postgres_url, autocommit=True) as connection:
-        alone, beside = _times(connection, "alone"), _times(connection, "beside")
+        alone, beside, burst = (_times(connection, phase) for phase in ("alone", "beside", "burst"))
         lost = _missing(connection, quiet.sent)
     state = read_state(folder)
     ended = sum(service.restarts for service in state.services) if state else -1
@@ -119,6 +124,7 @@ def _measured(folder: Path, settings: Settings, seconds: float) -> dict[str, Fig
         "quiet_alone_p95": Figure(round(_p95(alone)), "ms, request to sent"),
         "quiet_beside_p95": Figure(round(_p95(beside)), "ms, request to sent"),
         "quiet_beside_to_alone": Figure(round(_p95(beside) / _p95(alone), 2), "ratio of p95", WANTED, "lower"),
+        "quiet_in_a_burst_p95": Figure(round(_p95(burst)), "ms, request to sent, of 5,000 deliveries beside it"),
         "quiet_messages": Figure(quiet.sent, "messages"),
         "quiet_messages_lost": Figure(lost, "messages", 0, "lower"),
         "loud_records": Figure(records, "records and keys of all kinds"),
