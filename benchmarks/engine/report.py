@@ -17,6 +17,7 @@ RESTORE = {"ours": 250_000.0, "ours-rocksdb": 150_000.0, "faust": None}
 BYTES_A_ROW = 200.0
 RESIDENT_GB = 2.0
 LONE_P95_MS = 12.0
+PARENT_CPU = 1.03  # times the parent commit's CPU a record
 
 
 @dataclass(slots=True)
@@ -34,6 +35,8 @@ def figures(measured: Measured) -> dict[str, Figure]:
     for name, runs in measured.runs.items():
         found |= _rate(name.replace("-", "_"), name, runs)
     found |= _ratios({name: median(run.per_second for run in runs) for name, runs in measured.runs.items()})
+    if {"ours", "parent"} <= set(measured.runs):
+        found["ours_to_parent_cpu"] = _beside_parent(measured.runs["ours"], measured.runs["parent"])
     for name, restored in measured.restored.items():
         found |= _restored(name.replace("-", "_"), name, restored, measured.empty.get(name))
     if {"ours", "faust"} <= set(measured.restored):
@@ -66,6 +69,12 @@ def _rate(key: str, name: str, runs: Sequence[Run]) -> dict[str, Figure]:
     if sizes:
         found[f"{key}_transaction"] = Figure(round(median(sizes)), "outputs a transaction, mean")
     return found
+
+
+def _beside_parent(ours: Sequence[Run], parent: Sequence[Run]) -> Figure:
+    ratios = [one.cpu_us / other.cpu_us for one, other in zip(ours, parent, strict=False)]
+    what = f"times the CPU a record of the commit before, median of {len(ratios)} pairs"
+    return Figure(round(median(ratios), 3), what, PARENT_CPU, "lower")
 
 
 def _ratios(rates: Mapping[str, float]) -> dict[str, Figure]:
