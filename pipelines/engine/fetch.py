@@ -262,11 +262,18 @@ class Fetch:
 
 
 def _record(source: TopicPart, message: Message) -> Record:
-    fields = (*source, message.offset() or 0, message.timestamp()[1], message.key(), message.value())
+    topic, partition = source
     try:
-        headers = message.headers()
+        headers = message.headers() or ()
         # the client may leave an error behind instead of raising it: then the next call of C raises it, here
-        return _new(Record, (*fields, headers if isinstance(headers, list) else ()))
+        return _new(
+            Record,
+            (topic, partition, message.offset(), message.timestamp()[1], message.key(), message.value(), headers),
+        )
     except (SystemError, UnicodeError) as error:
-        log.warning("headers not readable", topic=source[0], offset=fields[2], error=str(error))
-        return _new(Record, (*fields, ((UNREADABLE, b"their names are not UTF-8"),)))
+        offset = message.offset() or 0
+        log.warning("headers not readable", topic=topic, offset=offset, error=str(error))
+        unreadable = ((UNREADABLE, b"their names are not UTF-8"),)
+        return _new(
+            Record, (topic, partition, offset, message.timestamp()[1], message.key(), message.value(), unreadable)
+        )
