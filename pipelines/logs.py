@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from functools import partial
 
 import structlog
@@ -11,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from connectors import exchange_log
 from schemas.settings import Settings
 
+FOREIGN = ("faust", "mode", "aiokafka", "_faust")
 _EXCHANGES = {"all": logging.INFO, "failures": logging.WARNING, "none": logging.CRITICAL}
 
 
@@ -38,11 +40,34 @@ def configure(settings: Settings) -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
         )
     )
+    output.addFilter(Seldom(FOREIGN))
     logging.basicConfig(level=level, handlers=[output], force=True)
-    for name in ("faust", "mode", "aiokafka", "aiohttp.access", "_faust"):
+    for name in (*FOREIGN, "aiohttp.access"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.getLogger("aiohttp.server").addFilter(is_no_bad_request)
     _configure_exchanges(settings)
+
+
+class Seldom:
+    """Lets one line of a kind pass in `seconds`, of these loggers: what tries again ten times a second says so ten times a second."""
+
+    def __init__(self, names: tuple[str, ...], seconds: float = 10.0) -> None:
+        self._names = names
+        self._seconds = seconds
+        self._said: dict[
+            tuple[str, str], float
+        ] = {}  # (logger, text before its values) -> when; as many as there are in the code
+
+    def filter(self, line: logging.LogRecord) -> bool:
+        if line.name.partition(".")[0] not in self._names:
+            return True
+        kind, now = (line.name, str(line.msg)[:80]), time.monotonic()
+        if now - self._said.get(kind, -self._seconds) < self._seconds:
+            return False
+        if len(self._said) >= 1000:  # texts with their values in them
+            self._said.clear()
+        self._said[kind] = now
+        return True
 
 
 def is_no_bad_request(line: logging.LogRecord) -> bool:

@@ -32,6 +32,7 @@ _MOST_BYTES = 32 << 20  # a partition may hold, above which nothing more of it i
 UNREADABLE = "chat4all-unreadable-headers"
 _ASK_SECONDS = 0.2  # for a broker that was away to answer
 _QUIET_SECONDS = 1.0  # after it answers, in which what is told of the loss is old
+_SAY_SECONDS = 10.0  # between two lines on other errors of the connection
 _FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through a new assignment
 
 
@@ -51,9 +52,10 @@ class Fetch:
         on_records: Callable[[], None],
         on_failure: Callable[[str], None],
         on_lost: Callable[[], None],
+        on_found: Callable[[], None],
     ) -> None:
         self._consumer_settings = {
-            **clients.settings(kafka_url),
+            **clients.settings(kafka_url, log_level=0),  # `_note_error` says what happens to the connection
             "error_cb": self._note_error,
             "group.id": group,
             "enable.auto.commit": False,
@@ -68,8 +70,10 @@ class Fetch:
         self._on_records = on_records
         self._on_failure = on_failure
         self._on_lost = on_lost
+        self._on_found = on_found
         self._away = False  # whether the connection was lost and Kafka has not answered since
         self._back_at = 0.0
+        self._said_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._taken = threading.Event()
@@ -244,6 +248,9 @@ class Fetch:
             self._away = True
             log.warning("connection to Kafka lost", error=error.str())
             self._tell(self._on_lost)
+        elif error.code() not in PASSING and time.monotonic() - self._said_at > _SAY_SECONDS:
+            self._said_at = time.monotonic()
+            log.error("Kafka's client has a problem", error=error.str())
 
     def _look_for_kafka(self, consumer: Consumer) -> None:
         try:
@@ -253,6 +260,7 @@ class Fetch:
         self._away = False
         self._back_at = time.monotonic()
         log.info("Kafka answers again")
+        self._tell(self._on_found)
 
     def _tell(self, callback: Callable[..., None], *arguments: str) -> None:
         try:

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Job = Callable[[], None]
+_Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class Line(Executor):
@@ -27,7 +27,7 @@ class Line(Executor):
             self._jobs = queue.SimpleQueue()
             threading.Thread(target=_work, args=(self._jobs,), name=self._name, daemon=True).start()
         future: Future[T] = Future()
-        self._jobs.put(lambda: _do(future, lambda: fn(*args, **kwargs)))
+        self._jobs.put((future, fn, args, kwargs))
         return future
 
     def leave(self) -> None:
@@ -41,14 +41,20 @@ class Line(Executor):
 
 
 def _work(jobs: "queue.SimpleQueue[_Job | None]") -> None:
-    while (job := jobs.get()) is not None:
-        job()
+    while _do(jobs.get()):
+        pass
 
 
-def _do(future: "Future[Any]", step: Callable[[], Any]) -> None:
+def _do(job: _Job | None) -> bool:
+    """Does a job. An error knows the frames it came through: none of them keeps the future, which knows the error, or the two would keep
+    each other alive, and whatever the step held, a client of Kafka with its threads perhaps."""
+    if job is None:
+        return False
+    future, step, arguments, named = job
     try:
-        found = step()
+        future.set_result(step(*arguments, **named))
     except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits for the future
         future.set_exception(error)
-    else:
-        future.set_result(found)
+    finally:
+        del job, future
+    return True

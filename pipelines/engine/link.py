@@ -1,13 +1,15 @@
 """Whether the connection to Kafka was lost, and what is waited for meanwhile.
 
-In: losses, told by the fetching consumer, the first to notice. Out: steps that end, each in time: an answer, or Unanswered when none
-came although it was due, or when the connection it was asked over is gone. librdkafka 2.16 may never answer after a broker restart
-(confluentinc/librdkafka#5456, #5511). Lives in the event loop; `lost` may be called from any thread.
+In: losses and returns, told by the fetching consumer, the first to notice. Out: steps that end, each in time: an answer, or Unanswered
+when none came although it was due, or when the connection it was asked over is gone. librdkafka 2.16 may never answer after a broker
+restart (confluentinc/librdkafka#5456, #5511). Lives in the event loop.
 """
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,12 +25,24 @@ class Link:
 
     def __init__(self) -> None:
         self.losses = 0
+        self._answers = asyncio.Event()
+        self._answers.set()
         self._waiting: set[asyncio.Future[Any]] = set()
 
     def lost(self) -> None:
         """The connection to a broker was lost. To be called in the event loop."""
         self.losses += 1
+        self._answers.clear()
         asyncio.get_running_loop().call_later(GRACE_SECONDS, _give_up, set(self._waiting), "the connection was lost")
+
+    def found(self) -> None:
+        """Kafka answers again. To be called in the event loop."""
+        self._answers.set()
+
+    async def until_found(self, seconds: float) -> None:
+        """Waits while Kafka is known to be away, or for so long: a client that is opened meanwhile would only knock."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._answers.wait(), seconds)
 
     async def answer(
         self,
@@ -41,11 +55,7 @@ class Link:
         """What `step` returns, done by the executor; raises Unanswered after `seconds`, or soon after a loss unless that is no matter."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-
-        def done(asked: "Future[T]") -> None:
-            loop.call_soon_threadsafe(_copy, asked, future)
-
-        executor.submit(step, *arguments).add_done_callback(done)
+        executor.submit(step, *arguments).add_done_callback(partial(_hand_over, loop, future))
         late = loop.call_later(seconds, _give_up, (future,), f"no answer from Kafka's client in {seconds:.0f} s")
         if not whatever_is_lost:
             self._waiting.add(future)
@@ -54,9 +64,14 @@ class Link:
         finally:
             late.cancel()
             self._waiting.discard(future)
+            del future  # as in Line: an error knows this frame
 
 
-def _copy(asked: "Future[T]", future: "asyncio.Future[T]") -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[T]", asked: "Future[T]") -> None:
+    loop.call_soon_threadsafe(_copy, future, asked)
+
+
+def _copy(future: "asyncio.Future[T]", asked: "Future[T]") -> None:
     if future.done():
         return
     error = asked.exception()

@@ -38,7 +38,7 @@ class TransactionalProducer:
         self._refused: KafkaException | None = None
         self._producer = Producer(
             {
-                **clients.settings(kafka_url),
+                **clients.settings(kafka_url, log_level=0),  # silent: its errors come where something is asked of it
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": 60_000,
                 "partitioner": "murmur2_random",
@@ -110,6 +110,10 @@ class TransactionalProducer:
     def abort(self, end: float) -> None:
         _retrying(self._producer.abort_transaction, end)
         self._is_open = False
+
+    def close(self) -> None:
+        """Lets go of librdkafka's client, whoever still knows this object; takes as long as whatever the client is stuck in."""
+        del self._producer
 
     def flush(self, seconds: float) -> None:
         """Waits until Kafka has what was sent; nothing of it is visible yet."""

@@ -64,7 +64,7 @@ class Turn(NamedTuple):
 
 
 class Transactions:
-    """Of one partition of one stage. All methods but `send` block: call them from a thread."""
+    """Of one partition of one stage. All methods but `send` and `leave` block: call them from a thread."""
 
     def __init__(
         self,
@@ -173,6 +173,10 @@ class Transactions:
         log.info("producer opened anew", transaction=self.id, turn=None if turn is None else happened)
         return ends
 
+    def leave(self) -> None:
+        """Nothing more is sent or committed. Does not block."""
+        _leave(self._producer)
+
     def _abort(self, producer: TransactionalProducer, end: float) -> None:
         try:
             producer.abort(end)
@@ -182,7 +186,7 @@ class Transactions:
 
 def _leave(producer: TransactionalProducer) -> None:
     """Lets go of a producer in a thread of its own: its end may take as long as whatever it is stuck in."""
-    threading.Thread(target=list.clear, args=([producer],), name="leave", daemon=True).start()
+    threading.Thread(target=producer.close, name="leave", daemon=True).start()
 
 
 def _ends(kafka_url: str, rows: Sequence[Rows]) -> Mapping[str, int]:

@@ -206,6 +206,7 @@ class Engine:
                 on_records=self._on_news,
                 on_failure=self.fail,
                 on_lost=self.link.lost,
+                on_found=self.link.found,
             )
         self.epoch += 1
         self.consumer.in_flight.clear()

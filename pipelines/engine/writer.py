@@ -18,6 +18,7 @@ from pipelines.engine.transactions import CommitFailed, Fenced, Held, OutcomeUnk
 
 TRIES = 3  # of a turn, each ended by a Kafka that answers
 AGAIN_SECONDS = 0.1
+AWAY_SECONDS = 10.0  # between two tries while Kafka is known to be away
 TELL_SECONDS = 10.0
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -61,13 +62,21 @@ class Writer:
         raise AssertionError("not reached")
 
     def close(self) -> None:
+        """No further turn is committed. Does not block."""
         self._line.leave()
+        self.transactions.leave()
+
+    def _patience(self) -> float:
+        if self._give_up_at is None:
+            return AWAY_SECONDS
+        return min(AWAY_SECONDS, max(0.0, self._give_up_at - time.monotonic()))
 
     async def _reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
         """What Transactions.reopen says, as soon as Kafka answers."""
         self._line.leave()  # its thread may be in a call that never returns
         tell_at = time.monotonic()
         while True:
+            await self._link.until_found(self._patience())
             losses = self._link.losses
             try:
                 seconds = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
@@ -141,6 +142,39 @@ def test_a_broker_that_is_started_again_ends_no_worker(
             print(f"what came after it: {time.monotonic() - answered:.1f} s after Kafka answers")
         check_exactly_once(toy, expected)
         assert [worker.poll() for worker in workers] == [None, None]
+    finally:
+        toy.stop()
+
+
+def test_a_broker_that_stays_away_costs_a_worker_next_to_nothing(broker: Child, unique: str, tmp_path: Path) -> None:
+    """Turns wait for it: they open no client after the other, and nothing fills the log."""
+    toy = Toy(broker.service.url, unique, tmp_path)
+    try:
+        worker = toy.start_worker("--turn-records", "20")
+        toy.wait_ready(worker)
+        records, expected = values("slow:", 40, 60)
+        toy.produce(records)
+        await_true(lambda: count(toy) > 0, "work to begin", 30)
+        process = psutil.Process(worker.pid)
+        threads, lines = process.num_threads(), toy.log(worker).count("\n")
+        os.kill(broker.pid, signal.SIGKILL)
+        await_true(lambda: broker.returncode is not None, "the broker to end", 30)
+        time.sleep(3.0)  # what is under way finds out
+        before, most = sum(process.cpu_times()[:2]), 0
+        for _ in range(30):
+            time.sleep(0.5)
+            most = max(most, process.num_threads())
+        print(
+            f"{threads} threads before, {most} while it was away; {sum(process.cpu_times()[:2]) - before:.1f} s of CPU in 15 s"
+        )
+        assert most < threads + 8 * toy.partitions, "more than two clients in place of each producer"
+        assert toy.log(worker).count("\n") < lines + 200
+        broker.start()
+        broker.wait()
+        await_true(lambda: count(toy) >= len(records), "every record", 60)
+        await_true(lambda: process.num_threads() <= threads + 4, "the former clients to be gone", 30)
+        check_exactly_once(toy, expected)
+        assert worker.poll() is None
     finally:
         toy.stop()
 

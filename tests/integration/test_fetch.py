@@ -49,6 +49,7 @@ async def fetch(kafka_url: str, unique: str) -> AsyncIterator[Fetch]:
         on_records=lambda: None,
         on_failure=failures.append,
         on_lost=lambda: None,
+        on_found=lambda: None,
     )
     yield made
     await made.stop()
@@ -79,6 +80,7 @@ async def test_a_position_that_is_not_there_ends_it(kafka_url: str, topic: str) 
         on_records=lambda: None,
         on_failure=failure.set_result,
         on_lost=lambda: None,
+        on_found=lambda: None,
     )
     fetch.assign({(topic, GREEDY): RECORDS + 1000})
     assert f"{topic} {GREEDY} has no record any more where reading stood" in await asyncio.wait_for(failure, SECONDS)

@@ -76,6 +76,9 @@ class ModelTransactions(Transactions):
         self._epoch = kafka.open()
         self._commits = kafka.commits
 
+    def leave(self) -> None:
+        """There is no client."""
+
     def knows(self, held: Mapping[tuple[str, int], Held]) -> None:  # noqa: ARG002  # the model counts commits instead
         self._commits = self._kafka.commits
 

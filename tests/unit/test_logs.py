@@ -1,11 +1,14 @@
 """The exchange log of a process: its own level, its own lines, whatever the rest of the log looks like."""
 
 import json
+import logging
 import subprocess
 import sys
+import time
 
 import pytest
 
+from pipelines import logs
 from tests.unit.source_tree import REPOSITORY
 
 BAD_REQUEST = """
@@ -72,3 +75,17 @@ def test_the_exchange_log_has_a_level_of_its_own(wanted: str, statuses: list[int
     lines = [json.loads(line) for line in ran.stderr.splitlines()]
     assert [line["status"] for line in lines] == statuses
     assert {line["started"] for line in lines} <= {"1970-01-01T00:00:00.000Z"}
+
+
+def test_what_a_library_says_ten_times_a_second_is_written_once_in_a_while_and_what_we_say_always() -> None:
+    seldom = logs.Seldom(("aiokafka",), seconds=0.2)
+
+    def passed(name: str, number: int) -> bool:
+        return seldom.filter(
+            logging.LogRecord(name, logging.ERROR, "", 1, "Unable connect to node with id %s", (number,), None)
+        )
+
+    assert [passed("aiokafka.conn", number) for number in range(3)] == [True, False, False]
+    assert [passed("pipelines.engine.fetch", number) for number in range(2)] == [True, True]
+    time.sleep(0.25)
+    assert passed("aiokafka.conn", 3)

@@ -431,6 +431,7 @@ async def test_a_commit_that_never_answers_is_left_when_the_connection_is_lost(
     bench.submit("a", "1")
     await until(lambda: bench.journal.begun == 1)
     bench.link.lost()
+    bench.link.found()
     await until(lambda: bench.released == ["1"])
     assert bench.failures == []
 
@@ -439,6 +440,7 @@ async def test_a_producer_whose_connection_was_lost_is_opened_anew_before_its_ne
     bench.start()
     await bench.turned("1")
     bench.link.lost()
+    bench.link.found()
     assert bench.journal.reopened == []
     await bench.turned("2")
     await bench.turned("3")

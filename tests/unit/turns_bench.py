@@ -145,6 +145,9 @@ class Journal(Transactions):
     def knows(self, held: Mapping[tuple[str, int], Held]) -> None:
         """There is no group."""
 
+    def leave(self) -> None:
+        """There is no client."""
+
     def send(self, turn: Turn) -> None:
         """It is written down when it is committed."""
 
