@@ -81,7 +81,7 @@ class Mirror(Generic[V]):
         self._thread.join(10.0)
 
     def _run(self) -> None:
-        settings = clients.settings(self._kafka_url, group_id=f"chat4all-mirror-{self._topic}")
+        settings = clients.settings(self._kafka_url, log_level=0, group_id=f"chat4all-mirror-{self._topic}")
         reading = {"enable.auto.commit": False, "enable.partition.eof": True, "fetch.wait.max.ms": 100}
         consumer, self._asking = Consumer({**settings, **reading}), Consumer(settings)
         try:
