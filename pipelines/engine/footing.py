@@ -26,6 +26,8 @@ END_TRIES = 5  # a second apart, before a position is said to lie beyond the end
 _PASSING = frozenset(
     {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR}
 )
+# librdkafka's admin client never learns the epoch of a leader that was started again: only a new client does
+_STALE = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
 _AS_KAFKA_WRITES = str.maketrans("+/", "-_")
 T = TypeVar("T")
 
@@ -139,7 +141,12 @@ class Footing:
         if not asked:
             return {}
         futures = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=ASK_SECONDS)
-        return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+        try:
+            return {(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() in _STALE:
+                self._client = None
+            raise
 
     def set_offsets(self, where: str, topic: str | None = None) -> str:
         """The command by which a person says where the stage is to read on."""
