@@ -20,8 +20,8 @@ down: .venv/ready   ## ends what `make up` started
 check: .venv/ready  ## style and types, the same as in CI
 	ruff format --check . && ruff check . && mypy
 
-test: .venv/ready   ## all tests, on real servers
-	pytest
+test: .venv/ready   ## all tests, on real servers, two files side by side
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 	chat4all bench

@@ -16,6 +16,7 @@ from tables.partition import TablePartition
 
 EXIT_CODE = 86  # of a worker that ended where it was told to
 IN_RESTORE_ROWS = 100
+SLOW_COMMIT_SECONDS = 0.05
 SLOW_FENCE_SECONDS = 6.0  # longer than another worker needs to start and to ask for its share
 HASTE_SECONDS = 5.0
 OPENING = "opening"  # what a worker prints before it opens a producer, with its id
@@ -89,6 +90,17 @@ def _slow_fence() -> None:
     _replace(Transactions, "fence", fence)
 
 
+def _slow_commit() -> None:
+    """Every commit takes long, and the event loop is free meanwhile."""
+    whole = Transactions.commit
+
+    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
+        time.sleep(SLOW_COMMIT_SECONDS)
+        return whole(self, turn)
+
+    _replace(Transactions, "commit", commit)
+
+
 def _hasty_commit() -> None:
     """Patience with a commit that does not end is short."""
     transactions.COMMIT_SECONDS = HASTE_SECONDS
@@ -117,6 +129,7 @@ CRASHES: Mapping[str, Callable[[], None]] = {
 }
 KINDS: Mapping[str, Callable[[], None]] = {
     **CRASHES,
+    "slow-commit": _slow_commit,
     "slow-fence": _slow_fence,
     "hasty-commit": _hasty_commit,
     "foreign-offsets": _foreign_offsets,

@@ -88,11 +88,14 @@ def _resident(pid: int) -> int:
 
 
 def test_every_partition_at_its_bound_of_batches_in_flight(toy: Toy) -> None:
-    """A stage far slower than its source: every partition is full, none is starved, and the order stays."""
+    """Commits far slower than the source: every partition is full, none is starved, and the order stays. Slow decisions would not do: they
+    hold up the loop that hands out the batches too, so that a partition may always be done before its next batch comes."""
     port = free_port()
-    worker = toy.start_worker("--turn-records", "5", environment={"CHAT4ALL_WEB_PORT": str(port)})
+    worker = toy.start_worker(
+        "--turn-records", "5", "--sabotage", "slow-commit", environment={"CHAT4ALL_WEB_PORT": str(port)}
+    )
     toy.wait_ready(worker)
-    records, expected = values("slow:", 40, 50)
+    records, expected = values("v", 40, 50)
     toy.produce(records)
     await_true(lambda: count(toy) >= len(records), "every record", 120)
     most = ask(f"http://127.0.0.1:{port}", "/inside/")["most_in_flight"]
