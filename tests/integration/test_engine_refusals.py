@@ -60,6 +60,13 @@ def set_policy(toy: Toy, topic: str, policy: str) -> None:
     entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     toy.admin.incremental_alter_configs([resource])[resource].result(30)
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+
+    def known() -> str:
+        found = toy.admin.describe_configs([asked])[asked].result(30)
+        return str(found["cleanup.policy"].value)
+
+    await_true(lambda: known() == policy, "the broker to know what the controller took", 30)
 
 
 def some(prefix: str, number: int = 40) -> list[tuple[str, bytes]]:
