@@ -109,6 +109,7 @@ class Engine:
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []  # that run as long as the worker does
         self._reopening: asyncio.Task[None] | None = None
+        self._noting: asyncio.Future[list[None]] | None = None  # while starts are counted in the group's offsets
         self._fenced: set[int] = set()
         self._taking_over = asyncio.Lock()
         self._given_up = -1  # the last generation whose partitions the group took away
@@ -194,7 +195,8 @@ class Engine:
         positions |= {source: end for source, (_, end) in deleted.items()}
         if not is_current():
             return
-        await asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
+        self._noting = asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
+        await asyncio.shield(self._noting)  # a worker that is stopped meanwhile takes the note back
         if not is_current():  # no end of a worker, and none is counted
             await asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
             return
@@ -222,15 +224,20 @@ class Engine:
             self._running.add(number)
 
     async def stop_partitions(self) -> None:
-        """Lets every partition finish its turn and its calls; afterwards nothing is fetched and nothing is open."""
+        """Lets every partition finish its turn and its calls, also one that has counted its start and not begun; afterwards nothing is
+        fetched and nothing is open."""
         if self._fetch is not None:
             self._fetch.assign({})
-        running, self._running = self._running, set()
-        stopping = asyncio.gather(*(self.partitions[number].stop() for number in running))
+        self._running = set()
         try:
-            await asyncio.wait_for(stopping, STOP_SECONDS)
+            await asyncio.wait_for(self._stop_all(), STOP_SECONDS)
         except TimeoutError:
-            self.fail(f"partitions {sorted(running)} did not end their turns in {STOP_SECONDS:.0f} s")
+            self.fail(f"partitions {sorted(self.partitions)} did not end their turns in {STOP_SECONDS:.0f} s")
+
+    async def _stop_all(self) -> None:
+        if self._noting is not None:
+            await asyncio.gather(self._noting, return_exceptions=True)  # its failure is told where it was asked for
+        await asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
 
     async def close(self) -> None:
         for task in self._tasks:
