@@ -1,4 +1,4 @@
-"""The development stack of this product: which servers, simulators, stages and ports, as a Plan for stack/.
+"""The development stack of this product: which servers, simulators, workers and ports, as a Plan for stack/.
 
 Enters: the environment's settings. Leaves: a Plan. Guaranteed: all ports are chosen before anything starts, so that simulators know
 the gateway's address; secrets are random per stack; what the environment sets (a server's URL, a provider's URL, a port) is left as it is.
@@ -8,13 +8,14 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stack.plan import Plan, Process
 from stack.ports import free_port
 from stack.servers import SERVERS, EnvironmentSettings, replaced
 
-STAGES = ("route", "send", "match", "track", "archive", "analyse")
+WORKERS = ("core", "sinks")  # kinds of workers
 # How often receipts come as the real providers' sometimes do, a share of the messages. Telegram's simulator sends no receipts.
 MISBEHAVIOUR = {
     "whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
@@ -24,8 +25,8 @@ MISBEHAVIOUR = {
 PARTITIONS = 4  # a demo needs few; a deployment chooses its own
 
 
-def compose(folder: Path, *, keep_data: bool = False) -> Plan:
-    """The whole stack, with its data, logs and state below `folder`."""
+def compose(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({})) -> Plan:
+    """The whole stack, with its data, logs and state below `folder`; `workers` says how many of a kind, one where it says nothing."""
     given = EnvironmentSettings()
     folder = folder.resolve()
     gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
@@ -49,7 +50,7 @@ def compose(folder: Path, *, keep_data: bool = False) -> Plan:
         replaced=replaced(),
         settings=settings,
         prepare={"prepare": [sys.executable, "-m", "pipelines", "prepare"]},
-        processes=[*simulators, _gateway(gateway_port), *map(_worker, STAGES)],
+        processes=[*simulators, _gateway(gateway_port), *_workers(workers)],
         keep_data=keep_data,
     )
 
@@ -77,12 +78,25 @@ def _gateway(port: int) -> Process:
     return Process(name="gateway", argv=argv, env=env, health=f"{url}/health", url=url, restarts=True)
 
 
-def _worker(stage: str) -> Process:
+def kind_of(service: str) -> str:
+    """The kind of worker that a service of this name is: `core-2` is the second core."""
+    return service.partition("-")[0]
+
+
+def _workers(numbers: Mapping[str, int]) -> list[Process]:
+    return [
+        _worker(kind, kind if number == 1 else f"{kind}-{number}")
+        for kind in WORKERS
+        for number in range(1, numbers.get(kind, 1) + 1)
+    ]
+
+
+def _worker(kind: str, name: str) -> Process:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "pipelines", "worker", stage]
+    argv = [sys.executable, "-m", "pipelines", "worker", kind]
     env = {"CHAT4ALL_WEB_PORT": str(port)}
-    return Process(name=stage, argv=argv, env=env, health=f"{url}/health", url=url, restarts=True)
+    return Process(name=name, argv=argv, env=env, health=f"{url}/health", url=url, restarts=True)
 
 
 def _whatsapp_secrets() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`python -m pipelines worker STAGE | gateway | prepare`: what a deployment runs, one process each.
+"""`python -m pipelines worker core|sinks | gateway | prepare`: what a deployment runs, one process each.
 
 An expected failure (a missing setting, a server that cannot be reached, a topic that is not as declared) ends in one line on
 standard error and exit code 2; a worker that can no longer be right ends with 3 and is to be started again.
@@ -11,10 +11,9 @@ import structlog
 from pydantic import ValidationError
 
 from pipelines import gateway, logs, topics
-from pipelines.app import app_id, build, run
+from pipelines.app import build_all, run
 from pipelines.engine.footing import Unfit
-from pipelines.engine.worker import changelog_topic
-from pipelines.stages import BUILDERS, REQUIRED, TABLES
+from pipelines.stages import REQUIRED, WORKERS, apps
 from schemas.settings import MissingSetting, Settings, wrong
 from sinks import migrate
 from sinks.base import NotMigrated, Unavailable
@@ -23,15 +22,13 @@ log = structlog.get_logger(__name__)
 EXPECTED = (MissingSetting, topics.TopicsNotRight, Unfit, Unavailable, NotMigrated, migrate.ChangedMigration)
 
 
-def worker(stage: str, settings: Settings) -> None:
-    """Runs one worker of a stage until it is told to stop."""
-    settings.require("kafka_url", *REQUIRED.get(stage, ()))
-    built = BUILDERS[stage](settings)
-    wanted = {source.topic for source in built.sources} | {
-        changelog_topic(app_id(stage), table) for table in TABLES[stage]
-    }
-    topics.check(settings, wanted)
-    run(build(built, settings))
+def worker(kind: str, settings: Settings) -> None:
+    """Runs one worker until it is told to stop."""
+    settings.require("kafka_url", *REQUIRED[kind])
+    built = apps(kind, settings)
+    wanted = {source.topic for stage in built for source in stage.sources}
+    topics.check(settings, wanted | {topics.changelog(stage.name) for stage in built if stage.tables})
+    run(*build_all(built, settings))
 
 
 def prepare(settings: Settings) -> None:
@@ -46,7 +43,7 @@ def prepare(settings: Settings) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("worker").add_argument("stage", choices=sorted(BUILDERS))
+    parts.add_parser("worker").add_argument("kind", choices=sorted(WORKERS))
     parts.add_parser("gateway")
     parts.add_parser("prepare")
     arguments = parser.parse_args()
@@ -58,7 +55,7 @@ def main() -> int:
     logs.configure(settings)
     try:
         if arguments.part == "worker":
-            worker(arguments.stage, settings)
+            worker(arguments.kind, settings)
         elif arguments.part == "gateway":
             gateway.run(settings)
         else:

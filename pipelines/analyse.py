@@ -44,6 +44,7 @@ class Analyse(Stage[State]):
     """`sink` is shared by the worker's partitions; `linger_ms` makes the inserts larger, and reports that much older."""
 
     name = "analyse"
+    one_changelog = True
     sources = (Source(TOPIC),)
     tables: ClassVar[tuple[Layout[Any], ...]] = (PLANS,)
     turn_ms = 1000  # ClickHouse wants few large inserts

@@ -177,4 +177,4 @@ def _update(receipt: Receipt, bound: Bound, attempt: int = 0) -> Output:
         reason_code=receipt.error_code,
         reason=receipt.error_title,
     )
-    return Output("status-updates", key_of(bound), codec.encode(update), bound.home_partition)
+    return Output("status-updates", key_of(bound), codec.encode(update), bound.home_partition, content=update)

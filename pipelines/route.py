@@ -201,9 +201,11 @@ class Route(Stage[State]):
         state.seen.put(seen_key, Seen(digest, now))
         decision.count("accepted")
         decision.count("deliveries", len(deliveries))
-        decision.outputs.append(Output("conversation-log", key, logged, state.partition))
+        origin = f"{record.topic} {record.partition} {record.offset}"
+        home = state.partition
+        decision.outputs.append(Output("conversation-log", key, logged, home, content=sequenced, origin=origin))
         decision.outputs += [
-            Output(f"deliveries.{d.channel}", key, codec.encode(d), state.partition) for d in deliveries
+            Output(f"deliveries.{d.channel}", key, codec.encode(d), home, content=d, origin=origin) for d in deliveries
         ]
 
     def _sent_home(self, record: Record, key: bytes, state: State, decision: Decision) -> bool:

@@ -18,6 +18,7 @@ from connectors.base import Connector
 from connectors.bounds import within_limits
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
 from pipelines.sending import Limits, State
+from pipelines.taken import taken
 from schemas import codec, metrics
 from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
@@ -118,7 +119,7 @@ class Send(Stage[State]):
     # --- what comes in --------------------------------------------------------------------------------------------------
 
     def _take(self, record: Record, state: State, decision: Decision, now: int) -> None:
-        delivery = codec.decode(record.value, Delivery)
+        delivery = taken(record, Delivery)
         if delivery.home_partition != record.partition:
             detail = f"the delivery's home is partition {delivery.home_partition}: produce it there, as route does"
             decision.refusals.append(Refusal(record, "wrong_partition", detail, delivery.tenant_id))
@@ -146,7 +147,7 @@ class Send(Stage[State]):
         """A receipt for a delivery whose outcome we do not know is proof that the provider has it."""
         if not len(state.rows):
             return
-        update = codec.decode(record.value, StatusUpdate)
+        update = taken(record, StatusUpdate)
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
             return
@@ -353,7 +354,7 @@ def _update(
         reason_code=why[0] if why else None,
         reason=why[1] if why else None,
     )
-    return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition)
+    return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition, content=update)
 
 
 def _binding(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> Output:

@@ -1,4 +1,4 @@
-"""Every stage by name, built from the settings: the one place where stages, connectors and sinks meet."""
+"""Every stage by name and every kind of worker, built from the settings: the one place where stages, connectors and sinks meet."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from connectors.registry import CHANNELS
 from pipelines.analyse import Analyse
 from pipelines.archive import Archive
 from pipelines.contacts import contact_in
+from pipelines.engine.chain import Chain
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Stage
 from pipelines.match import Match
@@ -80,9 +81,36 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
     "archive": _archive,
     "analyse": _analyse,
 }
-# What each stage cannot start without, besides Kafka.
-REQUIRED: Mapping[str, tuple[str, ...]] = {"archive": ("postgres_url",), "analyse": ("clickhouse_url",)}
-# Tables of each stage: `prepare` creates their changelogs without building a stage.
+# The stages of each kind of worker, in the order in which one hands its outputs to the next. The sets are fixed, so that a group, its
+# offsets and its tables never have to move.
+WORKERS: Mapping[str, tuple[str, ...]] = {"core": ("route", "match", "send", "track"), "sinks": ("archive", "analyse")}
+# What each kind of worker cannot start without, besides Kafka.
+REQUIRED: Mapping[str, tuple[str, ...]] = {"core": (), "sinks": ("postgres_url", "clickhouse_url")}
+# Topics of core that nobody but its own stages writes, and those that others read although core hands their records over.
+INNER = frozenset({"conversation-log"})
+OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
+# Apps, each with a consumer group, and the tables that share its changelog: `prepare` creates it without building a stage.
 TABLES: Mapping[str, tuple[str, ...]] = {
-    stage.name: tuple(layout.name for layout in stage.tables) for stage in (Route, Send, Match, Track, Archive, Analyse)
+    "core": tuple(layout.name for stage in (Route, Match, Send, Track) for layout in stage.tables),
+    "archive": (),
+    "analyse": tuple(layout.name for layout in Analyse.tables),
 }
+
+
+def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
+    """What a worker of this kind runs, one for each of its Faust apps. The sinks are two, each with a group of its own: so each goes on
+    from its own offsets whatever becomes of the other's database."""
+    built = [BUILDERS[name](settings) for name in WORKERS[worker]]
+    if worker == "sinks":
+        return built
+    return [
+        Chain(
+            name=worker,
+            stages=built,
+            inner=INNER,
+            outside=OUTSIDE,
+            poison_limit=settings.poison_limit,
+            linger_ms=settings.core_linger_ms,
+            turn_records=settings.core_turn_records,
+        )
+    ]

@@ -36,7 +36,7 @@ def declared(settings: Settings) -> list[NewTopic]:
         NewTopic(topic.name, topic.partitions or settings.partitions, replicas, config=topic.config())
         for topic in TOPICS.values()
     ]
-    changelogs = [changelog_topic(app_id(stage), table) for stage, tables in TABLES.items() for table in tables]
+    changelogs = [changelog(app) for app, tables in TABLES.items() if tables]
     compact = {
         "cleanup.policy": "compact",
         "segment.bytes": "67108864",
@@ -44,6 +44,11 @@ def declared(settings: Settings) -> list[NewTopic]:
         LIMIT: str(CHANGELOG_BYTES),
     }
     return topics + [NewTopic(name, settings.partitions, replicas, config=compact) for name in changelogs]
+
+
+def changelog(app: str) -> str:
+    """The changelog topic of an app's tables."""
+    return changelog_topic(app_id(app), None)
 
 
 def create(settings: Settings) -> int:

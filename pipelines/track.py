@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
+from pipelines.taken import taken
 from schemas import codec
 from schemas.keys import key_of
 from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
@@ -53,9 +54,9 @@ class Track(Stage[State]):
         for record in inputs.records:
             try:
                 if record.topic == "conversation-log":
-                    self._introduce(codec.decode(record.value, SequencedMessage), state, decision, now)
+                    self._introduce(taken(record, SequencedMessage), state, decision, now)
                 else:
-                    self._hear(record, codec.decode(record.value, StatusUpdate), state, decision)
+                    self._hear(record, taken(record, StatusUpdate), state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         self._expire(state, decision, now)

@@ -12,6 +12,12 @@ TURN_SECONDS = Histogram("chat4all_turn_seconds", "Decision and commit of a turn
 RECORDS = Counter("chat4all_records_total", "Source records taken by committed turns.", ["stage"])
 # Counter: records produced, by stage, without changelogs and dead letters.
 OUTPUTS = Counter("chat4all_outputs_total", "Records produced by committed turns.", ["stage"])
+# Counter: outputs that the next stage of the same worker took within the turn, by topic.
+HANDED_OVER = Counter("chat4all_handed_over_total", "Outputs handed over within a turn.", ["topic"])
+# Counter: outputs that could have been handed over and took the way through Kafka, by topic: the next stage was full, or behind.
+THROUGH_KAFKA = Counter(
+    "chat4all_through_kafka_total", "Outputs for a stage of the same worker that went through Kafka.", ["topic"]
+)
 # Counter: refused records, by stage and cause (schemas/causes.py).
 DEAD_LETTERS = Counter("chat4all_dead_letters_total", "Records sent to dead-letters.", ["stage", "cause"])
 # Counter: what happened inside a stage, by its name: duplicates, rerouted, accepted, delivered and so on.

@@ -74,6 +74,14 @@ class Settings(BaseSettings):
         description="Records in a row on which a stage's code may fail before the stage stops; 0 never stops it.",
     )
 
+    # turns of core
+    core_linger_ms: int = Field(
+        10,
+        ge=0,
+        description="Least distance of two turns of a partition of core, ms; after a longer silence none waits.",
+    )
+    core_turn_records: int = Field(1000, ge=1, description="Records a turn of core takes of a partition.")
+
     # sending
     send_concurrency: int = Field(
         72, ge=1, description="Calls in flight per partition of stage send; a tenant has at most seven eighths of them."

@@ -111,6 +111,11 @@ class Fetch:
             end = self._ended.get(tp)
             return None if self._pending.get(tp) or end != self._next.get(tp) else end
 
+    def is_read_to(self, tp: TopicPart, end: int) -> bool:
+        """Whether the partition was fetched up to this offset, and all of it was taken."""
+        with self._lock:
+            return not self._pending.get(tp) and self._next.get(tp, 0) >= end
+
     def fetched(self, tp: TopicPart) -> int:
         """How many records of a partition were fetched since `assign`."""
         return self._fetched[tp]

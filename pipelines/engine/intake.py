@@ -51,6 +51,10 @@ class Intake:
         """How many wait."""
         return sum(len(batch.records) for batch in self._batches)
 
+    def topics(self) -> set[str]:
+        """Of what waits."""
+        return {batch.records[0].topic for batch in self._batches}
+
     def clear(self) -> list[Batch]:
         """Forgets every batch; returns them."""
         batches = list(self._batches)

@@ -69,7 +69,7 @@ class TransactionalProducer:
         try:
             self._begin()
             produce = self._producer.produce
-            for topic, key, value, partition, headers in outputs:
+            for topic, key, value, partition, headers, _, _ in outputs:
                 number = -1 if partition is None else partition
                 if headers:
                     produce(topic, value, key, number, headers=list(headers))
@@ -88,7 +88,7 @@ class TransactionalProducer:
         try:
             self._begin()
             produce = self._producer.produce
-            for topic, key, value, partition, headers in outputs:
+            for topic, key, value, partition, headers, _, _ in outputs:
                 number = -1 if partition is None else partition
                 produce(topic, value, key, number, on_delivery=self._note_end, headers=list(headers) or None)
             for topic, partition, changes in rows:

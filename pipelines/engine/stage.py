@@ -6,6 +6,7 @@ The engine knows no message and no channel.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -30,11 +31,27 @@ class Record(NamedTuple):
     headers: Headers
 
 
+class Handed(Record):
+    """A record that the stage before handed over within the turn, and that was never in Kafka: its offset is -1. `content` is the value
+    as the typed record it is, None when only the bytes were given; `origin` says in words where it came from."""
+
+    content: Any = None
+    origin: str = ""
+
+
 class Result(NamedTuple):
     """A finished call: what was asked and what came back."""
 
     call: "Call"
     value: Any
+
+
+class Reading(NamedTuple):
+    """How far a partition's sources are read. `behind` are topics of which records wait in Kafka that were there when the partition
+    started, or that it has put there itself since; `mark` is what it marks those with."""
+
+    behind: frozenset[str] = frozenset()
+    mark: bytes = b""
 
 
 class Inputs(NamedTuple):
@@ -46,16 +63,23 @@ class Inputs(NamedTuple):
     records: Sequence[Record]
     results: Sequence[Result]
     closing: bool = False
+    reading: Reading = Reading()
 
 
 class Output(NamedTuple):
-    """One record to produce; to a partition by number, or by the key's hash when `partition` is None. No value is a tombstone."""
+    """One record to produce; to a partition by number, or by the key's hash when `partition` is None. No value is a tombstone.
+
+    `content` is the value as a typed record, for a stage of the same worker that takes it; `origin` the place of the record it comes from,
+    as `topic partition offset`.
+    """
 
     topic: str
     key: bytes
     value: bytes | None
     partition: int | None
     headers: Headers = ()
+    content: Any = None
+    origin: str = ""
 
 
 class Refusal(NamedTuple):
@@ -65,6 +89,7 @@ class Refusal(NamedTuple):
     cause: str
     detail: str
     tenant_id: str = "default"
+    stage: str = ""  # which refused it, within a chain
 
 
 class Call(NamedTuple):
@@ -72,6 +97,15 @@ class Call(NamedTuple):
 
     key: str
     request: Any
+
+
+class Part(NamedTuple):
+    """What one stage of a chain did in a turn, for the metrics: records taken, outputs made, and what was counted."""
+
+    stage: str
+    records: int
+    outputs: int
+    counts: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -87,6 +121,13 @@ class Decision:
     writes: Any = None
     # (topic, partition) -> offset to commit instead of the turn's end
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    # of a chain: its stages' parts; records handed over, sent through Kafka instead, and come back from there, by topic; and how many
+    # copies for others were passed over
+    parts: list[Part] = field(default_factory=list)
+    handed: Counter[str] = field(default_factory=Counter)
+    detours: Counter[str] = field(default_factory=Counter)
+    returned: Counter[str] = field(default_factory=Counter)
+    copies: int = 0
 
     def count(self, name: str, times: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + times
@@ -111,6 +152,8 @@ class Stage(ABC, Generic[S]):
     name: str
     sources: tuple[Source, ...]
     tables: ClassVar[tuple[Layout[Any], ...]] = ()
+    hands_over: bool = False  # whether outputs are handed on within a turn
+    one_changelog: bool = False  # for all tables together; their names are in the keys
     # bounds of one turn, so that latency stays low when the load is high: records, and milliseconds of its decision
     turn_records: int = 2000
     turn_ms: int = 250

@@ -31,6 +31,7 @@ from pipelines.engine.producer import Rows
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
 from pipelines.engine.transactions import CommitFailed, Fenced, Held, Turn
+from pipelines.engine.unread import Unread
 from pipelines.engine.writer import Writer
 from tables.table import StoreFailed
 
@@ -94,6 +95,7 @@ class Partition(Generic[S]):
         )
         self._deleted: dict[Source, tuple[int, int]] = {}
         self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
+        self.unread = Unread()
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
             perform=stage.perform, news=self.wake, fail=lambda why: self._fail(f"partition {self.number}: {why}")
@@ -241,7 +243,8 @@ class Partition(Generic[S]):
             kept = self._calls.has_results or self._condemned or self._deleted or self._passed
             if batches or kept or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
-                return Inputs(records, self._calls.take_results(), self._stopping), batches
+                reading = self.unread.look(batches, self._intake.topics())
+                return Inputs(records, self._calls.take_results(), self._stopping, reading), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
             self._waiting = True
             try:
@@ -286,6 +289,7 @@ class Partition(Generic[S]):
             decision.refusals = [r for r in decision.refusals if r.record[:3] != crashed.record[:3]] + [crashed]
         self._deleted = {}
         await self._commit(decision, rows, offsets, len(inputs.records), now)
+        self.unread.committed(decision)
         self._count(batches, decision, time.perf_counter() - began)
         for call in decision.calls:
             self._calls.start(call)
@@ -352,7 +356,7 @@ class Partition(Generic[S]):
     async def _commit(
         self, decision: Decision, rows: list[Rows], offsets: dict[Source, int], records: int, now: int
     ) -> None:
-        letters = [dead_letter(self._stage.name, refusal, now) for refusal in decision.refusals]
+        letters = [dead_letter(refusal.stage or self._stage.name, refusal, now) for refusal in decision.refusals]
         ends: Mapping[str, int] = {}
         if offsets or decision.outputs or letters or rows:
             offsets = offsets or dict(list(self._committed.items())[:1])

@@ -8,7 +8,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from pipelines.engine.positions import check_committed
 from pipelines.engine.positions import deleted as deleted_before
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.roll import Roll
+from pipelines.engine.shared_changelog import OneTable, SharedChangelog
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.stores import Stores
@@ -112,6 +114,7 @@ class Engine:
         self._fenced: set[int] = set()
         self._taking_over = asyncio.Lock()
         self._given_up = -1  # the last generation whose partitions the group took away
+        self._id = uuid.uuid4().hex
         self.epoch = 0  # counts starts: a batch of an older one is never decided on
 
     def check(self) -> None:
@@ -160,9 +163,7 @@ class Engine:
         if fresh is None:
             return False
         tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
-        changelogs = {
-            (self.changelog(name), number): table for number, held in tables.items() for name, table in held.items()
-        }
+        changelogs = dict(self._changelogs_of(tables))
         rows = await asyncio.to_thread(restore, self._kafka_url, changelogs, is_current, progress) if changelogs else 0
         if not is_current():
             for table in changelogs.values():
@@ -192,6 +193,7 @@ class Engine:
         positions = committed | dict(await self.stage.positions(sources))
         deleted = await deleted_before(self.stage.name, positions, self._footing)
         positions |= {source: end for source, (_, end) in deleted.items()}
+        ends = await asyncio.to_thread(self._footing.ends, sources) if self.stage.hands_over else {}
         if not is_current():
             return
         await asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
@@ -210,10 +212,12 @@ class Engine:
             )
         self.epoch += 1
         self.consumer.in_flight.clear()
+        mark = f"{self._id} {self.epoch}".encode()
         self._fetch.assign(positions)
         for number, partition in self.partitions.items():
             if number in self._fenced:
                 continue
+            partition.unread.start({s: end for s, end in ends.items() if s[1] == number}, self._is_read_to, mark)
             partition.start(
                 committed={source: at for source, at in committed.items() if source[1] == number},
                 caught_up=lambda number=number: self._caught_up(number),  # type: ignore[misc]  # mypy cannot type a default in a lambda
@@ -283,7 +287,17 @@ class Engine:
     # --- inside ---------------------------------------------------------------------------------------------------------
 
     def changelog(self, table: str) -> str:
-        return changelog_topic(self._app_id, table)
+        return changelog_topic(self._app_id, None if self.stage.one_changelog else table)
+
+    def _changelogs_of(
+        self, tables: Mapping[int, Mapping[str, Table[Any]]]
+    ) -> Iterator[tuple[tuple[str, int], OneTable | SharedChangelog]]:
+        """Changelog (topic, partition) -> what its rows go to."""
+        for number, held in tables.items():
+            if self.stage.one_changelog:
+                yield (self.changelog(""), number), SharedChangelog(held)
+            else:
+                yield from (((self.changelog(name), number), OneTable(table)) for name, table in held.items())
 
     def _on_news(self) -> None:
         self.consumer.news()
@@ -330,6 +344,10 @@ class Engine:
         fetch = self._fetch
         return None if fetch is None or self.consumer.in_flight[source] else fetch.end(source)
 
+    def _is_read_to(self, source: tuple[str, int], end: int, batches: int) -> bool:
+        fetch = self._fetch
+        return fetch is not None and fetch.is_read_to(source, end) and self.consumer.in_flight[source] == batches
+
     def _lag_of(self, source: tuple[str, int], stable_end: int) -> int:
         """Records up to the stable end that no committed turn has taken; of what was not fetched yet, markers count too."""
         fetch, partition = self._fetch, self.partitions.get(source[1])
@@ -373,6 +391,6 @@ class Engine:
         )
 
 
-def changelog_topic(app_id: str, table: str) -> str:
-    """Faust's name of a table's changelog topic."""
-    return f"{app_id}-{table}-changelog"
+def changelog_topic(app_id: str, table: str | None) -> str:
+    """Faust's name of a table's changelog topic; of the one that all tables share without a table."""
+    return f"{app_id}-changelog" if table is None else f"{app_id}-{table}-changelog"

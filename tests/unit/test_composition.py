@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.composition import MISBEHAVIOUR, SIMULATED, STAGES, calls_log, compose
+from cli.composition import MISBEHAVIOUR, SIMULATED, WORKERS, calls_log, compose
 from loadgen.providers.__main__ import parser
 from schemas.settings import Settings
 from stack.plan import Plan
@@ -20,9 +20,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     plan = compose(tmp_path)
     assert plan.servers == list(SERVERS)
-    assert [process.name for process in plan.processes] == [*SIMULATED, "gateway", *STAGES]
+    assert [process.name for process in plan.processes] == [*SIMULATED, "gateway", *WORKERS]
     assert len({process.url for process in plan.processes}) == len(plan.processes)
-    assert {process.name for process in plan.processes if process.restarts} == {"gateway", *STAGES}
+    assert {process.name for process in plan.processes if process.restarts} == {"gateway", *WORKERS}
     gateway = next(process for process in plan.processes if process.name == "gateway")
     assert f"http://127.0.0.1:{plan.settings['gateway_port']}" == gateway.url
     whatsapp, telegram = (process for process in plan.processes if process.name in {"whatsapp", "telegram"})
