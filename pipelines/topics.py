@@ -1,6 +1,7 @@
 """Topics in Kafka, as schemas/topics.toml declares them, and the changelogs of the stages' tables."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -23,6 +24,7 @@ from schemas.settings import Settings
 log = structlog.get_logger(__name__)
 REACH_SECONDS = 8.0
 LIMIT = "max.message.bytes"
+OLD_CHANGELOG = re.compile(r"chat4all-(route|send|match|track|archive|analyse)-\w+-changelog")  # of a table, up to 0.1
 
 
 class TopicsNotRight(Exception):
@@ -55,6 +57,7 @@ def create(settings: Settings) -> int:
     """Creates the topics that do not exist yet; returns how many. Raises TopicsNotRight."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
+    _refuse_old_layout(existing)
     missing = [topic for topic in declared(settings) if topic.topic not in existing]
     for name, future in admin.create_topics(missing, operation_timeout=30).items() if missing else ():
         try:
@@ -100,6 +103,7 @@ def check(settings: Settings, wanted: set[str]) -> None:
     """Raises TopicsNotRight unless the wanted topics exist with the declared partition counts."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
+    _refuse_old_layout(existing)
     topics = [topic for topic in declared(settings) if topic.topic in wanted]
     for topic in topics:
         if topic.topic not in existing:
@@ -113,6 +117,17 @@ def check(settings: Settings, wanted: set[str]) -> None:
                 f"topic {topic.topic} has {found} partitions, CHAT4ALL_PARTITIONS says {topic.num_partitions}: the count is fixed at "
                 "creation, so set CHAT4ALL_PARTITIONS to it"
             )
+
+
+def _refuse_old_layout(existing: Iterable[str]) -> None:
+    """Offsets and rows of 0.1 are of other groups and topics: whoever read on from the beginning would deliver everything again."""
+    old = sorted(name for name in existing if OLD_CHANGELOG.fullmatch(name))
+    if old:
+        raise TopicsNotRight(
+            f"topics of the layout of 0.1 are here ({old[0]} and {len(old) - 1} more): let the workers of 0.1 finish (stop producing, wait "
+            "until every lag and table `outstanding` is 0), stop them, delete all topics of Chat4All (`kafka-topics.sh --delete`), and run "
+            "`python -m pipelines prepare`; or use another Kafka"
+        )
 
 
 def _admin(settings: Settings) -> AdminClient:

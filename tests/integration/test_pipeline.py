@@ -22,7 +22,9 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from cli.composition import STAGES, compose
+from cli.composition import WORKERS, compose
+from pipelines.stages import TABLES
+from pipelines.stages import WORKERS as WORKERS_STAGES
 from schemas import codec
 from schemas.catalog import record_bytes
 from schemas.content import from_json
@@ -72,7 +74,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     assert len(set(leaks.secrets_of_stacks(folder))) > 5
     logs, told = list(leaks.log_files(folder)), leaks.in_files(folder)
     control.stop(folder)
-    assert {"gateway.log", "send.log", "whatsapp.log"} <= {log.name for log in logs}
+    assert {"gateway.log", "core.log", "whatsapp.log"} <= {log.name for log in logs}
     assert told == [], "a process of the stack logged a text or a secret"
 
 
@@ -308,9 +310,9 @@ def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
 
 
 def started_at(running: Running) -> dict[str, str]:
-    """When the worker of each stage started, by the stage's name."""
+    """When each worker started, by its name."""
     found = {}
-    for stage in STAGES:
+    for stage in WORKERS:
         lines = get(f"{running.url(stage)}/metrics")[1].splitlines()
         found[stage] = next(line for line in lines if line.startswith("process_start_time_seconds "))
     return found
@@ -435,22 +437,24 @@ def test_an_inbound_message_is_kept_once(running: Running, unique: str) -> None:
 def test_views_of_the_workers(running: Running, produce: Callable[..., None], unique: str) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
-    for stage in ("route", "send", "match", "track", "archive", "analyse"):
-        status, text = get(f"{running.url(stage)}/health")
+    for worker, stages in WORKERS_STAGES.items():
+        status, text = get(f"{running.url(worker)}/health")
         assert (status, json.loads(text)["status"]) == (200, "ready")
-        assert f'chat4all_turns_total{{stage="{stage}"}}' in get(f"{running.url(stage)}/metrics")[1]
-        assert len(json.loads(get(f"{running.url(stage)}/partitions/")[1])) == running.settings.partitions
-    route = running.url("route")
-    assert {table["table"] for table in json.loads(get(f"{route}/tables/")[1])} == {
-        "seen",
-        "sequences",
-        "conversations",
-    }
-    row = json.loads(get(f"{route}/tables/sequences/{unique}")[1])
+        metrics = get(f"{running.url(worker)}/metrics")[1]
+        for stage in stages:
+            assert f'chat4all_records_total{{stage="{stage}"}}' in metrics
+        apps = [worker] if worker == "core" else stages
+        shown = json.loads(get(f"{running.url(worker)}/partitions/")[1])
+        assert [each["app"] for each in shown] == [app for app in apps for _ in range(running.settings.partitions)]
+    core, sinks = running.url("core"), running.url("sinks")
+    assert {table["table"] for table in json.loads(get(f"{core}/tables/")[1])} == set(TABLES["core"])
+    assert {table["changelog"] for table in json.loads(get(f"{core}/tables/")[1])} == {"chat4all-core-changelog"}
+    assert [table["table"] for table in json.loads(get(f"{sinks}/tables/")[1])] == ["plans"]
+    row = json.loads(get(f"{core}/tables/sequences/{unique}")[1])
     assert row["row"] == {"seq": 1}
-    assert get(f"{route}/tables/seen/default/{unique}/{unique}-0")[0] == 200
-    assert get(f"{route}/tables/sequences/nothing")[0] == 404
-    assert get(f"{route}/tables/pigeons/1")[0] == 404
+    assert get(f"{core}/tables/seen/default/{unique}/{unique}-0")[0] == 200
+    assert get(f"{core}/tables/sequences/nothing")[0] == 404
+    assert get(f"{core}/tables/pigeons/1")[0] == 404
 
 
 def test_the_worker_shows_what_it_sent_and_what_came_back(
@@ -458,15 +462,15 @@ def test_the_worker_shows_what_it_sent_and_what_came_back(
 ) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
-    send = running.url("send")
-    one = json.loads(get(f"{send}/exchanges/?limit=1")[1])[0]
+    core = running.url("core")
+    one = json.loads(get(f"{core}/exchanges/?limit=1")[1])[0]
     assert (one["channel"], one["method"], one["status"]) == ("whatsapp", "POST", 200)
-    of_one = json.loads(get(f"{send}/exchanges/?delivery={one['delivery_id']}")[1])
+    of_one = json.loads(get(f"{core}/exchanges/?delivery={one['delivery_id']}")[1])
     assert one in of_one
     assert {each["delivery_id"] for each in of_one} == {one["delivery_id"]}
-    assert json.loads(get(f"{send}/exchanges/?since={one['started_at'] + 60_000}")[1]) == []
-    assert get(f"{send}/exchanges/?limit=many")[0] == 400
-    lines = [line for log in running.folder.rglob("send.log") for line in log.read_text(encoding="utf-8").splitlines()]
+    assert json.loads(get(f"{core}/exchanges/?since={one['started_at'] + 60_000}")[1]) == []
+    assert get(f"{core}/exchanges/?limit=many")[0] == 400
+    lines = [line for log in running.folder.rglob("core.log") for line in log.read_text(encoding="utf-8").splitlines()]
     logged = [json.loads(line) for line in lines if '"event":"exchange"' in line]
     assert one in logged
 
@@ -518,16 +522,16 @@ def test_schemas_are_served_like_a_registry(running: Running) -> None:
 
 
 def test_a_worker_writes_no_escape_sequence_to_its_log(running: Running) -> None:
-    logs = {service.name: Path(service.log) for service in running.state.services if service.name in STAGES}
-    assert set(logs) == set(STAGES)
+    logs = {service.name: Path(service.log) for service in running.state.services if service.name in WORKERS}
+    assert set(logs) == set(WORKERS)
     assert [name for name, log in logs.items() if b"\x1b" in log.read_bytes()] == []
 
 
 def test_a_short_load_with_kills_ends_well(running: Running) -> None:
-    """The seeded short run of `chat4all load`: a route, a send and a track worker are killed on the way."""
+    """The seeded short run of `chat4all load`: core is killed twice on the way, sinks once."""
     done = command(
         running, "load", "--count", "1500", "--rate", "150", "--duplicates", "0.05", "--seed", "7",
-        "--kill", "route", "--kill", "send", "--kill", "track",
+        "--kill", "core", "--kill", "core", "--kill", "sinks",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("SIGKILL to") == 3
@@ -537,8 +541,8 @@ def test_a_short_load_with_kills_ends_well(running: Running) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (("worker", "route"), {}, "CHAT4ALL_KAFKA_URL"),
-        (("worker", "route"), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "Kafka at 127.0.0.1:9 cannot be reached"),
+        (("worker", "core"), {}, "CHAT4ALL_KAFKA_URL"),
+        (("worker", "core"), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "Kafka at 127.0.0.1:9 cannot be reached"),
         (("gateway",), {}, "CHAT4ALL_KAFKA_URL"),
         (("prepare",), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "CHAT4ALL_POSTGRES_URL, CHAT4ALL_CLICKHOUSE_URL"),
     ],

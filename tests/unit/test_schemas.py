@@ -257,7 +257,7 @@ def test_a_topic_takes_what_a_producer_may_send(topic: Any) -> None:
         ("messages", 2_096_128),
         ("dead-letters", 4_193_280),
         ("deliveries.telegram", 1_309_696),
-        ("chat4all-match-waiting-changelog", 2_096_128),
+        ("chat4all-core-changelog", 2_096_128),
         ("somebody-elses", 1_047_564),
     ],
 )
