@@ -8,14 +8,13 @@ on disk never knows more than its changelog does.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from pipelines.engine import marks
 from pipelines.engine.brake import Alone
 from pipelines.engine.intake import Batch
 from pipelines.engine.link import Link
@@ -146,7 +145,9 @@ class Worker:
         self.slow = Slow()
         self.ended: str | None = None
         self.fenced: set[int] = set()
-        self.given = 0
+        self.owns = False
+        self.starts = 0
+        self.given = 0  # since the last start
         self.released = 0
         self.positions: dict[tuple[str, int], int] = {}
         self.transactions = ModelTransactions(model.kafka, name)
@@ -159,6 +160,9 @@ class Worker:
         """As the engine does once the writer is open: drops what was fenced or was somebody else's in between, restores what it has
         not, seeks to where the group stands, and starts."""
         kafka = self._model.kafka
+        self.owns = True
+        self.starts += 1
+        self.given = self.released = 0
         for number in [n for n in self.partitions if n in self.fenced or not self._is_last(n)]:
             self.partitions.pop(number).abandon()
         self.fenced.clear()
@@ -177,10 +181,15 @@ class Worker:
         records = [Record(*source, start + n, NOW, key, value, ()) for n, (key, value) in enumerate(entries)]
         self.positions[source] += len(entries)
         self.given += 1
-        self.partitions[source[1]].submit(Batch(records, self._release))
+        start_number = self.starts
+
+        def release() -> None:
+            self.released += start_number == self.starts
+
+        self.partitions[source[1]].submit(Batch(records, release))
 
     def is_waiting(self) -> bool:
-        return not (self.slow.waiting or self.ended or self.fenced)
+        return self.owns and not (self.slow.waiting or self.ended or self.fenced)
 
     def _is_last(self, number: int) -> bool:
         return self.writer.is_last(_sources(number), self._model.kafka.held)
@@ -201,11 +210,12 @@ class Worker:
             drain_seconds=0.0,
         )
 
-    def _release(self) -> None:
-        self.released += 1
-
     def _end(self, reason: str) -> None:
         self.ended = self.ended or reason
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _sources(number: int) -> list[tuple[str, int]]:
@@ -371,7 +381,7 @@ class EngineModel(RuleBasedStateMachine):
         if not self.runs():
             return
         former = self.worker
-        kept = dict(former.partitions)
+        kept, held = dict(former.partitions), dict(self.kafka.held)
         if stays != "stays":
             self.replace()
             for partition in kept.values() if stays == "goes" else ():
@@ -381,16 +391,12 @@ class EngineModel(RuleBasedStateMachine):
             self.bury(self.worker)
             self.worker = former
         if stays != "goes":
-            before = {number: self.is_untouched(former, number) for number in NUMBERS}
+            same = {n: all(held.get(s) == self.kafka.held.get(s) for s in _sources(n)) for n in NUMBERS}
             self.assign()
-            assert before == {number: former.partitions[number] is kept[number] for number in NUMBERS}
-
-    def is_untouched(self, worker: Worker, number: int) -> bool:
-        """Whether every offset of the partition was committed by this worker last."""
-        held = [self.kafka.held[source] for source in _sources(number) if source in self.kafka.held]
-        return all(marks.read(at.mark).writer == worker.name for at in held)
+            assert same == {number: former.partitions[number] is kept[number] for number in NUMBERS}
 
     async def stop(self, worker: Worker) -> None:
+        worker.owns = False
         await asyncio.gather(*(partition.stop() for partition in worker.partitions.values()))
 
     @rule(data=st.data(), same_machine=st.booleans())
@@ -483,7 +489,7 @@ class EngineModel(RuleBasedStateMachine):
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
                 task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.run_until_complete(_ended(tasks))
             self.loop.close()
 
     def drive_to_the_end(self) -> None:
