@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 )
 
 from pipelines.app import app_id
-from pipelines.engine.worker import changelog_topic
+from pipelines.engine.stores import changelog_topic
 from pipelines.stages import TABLES
 from schemas.catalog import CHANGELOG_BYTES, TOPICS
 from schemas.settings import Settings

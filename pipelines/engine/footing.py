@@ -7,7 +7,7 @@ An offset set by hand has none: whoever sets it has seen what there is.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -133,6 +133,12 @@ class Footing:
     def ends(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
         """Where partitions end, with what no reader of committed records sees yet."""
         return self._asked(lambda: self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED))  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
+
+    def undecided(self, partitions: Collection[TopicPart]) -> set[TopicPart]:
+        """Partitions with a transaction that is still open, of what was written to them until now."""
+        ends = self.ends(partitions)
+        stable = self._asked(lambda: self.stable_ends(partitions))
+        return {source for source, end in ends.items() if stable[source] < end}
 
     def _bounds(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, tuple[int, int]]:
         """First offset and end of partitions."""

@@ -39,15 +39,12 @@ S = TypeVar("S")
 Now = Callable[[], int]
 Source = tuple[str, int]  # topic and partition
 log = structlog.get_logger(__name__)
-# Between two transactions of one producer the broker still writes markers; a begin before they are written is refused and tried
-# again (measured with librdkafka's default back-off: p95 of a transaction 128 ms back to back, 7 ms with this rest).
-REST_SECONDS = 0.003
 FEWEST_RECORDS = 16  # a turn may take so many however long they take: its transaction has a price too
 
 
 class Partition(Generic[S]):
-    """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why. `fenced` is told that somebody
-    else has opened the partition's producer: this object takes no further turn, and its memory must not be used any more.
+    """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why. `fenced` is told that the
+    partition may be somebody else's: this object takes no further turn, and its memory must not be used any more.
 
     `done` counts the records of each source that committed turns have taken since `start`."""
 
@@ -177,7 +174,6 @@ class Partition(Generic[S]):
         """The partition is no longer ours: nobody waits for its calls any more; its next owner finds their intents."""
         self._calls.cancel()
         self._brake.release()
-        self._writer.close()
 
     async def stop(self) -> None:
         """Finishes the open turn, waits a bounded time for calls in flight and commits their results; takes no more records."""
@@ -256,18 +252,15 @@ class Partition(Generic[S]):
         return Inputs([], self._calls.take_results(), closing=True), []
 
     async def _pause(self, seconds: float) -> None:
-        if seconds <= REST_SECONDS:
-            await asyncio.sleep(seconds)
-            return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop_asked.wait(), seconds)
 
     def _rest(self) -> float:
-        """Seconds until the next turn may start: after the broker's markers, and after the stage's linger unless a turn is full."""
+        """Seconds until the next turn may start: after the stage's linger unless a turn is full."""
         full = self._intake.records() >= self._at_most
         hurried = self._stopping or self._brake.on or self._isolation.at_most is not None or full
         linger = 0.0 if hurried else self._stage.linger_ms / 1000
-        return max(linger, REST_SECONDS) - (time.monotonic() - self._transaction_ended)
+        return linger - (time.monotonic() - self._transaction_ended)
 
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
         began = time.perf_counter()

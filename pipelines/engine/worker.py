@@ -1,7 +1,8 @@
 """The engine of one worker: the partitions it owns, from assignment to revocation.
 
-assigned -> fence -> restore -> seek -> turns -> revoked -> last turn, calls drained. A partition that stays with this worker keeps
-its producer and its tables: if anybody else had owned it in between, that producer would be fenced and the next commit would fail.
+assigned -> offsets and changelogs stable -> restore -> seek -> turns -> revoked -> last turn, calls drained. One producer serves all
+partitions; what it commits is fenced by the group's generation. A partition that stays with this worker keeps its tables, if the group
+still holds what this worker committed last: whoever had owned it in between would have left a mark of its own.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ from pipelines.engine.brake import Alone, LastWords
 from pipelines.engine.fetch import Fetch
 from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.group import Group
+from pipelines.engine.identity import Identity
 from pipelines.engine.intake import Batch
+from pipelines.engine.line import Line
 from pipelines.engine.link import Link
+from pipelines.engine.membership import Member
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
 from pipelines.engine.opening import Opening, while_kafka_starts
 from pipelines.engine.poison import LIMIT
@@ -28,14 +32,13 @@ from pipelines.engine.positions import check_committed
 from pipelines.engine.positions import deleted as deleted_before
 from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.roll import Roll
-from pipelines.engine.shared_changelog import OneTable, SharedChangelog
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Record, Stage
-from pipelines.engine.stores import Stores
-from pipelines.engine.transactions import Fenced, Held
+from pipelines.engine.stores import Stores, changelog_topic
+from pipelines.engine.transactions import Fenced, Held, IdTaken, Transactions
 from pipelines.engine.turns import Partition
 from pipelines.engine.watchdog import Watchdog
-from pipelines.engine.writer import Writer
+from pipelines.engine.writer import REST_SECONDS, Writer
 from schemas import metrics
 from tables.stores import Kind
 from tables.table import Table
@@ -68,6 +71,7 @@ class Engine:
         record_bytes: Callable[[str], int] = lambda _: KAFKAS_RECORD_BYTES,
         store: Kind = "memory",
         folder: Path = Path(),
+        rest_seconds: float = REST_SECONDS,
         now: Callable[[], int] = _system_now,
     ) -> None:
         self.stage = stage
@@ -76,10 +80,12 @@ class Engine:
         self.restoring: RestoreProgress | None = None
         self.joined = False  # whether the group has given this worker an assignment yet
         self.consumer: BatchConsumer
+        self.member = Member(app_id, "", -1)  # as the latest assignment told it
         self._app_id = app_id
         self._kafka_url = kafka_url
         self._now = now
         self.roll = Roll(folder / ".members")
+        self.identity = Identity(folder / ".names", app_id)
         self._session_seconds = session_seconds
         self._poison_limit = poison_limit
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
@@ -92,19 +98,22 @@ class Engine:
         self._running: set[int] = set()
         self._topics = {source.topic for source in stage.sources}
         self._footing = Footing(
-            stage=stage.name,
-            kafka_url=kafka_url,
-            group=app_id,
-            sources=stage.sources,
+            stage=stage.name, kafka_url=kafka_url, group=app_id, sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
-        )
+        )  # fmt: skip
         self._stores = Stores(
-            kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, footing=self._footing,
-            consumer=self._group.consumer,
+            kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, shared=stage.one_changelog,
+            footing=self._footing, consumer=self._group.consumer,
         )  # fmt: skip
         self._opening = Opening(
-            kafka_url=kafka_url, app_id=app_id, group=self._group, footing=self._footing, sources=stage.sources, link=self.link
+            kafka_url=kafka_url, group=self._group, footing=self._footing, sources=stage.sources, link=self.link,
+            own=lambda: self.identity.id, members=lambda: self.consumer.members(),  # noqa: PLW0108  # there is none yet
         )  # fmt: skip
+        transactions = Transactions(
+            kafka_url=kafka_url, transactional_id=lambda: self.identity.id, mark=lambda: self._footing.mark,
+            topic=stage.sources[0].topic, held=self._group.held,
+        )  # fmt: skip
+        self._writer = Writer(transactions, Line("commit"), self.link, rest_seconds=rest_seconds)
         self.watchdog = Watchdog(
             stage=stage.name, stuck_seconds=stuck_seconds, partitions=self.running, topics=sorted(self._topics),
             footing=self._footing, lag_of=self._lag_of, end_of=self._end_of, fail=self.fail,
@@ -132,15 +141,14 @@ class Engine:
         return bool(self.consumer.app.consumer_generation_id == generation != self._given_up)
 
     async def give_up(self) -> None:
-        """The group takes partitions away: nothing is opened any more, and what is being opened is waited for, since a fence that comes
-        after the next owner's own would cost that one its producer. Then every partition is stopped."""
+        """The group takes partitions away: nobody's leftovers are ended any more, and what is being ended is waited for, since its writer
+        may be a member of the next generation. Then every partition is stopped."""
         self._given_up = self.consumer.app.consumer_generation_id
         await self._opening.ended()
         await self.stop_partitions()
 
     async def take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
-        """Fences and restores what is newly ours or was fenced, drops what is not ours any more; false when a newer rebalance made it
-        void."""
+        """Restores what is newly ours or was fenced, drops what is not ours any more; false when a newer rebalance made it void."""
         async with self._taking_over:
             return is_current() and await self._take_over(numbers, is_current)
 
@@ -159,32 +167,40 @@ class Engine:
         fenced, self._fenced = self._fenced, set()
         for number in [number for number in self.partitions if number not in numbers or number in fenced]:
             self._drop(number)
-        fresh = await self._opening.fence_all(sorted(numbers - set(self.partitions)), is_current)
-        if fresh is None:
+        await self._writer.open(self.member)
+        held = await self._opening.offsets(numbers, is_current)
+        if held is None:
+            return False
+        for number in [number for number in self.partitions if not self._writer.is_last(self._sources([number]), held)]:
+            log.warning("restored anew: another worker has had it", stage=self.stage.name, partition=number)
+            self._drop(number)
+        fresh = sorted(numbers - set(self.partitions))
+        logs = sorted({(self.changelog(layout.name), number) for layout in self.stage.tables for number in fresh})
+        if not await self._opening.changelogs(logs, fresh, is_current):
             return False
         tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
-        changelogs = dict(self._changelogs_of(tables))
+        changelogs = self._stores.changelogs(tables)
         rows = await asyncio.to_thread(restore, self._kafka_url, changelogs, is_current, progress) if changelogs else 0
         if not is_current():
             for table in changelogs.values():
                 table.close()
             return False
-        for number, writer in fresh.items():
-            self.partitions[number] = self._partition(number, tables[number], writer)
+        for number in fresh:
+            self.partitions[number] = self._partition(number, tables[number])
         metrics.RESTORE_SECONDS.labels(self.stage.name).observe(time.monotonic() - began)
         metrics.RESTORED_ROWS.labels(self.stage.name).inc(rows)
         metrics.PARTITIONS.labels(self.stage.name).set(len(self.partitions))
         self.restoring = None
         self.joined = True
         log.info(
-            "partitions taken over", stage=self.stage.name, partitions=sorted(numbers), restored=sorted(fresh), rows=rows,
+            "partitions taken over", stage=self.stage.name, partitions=sorted(numbers), restored=fresh, rows=rows,
             seconds=round(time.monotonic() - began, 2),
         )  # fmt: skip
         return True
 
     async def start_partitions(self, is_current: Callable[[], bool]) -> None:
         """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns, if they are ours still."""
-        sources = [(topic, number) for topic in sorted(self._topics) for number in sorted(self.partitions)]
+        sources = self._sources(self.partitions)
         held = await asyncio.to_thread(self._group.held, sources)
         tables = {number: partition.tables for number, partition in self.partitions.items()}
         check_committed(tables, held, self._app_id, self._footing)
@@ -202,14 +218,9 @@ class Engine:
             return
         if self._fetch is None:
             self._fetch = Fetch(
-                kafka_url=self._kafka_url,
-                group=self._app_id,
-                pause_above=4 * self.stage.turn_records,
-                on_records=self._on_news,
-                on_failure=self.fail,
-                on_lost=self.link.lost,
-                on_found=self.link.found,
-            )
+                kafka_url=self._kafka_url, group=self._app_id, pause_above=4 * self.stage.turn_records,
+                on_records=self._on_news, on_failure=self.fail, on_lost=self.link.lost, on_found=self.link.found,
+            )  # fmt: skip
         self.epoch += 1
         self.consumer.in_flight.clear()
         mark = f"{self._id} {self.epoch}".encode()
@@ -246,8 +257,10 @@ class Engine:
         for partition in self.partitions.values():
             for table in partition.tables.values():
                 table.close()
+        self._writer.close()
         self._group.close()
         self.roll.leave()
+        self.identity.leave()
 
     # --- what the transport asks for ------------------------------------------------------------------------------------
 
@@ -289,29 +302,21 @@ class Engine:
     def changelog(self, table: str) -> str:
         return changelog_topic(self._app_id, None if self.stage.one_changelog else table)
 
-    def _changelogs_of(
-        self, tables: Mapping[int, Mapping[str, Table[Any]]]
-    ) -> Iterator[tuple[tuple[str, int], OneTable | SharedChangelog]]:
-        """Changelog (topic, partition) -> what its rows go to."""
-        for number, held in tables.items():
-            if self.stage.one_changelog:
-                yield (self.changelog(""), number), SharedChangelog(held)
-            else:
-                yield from (((self.changelog(name), number), OneTable(table)) for name, table in held.items())
-
     def _on_news(self) -> None:
         self.consumer.news()
         for partition in self.partitions.values():
             partition.wake()
 
     def _on_fenced(self, number: int) -> None:
-        self._fenced.add(number)
-        if len(self._fenced) == 1:
+        """Nothing in this worker's memory is to be trusted any more; who finds it out first speaks for all."""
+        first = not self._fenced
+        self._fenced.update(self.partitions, [number])
+        if first:
             self._reopening = asyncio.create_task(self._reopen(self.consumer.app.consumer_generation_id), name="reopen")
 
     async def _reopen(self, generation: int) -> None:
-        """Takes fenced partitions over again if the group still says that they are ours. After a rebalance the take-over that comes
-        with it has done so: whoever was away too long is told to join again, and then opens what it is given."""
+        """Takes the partitions over again if the group still says that they are ours. After a rebalance the take-over that comes
+        with it has done so: whoever was away too long is told to join again, and then restores what it is given."""
 
         def is_current() -> bool:
             return self.is_current(generation)
@@ -320,6 +325,8 @@ class Engine:
         await asyncio.sleep(self._session_seconds)
         if not is_current():
             return
+        if isinstance(self._writer.fenced, IdTaken):
+            self.identity.renew()  # not by a worker that took us for dead: the group has not let go of us
 
         async def again() -> None:
             if await self.take_over(set(self.partitions), is_current):
@@ -373,13 +380,16 @@ class Engine:
         for table in partition.tables.values():
             table.close()
 
-    def _partition(self, number: int, tables: Mapping[str, Table[Any]], writer: Writer) -> Partition[Any]:
+    def _sources(self, numbers: Iterable[int]) -> list[tuple[str, int]]:
+        return [(topic, number) for topic in sorted(self._topics) for number in sorted(numbers)]
+
+    def _partition(self, number: int, tables: Mapping[str, Table[Any]]) -> Partition[Any]:
         return Partition(
             stage=self.stage,
             number=number,
             tables=tables,
             changelogs={name: self.changelog(name) for name in tables},
-            writer=writer,
+            writer=self._writer,
             alone=self._alone,
             sizes=self._sizes,
             fail=self.fail,
@@ -389,8 +399,3 @@ class Engine:
             poison_limit=self._poison_limit,
             last_words=self._last_words.found,
         )
-
-
-def changelog_topic(app_id: str, table: str | None) -> str:
-    """Faust's name of a table's changelog topic; of the one that all tables share without a table."""
-    return f"{app_id}-changelog" if table is None else f"{app_id}-{table}-changelog"
