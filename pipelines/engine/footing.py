@@ -128,6 +128,10 @@ class Footing:
         """The last stable offset of partitions: where a reader of committed records ends, before any transaction that is open."""
         return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
 
+    def ends(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
+        """Where partitions end, transactions that are open included: whatever was acknowledged lies before."""
+        return self._asked(lambda: self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED))  # type: ignore[no-untyped-call]  # the same
+
     def _bounds(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, tuple[int, int]]:
         """First offset and end of partitions."""
         first = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # confluent-kafka types them in part

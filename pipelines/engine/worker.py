@@ -21,6 +21,7 @@ from pipelines.engine.group import Group
 from pipelines.engine.intake import Batch
 from pipelines.engine.link import Link
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
+from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.opening import Opening, while_kafka_starts
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.positions import check_committed
@@ -96,6 +97,7 @@ class Engine:
             sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )
+        self._mirrors = Mirrors(stage.mirrored, kafka_url=kafka_url, ends=self._footing.ends, fail=self.fail)
         self._stores = Stores(
             kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, footing=self._footing,
             consumer=self._group.consumer,
@@ -148,6 +150,7 @@ class Engine:
         if not self._tasks:
             if not self._footing.ids:
                 await asyncio.to_thread(self.check)
+            await self._mirrors.start()
             await self.stage.start()
             self._last_words.take()
             favour_long_decisions()
@@ -239,6 +242,7 @@ class Engine:
         if self._fetch is not None:
             await self._fetch.stop()
         await self.stage.stop()
+        await self._mirrors.stop()
         for partition in self.partitions.values():
             for table in partition.tables.values():
                 table.close()
@@ -362,6 +366,7 @@ class Engine:
             tables=tables,
             changelogs={name: self.changelog(name) for name in tables},
             writer=writer,
+            mirrors=self._mirrors,
             alone=self._alone,
             sizes=self._sizes,
             fail=self.fail,
