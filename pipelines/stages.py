@@ -6,12 +6,11 @@ from typing import Any
 from connectors.registry import CHANNELS
 from pipelines.analyse import Analyse
 from pipelines.archive import Archive
-from pipelines.contacts import contact_in
 from pipelines.engine.chain import Chain
-from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Stage
 from pipelines.match import Match
-from pipelines.route import Channel, Route
+from pipelines.recipients import Channel
+from pipelines.route import Route
 from pipelines.send import Send
 from pipelines.sending import Limits
 from pipelines.track import Track
@@ -29,13 +28,11 @@ def _route(settings: Settings) -> Stage[Any]:
         for name, channel in CHANNELS.items()
         if (account := channel.account(settings))
     }
-    contacts = Mirror(kafka_url=settings.kafka_url, topic="contacts", decode=contact_in)
     return Route(
         partitions=settings.partitions,
         dedupe_ms=int(settings.dedupe_days * DAY_MS),
         schedule_ms=int(settings.schedule_days * DAY_MS),
         channels=channels,
-        contacts=contacts,
         accounts=accounts_in(settings.accounts),
     )
 

@@ -18,7 +18,7 @@ class Calls:
         self._perform = perform
         self._news = news
         self._fail = fail
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Call] = {}
         self._results: list[Result] = []
 
     @property
@@ -36,8 +36,8 @@ class Calls:
 
     def start(self, call: Call) -> None:
         task = asyncio.create_task(self._do(call))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = call
+        task.add_done_callback(self._running.pop)
 
     def cancel(self) -> None:
         """Nobody waits for them any more."""
@@ -45,7 +45,10 @@ class Calls:
             task.cancel()
 
     async def end(self, seconds: float) -> None:
-        """Waits until all have ended, or for so long."""
+        """Waits until all have ended, or for so long. Nobody waits for a mirror: whoever has the partition next asks again."""
+        for task, call in self._running.items():
+            if call.end_of is not None:
+                task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
 

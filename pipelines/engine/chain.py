@@ -103,6 +103,7 @@ class Chain(Stage[State]):
             )
         self.sources = tuple(sources.values())
         self.tables = tuple(layout for stage in stages for layout in stage.tables)  # type: ignore[misc]  # of the class, for a stage alone
+        self.mirrored = tuple({each.topic: each for stage in stages for each in stage.mirrored}.values())
         self._takers: Mapping[str, tuple[int, ...]] = {
             topic: tuple(
                 number for number, stage in enumerate(stages) if any(source.topic == topic for source in stage.sources)
@@ -184,7 +185,7 @@ class Chain(Stage[State]):
         whole = turn.whole
         whole.parts.append(Part(stage, records, len(part.outputs), part.counts))
         whole.refusals += [refusal._replace(stage=stage) for refusal in part.refusals]
-        whole.calls += [Call(call.key, (number, call)) for call in part.calls]
+        whole.calls += [Call(call.key, (number, call), call.end_of) for call in part.calls]
         for output in part.outputs:
             takers = (
                 [taker for taker in self._takers.get(output.topic, ()) if taker > number]

@@ -1,14 +1,15 @@
 """What a stage is to the engine: where its records come from, what it remembers, and one pure function.
 
-decide(inputs, state, now) -> Decision is the stage's whole logic. It does no I/O and reads no clock; what it writes to its
-tables, returns as outputs and asks for as calls becomes visible together, in one Kafka transaction, or not at all.
-The engine knows no message and no channel.
+decide(inputs, state, now) -> Decision is the stage's whole logic. It does no I/O and reads no clock: what it needs from outside is an
+input that the stage declares. What it writes to its tables, returns as outputs and asks for as calls becomes visible together, in one
+Kafka transaction, or not at all. The engine knows no message and no channel.
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from tables.layout import Layout
@@ -17,6 +18,7 @@ from tables.table import Table
 Tables = Mapping[str, Table[Any]]
 Headers = Sequence[tuple[str, str | bytes | None]]
 S = TypeVar("S")
+V = TypeVar("V")
 
 
 class Record(NamedTuple):
@@ -54,16 +56,42 @@ class Reading(NamedTuple):
     mark: bytes = b""
 
 
+class View(Generic[V]):
+    """What a mirrored topic holds: the latest value of each key. Read only, and the same from the beginning of a decision to its end."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[bytes, V]) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: bytes) -> V | None:
+        return self._values.get(key)
+
+
+class EndOf(NamedTuple):
+    """The result of a call with `end_of`: offsets by partition of the mirrored topic. `stood` is where the mirror stood and `end` where
+    the topic ended after the call had been asked for; the view holds everything before `end` by now."""
+
+    topic: str
+    stood: Mapping[int, int]
+    end: Mapping[int, int]
+
+
 class Inputs(NamedTuple):
     """What one turn decides on: records in offset order per source partition, then calls that finished.
 
-    `closing` says that the partition is being given up: a call asked for now would not be made.
+    `closing` says that the partition is being given up: a call asked for now would not be made. `views` are the stage's mirrored topics,
+    by name.
     """
 
     records: Sequence[Record]
     results: Sequence[Result]
     closing: bool = False
     reading: Reading = Reading()
+    views: Mapping[str, View[Any]] = MappingProxyType({})
 
 
 class Output(NamedTuple):
@@ -93,10 +121,15 @@ class Refusal(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Work outside Kafka, started after the turn's transaction committed; its result comes back to a later turn."""
+    """Work outside Kafka, started after the turn's transaction committed; its result comes back to a later turn.
+
+    With `end_of`, the name of a mirrored topic, the engine does it instead of the stage: it asks where the topic ends now, waits until the
+    mirror has come so far, and answers with an EndOf.
+    """
 
     key: str
     request: Any
+    end_of: str | None = None
 
 
 class Part(NamedTuple):
@@ -143,6 +176,14 @@ class Source:
     compacted: bool = False
 
 
+class Mirrored(NamedTuple):
+    """A small compacted topic that the engine keeps whole in memory for the stage, which sees it as a View. `decode` gets key and value of
+    a record; it raises ValueError for what does not belong there, and the former value stays."""
+
+    topic: str
+    decode: Callable[[bytes, bytes], Any]
+
+
 class Stage(ABC, Generic[S]):
     """One step of the pipeline. Only `decide` and `open` must be written; the rest has a default that does nothing.
 
@@ -154,6 +195,7 @@ class Stage(ABC, Generic[S]):
     tables: ClassVar[tuple[Layout[Any], ...]] = ()
     hands_over: bool = False  # whether outputs are handed on within a turn
     one_changelog: bool = False  # for all tables together; their names are in the keys
+    mirrored: tuple[Mirrored, ...] = ()
     # bounds of one turn, so that latency stays low when the load is high: records, and milliseconds of its decision
     turn_records: int = 2000
     turn_ms: int = 250

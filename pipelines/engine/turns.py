@@ -15,6 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -26,6 +27,7 @@ from pipelines.engine.counting import count_turn
 from pipelines.engine.dead_letters import dead_letter, lost_records
 from pipelines.engine.decisions import Decisions, Undone
 from pipelines.engine.intake import Batch, Intake
+from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.poison import LIMIT, NotData
 from pipelines.engine.producer import Rows
 from pipelines.engine.sizes import Sizes
@@ -56,6 +58,7 @@ class Partition(Generic[S]):
         tables: Tables,
         changelogs: Mapping[str, str],
         writer: Writer,
+        mirrors: Mirrors,
         alone: Alone,
         sizes: Sizes,
         fail: Callable[[str], None],
@@ -79,6 +82,7 @@ class Partition(Generic[S]):
         )
         self._isolation = self._decisions.isolation
         self._writer = writer
+        self._views = mirrors.views
         self._alone = alone
         self._brake = Brake(number, alone)
         self._fail = fail
@@ -95,7 +99,9 @@ class Partition(Generic[S]):
         self.unread = Unread()
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
-            perform=stage.perform, news=self.wake, fail=lambda why: self._fail(f"partition {self.number}: {why}")
+            perform=partial(mirrors.perform, stage),
+            news=self.wake,
+            fail=lambda why: self._fail(f"partition {self.number}: {why}"),
         )
         self._committed: dict[Source, int] = {}
         self._wake = asyncio.Event()
@@ -215,7 +221,7 @@ class Partition(Generic[S]):
     async def _drain(self) -> None:
         await self._calls.end(self._drain_seconds)
         while self._calls.has_results:
-            await self._turn(Inputs([], self._calls.take_results(), closing=True), [])
+            await self._turn(Inputs([], self._calls.take_results(), closing=True, views=self._views), [])
         await self._end_well()
 
     async def _end_well(self) -> None:
@@ -240,7 +246,7 @@ class Partition(Generic[S]):
             if batches or kept or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
                 reading = self.unread.look(batches, self._intake.topics())
-                return Inputs(records, self._calls.take_results(), self._stopping, reading), batches
+                return Inputs(records, self._calls.take_results(), self._stopping, reading, self._views), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
             self._waiting = True
             try:
@@ -249,7 +255,7 @@ class Partition(Generic[S]):
                 continue
             finally:
                 self._waiting = False
-        return Inputs([], self._calls.take_results(), closing=True), []
+        return Inputs([], self._calls.take_results(), closing=True, views=self._views), []
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -26,6 +26,7 @@ from pipelines.engine.line import Line
 from pipelines.engine.link import Link
 from pipelines.engine.membership import Member
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
+from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.opening import Opening, while_kafka_starts
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.positions import check_committed
@@ -101,6 +102,7 @@ class Engine:
             stage=stage.name, kafka_url=kafka_url, group=app_id, sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )  # fmt: skip
+        self._mirrors = Mirrors(stage.mirrored, kafka_url=kafka_url, ends=self._footing.ends, fail=self.fail)
         self._stores = Stores(
             kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, shared=stage.one_changelog,
             footing=self._footing, consumer=self._group.consumer,
@@ -159,6 +161,7 @@ class Engine:
         if not self._tasks:
             if not self._footing.ids:
                 await asyncio.to_thread(self.check)
+            await self._mirrors.start()
             await self.stage.start()
             self._last_words.take()
             favour_long_decisions()
@@ -254,6 +257,7 @@ class Engine:
         if self._fetch is not None:
             await self._fetch.stop()
         await self.stage.stop()
+        await self._mirrors.stop()
         for partition in self.partitions.values():
             for table in partition.tables.values():
                 table.close()
@@ -385,17 +389,7 @@ class Engine:
 
     def _partition(self, number: int, tables: Mapping[str, Table[Any]]) -> Partition[Any]:
         return Partition(
-            stage=self.stage,
-            number=number,
-            tables=tables,
-            changelogs={name: self.changelog(name) for name in tables},
-            writer=self._writer,
-            alone=self._alone,
-            sizes=self._sizes,
-            fail=self.fail,
-            fenced=self._on_fenced,
-            now=self._now,
-            drain_seconds=self._drain_seconds,
-            poison_limit=self._poison_limit,
-            last_words=self._last_words.found,
-        )
+            stage=self.stage, number=number, tables=tables, changelogs={name: self.changelog(name) for name in tables},
+            writer=self._writer, mirrors=self._mirrors, alone=self._alone, sizes=self._sizes, fail=self.fail, fenced=self._on_fenced,
+            now=self._now, drain_seconds=self._drain_seconds, poison_limit=self._poison_limit, last_words=self._last_words.found,
+        )  # fmt: skip

@@ -234,6 +234,39 @@ def test_people_and_groups_by_user_id(running: Running, produce: Callable[..., N
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ", "SENT"], "both members to have it", 30)
 
 
+def test_whoever_was_produced_just_before_the_message_is_found(
+    running: Running, produce: Callable[..., None], unique: str
+) -> None:
+    """Contact and message go to different partitions, so the worker may hear of the message first; the message waits, and its conversation
+    with it. One whose contact never comes is refused, and holds up nobody for good."""
+    for number in range(25):
+        user_id = f"{unique}-u{number}"
+        contact = Contact(
+            user_id=user_id, addresses=(Address(channel="whatsapp", address=f"4166{number}"),), updated_at=1
+        )
+        produce("contacts", user_id, codec.encode(contact))
+        message = text_message(unique, number, recipients=(Recipient(user_id=user_id),))
+        produce("messages", unique, codec.encode(message))
+    produce("messages", unique, codec.encode(text_message(unique, 25, recipients=(Recipient(user_id=f"{unique}-x"),))))
+    produce("messages", unique, codec.encode(text_message(unique, 26)))
+    await_true(lambda: statuses(running, f"{unique}-26") == ["READ"], "the last one to be read", 30)
+    with psycopg.connect(running.settings.postgres_url) as connection:
+        rows = connection.execute(
+            "select message_id, seq from messages where conversation_id = %s order by seq", (unique,)
+        ).fetchall()
+    assert rows == [(f"{unique}-{number}", seq) for seq, number in enumerate([*range(25), 26], 1)]
+    letters = [letter for letter in dead_letters(running) if letter.key == unique.encode()]
+    assert [letter.cause for letter in letters] == ["unknown_user"]
+    held = sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in get(f"{running.url('route')}/metrics")[1].splitlines()
+        if line.startswith("chat4all_events_total") and 'event="held"' in line
+    )
+    print(f"{held:.0f} messages were held")
+    assert held, "at least the one who is unknown"
+    assert json.loads(get(f"{running.url('route')}/tables/held/")[1])["shown"] == []
+
+
 def test_a_record_in_the_wrong_partition_goes_home(running: Running, produce: Callable[..., None], unique: str) -> None:
     away = (home_partition(unique, running.settings.partitions) + 1) % running.settings.partitions
     produce("messages", unique, codec.encode(text_message(unique)), away)

@@ -12,10 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from pipelines.engine.chain import COPY, DETOUR, Chain, State
 from pipelines.engine.intake import Batch
 from pipelines.engine.poison import NotData, TooLarge
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Reading, Record, Result, Source, Stage
+from pipelines.engine.stage import Call, Decision, Inputs, Output, Reading, Record, Result, Source, Stage, View
 from pipelines.engine.unread import Unread
 from pipelines.match import Match
-from pipelines.route import Channel, Route
+from pipelines.recipients import Channel
+from pipelines.route import Route
 from pipelines.send import Send
 from pipelines.sending import Limits
 from pipelines.track import Track
@@ -45,6 +46,7 @@ INNER = frozenset({"conversation-log"})
 OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
 CHANNELS = ("telegram", "internal")
 MARK = b"this start"
+VIEWS: Mapping[str, View[Any]] = {"contacts": View({})}
 
 
 def core(*, outstanding: int = 100, poison_limit: int = 20) -> Chain:
@@ -54,7 +56,6 @@ def core(*, outstanding: int = 100, poison_limit: int = 20) -> Chain:
         partitions=PARTITIONS,
         dedupe_ms=7 * DAY_MS,
         channels={name: Channel(f"acc-{name}", lambda _: None) for name in CHANNELS},
-        contacts={},
     )
     return Chain(
         name="core",
@@ -78,7 +79,7 @@ def asked(number: int, *, conversation: str = HERE, channel: str = "telegram") -
 
 
 def turn(desk: Desk[State], records: Sequence[Record], results: Sequence[Result] = (), **reading: Any) -> Decision:
-    inputs = Inputs(records, results, reading=Reading(**({"mark": MARK} | reading)))
+    inputs = Inputs(records, results, reading=Reading(**({"mark": MARK} | reading)), views=VIEWS)
     decision = desk.stage.decide(inputs, desk.state, NOW)
     desk.commit()
     return decision
@@ -400,7 +401,7 @@ class ChainModel(RuleBasedStateMachine):
         taken, self.calls = self.calls[:answers], self.calls[answers:]
         results = [Result(call, Accepted((f"p-{call.key}",))) for call in taken]
         records = [each for batch in batches for each in batch.records]
-        inputs = Inputs(records, results, reading=self.unread.look(batches, set()))
+        inputs = Inputs(records, results, reading=self.unread.look(batches, set()), views=VIEWS)
         decision = self.stage.decide(inputs, self.desk.state, self.now)
         if fate == "lost":
             self.start()

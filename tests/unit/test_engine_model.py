@@ -31,6 +31,7 @@ from tables.partition import TablePartition
 from tests.builders import NOW, examples
 from tests.toy_stage import TIMER_MS, State, Toy
 from tests.unit.kafka_model import Ending, Entry, Kafka, ModelTransactions, Slow
+from tests.unit.turns_bench import no_mirrors
 
 SOURCES = ("toy-in", "toy-more")
 KEYS = (b"a", b"b", b"c")
@@ -201,6 +202,7 @@ class Worker:
             tables=self.tables[number],
             changelogs=CHANGELOGS,
             writer=self.writer,
+            mirrors=no_mirrors(),
             alone=Alone(),
             sizes=Sizes(lambda _: 1_000_000),
             poison_limit=0,  # a model of every order of faults gives far more poison than data does

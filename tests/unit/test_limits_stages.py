@@ -15,7 +15,8 @@ from pipelines.archive import Archive, Writes
 from pipelines.engine.sizes import TURN_BYTES
 from pipelines.engine.stage import Call, Decision, Record, Result, Stage
 from pipelines.match import Match
-from pipelines.route import MAX_OUTPUT_BYTES, MAX_RECORD_BYTES, Channel, Route
+from pipelines.recipients import Channel
+from pipelines.route import MAX_OUTPUT_BYTES, MAX_RECORD_BYTES, Route
 from pipelines.send import DUE_PER_TURN, Send
 from pipelines.sending import Limits
 from pipelines.track import Track
@@ -69,7 +70,7 @@ CHANNEL_NAMES = ("whatsapp", "telegram", "instagram", "internal")
 
 def a_route() -> Route:
     channels = {name: Channel("acc", CHANNELS[name].check) for name in CHANNEL_NAMES}
-    return Route(partitions=1, dedupe_ms=HOUR, channels=channels, contacts={})
+    return Route(partitions=1, dedupe_ms=HOUR, channels=channels)
 
 
 def a_send() -> Send:
@@ -326,7 +327,7 @@ def test_one_record_that_ended_its_stage_is_refused_alone(where: str, sent: Any)
 
 
 def test_a_tombstone_with_a_key_that_is_no_conversation_is_refused() -> None:
-    desk = Desk(Route(partitions=4, dedupe_ms=HOUR, channels={}, contacts={}))
+    desk = Desk(Route(partitions=4, dedupe_ms=HOUR, channels={}))
     decision = desk.turn([raw("conversations", None, key=b"\x01" * 2_000_000)])
     assert refused(decision) == ["field_out_of_limits"]
     assert not decision.outputs

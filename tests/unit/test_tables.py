@@ -15,6 +15,7 @@ from tables import seen
 from tables.agenda import Agenda, Agendas
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
 from tables.conversations import CONVERSATIONS, Members
+from tables.held import HELD, Held
 from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
@@ -47,6 +48,18 @@ KEPT = (
     Kept(SEQUENCES, st.builds(Sequence, _MS)),
     Kept(CONVERSATIONS, st.builds(Members, _TEXT, st.lists(_TEXT, max_size=4).map(tuple), _MS)),
     Kept(BINDINGS, st.builds(Bound, _TEXT, _TEXT, _TEXT, st.integers(0, 99), _MS)),
+    Kept(
+        HELD,
+        st.builds(
+            Held,
+            _TEXT,
+            _TEXT,
+            _MS,
+            st.tuples(_TEXT, _MS, _MS),
+            st.lists(st.sampled_from(["none", "text", "bytes"]), max_size=2).map(tuple),
+            st.lists(st.binary() | st.just(codec.encode(message())), min_size=2, max_size=4).map(tuple),
+        ),
+    ),
     Kept(
         WAITING,
         st.builds(

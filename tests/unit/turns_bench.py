@@ -13,6 +13,7 @@ from pipelines.engine.line import Line
 from pipelines.engine.link import Link
 from pipelines.engine.marks import Mark
 from pipelines.engine.membership import Member
+from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
@@ -179,6 +180,11 @@ class Journal(Transactions):
         return next((one.offsets[topic, 0] for one in reversed(self.committed) if (topic, 0) in one.offsets), None)
 
 
+def no_mirrors() -> Mirrors:
+    """Of a stage that mirrors nothing: nothing is asked."""
+    return Mirrors(kafka_url="127.0.0.1:1", ends=lambda _: {}, fail=lambda _: None)
+
+
 class Bench:
     """One partition of the toy with everything around it."""
 
@@ -189,6 +195,7 @@ class Bench:
         self.failures: list[str] = []
         self.fenced: list[int] = []
         self.released: list[str] = []
+        self.mirrors = no_mirrors()
         self.now: Callable[[], int] = lambda: NOW
         self.link = Link()
         self.writer = Writer(self.journal, Line("commit"), self.link)
@@ -213,6 +220,7 @@ class Bench:
             tables=self.tables,
             changelogs={"sequences": CHANGELOG},
             writer=self.writer,
+            mirrors=self.mirrors,
             alone=Alone(),
             sizes=Sizes(lambda topic: self.limits.get(topic, 1_000_000)),
             fail=self.failures.append,
