@@ -10,6 +10,7 @@ import yarl
 from mode.supervisors import CrashingSupervisor
 
 from pipelines import table_views, web
+from pipelines.engine.names import app_id
 from pipelines.engine.routing import TableRouter
 from pipelines.engine.stage import Stage
 from pipelines.engine.tables import BatchTable, BulkTableManager
@@ -20,11 +21,6 @@ from schemas.settings import Settings
 
 WEEK_SECONDS = 7 * 86_400.0
 ANY_ADDRESS = ("0.0.0.0", "::", "")
-
-
-def app_id(stage: str) -> str:
-    """Faust app id, Kafka group and prefix of transactional ids of a stage."""
-    return f"chat4all-{stage}"
 
 
 def _free_port(host: str) -> int:

@@ -1,28 +1,26 @@
-"""Every stage by name, built from the settings: the one place where stages, connectors and sinks meet."""
+"""Every stage by name, built from the settings: the one place where stages, connectors and sinks meet.
+
+A stage is imported when it is built: a worker runs one, and the others' libraries would cost it half its start.
+"""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
-from connectors.registry import CHANNELS
-from pipelines.analyse import Analyse
-from pipelines.archive import Archive
-from pipelines.contacts import contact_in
-from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Stage
-from pipelines.match import Match
-from pipelines.route import Channel, Route
-from pipelines.send import Send
-from pipelines.sending import Limits
-from pipelines.track import Track
-from schemas.accounts import accounts_in
 from schemas.settings import Settings
-from sinks.clickhouse import Facts
-from sinks.postgres import Archive as ArchiveSink
 
+# ruff: noqa: PLC0415  # see above
 DAY_MS = 86_400_000
 
 
 def _route(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
+    from pipelines.contacts import contact_in
+    from pipelines.engine.mirror import Mirror
+    from pipelines.route import Channel, Route
+    from schemas.accounts import accounts_in
+
     channels = {
         name: Channel(account, channel.check)
         for name, channel in CHANNELS.items()
@@ -40,6 +38,10 @@ def _route(settings: Settings) -> Stage[Any]:
 
 
 def _send(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
+    from pipelines.send import Send
+    from pipelines.sending import Limits
+
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     limits = Limits(
         concurrency=settings.send_concurrency,
@@ -53,6 +55,8 @@ def _send(settings: Settings) -> Stage[Any]:
 
 
 def _match(settings: Settings) -> Stage[Any]:
+    from pipelines.match import Match
+
     return Match(
         partitions=settings.partitions,
         binding_ms=int(settings.binding_days * DAY_MS),
@@ -61,14 +65,22 @@ def _match(settings: Settings) -> Stage[Any]:
 
 
 def _track(settings: Settings) -> Stage[Any]:
+    from pipelines.track import Track
+
     return Track(state_ms=int(settings.state_days * DAY_MS))
 
 
 def _archive(settings: Settings) -> Stage[Any]:
+    from pipelines.archive import Archive
+    from sinks.postgres import Archive as ArchiveSink
+
     return Archive(sink=ArchiveSink(settings.postgres_url), linger_ms=settings.archive_linger_ms)
 
 
 def _analyse(settings: Settings) -> Stage[Any]:
+    from pipelines.analyse import Analyse
+    from sinks.clickhouse import Facts
+
     return Analyse(sink=Facts(settings.clickhouse_url), linger_ms=settings.analyse_linger_ms)
 
 
@@ -82,7 +94,9 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
 }
 # What each stage cannot start without, besides Kafka.
 REQUIRED: Mapping[str, tuple[str, ...]] = {"archive": ("postgres_url",), "analyse": ("clickhouse_url",)}
-# Tables of each stage: `prepare` creates their changelogs without building a stage.
-TABLES: Mapping[str, tuple[str, ...]] = {
-    stage.name: tuple(layout.name for layout in stage.tables) for stage in (Route, Send, Match, Track, Archive, Analyse)
-}
+
+
+def tables(stage: str) -> tuple[str, ...]:
+    """The names of a stage's tables; `prepare` creates their changelogs without building the stage."""
+    kind: type[Stage[Any]] = getattr(import_module(f"pipelines.{stage}"), stage.capitalize())
+    return tuple(layout.name for layout in kind.tables)

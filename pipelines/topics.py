@@ -1,6 +1,7 @@
 """Topics in Kafka, as schemas/topics.toml declares them, and the changelogs of the stages' tables."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,9 +15,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
-from pipelines.app import app_id
-from pipelines.engine.worker import changelog_topic
-from pipelines.stages import TABLES
+from pipelines.engine.names import app_id, changelog_topic
+from pipelines.stages import BUILDERS, tables
 from schemas.catalog import CHANGELOG_BYTES, TOPICS
 from schemas.settings import Settings
 
@@ -31,23 +31,26 @@ class TopicsNotRight(Exception):
 
 def declared(settings: Settings) -> list[NewTopic]:
     """Every topic of the product, with its partitions and settings for this deployment."""
+    changelogs = [changelog_topic(app_id(stage), table) for stage in BUILDERS for table in tables(stage)]
+    return [_topic(name, settings) for name in (*TOPICS, *changelogs)]
+
+
+def _topic(name: str, settings: Settings) -> NewTopic:
+    """A topic of schemas/topics.toml, else a changelog."""
     replicas = settings.replication_factor
-    topics = [
-        NewTopic(topic.name, topic.partitions or settings.partitions, replicas, config=topic.config())
-        for topic in TOPICS.values()
-    ]
-    changelogs = [changelog_topic(app_id(stage), table) for stage, tables in TABLES.items() for table in tables]
+    if name in TOPICS:
+        return NewTopic(name, TOPICS[name].partitions or settings.partitions, replicas, config=TOPICS[name].config())
     compact = {
         "cleanup.policy": "compact",
         "segment.bytes": "67108864",
         "min.cleanable.dirty.ratio": "0.3",
         LIMIT: str(CHANGELOG_BYTES),
     }
-    return topics + [NewTopic(name, settings.partitions, replicas, config=compact) for name in changelogs]
+    return NewTopic(name, settings.partitions, replicas, config=compact)
 
 
-def create(settings: Settings) -> int:
-    """Creates the topics that do not exist yet; returns how many. Raises TopicsNotRight."""
+def create(settings: Settings) -> set[str]:
+    """Creates the topics that do not exist yet; returns their names. Raises TopicsNotRight."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
     missing = [topic for topic in declared(settings) if topic.topic not in existing]
@@ -57,15 +60,19 @@ def create(settings: Settings) -> int:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another `prepare` runs at the same time
                 raise TopicsNotRight(f"topic {name} could not be created: {error.args[0].str()}") from error
-    return len(missing)
+    return {topic.topic for topic in missing}
 
 
-def raise_limits(settings: Settings) -> dict[str, int]:
+def raise_limits(settings: Settings, except_for: AbstractSet[str] = frozenset()) -> dict[str, int]:
     """Lets every topic there is take records as large as declared; returns the topics that took less, with what they take now.
     Never lowers a limit. Raises TopicsNotRight."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
-    wanted = {topic.topic: int((topic.config or {})[LIMIT]) for topic in declared(settings) if topic.topic in existing}
+    wanted = {
+        topic.topic: int((topic.config or {})[LIMIT])
+        for topic in declared(settings)
+        if topic.topic in existing.keys() - except_for
+    }
     if not wanted:
         return {}
     described = admin.describe_configs([_resource(name) for name in wanted], request_timeout=30)
@@ -95,7 +102,7 @@ def check(settings: Settings, wanted: set[str]) -> None:
     """Raises TopicsNotRight unless the wanted topics exist with the declared partition counts."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
-    topics = [topic for topic in declared(settings) if topic.topic in wanted]
+    topics = [_topic(name, settings) for name in sorted(wanted)]
     for topic in topics:
         if topic.topic not in existing:
             raise TopicsNotRight(f"topic {topic.topic} does not exist: run `python -m pipelines prepare`")

@@ -21,6 +21,7 @@ from pipelines.engine.group import Group
 from pipelines.engine.intake import Batch
 from pipelines.engine.link import Link
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
+from pipelines.engine.names import changelog_topic
 from pipelines.engine.opening import Opening, while_kafka_starts
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.positions import check_committed
@@ -371,8 +372,3 @@ class Engine:
             poison_limit=self._poison_limit,
             last_words=self._last_words.found,
         )
-
-
-def changelog_topic(app_id: str, table: str) -> str:
-    """Faust's name of a table's changelog topic."""
-    return f"{app_id}-{table}-changelog"

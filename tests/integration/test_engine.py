@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from pipelines.app import app_id
+from pipelines.engine.names import app_id
 from schemas import codec
 from schemas.records import DeadLetter
 from tests.integration.engine_harness import (

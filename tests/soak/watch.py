@@ -19,7 +19,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicP
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from cli.composition import STAGES
-from pipelines.app import app_id
+from pipelines.engine.names import app_id
 from schemas.catalog import TOPICS
 from stack.state import ServiceState, read_state
 from tests.integration.engine_harness import ask

@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from pipelines.app import app_id
-from pipelines.engine.worker import changelog_topic
-from pipelines.stages import TABLES
+from pipelines.engine.names import app_id, changelog_topic
+from pipelines.stages import BUILDERS, tables
 
 SETTINGS = {"CHAT4ALL_KAFKA_URL": "127.0.0.1:1", "CHAT4ALL_TELEGRAM_TOKEN": "1:a"}
 
@@ -35,9 +34,9 @@ def told(stage: str, command: str) -> list[dict[str, Any]]:
     return list(orjson.loads(done.stdout))
 
 
-@pytest.mark.parametrize("stage", sorted(TABLES))
+@pytest.mark.parametrize("stage", sorted(BUILDERS))
 def test_tables_lists_every_table_with_its_changelog(stage: str) -> None:
-    expected = {table: f"changelog topic {changelog_topic(app_id(stage), table)}" for table in TABLES[stage]}
+    expected = {table: f"changelog topic {changelog_topic(app_id(stage), table)}" for table in tables(stage)}
     assert {table["name"]: table["help"] for table in told(stage, "tables")} == expected
 
 
