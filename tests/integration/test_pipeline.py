@@ -57,7 +57,7 @@ class Running(NamedTuple):
     state: State
 
     def url(self, service: str) -> str:
-        return next(s.url for s in self.state.services if s.name == service)
+        return next({s.name: s.url, **s.parts}[service] for s in self.state.services if service in {s.name, *s.parts})
 
     @property
     def environment(self) -> dict[str, str]:
@@ -72,7 +72,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     assert len(set(leaks.secrets_of_stacks(folder))) > 5
     logs, told = list(leaks.log_files(folder)), leaks.in_files(folder)
     control.stop(folder)
-    assert {"gateway.log", "send.log", "whatsapp.log"} <= {log.name for log in logs}
+    assert {"gateway.log", "send.log", "simulators.log"} <= {log.name for log in logs}
     assert told == [], "a process of the stack logged a text or a secret"
 
 
