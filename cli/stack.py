@@ -82,9 +82,9 @@ def start(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] =
             if service.status in {READY, EXTERNAL} and service.name not in shown:
                 shown.add(service.name)
                 word = "is set" if service.status == EXTERNAL else service.version
-                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.url}", highlight=False)
+                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.address}", highlight=False)
 
-    control.start(folder, compose(folder, keep_data=keep_data, workers=workers), progress)
+    control.start(folder, compose(folder, keep_data=keep_data, workers=workers), progress, console.print)
     console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
 
 
@@ -157,7 +157,7 @@ def _cells(service: ServiceState) -> tuple[str, ...]:
         service.name,
         f"[{STYLES[service.status]}]{service.status}[/]",
         service.version,
-        service.url,
+        service.address,
         f"{control.memory(service.pid) / 2**20:.0f} MB" if service.pid else "",
         f"{since:%Y-%m-%d %H:%M:%S}" if since else "",
         str(service.restarts) if service.status != EXTERNAL else "",

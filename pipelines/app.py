@@ -12,6 +12,7 @@ import yarl
 from mode.supervisors import CrashingSupervisor
 
 from pipelines import table_views, web
+from pipelines.engine.names import app_id
 from pipelines.engine.routing import TableRouter
 from pipelines.engine.stage import Stage
 from pipelines.engine.tables import BatchTable, BulkTableManager
@@ -22,11 +23,6 @@ from schemas.settings import Settings
 
 WEEK_SECONDS = 7 * 86_400.0
 ANY_ADDRESS = ("0.0.0.0", "::", "")
-
-
-def app_id(name: str) -> str:
-    """Faust app id, Kafka group and prefix of transactional ids of core, or of a stage that runs alone."""
-    return f"chat4all-{name}"
 
 
 def _free_port(host: str) -> int:

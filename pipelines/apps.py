@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from pipelines.app import build
-from pipelines.stages import TABLES, WORKERS, apps
+from pipelines.stages import APPS, WORKERS, apps
 from schemas.settings import MissingSetting, Settings
 
 
@@ -16,8 +16,8 @@ from schemas.settings import MissingSetting, Settings
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
-    if name not in TABLES:
-        raise SystemExit(f"no app {name!r}: faust -A pipelines.apps:NAME with one of {', '.join(sorted(TABLES))}")
+    if name not in APPS:
+        raise SystemExit(f"no app {name!r}: faust -A pipelines.apps:NAME with one of {', '.join(sorted(APPS))}")
     settings = Settings()
     try:
         settings.require("kafka_url")

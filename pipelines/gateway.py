@@ -25,8 +25,9 @@ from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.ids import inbound_conversation_id, inbound_message_id
 from schemas.keys import key_of, provider_message_key
 from schemas.records import Direction, Message, Receipt
-from schemas.settings import Settings
+from schemas.settings import MissingSetting, Settings
 
+EXPECTED = (MissingSetting, topics.TopicsNotRight)
 STAGE = "gateway"  # as dead letters and metrics name it
 MAX_BODY_BYTES = 3 * 1024 * 1024  # Meta's webhook bodies have up to 3 MB
 log = structlog.get_logger(__name__)

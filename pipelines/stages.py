@@ -1,28 +1,26 @@
-"""Every stage by name and every kind of worker, built from the settings: the one place where stages, connectors and sinks meet."""
+"""Every stage by name and every kind of worker, built from the settings: the one place where stages, connectors and sinks meet.
+
+A stage is imported when it is built: a worker runs some, and the others' libraries would cost it half its start.
+"""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
-from connectors.registry import CHANNELS
-from pipelines.analyse import Analyse
-from pipelines.archive import Archive
 from pipelines.engine.chain import Chain
 from pipelines.engine.stage import Stage
-from pipelines.match import Match
-from pipelines.recipients import Channel
-from pipelines.route import Route
-from pipelines.send import Send
-from pipelines.sending import Limits
-from pipelines.track import Track
-from schemas.accounts import accounts_in
 from schemas.settings import Settings
-from sinks.clickhouse import Facts
-from sinks.postgres import Archive as ArchiveSink
 
+# ruff: noqa: PLC0415  # see above
 DAY_MS = 86_400_000
 
 
 def _route(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
+    from pipelines.recipients import Channel
+    from pipelines.route import Route
+    from schemas.accounts import accounts_in
+
     channels = {
         name: Channel(account, channel.check)
         for name, channel in CHANNELS.items()
@@ -38,6 +36,10 @@ def _route(settings: Settings) -> Stage[Any]:
 
 
 def _send(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
+    from pipelines.send import Send
+    from pipelines.sending import Limits
+
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     limits = Limits(
         concurrency=settings.send_concurrency,
@@ -51,6 +53,8 @@ def _send(settings: Settings) -> Stage[Any]:
 
 
 def _match(settings: Settings) -> Stage[Any]:
+    from pipelines.match import Match
+
     return Match(
         partitions=settings.partitions,
         binding_ms=int(settings.binding_days * DAY_MS),
@@ -59,14 +63,22 @@ def _match(settings: Settings) -> Stage[Any]:
 
 
 def _track(settings: Settings) -> Stage[Any]:
+    from pipelines.track import Track
+
     return Track(state_ms=int(settings.state_days * DAY_MS))
 
 
 def _archive(settings: Settings) -> Stage[Any]:
+    from pipelines.archive import Archive
+    from sinks.postgres import Archive as ArchiveSink
+
     return Archive(sink=ArchiveSink(settings.postgres_url), linger_ms=settings.archive_linger_ms)
 
 
 def _analyse(settings: Settings) -> Stage[Any]:
+    from pipelines.analyse import Analyse
+    from sinks.clickhouse import Facts
+
     return Analyse(sink=Facts(settings.clickhouse_url), linger_ms=settings.analyse_linger_ms)
 
 
@@ -83,15 +95,11 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
 WORKERS: Mapping[str, tuple[str, ...]] = {"core": ("route", "match", "send", "track"), "sinks": ("archive", "analyse")}
 # What each kind of worker cannot start without, besides Kafka.
 REQUIRED: Mapping[str, tuple[str, ...]] = {"core": (), "sinks": ("postgres_url", "clickhouse_url")}
+# The stages of each app; an app has a consumer group, and one changelog for all its tables.
+APPS: Mapping[str, tuple[str, ...]] = {"core": WORKERS["core"], "archive": ("archive",), "analyse": ("analyse",)}
 # Topics of core that nobody but its own stages writes, and those that others read although core hands their records over.
 INNER = frozenset({"conversation-log"})
 OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
-# Apps, each with a consumer group, and the tables that share its changelog: `prepare` creates it without building a stage.
-TABLES: Mapping[str, tuple[str, ...]] = {
-    "core": tuple(layout.name for stage in (Route, Match, Send, Track) for layout in stage.tables),
-    "archive": (),
-    "analyse": tuple(layout.name for layout in Analyse.tables),
-}
 
 
 def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
@@ -111,3 +119,11 @@ def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
             turn_records=settings.core_turn_records,
         )
     ]
+
+
+def tables(app: str) -> tuple[str, ...]:
+    """The names of an app's tables; `prepare` creates their changelog without building a stage."""
+    kinds: list[type[Stage[Any]]] = [
+        getattr(import_module(f"pipelines.{stage}"), stage.capitalize()) for stage in APPS[app]
+    ]
+    return tuple(layout.name for kind in kinds for layout in kind.tables)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,9 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
-from pipelines.app import app_id
-from pipelines.engine.stores import changelog_topic
-from pipelines.stages import TABLES
+from pipelines.engine.names import app_id, changelog_topic
+from pipelines.stages import APPS, tables
 from schemas.catalog import CHANGELOG_BYTES, TOPICS
 from schemas.settings import Settings
 
@@ -33,28 +33,26 @@ class TopicsNotRight(Exception):
 
 def declared(settings: Settings) -> list[NewTopic]:
     """Every topic of the product, with its partitions and settings for this deployment."""
+    changelogs = [changelog_topic(app_id(app), None) for app in APPS if tables(app)]
+    return [_topic(name, settings) for name in (*TOPICS, *changelogs)]
+
+
+def _topic(name: str, settings: Settings) -> NewTopic:
+    """A topic of schemas/topics.toml, else a changelog."""
     replicas = settings.replication_factor
-    topics = [
-        NewTopic(topic.name, topic.partitions or settings.partitions, replicas, config=topic.config())
-        for topic in TOPICS.values()
-    ]
-    changelogs = [changelog(app) for app, tables in TABLES.items() if tables]
+    if name in TOPICS:
+        return NewTopic(name, TOPICS[name].partitions or settings.partitions, replicas, config=TOPICS[name].config())
     compact = {
         "cleanup.policy": "compact",
         "segment.bytes": "67108864",
         "min.cleanable.dirty.ratio": "0.3",
         LIMIT: str(CHANGELOG_BYTES),
     }
-    return topics + [NewTopic(name, settings.partitions, replicas, config=compact) for name in changelogs]
+    return NewTopic(name, settings.partitions, replicas, config=compact)
 
 
-def changelog(app: str) -> str:
-    """The changelog topic of an app's tables."""
-    return changelog_topic(app_id(app), None)
-
-
-def create(settings: Settings) -> int:
-    """Creates the topics that do not exist yet; returns how many. Raises TopicsNotRight."""
+def create(settings: Settings) -> set[str]:
+    """Creates the topics that do not exist yet; returns their names. Raises TopicsNotRight."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
     _refuse_old_layout(existing)
@@ -65,15 +63,19 @@ def create(settings: Settings) -> int:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another `prepare` runs at the same time
                 raise TopicsNotRight(f"topic {name} could not be created: {error.args[0].str()}") from error
-    return len(missing)
+    return {topic.topic for topic in missing}
 
 
-def raise_limits(settings: Settings) -> dict[str, int]:
+def raise_limits(settings: Settings, except_for: AbstractSet[str] = frozenset()) -> dict[str, int]:
     """Lets every topic there is take records as large as declared; returns the topics that took less, with what they take now.
     Never lowers a limit. Raises TopicsNotRight."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
-    wanted = {topic.topic: int((topic.config or {})[LIMIT]) for topic in declared(settings) if topic.topic in existing}
+    wanted = {
+        topic.topic: int((topic.config or {})[LIMIT])
+        for topic in declared(settings)
+        if topic.topic in existing.keys() - except_for
+    }
     if not wanted:
         return {}
     described = admin.describe_configs([_resource(name) for name in wanted], request_timeout=30)
@@ -104,7 +106,7 @@ def check(settings: Settings, wanted: set[str]) -> None:
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
     _refuse_old_layout(existing)
-    topics = [topic for topic in declared(settings) if topic.topic in wanted]
+    topics = [_topic(name, settings) for name in sorted(wanted)]
     for topic in topics:
         if topic.topic not in existing:
             raise TopicsNotRight(f"topic {topic.topic} does not exist: run `python -m pipelines prepare`")

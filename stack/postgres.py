@@ -11,9 +11,7 @@ import secrets
 import signal
 from pathlib import Path
 
-import psycopg
-
-from stack.ports import free_port
+from stack.ports import answers, free_port
 from stack.service import Service, ServiceFailed
 
 
@@ -78,6 +76,9 @@ def service(folder: Path) -> Service:
         steps.insert(0, [*make, "--no-instructions"])
 
     def probe() -> str:
+        answers(port)
+        import psycopg  # noqa: PLC0415  # while the server starts, not before
+
         with psycopg.connect(f"{server}/postgres", connect_timeout=2, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'chat4all'").fetchone():
                 connection.execute("CREATE DATABASE chat4all")

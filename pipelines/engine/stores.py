@@ -73,8 +73,3 @@ class Stores:
     def _identity(self, changelog: str, number: int) -> str:
         cluster = self._consumer.list_topics(timeout=30).cluster_id
         return f"{cluster} {changelog} {self._footing.ids[changelog]} {number}"
-
-
-def changelog_topic(app_id: str, table: str | None) -> str:
-    """Faust's name of a table's changelog topic; of the one that all tables share without a table."""
-    return f"{app_id}-changelog" if table is None else f"{app_id}-{table}-changelog"

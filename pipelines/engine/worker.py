@@ -27,6 +27,7 @@ from pipelines.engine.link import Link
 from pipelines.engine.membership import Member
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
 from pipelines.engine.mirrors import Mirrors
+from pipelines.engine.names import changelog_topic
 from pipelines.engine.opening import Opening, while_kafka_starts
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.positions import check_committed
@@ -35,7 +36,7 @@ from pipelines.engine.restore import RestoreProgress, restore
 from pipelines.engine.roll import Roll
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Record, Stage
-from pipelines.engine.stores import Stores, changelog_topic
+from pipelines.engine.stores import Stores
 from pipelines.engine.transactions import Fenced, Held, IdTaken, Transactions
 from pipelines.engine.turns import Partition
 from pipelines.engine.watchdog import Watchdog

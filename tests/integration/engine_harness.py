@@ -16,9 +16,8 @@ import orjson
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from pipelines.app import app_id
 from pipelines.engine import marks
-from pipelines.engine.stores import changelog_topic
+from pipelines.engine.names import app_id, changelog_topic
 from pipelines.topics import declared
 from schemas.settings import Settings
 

@@ -23,8 +23,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from cli.composition import WORKERS, compose
-from pipelines.stages import TABLES
-from pipelines.stages import WORKERS as WORKERS_STAGES
+from pipelines.stages import WORKERS as STAGES_OF
+from pipelines.stages import tables
 from schemas import codec
 from schemas.catalog import record_bytes
 from schemas.content import from_json
@@ -59,7 +59,7 @@ class Running(NamedTuple):
     state: State
 
     def url(self, service: str) -> str:
-        return next(s.url for s in self.state.services if s.name == service)
+        return next({s.name: s.url, **s.parts}[service] for s in self.state.services if service in {s.name, *s.parts})
 
     @property
     def environment(self) -> dict[str, str]:
@@ -74,7 +74,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     assert len(set(leaks.secrets_of_stacks(folder))) > 5
     logs, told = list(leaks.log_files(folder)), leaks.in_files(folder)
     control.stop(folder)
-    assert {"gateway.log", "core.log", "whatsapp.log"} <= {log.name for log in logs}
+    assert {"gateway.log", "core.log", "simulators.log"} <= {log.name for log in logs}
     assert told == [], "a process of the stack logged a text or a secret"
 
 
@@ -470,7 +470,7 @@ def test_an_inbound_message_is_kept_once(running: Running, unique: str) -> None:
 def test_views_of_the_workers(running: Running, produce: Callable[..., None], unique: str) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
-    for worker, stages in WORKERS_STAGES.items():
+    for worker, stages in STAGES_OF.items():
         status, text = get(f"{running.url(worker)}/health")
         assert (status, json.loads(text)["status"]) == (200, "ready")
         metrics = get(f"{running.url(worker)}/metrics")[1]
@@ -480,7 +480,7 @@ def test_views_of_the_workers(running: Running, produce: Callable[..., None], un
         shown = json.loads(get(f"{running.url(worker)}/partitions/")[1])
         assert [each["app"] for each in shown] == [app for app in apps for _ in range(running.settings.partitions)]
     core, sinks = running.url("core"), running.url("sinks")
-    assert {table["table"] for table in json.loads(get(f"{core}/tables/")[1])} == set(TABLES["core"])
+    assert {table["table"] for table in json.loads(get(f"{core}/tables/")[1])} == set(tables("core"))
     assert {table["changelog"] for table in json.loads(get(f"{core}/tables/")[1])} == {"chat4all-core-changelog"}
     assert [table["table"] for table in json.loads(get(f"{sinks}/tables/")[1])] == ["plans"]
     row = json.loads(get(f"{core}/tables/sequences/{unique}")[1])

@@ -18,8 +18,9 @@ import redis
 from schemas.settings import Settings
 from stack import control
 from stack.control import StackRefused
-from stack.plan import Plan, Process
+from stack.plan import Command, Plan, Process
 from stack.ports import free_port
+from stack.servers import SERVERS
 from stack.state import DEAD, FAILED, READY, ServiceState, State, is_running, read_state, state_path
 
 # Serves its environment; any request for /end makes it end by itself.
@@ -46,7 +47,7 @@ def small_plan(*, keep_data: bool = False, prepare: str = "print('prepared')") -
         servers=["valkey"],
         replaced={"kafka": "broker:9092"},
         settings={"partitions": 4, "telegram_token": "1:secret", "kafka_url": "broker:9092"},
-        prepare={"prepare": [sys.executable, "-c", prepare]},
+        prepare=[Command(name="prepare", argv=[sys.executable, "-c", prepare])],
         processes=[program("simulator", restarts=False), program("stage", restarts=True)],
         keep_data=keep_data,
     )
@@ -145,6 +146,34 @@ def test_a_stage_that_ends_is_started_again_and_a_simulator_is_not(folder: Path)
     assert shown.returncode == 1  # something is dead
     assert [line.split()[1] for line in shown.stdout.splitlines()[1:]] == ["external", READY, DEAD, READY]
     assert shown.stdout.splitlines()[4].split()[-1] == "2"
+
+
+def test_a_program_imports_while_others_start_and_begins_when_they_are_prepared(folder: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    early = Process(
+        name="early",
+        argv=[sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
+        preload=["http.server", "socketserver"],
+        health=f"{url}/",
+        url=url,
+        parts={"here": url, "there": f"{url}/there"},
+        restarts=True,
+    )
+    look = f"""
+import json, os, socket, time
+time.sleep(1.5)  # it would have begun long ago
+[row] = [row for row in json.load(open(os.environ["CHAT4ALL_STATE"]))["services"] if row["name"] == "early"]
+os.kill(row["pid"], 0)
+assert socket.socket().connect_ex(("127.0.0.1", {port})) != 0, "it has begun"
+"""
+    control.start(folder, Plan(servers=["valkey"], prepare=small_plan(prepare=look).prepare, processes=[early]))
+    before = row(folder, "early")
+    with urllib.request.urlopen(f"{before.url}/") as response:
+        assert response.status == 200
+    assert f"here {url}, there {url}/there" in " ".join(chat4all(folder, "status", COLUMNS="200").stdout.split())
+    os.kill(before.pid, signal.SIGKILL)  # and then there is nothing to wait for
+    eventually(lambda: row(folder, "early").restarts == 1 and row(folder, "early").status == READY)
 
 
 def test_a_killed_supervisor_takes_all_with_it_and_is_told_from_a_live_one(folder: Path) -> None:
@@ -258,7 +287,7 @@ def test_up_with_everything_replaced_starts_no_server_and_names_what_fails(folde
     assert failed.returncode == 2
     assert failed.stderr.startswith("prepare ended with 2; log ")
     assert len(failed.stderr.splitlines()) == 1
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["prepare"]
+    assert not {path.name for path in folder.iterdir()} & set(SERVERS)
 
 
 def test_a_bad_name_is_refused(folder: Path) -> None:

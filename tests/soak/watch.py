@@ -19,9 +19,8 @@ from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicP
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from cli.composition import WORKERS, kind_of
-from pipelines.app import app_id
-from pipelines.stages import INNER, TABLES
-from pipelines.stages import WORKERS as STAGES_OF
+from pipelines.engine.names import app_id
+from pipelines.stages import APPS, INNER
 from schemas.catalog import TOPICS
 from stack.state import ServiceState, read_state
 from tests.integration.engine_harness import ask
@@ -118,7 +117,7 @@ class Watch:
             self._ends(wanted, IsolationLevel.READ_COMMITTED),
             self._ends(wanted, IsolationLevel.READ_UNCOMMITTED),
         )
-        committed = {app: self._committed(app) for app in TABLES}
+        committed = {app: self._committed(app) for app in APPS}
         return {
             (app, topic, number): Place(
                 committed[app].get((topic, number), 0), stable[topic, number], end[topic, number]
@@ -141,7 +140,7 @@ class Watch:
 
 def _app_of(stage: str) -> str:
     """Which app, that is which consumer group, a stage belongs to."""
-    return "core" if stage in STAGES_OF["core"] else stage
+    return next(app for app, stages in APPS.items() if stage in stages)
 
 
 def _process(service: ServiceState) -> Process:

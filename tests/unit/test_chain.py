@@ -2,7 +2,7 @@
 way follows the other, whatever dies in between."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pipelines.stages import TABLES
+from pipelines.stages import APPS, tables
 
 SETTINGS = {"CHAT4ALL_KAFKA_URL": "127.0.0.1:1", "CHAT4ALL_TELEGRAM_TOKEN": "1:a"}
 
@@ -33,10 +33,10 @@ def told(app: str, command: str) -> list[dict[str, Any]]:
     return list(orjson.loads(done.stdout))
 
 
-@pytest.mark.parametrize("app", sorted(TABLES))
+@pytest.mark.parametrize("app", sorted(APPS))
 def test_tables_lists_every_table_with_its_changelog(app: str) -> None:
     """All tables of an app share one."""
-    expected = dict.fromkeys(TABLES[app], f"changelog topic chat4all-{app}-changelog")
+    expected = dict.fromkeys(tables(app), f"changelog topic chat4all-{app}-changelog")
     assert {table["name"]: table["help"] for table in told(app, "tables")} == expected
 
 
