@@ -146,6 +146,9 @@ class Send(Stage[State]):
         """A receipt for a delivery whose outcome we do not know is proof that the provider has it."""
         if not len(state.rows):
             return
+        named = codec.peek(record.value, StatusUpdate, "delivery_id")
+        if named is not None and named.encode() not in state.rows:
+            return  # not decoded: nearly all are of deliveries that have ended, and track judges every one of them
         update = codec.decode(record.value, StatusUpdate)
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
