@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from itertools import takewhile
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import fastavro
@@ -109,12 +110,13 @@ def _without_logical_types(node: Any) -> Any:
 def _to_datum(cls: type[Any]) -> Convert:
     """A function from an instance of `cls` to the dict fastavro writes; only fields that hold records need converting."""
     names = [f.name for f in dataclasses.fields(cls)]
+    values = attrgetter(*names)  # a tuple: every record has two fields or more
     hints = typing.get_type_hints(cls)
     lists = {name: _to_datum(item) for name, hint in hints.items() if (item := _item_class(hint))}
     optional = {name: _to_datum(inner) for name, hint in hints.items() if (inner := _optional_class(hint))}
 
     def convert(record: Any) -> dict[str, Any]:
-        datum = {name: getattr(record, name) for name in names}
+        datum = dict(zip(names, values(record), strict=True))
         for name, inner in lists.items():
             datum[name] = [inner(item) for item in datum[name]]
         for name, inner in optional.items():
