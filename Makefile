@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-engine bench-connectors bench-neighbours soak clean
+.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-neighbours soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -25,6 +25,9 @@ test: .venv/ready   ## all tests, on real servers, two files side by side
 
 bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 	chat4all bench
+
+bench-decide: .venv/ready  ## what the stages' decisions cost, and a delivery in memory; writes benchmarks/decide.json
+	python -m benchmarks.decide $(if $(PARENT),--parent $(PARENT))
 
 bench-engine: .venv/ready  ## the engine against every other way to do its job; writes benchmarks/engine.json
 	python -m benchmarks.engine $(if $(PARENT),--parent $(PARENT))

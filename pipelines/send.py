@@ -16,7 +16,19 @@ import structlog
 
 from connectors.base import Connector
 from connectors.bounds import within_limits
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
+from pipelines.engine.stage import (
+    Call,
+    Decision,
+    Handed,
+    Inputs,
+    Output,
+    Record,
+    Refusal,
+    Result,
+    Source,
+    Stage,
+    Tables,
+)
 from pipelines.sending import Limits, State
 from pipelines.taken import taken
 from schemas import codec, metrics
@@ -147,6 +159,10 @@ class Send(Stage[State]):
         """A receipt for a delivery whose outcome we do not know is proof that the provider has it."""
         if not len(state.rows):
             return
+        if not isinstance(record, Handed):
+            named = codec.peek(record.value, StatusUpdate, "delivery_id")
+            if named is not None and named.encode() not in state.rows:
+                return  # not decoded: nearly all are of deliveries that have ended, and track judges every one of them
         update = taken(record, StatusUpdate)
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:

@@ -199,6 +199,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
     "providers": {"connectors": partial(figures_table, "connectors")},
     "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
+    "performance": {"decide": partial(figures_table, "decide")},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
 }
 

@@ -301,6 +301,15 @@ def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) 
     assert keys(decision) == ["dlv-1"]
 
 
+def test_only_updates_of_what_is_outstanding_are_decoded(desk: Desk[State]) -> None:
+    """Of every other one no more is read than whose it is: a datum that ends early shows it."""
+    desk.turn(to_send(delivery()))
+    ours, other = (record("status-updates", update(delivery_id=name)) for name in ("dlv-1", "dlv-2"))
+    cut = [each._replace(value=(each.value or b"")[:-1]) for each in (other, ours)]
+    decision = desk.turn(cut)
+    assert [(refusal.cause, refusal.record) for refusal in decision.refusals] == [("malformed_datum", cut[1])]
+
+
 def test_a_delivery_outside_its_home_is_refused_and_never_called(desk: Desk[State]) -> None:
     stray = to_send(delivery(home_partition=3))
     decision = desk.turn(stray)
