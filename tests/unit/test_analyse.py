@@ -122,7 +122,7 @@ class Ledger(Facts):
 async def test_settling_inserts_every_chunk_with_rows_and_waits_for_clickhouse() -> None:
     ledger = Ledger(away=1)
     stage = an_analyse(ledger)
-    chunks = [Chunk("a", [delivery_state("e1")]), Chunk("b", []), Chunk("c", [delivery_state("e2")])]
+    chunks = [Chunk(0, "a", [delivery_state("e1")]), Chunk(0, "b", []), Chunk(0, "c", [delivery_state("e2")])]
     await stage.settle(Decision(writes=chunks))
     assert ledger.inserted == [("a", ["e1"]), ("c", ["e2"])]
 
@@ -133,7 +133,7 @@ async def test_anything_else_than_a_clickhouse_away_passes_through() -> None:
             raise ValueError(f"{token} of {len(states)}")
 
     with pytest.raises(ValueError, match="a of 1"):
-        await an_analyse(Broken()).settle(Decision(writes=[Chunk("a", [delivery_state()])]))
+        await an_analyse(Broken()).settle(Decision(writes=[Chunk(0, "a", [delivery_state()])]))
 
 
 # --- any crash ----------------------------------------------------------------------------------------------------------
