@@ -1,8 +1,8 @@
 """What writing together saves: `python -m tests.bench_sinks [--rounds 20] [--rows 30] [--partitions 12]`.
 
 In each round every partition has so many new transitions of deliveries. They are written as transactions, or inserts, of one partition
-each, and as one for all. PostgreSQL and ClickHouse are started for it and gone after it. Prints, for each way: rows a second, CPU a round and a
-row of the database's processes and of this one, the client's.
+each, and as one for all. PostgreSQL and ClickHouse are started for it and gone after it. Prints, for each way: rows a second, CPU a
+round and a row of the database's processes and of this one, the client's.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from pipelines.stages import BUILDERS
 from schemas.settings import Settings
 from tests.sabotage import EXIT_CODE
 
-TURN_RECORDS = 60  # small turns, so that there are many writes
+TURN_RECORDS = 15  # small turns, so that there are many writes
 
 
 def ending(write: Callable[..., Awaitable[None]], *, before: int, after: int) -> Callable[..., Awaitable[None]]:

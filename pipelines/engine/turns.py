@@ -264,6 +264,10 @@ class Partition(Generic[S]):
         """Until the stage lets this partition go before the others, if it has records and is not in a hurry."""
         while self._intake.records() and not self._hurried() and (seconds := self._stage.must_wait(self.number)) > 0:
             self._in_line = True
+            if (
+                not self._brake.counts
+            ):  # the turn before is done with, and Kafka is to know it, however long this wait is
+                await self._end_well()
             self._wake.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), seconds)
@@ -280,8 +284,7 @@ class Partition(Generic[S]):
         return max(linger, REST_SECONDS) - (time.monotonic() - self._transaction_ended)
 
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
-        began = time.perf_counter()
-        now = self._now()
+        began, now = time.perf_counter(), self._now()
         inputs, crashed = await self._carefully(inputs)
         decided = self._decisions.decide(inputs, now)
         if isinstance(decided, Undone):
