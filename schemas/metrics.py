@@ -24,6 +24,17 @@ DEAD_LETTERS = Counter("chat4all_dead_letters_total", "Records sent to dead-lett
 EVENTS = Counter("chat4all_events_total", "What happened inside a stage.", ["stage", "event"])
 # Counter: offsets of a source topic that Kafka deleted before they were read, by stage and topic; anything above 0 is loss.
 LOST = Counter("chat4all_lost_records_total", "Records deleted by Kafka before they were read.", ["stage", "topic"])
+# Size: rows of one write to a database, by stage; its count is the number of PostgreSQL transactions, or of ClickHouse inserts.
+SINK_ROWS = Histogram(
+    "chat4all_sink_rows",
+    "Rows of one PostgreSQL transaction or ClickHouse insert.",
+    ["stage"],
+    buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000),
+)
+# Time: one write to a database, also one that failed, by stage.
+SINK_SECONDS = Histogram(
+    "chat4all_sink_seconds", "One PostgreSQL transaction or ClickHouse insert.", ["stage"], buckets=_SECONDS
+)
 # Gauge: partitions this worker owns, by stage.
 PARTITIONS = Gauge("chat4all_partitions", "Partitions this worker owns.", ["stage"])
 # Gauge: rows a table holds on this worker, by stage and table.

@@ -109,9 +109,18 @@ class Settings(BaseSettings):
 
     # sinks
     archive_linger_ms: int = Field(
-        100, ge=0, description="Least distance of PostgreSQL transactions of a partition, ms."
+        250,
+        ge=0,
+        le=10_000,
+        description="Least distance of PostgreSQL transactions of a worker, all its partitions in one, ms.",
     )
-    analyse_linger_ms: int = Field(1000, ge=0, description="Least distance of ClickHouse inserts of a partition, ms.")
+    analyse_linger_ms: int = Field(
+        1000,
+        ge=0,
+        le=10_000,
+        description="Least distance of ClickHouse inserts of a worker, ms. Its partitions take turns: a report is older by this for "
+        "each partition with something to insert.",
+    )
 
     # tenants
     accounts: str = Field(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.stage import Decision, Inputs, Output, Record, Result, Stage
+from pipelines.engine.stage import Decision, Inputs, Output, Record, Result, Stage, View
 from tables.stores import open_partition
 
 
@@ -21,6 +21,7 @@ class Desk:
     """One partition of one stage, and what it has cost so far."""
 
     stage: Stage[Any]
+    views: Mapping[str, View[Any]] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     changelog_bytes: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -36,7 +37,7 @@ class Desk:
 
     def turn(self, records: Sequence[Record], results: Sequence[Result], now: int) -> Decision:
         began = time.process_time()
-        decision = self.stage.decide(Inputs(records, results), self.state, now)
+        decision = self.stage.decide(Inputs(records, results, views=self.views), self.state, now)
         changes = [table.changes() for table in self.tables.values()]
         for table in self.tables.values():
             table.settle()

@@ -7,8 +7,9 @@ from typing import Any
 from benchmarks.decide import life
 from benchmarks.decide.desks import Desk, Wire
 from connectors.registry import CHANNELS
-from pipelines.engine.stage import Call, Output, Result
-from pipelines.route import Channel, Route
+from pipelines.engine.stage import Call, Output, Result, View
+from pipelines.recipients import Channel
+from pipelines.route import Route
 from pipelines.stages import BUILDERS
 from schemas.outcomes import Accepted
 from schemas.settings import Settings
@@ -35,7 +36,8 @@ def run(count: int) -> dict[str, Desk]:
     """Turns until every message is through: what is put out is read in the same turn by the stages after, else in the next."""
     settings, of = life.settings(), life.scenario(count)
     desks = {name: Desk(BUILDERS[name](settings)) for name in STAGES if name != "route"}
-    desks = {"route": Desk(_route(settings, of)), **desks}
+    people = {"contacts": View(life.contacts(of))}
+    desks = {"route": Desk(_route(settings), views=people), **desks}
     wire, messages = Wire([desk.stage for desk in desks.values()]), life.messages(of)
     calls: list[Call] = []
     later: defaultdict[int, list[Output]] = defaultdict(list)
@@ -69,7 +71,7 @@ def check(desks: dict[str, Desk], deliveries: int) -> None:
         raise SystemExit(f"wrong work, not timed: {counts['read']} of {deliveries} deliveries were read")
 
 
-def _route(settings: Settings, of: Any) -> Route:
-    """As pipelines/stages.py builds it, with the people at hand instead of on a topic."""
+def _route(settings: Settings) -> Route:
+    """As pipelines/stages.py builds it."""
     channels = {name: Channel(channel.account(settings), channel.check) for name, channel in CHANNELS.items()}
-    return Route(partitions=1, dedupe_ms=7 * 86_400_000, channels=channels, contacts=life.contacts(of))
+    return Route(partitions=1, dedupe_ms=7 * 86_400_000, channels=channels)

@@ -99,13 +99,11 @@ class Partition(Generic[S]):
         self.unread = Unread()
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
-            perform=partial(mirrors.perform, stage),
-            news=self.wake,
-            fail=lambda why: self._fail(f"partition {self.number}: {why}"),
-        )
+            perform=partial(mirrors.perform, stage), news=self.wake, fail=lambda why: self._fail(f"partition {number}: {why}")
+        )  # fmt: skip
         self._committed: dict[Source, int] = {}
         self._wake = asyncio.Event()
-        self._waiting = False  # for something to decide on
+        self._waiting = self._in_line = False  # for something to decide on; for its place among the partitions
         self._stopping = False
         self._stop_asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -116,8 +114,8 @@ class Partition(Generic[S]):
 
     @property
     def held(self) -> bool:
-        """Whether it waits on purpose: the stage takes nothing of what is there, until a call ends or a time has come."""
-        return self._waiting and self._intake.held
+        """Whether it waits on purpose: the stage takes nothing of what is there for a time, or lets other partitions go first."""
+        return self._in_line or (self._waiting and self._intake.held)
 
     async def take_over(self, held: Mapping[Source, Held], committed: Mapping[Source, int]) -> None:
         """Counts this start in the group's offsets, before `start`. `held` is what the group holds, `committed` where it is to stand,
@@ -236,7 +234,9 @@ class Partition(Generic[S]):
             self._wake.clear()
             rest = self._rest()
             if rest > 0:
-                await self._pause(rest)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop_asked.wait(), rest)
+            await self._wait_in_line()
             slow = self._at_most < self._stage.turn_records
             at_most = 1 if self._brake.on else self._isolation.at_most or (self._at_most if slow else None)
             batches = self._intake.take(self._stage.turn_records, at_most)
@@ -257,20 +257,31 @@ class Partition(Generic[S]):
                 self._waiting = False
         return Inputs([], self._calls.take_results(), closing=True, views=self._views), []
 
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop_asked.wait(), seconds)
+    async def _wait_in_line(self) -> None:
+        """Until the stage lets this partition go before the others, if it has records and is not in a hurry."""
+        while self._intake.records() and not self._hurried() and (seconds := self._stage.must_wait(self.number)) > 0:
+            self._in_line = True
+            if (
+                not self._brake.counts
+            ):  # the turn before is done with, and Kafka is to know it, however long this wait is
+                await self._end_well()
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), seconds)
+        self._in_line = False
+
+    def _hurried(self) -> bool:
+        """Whether the next turn waits for no company."""
+        full = self._intake.records() >= self._at_most
+        return self._stopping or self._brake.on or self._isolation.at_most is not None or full
 
     def _rest(self) -> float:
         """Seconds until the next turn may start: after the stage's linger unless a turn is full."""
-        full = self._intake.records() >= self._at_most
-        hurried = self._stopping or self._brake.on or self._isolation.at_most is not None or full
-        linger = 0.0 if hurried else self._stage.linger_ms / 1000
+        linger = 0.0 if self._hurried() else self._stage.linger_ms / 1000
         return linger - (time.monotonic() - self._transaction_ended)
 
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
-        began = time.perf_counter()
-        now = self._now()
+        began, now = time.perf_counter(), self._now()
         inputs, crashed = await self._carefully(inputs)
         decided = self._decisions.decide(inputs, now)
         if isinstance(decided, Undone):
@@ -293,9 +304,7 @@ class Partition(Generic[S]):
         for call in decision.calls:
             self._calls.start(call)
         if decision.calls:
-            await asyncio.sleep(
-                0
-            )  # every call has begun before the next decision: its intent is not one of a dead worker
+            await asyncio.sleep(0)  # every call has begun before the next decision: its intent is no dead worker's
         self.waiting_for_sink = True
         await self._stage.settle(decision)
         self.waiting_for_sink = False
@@ -367,9 +376,7 @@ class Partition(Generic[S]):
             self._committed.update(offsets)
             self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():
-            table.settle(
-                ends.get(self._changelogs[name])
-            )  # only now: nothing may reach a disk before its transaction has committed
+            table.settle(ends.get(self._changelogs[name]))  # nothing may reach a disk before it was committed
 
     def _unheard(self, refusals: list[Refusal], batches: list[Batch]) -> list[Refusal]:
         """Without the refusals of records that a sink reads again: they are in dead-letters since the group passed them."""

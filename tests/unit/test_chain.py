@@ -197,6 +197,7 @@ class _Plain:
     packed = False
     keyed_by_record = True
     time_of = None
+    bucketed = False
 
     def encode(self, row: bytes) -> bytes:
         return row

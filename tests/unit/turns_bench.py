@@ -50,6 +50,7 @@ class Toy(Stage[ToyState]):
     def __init__(self, *sources: Source) -> None:
         self.sources = sources or (Source("a"), Source("b"))
         self.held: set[str] = set()
+        self.place: Callable[[], float] = lambda: 0.0  # seconds until it may go
         self.due: int | None = None
         self.broken = False
         self.seconds_a_record = 0.0
@@ -74,6 +75,9 @@ class Toy(Stage[ToyState]):
 
     def takes(self, topic: str, state: ToyState) -> bool:  # noqa: ARG002  # the test says
         return topic not in self.held
+
+    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # there is one
+        return self.place()
 
     def decide(self, inputs: Inputs, state: ToyState, now: int) -> Decision:
         if self.raises is not None:
