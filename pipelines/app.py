@@ -23,7 +23,7 @@ ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 def app_id(stage: str) -> str:
-    """Faust app id, Kafka group and prefix of transactional ids of a stage."""
+    """Faust app id, Kafka group and prefix of transactional ids of a stage's workers."""
     return f"chat4all-{stage}"
 
 
@@ -50,6 +50,7 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         session_seconds=settings.session_timeout_seconds,
         stuck_seconds=settings.stuck_seconds,
         poison_limit=settings.poison_limit,
+        rest_seconds=settings.commit_rest_ms / 1000,
         record_bytes=record_bytes,
         store=settings.store,
         folder=Path(settings.data_dir) / stage.name,
