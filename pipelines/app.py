@@ -58,6 +58,7 @@ def build(
         session_seconds=settings.session_timeout_seconds,
         stuck_seconds=settings.stuck_seconds,
         poison_limit=settings.poison_limit,
+        rest_seconds=settings.commit_rest_ms / 1000,
         record_bytes=record_bytes,
         store=settings.store,
         folder=Path(settings.data_dir) / stage.name,

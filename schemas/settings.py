@@ -65,6 +65,12 @@ class Settings(BaseSettings):
         6.0, ge=1, description="Kafka group session time-out; a dead worker is replaced after it."
     )
 
+    commit_rest_ms: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="Rest of a worker between two Kafka transactions, milliseconds: more is fewer transactions and a longer wait.",
+    )
     stuck_seconds: float = Field(
         120.0, ge=10, description="A worker with lag that commits nothing for so long ends, seconds."
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.engine import transactions
+from pipelines.engine import producer, transactions
 from pipelines.engine.producer import TransactionalProducer
 from pipelines.engine.transactions import Ends, Held, Sent, Transactions
 from tables.partition import TablePartition
@@ -52,6 +52,24 @@ def _after_commit() -> None:
         return ends
 
     _replace(Transactions, "commit", commit)
+
+
+def _after_offsets() -> None:
+    """The group has the offsets, in a transaction that nobody ends."""
+    whole, retrying = Transactions.commit, producer._retrying
+    turns: list[bool] = []
+
+    def commit(self: Transactions, sent: Sent) -> list[Ends]:
+        turns.append(not _is_of_a_start(sent))
+        return whole(self, sent)
+
+    def until_the_commit(step: Callable[[float], Any], end: float) -> Any:
+        if turns and turns[-1] and getattr(step, "__name__", "") == "commit_transaction":
+            _end()
+        return retrying(step, end)
+
+    _replace(Transactions, "commit", commit)
+    setattr(producer, "_retrying", until_the_commit)  # noqa: B010  # mypy takes a module's function for no value
 
 
 def _in_restore() -> None:
@@ -130,6 +148,7 @@ CRASHES: Mapping[str, Callable[[], None]] = {
     "in-init-transactions": _in_init_transactions,
     "in-restore": _in_restore,
     "before-commit": _before_commit,
+    "after-offsets": _after_offsets,
     "after-commit": _after_commit,
 }
 KINDS: Mapping[str, Callable[[], None]] = {

@@ -19,7 +19,7 @@ from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from pipelines.engine.transactions import CommitFailed, Ends, Sent, Transactions, Turn
 from pipelines.engine.turns import Partition
-from pipelines.engine.writer import Writer
+from pipelines.engine.writer import REST_SECONDS, Writer
 from schemas.records import DeadLetter
 from tables.layout import Layout
 from tables.partition import TablePartition
@@ -192,7 +192,7 @@ def no_mirrors() -> Mirrors:
 class Bench:
     """One partition of the toy with everything around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rest_seconds: float = REST_SECONDS) -> None:
         self.stage = Toy()
         self.journal = Journal()
         self.tables: dict[str, TablePartition[Any]] = {"sequences": TablePartition(SEQUENCES)}
@@ -202,7 +202,7 @@ class Bench:
         self.mirrors = no_mirrors()
         self.now: Callable[[], int] = lambda: NOW
         self.link = Link()
-        self.writer = Writer(self.journal, Line("commit"), self.link)
+        self.writer = Writer(self.journal, Line("commit"), self.link, rest_seconds=rest_seconds)
         self.limits: dict[str, int] = {}  # of topics, where a test has one
         self.ends: dict[str, int] = {}
         self.partition: Partition[ToyState]
