@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-neighbours bench-sinks soak clean
+.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-neighbours bench-sinks bench-start crash-engine soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -40,6 +40,9 @@ bench-neighbours: .venv/ready  ## one tenant beside another that sends what nobo
 
 bench-sinks: .venv/ready  ## what one write for all partitions saves in PostgreSQL and ClickHouse; prints it
 	python -m tests.bench_sinks
+
+bench-start: .venv/ready  ## chat4all up, down and demo from cache; writes benchmarks/start.json
+	python -m benchmarks.start
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)

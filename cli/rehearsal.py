@@ -44,7 +44,7 @@ class Knobs:
     duplicates: float
     seed: int
     kill: Sequence[str] = ()
-    patience_seconds: float = 60.0  # without any progress, after the last message was produced
+    patience_seconds: float = 90.0  # without progress, after the last message; longer than an unknown outcome is held
 
 
 @dataclass(slots=True)

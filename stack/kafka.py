@@ -116,7 +116,7 @@ def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
             "making an AOT cache for Kafka's JVM, once per machine: takes some 15 s, later starts are that much lighter"
         )
         try:
-            aot_cache.make(aot_folder(), _train)
+            aot_cache.make(aot_folder(), train)
         except aot_cache.NotMade as error:
             say(f"no AOT cache for Kafka: {error}")
 
@@ -186,7 +186,7 @@ def _format(data: Path, cluster: str) -> None:
     draft.rename(data / "meta.properties")  # last: it says that the folder is formatted
 
 
-def _train(staging: Path, options: list[str]) -> None:
+def train(staging: Path, options: list[str]) -> None:
     """A short life of Kafka with everything the product asks of it, ended in good order: then its JVM writes the cache."""
     from stack import kafka_exercise  # noqa: PLC0415  # with Kafka's client, once per machine
 

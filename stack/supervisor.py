@@ -30,7 +30,9 @@ from stack.state import DEAD, EXTERNAL, FAILED, READY, STARTING, ServiceState, S
 KEPT = "kept"  # the marker of data that the last stack was told to keep
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 10.0
-ANSWER_SECONDS = 60.0  # how long a group may take until all of it answers
+ANSWER_SECONDS = 120.0  # how long a group may take until all of it answers
+AGAIN = 3  # the exit code of a program that could not be right any more and is to be started again
+STARTS_AGAIN = 3  # how often, before it has answered for the first time
 LOOK_SECONDS = 0.08  # a probe costs a millisecond, and there are up to ten at a time
 PATIENCE_SECONDS = 10.0  # between SIGTERM and SIGKILL, for a whole group
 STEADY_SECONDS = 10.0  # a process that lived this long is restarted at once
@@ -123,11 +125,25 @@ class Supervisor:
         waiting, deadline = list(services), time.monotonic() + ANSWER_SECONDS
         while waiting:
             for service in list(waiting):
+                if self._started_again(service):
+                    continue
                 if self._child_of(service).look(deadline, ANSWER_SECONDS):
                     waiting.remove(service)
                     self._ready(service)
             if self.stopping.wait(LOOK_SECONDS if waiting else 0):
                 raise Stopped
+
+    def _started_again(self, service: Service) -> bool:
+        """A worker that ends with AGAIN asks for a new start, as it may on a broker that has just started; any other end is a failure."""
+        child, row = self._child_of(service), self._rows[service.name]
+        restartable = any(process.name == service.name and process.restarts for process in self.plan.processes)
+        if child.returncode != AGAIN or not restartable or row.restarts >= STARTS_AGAIN:
+            return False
+        say(f"{row.name.upper()} ENDED with {AGAIN} before it answered; restarting it; {child.last_words()}")
+        child.start()
+        row.pid, row.started_at = child.pid, child.started_at
+        row.restarts += 1
+        return True
 
     def _ready(self, service: Service) -> None:
         child, row = self._child_of(service), self._rows[service.name]

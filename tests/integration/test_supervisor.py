@@ -1,5 +1,6 @@
 """A whole stack under its supervisor: real Valkey, small programs of our own in place of stages, and the commands that show and end it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -174,6 +175,27 @@ assert socket.socket().connect_ex(("127.0.0.1", {port})) != 0, "it has begun"
     assert f"here {url}, there {url}/there" in " ".join(chat4all(folder, "status", COLUMNS="200").stdout.split())
     os.kill(before.pid, signal.SIGKILL)  # and then there is nothing to wait for
     eventually(lambda: row(folder, "early").restarts == 1 and row(folder, "early").status == READY)
+
+
+def unsteady(name: str, ends: int, folder: Path, *, code: int) -> Process:
+    """Ends with `code` so many times before it serves."""
+    fine = program(name, restarts=True)
+    count = f"import pathlib, sys; file = pathlib.Path({str(folder / name)!r}); n = len(file.read_text()) if file.exists() else 0\n"
+    count += f"file.write_text('x' * (n + 1)); n < {ends} and sys.exit({code})\n"
+    return dataclasses.replace(fine, argv=[sys.executable, "-c", count + PROGRAM, fine.argv[-1]])
+
+
+def test_a_worker_that_asks_for_a_new_start_gets_it_before_it_has_answered_too(folder: Path, tmp_path: Path) -> None:
+    plan = Plan(servers=[], processes=[unsteady("twice", 2, tmp_path, code=3)])
+    control.start(folder, plan)
+    assert (row(folder, "twice").status, row(folder, "twice").restarts) == (READY, 2)
+    assert "TWICE ENDED with 3 before it answered; restarting it" in (folder / "supervisor.log").read_text()
+
+
+@pytest.mark.parametrize(("ends", "code"), [(9, 3), (1, 2)])
+def test_a_worker_that_cannot_start_fails_the_start(folder: Path, tmp_path: Path, ends: int, code: int) -> None:
+    with pytest.raises(StackRefused, match=f"never ended with {code} before it answered"):
+        control.start(folder, Plan(servers=[], processes=[unsteady("never", ends, tmp_path, code=code)]))
 
 
 def test_a_killed_supervisor_takes_all_with_it_and_is_told_from_a_live_one(folder: Path) -> None:
