@@ -114,6 +114,9 @@ class Stage(ABC, Generic[S]):
     # bounds of one turn, so that latency stays low when the load is high: records, and milliseconds of its decision
     turn_records: int = 2000
     turn_ms: int = 250
+    # of its sources: Kafka answers a fetch as soon as so many bytes are there, or after so long with what there is
+    fetch_min_bytes: int = 1
+    fetch_wait_ms: int = 500
     linger_ms: int = 0  # turns keep this distance and gather company meanwhile; after a longer silence none waits
 
     @abstractmethod
