@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-engine bench-connectors bench-neighbours soak clean
+.PHONY: demo up down check test bench bench-engine bench-connectors bench-neighbours bench-idle soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ bench-connectors: .venv/ready  ## connectors against bare HTTP, simulators, webh
 
 bench-neighbours: .venv/ready  ## one tenant beside another that sends what nobody should; writes benchmarks/neighbours.json
 	python -m benchmarks.neighbours
+
+bench-idle: .venv/ready  ## CPU and requests of a stack that nobody uses; writes benchmarks/idle.json
+	python -m benchmarks.idle
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)
