@@ -16,7 +16,7 @@ import structlog
 
 from connectors.base import Connector
 from connectors.bounds import within_limits
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
+from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Room, Source, Stage, Tables
 from pipelines.sending import Limits, State
 from schemas import codec, metrics
 from schemas.keys import key_of, provider_message_key
@@ -59,6 +59,7 @@ class Send(Stage[State]):
     def __init__(self, *, connectors: Mapping[str, Connector], limits: Limits) -> None:
         self._connectors = connectors
         self._limits = limits
+        self.most_calls = limits.concurrency
         self._in_flight: set[str] = set()  # delivery ids whose call this worker is making
         self.sources = (Source("status-updates"), *(Source(f"deliveries.{channel}") for channel in sorted(connectors)))
 
@@ -71,6 +72,9 @@ class Send(Stage[State]):
 
     def next_due(self, state: State) -> int | None:
         return state.next_due()
+
+    def wants_calls(self, state: State, room: Room) -> bool:
+        return state.wants_calls(room)
 
     def takes(self, topic: str, state: State) -> bool:
         return topic == "status-updates" or state.has_room()
@@ -112,6 +116,7 @@ class Send(Stage[State]):
             self._due(delivery_id, state, decision, now)
         state.unblock(now)
         if not inputs.closing:
+            state.admit(inputs.room)
             self._start_calls(state, decision, now)
         return decision
 
@@ -163,7 +168,6 @@ class Send(Stage[State]):
 
     def _settle(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
-        state.answered(result.call.key)
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
         outcome = within_limits(result.value)
@@ -296,10 +300,11 @@ class Send(Stage[State]):
             state.lanes.ready(lane)
         elif row.not_before <= now and row.evidence is not None:
             self._proven(row, row.evidence, state, decision, now)
-        elif row.not_before <= now:
+        elif row.not_before <= now and state.has_calls_left(row.delivery):
             intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
-            state.begin(intent)
-            decision.calls.append(Call(intent.delivery.delivery_id, Attempt(row.delivery, intent.attempt, intent.part)))
+            shares = state.begin(intent)
+            attempt = Attempt(row.delivery, intent.attempt, intent.part)
+            decision.calls.append(Call(intent.delivery.delivery_id, attempt, shares))
 
     def _expire(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
         decision.count("expired")

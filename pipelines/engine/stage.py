@@ -8,6 +8,7 @@ The engine knows no message and no channel.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from tables.layout import Layout
@@ -37,8 +38,16 @@ class Result(NamedTuple):
     value: Any
 
 
+class Room(NamedTuple):
+    """What the worker has for calls: `free` more may be asked for by this decision, and `running` says how many all its partitions make
+    now, by each name of `Call.shares`."""
+
+    free: int = 0
+    running: Mapping[str, int] = MappingProxyType({})
+
+
 class Inputs(NamedTuple):
-    """What one turn decides on: records in offset order per source partition, then calls that finished.
+    """What one turn decides on: records in offset order per source partition, then calls that finished, and the room for new ones.
 
     `closing` says that the partition is being given up: a call asked for now would not be made.
     """
@@ -46,6 +55,7 @@ class Inputs(NamedTuple):
     records: Sequence[Record]
     results: Sequence[Result]
     closing: bool = False
+    room: Room = Room()
 
 
 class Output(NamedTuple):
@@ -68,10 +78,12 @@ class Refusal(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Work outside Kafka, started after the turn's transaction committed; its result comes back to a later turn."""
+    """Work outside Kafka, started after the turn's transaction committed; its result comes back to a later turn. While it runs it counts
+    under each name of `shares` (an account, a tenant)."""
 
     key: str
     request: Any
+    shares: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -114,6 +126,7 @@ class Stage(ABC, Generic[S]):
     # bounds of one turn, so that latency stays low when the load is high: records, and milliseconds of its decision
     turn_records: int = 2000
     turn_ms: int = 250
+    most_calls: int = 500  # in flight, of all partitions of a worker together
     # of its sources: Kafka answers a fetch as soon as so many bytes are there, or after so long with what there is
     fetch_min_bytes: int = 1
     fetch_wait_ms: int = 500
@@ -131,6 +144,10 @@ class Stage(ABC, Generic[S]):
     def next_due(self, state: S) -> int | None:  # noqa: ARG002  # the default has no use for it
         """When a turn is wanted although nothing arrives, Unix milliseconds; None for never."""
         return None
+
+    def wants_calls(self, state: S, room: Room) -> bool:  # noqa: ARG002  # the default has no use for them
+        """Whether a turn with this room would ask for a call although nothing arrives and nothing is due."""
+        return False
 
     def takes(self, topic: str, state: S) -> bool:  # noqa: ARG002  # the default has no use for them
         """False holds a source back (its records wait in Kafka) while the others go on."""

@@ -21,7 +21,7 @@ import structlog
 
 from pipelines.engine import marks
 from pipelines.engine.brake import Alone, Brake, blank
-from pipelines.engine.calls import Calls
+from pipelines.engine.calls import Budget, Calls
 from pipelines.engine.counting import count_turn
 from pipelines.engine.dead_letters import dead_letter, lost_records
 from pipelines.engine.decisions import Decisions, Undone
@@ -58,6 +58,7 @@ class Partition(Generic[S]):
         tables: Tables,
         changelogs: Mapping[str, str],
         writer: Writer,
+        budget: Budget,
         alone: Alone,
         sizes: Sizes,
         fail: Callable[[str], None],
@@ -96,8 +97,9 @@ class Partition(Generic[S]):
         self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
-            perform=stage.perform, news=self.wake, fail=lambda why: self._fail(f"partition {self.number}: {why}")
-        )
+            budget=budget, perform=stage.perform, news=self.wake, wants=lambda room: stage.wants_calls(self.state, room),
+            fail=lambda why: self._fail(f"partition {self.number}: {why}"),
+        )  # fmt: skip
         self._committed: dict[Source, int] = {}
         self._wake = asyncio.Event()
         self._waiting = False  # for something to decide on
@@ -238,7 +240,7 @@ class Partition(Generic[S]):
             batches = self._intake.take(self._stage.turn_records, at_most)
             due = self._stage.next_due(self.state)
             now = self._now()
-            kept = self._calls.has_results or self._condemned or self._deleted or self._passed
+            kept = self._calls.has_results or self._calls.wanted or self._condemned or self._deleted or self._passed
             if batches or kept or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
                 return Inputs(records, self._calls.take_results(), self._stopping), batches
@@ -270,7 +272,7 @@ class Partition(Generic[S]):
         began = time.perf_counter()
         now = self._now()
         inputs, crashed = await self._carefully(inputs)
-        decided = self._decisions.decide(inputs, now)
+        decided = self._decide(inputs, now)
         if isinstance(decided, Undone):
             self._undone(decided, inputs, batches)
             await asyncio.sleep(0)  # the other partitions go on meanwhile
@@ -287,8 +289,7 @@ class Partition(Generic[S]):
         self._deleted = {}
         await self._commit(decision, rows, offsets, len(inputs.records), now)
         self._count(batches, decision, time.perf_counter() - began)
-        for call in decision.calls:
-            self._calls.start(call)
+        self._calls.start()
         if decision.calls:
             await asyncio.sleep(
                 0
@@ -303,6 +304,13 @@ class Partition(Generic[S]):
             batch.release()
         if not inputs.records and not inputs.results:
             await asyncio.sleep(0)  # a due that stays due must not starve the loop
+
+    def _decide(self, inputs: Inputs, now: int) -> tuple[Decision, list[Rows]] | Undone:
+        if inputs.closing:
+            return self._decisions.decide(inputs, now)
+        decided = self._decisions.decide(inputs._replace(room=self._calls.reserve()), now)
+        self._calls.keep([] if isinstance(decided, Undone) else decided[0].calls)
+        return decided
 
     async def _carefully(self, inputs: Inputs) -> tuple[Inputs, Refusal | None]:
         """While the brake is on: a record is named in the group's offsets before it is decided on, and the one the worker ended on is

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pipelines.engine.brake import Alone, LastWords
+from pipelines.engine.calls import Budget
 from pipelines.engine.fetch import Fetch
 from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.group import Group
@@ -83,6 +84,7 @@ class Engine:
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
         self.link = Link()
         self._alone = Alone()
+        self._budget = Budget(stage.name, stage.most_calls)
         self._sizes = Sizes(record_bytes)
         self._last_words = LastWords(folder)
         self._group = Group(kafka_url, app_id)
@@ -364,6 +366,7 @@ class Engine:
             tables=tables,
             changelogs={name: self.changelog(name) for name in tables},
             writer=writer,
+            budget=self._budget,
             alone=self._alone,
             sizes=self._sizes,
             fail=self.fail,

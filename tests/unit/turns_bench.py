@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.brake import Alone
+from pipelines.engine.calls import Budget
 from pipelines.engine.intake import Batch
 from pipelines.engine.line import Line
 from pipelines.engine.link import Link
@@ -210,6 +211,7 @@ class Bench:
             tables=self.tables,
             changelogs={"sequences": CHANGELOG},
             writer=Writer(self.journal, Line("commit"), self.link),
+            budget=Budget(self.stage.name, self.stage.most_calls),
             alone=Alone(),
             sizes=Sizes(lambda topic: self.limits.get(topic, 1_000_000)),
             fail=self.failures.append,
