@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-neighbours bench-sinks bench-start crash-engine soak clean
+.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-idle bench-neighbours bench-sinks bench-start crash-engine soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -43,6 +43,9 @@ bench-sinks: .venv/ready  ## what one write for all partitions saves in PostgreS
 
 bench-start: .venv/ready  ## chat4all up, down and demo from cache; writes benchmarks/start.json
 	python -m benchmarks.start
+
+bench-idle: .venv/ready  ## CPU and requests of a stack that nobody uses; writes benchmarks/idle.json
+	python -m benchmarks.idle
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)

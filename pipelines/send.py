@@ -6,7 +6,6 @@ taken, or when its outcome is unknown and the channel's policy says so (counted,
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from pipelines.engine.stage import (
     Record,
     Refusal,
     Result,
+    Room,
     Source,
     Stage,
     Tables,
 )
-from pipelines.sending import Limits, State
+from pipelines.sending import Limits, State, backoff
 from pipelines.taken import taken
 from schemas import codec, metrics
 from schemas.keys import key_of, provider_message_key
@@ -41,8 +41,6 @@ from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.ready import Lane
 
 log = structlog.get_logger(__name__)
-FIRST_BACKOFF_MS = 1000
-LONGEST_BACKOFF_MS = 60_000
 DUE_PER_TURN = (
     2000  # deliveries whose time has come that a turn looks at; so a campaign for one moment makes no endless turn
 )
@@ -72,6 +70,7 @@ class Send(Stage[State]):
     def __init__(self, *, connectors: Mapping[str, Connector], limits: Limits) -> None:
         self._connectors = connectors
         self._limits = limits
+        self.most_calls = limits.concurrency
         self._in_flight: set[str] = set()  # delivery ids whose call this worker is making
         self.sources = (Source("status-updates"), *(Source(f"deliveries.{channel}") for channel in sorted(connectors)))
 
@@ -84,6 +83,9 @@ class Send(Stage[State]):
 
     def next_due(self, state: State) -> int | None:
         return state.next_due()
+
+    def wants_calls(self, state: State, room: Room) -> bool:
+        return state.wants_calls(room)
 
     def takes(self, topic: str, state: State) -> bool:
         return topic == "status-updates" or state.has_room()
@@ -125,6 +127,7 @@ class Send(Stage[State]):
             self._due(delivery_id, state, decision, now)
         state.unblock(now)
         if not inputs.closing:
+            state.admit(inputs.room)
             self._start_calls(state, decision, now)
         return decision
 
@@ -180,7 +183,6 @@ class Send(Stage[State]):
 
     def _settle(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
-        state.answered(result.call.key)
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
         outcome = within_limits(result.value)
@@ -234,7 +236,7 @@ class Send(Stage[State]):
             state.end(row)
             return
         wished = outcome.after_seconds
-        wait = _backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
+        wait = backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
         if outcome.scope is not Scope.PAIR:
@@ -270,7 +272,7 @@ class Send(Stage[State]):
             return
         decision.count("resent")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RESENT, now))
-        wait = _backoff(row, row.resends)
+        wait = backoff(row, row.resends)
         state.put(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=now + wait))
 
     # --- lanes ----------------------------------------------------------------------------------------------------------
@@ -313,10 +315,11 @@ class Send(Stage[State]):
             state.lanes.ready(lane)
         elif row.not_before <= now and row.evidence is not None:
             self._proven(row, row.evidence, state, decision, now)
-        elif row.not_before <= now:
+        elif row.not_before <= now and state.has_calls_left(row.delivery):
             intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
-            state.begin(intent)
-            decision.calls.append(Call(intent.delivery.delivery_id, Attempt(row.delivery, intent.attempt, intent.part)))
+            shares = state.begin(intent)
+            attempt = Attempt(row.delivery, intent.attempt, intent.part)
+            decision.calls.append(Call(intent.delivery.delivery_id, attempt, shares=shares))
 
     def _expire(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
         decision.count("expired")
@@ -339,13 +342,6 @@ def _schedule_full(tenant: str, state: State) -> str:
         f"of this partition's deliveries {whose} wait for a later time, or have too many bytes: produce it again nearer to its time, "
         "or raise CHAT4ALL_SEND_SCHEDULED or CHAT4ALL_SEND_SCHEDULED_BYTES"
     )
-
-
-def _backoff(row: Outstanding, times: int) -> int:
-    """Exponential with jitter, milliseconds; the jitter comes from the ids, so that a decision stays a function of its inputs."""
-    longest = min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS << min(times, 10))
-    spread = hashlib.blake2b(f"{row.delivery.delivery_id}{row.attempt}".encode(), digest_size=2).digest()
-    return longest // 2 + longest * int.from_bytes(spread, "big") // 131_072
 
 
 def _update(

@@ -43,6 +43,7 @@ def _send(settings: Settings) -> Stage[Any]:
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     limits = Limits(
         concurrency=settings.send_concurrency,
+        account=settings.send_account_concurrency,
         outstanding=settings.send_outstanding,
         attempts=settings.send_attempts,
         hold_ms=int(settings.unknown_hold_seconds * 1000),

@@ -53,10 +53,13 @@ RESTORED_ROWS = Counter("chat4all_restored_rows_total", "Changelog rows read by 
 WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests.", ["channel", "status"])
 # Time: our answer to a webhook request, by channel.
 WEBHOOK_SECONDS = Histogram("chat4all_webhook_seconds", "Answer to a webhook request.", ["channel"], buckets=_SECONDS)
-# Counter: items of webhook requests, by channel and kind (receipt, inbound, notice, unrecognised, refused: a dead letter).
+# Counter: items of webhook requests, by channel and kind (receipt, told_by_tracker: of these straight to
+# status-updates, inbound, notice, unrecognised, refused: a dead letter).
 WEBHOOK_ITEMS = Counter("chat4all_webhook_items_total", "Items of webhook requests.", ["channel", "kind"])
 # Time: one call to a provider, by channel and outcome.
 CALL_SECONDS = Histogram("chat4all_call_seconds", "One call to a provider.", ["channel", "outcome"], buckets=_SECONDS)
+# Gauge: calls in flight or about to start in this worker, by stage; at the bound, deliveries wait for a call.
+CALLS = Gauge("chat4all_calls_in_flight", "Calls in flight in this worker.", ["stage"])
 # Counter: errors of providers that our tables do not know and that fell back to their HTTP status, by channel; the exchange log has them.
 UNKNOWN_ERRORS = Counter("chat4all_unknown_errors_total", "Error codes of a provider that we do not know.", ["channel"])
 

@@ -90,7 +90,16 @@ class Settings(BaseSettings):
 
     # sending
     send_concurrency: int = Field(
-        72, ge=1, description="Calls in flight per partition of stage send; a tenant has at most seven eighths of them."
+        500,
+        ge=1,
+        le=10_000,
+        description="Calls in flight of a worker, all its partitions together; a tenant has at most seven eighths of them.",
+    )
+    send_account_concurrency: int = Field(
+        250,
+        ge=1,
+        le=256,
+        description="Calls in flight of a worker to one account of a channel; its connections end at 256.",
     )
     send_outstanding: int = Field(
         20_000,
@@ -174,6 +183,12 @@ class Settings(BaseSettings):
 
     # gateway
     gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    gateway_linger_ms: int = Field(
+        5,
+        ge=0,
+        le=1000,
+        description="How long the gateway gathers records for one request to Kafka, ms; a webhook is answered so much later.",
+    )
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
 
     @field_validator("accounts")

@@ -4,12 +4,13 @@ All pure functions. `Desk` is one partition of one stage as the engine sees it, 
 decision it has made is held to be pure (tests/purity.py).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from hypothesis import HealthCheck, settings
 
-from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Output, Record, Result, Stage, View
+from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Output, Record, Result, Room, Stage, View
 from schemas import codec, records
 from schemas.keys import conversation_key, key_of
 from schemas.partitions import home_partition
@@ -252,6 +253,8 @@ class Desk(Generic[S]):
             for key, value in rows.items():
                 self.tables[name].load(key, value)
         self.state = stage.open(self.partition, self.tables)
+        self.running: dict[str, Call] = {}
+        self._decided: tuple[Sequence[Result], Sequence[Call]] = ((), ())
 
     def reopen(self) -> None:
         """As the engine does after a decision that raised, and when a partition stays with its worker."""
@@ -269,11 +272,23 @@ class Desk(Generic[S]):
     ) -> Decision:
         """A turn that is not committed yet."""
         views: dict[str, View[Any]] = {topic: View(values) for topic, values in self.mirrored.items()}
-        inputs = Inputs(list(kafka_records), list(results), closing=closing, views=views)
+        inputs = Inputs(list(kafka_records), list(results), closing=closing, views=views, room=self.room(results))
         with purely():
-            return self.stage.decide(inputs, self.state, now)
+            decision = self.stage.decide(inputs, self.state, now)
+        self._decided = (results, decision.calls)
+        return decision
+
+    def room(self, results: Sequence[Result] = ()) -> Room:
+        """What the engine would have for calls, with this partition alone, when these have ended."""
+        running = [call for key, call in self.running.items() if key not in {result.call.key for result in results}]
+        shares = Counter(share for call in running for share in call.shares)
+        return Room(max(0, self.stage.most_calls - len(running)), shares)
 
     def commit(self) -> None:
+        (results, calls), self._decided = self._decided, ((), ())
+        for result in results:
+            self.running.pop(result.call.key, None)
+        self.running |= {call.key: call for call in calls}
         for name, table in self.tables.items():
             for key, value in table.changes():
                 if value is None:
@@ -309,7 +324,7 @@ class Desk(Generic[S]):
         return whole
 
     def due(self) -> int | None:
-        return self.stage.next_due(self.state)
+        return 0 if self.stage.wants_calls(self.state, self.room()) else self.stage.next_due(self.state)
 
     def rows(self, table: str) -> dict[bytes, Any]:
         return dict(self.tables[table].items())

@@ -22,6 +22,7 @@ from pipelines.engine.stage import (
     Record,
     Refusal,
     Result,
+    Room,
     Source,
     Stage,
     Tables,
@@ -103,6 +104,7 @@ class Chain(Stage[State]):
             )
         self.sources = tuple(sources.values())
         self.tables = tuple(layout for stage in stages for layout in stage.tables)  # type: ignore[misc]  # of the class, for a stage alone
+        self.most_calls = max(stage.most_calls for stage in stages)
         self.mirrored = tuple({each.topic: each for stage in stages for each in stage.mirrored}.values())
         self._takers: Mapping[str, tuple[int, ...]] = {
             topic: tuple(
@@ -129,6 +131,9 @@ class Chain(Stage[State]):
         return all(
             place.stage.takes(topic, place.state) for place in (state.places[n] for n in self._takers.get(topic, ()))
         )
+
+    def wants_calls(self, state: State, room: Room) -> bool:
+        return any(place.stage.wants_calls(place.state, room) for place in state.places)
 
     def is_done(self, state: State) -> bool:
         return all(place.stage.is_done(place.state) for place in state.places)
@@ -160,7 +165,7 @@ class Chain(Stage[State]):
                     if result.call.request[0] == number
                 ],
             )
-            if not (own.records or own.results or _is_due(place, now)):
+            if not (own.records or own.results or _is_due(place, inputs, now)):
                 continue
             part = _decided(place, own, now, state.partition)
             self._take_part(number, part, len(own.records), state, turn)
@@ -185,7 +190,7 @@ class Chain(Stage[State]):
         whole = turn.whole
         whole.parts.append(Part(stage, records, len(part.outputs), part.counts))
         whole.refusals += [refusal._replace(stage=stage) for refusal in part.refusals]
-        whole.calls += [Call(call.key, (number, call), call.end_of) for call in part.calls]
+        whole.calls += [Call(call.key, (number, call), call.end_of, call.shares) for call in part.calls]
         for output in part.outputs:
             takers = (
                 [taker for taker in self._takers.get(output.topic, ()) if taker > number]
@@ -227,7 +232,9 @@ class Chain(Stage[State]):
             turn.whole.outputs.append(copy)
 
 
-def _is_due(place: Place, now: int) -> bool:
+def _is_due(place: Place, inputs: Inputs, now: int) -> bool:
+    if place.stage.wants_calls(place.state, inputs.room):
+        return True
     due = place.stage.next_due(place.state)
     return due is not None and due <= now
 

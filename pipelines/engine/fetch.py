@@ -5,6 +5,10 @@ It waits for one record and then takes all that are there, so a lone record is a
 partition has enough to take nothing is read; a partition whose records are not taken is paused only where another one is short.
 It knows where each partition ends for such a reader, markers of transactions included, and it is the first to notice that the
 connection to Kafka was lost.
+
+An idle source is asked for as rarely as its stage says: the broker holds a fetch until there is something, and a client has one at a
+time. So what changes which partitions are fetched (an assignment, a resumed one) would wait for the fetch that is out; it gets a new
+client, within some 10 ms, and one that asks often until things are calm again.
 """
 
 import asyncio
@@ -23,7 +27,10 @@ from pipelines.engine.stage import Record
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
+_UNASSIGNED_POLL_SECONDS = 0.05  # an assignment must not wait for an idle poll
+_QUICK_WAIT_MS = 25  # of a fetch, while partitions are resumed, or their ends are not known yet
+_CALM_SECONDS = 5.0  # since the last assignment or paused partition, after which idle sources are asked for rarely
 _PAUSED_POLL_SECONDS = 0.01  # a paused partition must not wait for an idle poll to be resumed
 _CHUNK = 5000
 _new = tuple.__new__  # half the price of calling a NamedTuple, once for every record
@@ -41,7 +48,8 @@ class OutOfReach(Exception):
 
 
 class Fetch:
-    """Reads assigned source partitions. `on_records` and `on_failure` are called in the event loop."""
+    """Reads assigned source partitions. While nothing comes, a broker is asked every `wait_ms`; it answers at once when `min_bytes` are
+    there. The callbacks are called in the event loop."""
 
     def __init__(
         self,
@@ -49,6 +57,8 @@ class Fetch:
         kafka_url: str,
         group: str,
         pause_above: int,
+        min_bytes: int,
+        wait_ms: int,
         on_records: Callable[[], None],
         on_failure: Callable[[str], None],
         on_lost: Callable[[], None],
@@ -62,10 +72,10 @@ class Fetch:
             "auto.offset.reset": "error",  # a position that is not there is loss: nothing is skipped or read again in silence
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 100,
             "queued.max.messages.kbytes": 65_536,
         }
+        self._calm_settings = {"fetch.wait.max.ms": wait_ms, "fetch.min.bytes": min_bytes}
         self._pause_above = pause_above
         self._on_records = on_records
         self._on_failure = on_failure
@@ -84,6 +94,8 @@ class Fetch:
         self._next: dict[TopicPart, int] = {}  # the offset to be fetched next, as far as it is known
         self._ended: dict[TopicPart, int] = {}  # where a partition ended, when it was read to its end last
         self._paused: set[TopicPart] = set()
+        self._quick = False  # whether the client is one that asks often
+        self._quick_until = 0.0
         self._epoch = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
@@ -155,10 +167,10 @@ class Fetch:
         await asyncio.to_thread(self._thread.join, 10.0)
 
     def _run(self) -> None:
-        consumer = Consumer(self._consumer_settings)
+        consumer = self._open(quick=False)
         try:
             while not self._stopping:
-                self._step(consumer)
+                consumer = self._step(consumer)
         except OutOfReach as error:
             self._tell(self._on_failure, str(error))
         except Exception as error:  # noqa: BLE001  # whatever ends this thread must end the worker, loudly
@@ -166,24 +178,46 @@ class Fetch:
         finally:
             consumer.close()
 
-    def _step(self, consumer: Consumer) -> None:
+    def _step(self, consumer: Consumer) -> Consumer:
+        """Reads once. Returns the client to go on with."""
         with self._lock:
             wanted, self._wanted = self._wanted, None
             epoch = self._epoch
-        if wanted is not None:
-            # librdkafka keeps a partition paused when it is assigned anew, and nobody would resume it
-            consumer.resume([TopicPartition(*tp) for tp in self._paused])
+            assigned = bool(self._pending)
+        if wanted:
+            consumer = self._reopen(consumer, wanted, quick=True)
+        elif wanted is not None:
+            consumer.unassign()
             self._paused.clear()
-            consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in wanted.items()])
         if self._away:
             self._look_for_kafka(consumer)
         if self._has_enough():
             self._taken.wait(_FULL_POLL_SECONDS)
-            return
-        self._regulate(consumer)
-        first = consumer.poll(_PAUSED_POLL_SECONDS if self._paused else _POLL_SECONDS)
+            return consumer
+        consumer = self._regulate(consumer)
+        first = consumer.poll(self._poll_seconds(assigned=assigned))
         if first is not None:
             self._deliver([first, *consumer.consume(_CHUNK, 0)], epoch)
+        return consumer
+
+    def _poll_seconds(self, *, assigned: bool) -> float:
+        if self._paused:
+            return _PAUSED_POLL_SECONDS
+        return _POLL_SECONDS if assigned else _UNASSIGNED_POLL_SECONDS
+
+    def _open(self, *, quick: bool) -> Consumer:
+        self._quick = quick
+        self._quick_until = time.monotonic() + _CALM_SECONDS
+        pace = {"fetch.wait.max.ms": _QUICK_WAIT_MS} if quick else self._calm_settings
+        return Consumer({**self._consumer_settings, **pace})
+
+    def _reopen(self, consumer: Consumer, positions: Mapping[TopicPart, int], *, quick: bool) -> Consumer:
+        """A new client at these positions, nothing of it paused."""
+        consumer.close()
+        self._paused.clear()
+        consumer = self._open(quick=quick)
+        consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()])
+        return consumer
 
     def _deliver(self, messages: list[Message], epoch: int) -> None:
         by_partition: dict[TopicPart, list[Record]] = {}
@@ -230,22 +264,31 @@ class Fetch:
                 for tp, pending in self._pending.items()
             )
 
-    def _regulate(self, consumer: Consumer) -> None:
-        """Pauses partitions nobody takes from while others are short, resumes them once they are half empty."""
+    def _regulate(self, consumer: Consumer) -> Consumer:
+        """Pauses partitions nobody takes from while others are short, resumes them once they are half empty; returns the client to go on
+        with. One that asks rarely would let a resumed partition wait for a fetch of the idle ones."""
         with self._lock:
             # how full each is: its records or its bytes, as a share of what it may hold
             shares = {
                 tp: max(len(pending) / self._pause_above, self._bytes[tp] / _MOST_BYTES)
                 for tp, pending in self._pending.items()
             }
+            positions = dict(self._next)
         full = {tp for tp, share in shares.items() if share > 1} - self._paused
         empty = {tp for tp in self._paused if 2 * shares.get(tp, 0.0) < 1}
+        if full and not self._quick:
+            consumer = self._reopen(consumer, positions, quick=True)
+        elif self._quick and not (full or self._paused) and time.monotonic() > self._quick_until:
+            consumer = self._reopen(consumer, positions, quick=False)
         if full:
             consumer.pause([TopicPartition(*tp) for tp in full])
             self._paused |= full
         if empty:
             consumer.resume([TopicPartition(*tp) for tp in empty])
             self._paused -= empty
+        if self._paused:
+            self._quick_until = time.monotonic() + _CALM_SECONDS
+        return consumer
 
     def _note_error(self, error: KafkaError) -> None:
         """Called by librdkafka, in this thread, while it is polled."""

@@ -80,8 +80,16 @@ class EndOf(NamedTuple):
     end: Mapping[int, int]
 
 
+class Room(NamedTuple):
+    """What the worker has for calls: `free` more may be asked for by this decision, and `running` says how many all its partitions make
+    now, by each name of `Call.shares`."""
+
+    free: int = 0
+    running: Mapping[str, int] = MappingProxyType({})
+
+
 class Inputs(NamedTuple):
-    """What one turn decides on: records in offset order per source partition, then calls that finished.
+    """What one turn decides on: records in offset order per source partition, then calls that finished, and the room for new ones.
 
     `closing` says that the partition is being given up: a call asked for now would not be made. `views` are the stage's mirrored topics,
     by name.
@@ -92,6 +100,7 @@ class Inputs(NamedTuple):
     closing: bool = False
     reading: Reading = Reading()
     views: Mapping[str, View[Any]] = MappingProxyType({})
+    room: Room = Room()
 
 
 class Output(NamedTuple):
@@ -121,7 +130,8 @@ class Refusal(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Work outside Kafka, started after the turn's transaction committed; its result comes back to a later turn.
+    """Work outside Kafka, started after the turn's transaction committed; its result comes back to a later turn. While it runs it counts
+    under each name of `shares` (an account, a tenant).
 
     With `end_of`, the name of a mirrored topic, the engine does it instead of the stage: it asks where the topic ends now, waits until the
     mirror has come so far, and answers with an EndOf.
@@ -130,6 +140,7 @@ class Call(NamedTuple):
     key: str
     request: Any
     end_of: str | None = None
+    shares: tuple[str, ...] = ()
 
 
 class Part(NamedTuple):
@@ -199,6 +210,10 @@ class Stage(ABC, Generic[S]):
     # bounds of one turn, so that latency stays low when the load is high: records, and milliseconds of its decision
     turn_records: int = 2000
     turn_ms: int = 250
+    most_calls: int = 500  # in flight, of all partitions of a worker together
+    # of its sources: Kafka answers a fetch as soon as so many bytes are there, or after so long with what there is
+    fetch_min_bytes: int = 1
+    fetch_wait_ms: int = 500
     linger_ms: int = 0  # turns keep this distance and gather company meanwhile; after a longer silence none waits
 
     @abstractmethod
@@ -213,6 +228,10 @@ class Stage(ABC, Generic[S]):
     def next_due(self, state: S) -> int | None:  # noqa: ARG002  # the default has no use for it
         """When a turn is wanted although nothing arrives, Unix milliseconds; None for never."""
         return None
+
+    def wants_calls(self, state: S, room: Room) -> bool:  # noqa: ARG002  # the default has no use for them
+        """Whether a turn with this room would ask for a call although nothing arrives and nothing is due."""
+        return False
 
     def takes(self, topic: str, state: S) -> bool:  # noqa: ARG002  # the default has no use for them
         """False holds a source back (its records wait in Kafka) while the others go on."""

@@ -22,10 +22,11 @@ import structlog
 
 from pipelines.engine import marks
 from pipelines.engine.brake import Alone, Brake, blank
-from pipelines.engine.calls import Calls
+from pipelines.engine.calls import Budget, Calls
 from pipelines.engine.counting import count_turn
 from pipelines.engine.dead_letters import dead_letter, lost_records
 from pipelines.engine.decisions import Decisions, Undone
+from pipelines.engine.fit import Fit
 from pipelines.engine.intake import Batch, Intake
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.poison import LIMIT, NotData
@@ -41,7 +42,6 @@ S = TypeVar("S")
 Now = Callable[[], int]
 Source = tuple[str, int]  # topic and partition
 log = structlog.get_logger(__name__)
-FEWEST_RECORDS = 16  # a turn may take so many however long they take: its transaction has a price too
 
 
 class Partition(Generic[S]):
@@ -59,6 +59,7 @@ class Partition(Generic[S]):
         changelogs: Mapping[str, str],
         writer: Writer,
         mirrors: Mirrors,
+        budget: Budget,
         alone: Alone,
         sizes: Sizes,
         fail: Callable[[str], None],
@@ -90,7 +91,7 @@ class Partition(Generic[S]):
         self._now = now
         self._drain_seconds = drain_seconds
         self._last_words = last_words
-        self._at_most = stage.turn_records  # fewer while decisions take too long, or make too much
+        self._fit = Fit(stage.turn_records, stage.turn_ms / 1000)
         self._intake = Intake(
             takes=lambda topic: stage.takes(topic, self.state), first=(s.topic for s in stage.sources if s.first)
         )
@@ -99,7 +100,8 @@ class Partition(Generic[S]):
         self.unread = Unread()
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
-            perform=partial(mirrors.perform, stage), news=self.wake, fail=lambda why: self._fail(f"partition {number}: {why}")
+            budget=budget, perform=partial(mirrors.perform, stage), news=self.wake,
+            wants=lambda room: stage.wants_calls(self.state, room), fail=lambda why: self._fail(f"partition {number}: {why}"),
         )  # fmt: skip
         self._committed: dict[Source, int] = {}
         self._wake = asyncio.Event()
@@ -237,12 +239,13 @@ class Partition(Generic[S]):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_asked.wait(), rest)
             await self._wait_in_line()
-            slow = self._at_most < self._stage.turn_records
-            at_most = 1 if self._brake.on else self._isolation.at_most or (self._at_most if slow else None)
+            at_most = (
+                1 if self._brake.on else self._isolation.at_most or (self._fit.at_most if self._fit.is_less else None)
+            )
             batches = self._intake.take(self._stage.turn_records, at_most)
             due = self._stage.next_due(self.state)
             now = self._now()
-            kept = self._calls.has_results or self._condemned or self._deleted or self._passed
+            kept = self._calls.has_results or self._calls.wanted or self._condemned or self._deleted or self._passed
             if batches or kept or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
                 reading = self.unread.look(batches, self._intake.topics())
@@ -272,7 +275,7 @@ class Partition(Generic[S]):
 
     def _hurried(self) -> bool:
         """Whether the next turn waits for no company."""
-        full = self._intake.records() >= self._at_most
+        full = self._intake.records() >= self._fit.at_most
         return self._stopping or self._brake.on or self._isolation.at_most is not None or full
 
     def _rest(self) -> float:
@@ -283,13 +286,13 @@ class Partition(Generic[S]):
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
         began, now = time.perf_counter(), self._now()
         inputs, crashed = await self._carefully(inputs)
-        decided = self._decisions.decide(inputs, now)
+        decided = self._decide(inputs, now)
         if isinstance(decided, Undone):
             self._undone(decided, inputs, batches)
             await asyncio.sleep(0)  # the other partitions go on meanwhile
             return
         decision, rows = decided
-        self._fit(len(inputs.records), time.perf_counter() - began)
+        self._fit.decided(len(inputs.records), time.perf_counter() - began)
         decision.refusals += self._isolation.decided(len(inputs.records))
         batches, self._condemned = self._condemned + batches, []
         offsets = self._offsets(decision, batches)
@@ -301,8 +304,7 @@ class Partition(Generic[S]):
         await self._commit(decision, rows, offsets, len(inputs.records), now)
         self.unread.committed(decision)
         self._count(batches, decision, time.perf_counter() - began)
-        for call in decision.calls:
-            self._calls.start(call)
+        self._calls.start()
         if decision.calls:
             await asyncio.sleep(0)  # every call has begun before the next decision: its intent is no dead worker's
         self.waiting_for_sink = True
@@ -315,6 +317,13 @@ class Partition(Generic[S]):
             batch.release()
         if not inputs.records and not inputs.results:
             await asyncio.sleep(0)  # a due that stays due must not starve the loop
+
+    def _decide(self, inputs: Inputs, now: int) -> tuple[Decision, list[Rows]] | Undone:
+        if inputs.closing:
+            return self._decisions.decide(inputs, now)
+        decided = self._decisions.decide(inputs._replace(room=self._calls.reserve()), now)
+        self._calls.keep([] if isinstance(decided, Undone) else decided[0].calls)
+        return decided
 
     async def _carefully(self, inputs: Inputs) -> tuple[Inputs, Refusal | None]:
         """While the brake is on: a record is named in the group's offsets before it is decided on, and the one the worker ended on is
@@ -343,14 +352,6 @@ class Partition(Generic[S]):
         # a sink that reads again what the group has passed must not move the group back
         return {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
 
-    def _fit(self, records: int, seconds: float) -> None:
-        """Halves what the next turns may take after a decision that took too long, doubles it again while there is time."""
-        wanted = self._stage.turn_ms / 1000
-        if seconds > wanted and records > FEWEST_RECORDS:
-            self._at_most = max(FEWEST_RECORDS, min(self._at_most, records) // 2)
-        elif seconds < wanted / 4 and records >= self._at_most:
-            self._at_most = min(2 * self._at_most, self._stage.turn_records)
-
     def _undone(self, why: Undone, inputs: Inputs, batches: list[Batch]) -> None:
         """Nothing is left of the decision; its inputs come again, all but a record that is to blame."""
         self._calls.put_back(inputs.results)
@@ -358,7 +359,7 @@ class Partition(Generic[S]):
             self._condemned += batches
             return
         if why is Undone.SMALLER:
-            self._at_most = len(inputs.records) // 2
+            self._fit.undone(len(inputs.records))
         self._intake.put_back(batches)
 
     async def _commit(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pipelines.engine.brake import Alone, LastWords
+from pipelines.engine.calls import Budget
 from pipelines.engine.fetch import Fetch
 from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.group import Group
@@ -93,6 +94,7 @@ class Engine:
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
         self.link = Link()
         self._alone = Alone()
+        self._budget = Budget(stage.name, stage.most_calls)
         self._sizes = Sizes(record_bytes)
         self._last_words = LastWords(folder)
         self._group = Group(kafka_url, app_id)
@@ -223,6 +225,7 @@ class Engine:
         if self._fetch is None:
             self._fetch = Fetch(
                 kafka_url=self._kafka_url, group=self._app_id, pause_above=4 * self.stage.turn_records,
+                min_bytes=self.stage.fetch_min_bytes, wait_ms=self.stage.fetch_wait_ms,
                 on_records=self._on_news, on_failure=self.fail, on_lost=self.link.lost, on_found=self.link.found,
             )  # fmt: skip
         self.epoch += 1
@@ -391,6 +394,7 @@ class Engine:
     def _partition(self, number: int, tables: Mapping[str, Table[Any]]) -> Partition[Any]:
         return Partition(
             stage=self.stage, number=number, tables=tables, changelogs={name: self.changelog(name) for name in tables},
-            writer=self._writer, mirrors=self._mirrors, alone=self._alone, sizes=self._sizes, fail=self.fail, fenced=self._on_fenced,
-            now=self._now, drain_seconds=self._drain_seconds, poison_limit=self._poison_limit, last_words=self._last_words.found,
+            writer=self._writer, mirrors=self._mirrors, budget=self._budget, alone=self._alone, sizes=self._sizes, fail=self.fail,
+            fenced=self._on_fenced, now=self._now, drain_seconds=self._drain_seconds, poison_limit=self._poison_limit,
+            last_words=self._last_words.found,
         )  # fmt: skip

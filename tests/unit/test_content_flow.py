@@ -35,7 +35,7 @@ def test_what_a_person_writes_keeps_its_content_whatever_it_is() -> None:
     told = Inbound(
         "whatsapp", "acc-1", "15550001", "wamid.1", "live_location", "", NOW, Content(location=Location(1.5, 2.5))
     )
-    topic, key, value = gateway._inbound(told, NOW)
+    topic, key, value, _ = gateway._inbound(told, NOW)
     produced = codec.decode(value, Message)
     assert (produced.direction, produced.kind, produced.content) == (Direction.INBOUND, "live_location", told.content)
     route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from pipelines.engine.brake import Alone
+from pipelines.engine.calls import Budget
 from pipelines.engine.intake import Batch
 from pipelines.engine.link import Link
 from pipelines.engine.membership import Member
@@ -203,6 +204,7 @@ class Worker:
             changelogs=CHANGELOGS,
             writer=self.writer,
             mirrors=no_mirrors(),
+            budget=Budget(self.stage.name, self.stage.most_calls),
             alone=Alone(),
             sizes=Sizes(lambda _: 1_000_000),
             poison_limit=0,  # a model of every order of faults gives far more poison than data does

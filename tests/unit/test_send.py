@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from pipelines.engine.stage import Call, Decision, Record, Result
-from pipelines.send import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Attempt, Send
-from pipelines.sending import Limits, State
+from pipelines.send import Attempt, Send
+from pipelines.sending import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Limits, State
 from schemas import codec
 from schemas.causes import DESCRIPTIONS
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown

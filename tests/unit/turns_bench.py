@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.brake import Alone
+from pipelines.engine.calls import Budget
 from pipelines.engine.intake import Batch
 from pipelines.engine.line import Line
 from pipelines.engine.link import Link
@@ -225,6 +226,7 @@ class Bench:
             changelogs={"sequences": CHANGELOG},
             writer=self.writer,
             mirrors=self.mirrors,
+            budget=Budget(self.stage.name, self.stage.most_calls),
             alone=Alone(),
             sizes=Sizes(lambda topic: self.limits.get(topic, 1_000_000)),
             fail=self.failures.append,
