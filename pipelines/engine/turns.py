@@ -266,7 +266,7 @@ class Partition(Generic[S]):
             self._in_line = True
             if (
                 not self._brake.counts
-            ):  # the turn before is done with, and Kafka is to know it, however long this wait is
+            ):  # the turn before is done with, and Kafka is to know it however long this wait is
                 await self._end_well()
             self._wake.clear()
             with suppress(TimeoutError):
