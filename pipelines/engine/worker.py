@@ -244,15 +244,16 @@ class Engine:
             self._running.add(number)
 
     async def stop_partitions(self) -> None:
-        """Lets every partition finish its turn and its calls; afterwards nothing is fetched and nothing is open."""
+        """Lets every partition finish its turn and its calls, also one that has left word of its start and not begun; afterwards nothing
+        is fetched and nothing is open."""
         if self._fetch is not None:
             self._fetch.assign({})
-        running, self._running = self._running, set()
-        stopping = asyncio.gather(*(self.partitions[number].stop() for number in running))
+        self._running = set()
+        stopping = asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
         try:
             await asyncio.wait_for(stopping, STOP_SECONDS)
         except TimeoutError:
-            self.fail(f"partitions {sorted(running)} did not end their turns in {STOP_SECONDS:.0f} s")
+            self.fail(f"partitions {sorted(self.partitions)} did not end their turns in {STOP_SECONDS:.0f} s")
 
     async def close(self) -> None:
         for task in self._tasks:
