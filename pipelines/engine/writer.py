@@ -131,10 +131,10 @@ class Writer:
 
     # --- one transaction --------------------------------------------------------------------------------------------------
 
-    async def _outcomes(self, turns: Sequence[Turn]) -> list[Ends | Exception]:
-        """What becomes of each turn."""
+    async def _outcomes(self, turns: Sequence[Turn], tries: int = TRIES) -> list[Ends | Exception]:
+        """What becomes of each turn. One that is tried alone after it was tried with others is tried once."""
         try:
-            return list(await self._together(turns))
+            return list(await self._together(turns, tries))
         except Fenced as error:
             return [type(error)(str(error)) for _ in turns]
         except CommitFailed as error:
@@ -143,22 +143,22 @@ class Writer:
             log.warning("turns are committed one by one, to find whose it is", turns=len(turns), error=str(error))
         except Exception as error:  # noqa: BLE001  # it belongs to whoever waits
             return [error for _ in turns]
-        return [outcome for turn in turns for outcome in await self._outcomes([turn])]
+        return [outcome for turn in turns for outcome in await self._outcomes([turn], 1)]
 
-    async def _together(self, turns: Sequence[Turn]) -> Sequence[Ends]:
+    async def _together(self, turns: Sequence[Turn], tries: int) -> Sequence[Ends]:
         """One transaction, tried until it has happened or cannot be."""
         if self.fenced is not None:
             raise self.fenced
         try:
             if self._losses != self._link.losses:
                 await self._reopen(None)
-            return await self._tried(turns)
+            return await self._tried(turns, tries)
         except Fenced as error:
             self.fenced = error
             raise
 
-    async def _tried(self, turns: Sequence[Turn]) -> Sequence[Ends]:
-        for tried in range(1, TRIES + 1):
+    async def _tried(self, turns: Sequence[Turn], tries: int) -> Sequence[Ends]:
+        for tried in range(1, tries + 1):
             sent = self.transactions.send(turns)
             try:
                 seconds = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS
@@ -166,8 +166,8 @@ class Writer:
             except (OutcomeUnknown, Unanswered) as error:
                 log.warning("outcome of a commit not known", transaction=self.transactions.id, detail=str(error))
                 found = await self._reopen(sent)
-                if found is None and tried == TRIES:
-                    raise CommitFailed(f"{error}; {TRIES} times") from error
+                if found is None and tried == tries:
+                    raise CommitFailed(f"{error}; {f'{tries} times' if tries > 1 else 'alone as well'}") from error
                 if found is None:
                     continue
                 ends = found
