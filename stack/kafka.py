@@ -44,8 +44,7 @@ group.initial.rebalance.delay.ms=0
 # A worker may ask for the six seconds of CHAT4ALL_SESSION_TIMEOUT_SECONDS, a test for less.
 group.min.session.timeout.ms=1000
 log.segment.bytes=134217728
-# For few cores: every thread looks for work three times a second, and twice a second an idle controller would write to its log. A Kafka
-# that nobody uses takes half the CPU so (2.0 % of a core -> 1.1 %).
+# For few cores: every thread looks for work three times a second, and twice a second an idle controller would write to its log.
 num.io.threads=4
 num.network.threads=2
 group.coordinator.threads=1

@@ -8,7 +8,7 @@ connection to Kafka was lost.
 
 An idle source is asked for as rarely as its stage says: the broker holds a fetch until there is something, and a client has one at a
 time. So what changes which partitions are fetched (an assignment, a resumed one) would wait for the fetch that is out; it gets a new
-client, within some 10 ms, and one that asks often until things are calm again.
+client, and one that asks often until things are calm again.
 """
 
 import asyncio
