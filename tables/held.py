@@ -15,6 +15,8 @@ MOST_HELD_BYTES = 16 << 20  # the same of their records' bytes
 
 @dataclass(frozen=True, slots=True)
 class Held:
+    """A record that waits, whole."""
+
     tenant_id: str
     conversation: str  # the conversation's key
     number: int  # counts what is held in the partition: the order in which it came
