@@ -31,7 +31,7 @@ from pipelines.engine.stage import (
 )
 from pipelines.sending import Limits, State, backoff
 from pipelines.taken import taken
-from schemas import codec, metrics
+from schemas import codec, metrics, within
 from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import SIGNALS, Binding, Cause, Delivery, Status, StatusUpdate
@@ -164,7 +164,7 @@ class Send(Stage[State]):
             return
         if not isinstance(record, Handed):
             named = codec.peek(record.value, StatusUpdate, "delivery_id")
-            if named is not None and named.encode() not in state.rows:
+            if named is not None and within.allows("delivery_id", named) and named.encode() not in state.rows:
                 return  # not decoded: nearly all are of deliveries that have ended, and track judges every one of them
         update = taken(record, StatusUpdate)
         row = state.rows.get(update.delivery_id.encode())

@@ -63,15 +63,8 @@ def service(folder: Path) -> Service:
         run += ["-c", f"{option}={value}"]
     steps = [run]
     if not (data / "PG_VERSION").exists():
-        make = [
-            str(binaries() / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "chat4all",
-            f"--pwfile={password_file}",
-            "--auth=scram-sha-256",
-        ]
+        make = [str(binaries() / "initdb"), "-D", str(data), "-U", "chat4all", f"--pwfile={password_file}"]
+        make += ["--auth=scram-sha-256"]
         make += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"]
         steps.insert(0, [*make, "--no-instructions"])
 

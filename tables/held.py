@@ -15,7 +15,7 @@ MOST_HELD_BYTES = 16 << 20  # the same of their records' bytes
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A record that waits, whole."""
+    """A record that waits, whole. Immutable; `size` is in bytes."""
 
     tenant_id: str
     conversation: str  # the conversation's key

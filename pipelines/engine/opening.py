@@ -20,7 +20,8 @@ from pipelines.engine.group import Group
 from pipelines.engine.line import Line
 from pipelines.engine.link import Link, Unanswered
 from pipelines.engine.stage import Source
-from pipelines.engine.transactions import Held, Unreachable, end_leftovers
+from pipelines.engine.transactions import Held, Transactions, Unreachable, end_leftovers
+from pipelines.engine.writer import Writer
 
 AGAIN_SECONDS = 0.5
 PENDING_SECONDS = 0.5  # after which a transaction that is still open is taken for one whose writer does not end it
@@ -73,6 +74,17 @@ class Opening:
         self._line = Line("leftovers")
         self._ending: asyncio.Future[None] | None = None
         self._tell_at = 0.0
+
+    def writer(self, rest_seconds: float) -> Writer:
+        """What commits the worker's turns, with so long between two transactions. Nothing is opened yet."""
+        transactions = Transactions(
+            kafka_url=self._kafka_url,
+            transactional_id=self._own,
+            mark=lambda: self._footing.mark,
+            topic=self._topics[0],
+            held=self._group.held,
+        )
+        return Writer(transactions, Line("commit"), self._link, rest_seconds=rest_seconds)
 
     async def ended(self) -> None:
         """Waits until nobody's leftovers are being ended."""

@@ -264,9 +264,7 @@ class Partition(Generic[S]):
         """Until the stage lets this partition go before the others, if it has records and is not in a hurry."""
         while self._intake.records() and not self._hurried() and (seconds := self._stage.must_wait(self.number)) > 0:
             self._in_line = True
-            if (
-                not self._brake.counts
-            ):  # the turn before is done with, and Kafka is to know it however long this wait is
+            if not self._brake.counts:  # the turn before is done with: Kafka is to know it, however long this takes
                 await self._end_well()
             self._wake.clear()
             with suppress(TimeoutError):

@@ -23,7 +23,6 @@ from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.group import Group
 from pipelines.engine.identity import Identity
 from pipelines.engine.intake import Batch
-from pipelines.engine.line import Line
 from pipelines.engine.link import Link
 from pipelines.engine.membership import Member
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
@@ -38,10 +37,10 @@ from pipelines.engine.roll import Roll
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.stores import Stores
-from pipelines.engine.transactions import Fenced, Held, IdTaken, Transactions
+from pipelines.engine.transactions import Fenced, Held, IdTaken
 from pipelines.engine.turns import Partition
 from pipelines.engine.watchdog import Watchdog
-from pipelines.engine.writer import REST_SECONDS, Writer
+from pipelines.engine.writer import REST_SECONDS
 from schemas import metrics
 from tables.stores import Kind
 from tables.table import Table
@@ -62,6 +61,14 @@ def _system_now() -> int:
 class Engine:
     """Owns the partitions of one stage in one worker. Lives in the Faust app's event loop."""
 
+    consumer: "BatchConsumer"
+    restoring: RestoreProgress | None = None
+    joined = False  # whether the group has given this worker an assignment yet
+    epoch = 0  # counts starts: a batch of an older one is never decided on
+    _fetch: Fetch | None = None
+    _reopening: asyncio.Task[None] | None = None
+    _given_up = -1  # the last generation whose partitions the group took away
+
     def __init__(
         self,
         *,
@@ -80,9 +87,6 @@ class Engine:
         self.stage = stage
         self.stuck_seconds = stuck_seconds
         self.partitions: dict[int, Partition[Any]] = {}
-        self.restoring: RestoreProgress | None = None
-        self.joined = False  # whether the group has given this worker an assignment yet
-        self.consumer: BatchConsumer
         self.member = Member(app_id, "", -1)  # as the latest assignment told it
         self._app_id = app_id
         self._kafka_url = kafka_url
@@ -98,7 +102,6 @@ class Engine:
         self._sizes = Sizes(record_bytes)
         self._last_words = LastWords(folder)
         self._group = Group(kafka_url, app_id)
-        self._fetch: Fetch | None = None
         self._running: set[int] = set()
         self._topics = {source.topic for source in stage.sources}
         self._footing = Footing(
@@ -114,22 +117,15 @@ class Engine:
             kafka_url=kafka_url, group=self._group, footing=self._footing, sources=stage.sources, link=self.link,
             own=lambda: self.identity.id, members=lambda: self.consumer.members(),  # noqa: PLW0108  # there is none yet
         )  # fmt: skip
-        transactions = Transactions(
-            kafka_url=kafka_url, transactional_id=lambda: self.identity.id, mark=lambda: self._footing.mark,
-            topic=stage.sources[0].topic, held=self._group.held,
-        )  # fmt: skip
-        self._writer = Writer(transactions, Line("commit"), self.link, rest_seconds=rest_seconds)
+        self._writer = self._opening.writer(rest_seconds)
         self.watchdog = Watchdog(
             stage=stage.name, stuck_seconds=stuck_seconds, partitions=self.running, topics=sorted(self._topics),
             footing=self._footing, lag_of=self._lag_of, end_of=self._end_of, fail=self.fail,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []  # that run as long as the worker does
-        self._reopening: asyncio.Task[None] | None = None
         self._fenced: set[int] = set()
         self._taking_over = asyncio.Lock()
-        self._given_up = -1  # the last generation whose partitions the group took away
         self._id = uuid.uuid4().hex
-        self.epoch = 0  # counts starts: a batch of an older one is never decided on
 
     def check(self) -> None:
         """Raises Unfit, one line, when the stage's topics are not fit for it. Blocks; to be called before the worker joins."""

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from pipelines.engine.chain import COPY, DETOUR, Chain, State
 from pipelines.engine.intake import Batch
 from pipelines.engine.poison import NotData, TooLarge
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Reading, Record, Result, Source, Stage, View
+from pipelines.engine.stage import Call, Decision, Inputs, Output, Reading, Record, Result, Room, Source, Stage, View
 from pipelines.engine.unread import Unread
 from pipelines.match import Match
 from pipelines.recipients import Channel
@@ -79,7 +79,7 @@ def asked(number: int, *, conversation: str = HERE, channel: str = "telegram") -
 
 
 def turn(desk: Desk[State], records: Sequence[Record], results: Sequence[Result] = (), **reading: Any) -> Decision:
-    inputs = Inputs(records, results, reading=Reading(**({"mark": MARK} | reading)), views=VIEWS)
+    inputs = Inputs(records, results, reading=Reading(**({"mark": MARK} | reading)), views=VIEWS, room=Room(100))
     decision = desk.stage.decide(inputs, desk.state, NOW)
     desk.commit()
     return decision
@@ -402,7 +402,8 @@ class ChainModel(RuleBasedStateMachine):
         taken, self.calls = self.calls[:answers], self.calls[answers:]
         results = [Result(call, Accepted((f"p-{call.key}",))) for call in taken]
         records = [each for batch in batches for each in batch.records]
-        inputs = Inputs(records, results, reading=self.unread.look(batches, set()), views=VIEWS)
+        reading = self.unread.look(batches, set())
+        inputs = Inputs(records, results, reading=reading, views=VIEWS, room=Room(4 - len(self.calls)))
         decision = self.stage.decide(inputs, self.desk.state, self.now)
         if fate == "lost":
             self.start()

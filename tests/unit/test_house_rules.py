@@ -69,7 +69,7 @@ AT_HOME = {
     "clickhouse_connect": {"sinks/", "loadgen/", "stack/", "cli/"},
     "chdb": {"stack/"},
     "typer": {"cli/"},
-    "pydantic_settings": {"schemas/settings.py", "stack/servers.py"},
+    "pydantic_settings": {"schemas/settings.py", "stack/replaced.py"},
 }
 
 

@@ -597,9 +597,3 @@ def test_a_result_that_waited_while_the_state_was_made_anew_is_taken_once(
     decision = desk.turn(results=answered(asked, outcome))
     assert told(decision) == expected
     assert len(desk.changelog["outstanding"]) == left
-
-
-async def test_stopping_closes_the_connectors() -> None:
-    provider = Provider("whatsapp", "hold")
-    await Send(connectors={"whatsapp": provider}, limits=LIMITS).stop()
-    assert provider.closed
