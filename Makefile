@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-idle bench-neighbours bench-sinks bench-start crash-engine soak clean
+.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-idle bench-life bench-neighbours bench-sinks bench-start crash-engine soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ bench-engine: .venv/ready  ## the engine against every other way to do its job; 
 
 bench-connectors: .venv/ready  ## connectors against bare HTTP, simulators, webhooks, memory; writes benchmarks/connectors.json
 	python -m benchmarks.connectors $(if $(LONG),--long)
+
+bench-life: .venv/ready  ## steady loads and a full one through everything, beside PARENT=FOLDER; writes benchmarks/life.json
+	python -m benchmarks.life $(if $(PARENT),--parent $(PARENT))
 
 bench-neighbours: .venv/ready  ## one tenant beside another that sends what nobody should; writes benchmarks/neighbours.json
 	python -m benchmarks.neighbours
