@@ -118,6 +118,7 @@ def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
             poison_limit=settings.poison_limit,
             linger_ms=settings.core_linger_ms,
             turn_records=settings.core_turn_records,
+            fetch_gather_ms=settings.core_gather_ms,
         )
     ]
 

@@ -81,8 +81,14 @@ class Settings(BaseSettings):
     )
 
     # turns of core
+    core_gather_ms: int = Field(
+        20,
+        ge=0,
+        le=500,
+        description="While records come all the time, Kafka gathers so long before it answers a fetch of core, ms; 0: never.",
+    )
     core_linger_ms: int = Field(
-        10,
+        0,
         ge=0,
         description="Least distance of two turns of a partition of core, ms; after a longer silence none waits.",
     )
@@ -184,7 +190,7 @@ class Settings(BaseSettings):
     # gateway
     gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     gateway_linger_ms: int = Field(
-        5,
+        25,
         ge=0,
         le=1000,
         description="How long the gateway gathers records for one request to Kafka, ms; a webhook is answered so much later.",

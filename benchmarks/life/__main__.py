@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -93,7 +94,7 @@ def _figures(runs: list[Run], end: str, *, bounded: bool) -> dict[str, Figure]:
         cpu = _median(found, _cpu)
         figures[f"{load}_cpu{end}"] = Figure(round(cpu, 1), f"s of CPU for {count} messages {at}, {of}", better="lower")
         for part in PARTS:
-            used = _median(found, lambda each, part=part: _cpu(each, part))
+            used = _median(found, partial(_cpu, part=part))
             figures[f"{load}_cpu_{part}{end}"] = Figure(round(used, 1), f"s of CPU, {part}", better="lower")
         must = MUST_MS if bounded and not rate else None
         figures[f"{load}_cpu_a_delivery{end}"] = Figure(
@@ -106,7 +107,7 @@ def _figures(runs: list[Run], end: str, *, bounded: bool) -> dict[str, Figure]:
         )
         if rate:
             for share, must_ms in (("p50", MUST_P50), ("p95", MUST_P95), ("p99", None)):
-                value = _median(found, lambda each, share=share: each["accept_to_sent"][share])
+                value = median(each["accept_to_sent"][share] for each in found)
                 figures[f"{load}_accept_to_sent_{share}{end}"] = Figure(
                     round(value), f"ms, accept to sent {at}", must_ms if is_steady else None
                 )
@@ -141,7 +142,7 @@ def _median(found: Iterable[Run], of: Callable[[Run], float]) -> float:
 def _cpu(run: Run, part: str = "") -> float:
     """CPU seconds; of one part of the product, or of all."""
     names = PARTS[part] if part else run["cpu"]
-    return sum(run["cpu"].get(name, 0.0) for name in names)
+    return float(sum(run["cpu"].get(name, 0.0) for name in names))
 
 
 def _rate(run: Run) -> float:

@@ -88,11 +88,13 @@ class Chain(Stage[State]):
         poison_limit: int,
         linger_ms: int,
         turn_records: int,
+        fetch_gather_ms: int = 0,
     ) -> None:
         self.name = name
         self.stages = tuple(stages)
         self.linger_ms = linger_ms
         self.turn_records = turn_records
+        self.fetch_gather_ms = fetch_gather_ms
         self._inner = inner
         self._outside = outside
         self._poison_limit = poison_limit

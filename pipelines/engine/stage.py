@@ -214,6 +214,7 @@ class Stage(ABC, Generic[S]):
     # of its sources: Kafka answers a fetch as soon as so many bytes are there, or after so long with what there is
     fetch_min_bytes: int = 1
     fetch_wait_ms: int = 500
+    fetch_gather_ms: int = 0  # while records come all the time, a fetch gathers for so long; 0: never
     linger_ms: int = 0  # turns keep this distance and gather company meanwhile; after a longer silence none waits
 
     @abstractmethod

@@ -222,6 +222,7 @@ class Engine:
             self._fetch = Fetch(
                 kafka_url=self._kafka_url, group=self._app_id, pause_above=4 * self.stage.turn_records,
                 min_bytes=self.stage.fetch_min_bytes, wait_ms=self.stage.fetch_wait_ms,
+                gather_ms=self.stage.fetch_gather_ms,
                 on_records=self._on_news, on_failure=self.fail, on_lost=self.link.lost, on_found=self.link.found,
             )  # fmt: skip
         self.epoch += 1
