@@ -12,11 +12,11 @@ import yarl
 from mode.supervisors import CrashingSupervisor
 
 from pipelines import table_views, web
+from pipelines.engine.faust.routing import TableRouter
+from pipelines.engine.faust.tables import BatchTable, BulkTableManager
+from pipelines.engine.faust.transport import BatchTransport, RawBatch, SourceTopics
 from pipelines.engine.names import app_id
-from pipelines.engine.routing import TableRouter
 from pipelines.engine.stage import Stage
-from pipelines.engine.tables import BatchTable, BulkTableManager
-from pipelines.engine.transport import BatchTransport, RawBatch, SourceTopics
 from pipelines.engine.worker import Engine
 from schemas.catalog import record_bytes
 from schemas.settings import Settings

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -22,7 +22,7 @@ from pipelines.engine.fetch import Fetch
 from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.group import Group
 from pipelines.engine.identity import Identity
-from pipelines.engine.intake import Batch
+from pipelines.engine.intake import Batch, BatchEvent, GroupConsumer
 from pipelines.engine.link import Link
 from pipelines.engine.membership import Member
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
@@ -45,9 +45,6 @@ from schemas import metrics
 from tables.stores import Kind
 from tables.table import Table
 
-if TYPE_CHECKING:
-    from pipelines.engine.transport import BatchConsumer, BatchMessage
-
 log = structlog.get_logger(__name__)
 STOP_SECONDS = 45.0  # below the group's rebalance time-out, 60 s; who takes longer holds everybody up until then
 KAFKAS_RECORD_BYTES = 1_048_588 - 1024  # a topic's own default, less what a batch needs for itself
@@ -61,7 +58,7 @@ def _system_now() -> int:
 class Engine:
     """Owns the partitions of one stage in one worker. Lives in the Faust app's event loop."""
 
-    consumer: "BatchConsumer"
+    consumer: GroupConsumer
     restoring: RestoreProgress | None = None
     joined = False  # whether the group has given this worker an assignment yet
     epoch = 0  # counts starts: a batch of an older one is never decided on
@@ -139,12 +136,12 @@ class Engine:
 
     def is_current(self, generation: int) -> bool:
         """Whether what the group said in this generation still holds."""
-        return bool(self.consumer.app.consumer_generation_id == generation != self._given_up)
+        return self.consumer.generation == generation != self._given_up
 
     async def give_up(self) -> None:
         """The group takes partitions away: nobody's leftovers are ended any more, and what is being ended is waited for, since its writer
         may be a member of the next generation. Then every partition is stopped."""
-        self._given_up = self.consumer.app.consumer_generation_id
+        self._given_up = self.consumer.generation
         await self._opening.ended()
         await self.stop_partitions()
 
@@ -276,7 +273,7 @@ class Engine:
     def take(self, source: tuple[str, int]) -> list[Record]:
         return self._fetch.take(source, self.stage.turn_records) if self._fetch is not None else []
 
-    def submit(self, message: "BatchMessage") -> None:
+    def submit(self, message: BatchEvent) -> None:
         """A batch that came through Faust's agent, to its partition; one of an older generation is dropped unread."""
         source = (message.topic, message.partition)
 
@@ -318,7 +315,7 @@ class Engine:
         first = not self._fenced
         self._fenced.update(self.partitions, [number])
         if first:
-            self._reopening = asyncio.create_task(self._reopen(self.consumer.app.consumer_generation_id), name="reopen")
+            self._reopening = asyncio.create_task(self._reopen(self.consumer.generation), name="reopen")
 
     async def _reopen(self, generation: int) -> None:
         """Takes the partitions over again if the group still says that they are ours. After a rebalance the take-over that comes

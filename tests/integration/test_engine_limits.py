@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import TopicPartition
 from faust.types.tuples import TP
 
+from pipelines.engine.faust.transport import IN_FLIGHT, BatchConsumer, BatchMessage
 from pipelines.engine.intake import Batch
-from pipelines.engine.transport import IN_FLIGHT, BatchConsumer, BatchMessage
 from pipelines.engine.turns import Partition
 from pipelines.engine.worker import Engine
 from stack.ports import free_port

@@ -7,7 +7,7 @@ committed from here (offsets commit inside the turns' transactions), and no ackn
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import faust
 import structlog
@@ -20,9 +20,7 @@ from faust.types.tuples import TP, ConsumerMessage
 from mode import Service
 
 from pipelines.engine.membership import Member
-
-if TYPE_CHECKING:
-    from pipelines.engine.worker import Engine
+from pipelines.engine.worker import Engine
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS = 0.5
@@ -62,6 +60,10 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> Any:
         return MembershipThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def generation(self) -> int:
+        return int(self.app.consumer_generation_id)
 
     def news(self) -> None:
         """Records arrived, or a batch was released."""

@@ -12,9 +12,9 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery
 from mode import Service
 
+from pipelines.engine.faust.rows import RowsOfWorker
 from pipelines.engine.footing import Unfit
 from pipelines.engine.opening import while_kafka_starts
-from pipelines.engine.rows import RowsOfWorker
 from tables.layout import Layout
 from tables.table import StoreFailed, Table
 
