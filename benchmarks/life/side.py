@@ -1,4 +1,4 @@
-"""One run of the whole product: a stack, three loads one after the other, what each cost. Runs as it stands at another commit too.
+"""One run of the whole product: a stack, four loads one after the other, what each cost. Runs as it stands at another commit too.
 
 Enters: a folder for the stack and a file for what is found. Leaves: in the file, per load, deliveries, seconds, percentiles from accept
 to sent, transactions, and CPU seconds of each process. A load whose verdict is not good has no figure. Nothing but loads runs meanwhile.
@@ -23,9 +23,23 @@ from schemas.settings import use_state
 from stack import control
 from stack.state import read_state, state_path
 
-CONVERSATIONS = 3000
-WARM_UP = ("warm-up", 1500, 150.0)  # Kafka's JVM and ours compile what they need: name, messages, messages a second
-LOADS = [("at_50", 1500, 50.0), ("at_100", 3000, 100.0), ("saturation", 12_000, 0.0)]
+
+def _knobs(count: int, rate: float, seed: int) -> Knobs:
+    return Knobs(
+        count=count, rate=rate, channels=CHANNELS, conversations=3000, group_share=0.0, groups=1, group_size=20, duplicates=0.0,
+        seed=seed,
+    )  # fmt: skip
+
+
+LOADS = {  # in this order: the first one meets a stack that has just started, and is what `chat4all demo` sends
+    "demo": Knobs(
+        count=1000, rate=100.0, channels=CHANNELS, conversations=200, group_share=0.05, groups=1, group_size=20, duplicates=0.05,
+        seed=1,
+    ),
+    "at_50": _knobs(1500, 50.0, 1),
+    "at_100": _knobs(3000, 100.0, 2),
+    "saturation": _knobs(12_000, 0.0, 3),
+}  # fmt: skip
 COMPLETE_COMMIT = 4  # a status of transactions: kafka.coordinator.transaction.TransactionState
 STATUS_AT = (
     16  # in the value of a record of __transaction_state: version 2, producer id 8, epoch 2, time-out 4 bytes before
@@ -37,18 +51,11 @@ def main() -> None:
     found: dict[str, Any] = {}
     try:
         stack.start(folder)
-        for seed, (name, count, rate) in enumerate((WARM_UP, *LOADS)):
-            found[name] = _measured(folder, _knobs(count, rate, seed))
+        for name, knobs in LOADS.items():
+            found[name] = _measured(folder, knobs)
     finally:
         control.stop(folder)
     found_at.write_text(json.dumps(found), encoding="utf-8")
-
-
-def _knobs(count: int, rate: float, seed: int) -> Knobs:
-    return Knobs(
-        count=count, rate=rate, channels=CHANNELS, conversations=CONVERSATIONS, group_share=0.0, groups=1, group_size=20,
-        duplicates=0.0, seed=seed,
-    )  # fmt: skip
 
 
 def _measured(folder: Path, knobs: Knobs) -> dict[str, Any]:
