@@ -185,16 +185,17 @@ class Send(Stage[State]):
         row = state.rows.get(result.call.key.encode())
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
+        at = min(result.at, now) or now  # when the provider answered, not when a turn had time for it
         outcome = within_limits(result.value)
         if isinstance(outcome, Accepted):
-            self._accepted(row, outcome.provider_ids, state, decision, now)
+            self._accepted(row, outcome.provider_ids, state, decision, at)
         elif row.evidence is not None:
             self._proven(row, row.evidence, state, decision, now)
         elif isinstance(outcome, RetryLater):
             self._retry_later(row, outcome, state, decision, now)
         elif isinstance(outcome, Rejected):
             decision.count("rejected")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, now, (outcome.code, outcome.reason)))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, at, (outcome.code, outcome.reason)))
             state.end(row)
         else:
             self._unknown(row, outcome, state, decision, now)

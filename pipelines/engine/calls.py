@@ -97,7 +97,7 @@ class Budget:
 
 class Calls:
     """Of one partition. `perform` does one; `news` is told that a result is there, or room; `wants` says whether the partition would ask
-    for a call with that room; `fail` ends the worker when one raised, which none may."""
+    for a call with that room; `fail` ends the worker when one raised, which none may; `now` is the time, Unix milliseconds."""
 
     def __init__(
         self,
@@ -107,12 +107,14 @@ class Calls:
         news: Callable[[], None],
         wants: Callable[[Room], bool],
         fail: Callable[[str], None],
+        now: Callable[[], int] = lambda: 0,
     ) -> None:
         self.news = news
         self.wants = wants
         self._budget = budget
         self._perform = perform
         self._fail = fail
+        self._now = now
         self._reserved = 0
         self._asked: list[Call] = []  # by a decision that has not committed yet
         self._running: dict[asyncio.Task[None], Call] = {}
@@ -184,5 +186,5 @@ class Calls:
         except Exception as error:  # noqa: BLE001  # `perform` promises not to raise; a result that cannot be known ends the worker
             self._fail(f"call {call.key} raised {type(error).__name__}: {error}")
             return
-        self._results.append(Result(call, value))
+        self._results.append(Result(call, value, self._now()))
         self.news()

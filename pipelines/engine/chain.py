@@ -21,7 +21,6 @@ from pipelines.engine.stage import (
     Part,
     Record,
     Refusal,
-    Result,
     Room,
     Source,
     Stage,
@@ -162,7 +161,7 @@ class Chain(Stage[State]):
             own = inputs._replace(
                 records=turn.handed.get(number, []),
                 results=[
-                    Result(result.call.request[1], result.value)
+                    result._replace(call=result.call.request[1])
                     for result in inputs.results
                     if result.call.request[0] == number
                 ],

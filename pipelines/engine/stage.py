@@ -42,10 +42,11 @@ class Handed(Record):
 
 
 class Result(NamedTuple):
-    """A finished call: what was asked and what came back."""
+    """A finished call: what was asked and what came back, and when, Unix milliseconds; the turn that takes it comes later. 0: not known."""
 
     call: "Call"
     value: Any
+    at: int = 0
 
 
 class Reading(NamedTuple):

@@ -100,7 +100,7 @@ class Partition(Generic[S]):
         self.unread = Unread()
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
-            budget=budget, perform=partial(mirrors.perform, stage), news=self.wake,
+            budget=budget, perform=partial(mirrors.perform, stage), news=self.wake, now=now,
             wants=lambda room: stage.wants_calls(self.state, room), fail=lambda why: self._fail(f"partition {number}: {why}"),
         )  # fmt: skip
         self._committed: dict[Source, int] = {}
