@@ -104,7 +104,7 @@ def test_a_kafka_that_hangs_ends_nobody_and_lets_nothing_out(broker: Child, uniq
     try:
         worker = toy.start_worker("--sabotage", "hasty-commit", "--turn-records", "20")
         toy.wait_ready(worker)
-        records, expected = values("slow:", 40, 40)
+        records, expected = values("slow:", 40, 120)
         toy.produce(records)
         await_true(lambda: count(toy) > 0, "work to begin", 30)
         os.kill(broker.pid, signal.SIGSTOP)

@@ -47,6 +47,7 @@ def test_restarts_with_a_backlog_and_a_slow_stage(toy: Toy) -> None:
     extend(expected, further)
     for part in (1, 2):
         worker = toy.start_worker("--turn-records", "20")
+        toy.wait_ready(worker)
         await_true(lambda part=part: count(toy) > len(backlog) * part // 4, "some progress", 60)  # type: ignore[misc]  # mypy cannot type a default in a lambda
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
