@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
 
     commit_rest_ms: int = Field(
-        20,
+        15,
         ge=0,
         le=1000,
         description="Rest of a worker between two Kafka transactions, milliseconds: more is fewer transactions and a longer wait.",
