@@ -198,9 +198,6 @@ GOALS: Mapping[str, tuple[str, str]] = {
     "CPU a delivery at saturation, beside the commit before": ("life", "saturation_cpu_ratio"),
     "transactions a second at 100 messages/s": ("life", "at_100_transactions"),
     "demo: accept to sent, p95": ("life", "demo_accept_to_sent_p95"),
-    "the engine beside the loop with transactions": ("engine", "ours_to_transactional_loop"),
-    "the engine beside Kafka Streams, exactly_once_v2": ("engine", "ours_to_streams_exactly_once"),
-    "a lone record, p95": ("engine", "lone_record_p95"),
     "track: memory of a delivery that has ended": ("decide", "track_ended"),
     "track: memory of a delivery that is open": ("decide", "track_open"),
     "an idle stack": ("idle", "idle cpu"),
@@ -219,7 +216,7 @@ def goals_table() -> str:
     for what, (file, name) in GOALS.items():
         figure = json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))["figures"][name]
         value, target = figure["value"], figure["target"]
-        reached = value <= target if figure["better"] == "lower" else value >= target
+        reached = target is None or (value <= target if figure["better"] == "lower" else value >= target)
         rows.append((what, _plain(value), _plain(target), "yes" if reached else "**no**", figure["unit"], f"`{file}`"))
     return table(("figure", "value", "wanted", "reached", "unit", "file"), rows)
 
