@@ -134,14 +134,17 @@ class Slow(Line):
     def __init__(self) -> None:
         super().__init__("slow")
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self.names: list[str] = []  # of what waits
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        self.names.append(getattr(fn, "__name__", ""))
         return future
 
     def run_one(self) -> None:
         future, work = self.waiting.pop(0)
+        self.names.pop(0)
         try:
             future.set_result(work())
         except (CommitFailed, Unreachable) as error:
