@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo up down check test bench bench-engine bench-connectors bench-neighbours soak clean
+.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-idle bench-life bench-neighbours bench-sinks bench-start crash-engine soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -26,14 +26,29 @@ test: .venv/ready   ## all tests, on real servers, two files side by side
 bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 	chat4all bench
 
+bench-decide: .venv/ready  ## what the stages' decisions cost, and a delivery in memory; writes benchmarks/decide.json
+	python -m benchmarks.decide $(if $(PARENT),--parent $(PARENT))
+
 bench-engine: .venv/ready  ## the engine against every other way to do its job; writes benchmarks/engine.json
 	python -m benchmarks.engine $(if $(PARENT),--parent $(PARENT))
 
 bench-connectors: .venv/ready  ## connectors against bare HTTP, simulators, webhooks, memory; writes benchmarks/connectors.json
 	python -m benchmarks.connectors $(if $(LONG),--long)
 
+bench-life: .venv/ready  ## steady loads and a full one through everything, beside PARENT=FOLDER; writes benchmarks/life.json
+	python -m benchmarks.life $(if $(PARENT),--parent $(PARENT))
+
 bench-neighbours: .venv/ready  ## one tenant beside another that sends what nobody should; writes benchmarks/neighbours.json
 	python -m benchmarks.neighbours
+
+bench-sinks: .venv/ready  ## what one write for all partitions saves in PostgreSQL and ClickHouse; prints it
+	python -m tests.bench_sinks
+
+bench-start: .venv/ready  ## chat4all up, down and demo from cache; writes benchmarks/start.json
+	python -m benchmarks.start
+
+bench-idle: .venv/ready  ## CPU and requests of a stack that nobody uses; writes benchmarks/idle.json
+	python -m benchmarks.idle
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)

@@ -1,4 +1,4 @@
-"""The development stack of this product: which servers, simulators, stages and ports, as a Plan for stack/.
+"""The development stack of this product: which servers, simulators, workers and ports, as a Plan for stack/.
 
 Enters: the environment's settings. Leaves: a Plan. Guaranteed: all ports are chosen before anything starts, so that simulators know
 the gateway's address; secrets are random per stack; what the environment sets (a server's URL, a provider's URL, a port) is left as it is.
@@ -6,15 +6,23 @@ the gateway's address; secrets are random per stack; what the environment sets (
 
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from stack.plan import Plan, Process
+from loadgen.providers import AND
+from stack.plan import Command, Plan, Process
 from stack.ports import free_port
-from stack.servers import SERVERS, EnvironmentSettings, replaced
+from stack.replaced import EnvironmentSettings, replaced
+from stack.servers import SERVERS
 
-STAGES = ("route", "send", "match", "track", "archive", "analyse")
+# Kinds of workers, and the modules of their stages, imported while the servers start.
+STAGE_MODULES: Mapping[str, Sequence[str]] = {
+    "core": ("pipelines.route", "pipelines.match", "pipelines.send", "pipelines.track"),
+    "sinks": ("pipelines.archive", "pipelines.analyse"),
+}
+WORKERS = tuple(STAGE_MODULES)
 # How often receipts come as the real providers' sometimes do, a share of the messages. Telegram's simulator sends no receipts.
 MISBEHAVIOUR = {
     "whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
@@ -24,8 +32,8 @@ MISBEHAVIOUR = {
 PARTITIONS = 4  # a demo needs few; a deployment chooses its own
 
 
-def compose(folder: Path, *, keep_data: bool = False) -> Plan:
-    """The whole stack, with its data, logs and state below `folder`."""
+def compose(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({})) -> Plan:
+    """The whole stack, with its data, logs and state below `folder`; `workers` says how many of a kind, one where it says nothing."""
     given = EnvironmentSettings()
     folder = folder.resolve()
     gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
@@ -35,54 +43,102 @@ def compose(folder: Path, *, keep_data: bool = False) -> Plan:
         "data_dir": str(folder / "workers"),
     }
     settings |= {f"{name}_url": url for name, url in replaced().items()}
-    simulators = []
+    simulated = {}
     for provider, its_secrets in SIMULATED.items():
         real = "internal_account" if provider == "internal" else f"{provider}_url"  # says that the real one is there
         if real not in given.model_fields_set:
-            simulator = _simulator(provider, folder, gateway_port)
-            simulators.append(simulator)
+            simulated[provider] = free_port()
             settings |= its_secrets()
             if provider != "internal":  # nobody calls our own clients
-                settings[real] = simulator.url
+                settings[real] = f"http://127.0.0.1:{simulated[provider]}"
     return Plan(
         servers=[name for name in SERVERS if name not in replaced()],
         replaced=replaced(),
         settings=settings,
-        prepare={"prepare": [sys.executable, "-m", "pipelines", "prepare"]},
-        processes=[*simulators, _gateway(gateway_port), *map(_worker, STAGES)],
+        prepare=[Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])],
+        processes=[*_simulators(simulated, folder, gateway_port), _gateway(gateway_port), *_workers(workers)],
         keep_data=keep_data,
     )
 
 
 def calls_log(folder: Path, provider: str) -> Path:
     """Where a simulator writes down every call it received."""
-    return folder.resolve() / provider / "calls.jsonl"
+    return folder.resolve() / "simulators" / f"{provider}.jsonl"
 
 
-def _simulator(provider: str, folder: Path, gateway_port: int) -> Process:
-    port = free_port()
+def _pipelines(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines", *arguments]
+
+
+def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> list[Process]:
+    """One process for all of them; none when all providers are real."""
+    if not ports:
+        return []
+    argv = [sys.executable, "-m", "loadgen.providers"]
+    for number, (provider, port) in enumerate(ports.items()):
+        argv += [AND] if number else []
+        argv += _simulator(provider, port, folder, gateway_port)
+    parts = {provider: f"http://127.0.0.1:{port}" for provider, port in ports.items()}
+    last = list(parts.values())[-1]  # listens when all the others do
+    health = f"{last}/_control/health"
+    preload = ["loadgen.providers.__main__"]
+    return [Process(name="simulators", argv=argv, preload=preload, health=health, url=last, parts=parts)]
+
+
+def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> list[str]:
     webhook = f"http://127.0.0.1:{gateway_port}/webhooks/{provider}"
-    argv = [sys.executable, "-m", "loadgen.providers", provider, "--port", str(port), "--webhook-url", webhook]
     # A load writes to people who never wrote to us, as fast as it can: windows and rate limits would refuse most of it.
-    argv += ["--log", str(calls_log(folder, provider)), "--no-limits"]
-    argv += [f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items()]
-    url = f"http://127.0.0.1:{port}"
-    return Process(name=provider, argv=argv, health=f"{url}/_control/health", url=url)
+    argv = [
+        provider,
+        "--port",
+        str(port),
+        "--webhook-url",
+        webhook,
+        "--no-limits",
+        "--log",
+        str(calls_log(folder, provider)),
+    ]
+    return [*argv, *(f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items())]
 
 
 def _gateway(port: int) -> Process:
     url = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "pipelines", "gateway"]
-    env = {"CHAT4ALL_GATEWAY_PORT": str(port)}
-    return Process(name="gateway", argv=argv, env=env, health=f"{url}/health", url=url, restarts=True)
+    return Process(
+        name="gateway",
+        argv=_pipelines("gateway"),
+        env={"CHAT4ALL_GATEWAY_PORT": str(port)},
+        preload=["pipelines.gateway"],
+        health=f"{url}/health",
+        url=url,
+        restarts=True,
+    )
 
 
-def _worker(stage: str) -> Process:
+def kind_of(service: str) -> str:
+    """The kind of worker that a service of this name is: `core-2` is the second core."""
+    return service.partition("-")[0]
+
+
+def _workers(numbers: Mapping[str, int]) -> list[Process]:
+    return [
+        _worker(kind, kind if number == 1 else f"{kind}-{number}")
+        for kind in WORKERS
+        for number in range(1, numbers.get(kind, 1) + 1)
+    ]
+
+
+def _worker(kind: str, name: str) -> Process:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "pipelines", "worker", stage]
-    env = {"CHAT4ALL_WEB_PORT": str(port)}
-    return Process(name=stage, argv=argv, env=env, health=f"{url}/health", url=url, restarts=True)
+    return Process(
+        name=name,
+        argv=_pipelines("worker", kind),
+        env={"CHAT4ALL_WEB_PORT": str(port)},
+        preload=["pipelines.work", *STAGE_MODULES[kind]],
+        health=f"{url}/health",
+        url=url,
+        restarts=True,
+    )
 
 
 def _whatsapp_secrets() -> dict[str, str]:

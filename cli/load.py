@@ -16,7 +16,7 @@ from rich.table import Table
 
 from cli import message, report, stack
 from cli.answer import NO, fail
-from cli.composition import SIMULATED, STAGES
+from cli.composition import SIMULATED, WORKERS, kind_of
 from cli.rehearsal import Knobs, Outcome, rehearse
 from cli.terminal import console
 from loadgen.load import LoadFailed
@@ -41,7 +41,7 @@ def load(  # noqa: PLR0917  # typer makes an option of each
     group_size: Annotated[int, typer.Option(min=1, help="Members of a group.")] = 20,
     seed: Annotated[int, typer.Option(help="Same seed, same people and messages.")] = 1,
     kill: Annotated[
-        list[str] | None, typer.Option(help="Stage worker to end with SIGKILL on the way; may be repeated.")
+        list[str] | None, typer.Option(help="Worker to end with SIGKILL on the way; may be repeated.")
     ] = None,
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without progress after which the rest counts as lost.")
@@ -49,10 +49,12 @@ def load(  # noqa: PLR0917  # typer makes an option of each
     name: stack.Name = None,
 ) -> None:
     """Produce a load against the running stack (or one started for it), and judge what became of it."""
-    unknown = sorted({*(channel or ())} - {*CHANNELS}) + sorted({*(kill or ())} - {*STAGES, "gateway"})
+    unknown = sorted({*(channel or ())} - {*CHANNELS}) + sorted(
+        {each for each in kill or () if kind_of(each) not in {*WORKERS, "gateway"}}
+    )
     if unknown:
         fail(
-            f"unknown: {', '.join(unknown)}; channels are {', '.join(CHANNELS)}, workers {', '.join(STAGES)} and gateway"
+            f"unknown: {', '.join(unknown)}; channels are {', '.join(CHANNELS)}, workers {', '.join(WORKERS)} and gateway"
         )
     knobs = Knobs(
         count=count,

@@ -1,48 +1,90 @@
 """`chat4all`: every command of the product, and how its expected errors end.
 
 Enters: the command line. Leaves: exit code 0 when it was done, 1 when the answer is no (a verdict, a dead service), 2 for a wrong
-command line, a missing setting or a refusal, with one line on standard error and no traceback.
+command line, a missing setting or a refusal, with one line on standard error and no traceback. A command is imported when it is
+called: `chat4all up` has no use for the clients of databases.
 """
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
-from pydantic import ValidationError
+from typer.core import TyperGroup
 
-from cli import bench, channels, load, message, report, simulate, stack
-from schemas.settings import MissingSetting, wrong
-from stack.control import StackRefused
-from stack.service import ServiceFailed
+# Where each command is: a function, or the Typer of a group of commands.
+COMMANDS = {
+    "demo": "cli.load:demo",
+    "up": "cli.stack:up",
+    "down": "cli.stack:down",
+    "status": "cli.stack:status",
+    "logs": "cli.stack:logs",
+    "load": "cli.load:load",
+    "bench": "cli.bench:bench",
+    "simulate": "cli.simulate:simulate",
+    "channels": "cli.channels:app",
+    "message": "cli.message:app",
+    "report": "cli.report:app",
+}
+# The flags of `simulate` are those of the simulators themselves, passed on as they are.
+CONTEXT: dict[str, dict[str, Any]] = {
+    "simulate": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+}
 
-EXPECTED = (MissingSetting, StackRefused, ServiceFailed)
 
-app = typer.Typer(
-    help="Chat4All: messages from Kafka to WhatsApp, Telegram and others; once, in order, with every receipt.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-for command in (load.demo, stack.up, stack.down, stack.status, stack.logs, load.load, bench.bench):
-    app.command()(command)
-# Its flags are those of the simulators themselves, passed on as they are.
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
-    simulate.simulate
-)
-app.add_typer(channels.app, name="channels")
-app.add_typer(message.app, name="message")
-app.add_typer(report.app, name="report")
+class Commands(TyperGroup):
+    """The commands of COMMANDS, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # typer's signature; its Context is a private one
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # the same
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(module), name)
+        if isinstance(found, typer.Typer):
+            command: Any = typer.main.get_group(found)
+        else:
+            single = typer.Typer(add_completion=False)
+            single.command(context_settings=CONTEXT.get(cmd_name))(found)
+            command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def chat4all() -> None:
+    """Chat4All: messages from Kafka to WhatsApp, Telegram and others; once, in order, with every receipt."""
+
+
+def expected(error: Exception) -> str | None:
+    """The one line of an error that is no fault of the program; None for any other."""
+    from pydantic import ValidationError  # noqa: PLC0415  # imported by whoever raised it, if anybody did
+
+    from schemas.settings import MissingSetting, wrong  # noqa: PLC0415  # the same
+    from stack.control import StackRefused  # noqa: PLC0415  # the same
+    from stack.service import ServiceFailed  # noqa: PLC0415  # the same
+
+    if isinstance(error, ValidationError):
+        return wrong(error)
+    return str(error) if isinstance(error, MissingSetting | StackRefused | ServiceFailed) else None
 
 
 def main() -> None:
     try:
         app()
-    except EXPECTED as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    except ValidationError as error:
-        sys.stderr.write(f"{wrong(error)}\n")
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        sentence = expected(error)
+        if sentence is None:
+            raise
+        sys.stderr.write(f"{sentence}\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from cli.composition import STAGES, calls_log
+from cli.composition import WORKERS, calls_log, kind_of
 from cli.progress import RunProgress
 from connectors.registry import CHANNELS
 from loadgen.evidence import gather
@@ -44,7 +44,7 @@ class Knobs:
     duplicates: float
     seed: int
     kill: Sequence[str] = ()
-    patience_seconds: float = 60.0  # without any progress, after the last message was produced
+    patience_seconds: float = 90.0  # without progress, after the last message; longer than an unknown outcome is held
 
 
 @dataclass(slots=True)
@@ -181,4 +181,4 @@ def _pid_of(folder: Path, name: str) -> int | None:
 
 def _metrics_urls(folder: Path) -> dict[str, str]:
     state = read_state(folder)
-    return {s.name: s.url for s in state.services if s.name in STAGES} if state else {}
+    return {s.name: s.url for s in state.services if kind_of(s.name) in WORKERS} if state else {}

@@ -8,21 +8,23 @@ import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from cli.composition import compose
+from cli.composition import WORKERS, compose
 from cli.terminal import console
 from schemas.settings import state_file
 from stack import control
 from stack.control import StackRefused
 from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, State, is_running, read_state
 
+MOST_WORKERS = 16  # of a kind
 Name = Annotated[
     str | None,
     typer.Option("--name", help="Name of the stack; two names are two stacks. [default: $CHAT4ALL_STACK or dev]"),
@@ -45,16 +47,32 @@ def folder_of(name: str | None) -> Path:
 
 def up(
     keep_data: Annotated[bool, typer.Option("--keep-data", help="Let the data outlive `down`.")] = False,
+    workers: Annotated[
+        list[str] | None,
+        typer.Option(help="How many workers of a kind, as core=2; may be repeated. [default: one each]"),
+    ] = None,
     name: Name = None,
 ) -> None:
-    """Start the servers, the provider simulators, the gateway and all stages, and leave them running."""
+    """Start the servers, the provider simulators, the gateway and the workers, and leave them running."""
     folder = folder_of(name)
-    start(folder, keep_data=keep_data)
+    start(folder, keep_data=keep_data, workers=_numbers(workers or ()))
     if name is not None:
         console.print(f"other commands find it with: export CHAT4ALL_STACK={name}")
 
 
-def start(folder: Path, *, keep_data: bool = False) -> None:
+def _numbers(given: Sequence[str]) -> Mapping[str, int]:
+    """`core=2` and the like, as kind -> how many; raises StackRefused."""
+    numbers = {}
+    for each in given:
+        kind, _, number = each.partition("=")
+        if kind not in WORKERS or not number.isdecimal() or not 1 <= int(number) <= MOST_WORKERS:
+            kinds = " or ".join(WORKERS)
+            raise StackRefused(f"--workers {each!r}: say {kinds}, = and a number from 1 to {MOST_WORKERS}, as core=2")
+        numbers[kind] = int(number)
+    return numbers
+
+
+def start(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({})) -> None:
     """Starts the whole stack of a folder and prints each service as it gets ready; raises StackRefused."""
     began = time.monotonic()
     shown: set[str] = set()
@@ -64,9 +82,9 @@ def start(folder: Path, *, keep_data: bool = False) -> None:
             if service.status in {READY, EXTERNAL} and service.name not in shown:
                 shown.add(service.name)
                 word = "is set" if service.status == EXTERNAL else service.version
-                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.url}", highlight=False)
+                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.address}", highlight=False)
 
-    control.start(folder, compose(folder, keep_data=keep_data), progress)
+    control.start(folder, compose(folder, keep_data=keep_data, workers=workers), progress, console.print)
     console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
 
 
@@ -139,7 +157,7 @@ def _cells(service: ServiceState) -> tuple[str, ...]:
         service.name,
         f"[{STYLES[service.status]}]{service.status}[/]",
         service.version,
-        service.url,
+        service.address,
         f"{control.memory(service.pid) / 2**20:.0f} MB" if service.pid else "",
         f"{since:%Y-%m-%d %H:%M:%S}" if since else "",
         str(service.restarts) if service.status != EXTERNAL else "",

@@ -4,8 +4,10 @@ Enters: the run's prefix of conversation ids, PostgreSQL, the workers' /metrics 
 taken from here.
 """
 
+import re
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import psycopg
 
 _TIMEOUT_SECONDS = 1.0
-_RECORDS = "chat4all_records_total{"
+_RECORDS = re.compile(r'chat4all_records_total\{stage="(?P<stage>\w+)"\} (?P<count>\S+)')
 _GIVEN_UP = frozenset({"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"})
 
 
@@ -57,10 +59,14 @@ class Watch:
         self._metrics_urls = metrics_urls
         self._connection: psycopg.Connection[Any] | None = None
         self._last = Sight()
+        self._counts: dict[str, Mapping[str, int]] = {}  # worker -> stage -> records
 
     def look(self) -> Sight:
         statuses, events = self._statuses()
-        processed = {stage: self._processed(stage) for stage in self._metrics_urls}
+        self._counts |= {name: self._processed(name) for name in self._metrics_urls}
+        processed: Counter[str] = Counter()
+        for counts in self._counts.values():
+            processed.update(counts)
         self._last = Sight(statuses, self._last_signs, processed, events)
         return self._last
 
@@ -80,10 +86,12 @@ class Watch:
             return self._last.statuses, self._last.events
         return {(channel, status): count for channel, status, count, _ in rows}, sum(int(row[3]) for row in rows)
 
-    def _processed(self, stage: str) -> int:
+    def _processed(self, worker: str) -> Mapping[str, int]:
+        """Stage -> records a worker has taken, as it was when it does not answer."""
         try:
-            with urllib.request.urlopen(f"{self._metrics_urls[stage]}/metrics", timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own worker
+            with urllib.request.urlopen(f"{self._metrics_urls[worker]}/metrics", timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own worker
                 lines = answer.read().decode().splitlines()
         except (OSError, urllib.error.URLError):
-            return self._last.processed.get(stage, 0)
-        return int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(_RECORDS)))
+            return self._counts.get(worker, {})
+        found = (_RECORDS.fullmatch(line) for line in lines)
+        return {match["stage"]: int(float(match["count"])) for match in found if match is not None}

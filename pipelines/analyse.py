@@ -2,15 +2,18 @@
 
 In: delivery-states. Out: ClickHouse, dead letters. Exactly-once as ClickHouse allows it: a batch is planned in Kafka (first and
 last offset, a table row) before it is inserted, and the group's offset stays before it until it was; so whoever inserts it
-again, after any crash, inserts the identical batch with the identical token, and ClickHouse drops it.
+again, after any crash, inserts the identical batch with the identical token, and ClickHouse drops it. What an insert costs is what its
+parts cost, so the partitions of a worker gather over time and take turns: one insert, of one partition's batch, at a time (0017).
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
 from pipelines.patience import until_available
-from schemas import codec
+from pipelines.slots import Slots
+from schemas import codec, metrics
 from schemas.records import SIGNALS, DeliveryState
 from sinks.clickhouse import Facts
 from tables.layout import Layout
@@ -19,11 +22,13 @@ from tables.table import Table
 
 TOPIC = "delivery-states"
 KEY = TOPIC.encode()
+LEAST_FETCH_WAIT_MS = 100  # a fetch that waits for nothing would ask without end
 
 
 class Chunk(NamedTuple):
-    """One insert: its token, and its rows in offset order."""
+    """One insert: the partition it is of, its token, and its rows in offset order."""
 
+    partition: int
     token: str
     states: list[DeliveryState]
 
@@ -41,17 +46,23 @@ class State:
 
 
 class Analyse(Stage[State]):
-    """`sink` is shared by the worker's partitions; `linger_ms` makes the inserts larger, and reports that much older."""
+    """`sink` is shared by the worker's partitions, and so is the distance of inserts, `linger_ms`: it makes them larger, and reports older
+    by as much for each partition that has something to insert."""
 
     name = "analyse"
+    one_changelog = True
     sources = (Source(TOPIC),)
     tables: ClassVar[tuple[Layout[Any], ...]] = (PLANS,)
     turn_ms = 1000  # ClickHouse wants few large inserts
     turn_records = 20_000
+    fetch_min_bytes = 65_536
 
     def __init__(self, *, sink: Facts, linger_ms: int) -> None:
         self._sink = sink
-        self.linger_ms = linger_ms
+        self._slots = Slots(linger_ms)
+        self._turn = asyncio.Lock()  # one insert at a time; while ClickHouse is away one tries, and the others wait
+        self.linger_ms = linger_ms  # the next records take the offset of the batch before with them
+        self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
 
     async def start(self) -> None:
         await self._sink.open()
@@ -63,6 +74,9 @@ class Analyse(Stage[State]):
         plan = tables["plans"].get(KEY)
         ranges = [] if plan is None else [(first, last) for first, last in plan.ranges]
         return State(partition, tables["plans"], ranges, max((last for _, last in ranges), default=-1))
+
+    def must_wait(self, partition: int) -> float:
+        return self._slots.wait(partition)
 
     def next_due(self, state: State) -> int | None:
         return (
@@ -87,7 +101,7 @@ class Analyse(Stage[State]):
             rest = self._replay(rest, state, decision, ranges)
         if rest:
             first, last = rest[0].offset, rest[-1].offset
-            decision.writes.append(Chunk(self._token(state, first, last), self._decoded(rest, state, decision)))
+            decision.writes.append(self._chunk(state, first, last, self._decoded(rest, state, decision)))
             ranges.append((first, last))
         unfinished = [] if not state.replay else list(state.replay)
         state.plans.put(KEY, Plan((*ranges, *unfinished)))
@@ -105,7 +119,7 @@ class Analyse(Stage[State]):
         within = [record for record in records if record.offset <= last]
         state.partial += self._decoded(within, state, decision)
         if (within and within[-1].offset >= last) or len(within) < len(records):
-            decision.writes.append(Chunk(self._token(state, first, last), state.partial))
+            decision.writes.append(self._chunk(state, first, last, state.partial))
             ranges.append((first, last))
             state.replay.pop(0)
             state.partial = []
@@ -126,10 +140,17 @@ class Analyse(Stage[State]):
                     states.append(told)
         return states
 
-    def _token(self, state: State, first: int, last: int) -> str:
-        return f"{TOPIC}-{state.partition}-{first}-{last}"
+    def _chunk(self, state: State, first: int, last: int, states: list[DeliveryState]) -> Chunk:
+        return Chunk(state.partition, f"{TOPIC}-{state.partition}-{first}-{last}", states)
 
     async def settle(self, decision: Decision) -> None:
         for chunk in decision.writes:
             if chunk.states:
-                await until_available(lambda chunk=chunk: self._sink.insert(chunk.token, chunk.states), "ClickHouse")  # type: ignore[misc]  # mypy cannot type a default in a lambda
+                async with self._turn:
+                    self._slots.used(chunk.partition)
+                    await until_available(lambda chunk=chunk: self._insert(chunk), "ClickHouse")  # type: ignore[misc]  # mypy cannot type a default in a lambda
+
+    async def _insert(self, chunk: Chunk) -> None:
+        with metrics.SINK_SECONDS.labels(self.name).time():
+            await self._sink.insert(chunk.token, chunk.states)
+        metrics.SINK_ROWS.labels(self.name).observe(len(chunk.states))

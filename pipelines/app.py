@@ -1,7 +1,9 @@
-"""A stage's Faust app: the engine in place of Faust's transport, recovery and tables; one agent; the web views."""
+"""A worker's Faust app: the engine in place of Faust's transport, recovery and tables; an agent for each stage; the web views."""
 
 import logging
 import socket
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +12,17 @@ import yarl
 from mode.supervisors import CrashingSupervisor
 
 from pipelines import table_views, web
-from pipelines.engine.routing import TableRouter
+from pipelines.engine.faust.routing import TableRouter
+from pipelines.engine.faust.tables import BatchTable, BulkTableManager
+from pipelines.engine.faust.transport import BatchTransport, RawBatch, SourceTopics
+from pipelines.engine.names import app_id
 from pipelines.engine.stage import Stage
-from pipelines.engine.tables import BatchTable, BulkTableManager
-from pipelines.engine.transport import BatchTransport, RawBatch, SourceTopics
 from pipelines.engine.worker import Engine
 from schemas.catalog import record_bytes
 from schemas.settings import Settings
 
 WEEK_SECONDS = 7 * 86_400.0
 ANY_ADDRESS = ("0.0.0.0", "::", "")
-
-
-def app_id(stage: str) -> str:
-    """Faust app id, Kafka group and prefix of transactional ids of a stage."""
-    return f"chat4all-{stage}"
 
 
 def _free_port(host: str) -> int:
@@ -40,9 +38,19 @@ def _web_url(settings: Settings, port: int) -> str:
     return settings.web_url or f"http://{socket.gethostname() if host in ANY_ADDRESS else host}:{port}"
 
 
-def build(stage: Stage[Any], settings: Settings) -> faust.App:
-    """The app of one worker. One app per process."""
-    app = _bare(stage, settings)
+def build_all(stages: Sequence[Stage[Any]], settings: Settings) -> list[faust.App]:
+    """The apps of one worker. The last one has the web views, which tell of all."""
+    apps: list[faust.App] = []
+    for number, stage in enumerate(stages, 1):
+        apps.append(build(stage, settings, beside=apps, web_views=number == len(stages)))
+    return apps
+
+
+def build(
+    stage: Stage[Any], settings: Settings, *, beside: Sequence[faust.App] = (), web_views: bool = True
+) -> faust.App:
+    """The app of a stage or of a chain; its web views tell of the apps `beside` it in the same process too."""
+    app = _bare(stage, settings, web_views=web_views)
     app.engine = Engine(
         stage=stage,
         app_id=app.conf.id,
@@ -50,6 +58,7 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
         session_seconds=settings.session_timeout_seconds,
         stuck_seconds=settings.stuck_seconds,
         poison_limit=settings.poison_limit,
+        rest_seconds=settings.commit_rest_ms / 1000,
         record_bytes=record_bytes,
         store=settings.store,
         folder=Path(settings.data_dir) / stage.name,
@@ -57,21 +66,32 @@ def build(stage: Stage[Any], settings: Settings) -> faust.App:
     app.transport = BatchTransport(app.conf.broker[:1], app)
     for layout in stage.tables:
         changelog = app.engine.changelog(layout.name)
-        app.Table(layout.name, partitions=settings.partitions, help=f"changelog topic {changelog}")
-    topic = app.topic(*(source.topic for source in stage.sources), schema=RawBatch())
-
-    @app.agent(topic, name=stage.name, supervisor_strategy=CrashingSupervisor)
-    async def take_turns(stream: Any) -> None:
-        """Batches of records, one partition's each, to the partition's turns."""
-        async for event in stream.noack().events():
-            app.engine.submit(event.message)
-
-    web.add_views(app)
-    table_views.add_table_views(app)
+        table = app.Table(layout.name, partitions=settings.partitions, help=f"changelog topic {changelog}")
+        table.changelog_name = changelog
+    taken: set[str] = set()
+    for part in getattr(stage, "stages", (stage,)):
+        topics = [source.topic for source in stage.sources if any(source.topic == own.topic for own in part.sources)]
+        _add_agent(app, part.name, topics, set(topics) - taken)
+        taken |= set(topics)
+    if web_views:
+        web.add_views(app, [each.engine for each in (*beside, app)])
+        table_views.add_table_views(app)
     return app
 
 
-def _bare(stage: Stage[Any], settings: Settings) -> faust.App:
+def _add_agent(app: faust.App, name: str, topics: Sequence[str], own: AbstractSet[str]) -> None:
+    """An agent that reads the topics of its stage. A batch goes to the partition's turns once, whichever stages take it there: by the
+    agent whose `own` topic it is."""
+
+    @app.agent(app.topic(*topics, schema=RawBatch()), name=name, supervisor_strategy=CrashingSupervisor)
+    async def take_turns(stream: Any) -> None:
+        """Batches of records, one partition's each, to the partition's turns."""
+        async for event in stream.noack().events():
+            if event.message.topic in own:
+                app.engine.submit(event.message)
+
+
+def _bare(stage: Stage[Any], settings: Settings, *, web_views: bool) -> faust.App:
     port = settings.web_port or _free_port(settings.web_host)
     return faust.App(
         app_id(stage.name),
@@ -90,6 +110,7 @@ def _bare(stage: Stage[Any], settings: Settings) -> faust.App:
         # Twelve a session: the group expels a dead worker a session after its last one, survivors hear of it with their next.
         broker_heartbeat_interval=max(0.25, settings.session_timeout_seconds / 12),
         broker_max_poll_interval=WEEK_SECONDS,  # aiokafka polls nothing here; the engine's health watches progress
+        web_enabled=web_views,
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=port,
@@ -99,10 +120,14 @@ def _bare(stage: Stage[Any], settings: Settings) -> faust.App:
     )
 
 
-def run(app: faust.App) -> None:
-    """Runs the app's worker until it is told to stop; prints nothing and leaves logging as it is. Raises Unfit when the stage's
-    topics are not fit for it, before anything has begun."""
-    app.engine.check()
-    worker = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
+def run(*apps: faust.App) -> None:
+    """Runs a worker until it is told to stop; prints nothing and leaves logging as it is. Raises Unfit when the stages' topics are not
+    fit for them, before anything has begun."""
+    for app in apps:
+        app.engine.check()
+    *beside, app = apps
+    worker = faust.Worker(
+        app, *beside, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False
+    )
     worker.spinner = None  # even a quiet one writes to standard output: backspaces and "show the cursor"
     worker.execute_from_commandline()

@@ -1,4 +1,4 @@
-"""A stage's Faust app by the stage's name, for Faust's own command line: `faust -A pipelines.apps:route tables`.
+"""A Faust app by its name (core, archive, analyse), for Faust's own command line: `faust -A pipelines.apps:core tables`.
 
 Settings come from the environment, or from the running development stack. `python -m pipelines worker` stays the way to run one: it
 looks at the topics first.
@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from pipelines.app import build
-from pipelines.stages import BUILDERS
+from pipelines.stages import APPS, WORKERS, apps
 from schemas.settings import MissingSetting, Settings
 
 
@@ -16,11 +16,12 @@ from schemas.settings import MissingSetting, Settings
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
-    if name not in BUILDERS:
-        raise SystemExit(f"no stage {name!r}: faust -A pipelines.apps:STAGE with one of {', '.join(sorted(BUILDERS))}")
+    if name not in APPS:
+        raise SystemExit(f"no app {name!r}: faust -A pipelines.apps:NAME with one of {', '.join(sorted(APPS))}")
     settings = Settings()
     try:
         settings.require("kafka_url")
     except MissingSetting as error:
         raise SystemExit(str(error)) from error
-    return build(BUILDERS[name](settings), settings)
+    worker = name if name in WORKERS else "sinks"
+    return build(next(stage for stage in apps(worker, settings) if stage.name == name), settings)

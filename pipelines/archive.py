@@ -1,7 +1,8 @@
 """Stage archive: messages, deliveries and every transition into PostgreSQL.
 
 In: conversation-log, delivery-states. Out: PostgreSQL, dead letters. Exactly-once: PostgreSQL holds the offset in the same
-transaction as the rows, and on assignment this stage reads from there; the group's offsets in Kafka only show the lag.
+transaction as the rows, and on assignment this stage reads from there; the group's offsets in Kafka only show the lag. The partitions
+of a worker are written together: one transaction for all, which holds a position of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,13 @@ from dataclasses import dataclass, field
 import structlog
 
 from pipelines.engine.stage import Decision, Inputs, Refusal, Source, Stage, Tables
-from pipelines.patience import until_available
+from pipelines.group import Group
 from schemas import codec, metrics
 from schemas.records import DeliveryState, SequencedMessage
 from sinks.postgres import Archive as Sink
 
 log = structlog.get_logger(__name__)
+LEAST_FETCH_WAIT_MS = 100  # a fetch that waits for nothing would ask without end
 
 
 @dataclass(slots=True)
@@ -27,25 +29,31 @@ class State:
 
 @dataclass(slots=True)
 class Writes:
-    """One batch: rows, and the offset after the last record of each source partition."""
+    """A partition's batch: rows, the offset after the last record of each source partition, and the bytes of the records."""
 
     messages: list[SequencedMessage] = field(default_factory=list)
     states: list[DeliveryState] = field(default_factory=list)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    size: int = 0
+    offsets: dict[tuple[str, int], tuple[int, int]] = field(
+        default_factory=dict
+    )  # from where to where, once it is to be written
 
 
 class Archive(Stage[State]):
-    """`sink` is shared by the worker's partitions."""
+    """`sink` is shared by the worker's partitions, and so are its transactions, which keep `linger_ms` from each other."""
 
     name = "archive"
     sources = (Source("conversation-log"), Source("delivery-states"))
     turn_records = 5000
+    fetch_min_bytes = 65_536
 
     def __init__(self, *, sink: Sink, linger_ms: int) -> None:
         self._sink = sink
         self._positions: dict[tuple[str, int], int] = {}
         self._conflicts = self._reused = 0  # those of the sink that were counted
-        self.linger_ms = linger_ms
+        self._group: Group[Writes] = Group(self._write, database="PostgreSQL", distance_ms=linger_ms)
+        self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
 
     async def start(self) -> None:
         await self._sink.open()
@@ -61,6 +69,9 @@ class Archive(Stage[State]):
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # this stage has no tables
         return State(partition)
 
+    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # all begin together
+        return self._group.wait()
+
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # nothing is remembered, nothing is timed
         writes = Writes()
         decision = Decision(writes=writes)
@@ -70,6 +81,7 @@ class Archive(Stage[State]):
                     writes.messages.append(codec.decode(record.value, SequencedMessage))
                 else:
                     writes.states.append(codec.decode(record.value, DeliveryState))
+                writes.size += len(record.value or b"")
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
             writes.ends[record.topic, record.partition] = record.offset + 1
@@ -77,14 +89,22 @@ class Archive(Stage[State]):
 
     async def settle(self, decision: Decision) -> None:
         writes: Writes = decision.writes
-        if not writes.ends:
-            return
-        offsets = {source: (self._positions[source], end) for source, end in writes.ends.items()}
-        await until_available(
-            lambda: self._sink.write(messages=writes.messages, states=writes.states, offsets=offsets), "PostgreSQL"
-        )
-        self._positions.update(writes.ends)
-        # The sink is shared: whichever partition comes first counts what is new, and no await lies between.
+        if writes.ends:
+            writes.offsets = {source: (self._positions[source], end) for source, end in writes.ends.items()}
+            await self._group.put(writes)
+            self._positions.update(writes.ends)
+
+    async def _write(self, group: Sequence[Writes]) -> None:
+        """One transaction. No partition has two batches in a group: its next turn waits for this one."""
+        messages = [message for writes in group for message in writes.messages]
+        states = [state for writes in group for state in writes.states]
+        offsets = {source: span for writes in group for source, span in writes.offsets.items()}
+        with metrics.SINK_SECONDS.labels(self.name).time():
+            await self._sink.write(messages=messages, states=states, offsets=offsets)
+        metrics.SINK_ROWS.labels(self.name).observe(len(messages) + len(states))
+        self._count()
+
+    def _count(self) -> None:
         metrics.EVENTS.labels("archive", "conflict").inc(self._sink.conflicts - self._conflicts)
         metrics.EVENTS.labels("archive", "message_id_reused").inc(self._sink.reused - self._reused)
         if self._sink.reused > self._reused:

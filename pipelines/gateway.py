@@ -1,5 +1,8 @@
 """The gateway: providers' webhooks in, receipts and inbound messages out to Kafka. HTTP only, no state.
 
+A receipt that names its delivery, by our tracker, becomes the status update itself; any other, and one whose tracker cannot be believed,
+goes to `receipts`, where match finds its delivery or refuses it.
+
 Guaranteed: a request is answered 200 only after everything in it is acknowledged by Kafka (all replicas), what can never be kept as a
 dead letter; a wrong signature is answered 401 and produces nothing; whatever else goes wrong is answered 503, so the provider sends it
 again. Repetitions are harmless: receipts and message ids are deterministic.
@@ -20,24 +23,34 @@ from pipelines import schema_views, topics
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.stage import Record, Refusal
 from pipelines.produce import NotAcknowledged, Produced, Producing, Unkept
+from pipelines.receipts import by_tracker
 from schemas import codec, metrics
 from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.ids import inbound_conversation_id, inbound_message_id
 from schemas.keys import key_of, provider_message_key
-from schemas.records import Direction, Message, Receipt
-from schemas.settings import Settings
+from schemas.records import Direction, Message, Receipt, StatusUpdate
+from schemas.settings import MissingSetting, Settings
 
+EXPECTED = (MissingSetting, topics.TopicsNotRight)
+UPDATES = "status-updates"
 STAGE = "gateway"  # as dead letters and metrics name it
 MAX_BODY_BYTES = 3 * 1024 * 1024  # Meta's webhook bodies have up to 3 MB
 log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """The aiohttp application and what it holds; `accounts` says whose is what comes in."""
+    """The aiohttp application and what it holds; `partitions` are those of a conversation's topics, `accounts` says whose is what comes
+    in."""
 
     def __init__(
-        self, *, connectors: Mapping[str, Connector], producing: Producing, accounts: Accounts = NONE_LISTED
+        self,
+        *,
+        connectors: Mapping[str, Connector],
+        producing: Producing,
+        partitions: int,
+        accounts: Accounts = NONE_LISTED,
     ) -> None:
+        self._partitions = partitions
         self._connectors = connectors
         self._accounts = accounts
         self._producing = producing
@@ -88,7 +101,9 @@ class Gateway:
             log.warning("webhook refused", channel=channel, reason=str(error))
             return web.Response(status=401, text=str(error))
         _count(channel, items)
-        records = [_receipt(r, self._accounts) for r in items.receipts]
+        records = [_receipt(r, self._partitions, self._accounts) for r in items.receipts]
+        direct = sum(record.topic == UPDATES for record in records)
+        metrics.WEBHOOK_ITEMS.labels(channel, "told_by_tracker").inc(direct)
         records += [_inbound(i, received_at, self._accounts) for i in items.inbound]
         try:
             unkept = await self._keep(channel, records, received_at)
@@ -122,17 +137,20 @@ class Gateway:
 
 
 def _letter(unkept: Unkept, received_at: int) -> Produced:
-    topic, key, value = unkept.record
+    topic, key, value, _ = unkept.record
     record = Record(topic, -1, -1, received_at, key, value, ())  # no place: it never was in Kafka
     refusal = Refusal(record, unkept.cause, unkept.detail, codec.decode_any(value).tenant_id)
     output = dead_letter(STAGE, refusal, received_at)
-    return output.topic, output.key, output.value or b""
+    return Produced(output.topic, output.key, output.value or b"")
 
 
-def _receipt(receipt: Receipt, accounts: Accounts = NONE_LISTED) -> Produced:
+def _receipt(receipt: Receipt, partitions: int, accounts: Accounts = NONE_LISTED) -> Produced:
     receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
+    told = by_tracker(receipt, partitions)
+    if isinstance(told, StatusUpdate):
+        return Produced(UPDATES, key_of(told), codec.encode(told), told.home_partition)
     key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id)
-    return "receipts", key.encode(), codec.encode(receipt)
+    return Produced("receipts", key.encode(), codec.encode(receipt))
 
 
 def _inbound(item: Inbound, received_at: int, accounts: Accounts = NONE_LISTED) -> Produced:
@@ -153,7 +171,7 @@ def _inbound(item: Inbound, received_at: int, accounts: Accounts = NONE_LISTED) 
         },
         content=item.content,
     )
-    return "inbound", key_of(message), codec.encode(message)
+    return Produced("inbound", key_of(message), codec.encode(message))
 
 
 def _count(channel: str, items: WebhookItems) -> None:
@@ -190,11 +208,13 @@ def run(settings: Settings) -> None:
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
     settings.require("kafka_url", *sorted(wanted))
-    topics.check(settings, {"receipts", "inbound"})
+    topics.check(settings, {"receipts", "inbound", UPDATES})
     topics.check(settings, {"dead-letters"})
 
     async def serve() -> web.Application:
-        producing = Producing(settings.kafka_url, asyncio.get_running_loop())
-        return Gateway(connectors=connectors, producing=producing, accounts=accounts_in(settings.accounts)).app
+        producing = Producing(settings.kafka_url, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms)
+        accounts = accounts_in(settings.accounts)
+        partitions = settings.partitions
+        return Gateway(connectors=connectors, producing=producing, partitions=partitions, accounts=accounts).app
 
     web.run_app(serve(), host=settings.gateway_host, port=settings.gateway_port, print=None, access_log=None)

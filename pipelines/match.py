@@ -2,16 +2,17 @@
 
 In: receipts and bindings, both keyed by the provider's id, whichever comes first. Out: status-updates, to the conversation's home
 partition. Guaranteed: every receipt ends as a status update or, when no delivery claims it in time, as a dead letter. A receipt
-that carries our tracker needs no binding.
+that carries our tracker needs no binding; the gateway tells of most of these itself (receipts.py).
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from schemas import codec, tracker
-from schemas.keys import DEFAULT_TENANT, key_of, provider_message_key
-from schemas.records import Binding, Cause, Receipt, ReceiptStatus, Status, StatusUpdate
+from pipelines.receipts import Misled, by_tracker, update_of
+from schemas import codec
+from schemas.keys import key_of, provider_message_key
+from schemas.records import Binding, Receipt, StatusUpdate
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, MOST_WAITING, WAITING, Bound, Waiting
 from tables.layout import Layout
@@ -19,8 +20,6 @@ from tables.table import Table
 
 PER_TURN = 2000
 ORPHANS_PER_TURN = 64  # rows of up to 64 receipts: of the largest ones about 32 MB of dead letters
-# Providers tell whole seconds; the truth lies in the second that follows, and never after we heard of it.
-PROVIDER_RESOLUTION_MS = 999
 
 
 @dataclass(slots=True)
@@ -90,38 +89,24 @@ class Match(Stage[State]):
         waiting = state.waiting.get(key)
         if waiting is not None:
             for value in waiting.receipts:
-                decision.outputs.append(_update(codec.decode(value, Receipt), bound))
+                decision.outputs.append(_output(update_of(codec.decode(value, Receipt), bound)))
                 decision.count("matched_late")
             state.waiting.delete(key)
             state.orphans.cancel(key.decode())
 
     def _match(self, record: Record, receipt: Receipt, state: State, decision: Decision, now: int) -> None:
-        tracked = tracker.decode(receipt.callback_data)
-        if tracked is not None:
-            if tracked.home_partition >= self._partitions:
-                detail = f"the tracker names partition {tracked.home_partition} of {self._partitions}: from another deployment?"
-                decision.refusals.append(Refusal(record, "wrong_partition", detail, tracked.tenant_id))
-                return
-            # A tracker says what the sender of a message wrote there, and a tenant may send with its own account past us.
-            if receipt.tenant_id not in (DEFAULT_TENANT, tracked.tenant_id):
-                detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {tracked.tenant_id[:40]!r}"
-                decision.refusals.append(Refusal(record, "wrong_tenant", detail, receipt.tenant_id))
-                return
-            bound = Bound(
-                tracked.tenant_id,
-                tracked.delivery_id,
-                tracked.conversation_id,
-                tracked.home_partition,
-                0,
-                tracked.partial,
-            )
-            decision.outputs.append(_update(receipt, bound, tracked.attempt))
+        told = by_tracker(receipt, self._partitions)
+        if isinstance(told, Misled):
+            decision.refusals.append(Refusal(record, *told))
+            return
+        if told is not None:
+            decision.outputs.append(_output(told))
             decision.count("matched_by_tracker")
             return
         key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id).encode()
         found = state.bindings.get(key)
         if found is not None:
-            decision.outputs.append(_update(receipt, found))
+            decision.outputs.append(_output(update_of(receipt, found)))
             decision.count("matched")
             return
         self._keep_waiting(record, receipt, state, decision, now)
@@ -157,24 +142,5 @@ class Match(Stage[State]):
             state.waiting.delete(name.encode())
 
 
-def _update(receipt: Receipt, bound: Bound, attempt: int = 0) -> Output:
-    """What track is told. A part that is not the last is only explained (PENDING), unless it failed."""
-    moves = not bound.partial or receipt.status is ReceiptStatus.FAILED
-    occurred = min(receipt.received_at, receipt.provider_at + PROVIDER_RESOLUTION_MS)
-    update = StatusUpdate(
-        tenant_id=bound.tenant_id,
-        event_id=receipt.event_id,
-        delivery_id=bound.delivery_id,
-        conversation_id=bound.conversation_id,
-        home_partition=bound.home_partition,
-        status=Status(receipt.status) if moves else Status.PENDING,
-        cause=Cause.RECEIPT,
-        occurred_at=occurred,
-        observed_at=receipt.received_at,
-        attempt=attempt,
-        provider_message_id=receipt.provider_message_id,
-        inferred=receipt.inferred,
-        reason_code=receipt.error_code,
-        reason=receipt.error_title,
-    )
-    return Output("status-updates", key_of(bound), codec.encode(update), bound.home_partition)
+def _output(update: StatusUpdate) -> Output:
+    return Output("status-updates", key_of(update), codec.encode(update), update.home_partition, content=update)

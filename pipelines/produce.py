@@ -1,6 +1,6 @@
 """Producing from an event loop and waiting for Kafka's acknowledgement: what the gateway needs before it may answer 200.
 
-In: (topic, key, value) records. Out: which of them can never be kept (verdicts.py); all others are acknowledged by all replicas, else
+In: records. Out: which of them can never be kept (verdicts.py); all others are acknowledged by all replicas, else
 NotAcknowledged is raised. A producer that can send nothing any more is replaced by a new one.
 """
 
@@ -19,7 +19,15 @@ from schemas.catalog import TOPICS, record_bytes
 ACKNOWLEDGE_SECONDS = 8.0  # below the 10 s or so after which providers give a webhook up
 LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS.values())
 log = structlog.get_logger(__name__)
-Produced = tuple[str, bytes, bytes]  # topic, key, value
+
+
+class Produced(NamedTuple):
+    """A record to produce; to a partition by number, or by the key's hash when `partition` is None."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    partition: int | None = None
 
 
 class NotAcknowledged(Exception):
@@ -35,15 +43,16 @@ class Unkept(NamedTuple):
 
 
 class Producing:
-    """An idempotent producer (acks from all replicas) whose acknowledgements can be awaited. `more` are further settings of Kafka's
+    """An idempotent producer (acks from all replicas) whose acknowledgements can be awaited. It gathers what comes within `linger_ms`:
+    a request to Kafka costs both sides about the same whatever is in it. `more` are further settings of Kafka's
     producer, with `_` for `.`."""
 
-    def __init__(self, kafka_url: str, loop: asyncio.AbstractEventLoop, **more: Any) -> None:
+    def __init__(self, kafka_url: str, loop: asyncio.AbstractEventLoop, *, linger_ms: int = 5, **more: Any) -> None:
         self._loop = loop
         own: dict[str, Any] = {
             "partitioner": "murmur2_random",
             "enable_idempotence": True,
-            "linger_ms": 2,
+            "linger_ms": linger_ms,
             "delivery_timeout_ms": int(ACKNOWLEDGE_SECONDS * 1000),
             "message_max_bytes": LARGEST_RECORD,
         }
@@ -69,7 +78,7 @@ class Producing:
 
     async def _keep(self, records: Sequence[Produced]) -> list[Unkept]:
         """As `all`. The broker refuses a batch whole, so what one record may have cost the others is tried again in halves."""
-        errors = await asyncio.gather(*[self._send(*record) for record in records])
+        errors = await asyncio.gather(*[self._send(record) for record in records])
         unkept, again = [], []
         for record, error in zip(records, errors, strict=True):
             if error is None:
@@ -79,13 +88,13 @@ class Producing:
             elif (cause := verdicts.cause(error)) is None:
                 raise NotAcknowledged(error.str())
             else:
-                unkept.append(Unkept(record, cause, f"topic {record[0]} does not take it: {error.str()}"))
+                unkept.append(Unkept(record, cause, f"topic {record.topic} does not take it: {error.str()}"))
         middle = (len(again) + 1) // 2
         for half in filter(None, (again[:middle], again[middle:])):
             unkept += await self._keep(half)
         return unkept
 
-    def _send(self, topic: str, key: bytes, value: bytes) -> "asyncio.Future[KafkaError | None]":
+    def _send(self, record: Produced) -> "asyncio.Future[KafkaError | None]":
         future: asyncio.Future[KafkaError | None] = self._loop.create_future()
 
         def acknowledged(error: KafkaError | None, _: Message) -> None:
@@ -93,7 +102,8 @@ class Producing:
             self._loop.call_soon_threadsafe(_settle, future, error)
 
         try:
-            self._producer.produce(topic, value, key, on_delivery=acknowledged)
+            partition = -1 if record.partition is None else record.partition
+            self._producer.produce(record.topic, record.value, record.key, partition, on_delivery=acknowledged)
         except BufferError:
             future.set_result(KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # the names of librdkafka's own errors begin so
         except KafkaException as error:
@@ -132,11 +142,10 @@ class Producing:
 
 
 def _too_large(record: Produced) -> Unkept | None:
-    topic, key, value = record
-    size, limit = len(key) + len(value), record_bytes(topic)
+    size, limit = len(record.key) + len(record.value), record_bytes(record.topic)
     if size <= limit:
         return None
-    detail = f"{size} bytes of key and value for {topic}, which takes {limit}"
+    detail = f"{size} bytes of key and value for {record.topic}, which takes {limit}"
     return Unkept(record, verdicts.TOO_LARGE, detail)
 
 

@@ -6,7 +6,6 @@ taken, or when its outcome is unknown and the channel's policy says so (counted,
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,23 @@ import structlog
 
 from connectors.base import Connector
 from connectors.bounds import within_limits
-from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Result, Source, Stage, Tables
-from pipelines.sending import Limits, State
-from schemas import codec, metrics
+from pipelines.engine.stage import (
+    Call,
+    Decision,
+    Handed,
+    Inputs,
+    Output,
+    Record,
+    Refusal,
+    Result,
+    Room,
+    Source,
+    Stage,
+    Tables,
+)
+from pipelines.sending import Limits, State, backoff
+from pipelines.taken import taken
+from schemas import codec, metrics, within
 from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import SIGNALS, Binding, Cause, Delivery, Status, StatusUpdate
@@ -28,8 +41,6 @@ from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.ready import Lane
 
 log = structlog.get_logger(__name__)
-FIRST_BACKOFF_MS = 1000
-LONGEST_BACKOFF_MS = 60_000
 DUE_PER_TURN = (
     2000  # deliveries whose time has come that a turn looks at; so a campaign for one moment makes no endless turn
 )
@@ -59,6 +70,7 @@ class Send(Stage[State]):
     def __init__(self, *, connectors: Mapping[str, Connector], limits: Limits) -> None:
         self._connectors = connectors
         self._limits = limits
+        self.most_calls = limits.concurrency
         self._in_flight: set[str] = set()  # delivery ids whose call this worker is making
         self.sources = (Source("status-updates"), *(Source(f"deliveries.{channel}") for channel in sorted(connectors)))
 
@@ -71,6 +83,9 @@ class Send(Stage[State]):
 
     def next_due(self, state: State) -> int | None:
         return state.next_due()
+
+    def wants_calls(self, state: State, room: Room) -> bool:
+        return state.wants_calls(room)
 
     def takes(self, topic: str, state: State) -> bool:
         return topic == "status-updates" or state.has_room()
@@ -112,13 +127,14 @@ class Send(Stage[State]):
             self._due(delivery_id, state, decision, now)
         state.unblock(now)
         if not inputs.closing:
+            state.admit(inputs.room)
             self._start_calls(state, decision, now)
         return decision
 
     # --- what comes in --------------------------------------------------------------------------------------------------
 
     def _take(self, record: Record, state: State, decision: Decision, now: int) -> None:
-        delivery = codec.decode(record.value, Delivery)
+        delivery = taken(record, Delivery)
         if delivery.home_partition != record.partition:
             detail = f"the delivery's home is partition {delivery.home_partition}: produce it there, as route does"
             decision.refusals.append(Refusal(record, "wrong_partition", detail, delivery.tenant_id))
@@ -146,7 +162,11 @@ class Send(Stage[State]):
         """A receipt for a delivery whose outcome we do not know is proof that the provider has it."""
         if not len(state.rows):
             return
-        update = codec.decode(record.value, StatusUpdate)
+        if not isinstance(record, Handed):
+            named = codec.peek(record.value, StatusUpdate, "delivery_id")
+            if named is not None and within.allows("delivery_id", named) and named.encode() not in state.rows:
+                return  # not decoded: nearly all are of deliveries that have ended, and track judges every one of them
+        update = taken(record, StatusUpdate)
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
             return
@@ -163,19 +183,19 @@ class Send(Stage[State]):
 
     def _settle(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
-        state.answered(result.call.key)
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence
+        at = min(result.at, now) or now  # when the provider answered, not when a turn had time for it
         outcome = within_limits(result.value)
         if isinstance(outcome, Accepted):
-            self._accepted(row, outcome.provider_ids, state, decision, now)
+            self._accepted(row, outcome.provider_ids, state, decision, at)
         elif row.evidence is not None:
             self._proven(row, row.evidence, state, decision, now)
         elif isinstance(outcome, RetryLater):
             self._retry_later(row, outcome, state, decision, now)
         elif isinstance(outcome, Rejected):
             decision.count("rejected")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, now, (outcome.code, outcome.reason)))
+            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, at, (outcome.code, outcome.reason)))
             state.end(row)
         else:
             self._unknown(row, outcome, state, decision, now)
@@ -217,7 +237,7 @@ class Send(Stage[State]):
             state.end(row)
             return
         wished = outcome.after_seconds
-        wait = _backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
+        wait = backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
         if outcome.scope is not Scope.PAIR:
@@ -253,7 +273,7 @@ class Send(Stage[State]):
             return
         decision.count("resent")
         decision.outputs.append(_update(row, Status.PENDING, Cause.RESENT, now))
-        wait = _backoff(row, row.resends)
+        wait = backoff(row, row.resends)
         state.put(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=now + wait))
 
     # --- lanes ----------------------------------------------------------------------------------------------------------
@@ -296,10 +316,11 @@ class Send(Stage[State]):
             state.lanes.ready(lane)
         elif row.not_before <= now and row.evidence is not None:
             self._proven(row, row.evidence, state, decision, now)
-        elif row.not_before <= now:
+        elif row.not_before <= now and state.has_calls_left(row.delivery):
             intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
-            state.begin(intent)
-            decision.calls.append(Call(intent.delivery.delivery_id, Attempt(row.delivery, intent.attempt, intent.part)))
+            shares = state.begin(intent)
+            attempt = Attempt(row.delivery, intent.attempt, intent.part)
+            decision.calls.append(Call(intent.delivery.delivery_id, attempt, shares=shares))
 
     def _expire(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
         decision.count("expired")
@@ -324,13 +345,6 @@ def _schedule_full(tenant: str, state: State) -> str:
     )
 
 
-def _backoff(row: Outstanding, times: int) -> int:
-    """Exponential with jitter, milliseconds; the jitter comes from the ids, so that a decision stays a function of its inputs."""
-    longest = min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS << min(times, 10))
-    spread = hashlib.blake2b(f"{row.delivery.delivery_id}{row.attempt}".encode(), digest_size=2).digest()
-    return longest // 2 + longest * int.from_bytes(spread, "big") // 131_072
-
-
 def _update(
     row: Outstanding, status: Status, cause: Cause, now: int, why: tuple[str, str] | None = None, *,
     provider_message_id: str | None = None,
@@ -353,7 +367,7 @@ def _update(
         reason_code=why[0] if why else None,
         reason=why[1] if why else None,
     )
-    return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition)
+    return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition, content=update)
 
 
 def _binding(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> Output:

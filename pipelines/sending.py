@@ -2,14 +2,16 @@
 
 A delivery for later waits outside of the lanes; it enters its lane when it is due and takes its place by sequence. How much is held is
 bounded, and each tenant has a share: of all rows (above it deliveries wait in Kafka), of what waits for its time (above it a delivery is
-refused, since it would keep the place for weeks), and of the calls in flight. All but the rows is derived from them.
+refused, since it would keep the place for weeks), and of the worker's calls in flight. All but the rows is derived from them.
 """
 
 import dataclasses
+import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from pipelines.engine.stage import Room
 from schemas.records import Delivery
 from tables.agenda import Agenda, Agendas
 from tables.lanes import Lanes, lane_of
@@ -18,17 +20,20 @@ from tables.ready import Lane, place_of
 from tables.table import Table
 from tables.tally import Tally
 
+FIRST_BACKOFF_MS = 1000
+LONGEST_BACKOFF_MS = 60_000
 TOGETHER = 64  # deliveries whose time has come, of all tenants in turn, between two looks at their bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one partition of send."""
+    """Bounds of one partition of send; of calls, of all partitions of a worker together."""
 
     concurrency: int  # calls in flight; an eighth of them is out of reach for any single tenant
     outstanding: int  # rows of deliveries to send above which no further ones are taken; half of it for a tenant
     attempts: int  # failed attempts before a delivery is given up
     hold_ms: int  # how long an unknown outcome waits for evidence
+    account: int = 1 << 30  # calls in flight to one account
     # rows of deliveries that wait for their time above which a further one is refused; half of it for a tenant. What it leaves may be
     # used by deliveries to send
     scheduled: int = 100_000
@@ -47,13 +52,14 @@ class State:
         self.lanes = Lanes()
         self.agenda = Agendas()  # delivery ids that wait for a time: their own, a retry's, the end of a hold, their end
         self.interrupted: list[str] = []  # intents whose result was lost
-        self.calling: dict[str, str] = {}  # delivery id -> tenant of calls in flight
         # place -> until when the account takes nothing; forgotten at a restart, then learnt again
         self.blocked = Agenda()
         self.held = Tally(rows=limits.outstanding + limits.scheduled, size=2 * limits.scheduled_bytes)
         self.scheduled = Tally(rows=limits.scheduled, size=limits.scheduled_bytes)
         self._limits = limits
-        self._calls: Counter[str] = Counter()  # calls in flight of each tenant
+        self._full: set[str] = set()  # places that had all the calls they may have: their lanes are not looked at
+        self._free = 0  # calls this decision may still ask for
+        self._running: Counter[str] = Counter()  # the worker's calls by share, those of this decision among them
 
     @classmethod
     def opened(cls, rows: Table[Outstanding], limits: Limits, in_flight: Collection[str]) -> "State":
@@ -62,11 +68,7 @@ class State:
         # what was begun stays at the head of its lane
         for _, row in sorted(rows.items(), key=lambda item: (not item[1].attempt, item[1].delivery.seq)):
             state._derive(row)
-            if row.phase is not Phase.CALLING:
-                continue
-            if row.delivery.delivery_id in in_flight:
-                state._called(row.delivery)  # the state is made anew, the call goes on
-            else:
+            if row.phase is Phase.CALLING and row.delivery.delivery_id not in in_flight:  # else the call goes on
                 state.interrupted.append(row.delivery.delivery_id)
         return state
 
@@ -78,7 +80,7 @@ class State:
         return not self.scheduled.is_full() and not self.scheduled.is_share_full(tenant)
 
     def next_due(self) -> int | None:
-        if self.interrupted or self._may_call():
+        if self.interrupted:
             return 0
         unblocked = self.blocked.next_due() if self.lanes.any_blocked() else None
         return min((due for due in (self.agenda.next_due(), unblocked) if due is not None), default=None)
@@ -138,23 +140,44 @@ class State:
 
     # --- calls ------------------------------------------------------------------------------------------------------------
 
+    def wants_calls(self, room: Room) -> bool:
+        """Whether a lane's head might be called with this room."""
+        if room.free <= 0:
+            return False
+        if any(room.running.get(_account(place), 0) < self._limits.account for place in self._full):
+            return True
+        return self.lanes.any_ready(lambda tenant: self._is_busy(tenant, room.running))
+
+    def admit(self, room: Room) -> None:
+        """What the decision may call. Lanes of an account that has all its calls are put aside, as those of a blocked one."""
+        self._free, self._running = room.free, Counter(room.running)
+        for place in [place for place in self._full if self._running[_account(place)] < self._limits.account]:
+            self._full.discard(place)
+            if self.blocked.at(place) is None:
+                self.lanes.unblock(place)
+
     def next_lane(self) -> Lane | None:
         """The lane whose turn it is to be looked at; None when no further call may be made."""
-        return self.lanes.next_ready(self._is_busy) if len(self.calling) < self._limits.concurrency else None
+        return self.lanes.next_ready(lambda tenant: self._is_busy(tenant, self._running)) if self._free > 0 else None
 
-    def begin(self, row: Outstanding) -> None:
-        """A call starts; `row` is its intent."""
+    def has_calls_left(self, delivery: Delivery) -> bool:
+        """Whether the delivery's account may have one call more; if not, its lanes wait until it may."""
+        place = place_of(delivery)
+        if self._running[_account(place)] < self._limits.account:
+            return True
+        self._full.add(place)
+        self.lanes.ready(lane_of(delivery))
+        self.lanes.block(place)
+        return False
+
+    def begin(self, row: Outstanding) -> tuple[str, ...]:
+        """A call starts; `row` is its intent. Returns the shares the call counts in."""
         self.put(row)
         self.lanes.begin(lane_of(row.delivery))
-        self._called(row.delivery)
-
-    def answered(self, delivery_id: str) -> None:
-        """A call has ended."""
-        tenant = self.calling.pop(delivery_id, None)
-        if tenant is not None:
-            self._calls[tenant] -= 1
-            if not self._calls[tenant]:
-                del self._calls[tenant]
+        shares = (_account(place_of(row.delivery)), _tenant(row.delivery.tenant_id))
+        self._free -= 1
+        self._running.update(shares)
+        return shares
 
     def block(self, delivery: Delivery, until: int) -> None:
         """The delivery's account takes nothing until then."""
@@ -177,14 +200,23 @@ class State:
 
     def unblock(self, now: int) -> None:
         for place in self.blocked.take_due(now):
-            self.lanes.unblock(place)
+            if place not in self._full:
+                self.lanes.unblock(place)
 
-    def _may_call(self) -> bool:
-        return len(self.calling) < self._limits.concurrency and self.lanes.any_ready(self._is_busy)
+    def _is_busy(self, tenant: str, running: Mapping[str, int]) -> bool:
+        return running.get(_tenant(tenant), 0) >= self._limits.calls_of_a_tenant
 
-    def _is_busy(self, tenant: str) -> bool:
-        return self._calls[tenant] >= self._limits.calls_of_a_tenant
 
-    def _called(self, delivery: Delivery) -> None:
-        self.calling[delivery.delivery_id] = delivery.tenant_id
-        self._calls[delivery.tenant_id] += 1
+def _account(place: str) -> str:
+    return f"account {place}"
+
+
+def _tenant(name: str) -> str:
+    return f"tenant {name}"
+
+
+def backoff(row: Outstanding, times: int) -> int:
+    """Exponential with jitter, milliseconds; the jitter comes from the ids, so that a decision stays a function of its inputs."""
+    longest = min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS << min(times, 10))
+    spread = hashlib.blake2b(f"{row.delivery.delivery_id}{row.attempt}".encode(), digest_size=2).digest()
+    return longest // 2 + longest * int.from_bytes(spread, "big") // 131_072

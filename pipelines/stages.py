@@ -1,48 +1,49 @@
-"""Every stage by name, built from the settings: the one place where stages, connectors and sinks meet."""
+"""Every stage by name and every kind of worker, built from the settings: the one place where stages, connectors and sinks meet.
+
+A stage is imported when it is built: a worker runs some, and the others' libraries would cost it half its start.
+"""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
-from connectors.registry import CHANNELS
-from pipelines.analyse import Analyse
-from pipelines.archive import Archive
-from pipelines.contacts import contact_in
-from pipelines.engine.mirror import Mirror
+from pipelines.engine.chain import Chain
 from pipelines.engine.stage import Stage
-from pipelines.match import Match
-from pipelines.route import Channel, Route
-from pipelines.send import Send
-from pipelines.sending import Limits
-from pipelines.track import Track
-from schemas.accounts import accounts_in
 from schemas.settings import Settings
-from sinks.clickhouse import Facts
-from sinks.postgres import Archive as ArchiveSink
 
+# ruff: noqa: PLC0415  # see above
 DAY_MS = 86_400_000
 
 
 def _route(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
+    from pipelines.recipients import Channel
+    from pipelines.route import Route
+    from schemas.accounts import accounts_in
+
     channels = {
         name: Channel(account, channel.check)
         for name, channel in CHANNELS.items()
         if (account := channel.account(settings))
     }
-    contacts = Mirror(kafka_url=settings.kafka_url, topic="contacts", decode=contact_in)
     return Route(
         partitions=settings.partitions,
         dedupe_ms=int(settings.dedupe_days * DAY_MS),
         schedule_ms=int(settings.schedule_days * DAY_MS),
         channels=channels,
-        contacts=contacts,
         accounts=accounts_in(settings.accounts),
     )
 
 
 def _send(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
+    from pipelines.send import Send
+    from pipelines.sending import Limits
+
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     limits = Limits(
         concurrency=settings.send_concurrency,
+        account=settings.send_account_concurrency,
         outstanding=settings.send_outstanding,
         attempts=settings.send_attempts,
         hold_ms=int(settings.unknown_hold_seconds * 1000),
@@ -53,6 +54,8 @@ def _send(settings: Settings) -> Stage[Any]:
 
 
 def _match(settings: Settings) -> Stage[Any]:
+    from pipelines.match import Match
+
     return Match(
         partitions=settings.partitions,
         binding_ms=int(settings.binding_days * DAY_MS),
@@ -61,14 +64,22 @@ def _match(settings: Settings) -> Stage[Any]:
 
 
 def _track(settings: Settings) -> Stage[Any]:
+    from pipelines.track import Track
+
     return Track(state_ms=int(settings.state_days * DAY_MS))
 
 
 def _archive(settings: Settings) -> Stage[Any]:
+    from pipelines.archive import Archive
+    from sinks.postgres import Archive as ArchiveSink
+
     return Archive(sink=ArchiveSink(settings.postgres_url), linger_ms=settings.archive_linger_ms)
 
 
 def _analyse(settings: Settings) -> Stage[Any]:
+    from pipelines.analyse import Analyse
+    from sinks.clickhouse import Facts
+
     return Analyse(sink=Facts(settings.clickhouse_url), linger_ms=settings.analyse_linger_ms)
 
 
@@ -80,9 +91,41 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
     "archive": _archive,
     "analyse": _analyse,
 }
-# What each stage cannot start without, besides Kafka.
-REQUIRED: Mapping[str, tuple[str, ...]] = {"archive": ("postgres_url",), "analyse": ("clickhouse_url",)}
-# Tables of each stage: `prepare` creates their changelogs without building a stage.
-TABLES: Mapping[str, tuple[str, ...]] = {
-    stage.name: tuple(layout.name for layout in stage.tables) for stage in (Route, Send, Match, Track, Archive, Analyse)
-}
+# The stages of each kind of worker, in the order in which one hands its outputs to the next. The sets are fixed, so that a group, its
+# offsets and its tables never have to move.
+WORKERS: Mapping[str, tuple[str, ...]] = {"core": ("route", "match", "send", "track"), "sinks": ("archive", "analyse")}
+# What each kind of worker cannot start without, besides Kafka.
+REQUIRED: Mapping[str, tuple[str, ...]] = {"core": (), "sinks": ("postgres_url", "clickhouse_url")}
+# The stages of each app; an app has a consumer group, and one changelog for all its tables.
+APPS: Mapping[str, tuple[str, ...]] = {"core": WORKERS["core"], "archive": ("archive",), "analyse": ("analyse",)}
+# Topics of core that nobody but its own stages writes, and those that others read although core hands their records over.
+INNER = frozenset({"conversation-log"})
+OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
+
+
+def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
+    """What a worker of this kind runs, one for each of its Faust apps. The sinks are two, each with a group of its own: so each goes on
+    from its own offsets whatever becomes of the other's database."""
+    built = [BUILDERS[name](settings) for name in WORKERS[worker]]
+    if worker == "sinks":
+        return built
+    return [
+        Chain(
+            name=worker,
+            stages=built,
+            inner=INNER,
+            outside=OUTSIDE,
+            poison_limit=settings.poison_limit,
+            linger_ms=settings.core_linger_ms,
+            turn_records=settings.core_turn_records,
+            fetch_gather_ms=settings.core_gather_ms,
+        )
+    ]
+
+
+def tables(app: str) -> tuple[str, ...]:
+    """The names of an app's tables; `prepare` creates their changelog without building a stage."""
+    kinds: list[type[Stage[Any]]] = [
+        getattr(import_module(f"pipelines.{stage}"), stage.capitalize()) for stage in APPS[app]
+    ]
+    return tuple(layout.name for kind in kinds for layout in kind.tables)

@@ -16,7 +16,7 @@ import faust
 import orjson
 from yarl import URL
 
-from pipelines.engine.tables import BatchTable
+from pipelines.engine.faust.tables import BatchTable
 
 LIMIT = 1000  # rows of an answer
 SKIP = 100_000  # rows; whoever wants to go further reads the changelog

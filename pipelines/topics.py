@@ -1,6 +1,8 @@
 """Topics in Kafka, as schemas/topics.toml declares them, and the changelogs of the stages' tables."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,15 +16,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
-from pipelines.app import app_id
-from pipelines.engine.worker import changelog_topic
-from pipelines.stages import TABLES
+from pipelines.engine.names import app_id, changelog_topic
+from pipelines.stages import APPS, tables
 from schemas.catalog import CHANGELOG_BYTES, TOPICS
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
 REACH_SECONDS = 8.0
 LIMIT = "max.message.bytes"
+OLD_CHANGELOG = re.compile(r"chat4all-(route|send|match|track|archive|analyse)-\w+-changelog")  # of a table, up to 0.1
 
 
 class TopicsNotRight(Exception):
@@ -31,25 +33,29 @@ class TopicsNotRight(Exception):
 
 def declared(settings: Settings) -> list[NewTopic]:
     """Every topic of the product, with its partitions and settings for this deployment."""
+    changelogs = [changelog_topic(app_id(app), None) for app in APPS if tables(app)]
+    return [_topic(name, settings) for name in (*TOPICS, *changelogs)]
+
+
+def _topic(name: str, settings: Settings) -> NewTopic:
+    """A topic of schemas/topics.toml, else a changelog."""
     replicas = settings.replication_factor
-    topics = [
-        NewTopic(topic.name, topic.partitions or settings.partitions, replicas, config=topic.config())
-        for topic in TOPICS.values()
-    ]
-    changelogs = [changelog_topic(app_id(stage), table) for stage, tables in TABLES.items() for table in tables]
+    if name in TOPICS:
+        return NewTopic(name, TOPICS[name].partitions or settings.partitions, replicas, config=TOPICS[name].config())
     compact = {
         "cleanup.policy": "compact",
         "segment.bytes": "67108864",
         "min.cleanable.dirty.ratio": "0.3",
         LIMIT: str(CHANGELOG_BYTES),
     }
-    return topics + [NewTopic(name, settings.partitions, replicas, config=compact) for name in changelogs]
+    return NewTopic(name, settings.partitions, replicas, config=compact)
 
 
-def create(settings: Settings) -> int:
-    """Creates the topics that do not exist yet; returns how many. Raises TopicsNotRight."""
+def create(settings: Settings) -> set[str]:
+    """Creates the topics that do not exist yet; returns their names. Raises TopicsNotRight."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
+    _refuse_old_layout(existing)
     missing = [topic for topic in declared(settings) if topic.topic not in existing]
     for name, future in admin.create_topics(missing, operation_timeout=30).items() if missing else ():
         try:
@@ -57,15 +63,19 @@ def create(settings: Settings) -> int:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another `prepare` runs at the same time
                 raise TopicsNotRight(f"topic {name} could not be created: {error.args[0].str()}") from error
-    return len(missing)
+    return {topic.topic for topic in missing}
 
 
-def raise_limits(settings: Settings) -> dict[str, int]:
+def raise_limits(settings: Settings, except_for: AbstractSet[str] = frozenset()) -> dict[str, int]:
     """Lets every topic there is take records as large as declared; returns the topics that took less, with what they take now.
     Never lowers a limit. Raises TopicsNotRight."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
-    wanted = {topic.topic: int((topic.config or {})[LIMIT]) for topic in declared(settings) if topic.topic in existing}
+    wanted = {
+        topic.topic: int((topic.config or {})[LIMIT])
+        for topic in declared(settings)
+        if topic.topic in existing.keys() - except_for
+    }
     if not wanted:
         return {}
     described = admin.describe_configs([_resource(name) for name in wanted], request_timeout=30)
@@ -95,7 +105,8 @@ def check(settings: Settings, wanted: set[str]) -> None:
     """Raises TopicsNotRight unless the wanted topics exist with the declared partition counts."""
     admin = _admin(settings)
     existing = _partition_counts(admin, settings.kafka_url)
-    topics = [topic for topic in declared(settings) if topic.topic in wanted]
+    _refuse_old_layout(existing)
+    topics = [_topic(name, settings) for name in sorted(wanted)]
     for topic in topics:
         if topic.topic not in existing:
             raise TopicsNotRight(f"topic {topic.topic} does not exist: run `python -m pipelines prepare`")
@@ -108,6 +119,17 @@ def check(settings: Settings, wanted: set[str]) -> None:
                 f"topic {topic.topic} has {found} partitions, CHAT4ALL_PARTITIONS says {topic.num_partitions}: the count is fixed at "
                 "creation, so set CHAT4ALL_PARTITIONS to it"
             )
+
+
+def _refuse_old_layout(existing: Iterable[str]) -> None:
+    """Offsets and rows of 0.1 are of other groups and topics: whoever read on from the beginning would deliver everything again."""
+    old = sorted(name for name in existing if OLD_CHANGELOG.fullmatch(name))
+    if old:
+        raise TopicsNotRight(
+            f"topics of the layout of 0.1 are here ({old[0]} and {len(old) - 1} more): let the workers of 0.1 finish (stop producing, wait "
+            "until every lag and table `outstanding` is 0), stop them, delete all topics of Chat4All (`kafka-topics.sh --delete`), and run "
+            "`python -m pipelines prepare`; or use another Kafka"
+        )
 
 
 def _admin(settings: Settings) -> AdminClient:

@@ -5,18 +5,19 @@ delivery-states, to the home partition. Guaranteed: a status never goes backward
 end in the same timeline; versions of a delivery count 1, 2, 3 and so on.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
+from pipelines.taken import taken
 from schemas import codec
 from schemas.keys import key_of
 from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
 from tables import timelines
 from tables.layout import Layout
 from tables.table import Table
-from tables.timelines import TIMELINES, Timeline
+from tables.timeline_rows import TIMELINES
+from tables.timelines import Timeline
 
 EXPIRED_PER_TURN = 2000
 
@@ -53,9 +54,9 @@ class Track(Stage[State]):
         for record in inputs.records:
             try:
                 if record.topic == "conversation-log":
-                    self._introduce(codec.decode(record.value, SequencedMessage), state, decision, now)
+                    self._introduce(taken(record, SequencedMessage), state, decision, now)
                 else:
-                    self._hear(record, codec.decode(record.value, StatusUpdate), state, decision)
+                    self._hear(record, taken(record, StatusUpdate), state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         self._expire(state, decision, now)
@@ -68,7 +69,7 @@ class Track(Stage[State]):
             if row is not None and row.known:
                 continue
             early = [] if row is None else list(zip(row.early, row.places, strict=True))
-            row = dataclasses.replace(timelines.introduce(message, ref), version=1)
+            row = timelines.introduce(message, ref)
             state.rows.put(key, row)
             decision.count("introduced")
             created = StatusUpdate(
@@ -84,20 +85,23 @@ class Track(Stage[State]):
             )
             self._tell(timelines.told(row, created, Status.PENDING, None), state, decision)
             for update, place in early:
-                record = Record("status-updates", state.partition, *place, key_of(update), codec.encode(update), ())
-                self._hear(record, update, state, decision)
+                if update.tenant_id == row.tenant_id:
+                    row = self._update(key, row, update, state, decision)
+                else:  # only what is refused becomes a record again
+                    record = Record("status-updates", state.partition, *place, key_of(update), codec.encode(update), ())
+                    decision.refusals.append(_foreign(record, update, row))
 
     def _hear(self, record: Record, update: StatusUpdate, state: State, decision: Decision) -> None:
         """An update waits for its delivery, moves it, or is refused because the delivery is another tenant's."""
-        row = state.rows.get(update.delivery_id.encode())
+        key = update.delivery_id.encode()
+        row = state.rows.get(key)
         if row is None or not row.known:
             waiting = row or Timeline(update.tenant_id, update.conversation_id, updated_at=update.observed_at)
             self._keep_waiting(record, update, waiting, state, decision)
         elif update.tenant_id != row.tenant_id:
-            detail = f"a status update of tenant {update.tenant_id[:40]!r} names a delivery of tenant {row.tenant_id!r}"
-            decision.refusals.append(Refusal(record, "wrong_tenant", detail))
+            decision.refusals.append(_foreign(record, update, row))
         else:
-            self._update(row, update, state, decision)
+            self._update(key, row, update, state, decision)
 
     def _keep_waiting(
         self, record: Record, update: StatusUpdate, row: Timeline, state: State, decision: Decision
@@ -111,17 +115,17 @@ class Track(Stage[State]):
             decision.refusals.append(Refusal(record, "too_many_waiting", detail, update.tenant_id))
             return
         places = (*row.places, (record.offset, record.timestamp))
-        row = dataclasses.replace(row, early=(*row.early, update), places=places)
+        row = row._replace(early=(*row.early, update), places=places)
         state.rows.put(update.delivery_id.encode(), row)
 
-    def _update(self, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> None:
-        key = update.delivery_id.encode()
-        if not timelines.is_new(row, update):
-            decision.count("repeated")
-            return
+    def _update(self, key: bytes, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> Timeline:
+        """The row after the update."""
         before = timelines.status(row)
-        row, anomaly = timelines.take(row, update)
-        row = dataclasses.replace(row, version=row.version + 1)
+        taken = timelines.take(row, update)
+        if taken is None:
+            decision.count("repeated")
+            return row
+        row, anomaly = taken
         state.rows.put(key, row)
         after = timelines.status(row)
         if after is not before:
@@ -129,6 +133,7 @@ class Track(Stage[State]):
         if anomaly is not None:
             decision.count("anomaly")
         self._tell(timelines.told(row, update, before, anomaly), state, decision)
+        return row
 
     def _tell(self, told: DeliveryState, state: State, decision: Decision) -> None:
         decision.outputs.append(Output("delivery-states", key_of(told), codec.encode(told), state.partition))
@@ -139,3 +144,8 @@ class Track(Stage[State]):
             if row is not None and row.early:
                 decision.count("never_introduced", len(row.early))
             state.rows.delete(key)
+
+
+def _foreign(record: Record, update: StatusUpdate, row: Timeline) -> Refusal:
+    detail = f"a status update of tenant {update.tenant_id[:40]!r} names a delivery of tenant {row.tenant_id!r}"
+    return Refusal(record, "wrong_tenant", detail)

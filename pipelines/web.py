@@ -6,7 +6,7 @@ the worker that made them.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import faust
@@ -15,15 +15,18 @@ from connectors.exchange_log import EXCHANGES
 from pipelines.engine.worker import Engine
 from schemas import metrics
 
+STATUSES = ("ready", "restoring", "stuck")  # the better first
 
-def add_views(app: faust.App) -> None:
-    """Adds the views to a stage's app."""
 
-    _add_health_views(app)
+def add_views(app: faust.App, engines: Sequence[Engine]) -> None:
+    """Adds the views to a worker's app; they tell of all its engines."""
+
+    _add_health_views(app, engines)
 
     @app.page("/metrics")
     async def shown_metrics(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
-        _measure_tables(app.engine)
+        for engine in engines:
+            _measure_tables(engine)
         return view.bytes(metrics.exposition(), content_type="text/plain")
 
     @app.page("/partitions/")
@@ -32,12 +35,14 @@ def add_views(app: faust.App) -> None:
         return view.json(
             [
                 {
+                    "app": engine.stage.name,
                     "partition": number,
                     "turns": partition.turns,
                     "seconds_since_progress": round(now - partition.progressed_at, 3),
                     "rows": {name: len(table) for name, table in partition.tables.items()},
                 }
-                for number, partition in sorted(app.engine.partitions.items())
+                for engine in engines
+                for number, partition in sorted(engine.partitions.items())
             ]
         )
 
@@ -58,15 +63,15 @@ def _exchanges(query: Mapping[str, str]) -> list[Any]:
     )
 
 
-def _add_health_views(app: faust.App) -> None:
+def _add_health_views(app: faust.App, engines: Sequence[Engine]) -> None:
     @app.page("/health")
     async def health(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
-        found = health_of(app.engine)
+        found = health_of_all(engines)
         return view.json(found, status=200 if found["ready"] else 503)
 
     @app.page("/health/{asked:live|ready}")
     async def probed(view: Any, request: Any, asked: str) -> Any:  # noqa: ARG001  # Faust's signature
-        found = health_of(app.engine)
+        found = health_of_all(engines)
         return view.json(found, status=200 if found[asked] else 503)
 
 
@@ -92,6 +97,21 @@ def health_of(engine: Engine) -> dict[str, Any]:
         "lag": sum(engine.watchdog.lag.values()),
         **({"stuck": stuck} if stuck else {}),
         **({"restoring": restoring.shown()} if restoring is not None else {}),
+    }
+
+
+def health_of_all(engines: Sequence[Engine]) -> dict[str, Any]:
+    """A worker's health: of its only app as it is, of several the worst of each, with every app's own below `apps`."""
+    if len(engines) == 1:
+        return health_of(engines[0])
+    apps = {engine.stage.name: health_of(engine) for engine in engines}
+    return {
+        "status": max((each["status"] for each in apps.values()), key=STATUSES.index),
+        "live": all(each["live"] for each in apps.values()),
+        "ready": all(each["ready"] for each in apps.values()),
+        "rows": {name: count for each in apps.values() for name, count in each["rows"].items()},
+        "lag": sum(each["lag"] for each in apps.values()),
+        "apps": apps,
     }
 
 

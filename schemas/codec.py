@@ -13,6 +13,8 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from itertools import takewhile
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import fastavro
@@ -77,7 +79,7 @@ class _Writer:
 class _Reader:
     """How a datum of one schema id becomes a record: writer schema, reader schema, class."""
 
-    __slots__ = ("build", "cls", "ints", "reader_schema", "writer_schema")
+    __slots__ = ("build", "cls", "ints", "leading", "reader_schema", "writer_schema")
 
     def __init__(self, schema: catalog.Schema) -> None:
         newest = catalog.newest(schema.record)
@@ -86,6 +88,10 @@ class _Reader:
         self.reader_schema = None if newest.id == schema.id else _parsed(newest)
         self.build = _from_datum(self.cls)
         self.ints = [field["name"] for field in newest.definition["fields"] if field["type"] == "int"]
+        # the texts a datum begins with
+        self.leading = [
+            each["name"] for each in takewhile(lambda f: f["type"] == "string", schema.definition["fields"])
+        ]
 
 
 def _parsed(schema: catalog.Schema) -> Any:
@@ -104,12 +110,13 @@ def _without_logical_types(node: Any) -> Any:
 def _to_datum(cls: type[Any]) -> Convert:
     """A function from an instance of `cls` to the dict fastavro writes; only fields that hold records need converting."""
     names = [f.name for f in dataclasses.fields(cls)]
+    values = attrgetter(*names)  # a tuple: every record has two fields or more
     hints = typing.get_type_hints(cls)
     lists = {name: _to_datum(item) for name, hint in hints.items() if (item := _item_class(hint))}
     optional = {name: _to_datum(inner) for name, hint in hints.items() if (inner := _optional_class(hint))}
 
     def convert(record: Any) -> dict[str, Any]:
-        datum = {name: getattr(record, name) for name in names}
+        datum = dict(zip(names, values(record), strict=True))
         for name, inner in lists.items():
             datum[name] = [inner(item) for item in datum[name]]
         for name, inner in optional.items():
@@ -217,6 +224,38 @@ def check(record: records.Record) -> None:
     found = within.fault(record)
     if found is not None:
         raise OutOfLimits(f"{found} (docs/limits.md)")
+
+
+def peek(value: bytes | None, expected: type[records.Record], name: str) -> str | None:
+    """One of the texts a record's datum begins with, without reading the rest, and so without a word on whether that is right. None
+    when the bytes are no record of class `expected`, or do not show it: `decode` then tells why, or what it is."""
+    if value is None or len(value) <= _HEADER.size or value[0] != MAGIC:
+        return None
+    reader = _READERS.get(_HEADER.unpack_from(value)[1])
+    if reader is None or reader.cls is not expected or name not in reader.leading:
+        return None
+    end = _HEADER.size
+    for _ in range(reader.leading.index(name) + 1):
+        start, end = _text_at(value, end)
+        if not start <= end <= len(value):
+            return None
+    try:
+        return value[start:end].decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _text_at(value: bytes, at: int) -> tuple[int, int]:
+    """Where a text begins and ends whose size stands at a place; an end before the beginning when that is no size."""
+    size = 0
+    for shift, byte in zip(
+        range(0, 35, 7), value[at : at + 5], strict=False
+    ):  # Avro's varint, the lowest seven bits first
+        at += 1
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return at, at - 1 if size & 1 else at + (size >> 1)  # an odd one is negative
+    return at, -1
 
 
 def decode_any(value: bytes | None) -> records.Record:

@@ -12,12 +12,29 @@ TURN_SECONDS = Histogram("chat4all_turn_seconds", "Decision and commit of a turn
 RECORDS = Counter("chat4all_records_total", "Source records taken by committed turns.", ["stage"])
 # Counter: records produced, by stage, without changelogs and dead letters.
 OUTPUTS = Counter("chat4all_outputs_total", "Records produced by committed turns.", ["stage"])
+# Counter: outputs that the next stage of the same worker took within the turn, by topic.
+HANDED_OVER = Counter("chat4all_handed_over_total", "Outputs handed over within a turn.", ["topic"])
+# Counter: outputs that could have been handed over and took the way through Kafka, by topic: the next stage was full, or behind.
+THROUGH_KAFKA = Counter(
+    "chat4all_through_kafka_total", "Outputs for a stage of the same worker that went through Kafka.", ["topic"]
+)
 # Counter: refused records, by stage and cause (schemas/causes.py).
 DEAD_LETTERS = Counter("chat4all_dead_letters_total", "Records sent to dead-letters.", ["stage", "cause"])
 # Counter: what happened inside a stage, by its name: duplicates, rerouted, accepted, delivered and so on.
 EVENTS = Counter("chat4all_events_total", "What happened inside a stage.", ["stage", "event"])
 # Counter: offsets of a source topic that Kafka deleted before they were read, by stage and topic; anything above 0 is loss.
 LOST = Counter("chat4all_lost_records_total", "Records deleted by Kafka before they were read.", ["stage", "topic"])
+# Size: rows of one write to a database, by stage; its count is the number of PostgreSQL transactions, or of ClickHouse inserts.
+SINK_ROWS = Histogram(
+    "chat4all_sink_rows",
+    "Rows of one PostgreSQL transaction or ClickHouse insert.",
+    ["stage"],
+    buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000),
+)
+# Time: one write to a database, also one that failed, by stage.
+SINK_SECONDS = Histogram(
+    "chat4all_sink_seconds", "One PostgreSQL transaction or ClickHouse insert.", ["stage"], buckets=_SECONDS
+)
 # Gauge: partitions this worker owns, by stage.
 PARTITIONS = Gauge("chat4all_partitions", "Partitions this worker owns.", ["stage"])
 # Gauge: rows a table holds on this worker, by stage and table.
@@ -36,10 +53,13 @@ RESTORED_ROWS = Counter("chat4all_restored_rows_total", "Changelog rows read by 
 WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests.", ["channel", "status"])
 # Time: our answer to a webhook request, by channel.
 WEBHOOK_SECONDS = Histogram("chat4all_webhook_seconds", "Answer to a webhook request.", ["channel"], buckets=_SECONDS)
-# Counter: items of webhook requests, by channel and kind (receipt, inbound, notice, unrecognised, refused: a dead letter).
+# Counter: items of webhook requests, by channel and kind (receipt, told_by_tracker: of these straight to
+# status-updates, inbound, notice, unrecognised, refused: a dead letter).
 WEBHOOK_ITEMS = Counter("chat4all_webhook_items_total", "Items of webhook requests.", ["channel", "kind"])
 # Time: one call to a provider, by channel and outcome.
 CALL_SECONDS = Histogram("chat4all_call_seconds", "One call to a provider.", ["channel", "outcome"], buckets=_SECONDS)
+# Gauge: calls in flight or about to start in this worker, by stage; at the bound, deliveries wait for a call.
+CALLS = Gauge("chat4all_calls_in_flight", "Calls in flight in this worker.", ["stage"])
 # Counter: errors of providers that our tables do not know and that fell back to their HTTP status, by channel; the exchange log has them.
 UNKNOWN_ERRORS = Counter("chat4all_unknown_errors_total", "Error codes of a provider that we do not know.", ["channel"])
 

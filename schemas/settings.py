@@ -65,6 +65,12 @@ class Settings(BaseSettings):
         6.0, ge=1, description="Kafka group session time-out; a dead worker is replaced after it."
     )
 
+    commit_rest_ms: int = Field(
+        15,
+        ge=0,
+        le=1000,
+        description="Rest of a worker between two Kafka transactions, milliseconds: more is fewer transactions and a longer wait.",
+    )
     stuck_seconds: float = Field(
         120.0, ge=10, description="A worker with lag that commits nothing for so long ends, seconds."
     )
@@ -74,9 +80,32 @@ class Settings(BaseSettings):
         description="Records in a row on which a stage's code may fail before the stage stops; 0 never stops it.",
     )
 
+    # turns of core
+    core_gather_ms: int = Field(
+        20,
+        ge=0,
+        le=500,
+        description="While records come all the time, Kafka gathers so long before it answers a fetch of core, ms; 0: never.",
+    )
+    core_linger_ms: int = Field(
+        0,
+        ge=0,
+        description="Least distance of two turns of a partition of core, ms; after a longer silence none waits.",
+    )
+    core_turn_records: int = Field(1000, ge=1, description="Records a turn of core takes of a partition.")
+
     # sending
     send_concurrency: int = Field(
-        72, ge=1, description="Calls in flight per partition of stage send; a tenant has at most seven eighths of them."
+        500,
+        ge=1,
+        le=10_000,
+        description="Calls in flight of a worker, all its partitions together; a tenant has at most seven eighths of them.",
+    )
+    send_account_concurrency: int = Field(
+        250,
+        ge=1,
+        le=256,
+        description="Calls in flight of a worker to one account of a channel; its connections end at 256.",
     )
     send_outstanding: int = Field(
         20_000,
@@ -101,9 +130,18 @@ class Settings(BaseSettings):
 
     # sinks
     archive_linger_ms: int = Field(
-        100, ge=0, description="Least distance of PostgreSQL transactions of a partition, ms."
+        250,
+        ge=0,
+        le=10_000,
+        description="Least distance of PostgreSQL transactions of a worker, all its partitions in one, ms.",
     )
-    analyse_linger_ms: int = Field(1000, ge=0, description="Least distance of ClickHouse inserts of a partition, ms.")
+    analyse_linger_ms: int = Field(
+        1000,
+        ge=0,
+        le=10_000,
+        description="Least distance of ClickHouse inserts of a worker, ms. Its partitions take turns: a report is older by this for "
+        "each partition with something to insert.",
+    )
 
     # tenants
     accounts: str = Field(
@@ -151,6 +189,12 @@ class Settings(BaseSettings):
 
     # gateway
     gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    gateway_linger_ms: int = Field(
+        25,
+        ge=0,
+        le=1000,
+        description="How long the gateway gathers records for one request to Kafka, ms; a webhook is answered so much later.",
+    )
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
 
     @field_validator("accounts")

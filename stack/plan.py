@@ -11,17 +11,27 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Process:
-    """One of our own programs: a simulator, the gateway, a stage worker."""
+class Command:
+    """One of our own programs that runs to its end."""
 
     name: str
     argv: list[str]
     # Added to the environment of the supervisor.
     env: dict[str, str] = field(default_factory=dict)
+    # Modules it may import while what it needs is still starting; argv is `python -m ...` then. See stack/launch.py.
+    preload: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process(Command):
+    """One of our own programs that stays: the simulators, the gateway, a stage worker."""
+
     # Answers 200 when the program is ready.
     health: str
     # What people open, shown by `up` and `status`.
     url: str
+    # Of a program that serves several things: what -> URL, shown in place of `url`.
+    parts: dict[str, str] = field(default_factory=dict)
     # Started again when it ends by itself, with a log line and a counter.
     restarts: bool = False
 
@@ -36,8 +46,8 @@ class Plan:
     replaced: dict[str, str] = field(default_factory=dict)
     # Settings (schemas.settings names) for everybody; those of the started servers are added.
     settings: dict[str, Any] = field(default_factory=dict)
-    # Commands that run once, to their end, when the servers answer: name -> command line.
-    prepare: dict[str, list[str]] = field(default_factory=dict)
+    # They run once, one after the other, when the servers answer.
+    prepare: list[Command] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     # Whether the data outlive `down`.
     keep_data: bool = False
@@ -48,4 +58,5 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         fields = json.loads(text)
-        return cls(**{**fields, "processes": [Process(**process) for process in fields["processes"]]})
+        prepare = [Command(**command) for command in fields["prepare"]]
+        return cls(**{**fields, "prepare": prepare, "processes": [Process(**each) for each in fields["processes"]]})

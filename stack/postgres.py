@@ -11,9 +11,7 @@ import secrets
 import signal
 from pathlib import Path
 
-import psycopg
-
-from stack.ports import free_port
+from stack.ports import answers, free_port
 from stack.service import Service, ServiceFailed
 
 
@@ -65,19 +63,15 @@ def service(folder: Path) -> Service:
         run += ["-c", f"{option}={value}"]
     steps = [run]
     if not (data / "PG_VERSION").exists():
-        make = [
-            str(binaries() / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "chat4all",
-            f"--pwfile={password_file}",
-            "--auth=scram-sha-256",
-        ]
+        make = [str(binaries() / "initdb"), "-D", str(data), "-U", "chat4all", f"--pwfile={password_file}"]
+        make += ["--auth=scram-sha-256"]
         make += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"]
         steps.insert(0, [*make, "--no-instructions"])
 
     def probe() -> str:
+        answers(port)
+        import psycopg  # noqa: PLC0415  # while the server starts, not before
+
         with psycopg.connect(f"{server}/postgres", connect_timeout=2, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'chat4all'").fetchone():
                 connection.execute("CREATE DATABASE chat4all")

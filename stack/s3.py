@@ -14,7 +14,7 @@ from pathlib import Path
 
 import rclone_api
 
-from stack.ports import free_port
+from stack.ports import answers, free_port
 from stack.service import Service
 
 
@@ -33,6 +33,7 @@ def service(folder: Path) -> Service:
     command += [f"--cache-dir={folder / 'tmp'}", f"--temp-dir={folder / 'tmp'}", "--vfs-cache-mode=off", "--config="]
 
     def probe() -> str:
+        answers(port)
         # An unsigned request is refused: so it answers.
         with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=2):
             pass

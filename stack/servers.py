@@ -1,45 +1,25 @@
-"""The servers of the stack by name, and which of them the environment replaces.
+"""The servers of the stack by name.
 
-Enters: the CHAT4ALL_*_URL settings of the environment. Leaves: how to make each Service. Guaranteed: a server whose URL is set in
-the environment is not started; the state file of a running stack is not asked, or the stack would replace itself.
+Enters: a folder. Leaves: how to make each Service. Guaranteed: a server's module, with its client library, is imported when that
+server is made and not before; so a supervisor is up at once.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
-
-from schemas.settings import Settings
-from stack import clickhouse, kafka, postgres, s3, valkey
 from stack.service import Service
+
+
+def _made_by(module: str) -> Callable[[Path], Service]:
+    def make(folder: Path) -> Service:
+        service: Service = import_module(f"stack.{module}").service(folder)
+        return service
+
+    return make
+
 
 # In the order they are shown; each is started when its setting <name>_url is empty.
 SERVERS: dict[str, Callable[[Path], Service]] = {
-    "kafka": kafka.service,
-    "postgres": postgres.service,
-    "valkey": valkey.service,
-    "clickhouse": clickhouse.service,
-    "s3": s3.service,
+    name: _made_by(name) for name in ("kafka", "postgres", "valkey", "clickhouse", "s3")
 }
-
-
-class EnvironmentSettings(Settings):
-    """The settings the environment gives, without those of a running stack."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic-settings' signature
-        init_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the same
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the same
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the same
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings,)
-
-
-def replaced() -> dict[str, str]:
-    """The servers that already exist somewhere: name -> URL from the environment."""
-    given = EnvironmentSettings()
-    urls = {name: str(getattr(given, f"{name}_url")) for name in SERVERS}
-    return {name: url for name, url in urls.items() if url}

@@ -42,6 +42,8 @@ class Service:
     # Settings (schemas.settings names) that lead its clients to it.
     settings: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    # Of a program that serves several things: what -> URL.
+    parts: Mapping[str, str] = field(default_factory=dict)
     # What it gets when its parent dies: SIGKILL, unless that would leave something behind.
     death_signal: int = signal.SIGKILL
     # A server that refuses to run as root is given this user id when we are root.
@@ -70,8 +72,9 @@ class Child:
         """None while it runs (or was never started)."""
         return self._process.poll() if self._process else None
 
-    def start(self) -> None:
-        """Starts the process, again if it ended, and returns at once; several may be started before the first is awaited."""
+    def start(self, *, waiting: bool = False) -> None:
+        """Starts the process, again if it ended, and returns at once; several may be started before the first is awaited. One that is
+        `waiting` finds its standard input open until `go_on`, and whatever program reads it to its end waits as long."""
         self._signal(signal.SIGKILL)  # what an earlier life may have left in its group
         service = self.service
         tmp = service.folder / "tmp"
@@ -86,7 +89,7 @@ class Child:
         with service.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(WRAPPER), json.dumps(task)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if waiting else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "TMPDIR": str(tmp), **service.env},
@@ -94,26 +97,34 @@ class Child:
             )
         self.started_at = time.time_ns() // 1_000_000
 
+    def go_on(self) -> None:
+        """Lets a process go on that was started waiting."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
     def wait(self, limit_seconds: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Blocks until the server answers its probe or `cancelled`; raises ServiceFailed when it ends or the limit passes."""
         deadline = time.monotonic() + limit_seconds
-        while not cancelled():
-            if self.returncode is not None:
+        while not cancelled() and not self.look(deadline, limit_seconds):
+            time.sleep(0.05)
+
+    def look(self, deadline: float, limit_seconds: float) -> bool:
+        """Whether the server answers its probe; raises ServiceFailed when it has ended, or does not and the deadline is over."""
+        if self.returncode is not None:
+            raise ServiceFailed(
+                f"{self.service.name} ended with {self.returncode} before it answered; {self.last_words()}"
+            )
+        try:
+            self.version = self.service.probe()
+        except Exception as error:  # noqa: BLE001  # a probe may fail in any way its client library knows
+            if time.monotonic() > deadline:
+                self.stop(patience_seconds=2)
+                name, url = self.service.name, self.service.url
                 raise ServiceFailed(
-                    f"{self.service.name} ended with {self.returncode} before it answered; {self.last_words()}"
-                )
-            try:
-                self.version = self.service.probe()
-            except Exception as error:  # noqa: BLE001  # a probe may fail in any way its client library knows
-                if time.monotonic() > deadline:
-                    self.stop(patience_seconds=2)
-                    name, url = self.service.name, self.service.url
-                    raise ServiceFailed(
-                        f"{name} did not answer on {url} within {limit_seconds:.0f} s ({error}); {self.last_words()}"
-                    ) from None
-                time.sleep(0.05)
-            else:
-                return
+                    f"{name} did not answer on {url} within {limit_seconds:.0f} s ({error}); {self.last_words()}"
+                ) from None
+            return False
+        return True
 
     def stop(self, patience_seconds: float = 10.0) -> None:
         """Ends the process group: SIGTERM, then SIGKILL for what is left. Does nothing when it never ran."""

@@ -27,6 +27,12 @@ class ServiceState:
     log: str = ""
     started_at: int = 0  # Unix milliseconds
     restarts: int = 0
+    parts: dict[str, str] = field(default_factory=dict)  # of a program that serves several things: what -> URL
+
+    @property
+    def address(self) -> str:
+        """Where people reach it, on one line."""
+        return ", ".join(f"{part} {url}" for part, url in self.parts.items()) or self.url
 
 
 @dataclass

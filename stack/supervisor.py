@@ -16,10 +16,13 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from stack.plan import Plan, Process
+from stack import ports
+from stack.launch import in_two_steps
+from stack.plan import Command, Plan, Process
 from stack.servers import SERVERS
 from stack.service import Child, Service, ServiceFailed
 from stack.state import DEAD, EXTERNAL, FAILED, READY, STARTING, ServiceState, State, state_path, write_state
@@ -27,6 +30,10 @@ from stack.state import DEAD, EXTERNAL, FAILED, READY, STARTING, ServiceState, S
 KEPT = "kept"  # the marker of data that the last stack was told to keep
 FIRST_BACKOFF_SECONDS = 0.5
 LAST_BACKOFF_SECONDS = 10.0
+ANSWER_SECONDS = 120.0  # how long a group may take until all of it answers
+AGAIN = 3  # the exit code of a program that could not be right any more and is to be started again
+STARTS_AGAIN = 3  # how often, before it has answered for the first time
+LOOK_SECONDS = 0.08  # a probe costs a millisecond, and there are up to ten at a time
 PATIENCE_SECONDS = 10.0  # between SIGTERM and SIGKILL, for a whole group
 STEADY_SECONDS = 10.0  # a process that lived this long is restarted at once
 
@@ -73,51 +80,101 @@ class Supervisor:
         return 0
 
     def _start(self) -> None:
+        for process in self.plan.processes:  # whoever made the plan chose their ports, and nobody has bound them yet
+            for url in (process.url, *process.parts.values()):
+                ports.keep(urlsplit(url).port or 0)
         for name, url in self.plan.replaced.items():
             self.state.services.append(ServiceState(name=name, url=url, status=EXTERNAL))
-        self._start_group([SERVERS[name](self.folder / name) for name in self.plan.servers])
-        for child in self.children:
-            self.state.settings |= child.service.settings
-        write_state(self.folder, self.state)  # from here on, Settings() of every child finds the servers
-        for name, argv in self.plan.prepare.items():
-            self._prepare(name, argv)
-        self._start_group([self._service(process) for process in self.plan.processes])
+        servers = []
+        for name in self.plan.servers:
+            servers.append(SERVERS[name](self.folder / name))
+            self.state.settings |= servers[-1].settings  # known before it answers, and read by nobody until then
+            self._launch(servers[-1])
+        commands = [self._child(command) for command in self.plan.prepare]
+        processes = [self._service(process) for process in self.plan.processes]
+        for process, service in zip(self.plan.processes, processes, strict=True):
+            if process.preload:
+                self._launch(service, waiting=True)
+        self._await(servers)
+        for command in commands:
+            self._run(command)
+        for service in processes:
+            if service.name in self._rows:
+                self._child_of(service).go_on()
+            else:
+                self._launch(service)
+        self._await(processes)
         self.state.phase = READY
         write_state(self.folder, self.state)
 
-    def _start_group(self, services: list[Service]) -> None:
-        """Starts all of them, then waits for each; so the group takes as long as its slowest member."""
-        for service in services:
-            child = Child(service)
-            row = ServiceState(name=service.name, url=service.url, status=STARTING, log=str(service.log))
-            self.children.append(child)
-            self.state.services.append(row)
-            self._rows[service.name] = row
-            child.start()
-            row.pid, row.started_at = child.pid, child.started_at
-        write_state(self.folder, self.state)
-        for service in services:
-            child = next(child for child in self.children if child.service is service)
-            child.wait(cancelled=self.stopping.is_set)
-            if self.stopping.is_set():
-                raise Stopped
-            self._rows[service.name].status = READY
-            self._rows[service.name].version = child.version
-            write_state(self.folder, self.state)
-            say(
-                f"{service.name} {child.version} answers on {service.url} after {time.time() - child.started_at / 1000:.1f} s"
-            )
+    def _launch(self, service: Service, *, waiting: bool = False) -> None:
+        """Starts it; several are started before the first is awaited, so that they take as long as the slowest."""
+        child = Child(service)
+        row = ServiceState(
+            name=service.name, url=service.url, status=STARTING, log=str(service.log), parts=dict(service.parts)
+        )
+        self.children.append(child)
+        self.state.services.append(row)
+        self._rows[service.name] = row
+        child.start(waiting=waiting)
+        row.pid, row.started_at = child.pid, child.started_at
 
-    def _prepare(self, name: str, argv: list[str]) -> None:
-        command = Child(self._service(Process(name=name, argv=argv, health="", url="")))
-        self.children.append(command)
-        command.start()
+    def _await(self, services: Sequence[Service]) -> None:
+        """Until all of them answer; looks at each in turn, so that none begins its last step later than it could."""
+        write_state(self.folder, self.state)
+        waiting, deadline = list(services), time.monotonic() + ANSWER_SECONDS
+        while waiting:
+            for service in list(waiting):
+                if self._started_again(service):
+                    continue
+                if self._child_of(service).look(deadline, ANSWER_SECONDS):
+                    waiting.remove(service)
+                    self._ready(service)
+            if self.stopping.wait(LOOK_SECONDS if waiting else 0):
+                raise Stopped
+
+    def _started_again(self, service: Service) -> bool:
+        """A worker that ends with AGAIN asks for a new start, as it may on a broker that has just started; any other end is a failure."""
+        child, row = self._child_of(service), self._rows[service.name]
+        restartable = any(process.name == service.name and process.restarts for process in self.plan.processes)
+        if child.returncode != AGAIN or not restartable or row.restarts >= STARTS_AGAIN:
+            return False
+        say(f"{row.name.upper()} ENDED with {AGAIN} before it answered; restarting it; {child.last_words()}")
+        child.start()
+        row.pid, row.started_at = child.pid, child.started_at
+        row.restarts += 1
+        return True
+
+    def _ready(self, service: Service) -> None:
+        child, row = self._child_of(service), self._rows[service.name]
+        row.status, row.version = READY, child.version
+        write_state(self.folder, self.state)
+        seconds = time.time() - child.started_at / 1000
+        say(f"{row.name} {row.version} answers on {row.address} after {seconds:.1f} s")
+
+    def _child_of(self, service: Service) -> Child:
+        return next(child for child in self.children if child.service is service)
+
+    def _child(self, command: Command) -> Child:
+        """A command that runs to its end; already started when it may import beforehand."""
+        child = Child(self._service(Process(**vars(command), health="", url="")))
+        if command.preload:
+            self.children.append(child)
+            child.start(waiting=True)
+        return child
+
+    def _run(self, command: Child) -> None:
+        if command in self.children:
+            command.go_on()
+        else:
+            self.children.append(command)
+            command.start()
         while command.returncode is None:
-            if self.stopping.wait(0.05):
+            if self.stopping.wait(0.02):
                 raise Stopped
         self.children.remove(command)
         if command.returncode:
-            raise ServiceFailed(f"{name} ended with {command.returncode}; {command.last_words()}")
+            raise ServiceFailed(f"{command.service.name} ended with {command.returncode}; {command.last_words()}")
 
     def _service(self, process: Process) -> Service:
         env = {**process.env, "CHAT4ALL_STATE": str(state_path(self.folder))}
@@ -125,7 +182,8 @@ class Supervisor:
             name=process.name,
             folder=self.folder / process.name,
             url=process.url,
-            steps=[process.argv],
+            parts=process.parts,
+            steps=[in_two_steps(process.argv, process.preload) if process.preload else process.argv],
             probe=healthy(process.health),
             env=env,
         )
@@ -197,7 +255,10 @@ class Supervisor:
 def healthy(address: str) -> Callable[[], str]:
     """A probe that wants a good status; the version of our own programs is that of the product."""
 
+    port = urlsplit(address).port or 80
+
     def probe() -> str:
+        ports.answers(port)  # a tenth of the price of an HTTP client that is refused
         with urllib.request.urlopen(address, timeout=2):  # noqa: S310  # a loopback URL of the plan; raises unless 2xx
             return importlib.metadata.version("chat4all")
 

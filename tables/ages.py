@@ -4,28 +4,31 @@ A key in a list is a hint: its row may have gone, or have moved to another minut
 """
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
+from typing import Generic, TypeVar
 
 MINUTE = 60_000  # milliseconds
+Key = TypeVar("Key")
 
 
-class Ages:
-    """`time_of` tells the time of a key's settled row, None when there is no such row."""
+class Ages(Generic[Key]):
+    """`time_of` tells the time of a key's settled row, None when there is no such row; `new` makes the list of a minute."""
 
-    __slots__ = ("_keys", "_minutes", "_passed", "_time_of")
+    __slots__ = ("_keys", "_minutes", "_new", "_passed", "_time_of")
 
-    def __init__(self, time_of: Callable[[bytes], int | None]) -> None:
+    def __init__(self, time_of: Callable[[Key], int | None], new: Callable[[], MutableSequence[Key]] = list) -> None:
         self._time_of = time_of
-        self._keys: dict[int, list[bytes]] = {}  # minute -> keys in the order they came
+        self._new = new
+        self._keys: dict[int, MutableSequence[Key]] = {}  # minute -> keys in the order they came
         self._minutes: list[int] = []  # those of `_keys`, sorted
         self._passed = 0  # leading keys of the oldest minute that are no longer of it
 
-    def add(self, key: bytes, at: int) -> None:
+    def add(self, key: Key, at: int) -> None:
         """The key's row is now of that time; not needed when it was of the same minute already."""
         minute = at // MINUTE
         keys = self._keys.get(minute)
         if keys is None:
-            keys = self._keys[minute] = []
+            keys = self._keys[minute] = self._new()
             insort(self._minutes, minute)
             if self._minutes[0] == minute:
                 self._passed = 0
@@ -45,7 +48,7 @@ class Ages:
             self._passed = 0
         return None
 
-    def until(self, until: int) -> Iterator[bytes]:
+    def until(self, until: int) -> Iterator[Key]:
         """Keys whose settled rows are of that time or before, the oldest minute first; a key may come twice. Of the minute that
         `until` lies in, only those before the first that is younger. Nothing may be added meanwhile."""
         oldest = self.oldest()

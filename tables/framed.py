@@ -26,6 +26,7 @@ class FramedLayout(Generic[Row]):
     bytes of records. `time` names the field that a row's life counts from."""
 
     packed: ClassVar[bool] = False
+    bucketed: ClassVar[bool] = False
     name: str
     row: type[Row]
     framed: str

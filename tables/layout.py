@@ -34,6 +34,11 @@ class Layout(Protocol[Row]):
         ...
 
     @property
+    def bucketed(self) -> bool:
+        """Whether rows in memory share buckets: for tables of very many rows of some hundred bytes, each seldom read."""
+        ...
+
+    @property
     def keyed_by_record(self) -> bool:
         """Whether a row's key is the key of the records it comes from, so that the key alone tells its partition."""
         ...
@@ -65,6 +70,7 @@ class JsonLayout(Generic[Row]):
     time: str | None = None
     version: int = 1
     keyed_by_record: bool = False
+    bucketed: bool = False
 
     @property
     def time_of(self) -> Callable[[Row], int | None] | None:

@@ -26,7 +26,7 @@ class TablePartition(Generic[Row]):
         # key -> row before the open turn, None where there was none
         self._before: dict[bytes, Any] = {}
         self._time_of = layout.time_of
-        self._ages = None if layout.time_of is None else Ages(self._settled_time)
+        self._ages: Ages[bytes] | None = None if layout.time_of is None else Ages(self._settled_time)
 
     def __len__(self) -> int:
         return len(self._rows)

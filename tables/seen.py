@@ -25,6 +25,7 @@ class SeenLayout:
     name = "seen"
     version = 1
     packed = True
+    bucketed = False  # buckets would take less memory and more time, and every message is looked up here
     keyed_by_record = False  # by the message's id, in its conversation's partition
     time_of = attrgetter("accepted_at")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from tables.bucketed import BucketTablePartition
 from tables.layout import Layout
 from tables.packed import PackedTablePartition
 from tables.partition import TablePartition
@@ -17,4 +18,6 @@ def open_partition(kind: Kind, layout: Layout[Any], folder: Path, identity: str)
     it holds: cluster id, changelog topic and partition number. Raises StoreInUse, StoreFailed."""
     if kind == "rocksdb":
         return RocksTablePartition(layout, folder, identity=identity)
+    if layout.bucketed:
+        return BucketTablePartition(layout)
     return PackedTablePartition(layout) if layout.packed else TablePartition(layout)

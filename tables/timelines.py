@@ -4,25 +4,20 @@ A row keeps evidence, not a status that is overwritten: the earliest time of eac
 function of the evidence, so any order and any repetition of the same updates ends in the same row, and nothing goes backwards.
 """
 
-import dataclasses
-from dataclasses import dataclass
+import hashlib
+from typing import Any, NamedTuple
 
 from schemas.records import Cause, DeliveryRef, DeliveryState, SequencedMessage, Status, StatusUpdate
-from tables.framed import FramedLayout
 
 MOST_EARLY = 64  # updates that wait for the conversation log's record
-KEPT_EVENTS = 64  # event ids remembered per delivery; far above what a delivery sees unless it is retried for days
-_FAILURES = (
-    Status.FAILED,
-    Status.EXPIRED,
-    Status.CANCELLED,
-    Status.SUPPRESSED,
-)  # the first that was seen wins in this order
+KEPT_EVENTS = 64  # events remembered per delivery; far above what a delivery sees unless it is retried for days
+# the first of them that was seen wins, in this order
+FAILURES = (Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED)
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """Times are Unix milliseconds, None while not seen. `known` turns true with the conversation log's record."""
+class Timeline(NamedTuple):
+    """Times are Unix milliseconds, None while not seen. `known` turns true with the conversation log's record. Its bytes:
+    tables/timeline_rows.py."""
 
     tenant_id: str
     conversation_id: str
@@ -45,19 +40,15 @@ class Timeline:
     failure: str | None = None  # which of the failing statuses
     attempts: int = 0
     resends: int = 0
-    provider_message_id: str | None = (
-        None  # after a resend there may be two: the first in the alphabet, whichever came first
-    )
+    # after a resend there may be two: the first in the alphabet, whichever came first
+    provider_message_id: str | None = None
     reason_code: str | None = None  # of the latest thing that gave one
     reason: str | None = None
     reason_at: int = 0  # when that occurred
-    events: tuple[str, ...] = ()  # ids already taken, the newest last
+    events: tuple[int, ...] = ()  # digests of the ids already taken (`digest_of`), the newest last
     updated_at: int = 0  # by our clock; the row lives for the state window from here
     early: tuple[StatusUpdate, ...] = ()  # what came before the conversation log's record, each event of a tenant once
     places: tuple[tuple[int, int], ...] = ()  # offset and timestamp of the records of `early`
-
-
-TIMELINES = FramedLayout("timelines", Timeline, framed="early", time="updated_at", version=2)
 
 
 def status(row: Timeline) -> Status:
@@ -71,15 +62,20 @@ def status(row: Timeline) -> Status:
     return Status.PENDING if row.sent_at is None else Status.SENT
 
 
-def is_new(row: Timeline, update: StatusUpdate) -> bool:
-    return update.event_id not in row.events
+def digest_of(event_id: str) -> int:
+    """Eight bytes that stand for an event's id: a row remembers so many at most that two of them are never alike by chance."""
+    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=8).digest(), "little")
 
 
-def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None]:
-    """The row after an update that is new to it, and the anomaly the update is, if it contradicts what is known."""
+def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None] | None:
+    """The row after an update, and the anomaly the update is, if it contradicts what is known; None when the row has taken it before."""
+    event = digest_of(update.event_id)
+    if event in row.events:
+        return None
     before = status(row)
-    changed = {
-        "events": (*row.events, update.event_id)[-KEPT_EVENTS:],
+    changed: dict[str, Any] = {
+        "version": row.version + 1,
+        "events": (*row.events, event)[-KEPT_EVENTS:],
         "attempts": max(row.attempts, update.attempt),
         "resends": row.resends + (update.cause is Cause.RESENT),
         "dispatched_at": _latest(row.dispatched_at, update.dispatched_at),
@@ -94,21 +90,21 @@ def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None]:
         changed["delivered_at"] = _earliest(row.delivered_at, at)
     elif update.status is Status.READ:
         changed["read_at"] = _earliest(row.read_at, at)
-    elif update.status in _FAILURES:
+    elif update.status in FAILURES:
         changed["failed_at"] = _earliest(row.failed_at, at)
         changed["failure"] = _first_failure(row.failure, update.status)
         if before in (Status.DELIVERED, Status.READ):
             anomaly = f"{update.status} after {before}"
-    if update.status in (Status.DELIVERED, Status.READ) and before in _FAILURES:
+    if update.status in (Status.DELIVERED, Status.READ) and before in FAILURES:
         anomaly = f"{update.status} after {before}"
     said = (at, update.reason_code or "", update.reason or "")
     if update.reason_code is not None and said > (row.reason_at, row.reason_code or "", row.reason or ""):
         changed["reason_at"], changed["reason_code"], changed["reason"] = at, update.reason_code, update.reason
-    return dataclasses.replace(row, **changed), anomaly  # type: ignore[arg-type]  # names and values are the row's own
+    return row._replace(**changed), anomaly
 
 
 def introduce(message: SequencedMessage, ref: DeliveryRef) -> Timeline:
-    """The row once the conversation log has told about its delivery, before anything that happened to it."""
+    """The row once the conversation log has told about its delivery, before anything that happened to it; that is told as well."""
     return Timeline(
         tenant_id=message.tenant_id,
         conversation_id=message.conversation_id,
@@ -122,6 +118,7 @@ def introduce(message: SequencedMessage, ref: DeliveryRef) -> Timeline:
         kind=message.kind,
         requested_at=message.requested_at,
         accepted_at=message.accepted_at,
+        version=1,
         updated_at=max(
             message.accepted_at, message.not_before or 0
         ),  # what is to be sent later is remembered from then
@@ -181,4 +178,4 @@ def _first_id(one: str | None, other: str | None) -> str | None:
 
 
 def _first_failure(known: str | None, seen: Status) -> str:
-    return str(seen) if known is None else min(Status(known), seen, key=_FAILURES.index)
+    return str(seen) if known is None else min(Status(known), seen, key=FAILURES.index)

@@ -1,14 +1,17 @@
 """Records as the tests of the stages need them: every field has a value, and a test names only those it is about.
 
-All pure functions. `Desk` is one partition of one stage as the engine sees it, with what was committed, so that a test can crash it.
+All pure functions. `Desk` is one partition of one stage as the engine sees it, with what was committed, so that a test can crash it. Every
+decision it makes is held to be pure (tests/purity.py), of a long row every tenth, for the guard has a price.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
 from hypothesis import HealthCheck, settings
 
-from pipelines.engine.stage import Decision, Inputs, Output, Record, Result, Stage
+from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Output, Record, Result, Room, Stage, View
 from schemas import codec, records
 from schemas.keys import conversation_key, key_of
 from schemas.partitions import home_partition
@@ -28,9 +31,11 @@ from schemas.records import (
     StatusUpdate,
 )
 from tables.partition import TablePartition
+from tests.purity import purely
 
 NOW = 1_700_000_000_000
 PARTITIONS = 4
+GUARDED = 50  # first decisions of a Desk that are each held to be pure; later ones are now and then
 S = TypeVar("S")
 R = TypeVar("R", bound=records.Record)
 
@@ -229,10 +234,15 @@ def decoded(outputs: Sequence[Output], topic: str, expected: type[R]) -> list[R]
 
 
 class Desk(Generic[S]):
-    """One partition of one stage with its committed changelog. A turn is decided, and then committed or lost."""
+    """One partition of one stage with its committed changelog. A turn is decided, and then committed or lost. `mirrored` is what the
+    mirrored topics hold, by their names; a test may add to it."""
 
-    def __init__(self, stage: Stage[S], partition: int = 0) -> None:
+    def __init__(
+        self, stage: Stage[S], partition: int = 0, mirrored: Mapping[str, Mapping[bytes, Any]] | None = None
+    ) -> None:
         self.partition = partition
+        self.decisions = 0
+        self.mirrored = {each.topic: dict((mirrored or {}).get(each.topic, {})) for each in stage.mirrored}
         self.changelog: dict[str, dict[bytes, bytes]] = {layout.name: {} for layout in stage.tables}
         self.restart(stage)
 
@@ -246,6 +256,8 @@ class Desk(Generic[S]):
             for key, value in rows.items():
                 self.tables[name].load(key, value)
         self.state = stage.open(self.partition, self.tables)
+        self.running: dict[str, Call] = {}
+        self._decided: tuple[Sequence[Result], Sequence[Call]] = ((), ())
 
     def reopen(self) -> None:
         """As the engine does after a decision that raised, and when a partition stays with its worker."""
@@ -262,9 +274,25 @@ class Desk(Generic[S]):
         closing: bool = False,
     ) -> Decision:
         """A turn that is not committed yet."""
-        return self.stage.decide(Inputs(list(kafka_records), list(results), closing), self.state, now)
+        views: dict[str, View[Any]] = {topic: View(values) for topic, values in self.mirrored.items()}
+        inputs = Inputs(list(kafka_records), list(results), closing=closing, views=views, room=self.room(results))
+        self.decisions += 1
+        with purely() if self.decisions <= GUARDED or self.decisions % 10 == 0 else nullcontext():
+            decision = self.stage.decide(inputs, self.state, now)
+        self._decided = (results, decision.calls)
+        return decision
+
+    def room(self, results: Sequence[Result] = ()) -> Room:
+        """What the engine would have for calls, with this partition alone, when these have ended."""
+        running = [call for key, call in self.running.items() if key not in {result.call.key for result in results}]
+        shares = Counter(share for call in running for share in call.shares)
+        return Room(max(0, self.stage.most_calls - len(running)), shares)
 
     def commit(self) -> None:
+        (results, calls), self._decided = self._decided, ((), ())
+        for result in results:
+            self.running.pop(result.call.key, None)
+        self.running |= {call.key: call for call in calls}
         for name, table in self.tables.items():
             for key, value in table.changes():
                 if value is None:
@@ -286,11 +314,29 @@ class Desk(Generic[S]):
         self.commit()
         return decision
 
+    def settled(self, kafka_records: Sequence[Record] = (), now: int = NOW) -> Decision:
+        """A turn and those that follow once the mirrors have passed the ends it asks for, as one decision; other calls are not made."""
+        whole = self.turn(kafka_records, now=now)
+        asked = [call for call in whole.calls if call.end_of is not None]
+        while asked:
+            part = self.turn(results=[passed(call) for call in asked], now=now)
+            asked = [call for call in part.calls if call.end_of is not None]
+            whole.outputs += part.outputs
+            whole.refusals += part.refusals
+            for name, times in part.counts.items():
+                whole.count(name, times)
+        return whole
+
     def due(self) -> int | None:
-        return self.stage.next_due(self.state)
+        return 0 if self.stage.wants_calls(self.state, self.room()) else self.stage.next_due(self.state)
 
     def rows(self, table: str) -> dict[bytes, Any]:
         return dict(self.tables[table].items())
+
+
+def passed(call: Call) -> Result:
+    """The engine's answer to a call with `end_of`."""
+    return Result(call, EndOf(call.end_of or "", {0: 0}, {0: 0}))
 
 
 def refused(decision: Decision) -> list[str]:

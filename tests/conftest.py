@@ -16,7 +16,8 @@ import pytest
 
 from connectors import exchange_log
 from schemas.settings import Settings
-from stack.servers import SERVERS, EnvironmentSettings, replaced
+from stack.replaced import EnvironmentSettings, replaced
+from stack.servers import SERVERS
 from stack.service import Child
 from tests import leaks
 

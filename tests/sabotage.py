@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.engine import transactions
-from pipelines.engine.transactions import Transactions, Turn
+from pipelines.engine import producer, transactions
+from pipelines.engine.producer import TransactionalProducer
+from pipelines.engine.transactions import Ends, Held, Sent, Transactions
 from tables.partition import TablePartition
 
 EXIT_CODE = 86  # of a worker that ended where it was told to
@@ -19,7 +20,7 @@ IN_RESTORE_ROWS = 100
 SLOW_COMMIT_SECONDS = 0.05
 SLOW_FENCE_SECONDS = 6.0  # longer than another worker needs to start and to ask for its share
 HASTE_SECONDS = 5.0
-OPENING = "opening"  # what a worker prints before it opens a producer, with its id
+OPENING = "opening"  # what a worker prints before it opens a producer
 
 
 def _end() -> None:
@@ -30,12 +31,12 @@ def _before_commit() -> None:
     """Everything of the turn is at the broker, the commit is not."""
     whole = Transactions.commit
 
-    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
-        if not (turn.outputs or turn.rows):
-            return whole(self, turn)  # of a start
-        self._producer.flush(10)
+    def commit(self: Transactions, sent: Sent) -> list[Ends]:
+        if _is_of_a_start(sent):
+            return whole(self, sent)
+        self._open_producer.flush(10)
         _end()
-        return {}
+        return []
 
     _replace(Transactions, "commit", commit)
 
@@ -44,13 +45,31 @@ def _after_commit() -> None:
     """The turn is committed, and nobody here has heard of it."""
     whole = Transactions.commit
 
-    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
-        ends = whole(self, turn)
-        if turn.outputs or turn.rows:  # else of a start
+    def commit(self: Transactions, sent: Sent) -> list[Ends]:
+        ends = whole(self, sent)
+        if not _is_of_a_start(sent):
             _end()
         return ends
 
     _replace(Transactions, "commit", commit)
+
+
+def _after_offsets() -> None:
+    """The group has the offsets, in a transaction that nobody ends."""
+    whole, retrying = Transactions.commit, producer._retrying
+    turns: list[bool] = []
+
+    def commit(self: Transactions, sent: Sent) -> list[Ends]:
+        turns.append(not _is_of_a_start(sent))
+        return whole(self, sent)
+
+    def until_the_commit(step: Callable[[float], Any], end: float) -> Any:
+        if turns and turns[-1] and getattr(step, "__name__", "") == "commit_transaction":
+            _end()
+        return retrying(step, end)
+
+    _replace(Transactions, "commit", commit)
+    setattr(producer, "_retrying", until_the_commit)  # noqa: B010  # mypy takes a module's function for no value
 
 
 def _in_restore() -> None:
@@ -69,34 +88,34 @@ def _in_restore() -> None:
 
 def _in_init_transactions() -> None:
     """The fence has been asked for, and its answer is under way."""
-    whole = Transactions.fence
+    whole = TransactionalProducer.fence
 
-    def fence(self: Transactions) -> None:
+    def fence(self: TransactionalProducer, end: float) -> None:
         threading.Timer(0.002, _end).start()
-        whole(self)
+        whole(self, end)
 
-    _replace(Transactions, "fence", fence)
+    _replace(TransactionalProducer, "fence", fence)
 
 
 def _slow_fence() -> None:
-    """Every producer takes long to open; each opening is told beforehand."""
-    whole = Transactions.fence
+    """A producer takes long to open; each opening is told beforehand."""
+    whole = TransactionalProducer.fence
 
-    def fence(self: Transactions) -> None:
-        print(f"{OPENING} {self.id}\n", end="", flush=True)  # in one write: they are opened side by side
+    def fence(self: TransactionalProducer, end: float) -> None:
+        print(OPENING, flush=True)
         time.sleep(SLOW_FENCE_SECONDS)
-        whole(self)
+        whole(self, end + SLOW_FENCE_SECONDS)
 
-    _replace(Transactions, "fence", fence)
+    _replace(TransactionalProducer, "fence", fence)
 
 
 def _slow_commit() -> None:
     """Every commit takes long, and the event loop is free meanwhile."""
     whole = Transactions.commit
 
-    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
+    def commit(self: Transactions, sent: Sent) -> list[Ends]:
         time.sleep(SLOW_COMMIT_SECONDS)
-        return whole(self, turn)
+        return whole(self, sent)
 
     _replace(Transactions, "commit", commit)
 
@@ -111,10 +130,14 @@ def _foreign_offsets() -> None:
     _hasty_commit()
     whole = Transactions.commit
 
-    def commit(self: Transactions, turn: Turn) -> Mapping[str, int]:
-        return whole(self, turn._replace(offsets={**turn.offsets, ("no-such-topic", 0): 1}))
+    def commit(self: Transactions, sent: Sent) -> list[Ends]:
+        return whole(self, sent._replace(held={**sent.held, ("no-such-topic", 0): Held(1, "")}))
 
     _replace(Transactions, "commit", commit)
+
+
+def _is_of_a_start(sent: Sent) -> bool:
+    return not any(turn.outputs or turn.rows for turn in sent.turns)
 
 
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> None:
@@ -125,6 +148,7 @@ CRASHES: Mapping[str, Callable[[], None]] = {
     "in-init-transactions": _in_init_transactions,
     "in-restore": _in_restore,
     "before-commit": _before_commit,
+    "after-offsets": _after_offsets,
     "after-commit": _after_commit,
 }
 KINDS: Mapping[str, Callable[[], None]] = {

@@ -19,7 +19,7 @@ import faust
 
 from pipelines import logs
 from pipelines.app import build, run
-from pipelines.engine import transport
+from pipelines.engine.faust import transport
 from pipelines.engine.footing import Unfit
 from schemas.settings import Settings
 from tests import sabotage

@@ -27,6 +27,7 @@ class Number:
 
     name: str
     packed: bool = False
+    bucketed: bool = False
     ages: bool = False
     version: int = 1
     keyed_by_record: bool = False

@@ -1,18 +1,20 @@
 """Runs one simulated provider: python -m loadgen.providers whatsapp --port P --webhook-url URL --log FILE [--double 0.02 ...].
 
 Secrets come from the settings (CHAT4ALL_WHATSAPP_TOKEN and so on), every knob of faults.py and limits.py is a flag; --no-limits lets
-everybody send anything at any speed. Ends on SIGTERM with code 0.
+everybody send anything at any speed. Several in one process: their command lines one after the other, with a `+` between.
+Ends on SIGTERM with code 0.
 """
 
 import argparse
 import asyncio
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
 
+from loadgen.providers import AND
 from loadgen.providers.faults import Faults
 from loadgen.providers.instagram import Instagram
 from loadgen.providers.internal import Internal
@@ -107,13 +109,26 @@ def _made(chosen: argparse.Namespace, settings: Settings, faults: Faults, limits
     )
 
 
-async def _run(chosen: argparse.Namespace) -> None:
-    await serve(provider(chosen, Settings()), chosen.host, chosen.port)
+def together(arguments: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The command line of each simulator."""
+    begin = 0
+    for end, argument in enumerate([*arguments, AND]):
+        if argument == AND:
+            yield arguments[begin:end]
+            begin = end + 1
+
+
+async def _run(chosen: Sequence[argparse.Namespace]) -> None:
+    settings = Settings()
+    await serve([(provider(each, settings), each.host, each.port) for each in chosen])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
-        asyncio.run(_run(parser().parse_args(arguments)))
+        flags = parser()
+        asyncio.run(
+            _run([flags.parse_args(each) for each in together(sys.argv[1:] if arguments is None else arguments)])
+        )
     except (MissingSetting, ValueError, OSError) as why:
         sys.stderr.write(f"{why}\n")
         return 2

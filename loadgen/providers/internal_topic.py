@@ -27,7 +27,7 @@ class InternalTopic:
             "group.id": f"chat4all-simulated-clients-{topic}",  # keeps offsets; there is no membership to wait for
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 20,
+            "fetch.wait.max.ms": 500,  # of an empty topic; what comes is answered at once
         }
         self._consumer: Consumer | None = None
         self._is_uncommitted = False

@@ -1,6 +1,7 @@
 """The HTTP shell of a simulated provider: its own routes, the control API and the log.
 
-What enters: a Provider and a port. What leaves: a server that runs until SIGTERM or SIGINT, then writes the log to its end.
+What enters: Providers and their ports. What leaves: a server for each, all in this process, that runs until SIGTERM or SIGINT, then
+writes the log to its end.
     GET  /_control/health    {"provider": ..., "lines": newest n of the log, "pending": notices not yet taken}
     GET  /_control/faults, limits    the knobs      POST the ones to change
     GET  /_control/clock     {"offset_seconds", "now"}    POST {"offset_seconds": 86400} or {"advance_seconds": 3600}
@@ -17,8 +18,8 @@ import inspect
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
@@ -76,14 +77,16 @@ def _is_no_bad_request(line: logging.LogRecord) -> bool:
     return not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
 
 
-async def serve(provider: Provider, host: str, port: int) -> None:
-    """Runs until SIGTERM or SIGINT; says on standard output where it listens."""
+async def serve(providers: Sequence[tuple[Provider, str, int]]) -> None:
+    """Runs each at its host and port until SIGTERM or SIGINT; says on standard output where it listens. The last one listens last."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running(provider, host, port) as bound:
-        sys.stdout.write(f"{provider.name} simulator listening on http://{host}:{bound}\n")
-        sys.stdout.flush()
+    async with AsyncExitStack() as stack:
+        for provider, host, port in providers:
+            bound = await stack.enter_async_context(running(provider, host, port))
+            sys.stdout.write(f"{provider.name} simulator listening on http://{host}:{bound}\n")
+            sys.stdout.flush()
         await stopped.wait()
 
 

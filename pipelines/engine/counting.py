@@ -2,23 +2,30 @@
 
 import structlog
 
-from pipelines.engine.stage import Decision
+from pipelines.engine.stage import Decision, Part
 from schemas import metrics
 
 log = structlog.get_logger(__name__)
 
 
 def count_turn(stage: str, records: int, decision: Decision, seconds: float) -> None:
-    """`records` were taken from sources; decision and commit took `seconds`."""
+    """`records` were taken from sources; decision and commit took `seconds`. What the stages of a chain did is counted by stage."""
     metrics.TURNS.labels(stage).inc()
     metrics.TURN_SECONDS.labels(stage).observe(seconds)
-    metrics.RECORDS.labels(stage).inc(records)
-    metrics.OUTPUTS.labels(stage).inc(len(decision.outputs))
+    for topic, times in decision.handed.items():
+        metrics.HANDED_OVER.labels(topic).inc(times)
+    for topic, times in decision.detours.items():
+        metrics.THROUGH_KAFKA.labels(topic).inc(times)
+    parts = decision.parts or [Part(stage, records, len(decision.outputs), decision.counts)]
+    for part in parts:
+        metrics.RECORDS.labels(part.stage).inc(part.records)
+        metrics.OUTPUTS.labels(part.stage).inc(part.outputs)
+        for name, times in part.counts.items():
+            metrics.EVENTS.labels(part.stage, name).inc(times)
     for refusal in decision.refusals:
+        stage = refusal.stage or stage
         metrics.DEAD_LETTERS.labels(stage, refusal.cause).inc()
         log.warning(
             "refused", stage=stage, cause=refusal.cause, detail=refusal.detail, topic=refusal.record.topic,
             partition=refusal.record.partition, offset=refusal.record.offset,
         )  # fmt: skip
-    for name, times in decision.counts.items():
-        metrics.EVENTS.labels(stage, name).inc(times)

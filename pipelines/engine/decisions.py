@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from pipelines.engine.poison import Isolation, TooLarge, raised_where
+from pipelines.engine.poison import Isolation, NotData, TooLarge, raised_where
 from pipelines.engine.producer import Rows
+from pipelines.engine.shared_changelog import prefix_of
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Decision, Inputs, Stage, Tables
 from tables.table import StoreFailed
@@ -50,8 +51,8 @@ class Decisions(Generic[S]):
         """Raises StoreFailed, and NotData when no record is to blame."""
         try:
             return self._decided(inputs, now)
-        except StoreFailed:
-            raise  # no record is to blame for a disk
+        except (StoreFailed, NotData):
+            raise  # no record is to blame for a disk, nor for what a chain has found out already
         except Exception as error:  # noqa: BLE001  # a bug on some record, or a record out of proportion: find it, keep the rest
             raised = error
         self._forget()
@@ -69,15 +70,27 @@ class Decisions(Generic[S]):
 
     def _decided(self, inputs: Inputs, now: int) -> tuple[Decision, list[Rows]]:
         decision = self._stage.decide(inputs, self.state, now)
-        changed = ((name, table.changes()) for name, table in self._tables.items())
-        rows = [Rows(self._changelogs[name], self._number, changes) for name, changes in changed if changes]
+        rows = self._rows()
         self._sizes.check(decision, rows)
         return decision, rows
+
+    def _rows(self) -> list[Rows]:
+        """What the tables changed; as one list, with the tables' names in the keys, when they share a changelog."""
+        changed = [(name, table.changes()) for name, table in self._tables.items()]
+        if not self._stage.one_changelog:
+            return [Rows(self._changelogs[name], self._number, changes) for name, changes in changed if changes]
+        rows = [
+            (prefix + key, value)
+            for name, changes in changed
+            for prefix in (prefix_of(name),)
+            for key, value in changes
+        ]
+        return [Rows(next(iter(self._changelogs.values())), self._number, rows)] if rows else []
 
     def _raised_by(self, inputs: Inputs, now: int) -> Exception | None:
         try:
             self._decided(inputs, now)
-        except StoreFailed:
+        except (StoreFailed, NotData):
             raise
         except Exception as error:  # noqa: BLE001  # that it raises is the answer
             return error

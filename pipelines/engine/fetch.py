@@ -5,6 +5,12 @@ It waits for one record and then takes all that are there, so a lone record is a
 partition has enough to take nothing is read; a partition whose records are not taken is paused only where another one is short.
 It knows where each partition ends for such a reader, markers of transactions included, and it is the first to notice that the
 connection to Kafka was lost.
+
+The client asks at one of three paces; another pace is another client. Calm: an idle source is asked for as rarely as its stage says, the
+broker holds a fetch until there is something, and a client has one at a time. Quick: what changes which partitions are fetched (an
+assignment, a resumed one) would wait for the fetch that is out, so until things are calm again a fetch is short. Gathering: while records
+come all the time, a fetch is answered after some milliseconds with all that has come, not with the first: a fetch costs the broker the
+same for one record and for a hundred.
 """
 
 import asyncio
@@ -12,6 +18,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -21,9 +28,18 @@ from pipelines.engine.clients import PASSING
 from pipelines.engine.stage import Record
 
 TopicPart = tuple[str, int]
+Pace = Literal["calm", "quick", "gathering"]
 log = structlog.get_logger(__name__)
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
+_UNASSIGNED_POLL_SECONDS = 0.05  # an assignment must not wait for an idle poll
+_QUICK_WAIT_MS = 25  # of a fetch, while partitions are resumed, or their ends are not known yet
+_CALM_SECONDS = (
+    5.0  # since the last assignment, paused partition or busy second, after which idle sources are asked for rarely
+)
+_BUSY = 40  # fetches a second that brought records, from which on it pays to gather
+_STILL_BUSY = 10  # the same, while gathering: there are fewer then
+_GATHER_BYTES = 65_536  # are enough for an answer at once
 _PAUSED_POLL_SECONDS = 0.01  # a paused partition must not wait for an idle poll to be resumed
 _CHUNK = 5000
 _new = tuple.__new__  # half the price of calling a NamedTuple, once for every record
@@ -41,7 +57,8 @@ class OutOfReach(Exception):
 
 
 class Fetch:
-    """Reads assigned source partitions. `on_records` and `on_failure` are called in the event loop."""
+    """Reads assigned source partitions. While nothing comes, a broker is asked every `wait_ms`; it answers at once when `min_bytes` are
+    there. While records come all the time it answers every `gather_ms`; 0 never gathers. The callbacks are called in the event loop."""
 
     def __init__(
         self,
@@ -49,6 +66,9 @@ class Fetch:
         kafka_url: str,
         group: str,
         pause_above: int,
+        min_bytes: int,
+        wait_ms: int,
+        gather_ms: int = 0,
         on_records: Callable[[], None],
         on_failure: Callable[[str], None],
         on_lost: Callable[[], None],
@@ -62,10 +82,15 @@ class Fetch:
             "auto.offset.reset": "error",  # a position that is not there is loss: nothing is skipped or read again in silence
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 100,
             "queued.max.messages.kbytes": 65_536,
         }
+        self._paces: dict[Pace, dict[str, int]] = {
+            "calm": {"fetch.wait.max.ms": wait_ms, "fetch.min.bytes": min_bytes},
+            "quick": {"fetch.wait.max.ms": _QUICK_WAIT_MS},
+            "gathering": {"fetch.wait.max.ms": gather_ms, "fetch.min.bytes": max(min_bytes, _GATHER_BYTES)},
+        }
+        self._gathers = gather_ms > 0
         self._pause_above = pause_above
         self._on_records = on_records
         self._on_failure = on_failure
@@ -84,6 +109,11 @@ class Fetch:
         self._next: dict[TopicPart, int] = {}  # the offset to be fetched next, as far as it is known
         self._ended: dict[TopicPart, int] = {}  # where a partition ended, when it was read to its end last
         self._paused: set[TopicPart] = set()
+        self._pace: Pace = "calm"
+        self._until = 0.0  # the pace is kept at least so long, unless it is calm
+        self._busy = False
+        self._arrivals = 0  # fetches that brought records, since `_counted_at`
+        self._counted_at = time.monotonic()
         self._epoch = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="fetch", daemon=True)
@@ -110,6 +140,11 @@ class Fetch:
         with self._lock:
             end = self._ended.get(tp)
             return None if self._pending.get(tp) or end != self._next.get(tp) else end
+
+    def is_read_to(self, tp: TopicPart, end: int) -> bool:
+        """Whether the partition was fetched up to this offset, and all of it was taken."""
+        with self._lock:
+            return not self._pending.get(tp) and self._next.get(tp, 0) >= end
 
     def fetched(self, tp: TopicPart) -> int:
         """How many records of a partition were fetched since `assign`."""
@@ -150,10 +185,10 @@ class Fetch:
         await asyncio.to_thread(self._thread.join, 10.0)
 
     def _run(self) -> None:
-        consumer = Consumer(self._consumer_settings)
+        consumer = self._open("calm")
         try:
             while not self._stopping:
-                self._step(consumer)
+                consumer = self._step(consumer)
         except OutOfReach as error:
             self._tell(self._on_failure, str(error))
         except Exception as error:  # noqa: BLE001  # whatever ends this thread must end the worker, loudly
@@ -161,24 +196,45 @@ class Fetch:
         finally:
             consumer.close()
 
-    def _step(self, consumer: Consumer) -> None:
+    def _step(self, consumer: Consumer) -> Consumer:
+        """Reads once. Returns the client to go on with."""
         with self._lock:
             wanted, self._wanted = self._wanted, None
             epoch = self._epoch
-        if wanted is not None:
-            # librdkafka keeps a partition paused when it is assigned anew, and nobody would resume it
-            consumer.resume([TopicPartition(*tp) for tp in self._paused])
+            assigned = bool(self._pending)
+        if wanted:
+            consumer = self._reopen(consumer, wanted, "quick")
+        elif wanted is not None:
+            consumer.unassign()
             self._paused.clear()
-            consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in wanted.items()])
         if self._away:
             self._look_for_kafka(consumer)
         if self._has_enough():
             self._taken.wait(_FULL_POLL_SECONDS)
-            return
-        self._regulate(consumer)
-        first = consumer.poll(_PAUSED_POLL_SECONDS if self._paused else _POLL_SECONDS)
+            return consumer
+        consumer = self._regulate(consumer)
+        first = consumer.poll(self._poll_seconds(assigned=assigned))
         if first is not None:
             self._deliver([first, *consumer.consume(_CHUNK, 0)], epoch)
+        return consumer
+
+    def _poll_seconds(self, *, assigned: bool) -> float:
+        if self._paused:
+            return _PAUSED_POLL_SECONDS
+        return _POLL_SECONDS if assigned else _UNASSIGNED_POLL_SECONDS
+
+    def _open(self, pace: Pace) -> Consumer:
+        self._pace = pace
+        self._until = time.monotonic() + _CALM_SECONDS
+        return Consumer({**self._consumer_settings, **self._paces[pace]})
+
+    def _reopen(self, consumer: Consumer, positions: Mapping[TopicPart, int], pace: Pace) -> Consumer:
+        """A new client at these positions, nothing of it paused."""
+        consumer.close()
+        self._paused.clear()
+        consumer = self._open(pace)
+        consumer.assign([TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()])
+        return consumer
 
     def _deliver(self, messages: list[Message], epoch: int) -> None:
         by_partition: dict[TopicPart, list[Record]] = {}
@@ -212,6 +268,7 @@ class Fetch:
             self._ended.update(ended)
             for tp, end in ended.items():
                 self._next[tp] = max(self._next[tp], end)
+        self._arrivals += bool(by_partition)
         if news:
             self._tell(self._on_records)
 
@@ -225,22 +282,48 @@ class Fetch:
                 for tp, pending in self._pending.items()
             )
 
-    def _regulate(self, consumer: Consumer) -> None:
-        """Pauses partitions nobody takes from while others are short, resumes them once they are half empty."""
+    def _regulate(self, consumer: Consumer) -> Consumer:
+        """Pauses partitions nobody takes from while others are short, resumes them once they are half empty; returns the client to go on
+        with. One that asks rarely would let a resumed partition wait for a fetch of the idle ones."""
         with self._lock:
             # how full each is: its records or its bytes, as a share of what it may hold
             shares = {
                 tp: max(len(pending) / self._pause_above, self._bytes[tp] / _MOST_BYTES)
                 for tp, pending in self._pending.items()
             }
+            positions = dict(self._next)
         full = {tp for tp, share in shares.items() if share > 1} - self._paused
         empty = {tp for tp in self._paused if 2 * shares.get(tp, 0.0) < 1}
+        self._look_whether_busy()
+        if full and self._pace == "calm":
+            consumer = self._reopen(consumer, positions, "quick")
+        elif not (full or self._paused) and (pace := self._wanted_pace()) != self._pace:
+            consumer = self._reopen(consumer, positions, pace)
         if full:
             consumer.pause([TopicPartition(*tp) for tp in full])
             self._paused |= full
         if empty:
             consumer.resume([TopicPartition(*tp) for tp in empty])
             self._paused -= empty
+        if self._paused:
+            self._until = time.monotonic() + _CALM_SECONDS
+        return consumer
+
+    def _wanted_pace(self) -> Pace:
+        if self._pace != "calm" and time.monotonic() <= self._until:
+            return self._pace
+        return "gathering" if self._busy else "calm"
+
+    def _look_whether_busy(self) -> None:
+        """Once a second."""
+        now = time.monotonic()
+        if not self._gathers or now - self._counted_at < 1.0:
+            return
+        rate = self._arrivals / (now - self._counted_at)
+        self._busy = rate > (_STILL_BUSY if self._pace == "gathering" else _BUSY)
+        if self._busy and self._pace == "gathering":
+            self._until = now + _CALM_SECONDS
+        self._arrivals, self._counted_at = 0, now
 
     def _note_error(self, error: KafkaError) -> None:
         """Called by librdkafka, in this thread, while it is polled."""

@@ -7,7 +7,7 @@ An offset set by hand has none: whoever sets it has seen what there is.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -48,7 +48,9 @@ class Footing:
         self._kafka_url = kafka_url
         self._group = group
         self._sources = {source.topic: source for source in sources}
-        self._tables = {topic: table for table, topic in changelogs.items()}
+        self._tables = {
+            topic: ", ".join(t for t, of in changelogs.items() if of == topic) for topic in changelogs.values()
+        }
         self._topics = [*self._sources, *self._tables]
         self._missing: set[str] = set()
         self._client: Any = None
@@ -127,6 +129,16 @@ class Footing:
     def stable_ends(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
         """The last stable offset of partitions: where a reader of committed records ends, before any transaction that is open."""
         return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
+
+    def ends(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
+        """Where partitions end, with what no reader of committed records sees yet."""
+        return self._asked(lambda: self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED))  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
+
+    def undecided(self, partitions: Collection[TopicPart]) -> set[TopicPart]:
+        """Partitions with a transaction that is still open, of what was written to them until now."""
+        ends = self.ends(partitions)
+        stable = self._asked(lambda: self.stable_ends(partitions))
+        return {source for source, end in ends.items() if stable[source] < end}
 
     def _bounds(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, tuple[int, int]]:
         """First offset and end of partitions."""

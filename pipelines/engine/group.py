@@ -1,11 +1,12 @@
-"""The consumer group of a stage, as the transactions see it: what it holds for the sources, and the name offsets are committed under.
+"""The consumer group of a stage, as the transactions see it: what it holds for the sources.
 
-A consumer that never subscribes. Membership is Faust's.
+Consumers that never subscribe. Membership is Faust's.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipelines.engine import clients
 from pipelines.engine.transactions import Held
@@ -15,21 +16,50 @@ ASK_SECONDS = 30.0
 
 
 class Group:
-    """`metadata` is what a transaction needs to commit the group's offsets."""
+    """`consumer` may be asked about topics, too. All methods block."""
 
     def __init__(self, kafka_url: str, name: str) -> None:
-        # silent: it exists before anything is asked of Kafka, and Fetch says what happens to the connection
-        self.consumer = Consumer(clients.settings(kafka_url, log_level=0, group_id=name, enable_auto_commit=False))
-        self.metadata = self.consumer.consumer_group_metadata()
+        # silent: they exist before anything is asked of Kafka, and Fetch says what happens to the connection. An offset of a
+        # transaction that is about to end is asked for again soon: with librdkafka's 100 ms every take-over would wait as long
+        soon = {"retry.backoff.ms": 5, "retry.backoff.max.ms": 50}
+        self._settings: dict[str, Any] = {
+            **clients.settings(kafka_url, log_level=0, group_id=name, enable_auto_commit=False),
+            **soon,
+        }
+        self.consumer = Consumer(self._settings)
 
     def held(self, sources: Iterable[TopicPart], seconds: float = ASK_SECONDS) -> dict[TopicPart, Held]:
-        """What the group holds, without sources that nobody has committed yet. Blocks; waits for offsets of a transaction that is still
-        being completed (read_committed is librdkafka's default). Raises KafkaException."""
-        found = self.consumer.committed([TopicPartition(*source) for source in sources], timeout=seconds)
-        for tp in found:
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-        return {(tp.topic, tp.partition): Held(tp.offset, tp.metadata or "") for tp in found if tp.offset >= 0}
+        """What the group holds, without sources that nobody has committed yet. Waits for offsets of a transaction that is still
+        open or being completed (read_committed is librdkafka's default). Raises KafkaException."""
+        return _committed(self.consumer, sources, seconds)
+
+    def stable(self, sources: Iterable[TopicPart], seconds: float) -> dict[TopicPart, Held] | None:
+        """As `held`; None when a transaction holds some of the offsets for so long, or Kafka did not answer in time."""
+        try:
+            return self.held(sources, seconds)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001  # librdkafka's own code has no public name
+                raise
+        return None
+
+    def before(self, sources: Iterable[TopicPart]) -> dict[TopicPart, Held]:
+        """What the group held before the transactions that are open: it waits for nobody. Raises KafkaException."""
+        consumer = Consumer({**self._settings, "isolation.level": "read_uncommitted"})
+        try:
+            return _committed(consumer, sources, ASK_SECONDS)
+        finally:
+            consumer.close()
 
     def close(self) -> None:
         self.consumer.close()
+
+
+def _committed(consumer: Consumer, sources: Iterable[TopicPart], seconds: float) -> dict[TopicPart, Held]:
+    asked = [TopicPartition(*source) for source in sources]
+    if not asked:
+        return {}
+    found = consumer.committed(asked, timeout=seconds)
+    for tp in found:
+        if tp.error is not None:
+            raise KafkaException(tp.error)
+    return {(tp.topic, tp.partition): Held(tp.offset, tp.metadata or "") for tp in found if tp.offset >= 0}

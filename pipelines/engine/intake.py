@@ -4,11 +4,37 @@ Batches of a source come in offset order and are taken in it. A source the stage
 the stage's first sources were read to their end, nothing else is taken. No I/O.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from pipelines.engine.stage import Record
+
+
+class BatchEvent(Protocol):
+    """A batch of one source partition as it comes through Faust; `epoch` tells of which start of the partitions it is."""
+
+    topic: str
+    partition: int
+    value: Any  # a list of Record
+    epoch: int
+
+
+class GroupConsumer(Protocol):
+    """What a worker asks of its membership in the group. `in_flight` counts the batches between fetch and commit, by source."""
+
+    in_flight: Counter[tuple[str, int]]
+
+    @property
+    def generation(self) -> int:
+        """Of the group, as this worker knows it."""
+
+    def news(self) -> None:
+        """Records arrived, or a batch was released."""
+
+    async def members(self) -> set[str]:
+        """The transactional ids of the group's members."""
 
 
 @dataclass(slots=True)
@@ -50,6 +76,10 @@ class Intake:
     def records(self) -> int:
         """How many wait."""
         return sum(len(batch.records) for batch in self._batches)
+
+    def topics(self) -> set[str]:
+        """Of what waits."""
+        return {batch.records[0].topic for batch in self._batches}
 
     def clear(self) -> list[Batch]:
         """Forgets every batch; returns them."""

@@ -1,129 +1,172 @@
 """A small compacted topic, kept whole in memory and up to date: contacts.
 
-What enters: the topic, from its first offset. What leaves: the latest value of a key. A mirror is complete up to the topic's
-end before `start` returns, and follows it after that; what it shows was committed (read_committed).
+What enters: the topic, from its first offset. What leaves: the latest value of a key, as a View. A mirror is complete up to the topic's
+end before `start` returns, and follows it after that; what it shows was committed (read_committed). A thread reads and decodes; what it
+has read is taken in by the event loop, between decisions and never during one.
 """
 
+import asyncio
 import threading
-import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
+from pipelines.engine.stage import Mirrored, View
 
-V = TypeVar("V")
 log = structlog.get_logger(__name__)
+START_SECONDS = 60.0
+POLL_SECONDS = 0.2  # how soon the thread hears that it is to stop
+BATCH = 10_000  # records
+# An idle topic is asked for twice a second; what is produced to it comes at once all the same.
+FETCH_WAIT_MS = 500
+Change = tuple[bytes, Any]  # a key and its new value, None for a key that has gone
 
 
-class Mirror(Generic[V]):
-    """Latest decoded value by key. `decode` gets key and value and may raise ValueError, for a record that does not belong under its key
-    too: the record is counted and the former value stays."""
+class Mirror:
+    """Of one topic. `fail` ends the worker: it is called, in the event loop, when the topic cannot be followed any more."""
 
-    def __init__(self, *, kafka_url: str, topic: str, decode: Callable[[bytes, bytes], V]) -> None:
+    def __init__(self, *, kafka_url: str, mirrored: Mirrored, fail: Callable[[str], None]) -> None:
+        self.topic = mirrored.topic
+        self.positions: dict[int, int] = {}  # everything of a partition before its offset is in the view
+        self._decode = mirrored.decode
+        self._values: dict[bytes, Any] = {}
+        self.view: View[Any] = View(self._values)
         self._kafka_url = kafka_url
-        self._topic = topic
-        self._decode = decode
-        self._values: dict[bytes, V] = {}
+        self._fail = fail
+        self._loop: asyncio.AbstractEventLoop
         self._complete = threading.Event()
         self._stopping = threading.Event()
         self._failure: str | None = None
-        # a consumer of its own to ask with: one that reads lets nobody else in while it waits
-        self._asking: Consumer | None = None
-        self._positions: dict[int, int] = {}
-        self._current_at = 0  # Unix ms: everything acknowledged before then is in here
-        self._thread = threading.Thread(target=self._run, name=f"mirror-{topic}", daemon=True)
-        self.undecodable = 0
+        self._moved = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"mirror-{self.topic}", daemon=True)
 
-    def get(self, key: bytes) -> V | None:
-        return self._values.get(key)
-
-    def await_end(self, since: int, seconds: float = 0.5) -> None:
-        """Blocks until everything acknowledged before `since` (Unix ms) is in here, or `seconds` have passed.
-
-        For the rare key that is missing: a contact produced a moment before a message must be found by it.
-        """
-        consumer = self._asking
-        if since <= self._current_at or consumer is None:
-            return
-        end = time.monotonic() + seconds
-        self._current_at = int(time.time() * 1000)  # whatever comes of it: asked once, not once for each missing key
-        try:
-            ends = {
-                partition: consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=seconds)[1]
-                for partition in list(self._positions)
-            }
-        except KafkaException as error:
-            log.warning("end of the topic not known", topic=self._topic, error=error.args[0].str())
-            return
-        while any(self._positions[partition] < last for partition, last in ends.items()):
-            if time.monotonic() > end:
-                log.warning("mirror is behind", topic=self._topic, seconds=seconds)
-                return
-            time.sleep(0.002)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def start(self, seconds: float = 60.0) -> None:
-        """Blocks until the mirror is complete; raises TimeoutError when that takes longer than `seconds`."""
-        self._thread.start()
-        if not self._complete.wait(seconds) or self._failure:
+    async def start(self, seconds: float = START_SECONDS) -> None:
+        """Returns when the mirror is complete; raises TimeoutError when that takes longer than `seconds`, or the topic is not there."""
+        self._loop = asyncio.get_running_loop()
+        if not self._thread.ident:
+            self._thread.start()
+        if not await asyncio.to_thread(self._complete.wait, seconds) or self._failure:
             raise TimeoutError(
-                f"topic {self._topic} could not be read to its end: {self._failure or f'{seconds:.0f} s passed'}"
+                f"topic {self.topic} could not be read to its end: {self._failure or f'{seconds:.0f} s passed'}"
             )
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(10.0)
+        if self._thread.ident:
+            await asyncio.to_thread(self._thread.join, 10.0)
+
+    async def reach(self, end: Mapping[int, int]) -> None:
+        """Returns when everything before these offsets of partitions is in the view."""
+        while not self.has_reached(end):
+            await self._moved.wait()
+
+    def has_reached(self, end: Mapping[int, int]) -> bool:
+        return all(self.positions.get(partition, 0) >= offset for partition, offset in end.items())
+
+    # --- in the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        settings = clients.settings(self._kafka_url, log_level=0, group_id=f"chat4all-mirror-{self._topic}")
-        reading = {"enable.auto.commit": False, "enable.partition.eof": True, "fetch.wait.max.ms": 100}
-        consumer, self._asking = Consumer({**settings, **reading}), Consumer(settings)
+        settings = clients.settings(self._kafka_url, log_level=0, group_id=f"chat4all-mirror-{self.topic}")
+        reading = {
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
+            "auto.offset.reset": "error",  # a topic that was created again: what is in memory is of the old one
+        }
+        consumer = Consumer({**settings, **reading})
         try:
             self._follow(consumer)
-        except Exception as error:  # noqa: BLE001  # said by start(), or by the log when it happens later
+        except Exception as error:  # noqa: BLE001  # said by start(), or ends the worker when it happens later
             self._failure = f"{type(error).__name__}: {error}"
-            log.error("mirror stopped", topic=self._topic, error=self._failure)
+            if self._complete.is_set():
+                why = f"mirror of topic {self.topic} stopped: {self._failure}; a start reads it anew"
+                self._in_loop(self._fail, why)
             self._complete.set()
         finally:
             consumer.close()
-            self._asking.close()
 
     def _follow(self, consumer: Consumer) -> None:
-        partitions = consumer.list_topics(self._topic, timeout=30).topics[self._topic].partitions
-        left = set(partitions)
-        self._positions = dict.fromkeys(partitions, 0)
-        consumer.assign([TopicPartition(self._topic, partition, 0) for partition in partitions])
+        found = consumer.list_topics(self.topic, timeout=30).topics[self.topic]
+        if found.error is not None:
+            raise LookupError(f"{found.error.str()}: run `python -m pipelines prepare`")
+        self.positions = dict.fromkeys(found.partitions, 0)
+        consumer.assign([TopicPartition(self.topic, partition, OFFSET_BEGINNING) for partition in self.positions])
+        left = set(self.positions)  # partitions not read to their end yet
         while not self._stopping.is_set():
-            started = time.monotonic()
-            for message in consumer.consume(10_000, 0.05):
-                error = message.error()
-                if error is None:
-                    self._take(message.key(), message.value())
-                    self._positions[message.partition() or 0] = (message.offset() or 0) + 1
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
-                    left.discard(message.partition() or 0)
-                    self._positions[message.partition() or 0] = message.offset() or 0
-                    if not left:
-                        self._complete.set()
-                elif not (error.retriable() or error.code() in PASSING):
-                    raise KafkaException(error)
-            if time.monotonic() - started < 0.01:
-                self._stopping.wait(0.01)
+            first = consumer.poll(POLL_SECONDS)
+            if first is None:
+                continue
+            changes, positions, ended = self._read([first, *consumer.consume(BATCH, 0)])
+            if left:
+                self._take_in(changes, positions)  # nobody looks yet
+                left -= ended
+                if not left:
+                    self._complete.set()
+            else:
+                self._hand_over(changes, positions)
 
-    def _take(self, key: bytes | None, value: bytes | None) -> None:
+    def _read(self, messages: Sequence[Message]) -> tuple[list[Change], dict[int, int], set[int]]:
+        """What changes, where each partition stands then, and which partitions have been read to their end."""
+        changes: list[Change] = []
+        positions: dict[int, int] = {}
+        ended: set[int] = set()
+        for message in messages:
+            error, partition, offset = message.error(), message.partition() or 0, message.offset() or 0
+            if error is None:
+                changes += self._changes(message.key(), message.value())
+                positions[partition] = offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
+                positions[partition] = offset
+                ended.add(partition)
+            elif not (error.retriable() or error.code() in PASSING):
+                raise KafkaException(error)
+        return changes, positions, ended
+
+    def _changes(self, key: bytes | None, value: bytes | None) -> list[Change]:
+        """What a record changes: one key or, when it does not belong there, nothing."""
         if key is None:
-            self.undecodable += 1
-        elif value is None:
-            self._values.pop(key, None)
-        else:
-            try:
-                self._values[key] = self._decode(key, value)
-            except ValueError as error:
-                self.undecodable += 1
-                log.warning("record not taken", topic=self._topic, key=repr(key[:64]), error=str(error))
+            log.warning("record not taken", topic=self.topic, error="it has no key")
+            return []
+        try:
+            return [(key, None if value is None else self._decode(key, value))]
+        except ValueError as error:
+            log.warning("record not taken", topic=self.topic, key=repr(key[:64]), error=str(error))
+            return []
+
+    def _hand_over(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
+        """Waits until the event loop has taken it in: no more than one batch is under way."""
+        taken = threading.Event()
+
+        def take_in() -> None:
+            self._move(changes, positions)
+            taken.set()
+
+        if self._in_loop(take_in):
+            while not taken.wait(POLL_SECONDS) and not self._stopping.is_set():
+                pass
+
+    def _in_loop(self, step: Callable[..., None], *arguments: str) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(step, *arguments)
+        except RuntimeError:
+            log.debug("the event loop has closed", part="mirror")
+            return False
+        return True
+
+    def _move(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
+        """In the event loop: whoever waits looks again."""
+        self._take_in(changes, positions)
+        self._moved.set()
+        self._moved.clear()
+
+    def _take_in(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
+        for key, value in changes:
+            if value is None:
+                self._values.pop(key, None)
+            else:
+                self._values[key] = value
+        self.positions.update(positions)

@@ -1,27 +1,32 @@
-"""Opening the producers of partitions that are newly ours: connected first, then fenced, all at once.
+"""Taking partitions over: what their former owners left open is waited for or ended before anything is read.
 
-One alone waits half a second for the broker to abort what a dead owner left open. Nothing is opened for a partition that is no longer
-ours: it would fence its owner.
+In: the partitions that are ours now. Out: the offsets the group holds for them, which nobody's transaction can change any more, and
+changelogs a reader of committed rows can read to the end. A former owner that left in good order needs some milliseconds for that. The
+transaction of a dead one would stay until its time-out, so its producer's id is opened, which ends it: the mark of the last offset tells
+the id. Only of whoever is no member of the group, and only while the partitions are ours.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 import structlog
 from confluent_kafka import KafkaException
 
+from pipelines.engine import marks
 from pipelines.engine import transactions as limits
 from pipelines.engine.footing import Footing
 from pipelines.engine.group import Group
 from pipelines.engine.line import Line
 from pipelines.engine.link import Link, Unanswered
 from pipelines.engine.stage import Source
-from pipelines.engine.transactions import OutcomeUnknown, Transactions
+from pipelines.engine.transactions import Held, Transactions, Unreachable, end_leftovers
 from pipelines.engine.writer import Writer
 
 AGAIN_SECONDS = 0.5
+PENDING_SECONDS = 0.5  # after which a transaction that is still open is taken for one whose writer does not end it
+TELL_SECONDS = 10.0
+TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 
 
@@ -46,57 +51,116 @@ async def while_kafka_starts(
 
 
 class Opening:
-    """Of one worker."""
+    """Of one worker. `own` is its transactional id, `members` asks the group for the names of its members, which are theirs."""
 
     def __init__(
-        self, *, kafka_url: str, app_id: str, group: Group, footing: Footing, sources: Sequence[Source], link: Link
+        self,
+        *,
+        kafka_url: str,
+        group: Group,
+        footing: Footing,
+        sources: Sequence[Source],
+        link: Link,
+        own: Callable[[], str],
+        members: Callable[[], Awaitable[Collection[str]]],
     ) -> None:
         self._kafka_url = kafka_url
-        self._app_id = app_id
         self._group = group
         self._footing = footing
         self._topics = [source.topic for source in sources]
         self._link = link
-        self._fencing: asyncio.Future[Any] | None = None
+        self._own = own
+        self._members = members
+        self._line = Line("leftovers")
+        self._ending: asyncio.Future[None] | None = None
+        self._tell_at = 0.0
+
+    def writer(self, rest_seconds: float) -> Writer:
+        """What commits the worker's turns, with so long between two transactions. Nothing is opened yet."""
+        transactions = Transactions(
+            kafka_url=self._kafka_url,
+            transactional_id=self._own,
+            mark=lambda: self._footing.mark,
+            topic=self._topics[0],
+            held=self._group.held,
+        )
+        return Writer(transactions, Line("commit"), self._link, rest_seconds=rest_seconds)
 
     async def ended(self) -> None:
-        """Waits until nothing is being opened."""
-        if self._fencing is not None:
-            await asyncio.wait([self._fencing])
+        """Waits until nobody's leftovers are being ended."""
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
 
-    async def fence_all(self, numbers: Sequence[int], is_current: Callable[[], bool]) -> dict[int, Writer] | None:
-        """What writes for each partition, its former owner fenced; None when a newer rebalance came."""
+    async def offsets(self, numbers: Iterable[int], is_current: Callable[[], bool]) -> dict[TopicPart, Held] | None:
+        """What the group holds for the sources of these partitions, once no transaction can change it any more but our own; None when a
+        newer rebalance came. Raises KafkaException."""
+        sources = self._sources(numbers)
         while is_current():
-            try:
-                return await self._fence_all(numbers, is_current)
-            except (OutcomeUnknown, Unanswered) as error:
-                log.warning("producers could not be opened, tried again", partitions=list(numbers), error=str(error))
-                await asyncio.sleep(AGAIN_SECONDS)
+            held = await asyncio.to_thread(self._group.stable, sources, PENDING_SECONDS)
+            if held is not None:
+                return held
+            await self._end_leftovers(sources, "offsets of the group", is_current)
         return None
 
-    async def _fence_all(self, numbers: Sequence[int], is_current: Callable[[], bool]) -> dict[int, Writer] | None:
-        made = {number: self._transactions(number) for number in numbers}
-        lines = {number: Line(f"commit-{number}") for number in numbers}
-        await asyncio.gather(*(self._do(lines[number], made[number].connect) for number in numbers))
-        if not is_current():
-            return None  # never open a producer for a partition that is no longer ours: it would fence its owner
-        writers = {number: Writer(made[number], lines[number], self._link) for number in numbers}
-        self._fencing = asyncio.gather(*(self._do(lines[number], made[number].fence) for number in numbers))
-        await self._fencing
-        return writers if is_current() else None
+    async def changelogs(
+        self, partitions: Collection[TopicPart], numbers: Iterable[int], is_current: Callable[[], bool]
+    ) -> bool:
+        """Waits until changelog partitions, those of these numbers, have no transaction open before their end: a reader of what is
+        committed would not see what lies behind it. To be asked when the offsets are known. False when a newer rebalance came."""
+        sources = self._sources(numbers)
+        while is_current():
+            if await asyncio.to_thread(self._are_decided, partitions):
+                return True
+            await self._end_leftovers(sources, "changelogs", is_current)
+        return False
 
-    async def _do(self, line: Line, step: Callable[[], None]) -> None:
+    def _are_decided(self, partitions: Collection[TopicPart]) -> bool:
+        end = time.monotonic() + PENDING_SECONDS
+        while self._footing.undecided(partitions):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    async def _end_leftovers(self, sources: Sequence[TopicPart], where: str, is_current: Callable[[], bool]) -> None:
+        """Ends the transactions of those who wrote last for these sources, should they be dead or expelled: whoever is a member has only
+        transactions it may have, and ends them itself."""
+        before = await asyncio.to_thread(self._group.before, sources)
+        writers = {marks.read(held.mark).writer for held in before.values()} - {"", self._own()}
+        members = await self._asked_members()
+        gone = sorted(writers - set(members)) if members is not None else []
+        if time.monotonic() >= self._tell_at:
+            self._tell_at = time.monotonic() + TELL_SECONDS
+            log.warning(
+                "a transaction of somebody else is open where this worker takes over", where=where, writers=sorted(writers),
+                ended=gone, reason="ended now if its writer is dead or expelled, else it ends itself or by its time-out",
+            )  # fmt: skip
+        for writer in gone:
+            if is_current():
+                await self._end(writer)
+
+    async def _end(self, writer: str) -> None:
+        """Fences and ends a writer."""
         seconds = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS
-        await self._link.answer(line, seconds, step, whatever_is_lost=True)
-
-    def _transactions(self, number: int) -> Transactions:
-        own = [(topic, number) for topic in self._topics]
-        return Transactions(
-            kafka_url=self._kafka_url,
-            app_id=self._app_id,
-            partition=number,
-            group=self._group.metadata,
-            mark=self._footing.mark,
-            topic=self._topics[0],
-            held=lambda: self._group.held(own, limits.REACH_SECONDS),
+        step = self._link.answer(
+            self._line, seconds, end_leftovers, self._kafka_url, writer, self._topics[0], whatever_is_lost=True
         )
+        self._ending = asyncio.ensure_future(step)
+        try:
+            await self._ending
+        except (Unreachable, Unanswered) as error:
+            self._line.leave()
+            log.warning("leftovers could not be ended, tried again", writer=writer, error=str(error))
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            log.info("leftovers of a dead or expelled worker ended", writer=writer)
+
+    async def _asked_members(self) -> Collection[str] | None:
+        try:
+            return await self._members()
+        except Exception as error:  # noqa: BLE001  # whatever it is: nobody is taken for dead, and the group is asked again
+            log.warning("the members of the group could not be asked", error=f"{type(error).__name__}: {error}")
+            return None
+
+    def _sources(self, numbers: Iterable[int]) -> list[TopicPart]:
+        return [(topic, number) for topic in self._topics for number in sorted(numbers)]

@@ -123,8 +123,11 @@ class Isolation:
 def raised_where(error: Exception) -> str:
     """The last line of the traceback and where it was raised: `ValueError: boom (pipelines/route.py:12, in decide)`."""
     line = traceback.format_exception_only(error)[-1].strip()
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = list(
+        traceback.walk_tb(error.__traceback__)
+    )  # without the lines of the source, which would be read from files
     if not frames:
         return line
-    path = Path(frames[-1].filename)
-    return f"{line} ({path.parent.name}/{path.name}:{frames[-1].lineno}, in {frames[-1].name})"
+    code, number = frames[-1][0].f_code, frames[-1][1]
+    path = Path(code.co_filename)
+    return f"{line} ({path.parent.name}/{path.name}:{number}, in {code.co_name})"

@@ -7,17 +7,16 @@ record-by-record recovery.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
-from tables.table import Table
+from pipelines.engine.shared_changelog import OneTable, SharedChangelog
 
 TopicPart = tuple[str, int]
-Changelogs = Mapping[TopicPart, Table[Any]]
+Changelogs = Mapping[TopicPart, OneTable | SharedChangelog]
 log = structlog.get_logger(__name__)
 STALL_SECONDS = 60.0
 TELL_SECONDS = 2.0
@@ -50,7 +49,7 @@ def restore(
     still_wanted: Callable[[], bool],
     progress: RestoreProgress,
 ) -> int:
-    """Feeds every table the rows of its (topic, partition) changelog from its own position on, in offset order; returns how many.
+    """Feeds the tables the rows of their (topic, partition) changelogs from their own positions on, in offset order; returns how many.
 
     A table that stands beyond the end of its changelog belongs to another one: it is emptied and read from the beginning.
 
@@ -83,7 +82,9 @@ def _read(
     left: dict[TopicPart, int] = {}
     for (topic, partition), table in changelogs.items():
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
-        start = _start(table, low, high, topic)
+        start, emptied = table.start(low, high)
+        if emptied:
+            log.warning("table is of another changelog, rebuilt", topic=topic, partition=partition, first=low, end=high)
         if start < high:
             left[topic, partition] = start
             progress.total += high - start
@@ -97,7 +98,7 @@ def _read(
             source = (message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
-                changelogs[source].load(message.key() or b"", message.value())
+                changelogs[source].load(message.key() or b"", message.value(), message.offset() or 0)
                 progress.rows += 1
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 changelogs[source].loaded(message.offset() or 0)
@@ -118,15 +119,3 @@ def _next(consumer: Consumer) -> list[Message]:
     """What is there, as soon as something is: `consume` alone would wait its whole time for a full list."""
     first = consumer.poll(0.2)
     return [] if first is None else [first, *consumer.consume(CHUNK - 1, 0)]
-
-
-def _start(table: Table[Any], low: int, high: int, topic: str) -> int:
-    """Where to read a table's changelog from: its own position, when that lies within the changelog."""
-    position = table.position
-    if position is None:
-        return low
-    if low <= position <= high:
-        return position
-    log.warning("table is of another changelog, rebuilt", topic=topic, position=position, first=low, end=high)
-    table.reset()
-    return low

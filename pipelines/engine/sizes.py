@@ -25,7 +25,7 @@ class Sizes:
         outputs = decision.outputs
         sizes = [
             len(key) + len(value or b"") + (_of_headers(headers) if headers else 0)
-            for _, key, value, _, headers in outputs
+            for _, key, value, _, headers, *_ in outputs
         ]
         if sizes and max(sizes) > min(map(self._limit_of, {output[0] for output in outputs})):
             for output, size in zip(outputs, sizes, strict=True):

@@ -5,13 +5,14 @@ else is found in it is rebuilt. A store that its former owner on this machine ha
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer
 
 from pipelines.engine.footing import Footing
+from pipelines.engine.shared_changelog import OneTable, SharedChangelog
 from tables.layout import Layout
 from tables.stores import Kind, open_partition
 from tables.table import StoreInUse, Table
@@ -29,6 +30,7 @@ class Stores:
         folder: Path,
         layouts: Sequence[Layout[Any]],
         changelog: Callable[[str], str],
+        shared: bool,
         footing: Footing,
         consumer: Consumer,
     ) -> None:
@@ -36,12 +38,25 @@ class Stores:
         self._folder = folder
         self._layouts = layouts
         self._changelog = changelog
+        self._shared = shared
         self._footing = footing
         self._consumer = consumer
 
     def open(self, number: int) -> dict[str, Table[Any]]:
         """The tables of a partition by name."""
         return {layout.name: self._open_table(layout, number) for layout in self._layouts}
+
+    def changelogs(
+        self, tables: Mapping[int, Mapping[str, Table[Any]]]
+    ) -> dict[tuple[str, int], OneTable | SharedChangelog]:
+        """Changelog (topic, partition) -> what its rows go to, for tables by the number of their partition."""
+        if self._shared:
+            return {(self._changelog(""), number): SharedChangelog(held) for number, held in tables.items() if held}
+        return {
+            (self._changelog(name), number): OneTable(table)
+            for number, held in tables.items()
+            for name, table in held.items()
+        }
 
     def _open_table(self, layout: Layout[Any], number: int) -> Table[Any]:
         folder = self._folder / layout.name / str(number)

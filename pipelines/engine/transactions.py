@@ -1,23 +1,25 @@
-"""The transactions of one partition of one stage: the commit of a turn, and what becomes of one whose outcome is not known.
+"""The transactions of one worker: the commit of turns, and what becomes of one whose outcome is not known.
 
-A turn's outputs, changelog rows and source offsets commit together. Where librdkafka asks for it, the transaction is aborted and done
-again, the same records in the same order. When it fails without saying what has happened, or never answers, `reopen` finds out: a new
-producer with the same id ends whatever was open, and the group then holds the turn's offsets with its mark, or what it held before.
-When it holds anything else, somebody else has committed: Fenced, and the memory must not be used any more.
+The outputs, changelog rows and source offsets of several partitions' turns commit together. The offsets are sent in the name of a member
+of the group in one generation: a group that has moved on refuses them, and nothing of the transaction is ever seen. Where librdkafka
+asks for it, a transaction is aborted and done again, the same records in the same order. When it fails without saying what has happened,
+or never answers, `reopen` finds out: a new producer with the same id ends whatever was open, and the group then holds the offsets with
+the transaction's mark, or what it held before.
 """
 
 import dataclasses
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipelines.engine import clients
 from pipelines.engine.marks import Mark
+from pipelines.engine.membership import Member
 from pipelines.engine.producer import Rows, TransactionalProducer
 from pipelines.engine.stage import Output
 
@@ -25,8 +27,10 @@ COMMIT_SECONDS = 15.0
 # librdkafka 2.16 does not always keep to the time-outs it is given (confluentinc/librdkafka#5456, #5511)
 OVERTIME_SECONDS = 3.0
 REACH_SECONDS = 2.0  # for a broker to answer a client that is new
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
+_TAKEN = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
+_EXPELLED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
 TopicPart = tuple[str, int]
+Ends = Mapping[str, int]  # of one turn: changelog -> the offset after its last row
 log = structlog.get_logger(__name__)
 
 
@@ -35,7 +39,11 @@ class CommitFailed(Exception):
 
 
 class Fenced(CommitFailed):
-    """Another worker has taken the partition over; nothing of this turn is visible."""
+    """The partitions may be somebody else's: nothing of this turn is visible, and what is in memory must not be used any more."""
+
+
+class IdTaken(Fenced):
+    """Somebody else has opened a producer with this worker's transactional id."""
 
 
 class OutcomeUnknown(CommitFailed):
@@ -54,7 +62,7 @@ class Held(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What one transaction makes visible. `starts` and `trying` go into the mark (pipelines/engine/marks.py)."""
+    """What one partition makes visible in a transaction. `starts` and `trying` go into the mark (pipelines/engine/marks.py)."""
 
     outputs: Sequence[Output] = ()
     rows: Sequence[Rows] = ()
@@ -63,148 +71,198 @@ class Turn(NamedTuple):
     trying: TopicPart | None = None
 
 
+class Sent(NamedTuple):
+    """One transaction: its turns, and what the group holds once it has committed, as it did with no other one."""
+
+    turns: Sequence[Turn]
+    held: Mapping[TopicPart, Held]
+
+
 class Transactions:
-    """Of one partition of one stage. All methods but `send` and `leave` block: call them from a thread."""
+    """Of one worker. `commit` and `reopen` block: call them from a thread, one at a time, `reopen` first. The rest does not block."""
 
     def __init__(
         self,
         *,
         kafka_url: str,
-        app_id: str,
-        partition: int,
-        group: Any,
-        mark: Mark,
+        transactional_id: Callable[[], str],
+        mark: Callable[[], Mark],
         topic: str,
-        held: Callable[[], Mapping[TopicPart, Held]],
+        held: Callable[[Iterable[TopicPart], float], Mapping[TopicPart, Held]],
     ) -> None:
-        """`group` is the metadata of the group that offsets are committed for, `topic` any that exists, and `held` asks the group for
-        what it holds for the partition's sources; it may raise KafkaException."""
-        self.id = f"{app_id}-{partition}"
+        """`mark` goes along with every offset, `topic` is any that exists, and `held` asks the group for what it holds for sources, for
+        so many seconds; it may raise KafkaException."""
+        self.member = Member("", "", -1)  # in whose name offsets are sent
         self._kafka_url = kafka_url
-        self._group = group
+        self._transactional_id = transactional_id
         self._mark = mark
         self._topic = topic
         self._held = held
         self._known: dict[TopicPart, Held] = {}
         self._name = uuid.uuid4().hex[:12]  # of this object: no other one's marks are the same
         self._number = 0
-        self._text = ""  # the mark of the latest turn
-        self._producer = TransactionalProducer(kafka_url=kafka_url, transactional_id=self.id)
+        self._producer: TransactionalProducer | None = None
 
-    def connect(self) -> None:
-        """Connects, before it fences anybody."""
-        try:
-            self._producer.connect(self._topic, COMMIT_SECONDS)
-        except KafkaException as error:
-            raise CommitFailed(f"{self.id}: {error.args[0].str()}") from error
+    @property
+    def id(self) -> str:
+        """The transactional id."""
+        return self._transactional_id()
 
-    def fence(self) -> None:
-        """Fences the former owner and aborts what it left open."""
-        try:
-            self._producer.fence(time.monotonic() + COMMIT_SECONDS)
-        except KafkaException as error:
-            raise _failed(error.args[0], f"{self.id}: init_transactions") from error
+    # --- what the group holds ---------------------------------------------------------------------------------------------
 
     def knows(self, held: Mapping[TopicPart, Held]) -> None:
-        """What the group holds now, asked after the fence: whatever else it holds later is ours, or somebody else's."""
-        self._known = dict(held)
+        """What the group holds for sources that are newly this worker's: whatever else it holds later is ours, or somebody else's."""
+        self._known.update(held)
 
-    def send(self, turn: Turn) -> None:
-        """Gives the turn's records to the producer, in a transaction; never blocks for long."""
-        self._producer.send(turn.outputs, turn.rows)
+    def is_last(self, sources: Iterable[TopicPart], held: Mapping[TopicPart, Held]) -> bool:
+        """Whether nobody but this worker has committed anything for these sources since `knows`; `held` is what the group holds now."""
+        return all(held.get(source) == self._known.get(source) for source in sources)
 
-    def commit(self, turn: Turn) -> Mapping[str, int]:
-        """Commits what was sent; returns, for each changelog written to, the offset after its last row.
+    def settled(self, sent: Sent) -> None:
+        """The transaction has committed."""
+        self._known.update(sent.held)
+
+    def has_happened(self, sent: Sent, held: Mapping[TopicPart, Held]) -> bool:
+        """Whether a transaction has, all of it or nothing, when `held` is what the group holds and it can happen no more. Raises Fenced
+        when somebody else has committed since."""
+        if not sent.held:
+            raise CommitFailed(f"{self.id}: no offset tells whether a transaction was committed")
+        if all(held.get(source) == at for source, at in sent.held.items()):
+            return True
+        if not self.is_last(sent.held, held):
+            raise Fenced(f"{self.id}: fenced, the group holds what somebody else has committed")
+        return False
+
+    # --- one transaction --------------------------------------------------------------------------------------------------
+
+    def send(self, turns: Sequence[Turn]) -> Sent:
+        """Gives the turns' records to the producer, in a transaction."""
+        self._number += 1
+        self._produce(turns)
+        of_all = dataclasses.replace(self._mark(), turn=f"{self._name}.{self._number}", writer=self.id)
+        held: dict[TopicPart, Held] = {}
+        for turn in turns:
+            text = dataclasses.replace(of_all, starts=turn.starts, trying=turn.trying).text()
+            held.update((source, Held(offset, text)) for source, offset in turn.offsets.items())
+        return Sent(turns, held)
+
+    def commit(self, sent: Sent) -> list[Ends]:
+        """Commits what was sent; returns the ends of the changelogs, turn by turn.
 
         Raises Fenced or CommitFailed: nothing is visible then. Raises OutcomeUnknown: ask `reopen`.
         """
-        self._number += 1
-        marked = dataclasses.replace(
-            self._mark, turn=f"{self._name}.{self._number}", starts=turn.starts, trying=turn.trying
-        )
-        self._text = text = marked.text()
-        positions = [TopicPartition(*source, offset, text) for source, offset in turn.offsets.items()]
-        producer, end = self._producer, time.monotonic() + COMMIT_SECONDS
+        positions = [TopicPartition(*source, at.offset, at.mark) for source, at in sent.held.items()]
+        producer, group, end = self._open_producer, self.member.metadata(), time.monotonic() + COMMIT_SECONDS
         while True:
             try:
-                producer.finish(positions, self._group, end)
-                break
+                producer.finish(positions, group, end)
             except KafkaException as error:
                 cause = error.args[0]
-                if producer.undelivered or not cause.txn_requires_abort() or time.monotonic() >= end:
-                    raise _failed(cause, f"{self.id}: commit", producer.undelivered) from error
-                log.warning("transaction aborted, done again", transaction=self.id, cause=cause.str())
-                self._abort(producer, end)
+                if cause.code() in _TAKEN or not cause.txn_requires_abort() or time.monotonic() >= end:
+                    raise self._failed(cause, "commit", producer.undelivered) from error
+            else:
+                return [_ends(turn, producer.ends) for turn in sent.turns]
+            self._abort(producer, end)
+            if cause.code() in _EXPELLED:
+                raise Fenced(f"{self.id}: the group no longer counts on this worker: {cause.str()}")
+            if producer.undelivered:
+                raise CommitFailed(f"{self.id}: commit: {producer.undelivered}")
+            log.warning("transaction aborted, done again", transaction=self.id, cause=cause.str())
+            for turn in sent.turns:
                 producer.send_again(turn.outputs, turn.rows)
-        self._known.update({source: Held(offset, text) for source, offset in turn.offsets.items()})
-        return producer.ends
 
-    def reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
-        """A new producer in place of one whose connection was lost or that does not answer. For a `turn` whose outcome is not known:
-        the ends of its changelogs when it has happened, None when it has not and is to be sent again.
+    def reopen(self, sent: Sent | None, seconds: float = REACH_SECONDS) -> list[Ends] | None:
+        """A producer in place of none, or of one whose connection was lost or that does not answer. For a transaction whose outcome is
+        not known: the ends of its changelogs when it has happened, None when it has not and its turns are to be sent again.
 
         Raises Unreachable: to be tried again. Raises Fenced when somebody else has committed since.
         """
         producer = TransactionalProducer(kafka_url=self._kafka_url, transactional_id=self.id)
         failure: KafkaError | None = None
-        happened, ends = False, None
-        held: dict[TopicPart, Held] = {}
+        held: Mapping[TopicPart, Held] = {}
         try:
-            producer.connect(self._topic, REACH_SECONDS)
-            producer.fence(time.monotonic() + REACH_SECONDS)
-            held = dict(self._held())
-            if turn is not None and turn.offsets:
-                happened = all(held.get(source) == Held(at, self._text) for source, at in turn.offsets.items())
-                ends = _ends(self._kafka_url, turn.rows) if happened else None
+            producer.connect(self._topic, seconds)
+            producer.fence(time.monotonic() + seconds)
+            held = self._held(sent.held, seconds) if sent is not None else {}
         except KafkaException as error:
             failure = error.args[0]
         if failure is not None:
-            _leave(producer)
-            if failure.code() in _FENCED:
-                raise _failed(failure, f"{self.id}: opened anew")
+            leave(producer)
+            if failure.code() in _TAKEN:
+                raise self._failed(failure, "opened anew")
             raise Unreachable(failure.str())
-        if turn is not None and not turn.offsets:
-            raise CommitFailed(f"{self.id}: no offset tells whether the turn was committed")
-        if not happened and held != self._known:
-            raise Fenced(f"{self.id}: fenced, the group holds what somebody else has committed")
-        self._known = held
         former, self._producer = self._producer, producer
-        _leave(former)
-        log.info("producer opened anew", transaction=self.id, turn=None if turn is None else happened)
-        return ends
+        if former is not None:
+            leave(former)
+        happened = sent is not None and self.has_happened(sent, held)
+        log.info("producer opened", transaction=self.id, happened=None if sent is None else happened)
+        return self._asked_ends(sent.turns) if sent is not None and happened else None
 
     def leave(self) -> None:
-        """Nothing more is sent or committed. Does not block."""
-        _leave(self._producer)
+        """Nothing more is sent or committed."""
+        if self._producer is not None:
+            leave(self._producer)
+            self._producer = None
+
+    def _produce(self, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            self._open_producer.send(turn.outputs, turn.rows)
+
+    def _asked_ends(self, turns: Sequence[Turn]) -> list[Ends]:
+        """Where the changelogs of turns end, asked when nobody else can have written to them since."""
+        try:
+            return _watermarks(self._kafka_url, turns)
+        except KafkaException as error:
+            raise Unreachable(error.args[0].str()) from error
+
+    @property
+    def _open_producer(self) -> TransactionalProducer:
+        if self._producer is None:
+            raise CommitFailed(f"{self.id}: no producer is open")
+        return self._producer
 
     def _abort(self, producer: TransactionalProducer, end: float) -> None:
         try:
             producer.abort(end)
         except KafkaException as error:
-            raise _failed(error.args[0], f"{self.id}: abort") from error
+            raise self._failed(error.args[0], "abort", producer.undelivered) from error
+
+    def _failed(self, cause: KafkaError, what: str, why: str | None = None) -> CommitFailed:
+        if cause.code() in _TAKEN:
+            return IdTaken(f"{self.id}: {what}: fenced, somebody else has opened this transactional id")
+        return OutcomeUnknown(f"{self.id}: {what}: {why or cause.str()}")
 
 
-def _leave(producer: TransactionalProducer) -> None:
+def end_leftovers(kafka_url: str, transactional_id: str, topic: str) -> None:
+    """Ends what a dead or expelled writer left open, and fences it should it live; `topic` is any that exists. Raises Unreachable."""
+    producer = TransactionalProducer(kafka_url=kafka_url, transactional_id=transactional_id)
+    failure: KafkaError | None = None
+    try:
+        producer.connect(topic, REACH_SECONDS)
+        producer.fence(time.monotonic() + COMMIT_SECONDS)
+    except KafkaException as error:
+        failure = error.args[0]
+    leave(producer)
+    if failure is not None and failure.code() not in _TAKEN:  # somebody else does the same
+        raise Unreachable(failure.str())
+
+
+def leave(producer: TransactionalProducer) -> None:
     """Lets go of a producer in a thread of its own: its end may take as long as whatever it is stuck in."""
     threading.Thread(target=producer.close, name="leave", daemon=True).start()
 
 
-def _ends(kafka_url: str, rows: Sequence[Rows]) -> Mapping[str, int]:
-    """Where the changelogs of a turn end, asked when nobody else can have written to them since."""
-    if not rows:
-        return {}
+def _ends(turn: Turn, found: Mapping[TopicPart, int]) -> Ends:
+    return {rows.topic: found[rows.topic, rows.partition] for rows in turn.rows if rows.changes}
+
+
+def _watermarks(kafka_url: str, turns: Sequence[Turn]) -> list[Ends]:
     consumer = Consumer(clients.settings(kafka_url, log_level=0, group_id="chat4all-ends"))
+
+    def end(topic: str, partition: int) -> int:
+        return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REACH_SECONDS)[1]
+
     try:
-        return {
-            topic: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REACH_SECONDS)[1]
-            for topic, partition, changes in rows
-            if changes
-        }
+        return [{rows.topic: end(rows.topic, rows.partition) for rows in turn.rows if rows.changes} for turn in turns]
     finally:
         consumer.close()
-
-
-def _failed(cause: KafkaError, what: str, why: str | None = None) -> CommitFailed:
-    if cause.code() in _FENCED:
-        return Fenced(f"{what}: fenced, somebody else has opened {what.partition(':')[0]}")
-    return CommitFailed(f"{what}: {why}") if why else OutcomeUnknown(f"{what}: {cause.str()}")

@@ -15,22 +15,26 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
 
 from pipelines.engine import marks
 from pipelines.engine.brake import Alone, Brake, blank
-from pipelines.engine.calls import Calls
+from pipelines.engine.calls import Budget, Calls
 from pipelines.engine.counting import count_turn
 from pipelines.engine.dead_letters import dead_letter, lost_records
 from pipelines.engine.decisions import Decisions, Undone
+from pipelines.engine.fit import Fit
 from pipelines.engine.intake import Batch, Intake
+from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.poison import LIMIT, NotData
 from pipelines.engine.producer import Rows
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
 from pipelines.engine.transactions import CommitFailed, Fenced, Held, Turn
+from pipelines.engine.unread import Unread
 from pipelines.engine.writer import Writer
 from tables.table import StoreFailed
 
@@ -38,15 +42,11 @@ S = TypeVar("S")
 Now = Callable[[], int]
 Source = tuple[str, int]  # topic and partition
 log = structlog.get_logger(__name__)
-# Between two transactions of one producer the broker still writes markers; a begin before they are written is refused and tried
-# again (measured with librdkafka's default back-off: p95 of a transaction 128 ms back to back, 7 ms with this rest).
-REST_SECONDS = 0.003
-FEWEST_RECORDS = 16  # a turn may take so many however long they take: its transaction has a price too
 
 
 class Partition(Generic[S]):
-    """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why. `fenced` is told that somebody
-    else has opened the partition's producer: this object takes no further turn, and its memory must not be used any more.
+    """Runs the turns of one partition. `fail` ends the worker; it is given one line that says why. `fenced` is told that the
+    partition may be somebody else's: this object takes no further turn, and its memory must not be used any more.
 
     `done` counts the records of each source that committed turns have taken since `start`."""
 
@@ -58,6 +58,8 @@ class Partition(Generic[S]):
         tables: Tables,
         changelogs: Mapping[str, str],
         writer: Writer,
+        mirrors: Mirrors,
+        budget: Budget,
         alone: Alone,
         sizes: Sizes,
         fail: Callable[[str], None],
@@ -81,6 +83,7 @@ class Partition(Generic[S]):
         )
         self._isolation = self._decisions.isolation
         self._writer = writer
+        self._views = mirrors.views
         self._alone = alone
         self._brake = Brake(number, alone)
         self._fail = fail
@@ -88,19 +91,21 @@ class Partition(Generic[S]):
         self._now = now
         self._drain_seconds = drain_seconds
         self._last_words = last_words
-        self._at_most = stage.turn_records  # fewer while decisions take too long, or make too much
+        self._fit = Fit(stage.turn_records, stage.turn_ms / 1000)
         self._intake = Intake(
             takes=lambda topic: stage.takes(topic, self.state), first=(s.topic for s in stage.sources if s.first)
         )
         self._deleted: dict[Source, tuple[int, int]] = {}
         self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
+        self.unread = Unread()
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
-            perform=stage.perform, news=self.wake, fail=lambda why: self._fail(f"partition {self.number}: {why}")
-        )
+            budget=budget, perform=partial(mirrors.perform, stage), news=self.wake, now=now,
+            wants=lambda room: stage.wants_calls(self.state, room), fail=lambda why: self._fail(f"partition {number}: {why}"),
+        )  # fmt: skip
         self._committed: dict[Source, int] = {}
         self._wake = asyncio.Event()
-        self._waiting = False  # for something to decide on
+        self._waiting = self._in_line = False  # for something to decide on; for its place among the partitions
         self._stopping = False
         self._stop_asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -111,8 +116,8 @@ class Partition(Generic[S]):
 
     @property
     def held(self) -> bool:
-        """Whether it waits on purpose: the stage takes nothing of what is there, until a call ends or a time has come."""
-        return self._waiting and self._intake.held
+        """Whether it waits on purpose: the stage takes nothing of what is there for a time, or lets other partitions go first."""
+        return self._in_line or (self._waiting and self._intake.held)
 
     async def take_over(self, held: Mapping[Source, Held], committed: Mapping[Source, int]) -> None:
         """Counts this start in the group's offsets, before `start`. `held` is what the group holds, `committed` where it is to stand,
@@ -175,7 +180,6 @@ class Partition(Generic[S]):
         """The partition is no longer ours: nobody waits for its calls any more; its next owner finds their intents."""
         self._calls.cancel()
         self._brake.release()
-        self._writer.close()
 
     async def stop(self) -> None:
         """Finishes the open turn, waits a bounded time for calls in flight and commits their results; takes no more records."""
@@ -217,7 +221,7 @@ class Partition(Generic[S]):
     async def _drain(self) -> None:
         await self._calls.end(self._drain_seconds)
         while self._calls.has_results:
-            await self._turn(Inputs([], self._calls.take_results(), closing=True), [])
+            await self._turn(Inputs([], self._calls.take_results(), closing=True, views=self._views), [])
         await self._end_well()
 
     async def _end_well(self) -> None:
@@ -232,16 +236,20 @@ class Partition(Generic[S]):
             self._wake.clear()
             rest = self._rest()
             if rest > 0:
-                await self._pause(rest)
-            slow = self._at_most < self._stage.turn_records
-            at_most = 1 if self._brake.on else self._isolation.at_most or (self._at_most if slow else None)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop_asked.wait(), rest)
+            await self._wait_in_line()
+            at_most = (
+                1 if self._brake.on else self._isolation.at_most or (self._fit.at_most if self._fit.is_less else None)
+            )
             batches = self._intake.take(self._stage.turn_records, at_most)
             due = self._stage.next_due(self.state)
             now = self._now()
-            kept = self._calls.has_results or self._condemned or self._deleted or self._passed
+            kept = self._calls.has_results or self._calls.wanted or self._condemned or self._deleted or self._passed
             if batches or kept or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
-                return Inputs(records, self._calls.take_results(), self._stopping), batches
+                reading = self.unread.look(batches, self._intake.topics())
+                return Inputs(records, self._calls.take_results(), self._stopping, reading, self._views), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
             self._waiting = True
             try:
@@ -250,33 +258,39 @@ class Partition(Generic[S]):
                 continue
             finally:
                 self._waiting = False
-        return Inputs([], self._calls.take_results(), closing=True), []
+        return Inputs([], self._calls.take_results(), closing=True, views=self._views), []
 
-    async def _pause(self, seconds: float) -> None:
-        if seconds <= REST_SECONDS:
-            await asyncio.sleep(seconds)
-            return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop_asked.wait(), seconds)
+    async def _wait_in_line(self) -> None:
+        """Until the stage lets this partition go before the others, if it has records and is not in a hurry."""
+        while self._intake.records() and not self._hurried() and (seconds := self._stage.must_wait(self.number)) > 0:
+            self._in_line = True
+            if not self._brake.counts:  # the turn before is done with: Kafka is to know it, however long this takes
+                await self._end_well()
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), seconds)
+        self._in_line = False
+
+    def _hurried(self) -> bool:
+        """Whether the next turn waits for no company."""
+        full = self._intake.records() >= self._fit.at_most
+        return self._stopping or self._brake.on or self._isolation.at_most is not None or full
 
     def _rest(self) -> float:
-        """Seconds until the next turn may start: after the broker's markers, and after the stage's linger unless a turn is full."""
-        full = self._intake.records() >= self._at_most
-        hurried = self._stopping or self._brake.on or self._isolation.at_most is not None or full
-        linger = 0.0 if hurried else self._stage.linger_ms / 1000
-        return max(linger, REST_SECONDS) - (time.monotonic() - self._transaction_ended)
+        """Seconds until the next turn may start: after the stage's linger unless a turn is full."""
+        linger = 0.0 if self._hurried() else self._stage.linger_ms / 1000
+        return linger - (time.monotonic() - self._transaction_ended)
 
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
-        began = time.perf_counter()
-        now = self._now()
+        began, now = time.perf_counter(), self._now()
         inputs, crashed = await self._carefully(inputs)
-        decided = self._decisions.decide(inputs, now)
+        decided = self._decide(inputs, now)
         if isinstance(decided, Undone):
             self._undone(decided, inputs, batches)
             await asyncio.sleep(0)  # the other partitions go on meanwhile
             return
         decision, rows = decided
-        self._fit(len(inputs.records), time.perf_counter() - began)
+        self._fit.decided(len(inputs.records), time.perf_counter() - began)
         decision.refusals += self._isolation.decided(len(inputs.records))
         batches, self._condemned = self._condemned + batches, []
         offsets = self._offsets(decision, batches)
@@ -286,13 +300,11 @@ class Partition(Generic[S]):
             decision.refusals = [r for r in decision.refusals if r.record[:3] != crashed.record[:3]] + [crashed]
         self._deleted = {}
         await self._commit(decision, rows, offsets, len(inputs.records), now)
+        self.unread.committed(decision)
         self._count(batches, decision, time.perf_counter() - began)
-        for call in decision.calls:
-            self._calls.start(call)
+        self._calls.start()
         if decision.calls:
-            await asyncio.sleep(
-                0
-            )  # every call has begun before the next decision: its intent is not one of a dead worker
+            await asyncio.sleep(0)  # every call has begun before the next decision: its intent is no dead worker's
         self.waiting_for_sink = True
         await self._stage.settle(decision)
         self.waiting_for_sink = False
@@ -303,6 +315,13 @@ class Partition(Generic[S]):
             batch.release()
         if not inputs.records and not inputs.results:
             await asyncio.sleep(0)  # a due that stays due must not starve the loop
+
+    def _decide(self, inputs: Inputs, now: int) -> tuple[Decision, list[Rows]] | Undone:
+        if inputs.closing:
+            return self._decisions.decide(inputs, now)
+        decided = self._decisions.decide(inputs._replace(room=self._calls.reserve()), now)
+        self._calls.keep([] if isinstance(decided, Undone) else decided[0].calls)
+        return decided
 
     async def _carefully(self, inputs: Inputs) -> tuple[Inputs, Refusal | None]:
         """While the brake is on: a record is named in the group's offsets before it is decided on, and the one the worker ended on is
@@ -331,14 +350,6 @@ class Partition(Generic[S]):
         # a sink that reads again what the group has passed must not move the group back
         return {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
 
-    def _fit(self, records: int, seconds: float) -> None:
-        """Halves what the next turns may take after a decision that took too long, doubles it again while there is time."""
-        wanted = self._stage.turn_ms / 1000
-        if seconds > wanted and records > FEWEST_RECORDS:
-            self._at_most = max(FEWEST_RECORDS, min(self._at_most, records) // 2)
-        elif seconds < wanted / 4 and records >= self._at_most:
-            self._at_most = min(2 * self._at_most, self._stage.turn_records)
-
     def _undone(self, why: Undone, inputs: Inputs, batches: list[Batch]) -> None:
         """Nothing is left of the decision; its inputs come again, all but a record that is to blame."""
         self._calls.put_back(inputs.results)
@@ -346,13 +357,13 @@ class Partition(Generic[S]):
             self._condemned += batches
             return
         if why is Undone.SMALLER:
-            self._at_most = len(inputs.records) // 2
+            self._fit.undone(len(inputs.records))
         self._intake.put_back(batches)
 
     async def _commit(
         self, decision: Decision, rows: list[Rows], offsets: dict[Source, int], records: int, now: int
     ) -> None:
-        letters = [dead_letter(self._stage.name, refusal, now) for refusal in decision.refusals]
+        letters = [dead_letter(refusal.stage or self._stage.name, refusal, now) for refusal in decision.refusals]
         ends: Mapping[str, int] = {}
         if offsets or decision.outputs or letters or rows:
             offsets = offsets or dict(list(self._committed.items())[:1])
@@ -364,9 +375,7 @@ class Partition(Generic[S]):
             self._committed.update(offsets)
             self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():
-            table.settle(
-                ends.get(self._changelogs[name])
-            )  # only now: nothing may reach a disk before its transaction has committed
+            table.settle(ends.get(self._changelogs[name]))  # nothing may reach a disk before it was committed
 
     def _unheard(self, refusals: list[Refusal], batches: list[Batch]) -> list[Refusal]:
         """Without the refusals of records that a sink reads again: they are in dead-letters since the group passed them."""

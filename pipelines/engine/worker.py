@@ -1,26 +1,33 @@
 """The engine of one worker: the partitions it owns, from assignment to revocation.
 
-assigned -> fence -> restore -> seek -> turns -> revoked -> last turn, calls drained. A partition that stays with this worker keeps
-its producer and its tables: if anybody else had owned it in between, that producer would be fenced and the next commit would fail.
+assigned -> offsets and changelogs stable -> restore -> seek -> turns -> revoked -> last turn, calls drained. One producer serves all
+partitions; what it commits is fenced by the group's generation. A partition that stays with this worker keeps its tables, if the group
+still holds what this worker committed last: whoever had owned it in between would have left a mark of its own.
 """
 
 import asyncio
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from pipelines.engine.brake import Alone, LastWords
+from pipelines.engine.calls import Budget
 from pipelines.engine.fetch import Fetch
 from pipelines.engine.footing import Footing, Unfit
 from pipelines.engine.group import Group
-from pipelines.engine.intake import Batch
+from pipelines.engine.identity import Identity
+from pipelines.engine.intake import Batch, BatchEvent, GroupConsumer
 from pipelines.engine.link import Link
+from pipelines.engine.membership import Member
 from pipelines.engine.memory import collect_garbage, favour_long_decisions
+from pipelines.engine.mirrors import Mirrors
+from pipelines.engine.names import changelog_topic
 from pipelines.engine.opening import Opening, while_kafka_starts
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.positions import check_committed
@@ -30,16 +37,13 @@ from pipelines.engine.roll import Roll
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Record, Stage
 from pipelines.engine.stores import Stores
-from pipelines.engine.transactions import Fenced, Held
+from pipelines.engine.transactions import Fenced, Held, IdTaken
 from pipelines.engine.turns import Partition
 from pipelines.engine.watchdog import Watchdog
-from pipelines.engine.writer import Writer
+from pipelines.engine.writer import REST_SECONDS
 from schemas import metrics
 from tables.stores import Kind
 from tables.table import Table
-
-if TYPE_CHECKING:
-    from pipelines.engine.transport import BatchConsumer, BatchMessage
 
 log = structlog.get_logger(__name__)
 STOP_SECONDS = 45.0  # below the group's rebalance time-out, 60 s; who takes longer holds everybody up until then
@@ -54,6 +58,14 @@ def _system_now() -> int:
 class Engine:
     """Owns the partitions of one stage in one worker. Lives in the Faust app's event loop."""
 
+    consumer: GroupConsumer
+    restoring: RestoreProgress | None = None
+    joined = False  # whether the group has given this worker an assignment yet
+    epoch = 0  # counts starts: a batch of an older one is never decided on
+    _fetch: Fetch | None = None
+    _reopening: asyncio.Task[None] | None = None
+    _given_up = -1  # the last generation whose partitions the group took away
+
     def __init__(
         self,
         *,
@@ -66,54 +78,51 @@ class Engine:
         record_bytes: Callable[[str], int] = lambda _: KAFKAS_RECORD_BYTES,
         store: Kind = "memory",
         folder: Path = Path(),
+        rest_seconds: float = REST_SECONDS,
         now: Callable[[], int] = _system_now,
     ) -> None:
         self.stage = stage
         self.stuck_seconds = stuck_seconds
         self.partitions: dict[int, Partition[Any]] = {}
-        self.restoring: RestoreProgress | None = None
-        self.joined = False  # whether the group has given this worker an assignment yet
-        self.consumer: BatchConsumer
+        self.member = Member(app_id, "", -1)  # as the latest assignment told it
         self._app_id = app_id
         self._kafka_url = kafka_url
         self._now = now
         self.roll = Roll(folder / ".members")
+        self.identity = Identity(folder / ".names", app_id)
         self._session_seconds = session_seconds
         self._poison_limit = poison_limit
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
         self.link = Link()
         self._alone = Alone()
+        self._budget = Budget(stage.name, stage.most_calls)
         self._sizes = Sizes(record_bytes)
         self._last_words = LastWords(folder)
         self._group = Group(kafka_url, app_id)
-        self._fetch: Fetch | None = None
         self._running: set[int] = set()
         self._topics = {source.topic for source in stage.sources}
         self._footing = Footing(
-            stage=stage.name,
-            kafka_url=kafka_url,
-            group=app_id,
-            sources=stage.sources,
+            stage=stage.name, kafka_url=kafka_url, group=app_id, sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
-        )
+        )  # fmt: skip
+        self._mirrors = Mirrors(stage.mirrored, kafka_url=kafka_url, ends=self._footing.ends, fail=self.fail)
         self._stores = Stores(
-            kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, footing=self._footing,
-            consumer=self._group.consumer,
+            kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, shared=stage.one_changelog,
+            footing=self._footing, consumer=self._group.consumer,
         )  # fmt: skip
         self._opening = Opening(
-            kafka_url=kafka_url, app_id=app_id, group=self._group, footing=self._footing, sources=stage.sources, link=self.link
+            kafka_url=kafka_url, group=self._group, footing=self._footing, sources=stage.sources, link=self.link,
+            own=lambda: self.identity.id, members=lambda: self.consumer.members(),  # noqa: PLW0108  # there is none yet
         )  # fmt: skip
+        self._writer = self._opening.writer(rest_seconds)
         self.watchdog = Watchdog(
             stage=stage.name, stuck_seconds=stuck_seconds, partitions=self.running, topics=sorted(self._topics),
             footing=self._footing, lag_of=self._lag_of, end_of=self._end_of, fail=self.fail,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []  # that run as long as the worker does
-        self._reopening: asyncio.Task[None] | None = None
-        self._noting: asyncio.Future[list[None]] | None = None  # while starts are counted in the group's offsets
         self._fenced: set[int] = set()
         self._taking_over = asyncio.Lock()
-        self._given_up = -1  # the last generation whose partitions the group took away
-        self.epoch = 0  # counts starts: a batch of an older one is never decided on
+        self._id = uuid.uuid4().hex
 
     def check(self) -> None:
         """Raises Unfit, one line, when the stage's topics are not fit for it. Blocks; to be called before the worker joins."""
@@ -127,18 +136,17 @@ class Engine:
 
     def is_current(self, generation: int) -> bool:
         """Whether what the group said in this generation still holds."""
-        return bool(self.consumer.app.consumer_generation_id == generation != self._given_up)
+        return self.consumer.generation == generation != self._given_up
 
     async def give_up(self) -> None:
-        """The group takes partitions away: nothing is opened any more, and what is being opened is waited for, since a fence that comes
-        after the next owner's own would cost that one its producer. Then every partition is stopped."""
-        self._given_up = self.consumer.app.consumer_generation_id
+        """The group takes partitions away: nobody's leftovers are ended any more, and what is being ended is waited for, since its writer
+        may be a member of the next generation. Then every partition is stopped."""
+        self._given_up = self.consumer.generation
         await self._opening.ended()
         await self.stop_partitions()
 
     async def take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
-        """Fences and restores what is newly ours or was fenced, drops what is not ours any more; false when a newer rebalance made it
-        void."""
+        """Restores what is newly ours or was fenced, drops what is not ours any more; false when a newer rebalance made it void."""
         async with self._taking_over:
             return is_current() and await self._take_over(numbers, is_current)
 
@@ -149,6 +157,7 @@ class Engine:
         if not self._tasks:
             if not self._footing.ids:
                 await asyncio.to_thread(self.check)
+            await self._mirrors.start()
             await self.stage.start()
             self._last_words.take()
             favour_long_decisions()
@@ -157,34 +166,40 @@ class Engine:
         fenced, self._fenced = self._fenced, set()
         for number in [number for number in self.partitions if number not in numbers or number in fenced]:
             self._drop(number)
-        fresh = await self._opening.fence_all(sorted(numbers - set(self.partitions)), is_current)
-        if fresh is None:
+        await self._writer.open(self.member)
+        held = await self._opening.offsets(numbers, is_current)
+        if held is None:
+            return False
+        for number in [number for number in self.partitions if not self._writer.is_last(self._sources([number]), held)]:
+            log.warning("restored anew: another worker has had it", stage=self.stage.name, partition=number)
+            self._drop(number)
+        fresh = sorted(numbers - set(self.partitions))
+        logs = sorted({(self.changelog(layout.name), number) for layout in self.stage.tables for number in fresh})
+        if not await self._opening.changelogs(logs, fresh, is_current):
             return False
         tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
-        changelogs = {
-            (self.changelog(name), number): table for number, held in tables.items() for name, table in held.items()
-        }
+        changelogs = self._stores.changelogs(tables)
         rows = await asyncio.to_thread(restore, self._kafka_url, changelogs, is_current, progress) if changelogs else 0
         if not is_current():
             for table in changelogs.values():
                 table.close()
             return False
-        for number, writer in fresh.items():
-            self.partitions[number] = self._partition(number, tables[number], writer)
+        for number in fresh:
+            self.partitions[number] = self._partition(number, tables[number])
         metrics.RESTORE_SECONDS.labels(self.stage.name).observe(time.monotonic() - began)
         metrics.RESTORED_ROWS.labels(self.stage.name).inc(rows)
         metrics.PARTITIONS.labels(self.stage.name).set(len(self.partitions))
         self.restoring = None
         self.joined = True
         log.info(
-            "partitions taken over", stage=self.stage.name, partitions=sorted(numbers), restored=sorted(fresh), rows=rows,
+            "partitions taken over", stage=self.stage.name, partitions=sorted(numbers), restored=fresh, rows=rows,
             seconds=round(time.monotonic() - began, 2),
         )  # fmt: skip
         return True
 
     async def start_partitions(self, is_current: Callable[[], bool]) -> None:
         """Seeks to the committed offsets (a sink: to its own) and lets the partitions take turns, if they are ours still."""
-        sources = [(topic, number) for topic in sorted(self._topics) for number in sorted(self.partitions)]
+        sources = self._sources(self.partitions)
         held = await asyncio.to_thread(self._group.held, sources)
         tables = {number: partition.tables for number, partition in self.partitions.items()}
         check_committed(tables, held, self._app_id, self._footing)
@@ -193,29 +208,28 @@ class Engine:
         positions = committed | dict(await self.stage.positions(sources))
         deleted = await deleted_before(self.stage.name, positions, self._footing)
         positions |= {source: end for source, (_, end) in deleted.items()}
+        ends = await asyncio.to_thread(self._footing.ends, sources) if self.stage.hands_over else {}
         if not is_current():
             return
-        self._noting = asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
-        await asyncio.shield(self._noting)  # a worker that is stopped meanwhile takes the note back
+        await asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
         if not is_current():  # no end of a worker, and none is counted
             await asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
             return
         if self._fetch is None:
             self._fetch = Fetch(
-                kafka_url=self._kafka_url,
-                group=self._app_id,
-                pause_above=4 * self.stage.turn_records,
-                on_records=self._on_news,
-                on_failure=self.fail,
-                on_lost=self.link.lost,
-                on_found=self.link.found,
-            )
+                kafka_url=self._kafka_url, group=self._app_id, pause_above=4 * self.stage.turn_records,
+                min_bytes=self.stage.fetch_min_bytes, wait_ms=self.stage.fetch_wait_ms,
+                gather_ms=self.stage.fetch_gather_ms,
+                on_records=self._on_news, on_failure=self.fail, on_lost=self.link.lost, on_found=self.link.found,
+            )  # fmt: skip
         self.epoch += 1
         self.consumer.in_flight.clear()
+        mark = f"{self._id} {self.epoch}".encode()
         self._fetch.assign(positions)
         for number, partition in self.partitions.items():
             if number in self._fenced:
                 continue
+            partition.unread.start({s: end for s, end in ends.items() if s[1] == number}, self._is_read_to, mark)
             partition.start(
                 committed={source: at for source, at in committed.items() if source[1] == number},
                 caught_up=lambda number=number: self._caught_up(number),  # type: ignore[misc]  # mypy cannot type a default in a lambda
@@ -224,20 +238,16 @@ class Engine:
             self._running.add(number)
 
     async def stop_partitions(self) -> None:
-        """Lets every partition finish its turn and its calls, also one that has counted its start and not begun; afterwards nothing is
-        fetched and nothing is open."""
+        """Lets every partition finish its turn and its calls, also one that has left word of its start and not begun; afterwards nothing
+        is fetched and nothing is open."""
         if self._fetch is not None:
             self._fetch.assign({})
         self._running = set()
+        stopping = asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
         try:
-            await asyncio.wait_for(self._stop_all(), STOP_SECONDS)
+            await asyncio.wait_for(stopping, STOP_SECONDS)
         except TimeoutError:
             self.fail(f"partitions {sorted(self.partitions)} did not end their turns in {STOP_SECONDS:.0f} s")
-
-    async def _stop_all(self) -> None:
-        if self._noting is not None:
-            await asyncio.gather(self._noting, return_exceptions=True)  # its failure is told where it was asked for
-        await asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -246,11 +256,14 @@ class Engine:
         if self._fetch is not None:
             await self._fetch.stop()
         await self.stage.stop()
+        await self._mirrors.stop()
         for partition in self.partitions.values():
             for table in partition.tables.values():
                 table.close()
+        self._writer.close()
         self._group.close()
         self.roll.leave()
+        self.identity.leave()
 
     # --- what the transport asks for ------------------------------------------------------------------------------------
 
@@ -260,7 +273,7 @@ class Engine:
     def take(self, source: tuple[str, int]) -> list[Record]:
         return self._fetch.take(source, self.stage.turn_records) if self._fetch is not None else []
 
-    def submit(self, message: "BatchMessage") -> None:
+    def submit(self, message: BatchEvent) -> None:
         """A batch that came through Faust's agent, to its partition; one of an older generation is dropped unread."""
         source = (message.topic, message.partition)
 
@@ -290,7 +303,7 @@ class Engine:
     # --- inside ---------------------------------------------------------------------------------------------------------
 
     def changelog(self, table: str) -> str:
-        return changelog_topic(self._app_id, table)
+        return changelog_topic(self._app_id, None if self.stage.one_changelog else table)
 
     def _on_news(self) -> None:
         self.consumer.news()
@@ -298,13 +311,15 @@ class Engine:
             partition.wake()
 
     def _on_fenced(self, number: int) -> None:
-        self._fenced.add(number)
-        if len(self._fenced) == 1:
-            self._reopening = asyncio.create_task(self._reopen(self.consumer.app.consumer_generation_id), name="reopen")
+        """Nothing in this worker's memory is to be trusted any more; who finds it out first speaks for all."""
+        first = not self._fenced
+        self._fenced.update(self.partitions, [number])
+        if first:
+            self._reopening = asyncio.create_task(self._reopen(self.consumer.generation), name="reopen")
 
     async def _reopen(self, generation: int) -> None:
-        """Takes fenced partitions over again if the group still says that they are ours. After a rebalance the take-over that comes
-        with it has done so: whoever was away too long is told to join again, and then opens what it is given."""
+        """Takes the partitions over again if the group still says that they are ours. After a rebalance the take-over that comes
+        with it has done so: whoever was away too long is told to join again, and then restores what it is given."""
 
         def is_current() -> bool:
             return self.is_current(generation)
@@ -313,6 +328,8 @@ class Engine:
         await asyncio.sleep(self._session_seconds)
         if not is_current():
             return
+        if isinstance(self._writer.fenced, IdTaken):
+            self.identity.renew()  # not by a worker that took us for dead: the group has not let go of us
 
         async def again() -> None:
             if await self.take_over(set(self.partitions), is_current):
@@ -336,6 +353,10 @@ class Engine:
     def _end_of(self, source: tuple[str, int]) -> int | None:
         fetch = self._fetch
         return None if fetch is None or self.consumer.in_flight[source] else fetch.end(source)
+
+    def _is_read_to(self, source: tuple[str, int], end: int, batches: int) -> bool:
+        fetch = self._fetch
+        return fetch is not None and fetch.is_read_to(source, end) and self.consumer.in_flight[source] == batches
 
     def _lag_of(self, source: tuple[str, int], stable_end: int) -> int:
         """Records up to the stable end that no committed turn has taken; of what was not fetched yet, markers count too."""
@@ -362,24 +383,13 @@ class Engine:
         for table in partition.tables.values():
             table.close()
 
-    def _partition(self, number: int, tables: Mapping[str, Table[Any]], writer: Writer) -> Partition[Any]:
+    def _sources(self, numbers: Iterable[int]) -> list[tuple[str, int]]:
+        return [(topic, number) for topic in sorted(self._topics) for number in sorted(numbers)]
+
+    def _partition(self, number: int, tables: Mapping[str, Table[Any]]) -> Partition[Any]:
         return Partition(
-            stage=self.stage,
-            number=number,
-            tables=tables,
-            changelogs={name: self.changelog(name) for name in tables},
-            writer=writer,
-            alone=self._alone,
-            sizes=self._sizes,
-            fail=self.fail,
-            fenced=self._on_fenced,
-            now=self._now,
-            drain_seconds=self._drain_seconds,
-            poison_limit=self._poison_limit,
+            stage=self.stage, number=number, tables=tables, changelogs={name: self.changelog(name) for name in tables},
+            writer=self._writer, mirrors=self._mirrors, budget=self._budget, alone=self._alone, sizes=self._sizes, fail=self.fail,
+            fenced=self._on_fenced, now=self._now, drain_seconds=self._drain_seconds, poison_limit=self._poison_limit,
             last_words=self._last_words.found,
-        )
-
-
-def changelog_topic(app_id: str, table: str) -> str:
-    """Faust's name of a table's changelog topic."""
-    return f"{app_id}-{table}-changelog"
+        )  # fmt: skip

@@ -33,8 +33,9 @@ class NoteLayout:
     keyed_by_record = False
     time_of = attrgetter("at")
 
-    def __init__(self, *, packed: bool) -> None:
+    def __init__(self, *, packed: bool = False, bucketed: bool = False) -> None:
         self.packed = packed
+        self.bucketed = bucketed
 
     def encode(self, row: Note) -> bytes:
         return orjson.dumps(list(row))
@@ -58,11 +59,13 @@ class Store(NamedTuple):
 
 
 STORES = {
-    "memory": Store("memory", NoteLayout(packed=False)),
+    "memory": Store("memory", NoteLayout()),
     "packed": Store("memory", NoteLayout(packed=True)),
-    "rocksdb": Store("rocksdb", NoteLayout(packed=False)),
-    "ageless": Store("memory", AgelessLayout(packed=False)),
-    "ageless_rocksdb": Store("rocksdb", AgelessLayout(packed=False)),
+    "bucketed": Store("memory", NoteLayout(bucketed=True)),
+    "rocksdb": Store("rocksdb", NoteLayout()),
+    "ageless": Store("memory", AgelessLayout()),
+    "ageless_bucketed": Store("memory", AgelessLayout(bucketed=True)),
+    "ageless_rocksdb": Store("rocksdb", AgelessLayout()),
 }
 # Also those that look like a store's own, begin one another, or are empty.
 KEYS = st.sampled_from([b"", b"\x00", b"\x00state", b"a", b"a\x00", b"ab", "ação".encode(), b"\x01", b"\xff\xff"])

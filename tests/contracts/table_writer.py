@@ -16,7 +16,7 @@ from tables.rocks import RocksTablePartition
 from tables.table import StoreFailed
 from tests.contracts.table_contract import Note, NoteLayout
 
-LAYOUT = NoteLayout(packed=False)
+LAYOUT = NoteLayout()
 IDENTITY = "cluster/notes/0"
 KEYS = 3_000
 SMALL_BUFFER = 64 * 1024  # bytes, so that files are written and merged all the time

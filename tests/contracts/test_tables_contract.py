@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tables import rocks
+from tables import bucketed, buckets, rocks
 from tests.builders import examples
 from tests.contracts.table_contract import STORES, TableMachine
 
@@ -16,6 +16,9 @@ def _small_bounds() -> Iterator[None]:
         patch.setattr(rocks, "CACHED_ROWS", 2)
         patch.setattr(rocks, "SCANNED_ROWS", 2)
         patch.setattr(rocks, "LOADED_ROWS", 3)
+        patch.setattr(buckets, "LOAD", 1)
+        patch.setattr(buckets, "LARGE", 9)
+        patch.setattr(bucketed, "REMEMBERED", 2)
         yield
 
 
@@ -27,6 +30,10 @@ class Packed(TableMachine):
     store = STORES["packed"]
 
 
+class Bucketed(TableMachine):
+    store = STORES["bucketed"]
+
+
 class OnDisk(TableMachine):
     store = STORES["rocksdb"]
 
@@ -35,14 +42,21 @@ class Ageless(TableMachine):
     store = STORES["ageless"]
 
 
+class AgelessBucketed(TableMachine):
+    store = STORES["ageless_bucketed"]
+
+
 class AgelessOnDisk(TableMachine):
     store = STORES["ageless_rocksdb"]
 
 
-InMemory.TestCase.settings = Packed.TestCase.settings = Ageless.TestCase.settings = examples(150, steps=60)
+for machine in (InMemory, Packed, Bucketed, Ageless, AgelessBucketed):
+    machine.TestCase.settings = examples(150, steps=60)
 OnDisk.TestCase.settings = AgelessOnDisk.TestCase.settings = examples(15, steps=40)
 TestInMemory = InMemory.TestCase
 TestPacked = Packed.TestCase
+TestBucketed = Bucketed.TestCase
 TestAgeless = Ageless.TestCase
+TestAgelessBucketed = AgelessBucketed.TestCase
 TestOnDisk = OnDisk.TestCase
 TestAgelessOnDisk = AgelessOnDisk.TestCase

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from pipelines.app import app_id
+from pipelines.engine.names import app_id
 
 _LOOK_SECONDS = 0.1
 _SHORTEST = 0.5  # below it a gap is how turns and looks fall

@@ -16,8 +16,8 @@ import orjson
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from pipelines.app import app_id
-from pipelines.engine.worker import changelog_topic
+from pipelines.engine import marks
+from pipelines.engine.names import app_id, changelog_topic
 from pipelines.topics import declared
 from schemas.settings import Settings
 
@@ -163,6 +163,13 @@ class Toy:
 
     def committed(self) -> dict[int, int]:
         """Where the group stands, by source partition."""
+        return {tp.partition: tp.offset for tp in self._committed()}
+
+    def writers(self) -> set[str]:
+        """Under which transactional ids the group's offsets were committed last."""
+        return {marks.read(tp.metadata).writer for tp in self._committed()}
+
+    def _committed(self) -> list[TopicPartition]:
         # read_committed would wait for the end of transactions that a dead worker left open
         settings = {
             "bootstrap.servers": self.kafka_url,
@@ -174,7 +181,7 @@ class Toy:
             [TopicPartition(self.source, number) for number in range(self.partitions)], timeout=10
         )
         consumer.close()
-        return {tp.partition: tp.offset for tp in found}
+        return found
 
 
 def read_back(kafka_url: str, topic: str) -> list[Stored]:

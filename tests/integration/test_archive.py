@@ -9,11 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipelines.archive import Archive as Stage
 from schemas.content import as_json
 from schemas.records import Cause, Content, DeliveryState, Media, SequencedMessage, Status
 from sinks.base import Fenced, NotMigrated, Unavailable
 from sinks.content import EARLIEST, LATEST, key, original
 from sinks.postgres import Archive
+from tests import builders
 from tests.integration.sink_databases import T0, postgres_database, sequenced, state
 
 STATES = ("delivery-states", 0)
@@ -257,6 +259,69 @@ async def test_a_commit_whose_answer_is_lost_is_recognised(
     assert rows(url, "select count(*) from delivery_events") == [(1,)]
     with pytest.raises(Fenced):
         await archive.write(messages=[], states=[state(1)], offsets=offsets)
+
+
+async def test_a_group_whose_answer_is_lost_is_recognised_in_its_parts(
+    archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction of two partitions commits, and nobody learns of it; what follows may bring each of them alone."""
+    await archive.positions([STATES, LOG])
+    whole_write = archive._write
+
+    async def write_and_lose_the_answer(*batch: Any) -> tuple[int, int]:
+        await whole_write(*batch)
+        raise Unavailable("the answer was lost")
+
+    monkeypatch.setattr(archive, "_write", write_and_lose_the_answer)
+    with pytest.raises(Unavailable):
+        await archive.write(messages=[sequenced(1)], states=[state(1)], offsets={STATES: (0, 1), LOG: (0, 1)})
+    monkeypatch.undo()
+    await archive.write(messages=[], states=[state(1)], offsets={STATES: (0, 1)})
+    await archive.write(messages=[sequenced(1)], states=[], offsets={LOG: (0, 1)})
+    assert rows(url, "select count(*) from delivery_events") == rows(url, "select count(*) from messages") == [(1,)]
+    for source in (STATES, LOG):  # but once only
+        with pytest.raises(Fenced):
+            await archive.write(messages=[], states=[], offsets={source: (0, 1)})
+
+
+async def test_a_fenced_partition_of_a_group_fails_alone(archive: Archive, url: str) -> None:
+    """The stage on a real database: three partitions in one transaction, one of them another worker's by now."""
+    sources = [("delivery-states", number) for number in range(3)]
+    stage = Stage(sink=archive, linger_ms=0)
+    await stage.positions(sources)
+    await archive.write(messages=[], states=[state(9)], offsets={sources[1]: (0, 4)})  # the next owner
+    turns = [
+        builders.Desk(stage, number).turn(
+            [builders.record("delivery-states", state(number), offset=0, partition=number)]
+        )
+        for number in range(3)
+    ]
+    told = await asyncio.gather(*map(stage.settle, turns), return_exceptions=True)
+    assert [type(each) for each in told] == [type(None), Fenced, type(None)]
+    assert rows(url, "select partition, next_offset from sink_offsets order by 1") == [(0, 1), (1, 4), (2, 1)]
+    assert rows(url, "select delivery_id from deliveries order by 1") == [("d0",), ("d2",), ("d9",)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_goes_together_and_whoever_forgets_it_each_record_is_there_once(
+    archive: Archive, url: str, seed: int
+) -> None:
+    """Partitions write in any company; now and then the worker dies after a write, and the next one reads the positions again."""
+    order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, no secret
+    logs = {("delivery-states", p): [state(100 * p + n, v) for n in range(10) for v in (1, 2, 3, 4)] for p in range(4)}
+    at = await archive.positions(logs)
+    while any(at[source] < len(log) for source, log in logs.items()):
+        company = order.sample(sorted(logs), order.randint(1, 4))
+        spans = {source: (at[source], min(len(logs[source]), at[source] + order.randint(0, 9))) for source in company}
+        states = [each for source, (first, end) in spans.items() for each in logs[source][first:end]]
+        await archive.write(messages=[], states=states, offsets=spans)
+        if order.random() < 0.3:
+            at = await archive.positions(logs)
+        else:
+            at |= {source: end for source, (_, end) in spans.items()}
+    assert rows(url, "select count(*), count(distinct event_id) from delivery_events") == [(160, 160)]
+    assert rows(url, "select count(*), min(version) from deliveries") == [(40, 4)]
+    assert await archive.positions(logs) == {source: len(log) for source, log in logs.items()}
 
 
 async def test_a_write_waits_for_a_commit_under_way(archive: Archive, url: str) -> None:

@@ -1,5 +1,6 @@
 """Workers of the toy stage that end at a chosen point of a turn, or whose Kafka refuses and hangs: nothing half-done is ever seen."""
 
+import asyncio
 import dataclasses
 import os
 import signal
@@ -19,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 )
 
 from pipelines.engine.mirror import Mirror
+from pipelines.engine.stage import Mirrored
 from pipelines.engine.worker import EXIT_CODE
 from stack import kafka
 from stack.service import Child
@@ -102,7 +104,7 @@ def test_a_kafka_that_hangs_ends_nobody_and_lets_nothing_out(broker: Child, uniq
     try:
         worker = toy.start_worker("--sabotage", "hasty-commit", "--turn-records", "20")
         toy.wait_ready(worker)
-        records, expected = values("slow:", 40, 40)
+        records, expected = values("slow:", 40, 120)
         toy.produce(records)
         await_true(lambda: count(toy) > 0, "work to begin", 30)
         os.kill(broker.pid, signal.SIGSTOP)
@@ -187,18 +189,21 @@ def _start_again(broker: Child, how: signal.Signals, *, away: float) -> None:
     broker.wait()
 
 
-def test_a_mirror_goes_on_after_a_broker_was_started_again(broker: Child, unique: str) -> None:
+async def test_a_mirror_goes_on_after_a_broker_was_started_again(broker: Child, unique: str) -> None:
     """What route knows of people follows its topic, before and after."""
     admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
     admin.create_topics([NewTopic(unique, 2, 1, config={"cleanup.policy": "compact"})])[unique].result(30)
-    mirror: Mirror[bytes] = Mirror(kafka_url=broker.service.url, topic=unique, decode=lambda _, value: value)
-    mirror.start()
+    failures: list[str] = []
+    mirrored = Mirrored(unique, lambda _, value: value)
+    mirror = Mirror(kafka_url=broker.service.url, mirrored=mirrored, fail=failures.append)
+    await mirror.start()
     try:
         for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
-            _start_again(broker, how, away=2.0)
+            await asyncio.to_thread(_start_again, broker, how, away=2.0)
             producer = Producer({"bootstrap.servers": broker.service.url, "log_level": 0})
             producer.produce(unique, b"value", b"key-%d" % number)
-            assert producer.flush(60) == 0
-            await_true(lambda: len(mirror) == number + 1, "the mirror to follow", 30)  # noqa: B023  # awaited here
+            assert await asyncio.to_thread(producer.flush, 60) == 0
+            await asyncio.to_thread(await_true, lambda: len(mirror.view) == number + 1, "the mirror to follow", 30)  # noqa: B023  # awaited here
+        assert not failures
     finally:
-        mirror.stop()
+        await mirror.stop()

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import TopicPartition
 from faust.types.tuples import TP
 
+from pipelines.engine.faust.transport import IN_FLIGHT, BatchConsumer, BatchMessage
 from pipelines.engine.intake import Batch
-from pipelines.engine.transport import IN_FLIGHT, BatchConsumer, BatchMessage
 from pipelines.engine.turns import Partition
 from pipelines.engine.worker import Engine
 from stack.ports import free_port
@@ -47,6 +47,7 @@ def test_restarts_with_a_backlog_and_a_slow_stage(toy: Toy) -> None:
     extend(expected, further)
     for part in (1, 2):
         worker = toy.start_worker("--turn-records", "20")
+        toy.wait_ready(worker)
         await_true(lambda part=part: count(toy) > len(backlog) * part // 4, "some progress", 60)  # type: ignore[misc]  # mypy cannot type a default in a lambda
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
@@ -149,6 +150,7 @@ async def test_a_batch_of_an_older_start_is_dropped_unread(kafka_url: str, uniqu
     engine._running = set()
     engine.submit(_batch(source, epoch=2))
     assert len(taken) == 1, "nor is one of a partition that is being given up"
+    engine.partitions.clear()
     await engine.close()
 
 

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
-from pipelines.app import app_id
+from pipelines.engine.names import app_id
 from schemas import codec
 from schemas.records import DeadLetter
 from tests.integration.engine_harness import (

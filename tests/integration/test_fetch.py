@@ -1,16 +1,20 @@
 """Fetch on Kafka: each partition in order and whole, however its neighbours are taken, and bounded while nobody takes."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
+from pipelines.engine import clients
+from pipelines.engine import fetch as module
 from pipelines.engine.fetch import UNREADABLE, Fetch
 from pipelines.engine.stage import Record
 from tests.integration.engine_harness import await_true
@@ -21,6 +25,7 @@ TURN = 250
 MOST_AT_ONCE = PAUSE_ABOVE + 5001  # what one look at librdkafka's queue may add to a partition that is nearly full
 GREEDY, HELD, IDLE = range(3)
 SECONDS = 60
+PATIENT_MS = 20_000  # for which the broker keeps a fetch of idle partitions: whoever waits for one is found out
 
 
 @pytest.fixture
@@ -46,6 +51,8 @@ async def fetch(kafka_url: str, unique: str) -> AsyncIterator[Fetch]:
         kafka_url=kafka_url,
         group=unique,
         pause_above=PAUSE_ABOVE,
+        min_bytes=1,
+        wait_ms=PATIENT_MS,
         on_records=lambda: None,
         on_failure=failures.append,
         on_lost=lambda: None,
@@ -77,6 +84,8 @@ async def test_a_position_that_is_not_there_ends_it(kafka_url: str, topic: str) 
         kafka_url=kafka_url,
         group=topic,
         pause_above=1,
+        min_bytes=1,
+        wait_ms=PATIENT_MS,
         on_records=lambda: None,
         on_failure=failure.set_result,
         on_lost=lambda: None,
@@ -117,6 +126,53 @@ async def test_a_new_assignment_is_read_while_the_former_one_was_full(fetch: Fet
     found = await take_rest(fetch, topic, GREEDY, after=RECORDS - 10)
     assert numbers(found) == list(range(RECORDS - 10, RECORDS))
     assert fetch.take((topic, HELD), TURN) == []
+
+
+async def test_an_assignment_does_not_wait_for_the_fetch_that_an_idle_source_has_out(
+    monkeypatch: pytest.MonkeyPatch, fetch: Fetch, topic: str
+) -> None:
+    monkeypatch.setattr(module, "_CALM_SECONDS", 0.1)
+    fetch.assign({(topic, IDLE): 0})
+    await asyncio.sleep(1)  # nothing tells that the fetch which the broker keeps is out
+    began = time.monotonic()
+    fetch.assign({(topic, GREEDY): 0})
+    await asyncio.to_thread(await_true, lambda: bool(fetch.waiting()), "records", SECONDS)
+    assert time.monotonic() - began < PATIENT_MS / 4000
+
+
+async def test_an_idle_source_is_asked_for_as_rarely_as_its_stage_says_and_a_lone_record_comes_at_once(
+    monkeypatch: pytest.MonkeyPatch, kafka_url: str, unique: str, topic: str
+) -> None:
+    """Kafka's client counts its requests itself."""
+    asked: list[int] = []
+
+    def count(text: str) -> None:
+        asked.append(sum(broker["req"].get("Fetch", 0) for broker in json.loads(text)["brokers"].values()))
+
+    def counted(url: str, **more: Any) -> dict[str, Any]:
+        return {**settings(url, **more), "statistics.interval.ms": 100, "stats_cb": count}
+
+    settings = clients.settings
+    monkeypatch.setattr(module, "_CALM_SECONDS", 0.0)
+    monkeypatch.setattr(clients, "settings", counted)
+    fetch = Fetch(
+        kafka_url=kafka_url, group=unique, pause_above=PAUSE_ABOVE, min_bytes=1, wait_ms=500,
+        on_records=lambda: None, on_failure=lambda _: None, on_lost=lambda: None, on_found=lambda: None,
+    )  # fmt: skip
+    try:
+        fetch.assign({(topic, IDLE): 0})
+        await asyncio.to_thread(await_true, lambda: fetch.caught_up((topic, IDLE)), "the end to be noticed", SECONDS)
+        before = asked[-1] if asked else 0
+        await asyncio.sleep(4)
+        assert 0 < asked[-1] - before <= 4 * 2 + 1
+        producer = Producer({"bootstrap.servers": kafka_url})
+        producer.produce(topic, b"lone", partition=IDLE)
+        assert producer.flush(SECONDS) == 0
+        produced = time.monotonic()
+        await asyncio.to_thread(await_true, lambda: bool(fetch.waiting()), "the record", SECONDS)
+        assert time.monotonic() - produced < 0.25
+    finally:
+        await fetch.stop()
 
 
 PRODUCER = """

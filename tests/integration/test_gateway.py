@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
     AdminClient,
     AlterConfigOpType,
@@ -22,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 
 from pipelines import topics
 from pipelines.gateway import Gateway
-from pipelines.produce import NotAcknowledged, Producing
+from pipelines.produce import NotAcknowledged, Produced, Producing
 from schemas import codec
 from schemas.catalog import TOPICS
 from schemas.records import DeadLetter, Message, Receipt
@@ -86,7 +87,9 @@ class Running(NamedTuple):
 async def running(broker: Child) -> AsyncIterator[Running]:
     producing = Producing(broker.service.url, asyncio.get_running_loop(), delivery_timeout_ms=2_000)
     pigeon = Pigeon(url="http://127.0.0.1:1", loft="loft-1", token=TOKEN, timeout_seconds=1.0)
-    async with TestClient(TestServer(Gateway(connectors={"pigeon": pigeon}, producing=producing).app)) as client:
+    async with TestClient(
+        TestServer(Gateway(connectors={"pigeon": pigeon}, producing=producing, partitions=2).app)
+    ) as client:
         yield Running(client, broker.service.url)
 
 
@@ -108,6 +111,20 @@ async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(
     told = await running.metrics()
     assert 'chat4all_dead_letters_total{cause="too_large_for_kafka",stage="gateway"} 1.0' in told
     assert 'chat4all_webhook_items_total{channel="pigeon",kind="refused"} 1.0' in told
+
+
+async def test_a_record_goes_to_the_partition_it_names(broker: Child, unique: str) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
+    producing = Producing(broker.service.url, asyncio.get_running_loop())
+    try:
+        assert await producing.all([Produced(unique, b"k", b"%d" % number, number) for number in (2, 0, 1, 2)]) == []
+    finally:
+        await producing.close()
+    consumer = Consumer({"bootstrap.servers": broker.service.url, "group.id": unique})
+    ends = [consumer.get_watermark_offsets(TopicPartition(unique, number), timeout=10)[1] for number in range(3)]
+    consumer.close()
+    assert ends == [1, 1, 2]
 
 
 async def test_what_people_write_without_end_is_cut_and_kept(running: Running, unique: str) -> None:
@@ -164,7 +181,7 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
 
     async def taken() -> bool:
         try:
-            return await producing.all([(unique, b"k", b"w")]) == []
+            return await producing.all([Produced(unique, b"k", b"w")]) == []
         except NotAcknowledged:
             return False
 
@@ -189,13 +206,14 @@ async def test_after_a_fatal_error_a_new_producer_goes_on(broker: Child, unique:
     admin.create_topics([small])[unique].result(timeout=30)
     producing = Producing(broker.service.url, asyncio.get_running_loop(), enable_gapless_guarantee=True)
     try:
-        assert await producing.all([(unique, b"k", b"first")]) == []
+        assert await producing.all([Produced(unique, b"k", b"first")]) == []
         outcomes = await asyncio.gather(
-            *[producing.all([(unique, b"k", value)]) for value in (b"x" * 5_000, b"beside it")], return_exceptions=True
+            *[producing.all([Produced(unique, b"k", value)]) for value in (b"x" * 5_000, b"beside it")],
+            return_exceptions=True,
         )
         assert any(outcomes)
         await asyncio.to_thread(await_true, lambda: producing.opened == 2, "a new producer", 20)
-        assert await producing.all([(unique, b"k", b"again")]) == []
+        assert await producing.all([Produced(unique, b"k", b"again")]) == []
     finally:
         await producing.close()
     assert producing.opened == 2

@@ -67,7 +67,7 @@ async def gateway(kafka_url: str) -> AsyncIterator[int]:
         "internal": Internal(account="app", tokens=("client-token",)),
     }
     runner = web.AppRunner(
-        Gateway(connectors=connectors, producing=Producing(kafka_url, asyncio.get_running_loop())).app
+        Gateway(connectors=connectors, producing=Producing(kafka_url, asyncio.get_running_loop()), partitions=1).app
     )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -22,7 +22,9 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from cli.composition import STAGES, compose
+from cli.composition import WORKERS, compose
+from pipelines.stages import WORKERS as STAGES_OF
+from pipelines.stages import tables
 from schemas import codec
 from schemas.catalog import record_bytes
 from schemas.content import from_json
@@ -57,7 +59,7 @@ class Running(NamedTuple):
     state: State
 
     def url(self, service: str) -> str:
-        return next(s.url for s in self.state.services if s.name == service)
+        return next({s.name: s.url, **s.parts}[service] for s in self.state.services if service in {s.name, *s.parts})
 
     @property
     def environment(self) -> dict[str, str]:
@@ -72,7 +74,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     assert len(set(leaks.secrets_of_stacks(folder))) > 5
     logs, told = list(leaks.log_files(folder)), leaks.in_files(folder)
     control.stop(folder)
-    assert {"gateway.log", "send.log", "whatsapp.log"} <= {log.name for log in logs}
+    assert {"gateway.log", "core.log", "simulators.log"} <= {log.name for log in logs}
     assert told == [], "a process of the stack logged a text or a secret"
 
 
@@ -224,12 +226,45 @@ def test_people_and_groups_by_user_id(running: Running, produce: Callable[..., N
     conversation = Conversation(conversation_id=unique, members=(f"{unique}-u0", f"{unique}-u1"), updated_at=1)
     produce("conversations", unique, codec.encode(conversation))
     await_true(
-        lambda: f'"{unique}' in get(f"{running.url('route')}/tables/conversations/{unique}")[1],
+        lambda: f'"{unique}' in get(f"{running.url('core')}/tables/conversations/{unique}")[1],
         "the group to be known",
         20,
     )
     produce("messages", unique, codec.encode(text_message(unique, recipients=())))
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ", "SENT"], "both members to have it", 30)
+
+
+def test_whoever_was_produced_just_before_the_message_is_found(
+    running: Running, produce: Callable[..., None], unique: str
+) -> None:
+    """Contact and message go to different partitions, so the worker may hear of the message first; the message waits, and its conversation
+    with it. One whose contact never comes is refused, and holds up nobody for good."""
+    for number in range(25):
+        user_id = f"{unique}-u{number}"
+        contact = Contact(
+            user_id=user_id, addresses=(Address(channel="whatsapp", address=f"4166{number}"),), updated_at=1
+        )
+        produce("contacts", user_id, codec.encode(contact))
+        message = text_message(unique, number, recipients=(Recipient(user_id=user_id),))
+        produce("messages", unique, codec.encode(message))
+    produce("messages", unique, codec.encode(text_message(unique, 25, recipients=(Recipient(user_id=f"{unique}-x"),))))
+    produce("messages", unique, codec.encode(text_message(unique, 26)))
+    await_true(lambda: statuses(running, f"{unique}-26") == ["READ"], "the last one to be read", 30)
+    with psycopg.connect(running.settings.postgres_url) as connection:
+        rows = connection.execute(
+            "select message_id, seq from messages where conversation_id = %s order by seq", (unique,)
+        ).fetchall()
+    assert rows == [(f"{unique}-{number}", seq) for seq, number in enumerate([*range(25), 26], 1)]
+    letters = [letter for letter in dead_letters(running) if letter.key == unique.encode()]
+    assert [letter.cause for letter in letters] == ["unknown_user"]
+    held = sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in get(f"{running.url('core')}/metrics")[1].splitlines()
+        if line.startswith("chat4all_events_total") and 'event="held"' in line
+    )
+    print(f"{held:.0f} messages were held")
+    assert held, "at least the one who is unknown"
+    assert json.loads(get(f"{running.url('core')}/tables/held/")[1])["shown"] == []
 
 
 def test_a_record_in_the_wrong_partition_goes_home(running: Running, produce: Callable[..., None], unique: str) -> None:
@@ -278,7 +313,7 @@ def test_every_bad_input_is_a_dead_letter_and_the_rest_flows(
         assert (letter.value, letter.key) == (value, key.encode() if key else None)
         assert (letter.stage, letter.source_topic, letter.source_partition) == ("route", "messages", home)
         assert letter.detail
-    metrics = get(f"{running.url('route')}/metrics")[1]
+    metrics = get(f"{running.url('core')}/metrics")[1]
     for cause in bad:
         assert f'chat4all_dead_letters_total{{cause="{cause}",stage="route"}}' in metrics
 
@@ -308,9 +343,9 @@ def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
 
 
 def started_at(running: Running) -> dict[str, str]:
-    """When the worker of each stage started, by the stage's name."""
+    """When each worker started, by its name."""
     found = {}
-    for stage in STAGES:
+    for stage in WORKERS:
         lines = get(f"{running.url(stage)}/metrics")[1].splitlines()
         found[stage] = next(line for line in lines if line.startswith("process_start_time_seconds "))
     return found
@@ -357,7 +392,7 @@ def test_no_size_ends_a_stage(running: Running, produce: Callable[..., None], un
 
     expected = {
         ("match", "too_many_waiting"): 9001 - 64, ("track", "too_many_waiting"): 4300 - 64,
-        ("match", "field_out_of_limits"): 1, ("send", "field_out_of_limits"): 3, ("track", "field_out_of_limits"): 1,
+        ("match", "field_out_of_limits"): 1, ("send", "field_out_of_limits"): 3,
         ("archive", "field_out_of_limits"): 1, ("route", "field_out_of_limits"): 2,
     }  # fmt: skip
     await_true(lambda: refused().total() >= sum(expected.values()), "a dead letter for each", 60)
@@ -435,22 +470,24 @@ def test_an_inbound_message_is_kept_once(running: Running, unique: str) -> None:
 def test_views_of_the_workers(running: Running, produce: Callable[..., None], unique: str) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
-    for stage in ("route", "send", "match", "track", "archive", "analyse"):
-        status, text = get(f"{running.url(stage)}/health")
+    for worker, stages in STAGES_OF.items():
+        status, text = get(f"{running.url(worker)}/health")
         assert (status, json.loads(text)["status"]) == (200, "ready")
-        assert f'chat4all_turns_total{{stage="{stage}"}}' in get(f"{running.url(stage)}/metrics")[1]
-        assert len(json.loads(get(f"{running.url(stage)}/partitions/")[1])) == running.settings.partitions
-    route = running.url("route")
-    assert {table["table"] for table in json.loads(get(f"{route}/tables/")[1])} == {
-        "seen",
-        "sequences",
-        "conversations",
-    }
-    row = json.loads(get(f"{route}/tables/sequences/{unique}")[1])
+        metrics = get(f"{running.url(worker)}/metrics")[1]
+        for stage in stages:
+            assert f'chat4all_records_total{{stage="{stage}"}}' in metrics
+        apps = [worker] if worker == "core" else stages
+        shown = json.loads(get(f"{running.url(worker)}/partitions/")[1])
+        assert [each["app"] for each in shown] == [app for app in apps for _ in range(running.settings.partitions)]
+    core, sinks = running.url("core"), running.url("sinks")
+    assert {table["table"] for table in json.loads(get(f"{core}/tables/")[1])} == set(tables("core"))
+    assert {table["changelog"] for table in json.loads(get(f"{core}/tables/")[1])} == {"chat4all-core-changelog"}
+    assert [table["table"] for table in json.loads(get(f"{sinks}/tables/")[1])] == ["plans"]
+    row = json.loads(get(f"{core}/tables/sequences/{unique}")[1])
     assert row["row"] == {"seq": 1}
-    assert get(f"{route}/tables/seen/default/{unique}/{unique}-0")[0] == 200
-    assert get(f"{route}/tables/sequences/nothing")[0] == 404
-    assert get(f"{route}/tables/pigeons/1")[0] == 404
+    assert get(f"{core}/tables/seen/default/{unique}/{unique}-0")[0] == 200
+    assert get(f"{core}/tables/sequences/nothing")[0] == 404
+    assert get(f"{core}/tables/pigeons/1")[0] == 404
 
 
 def test_the_worker_shows_what_it_sent_and_what_came_back(
@@ -458,15 +495,15 @@ def test_the_worker_shows_what_it_sent_and_what_came_back(
 ) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
-    send = running.url("send")
-    one = json.loads(get(f"{send}/exchanges/?limit=1")[1])[0]
+    core = running.url("core")
+    one = json.loads(get(f"{core}/exchanges/?limit=1")[1])[0]
     assert (one["channel"], one["method"], one["status"]) == ("whatsapp", "POST", 200)
-    of_one = json.loads(get(f"{send}/exchanges/?delivery={one['delivery_id']}")[1])
+    of_one = json.loads(get(f"{core}/exchanges/?delivery={one['delivery_id']}")[1])
     assert one in of_one
     assert {each["delivery_id"] for each in of_one} == {one["delivery_id"]}
-    assert json.loads(get(f"{send}/exchanges/?since={one['started_at'] + 60_000}")[1]) == []
-    assert get(f"{send}/exchanges/?limit=many")[0] == 400
-    lines = [line for log in running.folder.rglob("send.log") for line in log.read_text(encoding="utf-8").splitlines()]
+    assert json.loads(get(f"{core}/exchanges/?since={one['started_at'] + 60_000}")[1]) == []
+    assert get(f"{core}/exchanges/?limit=many")[0] == 400
+    lines = [line for log in running.folder.rglob("core.log") for line in log.read_text(encoding="utf-8").splitlines()]
     logged = [json.loads(line) for line in lines if '"event":"exchange"' in line]
     assert one in logged
 
@@ -518,16 +555,16 @@ def test_schemas_are_served_like_a_registry(running: Running) -> None:
 
 
 def test_a_worker_writes_no_escape_sequence_to_its_log(running: Running) -> None:
-    logs = {service.name: Path(service.log) for service in running.state.services if service.name in STAGES}
-    assert set(logs) == set(STAGES)
+    logs = {service.name: Path(service.log) for service in running.state.services if service.name in WORKERS}
+    assert set(logs) == set(WORKERS)
     assert [name for name, log in logs.items() if b"\x1b" in log.read_bytes()] == []
 
 
 def test_a_short_load_with_kills_ends_well(running: Running) -> None:
-    """The seeded short run of `chat4all load`: a route, a send and a track worker are killed on the way."""
+    """The seeded short run of `chat4all load`: core is killed twice on the way, sinks once."""
     done = command(
         running, "load", "--count", "1500", "--rate", "150", "--duplicates", "0.05", "--seed", "7",
-        "--kill", "route", "--kill", "send", "--kill", "track",
+        "--kill", "core", "--kill", "core", "--kill", "sinks",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("SIGKILL to") == 3
@@ -537,8 +574,8 @@ def test_a_short_load_with_kills_ends_well(running: Running) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (("worker", "route"), {}, "CHAT4ALL_KAFKA_URL"),
-        (("worker", "route"), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "Kafka at 127.0.0.1:9 cannot be reached"),
+        (("worker", "core"), {}, "CHAT4ALL_KAFKA_URL"),
+        (("worker", "core"), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "Kafka at 127.0.0.1:9 cannot be reached"),
         (("gateway",), {}, "CHAT4ALL_KAFKA_URL"),
         (("prepare",), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "CHAT4ALL_POSTGRES_URL, CHAT4ALL_CLICKHOUSE_URL"),
     ],

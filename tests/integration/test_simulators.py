@@ -348,6 +348,27 @@ async def test_the_process_writes_its_log_to_the_end_when_told_to_stop(tmp_path:
     assert rest[0] == b""
 
 
+async def test_several_share_a_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadgen.providers", "telegram", "--log", str(tmp_path / "one.log"), "--no-limits"]
+    command += ["+", "telegram", "--log", str(tmp_path / "two.log")]
+    process = await asyncio.create_subprocess_exec(*command, env=_environment(tmp_path), stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    urls = [(await process.stdout.readline()).decode().split()[-1] for _ in range(2)]
+    for number, url in enumerate(urls):
+        async with aiohttp.ClientSession(url) as session:
+            fields = {"chat_id": 5, "text": f"[m-{number}] x"}
+            answers = []
+            for _ in range(6):  # one more than a chat may get at once
+                async with session.post(f"/bot{BOT_TOKEN}/sendMessage", json=fields) as response:
+                    answers.append(response.status)
+            assert answers == [200] * 5 + [200 if number == 0 else 429]  # only the second has limits
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert process.returncode == 0
+    logs = [(tmp_path / name).read_text(encoding="utf-8") for name in ("one.log", "two.log")]
+    assert ["m-0" in logs[0], "m-1" in logs[0], "m-0" in logs[1], "m-1" in logs[1]] == [True, False, False, True]
+
+
 async def test_a_missing_setting_is_one_line(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "cli.main", "simulate", "whatsapp"],

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -25,8 +26,9 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from stack import clickhouse, servers, valkey
+from stack import aot_cache, clickhouse, kafka, servers, valkey
 from stack.ports import free_port
+from stack.replaced import replaced
 from stack.service import Child, NotYet, Service, ServiceFailed
 
 
@@ -73,6 +75,66 @@ def _first_error(consumer: Consumer) -> object:
     record = consumer.poll(20)
     assert record is not None
     return record.error()
+
+
+@pytest.fixture(scope="module")
+def aot_folder() -> Path:
+    """The AOT cache of this machine, made now if it was not."""
+    kafka.make_ready()
+    folder = kafka.aot_folder()
+    assert aot_cache.is_usable(folder)
+    return folder
+
+
+def test_a_new_kafka_is_formatted_as_its_own_tool_does(tmp_path: Path, aot_folder: Path) -> None:
+    assert (aot_folder / kafka.BOOTSTRAP).is_file()
+    ours = kafka.service(tmp_path / "ours")
+    assert len(ours.steps) == 1  # no run of the tool
+    theirs = kafka.service(tmp_path / "theirs", extra=["-Xshare:auto"])
+    subprocess.run(theirs.steps[0], check=True, capture_output=True)
+    mine, tools = ({path.name: path for path in (folder / "data").iterdir()} for folder in (ours.folder, theirs.folder))
+    assert mine.keys() == tools.keys() == {"meta.properties", kafka.BOOTSTRAP}
+    random = re.compile(rb"(?<=\.id=)[\w-]{22}(?=\n)|(?<=#)\w{3} \w{3} \d\d \d\d:\d\d:\d\d UTC \d{4}")
+    said, expected = (random.sub(b"*", files["meta.properties"].read_bytes()) for files in (mine, tools))
+    assert said == expected
+    assert said.count(b"*") == 3
+    batches, expected_batches = (without_times(files[kafka.BOOTSTRAP].read_bytes()) for files in (mine, tools))
+    assert batches == expected_batches
+
+
+def without_times(batches: bytes) -> list[bytes]:
+    """Record batches of Kafka without when they were written, and the checksum that follows from it."""
+    found = []
+    while batches:
+        end = 12 + int.from_bytes(batches[8:12], "big")
+        found.append(batches[:17] + batches[21:27] + batches[43:end])
+        batches = batches[end:]
+    return found
+
+
+@pytest.mark.parametrize("damage", ["cut off", "overwritten", "another file"])
+def test_kafka_starts_without_an_aot_cache_that_does_not_fit_and_discards_it(
+    tmp_path: Path, aot_folder: Path, damage: str, monkeypatch: pytest.MonkeyPatch, start: Callable[[Service], Child]
+) -> None:
+    folder = tmp_path / "cache" / "kafka-aot-1"
+    shutil.copytree(aot_folder, folder)
+    (cache,) = folder.glob("*.aot")
+    whole = bytearray(cache.read_bytes())
+    if damage == "overwritten":
+        whole[len(whole) // 2 : len(whole) // 2 + 100_000] = bytes(100_000)
+    cache.write_bytes({"cut off": bytes(whole[: len(whole) // 3]), "another file": b"hello"}.get(damage, bytes(whole)))
+    monkeypatch.setattr(kafka, "aot_folder", lambda: folder)
+    child = start(kafka.service(tmp_path / "kafka"))
+    child.wait()
+    assert not aot_cache.is_settled(folder)  # so that the next start makes it anew
+
+
+def test_kafka_starts_from_its_aot_cache(tmp_path: Path, aot_folder: Path, start: Callable[[Service], Child]) -> None:
+    child = start(kafka.service(tmp_path / "kafka"))
+    child.wait()
+    assert aot_cache.is_usable(aot_folder)
+    mapped = Path(f"/proc/{child.pid}/maps")
+    assert not mapped.exists() or str(aot_folder) in mapped.read_text(encoding="utf-8")
 
 
 def test_postgres_keeps_rows_and_listens_on_tcp_only(postgres_url: str, unique: str) -> None:
@@ -302,9 +364,9 @@ def test_data_survive_a_restart(tmp_path: Path) -> None:
 def test_a_server_whose_url_is_set_counts_as_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in servers.SERVERS:
         monkeypatch.delenv(f"CHAT4ALL_{name.upper()}_URL", raising=False)
-    assert servers.replaced() == {}
+    assert replaced() == {}
     monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "broker:9092")
-    assert servers.replaced() == {"kafka": "broker:9092"}
+    assert replaced() == {"kafka": "broker:9092"}
 
 
 def test_a_server_that_fails_says_which_log_and_its_last_lines(

@@ -1,5 +1,6 @@
 """A whole stack under its supervisor: real Valkey, small programs of our own in place of stages, and the commands that show and end it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,8 +19,9 @@ import redis
 from schemas.settings import Settings
 from stack import control
 from stack.control import StackRefused
-from stack.plan import Plan, Process
+from stack.plan import Command, Plan, Process
 from stack.ports import free_port
+from stack.servers import SERVERS
 from stack.state import DEAD, FAILED, READY, ServiceState, State, is_running, read_state, state_path
 
 # Serves its environment; any request for /end makes it end by itself.
@@ -46,7 +48,7 @@ def small_plan(*, keep_data: bool = False, prepare: str = "print('prepared')") -
         servers=["valkey"],
         replaced={"kafka": "broker:9092"},
         settings={"partitions": 4, "telegram_token": "1:secret", "kafka_url": "broker:9092"},
-        prepare={"prepare": [sys.executable, "-c", prepare]},
+        prepare=[Command(name="prepare", argv=[sys.executable, "-c", prepare])],
         processes=[program("simulator", restarts=False), program("stage", restarts=True)],
         keep_data=keep_data,
     )
@@ -145,6 +147,55 @@ def test_a_stage_that_ends_is_started_again_and_a_simulator_is_not(folder: Path)
     assert shown.returncode == 1  # something is dead
     assert [line.split()[1] for line in shown.stdout.splitlines()[1:]] == ["external", READY, DEAD, READY]
     assert shown.stdout.splitlines()[4].split()[-1] == "2"
+
+
+def test_a_program_imports_while_others_start_and_begins_when_they_are_prepared(folder: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    early = Process(
+        name="early",
+        argv=[sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
+        preload=["http.server", "socketserver"],
+        health=f"{url}/",
+        url=url,
+        parts={"here": url, "there": f"{url}/there"},
+        restarts=True,
+    )
+    look = f"""
+import json, os, socket, time
+time.sleep(1.5)  # it would have begun long ago
+[row] = [row for row in json.load(open(os.environ["CHAT4ALL_STATE"]))["services"] if row["name"] == "early"]
+os.kill(row["pid"], 0)
+assert socket.socket().connect_ex(("127.0.0.1", {port})) != 0, "it has begun"
+"""
+    control.start(folder, Plan(servers=["valkey"], prepare=small_plan(prepare=look).prepare, processes=[early]))
+    before = row(folder, "early")
+    with urllib.request.urlopen(f"{before.url}/") as response:
+        assert response.status == 200
+    assert f"here {url}, there {url}/there" in " ".join(chat4all(folder, "status", COLUMNS="200").stdout.split())
+    os.kill(before.pid, signal.SIGKILL)  # and then there is nothing to wait for
+    eventually(lambda: row(folder, "early").restarts == 1 and row(folder, "early").status == READY)
+
+
+def unsteady(name: str, ends: int, folder: Path, *, code: int) -> Process:
+    """Ends with `code` so many times before it serves."""
+    fine = program(name, restarts=True)
+    count = f"import pathlib, sys; file = pathlib.Path({str(folder / name)!r}); n = len(file.read_text()) if file.exists() else 0\n"
+    count += f"file.write_text('x' * (n + 1)); n < {ends} and sys.exit({code})\n"
+    return dataclasses.replace(fine, argv=[sys.executable, "-c", count + PROGRAM, fine.argv[-1]])
+
+
+def test_a_worker_that_asks_for_a_new_start_gets_it_before_it_has_answered_too(folder: Path, tmp_path: Path) -> None:
+    plan = Plan(servers=[], processes=[unsteady("twice", 2, tmp_path, code=3)])
+    control.start(folder, plan)
+    assert (row(folder, "twice").status, row(folder, "twice").restarts) == (READY, 2)
+    assert "TWICE ENDED with 3 before it answered; restarting it" in (folder / "supervisor.log").read_text()
+
+
+@pytest.mark.parametrize(("ends", "code"), [(9, 3), (1, 2)])
+def test_a_worker_that_cannot_start_fails_the_start(folder: Path, tmp_path: Path, ends: int, code: int) -> None:
+    with pytest.raises(StackRefused, match=f"never ended with {code} before it answered"):
+        control.start(folder, Plan(servers=[], processes=[unsteady("never", ends, tmp_path, code=code)]))
 
 
 def test_a_killed_supervisor_takes_all_with_it_and_is_told_from_a_live_one(folder: Path) -> None:
@@ -258,7 +309,7 @@ def test_up_with_everything_replaced_starts_no_server_and_names_what_fails(folde
     assert failed.returncode == 2
     assert failed.stderr.startswith("prepare ended with 2; log ")
     assert len(failed.stderr.splitlines()) == 1
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["prepare"]
+    assert not {path.name for path in folder.iterdir()} & set(SERVERS)
 
 
 def test_a_bad_name_is_refused(folder: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_same_id_in_two_conversations_is_two_messages_everywhere(
     assert in_postgres(running, "select * from message_conflicts where tenant_id = %s", unique) == []
     assert (
         'chat4all_events_total{event="message_id_reused",stage="archive"} 1.0'
-        in get(f"{running.url('archive')}/metrics")[1]
+        in get(f"{running.url('sinks')}/metrics")[1]
     )
 
     client = clickhouse_connect.get_client(dsn=running.settings.clickhouse_url)
@@ -116,8 +116,8 @@ def test_the_same_id_in_two_conversations_is_two_messages_everywhere(
     assert "2 messages have this id" in shown.stdout
     assert all(f"in conversation {each}" in shown.stdout for each in conversations)
     seen = message_key(unique, conversations[0], f"{unique}-0")
-    assert get(f"{running.url('route')}/tables/seen/{seen}")[0] == 200
-    assert get(f"{running.url('route')}/tables/sequences/{conversation_key(unique, conversations[0])}")[0] == 200
+    assert get(f"{running.url('core')}/tables/seen/{seen}")[0] == 200
+    assert get(f"{running.url('core')}/tables/sequences/{conversation_key(unique, conversations[0])}")[0] == 200
 
 
 def test_no_tenant_takes_the_place_of_anothers_members_and_people(
@@ -147,7 +147,7 @@ def test_no_tenant_takes_the_place_of_anothers_members_and_people(
     expected = [(tenant_id, address, "READ", 1) for tenant_id, address in sorted(theirs.items())]
     await_true(lambda: in_postgres(running, question, f"{unique}-0") == expected, "each to reach its own", 30)
     assert sorted(call["recipient"] for call in calls(running, f"{unique}-0")) == sorted(theirs.values())
-    log = "".join(path.read_text(encoding="utf-8") for path in running.folder.rglob("route.log"))
+    log = "".join(path.read_text(encoding="utf-8") for path in running.folder.rglob("core.log"))
     assert f"the record is of contact '{unique}/{unique}'" in log
 
 
@@ -193,4 +193,4 @@ def test_an_account_sends_and_receives_for_its_tenant_alone(running: Running, pr
         "the client's message",
         20,
     )
-    assert get(f"{running.url('route')}/tables/sequences/acme/internal:app:ana-{unique}")[0] == 200
+    assert get(f"{running.url('core')}/tables/sequences/acme/internal:app:ana-{unique}")[0] == 200

@@ -18,7 +18,7 @@ from stack import kafka
 from stack.service import Child
 from tests.integration.engine_harness import await_true
 
-CHANGELOG = "chat4all-match-waiting-changelog"
+CHANGELOG = "chat4all-core-changelog"
 MB_8 = 8_388_608
 
 
@@ -66,6 +66,25 @@ def test_prepare_raises_limits_and_never_lowers_one(settings: Settings) -> None:
     for topic in topics.declared(settings):
         assert after[topic.topic][0] >= int((topic.config or {})[topics.LIMIT]), topic.topic
     assert topics.raise_limits(settings) == {}, "harmless to repeat"
+
+
+def test_topics_of_the_old_layout_are_refused_in_one_line(settings: Settings) -> None:
+    """Neither `prepare` nor a worker goes on beside them; once they are gone both do."""
+    admin = _admin(settings)
+    names = ["chat4all-route-seen-changelog", "chat4all-send-outstanding-changelog"]
+    for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
+        future.result(timeout=30)
+    await_true(lambda: set(names) <= set(admin.list_topics(timeout=10).topics), "the topics to be there", 10)
+    for step in (topics.create, lambda settings: topics.check(settings, {"messages"})):
+        with pytest.raises(
+            topics.TopicsNotRight, match=r"layout of 0\.1 are here \(chat4all-route-seen-changelog and 1 more\)"
+        ) as raised:
+            step(settings)
+        assert "\n" not in str(raised.value)
+    for future in admin.delete_topics(names, operation_timeout=30).values():
+        future.result(timeout=30)
+    await_true(lambda: not set(names) & set(admin.list_topics(timeout=10).topics), "the topics to go", 30)
+    topics.create(settings)
 
 
 def test_a_record_of_the_size_we_say_is_taken_by_every_topic(settings: Settings) -> None:

@@ -18,8 +18,9 @@ import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from cli.composition import STAGES
-from pipelines.app import app_id
+from cli.composition import WORKERS, kind_of
+from pipelines.engine.names import app_id
+from pipelines.stages import APPS, INNER
 from schemas.catalog import TOPICS
 from stack.state import ServiceState, read_state
 from tests.integration.engine_harness import ask
@@ -90,7 +91,7 @@ class Watch:
         """One sample; without Kafka's figures it is cheap."""
         at, phase = time.monotonic() - self._began, self.phase
         services = self._services()
-        workers = {service.name: _worker(service) for service in services if service.name in STAGES}
+        workers = {service.name: _worker(service) for service in services if kind_of(service.name) in WORKERS}
         processes = {service.name: _process(service) for service in services}
         return Sample(at, phase, processes, workers, self._places() if kafka else {})
 
@@ -104,11 +105,11 @@ class Watch:
 
     def _places(self) -> dict[tuple[str, str, int], Place]:
         sources = {
-            (stage, topic, number)
+            (app, topic, number)
             for topic, known in self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics.items()
             if topic in TOPICS and topic not in WHOLE
-            for stage in TOPICS[topic].consumers
-            if stage in STAGES
+            for app in {_app_of(stage) for stage in TOPICS[topic].consumers}
+            if not (app == "core" and topic in INNER)
             for number in known.partitions
         }
         wanted = {TopicPartition(topic, number) for _, topic, number in sources}
@@ -116,12 +117,12 @@ class Watch:
             self._ends(wanted, IsolationLevel.READ_COMMITTED),
             self._ends(wanted, IsolationLevel.READ_UNCOMMITTED),
         )
-        committed = {stage: self._committed(stage) for stage in STAGES}
+        committed = {app: self._committed(app) for app in APPS}
         return {
-            (stage, topic, number): Place(
-                committed[stage].get((topic, number), 0), stable[topic, number], end[topic, number]
+            (app, topic, number): Place(
+                committed[app].get((topic, number), 0), stable[topic, number], end[topic, number]
             )
-            for stage, topic, number in sorted(sources)
+            for app, topic, number in sorted(sources)
         }
 
     def _ends(self, wanted: set[TopicPartition], isolation: IsolationLevel) -> dict[tuple[str, int], int]:
@@ -131,10 +132,15 @@ class Watch:
         )
         return {(tp.topic, tp.partition): future.result(TIMEOUT_SECONDS).offset for tp, future in asked.items()}
 
-    def _committed(self, stage: str) -> dict[tuple[str, int], int]:
-        group = app_id(stage)
+    def _committed(self, app: str) -> dict[tuple[str, int], int]:
+        group = app_id(app)
         asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
         return {(tp.topic, tp.partition): max(0, tp.offset) for tp in asked.result(TIMEOUT_SECONDS).topic_partitions}
+
+
+def _app_of(stage: str) -> str:
+    """Which app, that is which consumer group, a stage belongs to."""
+    return next(app for app, stages in APPS.items() if stage in stages)
 
 
 def _process(service: ServiceState) -> Process:

@@ -39,7 +39,7 @@ async def test_a_message_flies_and_lands() -> None:
 
     connector = CHANNELS["pigeon"].build(settings)
     items = connector.parse_webhook(WebhookRequest("POST", {}, {"x-loft-token": "coo"}, LANDED), NOW + 5000)
-    topic, key, value = _receipt(items.receipts[0])
+    topic, key, value, _ = _receipt(items.receipts[0], PARTITIONS)
     matched = match.turn(
         [*(record("bindings", each) for each in decoded(sent, "bindings", Binding)), raw(topic, value, key=key)]
     )
@@ -49,7 +49,7 @@ async def test_a_message_flies_and_lands() -> None:
     (state,) = decoded(told.outputs, "delivery-states", DeliveryState)
     assert (state.channel, state.status, state.provider_message_id) == ("pigeon", Status.DELIVERED, "r-1")
 
-    topic, key, value = _inbound(items.inbound[0], NOW)
+    topic, key, value, _ = _inbound(items.inbound[0], NOW)
     home = Desk(BUILDERS["route"](settings), home_partition(key.decode(), PARTITIONS))
     (kept,) = decoded(home.turn([raw(topic, value, key=key)]).outputs, "conversation-log", SequencedMessage)
     assert (kept.text, kept.sender, kept.deliveries) == ("thank you", "roof-3", ())

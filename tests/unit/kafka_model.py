@@ -1,17 +1,33 @@
-"""Kafka as the engine relies on it, in memory, for one partition of everything: topics, a group's offsets, and the fence.
+"""Kafka as the engine relies on it, in memory: topics, a group's offsets, and the two fences.
 
-A transaction becomes visible whole, with its offsets, or not at all; whoever has been fenced commits nothing. What else can go wrong
-with a commit is decided by whoever holds the `Slow` executor: it runs when told to, and fails before or after it has happened.
+A transaction becomes visible whole, with its offsets, or not at all. It is refused when its writer's transactional id was opened by
+somebody else, and when its member is not of the group's present generation. What else can go wrong with a commit is decided by whoever
+holds the `Slow` executor: it runs when told to, and fails before or after it has happened.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 from typing import Any, NamedTuple
 
 from pipelines.engine.line import Line
-from pipelines.engine.transactions import CommitFailed, Fenced, Held, OutcomeUnknown, Transactions, Turn, Unreachable
+from pipelines.engine.marks import Mark
+from pipelines.engine.membership import Member
+from pipelines.engine.transactions import (
+    CommitFailed,
+    Ends,
+    Fenced,
+    Held,
+    IdTaken,
+    OutcomeUnknown,
+    Sent,
+    Transactions,
+    Turn,
+    Unreachable,
+)
+
+TopicPart = tuple[str, int]
 
 
 class Entry(NamedTuple):
@@ -20,36 +36,41 @@ class Entry(NamedTuple):
 
 
 class Kafka:
-    """What was committed. The owner of the partition is the one who was given the latest epoch."""
+    """What was committed. `generation` is the group's; partition -1 of a topic is what its records' keys say."""
 
     def __init__(self) -> None:
-        self.topics: dict[str, list[Entry]] = defaultdict(list)
-        self.offsets: dict[tuple[str, int], int] = {}
-        self.epoch = 0
-        self.commits = 0  # so far, and the last one's owner: what the marks of the group's offsets tell
-        self.last: object = None
+        self.topics: dict[TopicPart, list[Entry]] = defaultdict(list)
+        self.held: dict[TopicPart, Held] = {}
+        self.epochs: Counter[str] = Counter()
+        self.generation = 0
+        self.sizes: list[int] = []  # how many partitions each transaction was of
 
-    def open(self) -> int:
+    def open(self, transactional_id: str) -> int:
         """Fences whoever was there."""
-        self.epoch += 1
-        return self.epoch
+        self.epochs[transactional_id] += 1
+        return self.epochs[transactional_id]
+
+    def offset(self, source: TopicPart) -> int:
+        return self.held[source].offset if source in self.held else 0
 
     def commit(
-        self, owner: object, epoch: int, entries: Sequence[tuple[str, Entry]], offsets: Mapping[tuple[str, int], int]
-    ) -> None:
-        if epoch != self.epoch:
-            raise Fenced("another has opened it")
-        for topic, entry in entries:
-            self.topics[topic].append(entry)
-        assert all(offset >= self.offsets.get(source, 0) for source, offset in offsets.items()), "the group goes back"
-        self.offsets.update(offsets)
-        self.commits += 1
-        self.last = owner
+        self, member: Member, fence: tuple[str, int], entries: Sequence[tuple[TopicPart, Entry]], held: Mapping[TopicPart, Held]
+    ) -> None:  # fmt: skip
+        if self.epochs[fence[0]] != fence[1]:
+            raise IdTaken("another has opened it")
+        if member.generation != self.generation:
+            raise Fenced("the group has moved on")
+        for place, entry in entries:
+            self.topics[place].append(entry)
+        assert all(at.offset >= self.offset(source) for source, at in held.items()), "the group goes back"
+        assert held, "a zombie's would not be refused"
+        self.held.update(held)
+        self.sizes.append(len({number for _, number in held}))
 
-    def replay(self, topic: str, end: int | None = None) -> dict[bytes, bytes]:
+    def replay(self, place: TopicPart, end: int | None = None) -> dict[bytes, bytes]:
         """A changelog's rows, as far as `end`."""
         rows: dict[bytes, bytes] = {}
-        for key, value in self.topics[topic][:end]:
+        for key, value in self.topics[place][:end]:
             if value is None:
                 rows.pop(key, None)
             else:
@@ -66,53 +87,45 @@ class Ending(Enum):
 
 
 class ModelTransactions(Transactions):
-    """Commits to the model; `ending` is what the next commit comes to. Kafka may be away when it is asked what has become of one."""
+    """Commits to the model; `ending` is what the next commit comes to. Kafka may be away when it is asked what has become of one, and
+    takes no transaction with a turn of partition `refuses`."""
 
-    def __init__(self, kafka: Kafka) -> None:
-        self.id = "toy-0"
+    def __init__(self, kafka: Kafka, name: str) -> None:
+        super().__init__(kafka_url="", transactional_id=lambda: name, mark=Mark, topic="", held=lambda *_: {})
         self.ending = Ending.DONE
         self.away = False
+        self.refuses: int | None = None
         self._kafka = kafka
-        self._epoch = kafka.open()
-        self._commits = kafka.commits
+        self._epoch = 0
 
-    def leave(self) -> None:
-        """There is no client."""
+    def _produce(self, turns: Sequence[Turn]) -> None:
+        """The model sees turns when they are committed."""
 
-    def knows(self, held: Mapping[tuple[str, int], Held]) -> None:  # noqa: ARG002  # the model counts commits instead
-        self._commits = self._kafka.commits
-
-    def begin(self) -> None:
-        """The commit by which whoever takes a partition over leaves its mark. A fence that came before it is heard of later."""
-        self._kafka.commits += 1
-        self._kafka.last = self
-        self.knows({})
-
-    def send(self, turn: Turn) -> None:
-        """The model sees a turn when it is committed."""
-
-    def commit(self, turn: Turn) -> Mapping[str, int]:
+    def commit(self, sent: Sent) -> list[Ends]:
         if self.ending is Ending.LOST:
             raise OutcomeUnknown("it was lost")
-        entries = [(output.topic, Entry(output.key, output.value)) for output in turn.outputs]
-        entries += [(rows.topic, Entry(*change)) for rows in turn.rows for change in rows.changes]
-        self._kafka.commit(self, self._epoch, entries, turn.offsets)
+        if any(number == self.refuses for _, number in sent.held):
+            raise CommitFailed("toy-out refused a record")
+        entries: list[tuple[TopicPart, Entry]] = []
+        for turn in sent.turns:
+            entries += [
+                ((o.topic, -1 if o.partition is None else o.partition), Entry(o.key, o.value)) for o in turn.outputs
+            ]
+            entries += [((rows.topic, rows.partition), Entry(*change)) for rows in turn.rows for change in rows.changes]
+        self._kafka.commit(self.member, (self.id, self._epoch), entries, sent.held)
         if self.ending is Ending.UNHEARD:
             raise OutcomeUnknown("nobody knows")
-        return self._ends_of(turn)
+        return self._asked_ends(sent.turns)
 
-    def reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
+    def reopen(self, sent: Sent | None, seconds: float = 0.0) -> list[Ends] | None:  # noqa: ARG002  # it takes no time
         if self.away:
             raise Unreachable("Kafka is away")
-        self._epoch = self._kafka.open()
-        happened = turn is not None and self._kafka.last is self and self._kafka.commits == self._commits + 1
-        if not happened and self._kafka.commits != self._commits:
-            raise Fenced("the group holds what another has committed")
-        return self._ends_of(turn) if turn is not None and happened else None
+        self._epoch = self._kafka.open(self.id)
+        return self._asked_ends(sent.turns) if sent is not None and self.has_happened(sent, self._kafka.held) else None
 
-    def _ends_of(self, turn: Turn) -> Mapping[str, int]:
-        self._commits = self._kafka.commits
-        return {rows.topic: len(self._kafka.topics[rows.topic]) for rows in turn.rows}
+    def _asked_ends(self, turns: Sequence[Turn]) -> list[Ends]:
+        topics = self._kafka.topics
+        return [{rows.topic: len(topics[rows.topic, rows.partition]) for rows in turn.rows} for turn in turns]
 
 
 class Slow(Line):
@@ -121,14 +134,17 @@ class Slow(Line):
     def __init__(self) -> None:
         super().__init__("slow")
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self.names: list[str] = []  # of what waits
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         self.waiting.append((future, lambda: fn(*args, **kwargs)))
+        self.names.append(getattr(fn, "__name__", ""))
         return future
 
     def run_one(self) -> None:
         future, work = self.waiting.pop(0)
+        self.names.pop(0)
         try:
             future.set_result(work())
         except (CommitFailed, Unreachable) as error:

@@ -188,6 +188,39 @@ def figures_table(benchmark: str) -> str:
     )
 
 
+# what is wanted of the product's speed -> the file and the figure of benchmarks/ that says whether it was reached
+GOALS: Mapping[str, tuple[str, str]] = {
+    "CPU of all processes at 100 messages/s": ("life", "at_100_cpu_ratio"),
+    "accept to sent at 100 messages/s, p50": ("life", "at_100_accept_to_sent_p50"),
+    "accept to sent at 100 messages/s, p95": ("life", "at_100_accept_to_sent_p95"),
+    "deliveries a second at saturation": ("life", "saturation_rate_ratio"),
+    "CPU a delivery at saturation": ("life", "saturation_cpu_a_delivery"),
+    "CPU a delivery at saturation, beside the commit before": ("life", "saturation_cpu_ratio"),
+    "transactions a second at 100 messages/s": ("life", "at_100_transactions"),
+    "demo: accept to sent, p95": ("life", "demo_accept_to_sent_p95"),
+    "track: memory of a delivery that has ended": ("decide", "track_ended"),
+    "track: memory of a delivery that is open": ("decide", "track_open"),
+    "an idle stack": ("idle", "idle cpu"),
+    "a broker was killed: work goes on": (
+        "crash_engine",
+        "longest without progress: broker SIGKILL, while Kafka answered",
+    ),
+    "a worker was killed: work goes on": ("crash_engine", "longest without progress: SIGKILL"),
+    "chat4all up": ("start", "up"),
+    "chat4all demo": ("start", "demo"),
+}
+
+
+def goals_table() -> str:
+    rows = []
+    for what, (file, name) in GOALS.items():
+        figure = json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))["figures"][name]
+        value, target = figure["value"], figure["target"]
+        reached = target is None or (value <= target if figure["better"] == "lower" else value >= target)
+        rows.append((what, _plain(value), _plain(target), "yes" if reached else "**no**", figure["unit"], f"`{file}`"))
+    return table(("figure", "value", "wanted", "reached", "unit", "file"), rows)
+
+
 def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:,.10g}"
 
@@ -199,6 +232,8 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
     "providers": {"connectors": partial(figures_table, "connectors")},
     "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
+    "performance": {"goals": goals_table}
+    | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide")},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
 }
 

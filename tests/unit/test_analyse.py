@@ -1,7 +1,9 @@
 """Stage analyse: every state is inserted once, in batches that come again identical after any crash, and no offset runs ahead."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -122,7 +124,7 @@ class Ledger(Facts):
 async def test_settling_inserts_every_chunk_with_rows_and_waits_for_clickhouse() -> None:
     ledger = Ledger(away=1)
     stage = an_analyse(ledger)
-    chunks = [Chunk("a", [delivery_state("e1")]), Chunk("b", []), Chunk("c", [delivery_state("e2")])]
+    chunks = [Chunk(0, "a", [delivery_state("e1")]), Chunk(0, "b", []), Chunk(0, "c", [delivery_state("e2")])]
     await stage.settle(Decision(writes=chunks))
     assert ledger.inserted == [("a", ["e1"]), ("c", ["e2"])]
 
@@ -133,7 +135,34 @@ async def test_anything_else_than_a_clickhouse_away_passes_through() -> None:
             raise ValueError(f"{token} of {len(states)}")
 
     with pytest.raises(ValueError, match="a of 1"):
-        await an_analyse(Broken()).settle(Decision(writes=[Chunk("a", [delivery_state()])]))
+        await an_analyse(Broken()).settle(Decision(writes=[Chunk(0, "a", [delivery_state()])]))
+
+
+async def test_partitions_insert_one_after_the_other_at_a_distance() -> None:
+    """Each gathers until its place has come, and plans only then; a replayed range that is not whole yet takes no place."""
+    stage = Analyse(sink=Ledger(), linger_ms=60_000)
+    assert stage.must_wait(0) == 0, "after a silence nobody waits"
+    assert [round(stage.must_wait(number) / 60) for number in (1, 2, 1)] == [1, 2, 1]
+    await stage.settle(Decision(writes=[]))
+    assert stage.must_wait(0) == 0
+    await stage.settle(Decision(writes=[Chunk(0, "a", [delivery_state("e1")])]))
+    assert round(stage.must_wait(0) / 60) == 3
+
+
+async def test_while_clickhouse_is_away_one_insert_is_tried_and_the_others_wait() -> None:
+    class Counting(Ledger):
+        tried: ClassVar[list[str]] = []
+
+        async def insert(self, token: str, states: Sequence[DeliveryState]) -> None:
+            self.tried.append(token)
+            await super().insert(token, states)
+
+    ledger = Counting(away=2)
+    stage = an_analyse(ledger)
+    writes = [Chunk(number, f"t{number}", [delivery_state(f"e{number}")]) for number in range(3)]
+    await asyncio.gather(*(stage.settle(Decision(writes=[chunk])) for chunk in writes))
+    assert ledger.tried == ["t0", "t0", "t0", "t1", "t2"]
+    assert ledger.inserted == [(f"t{n}", [f"e{n}"]) for n in range(3)]
 
 
 # --- any crash ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Stage archive: what one turn writes, and that positions move one batch after the other."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
@@ -26,6 +27,7 @@ class Ledger(Sink):
         self.set_aside: set[str] = set()
         self.known: set[str] = set()
         self.rows: list[str] = []
+        self.groups: list[list[Source]] = []  # the sources of each write that was taken
 
     async def positions(self, partitions: Iterable[Source]) -> dict[Source, int]:
         return {source: self.held.setdefault(source, 0) for source in partitions}
@@ -40,10 +42,11 @@ class Ledger(Sink):
         if self.away:
             self.away -= 1
             raise Unavailable("away")
-        for source, (expected, after) in offsets.items():
+        for source, (expected, _) in offsets.items():
             if self.held[source] != expected:
                 raise Fenced(f"{source} is at {self.held[source]}")
-            self.held[source] = after
+        self.held |= {source: after for source, (_, after) in offsets.items()}
+        self.groups.append(sorted(offsets))
         self.conflicts += sum(message.message_id in self.set_aside for message in messages)
         self.reused += sum(message.message_id in self.known for message in messages)
         self.rows += [each.message_id for each in messages] + [each.event_id for each in states]
@@ -103,6 +106,38 @@ async def test_positions_move_from_where_postgresql_is_batch_after_batch() -> No
     await stage.settle(one.turn())
     assert ledger.held == {(STATES, 0): 10, (STATES, 1): 4, (LOG, 0): 1}
     assert ledger.rows == ["m0", "e8", "e3", "e9"]
+
+
+async def test_all_partitions_that_wait_are_one_write_with_a_position_of_each() -> None:
+    ledger = Ledger({(STATES, 0): 8, (STATES, 1): 3})
+    stage = Archive(sink=ledger, linger_ms=0)
+    await stage.positions([(STATES, 0), (STATES, 1), (LOG, 1)])
+    turns = [Desk(stage, 0).turn([stated(8)]), Desk(stage, 1).turn([stated(3, 1), logged(0, 1)])]
+    await asyncio.gather(*map(stage.settle, turns))
+    assert ledger.groups == [[(LOG, 1), (STATES, 0), (STATES, 1)]]
+    assert ledger.held == {(STATES, 0): 9, (STATES, 1): 4, (LOG, 1): 1}
+    assert sorted(ledger.rows) == ["e3", "e8", "m0"]
+
+
+async def test_who_is_fenced_is_told_alone_and_the_others_of_the_group_are_written() -> None:
+    ledger = Ledger()
+    stage = Archive(sink=ledger, linger_ms=0)
+    await stage.positions([(STATES, number) for number in range(3)])
+    ledger.held[STATES, 1] = 5  # the next owner has written
+    turns = [Desk(stage, number).turn([stated(0, number)]) for number in range(3)]
+    told = await asyncio.gather(*map(stage.settle, turns), return_exceptions=True)
+    assert [type(each) for each in told] == [type(None), Fenced, type(None)]
+    assert ledger.held == {(STATES, 0): 1, (STATES, 1): 5, (STATES, 2): 1}
+    await stage.settle(Desk(stage, 2).turn([stated(1, 2)]))
+    assert ledger.held[STATES, 2] == 2
+
+
+async def test_partitions_begin_their_turns_when_the_next_transaction_is_due() -> None:
+    stage = Archive(sink=Ledger(), linger_ms=60_000)
+    await stage.positions([(STATES, 0), (STATES, 1)])
+    assert stage.must_wait(0) == 0, "after a silence nobody waits"
+    await stage.settle(Desk(stage, 0).turn([stated(0)]))
+    assert 50 < stage.must_wait(0) == pytest.approx(stage.must_wait(1), abs=1)
 
 
 async def test_partitions_that_come_later_leave_the_others_where_they_are() -> None:

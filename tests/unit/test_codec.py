@@ -1,5 +1,6 @@
 """The codec: every record survives the way there and back, and no bytes whatever do more than be refused."""
 
+import dataclasses
 import io
 import re
 import struct
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from schemas import causes, codec, records, within
 from schemas.catalog import SCHEMAS, newest
 from schemas.codec import CodecError, MalformedDatum, NotAvro, OutOfLimits, UnexpectedRecord, UnknownSchema
-from tests.builders import examples
+from schemas.records import StatusUpdate
+from tests.builders import examples, update
 
 ID_OF = {s.record: s.id for s in SCHEMAS if s is newest(s.record)}
 BINDING = records.Binding(
@@ -117,6 +119,42 @@ def test_a_datum_that_ends_early_is_refused(record: records.Record, data: st.Dat
 def test_bytes_left_over_are_refused(record: records.Record, tail: bytes) -> None:
     with pytest.raises(MalformedDatum, match="left over"):
         codec.decode_any(codec.encode(record) + tail)
+
+
+@given(any_record, st.data())
+@examples(300)
+def test_a_text_that_is_peeked_at_is_the_one_that_is_decoded(record: records.Record, data: st.DataObject) -> None:
+    """Of whole records and of bytes that are none any more; whatever is wrong with the others, peeking says nothing instead."""
+    value = bytearray(codec.encode(record))
+    if data.draw(st.booleans()):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+        del value[data.draw(st.integers(0, len(value))) :]
+    for field in dataclasses.fields(record):
+        seen = codec.peek(bytes(value), type(record), field.name)
+        try:
+            whole = codec.decode(bytes(value), type(record))
+        except CodecError:
+            continue
+        assert seen is None or seen == getattr(whole, field.name)
+
+
+def test_what_can_be_peeked_at() -> None:
+    written = codec.encode(update("é" * 100, delivery_id="d" * 200))
+    assert codec.peek(written, StatusUpdate, "tenant_id") == "default"
+    assert codec.peek(written, StatusUpdate, "event_id") == "é" * 100
+    assert codec.peek(written, StatusUpdate, "delivery_id") == "d" * 200
+    assert codec.peek(written, StatusUpdate, "provider_message_id") is None, "not one of the texts it begins with"
+    assert codec.peek(written, records.Binding, "delivery_id") is None, "another record"
+    for junk in (
+        None,
+        b"",
+        b"\0",
+        written[:6],
+        written[:5] + b"\xff" * 1_000_000,
+        written[:5] + b"\x01",
+        b"\0\xff\xff\xff\xffa",
+    ):
+        assert codec.peek(junk, StatusUpdate, "delivery_id") is None
 
 
 # --- what it says ----------------------------------------------------------------------------------------------------

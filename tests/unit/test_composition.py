@@ -1,11 +1,13 @@
 """The development stack as data: ports, secrets, and what the environment replaces."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 
-from cli.composition import MISBEHAVIOUR, SIMULATED, STAGES, calls_log, compose
-from loadgen.providers.__main__ import parser
+from cli.composition import MISBEHAVIOUR, SIMULATED, STAGE_MODULES, WORKERS, calls_log, compose
+from loadgen.providers.__main__ import parser, together
+from pipelines.stages import WORKERS as STAGES_OF
 from schemas.settings import Settings
 from stack.plan import Plan
 from stack.servers import SERVERS
@@ -17,25 +19,35 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"CHAT4ALL_{name.upper()}", raising=False)
 
 
+def simulators(plan: Plan) -> list[argparse.Namespace]:
+    """The flags of each simulator, as their process reads them."""
+    process = next(process for process in plan.processes if process.name == "simulators")
+    return [parser().parse_args(arguments) for arguments in together(process.argv[3:])]
+
+
 def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     plan = compose(tmp_path)
     assert plan.servers == list(SERVERS)
-    assert [process.name for process in plan.processes] == [*SIMULATED, "gateway", *STAGES]
-    assert len({process.url for process in plan.processes}) == len(plan.processes)
-    assert {process.name for process in plan.processes if process.restarts} == {"gateway", *STAGES}
+    assert [process.name for process in plan.processes] == ["simulators", "gateway", *WORKERS]
+    assert {process.name for process in plan.processes if process.restarts} == {"gateway", *WORKERS}
     gateway = next(process for process in plan.processes if process.name == "gateway")
     assert f"http://127.0.0.1:{plan.settings['gateway_port']}" == gateway.url
-    whatsapp, telegram = (process for process in plan.processes if process.name in {"whatsapp", "telegram"})
-    assert whatsapp.argv[whatsapp.argv.index("--webhook-url") + 1] == f"{gateway.url}/webhooks/whatsapp"
-    assert telegram.argv[telegram.argv.index("--log") + 1] == str(calls_log(tmp_path, "telegram"))
-    assert plan.settings["whatsapp_url"] == whatsapp.url
+    parts = plan.processes[0].parts
+    assert list(parts) == list(SIMULATED)
+    urls = [*parts.values(), *(process.url for process in plan.processes[1:])]
+    assert len(set(urls)) == len(SIMULATED) + 1 + len(WORKERS)
+    for simulator in simulators(plan):
+        assert simulator.webhook_url == f"{gateway.url}/webhooks/{simulator.provider}"
+        assert simulator.log == calls_log(tmp_path, simulator.provider)
+        assert parts[simulator.provider] == f"http://127.0.0.1:{simulator.port}"
+    assert plan.settings["whatsapp_url"] == parts["whatsapp"]
+    assert plan.processes[0].health.startswith(list(parts.values())[-1])  # the one that listens last
 
 
 def test_simulators_misbehave_by_knobs_they_have(tmp_path: Path) -> None:
-    for process in compose(tmp_path).processes[: len(SIMULATED)]:
-        chosen = vars(parser().parse_args(process.argv[3:]))
-        for knob, share in MISBEHAVIOUR.get(process.name, {}).items():
-            assert chosen[knob.replace("-", "_")] == share
+    for simulator in simulators(compose(tmp_path)):
+        for knob, share in MISBEHAVIOUR.get(simulator.provider, {}).items():
+            assert vars(simulator)[knob.replace("-", "_")] == share
 
 
 def test_every_setting_of_the_plan_is_one_the_product_knows(tmp_path: Path) -> None:
@@ -62,11 +74,34 @@ def test_what_the_environment_sets_is_not_started(tmp_path: Path, monkeypatch: p
     plan = compose(tmp_path)
     assert "postgres" not in plan.servers
     assert plan.replaced == {"postgres": "postgresql://somewhere/else"}
-    assert "whatsapp" not in [process.name for process in plan.processes]
+    assert [simulator.provider for simulator in simulators(plan)] == ["telegram", "instagram", "internal"]
+    assert "whatsapp" not in plan.processes[0].parts
     assert "whatsapp_token" not in plan.settings  # the real API wants the user's own
     assert plan.settings["gateway_port"] == 8081
+
+
+def test_no_simulator_runs_when_all_providers_are_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for provider in SIMULATED:
+        monkeypatch.setenv(
+            f"CHAT4ALL_{provider}_{'account' if provider == 'internal' else 'url'}".upper(), "http://real"
+        )
+    assert [process.name for process in compose(tmp_path).processes] == ["gateway", *WORKERS]
 
 
 def test_a_plan_survives_the_pipe_to_its_supervisor(tmp_path: Path) -> None:
     plan = compose(tmp_path, keep_data=True)
     assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_the_kinds_of_workers_are_those_there_are() -> None:
+    """Said twice, so that a plan is made without importing a stage."""
+    assert {kind: [f"pipelines.{stage}" for stage in stages] for kind, stages in STAGES_OF.items()} == {
+        kind: list(modules) for kind, modules in STAGE_MODULES.items()
+    }
+
+
+def test_a_kind_may_have_several_workers(tmp_path: Path) -> None:
+    workers = [p for p in compose(tmp_path, workers={"core": 2}).processes if p.restarts and p.name != "gateway"]
+    assert [process.name for process in workers] == ["core", "core-2", "sinks"]
+    assert [process.argv[-2:] for process in workers] == [["worker", "core"], ["worker", "core"], ["worker", "sinks"]]
+    assert len({process.url for process in workers}) == 3

@@ -3,7 +3,6 @@
 import pytest
 
 from pipelines.contacts import contact_in
-from pipelines.engine.mirror import Mirror
 from schemas import codec
 from schemas.records import Address, Contact
 from tests.builders import NOW, conversation
@@ -41,18 +40,3 @@ def test_what_does_not_belong_there_is_said_in_a_short_sentence(key: bytes, valu
     with pytest.raises(ValueError, match=r".{5,600}") as caught:
         contact_in(key, value)
     assert len(str(caught.value)) < 600
-
-
-def test_a_mirror_keeps_what_it_had_and_counts_what_it_did_not_take() -> None:
-    """As it is when records come: the thread around `_take` needs a Kafka, the rule does not."""
-    mirror = Mirror(kafka_url="127.0.0.1:1", topic="contacts", decode=contact_in)
-    mirror._take(b"ana", contact(address="1"))
-    mirror._take(b"ana", contact(tenant_id="acme", address="666"))
-    mirror._take(None, contact())
-    mirror._take(b"acme/ana", contact(tenant_id="acme", address="2"))
-    found = [mirror.get(key) for key in (b"ana", b"acme/ana")]
-    assert [each.addresses[0].address for each in found if each] == ["1", "2"]
-    assert (len(mirror), mirror.undecodable) == (2, 2)
-    mirror._take(b"acme/ana", None)
-    assert mirror.get(b"ana") is not None
-    assert mirror.get(b"acme/ana") is None

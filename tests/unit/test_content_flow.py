@@ -2,7 +2,8 @@
 
 from connectors.base import Inbound
 from pipelines import gateway
-from pipelines.route import Channel, Route
+from pipelines.recipients import Channel
+from pipelines.route import Route
 from pipelines.send import Send
 from pipelines.sending import Limits
 from schemas import codec
@@ -16,7 +17,7 @@ LIMITS = Limits(concurrency=4, outstanding=100, attempts=3, hold_ms=1000)
 
 
 def test_what_a_producer_sends_reaches_the_call_and_survives_a_restart() -> None:
-    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS, contacts={}))
+    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS))
     sent = message(kind="image", text="a caption", content=IMAGE)
     outputs = route.turn([record("messages", sent)]).outputs
     (logged,) = decoded(outputs, "conversation-log", SequencedMessage)
@@ -34,10 +35,10 @@ def test_what_a_person_writes_keeps_its_content_whatever_it_is() -> None:
     told = Inbound(
         "whatsapp", "acc-1", "15550001", "wamid.1", "live_location", "", NOW, Content(location=Location(1.5, 2.5))
     )
-    topic, key, value = gateway._inbound(told, NOW)
+    topic, key, value, _ = gateway._inbound(told, NOW)
     produced = codec.decode(value, Message)
     assert (produced.direction, produced.kind, produced.content) == (Direction.INBOUND, "live_location", told.content)
-    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS, contacts={}))
+    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS))
     decision = route.turn(
         [
             raw(

@@ -1,5 +1,5 @@
-"""The turns of a partition against a model of Kafka: batches, calls, timers and poison, commits that fail before or after they have
-happened, rebalances, fences, zombies and crashes, in any order.
+"""The turns of a worker's partitions against a model of Kafka: batches, calls, timers and poison, commits of several partitions at once
+that fail before or after they have happened, rebalances, fences, zombies and crashes, in any order.
 
 After every step what was committed is held to the reference, which knows no turns and no faults: it looks at the records before the
 group's offsets, and says what the outputs and the tables must be. A worker that waits has tables equal to their changelog, and a store
@@ -8,7 +8,7 @@ on disk never knows more than its changelog does.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from pipelines.engine.brake import Alone
+from pipelines.engine.calls import Budget
 from pipelines.engine.intake import Batch
 from pipelines.engine.link import Link
+from pipelines.engine.membership import Member
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Call, Record
 from pipelines.engine.transactions import CommitFailed, Unreachable
-from pipelines.engine.turns import REST_SECONDS, Partition
-from pipelines.engine.writer import Writer
+from pipelines.engine.turns import Partition
+from pipelines.engine.writer import REST_SECONDS, Writer
 from schemas import codec
 from schemas.records import DeadLetter
 from tables.layout import Layout
@@ -30,53 +32,61 @@ from tables.partition import TablePartition
 from tests.builders import NOW, examples
 from tests.toy_stage import TIMER_MS, State, Toy
 from tests.unit.kafka_model import Ending, Entry, Kafka, ModelTransactions, Slow
+from tests.unit.turns_bench import no_mirrors
 
 SOURCES = ("toy-in", "toy-more")
 KEYS = (b"a", b"b", b"c")
 KINDS = ("", "", "call:", "later:", "poison")
 CHANGELOGS = {layout.name: f"toy-{layout.name}-changelog" for layout in Toy.tables}
-Disk = dict[str, tuple[dict[bytes, bytes], int]]  # table -> rows and the position they stand for
+NUMBERS = (0, 1)  # of the partitions
+PLACES = st.tuples(st.sampled_from(SOURCES), st.sampled_from(NUMBERS))
+Disk = dict[tuple[str, int], tuple[dict[bytes, bytes], int]]  # changelog -> rows and the position they stand for
 
 
-def check_reference(kafka: Kafka) -> None:
-    """What outputs and tables must be, given only what was produced and where the group stands."""
-    taken = [(s, n, entry) for s in SOURCES for n, entry in enumerate(kafka.topics[s][: kafka.offsets.get((s, 0), 0)])]
+def check_reference(kafka: Kafka, number: int) -> None:
+    """What outputs and tables of a partition must be, given only what was produced and where the group stands."""
+    taken = [
+        (source, offset, entry)
+        for source in SOURCES
+        for offset, entry in enumerate(kafka.topics[source, number][: kafka.offset((source, number))])
+    ]
     given = {entry.value: entry.key for _, _, entry in reversed(taken) if entry.value != b"poison"}
     numbers: dict[bytes, int] = {}
     emitted: dict[bytes, bytes] = {}
     latest: dict[tuple[bytes, bytes], bytes] = {}
-    for key, value in kafka.topics["toy-out"]:
-        number, _, said = (value or b"").partition(b":")
+    for key, value in kafka.topics["toy-out", number]:
+        count, _, said = (value or b"").partition(b":")
         numbers[key] = numbers.get(key, 0) + 1
-        assert int(number) == numbers[key], "a gap in the numbers"
+        assert int(count) == numbers[key], "a gap in the numbers"
         assert said not in emitted, "twice"
         emitted[said] = key
         row, _, place = said.rpartition(b"-")
         if not row.startswith(b"call:"):
             assert latest.get((key, row), b"") < place, "out of order"
             latest[key, row] = place
-    waiting = kafka.replay(CHANGELOGS["open"])
+    waiting = kafka.replay((CHANGELOGS["open"], number))
     assert not set(emitted) & set(waiting), "done and not done"
     assert emitted.keys() | waiting.keys() == given.keys(), "lost, or out of nothing"
     assert all(given[value] == key for value, key in emitted.items())
-    assert kafka.replay(CHANGELOGS["values"]).keys() == given.keys()
-    assert kafka.replay(CHANGELOGS["counts"]) == {key: b'{"n":%d}' % n for key, n in numbers.items()}
-    letters = [codec.decode(entry.value or b"", DeadLetter) for entry in kafka.topics["dead-letters"]]
-    poisoned = [(source, number) for source, number, entry in taken if entry.value == b"poison"]
-    assert sorted((letter.source_topic, letter.source_offset) for letter in letters) == poisoned
+    assert kafka.replay((CHANGELOGS["values"], number)).keys() == given.keys()
+    assert kafka.replay((CHANGELOGS["counts"], number)) == {key: b'{"n":%d}' % n for key, n in numbers.items()}
+    letters = [codec.decode(entry.value or b"", DeadLetter) for entry in kafka.topics["dead-letters", -1]]
+    refused = sorted((each.source_topic, each.source_offset) for each in letters if each.source_partition == number)
+    assert refused == [(source, offset) for source, offset, entry in taken if entry.value == b"poison"]
 
 
 class OnDisk(TablePartition[Any]):
     """A table with a store as the contract wants it: the rows of a turn and their position, written together once it has committed."""
 
-    def __init__(self, layout: Layout[Any], disk: Disk, kafka: Kafka) -> None:
+    def __init__(self, layout: Layout[Any], number: int, disk: Disk, kafka: Kafka) -> None:
         super().__init__(layout)
         self._disk = disk
         self._kafka = kafka
-        rows, start = disk.get(layout.name, ({}, 0))
+        self._place = (CHANGELOGS[layout.name], number)
+        rows, start = disk.get(self._place, ({}, 0))
         for key, value in rows.items():
             self.load(key, value)
-        changelog = kafka.topics[CHANGELOGS[layout.name]]
+        changelog = kafka.topics[self._place]
         for entry in changelog[start:]:
             self.load(*entry)
         self._write(len(changelog))
@@ -89,10 +99,13 @@ class OnDisk(TablePartition[Any]):
     def encoded(self) -> dict[bytes, bytes]:
         return {key: self.layout.encode(row) for key, row in self.items()}
 
+    def check(self) -> None:
+        assert self.encoded() == self._kafka.replay(self._place), f"{self._place} is not its changelog"
+
     def _write(self, position: int) -> None:
         rows = self.encoded()
-        assert rows == self._kafka.replay(CHANGELOGS[self.layout.name], position), "the store knows another history"
-        self._disk[self.layout.name] = (rows, position)
+        assert rows == self._kafka.replay(self._place, position), "the store knows another history"
+        self._disk[self._place] = (rows, position)
 
 
 class ModelLoop(asyncio.SelectorEventLoop):
@@ -114,7 +127,8 @@ class ToldToy(Toy):
 
     async def answer(self, call: Call) -> None:
         assert call.key not in self.calls, "two calls of one intent at a time"
-        assert call.key.encode() in {entry.key for entry in self.kafka.topics[CHANGELOGS["open"]]}, "no intent"
+        intents = {entry.key for number in NUMBERS for entry in self.kafka.topics[CHANGELOGS["open"], number]}
+        assert call.key.encode() in intents, "no intent"
         self.calls[call.key] = asyncio.get_running_loop().create_future()
         try:
             await self.calls[call.key]
@@ -123,60 +137,93 @@ class ToldToy(Toy):
 
 
 class Worker:
-    """One process: a stage, a partition, and whatever it has on its disk. `ended` is why it is over."""
+    """One process: a stage, its partitions, their writer, and whatever it has on its disk. `ended` is why it is over. What it owns is
+    given by `take_over`."""
 
-    def __init__(self, model: "EngineModel", disk: Disk, stage: ToldToy | None = None) -> None:
-        self.stage = stage or ToldToy(model.kafka)
+    def __init__(self, model: "EngineModel", name: str, disk: Disk) -> None:
+        self.name = name
+        self.stage = ToldToy(model.kafka)
         self.disk = disk
         self.slow = Slow()
         self.ended: str | None = None
-        self.fenced = False
-        self.given = 0
+        self.fenced: set[int] = set()
+        self.owns = False
+        self.starts = 0
+        self.given = 0  # since the last start
         self.released = 0
-        self.positions: dict[str, int] = {}
-        self.transactions = ModelTransactions(model.kafka)
-        self.tables = {layout.name: OnDisk(layout, disk, model.kafka) for layout in Toy.tables}
-        self.partition: Partition[State] = Partition(
+        self.positions: dict[tuple[str, int], int] = {}
+        self.transactions = ModelTransactions(model.kafka, name)
+        self.writer = Writer(self.transactions, self.slow, Link())
+        self.partitions: dict[int, Partition[State]] = {}
+        self.tables: dict[int, dict[str, OnDisk]] = {}
+        self._model = model
+
+    def take_over(self) -> None:
+        """As the engine does once the writer is open: drops what was fenced or was somebody else's in between, restores what it has
+        not, seeks to where the group stands, and starts."""
+        kafka = self._model.kafka
+        self.owns = True
+        self.starts += 1
+        self.given = self.released = 0
+        for number in [n for n in self.partitions if n in self.fenced or not self._is_last(n)]:
+            self.partitions.pop(number).abandon()
+        self.fenced.clear()
+        for number in NUMBERS:
+            if number not in self.partitions:
+                self.tables[number] = {each.name: OnDisk(each, number, self.disk, kafka) for each in Toy.tables}
+                self.partitions[number] = self._partition(number)
+            self.writer.knows({source: kafka.held[source] for source in _sources(number) if source in kafka.held})
+        for number, partition in self.partitions.items():
+            committed = {source: kafka.offset(source) for source in _sources(number)}
+            self.positions.update(committed)
+            partition.start(committed=committed, caught_up=lambda: True)
+
+    def deliver(self, source: tuple[str, int], entries: list[Entry]) -> None:
+        start = self.positions[source]
+        records = [Record(*source, start + n, NOW, key, value, ()) for n, (key, value) in enumerate(entries)]
+        self.positions[source] += len(entries)
+        self.given += 1
+        start_number = self.starts
+
+        def release() -> None:
+            self.released += start_number == self.starts
+
+        self.partitions[source[1]].submit(Batch(records, release))
+
+    def is_waiting(self) -> bool:
+        return self.owns and not (self.slow.waiting or self.ended or self.fenced)
+
+    def _is_last(self, number: int) -> bool:
+        return self.writer.is_last(_sources(number), self._model.kafka.held)
+
+    def _partition(self, number: int) -> Partition[State]:
+        return Partition(
             stage=self.stage,
-            number=0,
-            tables=self.tables,
+            number=number,
+            tables=self.tables[number],
             changelogs=CHANGELOGS,
-            writer=Writer(self.transactions, self.slow, Link()),
+            writer=self.writer,
+            mirrors=no_mirrors(),
+            budget=Budget(self.stage.name, self.stage.most_calls),
             alone=Alone(),
             sizes=Sizes(lambda _: 1_000_000),
             poison_limit=0,  # a model of every order of faults gives far more poison than data does
             fail=self._end,
-            fenced=self._was_fenced,
-            now=lambda: model.now,
+            fenced=self.fenced.add,
+            now=lambda: self._model.now,
             drain_seconds=0.0,
         )
-        self.start(model.kafka)
-
-    def start(self, kafka: Kafka) -> None:
-        """Seeks to where the group stands, once the group knows who starts."""
-        self.transactions.begin()
-        self.positions = {source: kafka.offsets.get((source, 0), 0) for source in SOURCES}
-        self.partition.start(committed=dict(kafka.offsets), caught_up=lambda: True)
-
-    def deliver(self, source: str, entries: list[Entry]) -> None:
-        start = self.positions[source]
-        records = [Record(source, 0, start + n, NOW, key, value, ()) for n, (key, value) in enumerate(entries)]
-        self.positions[source] += len(entries)
-        self.given += 1
-        self.partition.submit(Batch(records, self._release))
-
-    def is_waiting(self) -> bool:
-        return not (self.slow.waiting or self.ended or self.fenced)
-
-    def _release(self) -> None:
-        self.released += 1
 
     def _end(self, reason: str) -> None:
-        self.ended = reason
+        self.ended = self.ended or reason
 
-    def _was_fenced(self, number: int) -> None:
-        assert number == 0
-        self.fenced = True
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _sources(number: int) -> list[tuple[str, int]]:
+    return [(source, number) for source in SOURCES]
 
 
 class EngineModel(RuleBasedStateMachine):
@@ -186,13 +233,35 @@ class EngineModel(RuleBasedStateMachine):
         self.kafka = Kafka()
         self.now = NOW
         self.produced = 0
+        self.workers = 0
         self.sound = True
         self.zombies: list[Worker] = []
         self.worker: Worker
-        self.do(lambda: self.take_over({}))
+        self.replace()
 
-    def take_over(self, disk: Disk, stage: ToldToy | None = None) -> None:
-        self.worker = Worker(self, disk, stage)
+    def replace(self, name: str | None = None, disk: Disk | None = None) -> None:
+        """A process in place of the one there was, which has left or will not be heard of: with its name and disk after a restart of the
+        same worker, else with its own."""
+        self.workers += 1
+        self.worker = Worker(self, name or f"worker-{self.workers}", {} if disk is None else disk)
+        self.assign()
+
+    def assign(self) -> None:
+        """The group gives its partitions to the worker, in a new generation."""
+        self.kafka.generation += 1
+        self.go_on()
+
+    def go_on(self) -> None:
+        """The worker opens its writer and takes over what the group says is its own."""
+        worker = self.worker
+        worker.transactions.away = False
+        opening = self.loop.create_task(worker.writer.open(Member("toy", worker.name, self.kafka.generation)))
+        self.do()
+        while not opening.done():
+            worker.slow.run_one()
+            self.do()
+        opening.result()
+        self.do(worker.take_over)
 
     def do(self, act: Callable[[], None] = lambda: None) -> None:
         """Acts inside the event loop, lets everything that can go on do so, and looks at what was committed."""
@@ -207,11 +276,13 @@ class EngineModel(RuleBasedStateMachine):
 
         sound, self.sound = self.sound, False
         self.loop.run_until_complete(acting())
-        check_reference(self.kafka)
+        for number in NUMBERS:
+            check_reference(self.kafka, number)
         assert self.worker.released <= self.worker.given, "a batch is released twice"
         if self.worker.is_waiting():
-            for name, table in self.worker.tables.items():
-                assert table.encoded() == self.kafka.replay(CHANGELOGS[name]), f"{name} is not its changelog"
+            for tables in self.worker.tables.values():
+                for table in tables.values():
+                    table.check()
         self.sound = sound
 
     def runs(self) -> bool:
@@ -219,19 +290,17 @@ class EngineModel(RuleBasedStateMachine):
 
     # --- the world --------------------------------------------------------------------------------------------------------
 
-    @rule(
-        given=st.lists(st.tuples(st.sampled_from(SOURCES), st.sampled_from(KEYS), st.sampled_from(KINDS)), min_size=1)
-    )
-    def somebody_produces(self, given: list[tuple[str, bytes, str]]) -> None:
-        for source, key, kind in given:
+    @rule(given=st.lists(st.tuples(PLACES, st.sampled_from(KEYS), st.sampled_from(KINDS)), min_size=1))
+    def somebody_produces(self, given: list[tuple[tuple[str, int], bytes, str]]) -> None:
+        for place, key, kind in given:
             self.produced += 1
-            value = kind if kind == "poison" else f"{kind}{source}-{self.produced:06}"
-            self.kafka.topics[source].append(Entry(key, value.encode()))
+            value = kind if kind == "poison" else f"{kind}{place[0]}-{self.produced:06}"
+            self.kafka.topics[place].append(Entry(key, value.encode()))
 
-    @rule(data=st.data(), source=st.sampled_from(SOURCES))
-    def somebody_produces_again(self, data: st.DataObject, source: str) -> None:
-        if self.kafka.topics[source]:
-            self.kafka.topics[source].append(data.draw(st.sampled_from(self.kafka.topics[source][-9:]), label="again"))
+    @rule(data=st.data(), place=PLACES)
+    def somebody_produces_again(self, data: st.DataObject, place: tuple[str, int]) -> None:
+        if self.kafka.topics[place]:
+            self.kafka.topics[place].append(data.draw(st.sampled_from(self.kafka.topics[place][-9:]), label="again"))
 
     @rule(milliseconds=st.sampled_from([1, TIMER_MS, 10 * TIMER_MS]))
     def time_passes(self, milliseconds: int) -> None:
@@ -248,13 +317,21 @@ class EngineModel(RuleBasedStateMachine):
     # --- the engine -------------------------------------------------------------------------------------------------------
 
     @precondition(runs)
-    @rule(batches=st.lists(st.tuples(st.sampled_from(SOURCES), st.integers(1, 6)), min_size=1, max_size=4))
-    def records_arrive(self, batches: list[tuple[str, int]]) -> None:
-        for source, size in batches:
-            start = self.worker.positions[source]
-            entries = self.kafka.topics[source][start : start + size]
-            if entries:
-                self.do(partial(self.worker.deliver, source, entries))
+    @rule(batches=st.lists(st.tuples(PLACES, st.integers(1, 6)), min_size=1, max_size=4), together=st.booleans())
+    def records_arrive(self, batches: list[tuple[tuple[str, int], int]], together: bool) -> None:
+        def arrive() -> None:
+            for place, size in batches:
+                start = self.worker.positions[place]
+                entries = self.kafka.topics[place][start : start + size]
+                if entries:
+                    self.worker.deliver(place, entries)
+                if not together:
+                    self.do()
+
+        if together:
+            self.do(arrive)
+        else:
+            arrive()
 
     @precondition(lambda self: self.worker.slow.waiting)
     @rule(ending=st.sampled_from([*[Ending.DONE] * 4, Ending.LOST, Ending.UNHEARD]), away=st.booleans())
@@ -263,14 +340,28 @@ class EngineModel(RuleBasedStateMachine):
         self.worker.transactions.ending = ending
         self.worker.transactions.away = away
         self.do(self.worker.slow.run_one)
-        assert self.worker.ended is None or "3 times" in self.worker.ended
+        expected = ("3 times", "alone as well", "refused a record")
+        assert self.worker.ended is None or any(reason in self.worker.ended for reason in expected)
+
+    @precondition(lambda self: self.worker.slow.waiting and self.runs())
+    @rule(number=st.sampled_from(NUMBERS))
+    def kafka_refuses_what_one_partition_sends(self, number: int) -> None:
+        """Its worker ends, and says which partition it was; what the others sent with it is committed."""
+        transactions = self.worker.transactions
+        transactions.refuses = number
+        transactions.ending, transactions.away = Ending.DONE, False
+        for _ in range(1 + len(NUMBERS)):
+            if self.worker.slow.waiting and self.runs():
+                self.do(self.worker.slow.run_one)
+        assert self.worker.ended is None or self.worker.ended.startswith(f"partition {number}:")
+        transactions.refuses = None
 
     @precondition(runs)
     @rule(turns=st.integers(1, 9), size=st.integers(1, 6))
     def all_goes_well(self, turns: int, size: int) -> None:
         """For some turns: records arrive, calls and commits end."""
         for _ in range(turns):
-            self.records_arrive([(source, size) for source in SOURCES])
+            self.records_arrive([((source, n), size) for n in NUMBERS for source in SOURCES], together=True)
             for call in list(self.worker.stage.calls.values())[:size]:
                 self.do(partial(call.set_result, None))
             if self.worker.slow.waiting:
@@ -279,10 +370,11 @@ class EngineModel(RuleBasedStateMachine):
                 return
 
     @precondition(runs)
-    @rule(data=st.data(), stays=st.booleans())
-    def the_group_rebalances(self, data: st.DataObject, stays: bool) -> None:
-        """The partition is given up in good order: to come back to the same tables, or to go to another worker."""
-        stopping = self.loop.create_task(self.worker.partition.stop())
+    @rule(data=st.data(), stays=st.sampled_from(["stays", "goes", "was somebody else's"]))
+    def the_group_rebalances(self, data: st.DataObject, stays: str) -> None:
+        """The partitions are given up in good order: to come back to the same tables, to go to another worker, or to come back after
+        another one had them."""
+        stopping = self.loop.create_task(self.stop(self.worker))
         self.do()
         while not stopping.done():
             ending = data.draw(st.sampled_from([Ending.DONE, Ending.DONE, Ending.LOST, Ending.UNHEARD]), label="ending")
@@ -293,15 +385,28 @@ class EngineModel(RuleBasedStateMachine):
         assert self.worker.given == self.worker.released or not self.runs(), "a batch is never released"
         if not self.runs():
             return
-        if stays:
-            self.do(lambda: self.worker.start(self.kafka))
-        else:
-            self.worker.partition.abandon()
-            self.do(lambda: self.take_over({}))
+        former = self.worker
+        kept, held = dict(former.partitions), dict(self.kafka.held)
+        if stays != "stays":
+            self.replace()
+            for partition in kept.values() if stays == "goes" else ():
+                partition.abandon()
+        if stays == "was somebody else's":
+            self.all_goes_well(data.draw(st.integers(0, 2), label="turns meanwhile"), 3)
+            self.bury(self.worker)
+            self.worker = former
+        if stays != "goes":
+            same = {n: all(held.get(s) == self.kafka.held.get(s) for s in _sources(n)) for n in NUMBERS}
+            self.assign()
+            assert same == {number: former.partitions[number] is kept[number] for number in NUMBERS}
+
+    async def stop(self, worker: Worker) -> None:
+        worker.owns = False
+        await asyncio.gather(*(partition.stop() for partition in worker.partitions.values()))
 
     @rule(data=st.data(), same_machine=st.booleans())
     def the_worker_dies(self, data: st.DataObject, same_machine: bool) -> None:
-        """With or without its open commit done by Kafka; the next one may find its disk."""
+        """With or without its open commit done by Kafka; the next one may find its disk and its name."""
         if data.draw(st.booleans(), label="committed") and self.worker.slow.waiting:
             _, commit = self.worker.slow.waiting[0]
             self.worker.transactions.ending = Ending.UNHEARD
@@ -309,7 +414,10 @@ class EngineModel(RuleBasedStateMachine):
             with contextlib.suppress(CommitFailed, Unreachable):
                 commit()
         self.bury(self.worker)
-        self.do(lambda: self.take_over(self.worker.disk if same_machine else {}))
+        if same_machine:
+            self.replace(self.worker.name, self.worker.disk)
+        else:
+            self.replace()
 
     @rule()
     def another_takes_over(self) -> None:
@@ -318,46 +426,65 @@ class EngineModel(RuleBasedStateMachine):
             self.zombies.append(self.worker)
         else:
             self.bury(self.worker)
-        self.do(lambda: self.take_over({}))
+        self.replace()
 
     @precondition(lambda self: self.zombies)
-    @rule(data=st.data(), source=st.sampled_from(SOURCES))
-    def a_zombie_goes_on(self, data: st.DataObject, source: str) -> None:
+    @rule(data=st.data(), place=PLACES)
+    def a_zombie_goes_on(self, data: st.DataObject, place: tuple[str, int]) -> None:
         """It decides on what it has, and whatever it commits is refused."""
         zombie = data.draw(st.sampled_from(self.zombies), label="zombie")
-        before = {topic: len(entries) for topic, entries in self.kafka.topics.items()}
-        entries = self.kafka.topics[source][zombie.positions[source] :][:3]
+        before = {place: len(entries) for place, entries in self.kafka.topics.items()}
+        entries = self.kafka.topics[place][zombie.positions[place] :][:3]
         if entries:
-            self.do(lambda: zombie.deliver(source, entries))
+            self.do(lambda: zombie.deliver(place, entries))
         if zombie.slow.waiting:
             zombie.transactions.away = False
+            asks = (
+                zombie.slow.names[0] == "reopen"
+            )  # it may hear that its last commit happened in time, and go on until the next one
             self.do(zombie.slow.run_one)
-            assert zombie.fenced
-            self.zombies.remove(zombie)
-            self.bury(zombie)
-        assert {topic: len(entries) for topic, entries in self.kafka.topics.items()} == before
+            if not zombie.slow.waiting and not (asks and not zombie.fenced):
+                assert zombie.fenced
+                self.zombies.remove(zombie)
+                self.bury(zombie)
+        assert {place: len(entries) for place, entries in self.kafka.topics.items()} == before
+
+    @precondition(lambda self: self.zombies)
+    @rule(data=st.data())
+    def what_a_zombie_left_is_ended(self, data: st.DataObject) -> None:
+        self.kafka.open(data.draw(st.sampled_from(self.zombies), label="zombie").name)
 
     @precondition(runs)
     @rule()
     def an_intruder_fences(self) -> None:
-        self.kafka.open()
+        self.kafka.open(self.worker.name)
 
-    @precondition(lambda self: self.worker.fenced)
-    @rule(same_disk=st.booleans())
-    def the_partition_is_still_ours(self, same_disk: bool) -> None:
-        """The same worker opens it again: stopped, restored, sought."""
-        self.loop.run_until_complete(self.worker.partition.stop())
-        self.worker.partition.abandon()
+    @precondition(lambda self: self.worker.fenced and self.worker.ended is None)
+    @rule(again=st.booleans())
+    def the_partitions_are_still_ours(self, again: bool) -> None:
+        """The same worker takes them over again, in the same generation or in another one: stopped, restored, sought."""
+        stopping = self.loop.create_task(self.stop(self.worker))
         self.do()
-        self.do(lambda: self.take_over(self.worker.disk if same_disk else {}, self.worker.stage))
+        while not stopping.done():
+            if self.worker.slow.waiting:
+                self.a_commit_ends(Ending.DONE, away=False)
+            else:
+                self.time_passes(TIMER_MS)
+        if again:
+            self.assign()
+        else:
+            self.go_on()
 
     def bury(self, worker: Worker) -> None:
         """Its process is gone: nothing of it goes on."""
         worker.ended = worker.ended or "it died"
         worker.slow.waiting.clear()
-        worker.partition.abandon()
-        if worker.partition._task is not None:
-            worker.partition._task.cancel()
+        for partition in worker.partitions.values():
+            partition.abandon()
+            if partition._task is not None:
+                partition._task.cancel()
+        if worker.writer._task is not None:
+            worker.writer._task.cancel()
         self.do()
 
     # --- the end ----------------------------------------------------------------------------------------------------------
@@ -370,25 +497,24 @@ class EngineModel(RuleBasedStateMachine):
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:
                 task.cancel()
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.run_until_complete(_ended(tasks))
             self.loop.close()
 
     def drive_to_the_end(self) -> None:
         """No more faults: everything that was produced comes out."""
         self.bury(self.worker)
-        self.do(lambda: self.take_over({}))
-        self.records_arrive([(source, len(self.kafka.topics[source])) for source in SOURCES])
-        ends = {(source, 0): len(self.kafka.topics[source]) for source in SOURCES if self.kafka.topics[source]}
+        self.replace()
+        places = [place for number in NUMBERS for place in _sources(number)]
+        self.records_arrive([(place, len(self.kafka.topics[place])) for place in places], together=True)
+        ends = {place: len(self.kafka.topics[place]) for place in places}
         for _ in range(5 * sum(ends.values()) + 10):  # more than there are turns
             self.time_passes(TIMER_MS)
             self.all_goes_well(1, 1000)
-            if (
-                not self.worker.slow.waiting
-                and not self.kafka.replay(CHANGELOGS["open"])
-                and self.kafka.offsets == ends
-            ):
+            waiting = any(self.kafka.replay((CHANGELOGS["open"], number)) for number in NUMBERS)
+            found = {place: self.kafka.offset(place) for place in places}
+            if not self.worker.slow.waiting and not waiting and found == ends:
                 return
-        raise AssertionError(f"the group stands at {self.kafka.offsets} instead of {ends}, for ever")
+        raise AssertionError(f"the group stands at {found} instead of {ends}, for ever")
 
 
 EngineModel.TestCase.settings = examples(300, steps=40)

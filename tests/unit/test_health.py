@@ -6,12 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine.line import Line
-from pipelines.engine.marks import Mark
 from pipelines.engine.restore import RestoreProgress
-from pipelines.engine.transactions import Transactions
 from pipelines.engine.worker import Engine
-from pipelines.engine.writer import Writer
 from pipelines.web import health_of
 from tests.toy_stage import Toy
 
@@ -25,17 +21,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         stage=Toy("toy"), app_id="toy", kafka_url="127.0.0.1:1", session_seconds=6, stuck_seconds=STUCK_SECONDS,
         folder=tmp_path,
     )  # fmt: skip
-    transactions = Transactions(
-        kafka_url="127.0.0.1:1",
-        app_id="toy",
-        partition=0,
-        group=made._group.metadata,
-        mark=Mark(),
-        topic="toy-in",
-        held=dict,
-    )
-    writer = Writer(transactions, Line("commit"), made.link)
-    made.partitions[0] = made._partition(0, made._stores.open(0), writer)
+    made.partitions[0] = made._partition(0, made._stores.open(0))
     made._running = {0}
     made.joined = True
     yield made

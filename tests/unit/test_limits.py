@@ -14,7 +14,8 @@ from tables.bindings import MOST_WAITING, WAITING, Waiting
 from tables.conversations import CONVERSATIONS, Members
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding
-from tables.timelines import KEPT_EVENTS, MOST_EARLY, TIMELINES, Timeline
+from tables.timeline_rows import TIMELINES
+from tables.timelines import KEPT_EVENTS, MOST_EARLY, Timeline
 from tests.builders import NOW, delivery, message, receipt, update
 from tests.unit.reference_pages import limited_classes
 from tests.unit.straddling import SAMPLES, cases
@@ -128,9 +129,9 @@ LARGEST_RECEIPT: Receipt = largest(Receipt, "\x01")
 def rows() -> list[tuple[Layout[Any], Any]]:
     early = tuple(largest(type(update()), "\x01") for _ in range(MOST_EARLY))
     state = largest(type(SAMPLES["DeliveryState"]), "\x01")
-    names = {f.name for f in dataclasses.fields(Timeline)} & {f.name for f in dataclasses.fields(type(state))}
+    names = {*Timeline._fields} & {f.name for f in dataclasses.fields(type(state))}
     timeline = Timeline(
-        **{name: getattr(state, name) for name in names}, events=('"' * 1024,) * KEPT_EVENTS, early=early
+        **{name: getattr(state, name) for name in names}, events=(2**64 - 1,) * KEPT_EVENTS, early=early
     )
     place = (2**63 - 1, 2**63 - 1, LARGEST_RECEIPT.event_id)
     people = largest(type(SAMPLES["Conversation"]), "\x01").members

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.engine.line import Line
 from pipelines.engine.link import Link
-from pipelines.engine.transactions import Fenced, Transactions, Turn, Unreachable
+from pipelines.engine.marks import Mark
+from pipelines.engine.transactions import Fenced, Sent, Transactions, Unreachable
 from pipelines.engine.writer import Writer
 
 
@@ -49,10 +50,10 @@ class Away(Transactions):
     """Of a Kafka that does not answer; counts how often a producer is opened."""
 
     def __init__(self) -> None:
-        self.id = "away-0"
+        super().__init__(kafka_url="", transactional_id=lambda: "away-0", mark=Mark, topic="", held=lambda *_: {})
         self.opened = 0
 
-    def reopen(self, turn: Turn | None) -> None:  # noqa: ARG002  # none is asked about
+    def reopen(self, sent: Sent | None, seconds: float = 0.0) -> None:  # noqa: ARG002  # none is asked about
         self.opened += 1
         if self.opened == 1:
             raise Unreachable("no answer")

@@ -16,6 +16,7 @@ MARKS = st.builds(
     turn=NAMES,
     starts=st.integers(0, 99),
     trying=st.none() | st.tuples(NAMES, st.integers(0, 2**63 - 1)),
+    writer=NAMES | st.just(""),
 )
 RECORDS = 10
 

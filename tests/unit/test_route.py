@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from connectors.registry import CHANNELS
 from pipelines.engine.stage import Output, Record
-from pipelines.route import EXPIRED_PER_TURN, MAX_RECORD_BYTES, Channel, Route, State
+from pipelines.recipients import Channel
+from pipelines.route import EXPIRED_PER_TURN, MAX_RECORD_BYTES, Route, State
 from schemas import codec
 from schemas.accounts import Accounts
 from schemas.causes import DESCRIPTIONS
@@ -35,7 +34,6 @@ from tests.builders import (
     conversation_at_home,
     decoded,
     delivery,
-    examples,
     message,
     numbered,
     raw,
@@ -85,12 +83,16 @@ CONTACTS: Mapping[bytes, Contact] = {
 
 def a_route() -> Route:
     channels = {name: Channel(account, CHANNELS[name].check) for name, account in ACCOUNTS.items()}
-    return Route(partitions=PARTITIONS, dedupe_ms=DEDUPE_MS, channels=channels, contacts=CONTACTS, accounts=LISTED)
+    return Route(partitions=PARTITIONS, dedupe_ms=DEDUPE_MS, channels=channels, accounts=LISTED)
+
+
+def a_desk(partition: int = 0, stage: Route | None = None) -> Desk[State]:
+    return Desk(stage or a_route(), partition, {"contacts": CONTACTS})
 
 
 @pytest.fixture
 def desk() -> Desk[State]:
-    return Desk(a_route())
+    return a_desk()
 
 
 def of(*messages: Message) -> list[Record]:
@@ -197,7 +199,7 @@ def test_the_same_recipient_twice_is_one_delivery(desk: Desk[State]) -> None:
 def test_delivery_ids_name_the_message_and_the_recipient_only() -> None:
     ids = []
     for now in (NOW, NOW + 99):
-        desk = Desk(a_route())
+        desk = a_desk()
         desk.turn(of(*(message(f"before-{each}") for each in range(now - NOW))))
         sent = message("m", recipients=(to_user("ana"), to_address("1")), requested_at=now)
         outputs = desk.turn(of(sent), now=now).outputs
@@ -215,7 +217,7 @@ def test_delivery_ids_name_the_message_and_the_recipient_only() -> None:
         message("px", recipients=(to_address("y"),)),
         message("p", recipients=(to_address("xy"),)),
     ]
-    found = decoded(Desk(a_route()).turn(of(*others)).outputs, "deliveries.whatsapp", Delivery)
+    found = decoded(a_desk().turn(of(*others)).outputs, "deliveries.whatsapp", Delivery)
     assert len({each.delivery_id for each in found}) == len(others)
 
 
@@ -390,13 +392,13 @@ REFUSABLE = (
 
 @pytest.mark.parametrize("case", REFUSABLE, ids=lambda case: case.label)
 def test_what_is_refused_leaves_no_trace_and_the_rest_flows(case: Refusable) -> None:
-    with_it, without = Desk(a_route()), Desk(a_route())
+    with_it, without = a_desk(), a_desk()
     before, after = of(message("before"), message("after"))
     bad = case.record._replace(offset=7, headers=(("traceparent", b"00-1"),))
-    decision = with_it.turn([before, bad, after])
+    decision = with_it.settled([before, bad, after])
     assert refused(decision) == [case.cause]
     assert case.cause in DESCRIPTIONS
-    assert decision.refusals[0].record is bad, "with its bytes, key, headers and place"
+    assert decision.refusals[0].record == bad, "with its bytes, key, headers and place"
     assert decision.refusals[0].detail
     expected = without.turn([before, after])
     assert decision.outputs == expected.outputs
@@ -471,7 +473,7 @@ def test_a_group_without_members_is_refused(desk: Desk[State]) -> None:
 
 
 def test_one_member_who_cannot_be_reached_refuses_the_whole(desk: Desk[State]) -> None:
-    decision = desk.turn(numbered([members("ana", "hugo"), to_group("a"), record("messages", message("b"))]))
+    decision = desk.settled(numbered([members("ana", "hugo"), to_group("a"), record("messages", message("b"))]))
     assert refused(decision) == ["unreachable_user"]
     assert sequences(decision.outputs) == [("b", 1)]
 
@@ -502,15 +504,15 @@ def test_a_record_in_the_wrong_partition_goes_home_as_it_is(astray: Record, desk
 def test_a_tombstone_in_the_wrong_partition_goes_home_too(desk: Desk[State]) -> None:
     decision = desk.turn([raw("conversations", None, key=ELSEWHERE.encode())])
     assert decision.outputs == [Output("conversations", ELSEWHERE.encode(), None, 2, ())]
-    home = Desk(a_route(), 2)
+    home = a_desk(2)
     home.turn([members("ana", conversation_id=ELSEWHERE)])
     home.turn([raw("conversations", decision.outputs[0].value, key=ELSEWHERE.encode(), partition=2)])
     assert not home.changelog["conversations"]
 
 
 def test_a_rerouted_record_is_accepted_at_home() -> None:
-    (sent,) = Desk(a_route()).turn([ASTRAY["a message"]]).outputs
-    home = Desk(a_route(), 2)
+    (sent,) = a_desk().turn([ASTRAY["a message"]]).outputs
+    home = a_desk(2)
     decision = home.turn([raw("messages", sent.value, key=sent.key, partition=2)])
     assert sequences(decision.outputs) == [("m", 1)]
     assert {o.partition for o in decision.outputs} == {2}
@@ -518,72 +520,10 @@ def test_a_rerouted_record_is_accepted_at_home() -> None:
 
 def test_a_conversation_that_began_here_stays() -> None:
     """The number of partitions was wrong once, or a custom partitioner is at work: the conversation must not be split."""
-    begun = Route(partitions=1, dedupe_ms=DEDUPE_MS, channels=a_route()._channels, contacts=CONTACTS, accounts=LISTED)
-    desk = Desk(begun)
+    begun = Route(partitions=1, dedupe_ms=DEDUPE_MS, channels=a_route()._channels, accounts=LISTED)
+    desk = a_desk(stage=begun)
     desk.turn(of(message("a", conversation_id=ELSEWHERE)))
     desk.restart(a_route())
     decision = desk.turn(of(message("b", conversation_id=ELSEWHERE), message("c", conversation_id=ELSEWHERE)))
     assert sequences(decision.outputs) == [("b", 2), ("c", 3)]
     assert {o.partition for o in decision.outputs} == {0}
-
-
-# --- any splitting, any crash -------------------------------------------------------------------------------------------
-
-_IDS = st.sampled_from([f"m{i}" for i in range(6)])
-_WHERE = st.sampled_from([HERE, conversation_at_home(0, number=1), ELSEWHERE])
-_MESSAGES = st.builds(
-    message,
-    _IDS,
-    conversation_id=_WHERE,
-    text=st.sampled_from(["olá", "olá", "bom dia", ""]),
-    recipients=st.sampled_from([(to_user("ana"),), (to_address("1"),), (), (to_user("nobody"),)]),
-    requested_at=st.integers(NOW - 9, NOW),
-)
-_RECORDS = st.lists(
-    st.one_of(
-        _MESSAGES.map(lambda each: record("messages", each)),
-        _MESSAGES.map(lambda each: record("messages", each)),
-        st.just(members("ana", "bob")),
-        st.just(raw("messages", b"\x00junk")),
-    ),
-    max_size=25,
-).map(numbered)
-
-
-def _members_first(kafka_records: Sequence[Record]) -> list[Record]:
-    return sorted(kafka_records, key=lambda each: each.topic != "conversations")
-
-
-@examples(300)
-@given(batch=_RECORDS, data=st.data())
-def test_any_turns_and_any_crash_come_to_the_same_as_one_by_one(batch: list[Record], data: st.DataObject) -> None:
-    """Turns of any size, each decided once or more: lost before its commit, by a rollback or with the whole worker."""
-    batch = _members_first(batch)  # within a turn members come first; so the sizes of turns may not matter
-    alone, desk = Desk(a_route()), Desk(a_route())
-    expected = [alone.turn([each]) for each in batch]
-    outputs: list[Output] = []
-    causes: list[str] = []
-    left = batch
-    while left:
-        size = data.draw(st.integers(1, len(left)), label="size of the turn")
-        fate = data.draw(st.sampled_from(["commit", "commit", "rollback", "restart"]), label="fate of the turn")
-        decision = desk.decide(left[:size])
-        if fate == "rollback":
-            desk.reopen()
-        elif fate == "restart":
-            desk.restart(a_route())
-        else:
-            desk.commit()
-            outputs += decision.outputs
-            causes += refused(decision)
-            left = left[size:]
-    assert outputs == [output for decision in expected for output in decision.outputs]
-    assert causes == [cause for decision in expected for cause in refused(decision)]
-    assert desk.changelog == alone.changelog
-    for conversation_id in (HERE, ELSEWHERE):
-        given_out = [
-            each.seq
-            for each in decoded(outputs, "conversation-log", SequencedMessage)
-            if each.conversation_id == conversation_id
-        ]
-        assert given_out == list(range(1, len(given_out) + 1))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from connectors.registry import CHANNELS
 from pipelines.engine.stage import Output, Record
-from pipelines.route import Channel, Route, State
+from pipelines.recipients import Channel
+from pipelines.route import Route, State
 from schemas import codec
 from schemas.accounts import Accounts
 from schemas.keys import contact_key, conversation_key
@@ -29,12 +30,12 @@ from tests.builders import (
     to_address,
     to_user,
 )
-from tests.unit.test_route import CONTACTS, DEDUPE_MS, a_route, contact, members, of, sequences, to_group
+from tests.unit.test_route import DEDUPE_MS, a_desk, a_route, contact, members, of, sequences, to_group
 
 
 @pytest.fixture
 def desk() -> Desk[State]:
-    return Desk(a_route())
+    return a_desk()
 
 
 def _with_account(account: str) -> Recipient:
@@ -64,7 +65,7 @@ def test_the_members_of_another_tenants_conversation_are_not_ours(desk: Desk[Sta
     name = conversation_at_home(0, tenant_id="other")
     desk.turn([members("ana", conversation_id=name, tenant_id="other")])
     assert set(desk.changelog["conversations"]) == {f"other/{name}".encode()}
-    ours = Desk(a_route(), home_partition(name, PARTITIONS))
+    ours = a_desk(home_partition(name, PARTITIONS))
     ours.changelog = desk.changelog  # even if both were at home in one partition
     ours.restart(a_route())
     assert refused(ours.turn([to_group(conversation_id=name)])) == ["no_recipient"]
@@ -144,7 +145,7 @@ def test_a_tenant_sends_with(case: Sending, desk: Desk[State]) -> None:
 def test_a_configured_account_that_is_listed_is_shared_no_more() -> None:
     channels = {"whatsapp": Channel("acc-wa", CHANNELS["whatsapp"].check)}
     owned = Accounts({("whatsapp", "acc-wa"): "acme"})
-    desk = Desk(Route(partitions=PARTITIONS, dedupe_ms=DEDUPE_MS, channels=channels, contacts=CONTACTS, accounts=owned))
+    desk = a_desk(stage=Route(partitions=PARTITIONS, dedupe_ms=DEDUPE_MS, channels=channels, accounts=owned))
     decision = desk.turn(of(message("m"), message("n", recipients=(_with_account("acc-wa"),))))
     assert refused(decision) == ["account_not_yours", "account_not_yours"]
     assert all("CHAT4ALL_ACCOUNTS" in refusal.detail for refusal in decision.refusals)
@@ -161,10 +162,10 @@ def test_what_is_refused_is_told_with_its_tenant(desk: Desk[State]) -> None:
     name = conversation_at_home(0, tenant_id="acme")
     bad = message("m", tenant_id="acme", conversation_id=name, recipients=(to_user("nobody"),))
     unnamed = message("m", tenant_id="a" * 100_000)
-    decision = desk.turn(of(bad, unnamed))
+    decision = desk.settled(of(bad, unnamed))
     assert [(each.cause, each.tenant_id) for each in decision.refusals] == [
-        ("unknown_user", "acme"),
         ("field_out_of_limits", "default"),
+        ("unknown_user", "acme"),
     ]
     assert all(len(each.detail) < 300 for each in decision.refusals)
 
@@ -221,15 +222,14 @@ def _all_partitions(batch: list[Record]) -> list[tuple[str, Any]]:
         partitions=PARTITIONS,
         dedupe_ms=DEDUPE_MS,
         channels={name: Channel(f"acc-{name}", CHANNELS[name].check) for name in ("whatsapp", "telegram")},
-        contacts=_PEOPLE,
         accounts=Accounts({("whatsapp", "acc-acme"): "acme"}),
     )
-    desks = [Desk(route, number) for number in range(PARTITIONS)]
+    desks = [Desk(route, number, {"contacts": _PEOPLE}) for number in range(PARTITIONS)]
     seen: list[tuple[str, Any]] = []
     left = list(batch)
     while left:
         each = left.pop(0)
-        decision = desks[each.partition].turn([each])
+        decision = desks[each.partition].settled([each])
         seen += [(refusal.cause, refusal.detail) for refusal in decision.refusals]
         for output in decision.outputs:
             if output.topic == each.topic:

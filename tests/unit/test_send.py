@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from pipelines.engine.stage import Call, Decision, Record, Result
-from pipelines.send import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Attempt, Send
-from pipelines.sending import Limits, State
+from pipelines.send import Attempt, Send
+from pipelines.sending import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Limits, State
 from schemas import codec
 from schemas.causes import DESCRIPTIONS
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
@@ -301,6 +301,15 @@ def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) 
     assert keys(decision) == ["dlv-1"]
 
 
+def test_only_updates_of_what_is_outstanding_are_decoded(desk: Desk[State]) -> None:
+    """Of every other one no more is read than whose it is: a datum that ends early shows it."""
+    desk.turn(to_send(delivery()))
+    ours, other = (record("status-updates", update(delivery_id=name)) for name in ("dlv-1", "dlv-2"))
+    cut = [each._replace(value=(each.value or b"")[:-1]) for each in (other, ours)]
+    decision = desk.turn(cut)
+    assert [(refusal.cause, refusal.record) for refusal in decision.refusals] == [("malformed_datum", cut[1])]
+
+
 def test_a_delivery_outside_its_home_is_refused_and_never_called(desk: Desk[State]) -> None:
     stray = to_send(delivery(home_partition=3))
     decision = desk.turn(stray)
@@ -588,9 +597,3 @@ def test_a_result_that_waited_while_the_state_was_made_anew_is_taken_once(
     decision = desk.turn(results=answered(asked, outcome))
     assert told(decision) == expected
     assert len(desk.changelog["outstanding"]) == left
-
-
-async def test_stopping_closes_the_connectors() -> None:
-    provider = Provider("whatsapp", "hold")
-    await Send(connectors={"whatsapp": provider}, limits=LIMITS).stop()
-    assert provider.closed

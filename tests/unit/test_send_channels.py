@@ -72,3 +72,9 @@ def test_evidence_is_not_forgotten_while_the_channel_is_away() -> None:
     decision = desk.turn(now=NOW + LIMITS.hold_ms + UNCONFIGURED_MS)
     assert decision.calls == []
     assert [each.status for each in decoded(decision.outputs, "status-updates", StatusUpdate)] == [Status.SENT]
+
+
+async def test_stopping_closes_the_connectors() -> None:
+    provider = Provider("whatsapp", "hold")
+    await Send(connectors={"whatsapp": provider}, limits=LIMITS).stop()
+    assert provider.closed

@@ -25,7 +25,8 @@ POLICIES = {"whatsapp": "hold", "telegram": "resend", "internal": "fail"}
 HOLD_MS = 5000
 LIMITS = (
     Limits(concurrency=3, outstanding=6, attempts=3, hold_ms=HOLD_MS, scheduled=4),
-    Limits(concurrency=8, outstanding=30, attempts=3, hold_ms=HOLD_MS, scheduled=10, scheduled_bytes=500),
+    Limits(concurrency=3, account=1, outstanding=6, attempts=3, hold_ms=HOLD_MS, scheduled=4),
+    Limits(concurrency=8, account=2, outstanding=30, attempts=3, hold_ms=HOLD_MS, scheduled=10, scheduled_bytes=500),
 )
 TENANTS = ("many", "many", "many", "few")
 # channel, account: lanes share an account, so that a throttle of one holds the others; in one lane there may be two accounts
@@ -141,6 +142,7 @@ class SendModel(RuleBasedStateMachine):
         if isinstance(outcome, Accepted):
             self.told[key].taken.add(number)
         self.results.append(self.running.pop(key).finish(outcome))
+        self.desk.running.pop(key)
 
     @precondition(lambda self: any(each.taken for each in self.told.values()))
     @rule(data=st.data(), failed=st.booleans())
@@ -327,6 +329,7 @@ class SendModel(RuleBasedStateMachine):
         assert len(self.running) <= self.limits.concurrency
         calls = Counter(self.told[key].delivery.tenant_id for key in self.running)
         assert max(calls.values(), default=0) <= self.limits.calls_of_a_tenant
+        assert max(self.of_accounts().values(), default=0) <= self.limits.account
         outstanding = {each.delivery.delivery_id for each in self.taken() if each.ended is None}
         assert {key.decode() for key in self.desk.changelog["outstanding"]} == outstanding
         assert set(self.running) <= outstanding, "whoever is being called has not ended"
@@ -345,7 +348,6 @@ class SendModel(RuleBasedStateMachine):
             assert state.scheduled.rows(tenant) == anew.scheduled.rows(tenant)
         assert (len(state.held), len(state.scheduled)) == (len(anew.held), len(anew.scheduled))
         assert len(state.lanes) == len(anew.lanes)
-        assert state.calling == anew.calling
 
     def rows(self) -> list[Outstanding]:
         """What was committed."""
@@ -364,14 +366,23 @@ class SendModel(RuleBasedStateMachine):
         assert not self.desk.tables["outstanding"].changes()
         if len(self.running) < self.limits.concurrency:
             calls = Counter(self.told[key].delivery.tenant_id for key in self.running)
+            accounts = self.of_accounts()
             for row in self.heads():
-                if calls[row.delivery.tenant_id] < self.limits.calls_of_a_tenant or row.phase is Phase.HELD:
+                has_room = (
+                    calls[row.delivery.tenant_id] < self.limits.calls_of_a_tenant
+                    and accounts[place_of(row.delivery)] < self.limits.account
+                )
+                if has_room or row.phase is Phase.HELD:
                     assert due is not None
                     assert due <= self.next_step(row), "a head would be looked at too late"
         for row in self.rows():
             if row.is_scheduled:
                 assert due is not None
                 assert due <= min(row.not_before, row.delivery.expires_at or row.not_before), "it would be late"
+
+    def of_accounts(self) -> Counter[str]:
+        """Calls in flight to each account."""
+        return Counter(place_of(self.told[key].delivery) for key in self.running)
 
     def heads(self) -> list[Outstanding]:
         """The first of every lane that is not in flight, from what was committed; what waits for its time is in no lane."""

@@ -240,7 +240,7 @@ def test_many_that_are_over_at_one_moment_end_in_turns(apart: bool) -> None:
         turn = desk.turn(now=NOW + 5)
         assert 0 < statuses(turn)[Status.EXPIRED] <= DUE_PER_TURN + LOOKS_PER_TURN
         expired += statuses(turn)[Status.EXPIRED]
-    assert expired == number - len(desk.state.calling)
+    assert expired == number - len(desk.running)
 
 
 def test_deliveries_of_one_lane_that_are_due_at_one_moment_go_in_sequence() -> None:

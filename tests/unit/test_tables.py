@@ -15,6 +15,7 @@ from tables import seen
 from tables.agenda import Agenda, Agendas
 from tables.bindings import BINDINGS, WAITING, Bound, Waiting
 from tables.conversations import CONVERSATIONS, Members
+from tables.held import HELD, Held
 from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
@@ -24,7 +25,8 @@ from tables.ready import Lane, place_of
 from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
 from tables.tally import Tally
-from tables.timelines import TIMELINES, Timeline
+from tables.timeline_rows import TIMELINES
+from tables.timelines import FAILURES, KEPT_EVENTS, Timeline
 from tests.builders import NOW, delivery, examples, message, receipt, to_address, update
 
 # --- layouts ------------------------------------------------------------------------------------------------------------
@@ -37,6 +39,31 @@ _DELIVERIES = st.builds(
 )
 
 
+@st.composite
+def _timelines(draw: st.DrawFn) -> Timeline:
+    """What fits a packed row, what does not, and what is just at the edge; also rows whose updates wait."""
+    accepted = draw(st.just(NOW) | _MS)
+    time = st.integers(accepted - 2**31 - 1, accepted + 2**31) | st.integers(NOW, NOW + 9000) | _MS
+    text = _TEXT | st.sampled_from(["a" * 255, "a" * 256, "é" * 128, "default", "whatsapp", "text"])
+    number = st.integers(0, 300) | st.sampled_from([65_535, 65_536, 2**31 - 1])
+    fields: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(Timeline._fields, text)
+    fields |= dict.fromkeys(("requested_at", "updated_at", "reason_at"), time)
+    fields |= dict.fromkeys(("dispatched_at", "sent_at", "delivered_at", "read_at", "failed_at"), st.none() | time)
+    fields |= dict.fromkeys(("provider_message_id", "reason_code", "reason"), st.none() | text)
+    fields |= dict.fromkeys(("version", "attempts", "resends"), number)
+    fields |= {
+        "known": st.booleans(),
+        "accepted_at": st.just(accepted),
+        "seq": st.integers(0, 9) | st.sampled_from([2**32 - 1, 2**32, 2**53]),
+        "failure": st.sampled_from([None, *(str(each) for each in FAILURES)]),
+        "events": st.lists(st.integers(0, 2**64 - 1), max_size=3).map(tuple) | st.just((1,) * KEPT_EVENTS),
+        "early": st.lists(st.builds(update, _TEXT, status=st.sampled_from(Status)), max_size=2).map(tuple),
+        "places": st.lists(st.tuples(_MS, _MS), max_size=2).map(tuple),
+    }
+    row = Timeline(**draw(st.fixed_dictionaries(fields)))
+    return row if draw(st.booleans()) else row._replace(early=(), places=())
+
+
 class Kept(NamedTuple):
     layout: Layout[Any]
     rows: st.SearchStrategy[Any]
@@ -47,6 +74,18 @@ KEPT = (
     Kept(SEQUENCES, st.builds(Sequence, _MS)),
     Kept(CONVERSATIONS, st.builds(Members, _TEXT, st.lists(_TEXT, max_size=4).map(tuple), _MS)),
     Kept(BINDINGS, st.builds(Bound, _TEXT, _TEXT, _TEXT, st.integers(0, 99), _MS)),
+    Kept(
+        HELD,
+        st.builds(
+            Held,
+            _TEXT,
+            _TEXT,
+            _MS,
+            st.tuples(_TEXT, _MS, _MS),
+            st.lists(st.sampled_from(["none", "text", "bytes"]), max_size=2).map(tuple),
+            st.lists(st.binary() | st.just(codec.encode(message())), min_size=2, max_size=4).map(tuple),
+        ),
+    ),
     Kept(
         WAITING,
         st.builds(
@@ -72,19 +111,7 @@ KEPT = (
             evidence=st.none() | _TEXT,
         ),
     ),
-    Kept(
-        TIMELINES,
-        st.builds(
-            Timeline,
-            _TEXT,
-            _TEXT,
-            known=st.booleans(),
-            sent_at=_MAYBE_MS,
-            failure=st.none() | st.just(str(Status.FAILED)),
-            events=st.lists(_TEXT, max_size=3).map(tuple),
-            early=st.lists(st.builds(update, _TEXT, status=st.sampled_from(Status)), max_size=2).map(tuple),
-        ),
-    ),
+    Kept(TIMELINES, _timelines()),
 )
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.registry import CHANNELS
-from pipelines.route import Channel, Route, State
+from pipelines.recipients import Channel
+from pipelines.route import Route, State
 from schemas.causes import DESCRIPTIONS
 from schemas.records import Delivery
 from schemas.times import misfit
@@ -19,7 +20,7 @@ DAY_MS = 86_400_000
 
 def a_desk() -> Desk[State]:
     channels = {"whatsapp": Channel("acc-wa", CHANNELS["whatsapp"].check)}
-    return Desk(Route(partitions=PARTITIONS, dedupe_ms=7 * DAY_MS, channels=channels, contacts={}))
+    return Desk(Route(partitions=PARTITIONS, dedupe_ms=7 * DAY_MS, channels=channels))
 
 
 NO_TIMES: Mapping[str, tuple[int | None, int | None, str]] = {

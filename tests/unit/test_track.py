@@ -269,7 +269,7 @@ def in_turns(way: list[StatusUpdate], data: st.DataObject) -> tuple[Desk[State],
 
 def known(row: Timeline) -> dict[str, Any]:
     """Everything a row knows; the order in which event ids came is no knowledge."""
-    return dataclasses.asdict(row) | {"events": sorted(row.events)}
+    return row._asdict() | {"events": sorted(row.events)}
 
 
 @examples(150)

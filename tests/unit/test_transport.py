@@ -8,7 +8,7 @@ from typing import Any
 from faust.types.tuples import TP
 
 from pipelines.app import build
-from pipelines.engine.transport import BatchConsumer, BatchMessage
+from pipelines.engine.faust.transport import BatchConsumer, BatchMessage
 from schemas.settings import Settings
 from tests.toy_stage import Toy
 

@@ -13,10 +13,10 @@ import pytest
 
 from pipelines.engine import link, sizes
 from pipelines.engine.dead_letters import dead_letter
+from pipelines.engine.fit import FEWEST_RECORDS
 from pipelines.engine.marks import Mark
 from pipelines.engine.stage import Refusal, Source
 from pipelines.engine.transactions import CommitFailed, Held, OutcomeUnknown
-from pipelines.engine.turns import FEWEST_RECORDS
 from schemas import codec
 from schemas.records import DeadLetter, Header
 from tables.sequences import SEQUENCES
@@ -71,6 +71,32 @@ async def test_turns_keep_their_distance_and_gather_company_but_a_lone_record_do
     bench.submit("b", "3")
     await until(lambda: len(bench.released) == 3)
     assert bench.stage.turns == [["1"], ["2", "3"]]
+
+
+async def test_a_partition_waits_for_its_place_on_purpose_and_gathers_meanwhile(bench: Bench) -> None:
+    free_at = time.monotonic() + 0.2
+    bench.stage.place = lambda: max(0.0, free_at - time.monotonic())
+    bench.start()
+    bench.submit("a", "1")
+    await until(lambda: bench.partition.held)
+    bench.submit("b", "2")
+    await until(lambda: len(bench.released) == 2)
+    assert bench.stage.turns == [["1", "2"]]
+    assert time.monotonic() >= free_at
+    assert not bench.partition.held
+
+
+async def test_a_full_turn_and_a_stop_wait_for_no_place(bench: Bench) -> None:
+    bench.stage.place = lambda: 60.0
+    bench.stage.turn_records = 2
+    bench.start()
+    bench.submit("a", "1")
+    await until(lambda: bench.partition.held)
+    bench.submit("a", "2")
+    await until(lambda: bench.stage.turns == [["1", "2"]])
+    bench.submit("a", "3")
+    await until(lambda: bench.partition.held)
+    await asyncio.wait_for(bench.partition.stop(), 5)
 
 
 async def test_a_due_time_makes_a_turn_and_one_without_effect_makes_no_transaction(bench: Bench) -> None:
@@ -465,6 +491,7 @@ async def test_the_group_passes_over_markers_once_when_nothing_is_left_to_do(ben
     await bench.turned("1")
     bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})
     await until(lambda: bench.journal.position("a") == 3)
+    await until(lambda: bench.partition._committed["a", 0] == 3)  # the journal knows it a moment before
     committed = len(bench.journal.committed)
     assert bench.journal.committed[-1].offsets == {("a", 0): 3}
     bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})

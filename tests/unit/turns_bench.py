@@ -3,20 +3,24 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.brake import Alone
+from pipelines.engine.calls import Budget
 from pipelines.engine.intake import Batch
 from pipelines.engine.line import Line
 from pipelines.engine.link import Link
+from pipelines.engine.marks import Mark
+from pipelines.engine.membership import Member
+from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from pipelines.engine.transactions import Held, Transactions, Turn
+from pipelines.engine.transactions import CommitFailed, Ends, Sent, Transactions, Turn
 from pipelines.engine.turns import Partition
-from pipelines.engine.writer import Writer
+from pipelines.engine.writer import REST_SECONDS, Writer
 from schemas.records import DeadLetter
 from tables.layout import Layout
 from tables.partition import TablePartition
@@ -47,6 +51,7 @@ class Toy(Stage[ToyState]):
     def __init__(self, *sources: Source) -> None:
         self.sources = sources or (Source("a"), Source("b"))
         self.held: set[str] = set()
+        self.place: Callable[[], float] = lambda: 0.0  # seconds until it may go
         self.due: int | None = None
         self.broken = False
         self.seconds_a_record = 0.0
@@ -71,6 +76,9 @@ class Toy(Stage[ToyState]):
 
     def takes(self, topic: str, state: ToyState) -> bool:  # noqa: ARG002  # the test says
         return topic not in self.held
+
+    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # there is one
+        return self.place()
 
     def decide(self, inputs: Inputs, state: ToyState, now: int) -> Decision:
         if self.raises is not None:
@@ -132,39 +140,39 @@ class Journal(Transactions):
     """Transactions that are written down instead of being sent to Kafka."""
 
     def __init__(self) -> None:
-        self.id = "toy-0"
+        super().__init__(kafka_url="", transactional_id=lambda: "toy-0", mark=Mark, topic="", held=lambda *_: {})
         self.committed: list[Committed] = []
         self.failure: Exception | None = None
         self.gate = threading.Event()  # a commit waits for it, in its thread
         self.gate.set()
         self.begun = 0
-        self.reopened: list[Turn | None] = []
+        self.together: list[int] = []  # how many turns each transaction had
+        self.refused: bytes | None = None  # the value of an output that Kafka does not take
+        self.reopened: list[Sent | None] = []
         self.heals = False  # whether a failure ends when the producer is opened anew
         self.happened = False  # what a look at the group says of a turn whose outcome is not known
 
-    def knows(self, held: Mapping[tuple[str, int], Held]) -> None:
-        """There is no group."""
-
-    def leave(self) -> None:
-        """There is no client."""
-
-    def send(self, turn: Turn) -> None:
+    def _produce(self, turns: Sequence[Turn]) -> None:
         """It is written down when it is committed."""
 
-    def commit(self, turn: Turn) -> Mapping[str, int]:
+    def commit(self, sent: Sent) -> list[Ends]:
         self.begun += 1
         self.gate.wait(SOON)
         if self.failure is not None:
             raise self.failure
-        rows = [(rows.topic, rows.partition, key, value) for rows in turn.rows for key, value in rows.changes]
-        self.committed.append(Committed(list(turn.outputs), rows, dict(turn.offsets), turn.starts, turn.trying))
-        return {}
+        if any(output.value == self.refused is not None for turn in sent.turns for output in turn.outputs):
+            raise CommitFailed("toy-0: commit: out refused a record: too large")
+        self.together.append(len(sent.turns))
+        for turn in sent.turns:
+            rows = [(rows.topic, rows.partition, key, value) for rows in turn.rows for key, value in rows.changes]
+            self.committed.append(Committed(list(turn.outputs), rows, dict(turn.offsets), turn.starts, turn.trying))
+        return [{} for _ in sent.turns]
 
-    def reopen(self, turn: Turn | None) -> Mapping[str, int] | None:
-        self.reopened.append(turn)
+    def reopen(self, sent: Sent | None, seconds: float = 0.0) -> list[Ends] | None:  # noqa: ARG002  # it takes no time
+        self.reopened.append(sent)
         if self.heals:
             self.failure = None
-        return {} if turn is not None and self.happened else None
+        return [{} for _ in sent.turns] if sent is not None and self.happened else None
 
     def outputs(self) -> list[str]:
         """Values produced to `out`, of all transactions, in order."""
@@ -177,18 +185,25 @@ class Journal(Transactions):
         return next((one.offsets[topic, 0] for one in reversed(self.committed) if (topic, 0) in one.offsets), None)
 
 
+def no_mirrors() -> Mirrors:
+    """Of a stage that mirrors nothing: nothing is asked."""
+    return Mirrors(kafka_url="127.0.0.1:1", ends=lambda _: {}, fail=lambda _: None)
+
+
 class Bench:
     """One partition of the toy with everything around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rest_seconds: float = REST_SECONDS) -> None:
         self.stage = Toy()
         self.journal = Journal()
         self.tables: dict[str, TablePartition[Any]] = {"sequences": TablePartition(SEQUENCES)}
         self.failures: list[str] = []
         self.fenced: list[int] = []
         self.released: list[str] = []
+        self.mirrors = no_mirrors()
         self.now: Callable[[], int] = lambda: NOW
         self.link = Link()
+        self.writer = Writer(self.journal, Line("commit"), self.link, rest_seconds=rest_seconds)
         self.limits: dict[str, int] = {}  # of topics, where a test has one
         self.ends: dict[str, int] = {}
         self.partition: Partition[ToyState]
@@ -209,7 +224,9 @@ class Bench:
             number=0,
             tables=self.tables,
             changelogs={"sequences": CHANGELOG},
-            writer=Writer(self.journal, Line("commit"), self.link),
+            writer=self.writer,
+            mirrors=self.mirrors,
+            budget=Budget(self.stage.name, self.stage.most_calls),
             alone=Alone(),
             sizes=Sizes(lambda topic: self.limits.get(topic, 1_000_000)),
             fail=self.failures.append,
@@ -245,9 +262,12 @@ async def until(condition: Callable[[], bool]) -> None:
 async def benched() -> AsyncIterator[Bench]:
     """A bench, stopped afterwards: what the fixtures of the tests yield."""
     made = Bench()
+    await made.writer.open(Member("toy", "a member", 1))
+    made.journal.reopened.clear()
     yield made
     made.stage.answer.set()
     made.journal.gate.set()
     if hasattr(made, "partition"):
         made.partition.abandon()
         await made.partition.stop()
+    made.writer.close()

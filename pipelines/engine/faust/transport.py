@@ -7,19 +7,20 @@ committed from here (offsets commit inside the turns' transactions), and no ackn
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import faust
 import structlog
 from aiokafka.client import CoordinationType
 from aiokafka.errors import NoError, UnknownMemberIdError, for_code
+from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 from mode import Service
 
-if TYPE_CHECKING:
-    from pipelines.engine.worker import Engine
+from pipelines.engine.membership import Member
+from pipelines.engine.worker import Engine
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS = 0.5
@@ -60,6 +61,10 @@ class BatchConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> Any:
         return MembershipThread(self, loop=self.loop, beacon=self.beacon)
 
+    @property
+    def generation(self) -> int:
+        return int(self.app.consumer_generation_id)
+
     def news(self) -> None:
         """Records arrived, or a batch was released."""
         self._news.set()
@@ -94,6 +99,10 @@ class BatchConsumer(driver.Consumer):
     def track_message(self, message: Any) -> None:
         """Faust would wait for an acknowledgement of its own; the engine knows what is in flight."""
         self._on_message_in(message.tp, message.offset, message)
+
+    async def members(self) -> set[str]:
+        """The transactional ids of the group's members."""
+        return await self._thread.members()  # type: ignore[no-any-return]  # Faust is untyped to us
 
     async def on_stop(self) -> None:
         await super().on_stop()
@@ -132,7 +141,9 @@ class Listener(driver.ConsumerRebalanceListener):
         partitions = set(assigned)
         consumer = self._thread._ensure_consumer()  # noqa: SLF001  # Faust's own listener reaches the same way
         consumer.pause(*partitions)
-        self._thread.app.engine.roll.enter(consumer._coordinator.member_id)  # noqa: SLF001  # aiokafka tells nobody else
+        coordinator, engine = consumer._coordinator, self._thread.app.engine  # noqa: SLF001  # aiokafka tells nobody else
+        engine.roll.enter(coordinator.member_id)
+        engine.member = Member(self._thread.app.conf.id, coordinator.member_id, coordinator.generation)
         await super().on_partitions_assigned(partitions)
 
 
@@ -146,7 +157,21 @@ class MembershipThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001  # Faust hardcodes round robin without tables
+        consumer._client._client_id = self.app.engine.identity.id  # noqa: SLF001  # the group tells it to the others; Faust has one for all
         return consumer
+
+    async def members(self) -> set[str]:
+        """The transactional ids of the group's members."""
+        return set(await self.call_thread(self._members))
+
+    async def _members(self) -> list[str]:
+        client, group = self._ensure_consumer()._client, self.app.conf.id  # noqa: SLF001  # aiokafka has no public way
+        node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+        answer = await client.send(node, DescribeGroupsRequest([group], False))
+        error_code, _, _, _, _, members, *_ = answer.groups[0]
+        if (error := for_code(error_code)) is not NoError:
+            raise error()
+        return [member[1] for member in members]
 
     async def take_out(self, member_id: str) -> None:
         """Leaves the group in the name of a worker that cannot any more."""

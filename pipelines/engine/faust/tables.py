@@ -12,15 +12,20 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery
 from mode import Service
 
+from pipelines.engine.faust.rows import RowsOfWorker
 from pipelines.engine.footing import Unfit
 from pipelines.engine.opening import while_kafka_starts
-from pipelines.engine.rows import RowsOfWorker
 from tables.layout import Layout
 from tables.table import StoreFailed, Table
 
 
 class BatchTable(faust.Table):
     """A table whose rows live in the engine, one Table a partition; as a mapping it shows those of this worker."""
+
+    changelog_name: str = ""
+
+    def _changelog_topic_name(self) -> str:
+        return self.changelog_name or str(super()._changelog_topic_name())
 
     @property
     def layout(self) -> Layout[Any]:

@@ -1,0 +1,301 @@
+"""Stages of one worker, one after the other inside the same turn: what one puts out, the next takes as it is.
+
+In: the turn's records and results, shared out to the stages that take them. Out: one decision. An output that a later stage of the chain
+takes, for the same partition, is handed over instead of produced. It goes through Kafka instead while the next stage does not take it, or
+while records of that topic are not read yet that the chain itself has put there: so nothing overtakes. No I/O.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from pipelines.engine.poison import Isolation, NotData, TooLarge, raised_where
+from pipelines.engine.stage import (
+    Call,
+    Decision,
+    Handed,
+    Inputs,
+    Output,
+    Part,
+    Record,
+    Refusal,
+    Room,
+    Source,
+    Stage,
+    Tables,
+)
+from tables.table import StoreFailed, Table
+
+log = structlog.get_logger(__name__)
+# Headers of what the chain itself has put on a topic it reads: a copy for others of what was handed over, not to be taken again; and what
+# took the way through Kafka, with the mark of the partition's start.
+COPY = "chat4all-copy"
+DETOUR = "chat4all-detour"
+NEVER_IN_KAFKA = -1  # the offset of a record that was handed over
+
+
+@dataclass(slots=True)
+class Place:
+    """One stage of the chain in one partition: its own state and tables, and its own search for poison."""
+
+    stage: Stage[Any]
+    topics: frozenset[str]
+    tables: Tables
+    state: Any
+    isolation: Isolation
+
+
+@dataclass(slots=True)
+class State:
+    """A partition of a chain."""
+
+    partition: int
+    tables: Tables
+    places: Sequence[Place]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What goes on within one decision. `handed` are records by the number of the stage that takes them."""
+
+    inputs: Inputs
+    now: int
+    whole: Decision = field(default_factory=Decision)
+    handed: dict[int, list[Record]] = field(default_factory=dict)
+    ways: dict[str, bool] = field(default_factory=dict)  # topic -> whether its outputs are handed over in this turn
+
+
+class Chain(Stage[State]):
+    """`stages` in the order in which outputs are handed on; what goes back in that order goes through Kafka. `inner` topics are read
+    nowhere in the worker but by hand-over; `outside` are those that others read too, so that what is handed over is produced as well.
+
+    A stage that writes a topic it reads itself is not given its own outputs: it knows them.
+    """
+
+    hands_over = True
+    one_changelog = True
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        stages: Sequence[Stage[Any]],
+        inner: frozenset[str],
+        outside: frozenset[str],
+        poison_limit: int,
+        linger_ms: int,
+        turn_records: int,
+        fetch_gather_ms: int = 0,
+    ) -> None:
+        self.name = name
+        self.stages = tuple(stages)
+        self.linger_ms = linger_ms
+        self.turn_records = turn_records
+        self.fetch_gather_ms = fetch_gather_ms
+        self._inner = inner
+        self._outside = outside
+        self._poison_limit = poison_limit
+        sources: dict[str, Source] = {}
+        for source in (source for stage in stages for source in stage.sources if source.topic not in inner):
+            before = sources.get(source.topic, source)
+            sources[source.topic] = replace(
+                source, first=source.first or before.first, compacted=source.compacted and before.compacted
+            )
+        self.sources = tuple(sources.values())
+        self.tables = tuple(layout for stage in stages for layout in stage.tables)  # type: ignore[misc]  # of the class, for a stage alone
+        self.most_calls = max(stage.most_calls for stage in stages)
+        self.mirrored = tuple({each.topic: each for stage in stages for each in stage.mirrored}.values())
+        self._takers: Mapping[str, tuple[int, ...]] = {
+            topic: tuple(
+                number for number, stage in enumerate(stages) if any(source.topic == topic for source in stage.sources)
+            )
+            for topic in (*sources, *inner)
+        }
+
+    # --- what the engine asks for ---------------------------------------------------------------------------------------
+
+    def open(self, partition: int, tables: Tables) -> State:
+        return State(partition, tables, [self._place(stage, partition, tables) for stage in self.stages])
+
+    def _place(self, stage: Stage[Any], partition: int, tables: Tables) -> Place:
+        own: dict[str, Table[Any]] = {layout.name: tables[layout.name] for layout in stage.tables}
+        topics = frozenset(source.topic for source in stage.sources)
+        return Place(stage, topics, own, stage.open(partition, own), Isolation(stage.name, self._poison_limit))
+
+    def next_due(self, state: State) -> int | None:
+        dues = (place.stage.next_due(place.state) for place in state.places)
+        return min((due for due in dues if due is not None), default=None)
+
+    def takes(self, topic: str, state: State) -> bool:
+        return all(
+            place.stage.takes(topic, place.state) for place in (state.places[n] for n in self._takers.get(topic, ()))
+        )
+
+    def wants_calls(self, state: State, room: Room) -> bool:
+        return any(place.stage.wants_calls(place.state, room) for place in state.places)
+
+    def is_done(self, state: State) -> bool:
+        return all(place.stage.is_done(place.state) for place in state.places)
+
+    async def perform(self, call: Call) -> Any:
+        number, own = call.request
+        return await self.stages[number].perform(own)
+
+    async def start(self) -> None:
+        for stage in self.stages:
+            await stage.start()
+
+    async def stop(self) -> None:
+        for stage in self.stages:
+            await stage.stop()
+
+    # --- one turn -------------------------------------------------------------------------------------------------------
+
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        turn = _Turn(inputs, now)
+        for record in inputs.records:
+            self._share_out(record, turn)
+        for number, place in enumerate(state.places):
+            own = inputs._replace(
+                records=turn.handed.get(number, []),
+                results=[
+                    result._replace(call=result.call.request[1])
+                    for result in inputs.results
+                    if result.call.request[0] == number
+                ],
+            )
+            if not (own.records or own.results or _is_due(place, inputs, now)):
+                continue
+            part = _decided(place, own, now, state.partition)
+            self._take_part(number, part, len(own.records), state, turn)
+        return turn.whole
+
+    def _share_out(self, record: Record, turn: _Turn) -> None:
+        """A record from Kafka to every stage that takes its topic; not a copy of what was handed over when it was made."""
+        for name, value in record.headers:
+            if name == COPY:
+                turn.whole.copies += 1
+                return
+            if name == DETOUR and value == turn.inputs.reading.mark:
+                turn.whole.returned[record.topic] += 1
+        for number in self._takers[record.topic]:
+            turn.handed.setdefault(number, []).append(record)
+
+    def _take_part(self, number: int, part: Decision, records: int, state: State, turn: _Turn) -> None:
+        """Adds what one stage decided to the whole, and hands its outputs on."""
+        if part.writes is not None or part.offsets:
+            raise NotData(f"stage {self.stages[number].name} is a sink: it cannot be part of chain {self.name}")
+        stage = self.stages[number].name
+        whole = turn.whole
+        whole.parts.append(Part(stage, records, len(part.outputs), part.counts))
+        whole.refusals += [refusal._replace(stage=stage) for refusal in part.refusals]
+        whole.calls += [Call(call.key, (number, call), call.end_of, call.shares) for call in part.calls]
+        for output in part.outputs:
+            takers = (
+                [taker for taker in self._takers.get(output.topic, ()) if taker > number]
+                if output.partition == state.partition
+                else []
+            )
+            if not takers:
+                whole.outputs.append(output)
+            elif self._is_handed(output.topic, takers, state, turn):
+                self._hand_over(output, stage, takers, state, turn)
+            else:
+                mark = (DETOUR, turn.inputs.reading.mark)
+                whole.outputs.append(output._replace(headers=(*output.headers, mark)))
+                whole.detours[output.topic] += 1
+
+    def _is_handed(self, topic: str, takers: Sequence[int], state: State, turn: _Turn) -> bool:
+        """Decided once a turn and topic, so that no output of a turn overtakes another."""
+        way = turn.ways.get(topic)
+        if way is None:
+            way = topic in self._inner or (
+                topic not in turn.inputs.reading.behind
+                and all(state.places[n].stage.takes(topic, state.places[n].state) for n in takers)
+            )
+            turn.ways[topic] = way
+        return way
+
+    def _hand_over(self, output: Output, stage: str, takers: Sequence[int], state: State, turn: _Turn) -> None:
+        record = Handed(
+            output.topic, state.partition, NEVER_IN_KAFKA, turn.now, output.key, output.value, output.headers
+        )
+        record.content = output.content
+        record.origin = f"handed over by {stage}" + (f" from {output.origin}" if output.origin else "")
+        for taker in takers:
+            turn.handed.setdefault(taker, []).append(record)
+        turn.whole.handed[output.topic] += 1
+        if output.topic in self._outside:
+            is_read = output.topic not in self._inner
+            copy = output._replace(headers=(*output.headers, (COPY, b"1"))) if is_read else output
+            turn.whole.outputs.append(copy)
+
+
+def _is_due(place: Place, inputs: Inputs, now: int) -> bool:
+    if place.stage.wants_calls(place.state, inputs.room):
+        return True
+    due = place.stage.next_due(place.state)
+    return due is not None and due <= now
+
+
+def _decided(place: Place, inputs: Inputs, now: int, partition: int) -> Decision:
+    """The stage's decision, without the records it cannot decide on: those are refused one by one, and the others decided on. Raises
+    NotData when no record is to blame or too many are."""
+    try:
+        decision = place.stage.decide(inputs, place.state, now)
+    except (StoreFailed, TooLarge):
+        raise  # of the turn as a whole
+    except Exception as error:  # noqa: BLE001  # a bug on some record: find it, keep the rest
+        return _without_poison(place, inputs, now, partition, error)
+    place.isolation.decided(len(inputs.records))
+    return decision
+
+
+def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, error: Exception) -> Decision:
+    """Finds what raises by halving, one record after the other, on the state the turn began with."""
+    log.warning(
+        "decision raised", stage=place.stage.name, partition=partition, records=len(inputs.records), cause=raised_where(error)
+    )  # fmt: skip
+    records = list(inputs.records)
+    refusals: list[Refusal] = []
+    good = 0  # of the records, so many are known to be good
+
+    def attempt(until: int) -> Decision | Exception:
+        """The decision on the first so many records, or what it raised."""
+        for table in place.tables.values():
+            table.rollback()
+        place.state = place.stage.open(partition, place.tables)
+        try:
+            return place.stage.decide(inputs._replace(records=records[:until]), place.state, now)
+        except (StoreFailed, TooLarge):
+            raise
+        except Exception as raised:  # noqa: BLE001  # that it raises is the answer
+            return raised
+
+    while isinstance(outcome := attempt(len(records)), Exception):
+        low, high, raised = good, len(records), outcome
+        if isinstance(bare := attempt(low), Exception):
+            place.isolation.raised([], bare)  # raises NotData: what came before does not raise, and now it does
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = attempt(middle)
+            if isinstance(found, Exception):
+                high, raised = middle, found
+            else:
+                low = middle
+        refusals += place.isolation.decided(low - good)
+        place.isolation.raised([records[low]], raised)
+        good = low
+        del records[low]
+    refusals += place.isolation.decided(len(records) - good)
+    outcome.refusals += [_with_origin(refusal) for refusal in refusals]
+    return outcome
+
+
+def _with_origin(refusal: Refusal) -> Refusal:
+    record = refusal.record
+    if not isinstance(record, Handed):
+        return refusal
+    return refusal._replace(detail=f"{refusal.detail}; {record.origin}")

@@ -1,0 +1,74 @@
+"""The mirrored topics of one stage in one worker: what its decisions see of them, and whether they have come as far as a topic.
+
+What enters: the topics the stage declares. What leaves: a View of each, and the results of calls with `end_of`. Guaranteed: such a result
+comes when everything acknowledged before the call was made is in the view. Kafka is asked in a thread. Lives in the event loop.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+
+from pipelines.engine.mirror import Mirror
+from pipelines.engine.stage import Call, EndOf, Mirrored, Stage, View
+
+TopicPart = tuple[str, int]
+log = structlog.get_logger(__name__)
+AGAIN_SECONDS = 1.0  # between two questions to a Kafka that does not answer
+SAY_SECONDS = 10.0
+
+
+class Mirrors:
+    """Of one worker. `ends` blocks, tells where partitions end with open transactions included, and may raise KafkaException."""
+
+    def __init__(
+        self,
+        mirrored: Iterable[Mirrored] = (),
+        *,
+        kafka_url: str,
+        ends: Callable[[Iterable[TopicPart]], Mapping[TopicPart, int]],
+        fail: Callable[[str], None],
+    ) -> None:
+        self._mirrors = {each.topic: Mirror(kafka_url=kafka_url, mirrored=each, fail=fail) for each in mirrored}
+        self._ends = ends
+        self.views: Mapping[str, View[Any]] = {topic: mirror.view for topic, mirror in self._mirrors.items()}
+
+    async def start(self) -> None:
+        """Returns when every mirror is complete; raises TimeoutError."""
+        await asyncio.gather(*(mirror.start() for mirror in self._mirrors.values()))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(mirror.stop() for mirror in self._mirrors.values()))
+
+    async def perform(self, stage: Stage[Any], call: Call) -> Any:
+        """Does a call of the stage, or answers it when it asks for the end of a topic."""
+        return await (stage.perform(call) if call.end_of is None else self._passed(call.end_of))
+
+    async def _passed(self, topic: str) -> EndOf:
+        """Asks where the topic ends, and returns when its mirror has passed that."""
+        mirror = self._mirrors[topic]
+        stood = dict(mirror.positions)
+        end = await self._end(mirror)
+        while True:
+            try:
+                await asyncio.wait_for(mirror.reach(end), SAY_SECONDS)
+            except TimeoutError:
+                log.warning(
+                    "mirror is behind", topic=topic, stands=dict(mirror.positions), end=end,
+                    reason="Kafka is away, or a transaction on the topic is open",
+                )  # fmt: skip
+            else:
+                return EndOf(topic, stood, end)
+
+    async def _end(self, mirror: Mirror) -> dict[int, int]:
+        """Where the topic ends; asked until Kafka answers."""
+        while True:
+            try:
+                found = await asyncio.to_thread(self._ends, [(mirror.topic, number) for number in mirror.positions])
+            except KafkaException as error:
+                log.warning("end of the topic not known", topic=mirror.topic, error=error.args[0].str())
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return {number: offset for (_, number), offset in found.items()}

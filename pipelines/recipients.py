@@ -1,0 +1,132 @@
+"""Who gets a message: every recipient as an address on a channel, with the account to send with.
+
+In: a message, the members of its conversation, and contacts as they are known now. Out: deliveries to make, or why there are none:
+Refused for good, NotKnownYet where a contact may have been produced that has not arrived. Guaranteed: a tenant sends with accounts it may
+use only; the same message to the same recipient is the same delivery, however often it is decided. No I/O.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from pipelines.engine.stage import View
+from schemas import ids
+from schemas.accounts import Accounts
+from schemas.keys import DEFAULT_TENANT, contact_key
+from schemas.outcomes import Rejected
+from schemas.records import Contact, Delivery, DeliveryRef, Direction, Message, Recipient
+from tables.conversations import Members
+
+Check = Callable[[Delivery], Rejected | None]
+
+
+class Refused(Exception):
+    """Why a record is not accepted: a cause of schemas/causes.py and a sentence; `tenant_id` is whose it is, once that is known."""
+
+    def __init__(self, cause: str, detail: str, tenant_id: str = DEFAULT_TENANT) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        self.tenant_id = tenant_id
+
+
+class NotKnownYet(Exception):
+    """No contact so far says how to reach somebody; one that does may have been produced before the message."""
+
+
+class Channel(NamedTuple):
+    """What route must know of a channel: our configured account on it, and whether it could ever take a delivery."""
+
+    account: str
+    check: Check
+
+
+class People(NamedTuple):
+    """Contacts by contact_key. With `certain`, everything that was produced before the message came is in them."""
+
+    contacts: View[Contact]
+    certain: bool = False
+
+
+class Recipients:
+    """`channels` are those that are configured; `accounts` says whose each account is."""
+
+    def __init__(self, channels: Mapping[str, Channel], accounts: Accounts) -> None:
+        self._channels = channels
+        self._accounts = accounts
+
+    def of(self, message: Message, members: Members | None, people: People) -> list[DeliveryRef]:
+        """Every recipient once; an inbound message has none. Raises Refused, and NotKnownYet while it is not certain."""
+        if message.direction is Direction.INBOUND:
+            return []
+        recipients = message.recipients
+        if not recipients:
+            if members is None or not members.user_ids:
+                raise Refused(
+                    "no_recipient",
+                    f"no recipient given and conversation {message.conversation_id!r} has no members: name recipients, or produce the "
+                    "conversation to topic conversations first",
+                )
+            recipients = tuple(Recipient(user_id=user_id) for user_id in members.user_ids)
+        found = {ref.delivery_id: ref for ref in (self._ref(message, recipient, people) for recipient in recipients)}
+        return list(found.values())
+
+    def _ref(self, message: Message, recipient: Recipient, people: People) -> DeliveryRef:
+        name, address, account = recipient.channel, recipient.address, recipient.account
+        if not address:
+            name, address, account = self._look_up(message.tenant_id, recipient, people)
+        channel = self._channels.get(name or "")
+        if name is None or channel is None:
+            raise Refused(
+                "unknown_channel", f"channel {name!r} is not configured: use one of {', '.join(sorted(self._channels))}"
+            )
+        who = recipient.user_id or address
+        return DeliveryRef(
+            delivery_id=delivery_id(message, who, name, address),
+            channel=name,
+            account=self._account(message.tenant_id, name, account, channel.account),
+            recipient=who,
+            address=address,
+        )
+
+    def _account(self, tenant_id: str, channel: str, wanted: str | None, shared: str) -> str:
+        """The account to send with: the wanted one where the tenant may use it, else the tenant's own or the shared one."""
+        if not wanted:
+            found = self._accounts.account_for(tenant_id, channel, shared)
+            if found is None:
+                raise Refused(
+                    "account_not_yours",
+                    f"tenant {tenant_id} has no account on {channel}, and the configured one is another's: list one in CHAT4ALL_ACCOUNTS",
+                )
+            return found
+        if not self._accounts.may_use(tenant_id, channel, wanted, shared):
+            raise Refused(
+                "account_not_yours",
+                f"account {wanted[:40]!r} on {channel} is not one of tenant {tenant_id}: leave it out, or list it in CHAT4ALL_ACCOUNTS",
+            )
+        return wanted
+
+    def _look_up(self, tenant_id: str, recipient: Recipient, people: People) -> tuple[str, str, str | None]:
+        """(channel, address, account) of a user id: the wanted channel, else the first of the person's preference."""
+        if not recipient.user_id:
+            raise Refused("no_recipient", "a recipient has neither an address nor a user id: give one of them")
+        contact = people.contacts.get(contact_key(tenant_id, recipient.user_id).encode())
+        if contact is not None:
+            for option in contact.addresses:
+                wanted = option.channel == recipient.channel if recipient.channel else option.channel in self._channels
+                if wanted and option.channel not in contact.opt_outs:
+                    return option.channel, option.address, option.account
+        if not people.certain:
+            raise NotKnownYet
+        if contact is None:
+            raise Refused(
+                "unknown_user", f"user id {recipient.user_id!r} is in no contact: produce it to topic contacts first"
+            )
+        raise Refused(
+            "unreachable_user",
+            f"user id {recipient.user_id!r} has no address on {recipient.channel or 'any channel we have'}",
+        )
+
+
+def delivery_id(message: Message, recipient: str, channel: str, address: str) -> str:
+    """Deterministic: the same message to the same recipient is the same delivery, however often it is decided."""
+    parts = (message.tenant_id, message.conversation_id, message.message_id, recipient, channel, address, "0")
+    return ids.digest(parts, 16).hex()

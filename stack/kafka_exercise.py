@@ -1,0 +1,36 @@
+"""A short life for a new Kafka, so that what it loads for the product's requests is in its AOT cache too.
+
+Enters: bootstrap servers. Leaves: a topic with some records, transactions and a group. Raises KafkaException.
+"""
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
+
+TOPIC, GROUP = "exercise", "exercise"
+SECONDS = 20.0
+
+
+def run(url: str) -> None:
+    """Creates a topic, produces in transactions, reads as a member of a group. Blocks some seconds."""
+    admin = AdminClient({"bootstrap.servers": url, "log_level": 0})
+    admin.create_topics([NewTopic(TOPIC, 4, 1, config={"cleanup.policy": "compact"})])[TOPIC].result(SECONDS)
+    consumer = Consumer(
+        {"bootstrap.servers": url, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        | {"isolation.level": "read_committed", "log_level": 0}
+    )
+    producer = Producer({"bootstrap.servers": url, "transactional.id": GROUP, "log_level": 0})
+    try:
+        producer.init_transactions(SECONDS)
+        for number in range(20):
+            producer.begin_transaction()
+            for partition in range(4):
+                producer.produce(TOPIC, b"record", b"key", partition)
+            place = TopicPartition(TOPIC, 0, number)
+            producer.send_offsets_to_transaction([place], consumer.consumer_group_metadata(), SECONDS)
+            producer.commit_transaction(SECONDS)
+        consumer.subscribe([TOPIC])
+        consumer.consume(40, SECONDS)
+        consumer.commit(asynchronous=False)
+        consumer.committed([TopicPartition(TOPIC, 0)], SECONDS)
+    finally:
+        consumer.close()

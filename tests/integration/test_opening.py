@@ -1,0 +1,125 @@
+"""What somebody else's open transaction costs a take-over: it is waited for while its writer is a member, and ended when it is none."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
+
+from pipelines.engine.footing import Footing
+from pipelines.engine.group import Group
+from pipelines.engine.link import Link
+from pipelines.engine.marks import Mark
+from pipelines.engine.membership import Member
+from pipelines.engine.opening import Opening
+from pipelines.engine.stage import Source
+from pipelines.engine.transactions import Held
+
+
+class World(NamedTuple):
+    """A source and a changelog of one partition, somebody else's producer, and what takes the partition over. `members` are the group's."""
+
+    source: str
+    changelog: str
+    writer: str
+    producer: Producer
+    group: Group
+    footing: Footing
+    opening: Opening
+    members: set[str]
+
+    def mark(self, turn: int) -> str:
+        return Mark(turn=f"t.{turn}", writer=self.writer).text()
+
+    def send_offset(self, offset: int) -> None:
+        at = TopicPartition(self.source, 0, offset, self.mark(offset))
+        # of nobody in particular: what a member in good standing sends, Kafka takes just so
+        self.producer.send_offsets_to_transaction([at], Member(self.source, "", -1).metadata(), 30)
+
+    def write_row(self) -> None:
+        self.producer.produce(self.changelog, b"row", b"key", 0)
+        assert self.producer.flush(30) == 0
+
+    def is_fenced(self) -> bool:
+        try:
+            self.producer.commit_transaction(30)
+        except KafkaException as error:
+            return bool(error.args[0].fatal())
+        return False
+
+
+@pytest.fixture
+def world(kafka_url: str, unique: str) -> Iterator[World]:
+    """Its writer has committed offset 5, and has a transaction open."""
+    source, changelog, writer = unique, f"{unique}-changelog", f"{unique}-writer"
+    admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
+    for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in (source, changelog)]).values():
+        future.result(30)
+    producer = Producer({"bootstrap.servers": kafka_url, "transactional.id": writer, "log_level": 0})
+    producer.init_transactions(30)
+    group = Group(kafka_url, unique)
+    sources = (Source(source),)
+    footing = Footing(stage="toy", kafka_url=kafka_url, group=unique, sources=sources, changelogs={"rows": changelog})
+    members: set[str] = set()
+
+    async def asked() -> set[str]:
+        return members
+
+    opening = Opening(
+        kafka_url=kafka_url, group=group, footing=footing, sources=sources, link=Link(), own=lambda: "own", members=asked
+    )  # fmt: skip
+    made = World(source, changelog, writer, producer, group, footing, opening, members)
+    producer.begin_transaction()
+    made.send_offset(5)
+    producer.commit_transaction(30)
+    producer.begin_transaction()
+    yield made
+    group.close()
+
+
+def always() -> bool:
+    return True
+
+
+def for_some_looks(number: int) -> Callable[[], bool]:
+    """Whether it is looked at for one of the first times."""
+    left = iter(range(number))
+    return lambda: next(left, None) is not None
+
+
+async def test_offsets_that_a_member_is_about_to_commit_are_waited_for(world: World) -> None:
+    world.members.add(world.writer)
+    world.send_offset(6)
+    waiting = asyncio.create_task(world.opening.offsets([0], always))
+    await asyncio.sleep(1.5)  # more than the patience with one that is dead
+    assert not waiting.done()
+    assert not await asyncio.to_thread(world.is_fenced)
+    assert await waiting == {(world.source, 0): Held(6, world.mark(6))}
+
+
+async def test_offsets_of_a_writer_that_is_no_member_are_taken_back_and_it_is_fenced(world: World) -> None:
+    world.members.add("somebody")
+    world.send_offset(6)
+    assert await world.opening.offsets([0], always) == {(world.source, 0): Held(5, world.mark(5))}
+    assert world.is_fenced()
+
+
+async def test_rows_of_a_writer_that_is_no_member_do_not_hide_what_comes_after_them(world: World) -> None:
+    world.write_row()
+    place = (world.changelog, 0)
+    assert await world.opening.offsets([0], always) == {(world.source, 0): Held(5, world.mark(5))}
+    assert world.footing.undecided([place]) == {place}
+    assert await world.opening.changelogs([place], [0], always)
+    assert world.footing.undecided([place]) == set()
+    assert world.is_fenced()
+
+
+async def test_nobody_is_fenced_by_a_worker_whose_partitions_are_its_own_no_more(world: World) -> None:
+    world.send_offset(6)
+    world.write_row()
+    assert await world.opening.offsets([0], for_some_looks(1)) is None
+    assert not await world.opening.changelogs([(world.changelog, 0)], [0], for_some_looks(1))
+    assert not world.is_fenced()
+    assert await world.opening.offsets([0], always) == {(world.source, 0): Held(6, world.mark(6))}

@@ -1,0 +1,116 @@
+"""Workers of the sinks that die between a write and the word of it, again and again, with other partitions in a group each time: both
+databases hold every transition once."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
+
+from pipelines.engine.names import app_id, changelog_topic
+from schemas import codec
+from sinks.clickhouse import connect
+from tests.integration.engine_harness import Toy, await_true
+from tests.integration.sink_databases import clickhouse_database, postgres_database, state
+from tests.sabotage import EXIT_CODE
+
+DELIVERIES, VERSIONS = 300, 4
+STATES = DELIVERIES * VERSIONS
+SECONDS = 90.0  # for what must happen
+
+
+@pytest.fixture
+def sink(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
+    """A topic of states in four partitions, full of transitions, and workers of a sink on it."""
+    made = Toy(kafka_url, unique, tmp_path, sources=("states",))
+    changelog = NewTopic(
+        changelog_topic(app_id(unique), None), made.partitions, 1, config={"cleanup.policy": "compact"}
+    )
+    made.admin.create_topics([changelog])[changelog.topic].result(30)
+    made.produce(
+        [(f"d{n}", codec.encode(state(n, version))) for version in range(1, VERSIONS + 1) for n in range(DELIVERIES)]
+    )
+    yield made
+    made.stop()
+
+
+def ends(toy: Toy) -> dict[int, int]:
+    """Where the partitions of the topic end."""
+    consumer = Consumer({"bootstrap.servers": toy.kafka_url, "group.id": "ends"})
+    found = {
+        number: consumer.get_watermark_offsets(TopicPartition(toy.source, number), timeout=10)[1]
+        for number in range(toy.partitions)
+    }
+    consumer.close()
+    return found
+
+
+def die(toy: Toy, *kinds: tuple[str, int]) -> None:
+    """Workers, side by side, that each end at a write of theirs; the next ones find what they left. Each of them gets further than the one
+    before: who ends again and again at one place is another matter (decision 0013)."""
+    workers = [toy.start_worker(f"--end-{when}", str(number)) for when, number in kinds]
+    for worker in workers:
+        assert worker.wait(SECONDS) == EXIT_CODE
+
+
+def run_to_the_end(toy: Toy, is_done: Callable[[], bool]) -> None:
+    worker = toy.start_worker()
+    await_true(lambda: worker.poll() is not None or is_done(), "everything to be written", SECONDS)
+    assert worker.poll() is None
+
+
+def test_postgresql_holds_every_transition_once_whoever_dies_with_whatever_group(sink: Toy, postgres_url: str) -> None:
+    with postgres_database(postgres_url) as url:
+        sink.command = [sys.executable, "-m", "tests.sink_worker", sink.name, "archive"]
+        sink.extra = {"CHAT4ALL_POSTGRES_URL": url, "CHAT4ALL_ARCHIVE_LINGER_MS": "100"}
+        whole = sum(ends(sink).values())
+        assert whole == STATES
+
+        def rows(query: str) -> list[tuple[int, ...]]:
+            with psycopg.connect(url) as connection:
+                return connection.execute(query.encode()).fetchall()
+
+        def written() -> int:
+            return rows("select coalesce(sum(next_offset), 0)::bigint from sink_offsets")[0][0]
+
+        die(sink, ("after", 6))
+        grouped = rows("select count(*) from sink_offsets where next_offset > 0")[0][0]
+        assert grouped > 1, "or no group had several partitions, and this proves nothing"
+        die(sink, ("after", 5), ("before", 6))
+        die(sink, ("after", 5))
+        assert 0 < written() < whole, "or they died of nothing"
+        run_to_the_end(sink, lambda: written() == whole)
+        assert rows("select count(*), count(distinct event_id) from delivery_events") == [(STATES, STATES)]
+        assert rows("select count(*), min(version), max(version) from deliveries") == [(DELIVERIES, VERSIONS, VERSIONS)]
+        assert set(rows("select partition, next_offset from sink_offsets")) == set(ends(sink).items())
+
+
+def test_clickhouse_counts_every_transition_once_whoever_dies_with_whatever_insert(
+    sink: Toy, clickhouse_url: str
+) -> None:
+    with clickhouse_database(clickhouse_url) as url:
+        sink.command = [sys.executable, "-m", "tests.sink_worker", sink.name, "analyse"]
+        sink.extra = {"CHAT4ALL_CLICKHOUSE_URL": url, "CHAT4ALL_ANALYSE_LINGER_MS": "100"}
+        client = connect(url)
+        for relation in ("delivery_events", "deliveries"):
+            client.command(f"system stop merges {relation}")
+
+        def rows(relation: str = "delivery_events") -> int:
+            found: int = client.query(f"select count() from {relation}").result_rows[0][0]
+            return found
+
+        die(sink, ("after", 9))
+        assert 0 < rows() < STATES
+        die(sink, ("after", 5), ("before", 6))
+        die(sink, ("after", 9))
+        assert rows() < STATES, "or they died of nothing"
+        run_to_the_end(sink, lambda: sink.committed() == ends(sink))
+        assert rows() == rows("deliveries") == STATES
+        assert client.query("select sum(accepted), sum(read), sum(pending) from deliveries_by_minute").result_rows == [
+            (DELIVERIES, DELIVERIES, 0)
+        ]
+        assert client.query("select uniqExact(delivery_id, version) from delivery_events").result_rows == [(STATES,)]
+        client.close()

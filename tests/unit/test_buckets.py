@@ -1,0 +1,101 @@
+"""Buckets are a dict in less memory, and a delivery's row is as small as it is said to be."""
+
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.records import CHANNELS
+from tables import buckets
+from tables.buckets import Buckets
+from tables.timeline_rows import PACKED, TIMELINES
+from tables.timelines import KEPT_EVENTS, Timeline, digest_of
+from tests.builders import NOW, examples
+
+# Keys that are part of one another, and values that hold a whole pair of another key.
+_KEYS = st.sampled_from([b"", b"a", b"ab", b"b", b"\x01\x00", *(b"key-%d" % n for n in range(12))])
+_VALUES = st.one_of(
+    st.binary(max_size=8),
+    _KEYS.map(lambda key: buckets._SIZES.pack(len(key), 1) + key + b"!"),
+    st.integers(buckets.LARGE - 1, buckets.LARGE + 1).map(bytes),
+)
+_STEPS = st.lists(st.tuples(_KEYS, st.none() | _VALUES), max_size=60)
+
+
+@examples(200)
+@given(steps=_STEPS)
+def test_buckets_hold_what_a_dict_would(steps: list[tuple[bytes, bytes | None]]) -> None:
+    found, model = Buckets(), dict[bytes, bytes]()
+    for key, value in steps:
+        if value is None:
+            found.delete(key)
+            model.pop(key, None)
+        else:
+            found.put(key, value)
+            model[key] = value
+        assert (len(found), found.get(key), key in found) == (len(model), model.get(key), key in model)
+    assert dict(found.items()) == model
+    assert [key for each in model for key in found.keys_of(hash(each)) if key == each] == list(model)
+    assert set(found._large) <= set(model), "nothing is left of a large value"
+
+
+def test_buckets_stay_small_however_many_pairs_come_and_go() -> None:
+    held = Buckets()
+    for n in range(20_000):
+        held.put(b"%032x" % n, bytes(200))
+    assert len(held) == 20_000
+    assert max(map(len, held._buckets)) < 40 * 236, "a pair is written with few others"
+    beyond = sum(map(sys.getsizeof, held._buckets)) + sys.getsizeof(held._buckets) - 20_000 * 232
+    assert beyond < 20 * 20_000, "bytes a pair beyond its own"
+    for n in range(20_000):
+        held.delete(b"%032x" % n)
+    assert (len(held), set(held._buckets)) == (0, {b""})
+
+
+# --- rows of timelines ----------------------------------------------------------------------------------------------------
+
+
+WRITTEN = (
+    "01071501000400010002070000000068e5cf8b010000ceffffffb6030000050000005a000000840300000100000000000000"
+    "ffffffffffffffff06050508040307636f6e762d316d73672d316163632d31313535353030303161636d65616e6177616d69642e31"
+)
+
+
+def ended(**changes: object) -> Timeline:
+    """A delivery that was read, with ids as long as real ones."""
+    row = Timeline(
+        "default", "c2f1d6d0-54a0-4c3c-9a0f-0b8a43a4f5c1", known=True, message_id="8d3c0a5e-5c1e-4b2f-8a77-0d9a3c1f2b6e", seq=7,
+        channel="whatsapp", account="106540352242922", recipient="customer-7", address="15550000007", requested_at=NOW - 50,
+        accepted_at=NOW, version=5, dispatched_at=NOW + 5, sent_at=NOW + 90, delivered_at=NOW + 900, read_at=NOW + 86_400_000,
+        attempts=1, provider_message_id="wamid.HBgLMTU1NTAwMDAwMDAVAgARGBI3N0EyQUJDMjFEQzZCQjU3N0IA",
+        events=tuple(digest_of(f"event {n}") for n in range(4)), updated_at=NOW + 86_400_000,
+    )  # fmt: skip
+    return row._replace(**changes)  # type: ignore[arg-type]  # names and values are the row's own
+
+
+def test_a_receipt_writes_a_few_hundred_bytes() -> None:
+    assert len(TIMELINES.encode(ended())) < 300
+    for channel in CHANNELS:
+        assert TIMELINES.encode(ended(channel=channel))[0] == PACKED
+    assert len(TIMELINES.encode(ended(events=tuple(range(KEPT_EVENTS))))) < 800, "however many events it has seen"
+
+
+def test_a_row_that_is_on_a_changelog_reads_for_ever() -> None:
+    """The bytes are those of the first release that packed rows: a change that breaks this test needs a version of its own."""
+    row = Timeline(
+        "acme", "conv-1", known=True, message_id="msg-1", seq=7, channel="whatsapp", account="acc-1", recipient="ana",
+        address="15550001", requested_at=NOW - 50, accepted_at=NOW, version=4, dispatched_at=NOW + 5, sent_at=NOW + 90,
+        delivered_at=NOW + 900, attempts=1, provider_message_id="wamid.1", events=(1, 2**64 - 1), updated_at=NOW + 950,
+    )  # fmt: skip
+    assert TIMELINES.decode(bytes.fromhex(WRITTEN)) == row
+    assert TIMELINES.encode(row).hex() == WRITTEN
+
+
+def test_the_views_show_a_row_by_names_and_its_events_as_they_are_compared() -> None:
+    shown = TIMELINES.as_json(ended(events=(0, 2**64 - 1)))
+    assert shown["events"] == ["0000000000000000", "ffffffffffffffff"]
+    assert (shown["message_id"], shown["read_at"], shown["early"]) == (
+        "8d3c0a5e-5c1e-4b2f-8a77-0d9a3c1f2b6e",
+        NOW + 86_400_000,
+        [],
+    )

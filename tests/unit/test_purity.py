@@ -1,0 +1,318 @@
+"""Decisions are pure, and so the same again: whoever decides twice on the same inputs, state and views decides the same.
+
+The guard is around every decision of a Desk, so around those of all tests of the stages; here it is shown to find what it looks for.
+"""
+
+import asyncio
+import contextlib
+import copy
+import datetime as dt
+import hashlib
+import io
+import os
+import random
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic as a_clock_by_another_name
+from typing import Any, ClassVar, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.analyse import Analyse
+from pipelines.archive import Archive
+from pipelines.engine.stage import Decision, Inputs, Record, Result, Source, Stage, Tables
+from pipelines.match import Match
+from pipelines.recipients import Channel
+from pipelines.route import Route
+from pipelines.send import Send
+from pipelines.sending import Limits
+from pipelines.stages import BUILDERS
+from pipelines.track import Track
+from schemas import codec
+from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
+from schemas.records import Address, Contact, Direction, ReceiptStatus, Status
+from sinks.clickhouse import Facts
+from sinks.postgres import Archive as ArchiveSink
+from tables.layout import Layout
+from tables.sequences import SEQUENCES
+from tests.builders import (
+    HERE,
+    NOW,
+    Desk,
+    binding,
+    conversation,
+    conversation_at_home,
+    delivery,
+    delivery_state,
+    examples,
+    message,
+    passed,
+    raw,
+    receipt,
+    record,
+    ref,
+    sequenced,
+    to_address,
+    to_user,
+    update,
+)
+from tests.provider import Provider
+from tests.purity import Impure, purely
+
+# --- the guard ----------------------------------------------------------------------------------------------------------
+
+
+def _connect() -> None:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", 1), timeout=0.01)
+
+
+def _in_spite_of_a_catch() -> None:
+    with contextlib.suppress(BaseException):
+        time.sleep(0)
+
+
+def _thread() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+
+
+async def _nothing() -> None:
+    await asyncio.sleep(0)
+
+
+IMPURE: dict[str, Callable[[], object]] = {
+    "a clock": time.time,
+    "a clock in nanoseconds": time.monotonic_ns,
+    "a clock by another name": a_clock_by_another_name,
+    "the time of day": lambda: dt.datetime.now(dt.UTC),
+    "the date": dt.date.today,
+    "local time": time.localtime,
+    "sleep": lambda: time.sleep(0),
+    "sleep in a catch of everything": _in_spite_of_a_catch,
+    "an event loop": lambda: asyncio.run(_nothing()),
+    "a socket": lambda: socket.socket().close(),
+    "a connection": _connect,
+    "a name looked up": lambda: socket.gethostbyname("127.0.0.1"),
+    "a file": lambda: open(os.devnull).close(),  # noqa: PTH123  # the function itself
+    "a file by its path": lambda: Path(__file__).read_text(encoding="utf-8"),
+    "a file by its number": lambda: os.close(os.open(os.devnull, os.O_RDONLY)),
+    "whether a file is there": lambda: Path(__file__).exists(),
+    "what is said": lambda: print("said"),
+    "what is written": lambda: sys.stdout.write("written"),
+    "a process": lambda: subprocess.run(["true"], check=True),  # noqa: S607  # any will do
+    "a thread": _thread,
+    "chance": random.random,
+    "a choice": lambda: random.choice("ab"),  # noqa: S311  # no secret
+    "chance of one's own": lambda: random.Random(1).random(),  # noqa: S311  # the same
+    "the system's chance": lambda: os.urandom(1),
+    "a token": lambda: secrets.token_bytes(1),
+    "an id by chance": uuid.uuid4,
+    "an id by the clock": uuid.uuid1,
+}
+
+
+@pytest.mark.parametrize("act", IMPURE.values(), ids=IMPURE)
+def test_the_guard_tells(act: Callable[[], object]) -> None:
+    with pytest.raises(Impure, match=r"called in .+:\d+"), purely():
+        act()
+
+
+def test_the_guard_lets_everything_else_be() -> None:
+    with purely():
+        orjson.loads(orjson.dumps({"a": [1, 2]}))
+        hashlib.blake2b(b"x").hexdigest()
+        io.BytesIO(b"abc").read()
+        re.sub("a", "b", "abc")
+        dt.datetime.fromtimestamp(0, dt.UTC).isoformat()
+        uuid.uuid5(uuid.NAMESPACE_URL, "x")
+        codec.decode_any(codec.encode(message()))
+        os.fspath(Path("a") / "b")
+        with pytest.raises(ValueError, match="invalid literal"):
+            int("x")
+    assert sys.getprofile() is None
+
+
+def test_an_error_of_the_decision_is_not_hidden() -> None:
+    with pytest.raises(KeyError), purely():
+        raise KeyError("boom")
+
+
+class Impatient(Stage[None]):
+    """Waits inside its decision, as route did once."""
+
+    name = "impatient"
+    sources = (Source("a"),)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (SEQUENCES,)
+
+    def open(self, partition: int, tables: Tables) -> None:
+        """It has no state."""
+
+    def decide(self, inputs: Inputs, state: None, now: int) -> Decision:  # noqa: ARG002  # it only waits
+        time.sleep(0.001)
+        return Decision()
+
+
+def test_a_stage_that_waits_in_its_decision_fails_its_tests() -> None:
+    with pytest.raises(Impure, match=r"time\.sleep called in .*test_purity\.py:\d+, decide"):
+        Desk(Impatient()).turn()
+
+
+# --- the same again -----------------------------------------------------------------------------------------------------
+
+THERE = conversation_at_home(0, number=1)
+ELSEWHERE = conversation_at_home(2)
+CONTACTS = {
+    b"ana": Contact(user_id="ana", addresses=(Address(channel="whatsapp", address="1"),), updated_at=NOW),
+    b"bob": Contact(user_id="bob", addresses=(), updated_at=NOW),
+}
+CHECKED = {name: Channel(f"acc-{name}", lambda _: None) for name in ("whatsapp", "telegram")}
+LIMITS = Limits(concurrency=3, outstanding=50, attempts=2, hold_ms=1000)
+OUTCOMES = (Accepted(("p1",)), RetryLater("slow", "429", after_seconds=1.0), Rejected("no", "131"), Unknown("?"))
+
+
+class Case(NamedTuple):
+    """A stage and records it may get."""
+
+    stage: Callable[[], Stage[Any]]
+    records: Sequence[Record]
+
+
+def _messages() -> list[Record]:
+    recipients = ((to_user("ana"),), (to_user("bob"),), (to_user("eva"), to_address("2")), (to_address("3"),), ())
+    return [
+        record("messages", message(f"m{number}", conversation_id=name, recipients=to))
+        for name in (HERE, THERE, ELSEWHERE)
+        for number, to in enumerate(recipients)
+    ]
+
+
+CASES = {
+    "route": Case(
+        lambda: Route(partitions=4, dedupe_ms=5000, channels=CHECKED),
+        (
+            *_messages(),
+            record("messages", message("m0", text="another")),
+            record("inbound", message("in", direction=Direction.INBOUND, recipients=())),
+            *(record("conversations", conversation(*members)) for members in (("ana", "eva"), ("ana",), ())),
+            raw("conversations", None, key=HERE.encode()),
+            raw("messages", b"junk"),
+        ),
+    ),
+    "send": Case(
+        lambda: Send(connectors={name: Provider(name, "resend") for name in CHECKED}, limits=LIMITS),
+        (
+            *(
+                record(f"deliveries.{channel}", delivery(f"{channel}-{n}", channel=channel, address=f"{n % 2}", seq=n))
+                for channel in CHECKED
+                for n in range(4)
+            ),
+            record("deliveries.whatsapp", delivery("later", not_before=NOW + 500)),
+            record("deliveries.whatsapp", delivery("soon over", expires_at=NOW + 500)),
+            *(record("status-updates", update(f"e{n}", delivery_id=f"whatsapp-{n}", attempt=1)) for n in range(4)),
+            raw("deliveries.telegram", b"junk"),
+        ),
+    ),
+    "match": Case(
+        lambda: Match(partitions=4, binding_ms=5000, orphan_ms=1000),
+        (
+            *(record("bindings", binding(f"p{n}", f"dlv-{n}")) for n in range(4)),
+            *(
+                record("receipts", receipt(f"p{n}", status=status))
+                for n in range(5)
+                for status in (ReceiptStatus.DELIVERED, ReceiptStatus.READ)
+            ),
+            raw("receipts", b"junk"),
+        ),
+    ),
+    "track": Case(
+        lambda: Track(state_ms=5000),
+        (
+            *(record("conversation-log", sequenced(ref(f"dlv-{n}"), message_id=f"m{n}")) for n in range(3)),
+            *(
+                record("status-updates", update(f"e{n}{status}", delivery_id=f"dlv-{n}", status=status))
+                for n in range(4)
+                for status in (Status.SENT, Status.READ, Status.FAILED)
+            ),
+            raw("status-updates", b"junk"),
+        ),
+    ),
+    "archive": Case(
+        lambda: Archive(sink=ArchiveSink("postgresql://127.0.0.1:1/none"), linger_ms=0),
+        (
+            record("conversation-log", sequenced(ref())),
+            *(record("delivery-states", delivery_state(f"e{n}")) for n in range(3)),
+            raw("delivery-states", b"junk"),
+        ),
+    ),
+    "analyse": Case(
+        lambda: Analyse(sink=Facts("http://127.0.0.1:1"), linger_ms=0),
+        (*(record("delivery-states", delivery_state(f"e{n}")) for n in range(3)), raw("delivery-states", b"junk")),
+    ),
+}
+
+
+def test_every_stage_is_held_to_it() -> None:
+    assert set(CASES) == set(BUILDERS)
+    for name, case in CASES.items():
+        assert {source.topic for source in case.stage().sources} <= {each.topic for each in case.records}, name
+
+
+def _told(desk: Desk[Any], decision: Decision) -> tuple[Any, ...]:
+    """All that follows from a decision, for the outside and for the next one."""
+    changes = {name: table.changes() for name, table in desk.tables.items()}
+    said = [getattr(decision, name) for name in Decision.__slots__]
+    return (*said, changes, desk.due(), [desk.stage.takes(source.topic, desk.state) for source in desk.stage.sources])
+
+
+_TURNS = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 99), max_size=6),  # records
+        st.lists(st.integers(0, 9), max_size=6),  # outcomes of calls, as far as there are any
+        st.sampled_from([0, 1, 300, 1500, 6000]),  # milliseconds that pass
+        st.booleans(),  # whether the partition is given up
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@examples(60)
+@given(turns=_TURNS)
+def test_the_same_inputs_state_and_views_decide_the_same(
+    case: Case, turns: list[tuple[list[int], list[int], int, bool]]
+) -> None:
+    desk = Desk(case.stage(), mirrored={"contacts": CONTACTS})
+    calls: list[Any] = []
+    ends: dict[str, int] = {}
+    now = NOW
+    for picked, answers, milliseconds, closing in turns:
+        now += milliseconds
+        batch = []
+        for number in picked:
+            each = case.records[number % len(case.records)]
+            batch.append(each._replace(offset=ends.get(each.topic, 0)))
+            ends[each.topic] = batch[-1].offset + 1
+        results = [
+            passed(call) if call.end_of else Result(call, OUTCOMES[number % len(OUTCOMES)])
+            for call, number in zip(calls, answers, strict=False)
+        ]
+        calls = calls[len(results) :]
+        before = copy.deepcopy(desk, {id(desk.stage): desk.stage})
+        first, again = (each.decide(batch, results, now, closing=closing) for each in (desk, before))
+        assert _told(desk, first) == _told(before, again)
+        desk.commit()
+        calls += first.calls

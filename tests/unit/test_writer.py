@@ -1,0 +1,105 @@
+"""Turns of several partitions in one transaction: which go together, and what becomes of each when something goes wrong."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pipelines.engine import writer as limits
+from pipelines.engine.membership import Member
+from pipelines.engine.stage import Output
+from pipelines.engine.transactions import CommitFailed, Fenced, IdTaken, OutcomeUnknown, Turn
+from tests.unit.turns_bench import Bench, until
+
+MEMBER = Member("toy", "a member", 2)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    await made.writer.open(MEMBER)
+    yield made
+    made.journal.gate.set()
+    made.writer.close()
+
+
+def turn(number: int, value: bytes = b"x") -> Turn:
+    return Turn([Output("out", b"k", value, number)], (), {("a", number): 1})
+
+
+async def committed(bench: Bench, *turns: Turn) -> list[object]:
+    """What becomes of turns that are handed over at once."""
+    return list(await asyncio.gather(*map(bench.writer.commit, turns), return_exceptions=True))
+
+
+async def test_turns_handed_over_while_one_commits_go_together_in_the_next(bench: Bench) -> None:
+    bench.journal.gate.clear()
+    first = asyncio.create_task(committed(bench, turn(0)))
+    await until(lambda: bench.journal.begun == 1)
+    others = asyncio.create_task(committed(bench, turn(1), turn(2), turn(3)))
+    await asyncio.sleep(0.02)
+    assert bench.journal.begun == 1, "never two open"
+    bench.journal.gate.set()
+    assert await first == [{}]
+    assert await others == [{}, {}, {}]
+    assert bench.journal.together == [1, 3]
+    assert [list(each.offsets) for each in bench.journal.committed] == [[("a", number)] for number in range(4)]
+
+
+async def test_a_transaction_is_bounded_by_the_size_of_its_values(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MOST_BYTES", 100)
+    assert await committed(bench, *(turn(number, b"x" * 40) for number in range(5)), turn(5, b"x" * 400)) == [{}] * 6
+    assert bench.journal.together == [2, 2, 1, 1], "one that is larger than the bound goes alone"
+
+
+async def test_what_kafka_refuses_of_one_partition_costs_the_others_nothing(bench: Bench) -> None:
+    bench.journal.refused = b"too large"
+    first, guilty, last = await committed(bench, turn(0), turn(1, b"too large"), turn(2))
+    assert (first, last) == ({}, {})
+    assert isinstance(guilty, CommitFailed)
+    assert "refused a record" in str(guilty)
+    assert [set(each.offsets) for each in bench.journal.committed] == [{("a", 0)}, {("a", 2)}]
+    assert await committed(bench, turn(1)) == [{}], "and it goes on"
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_transaction_of_several_whose_outcome_is_not_known_is_done_once(bench: Bench, happened: bool) -> None:
+    bench.journal.failure = OutcomeUnknown("timed out")
+    bench.journal.happened = happened
+    bench.journal.heals = True
+    assert await committed(bench, turn(0), turn(1)) == [{}, {}]
+    [asked] = [sent for sent in bench.journal.reopened if sent is not None]
+    assert [set(each.offsets) for each in asked.turns] == [{("a", 0)}, {("a", 1)}]
+    assert bench.journal.together == ([] if happened else [2])
+
+
+@pytest.mark.parametrize("fence", [Fenced("the group has moved on"), IdTaken("somebody else")])
+async def test_after_a_fence_nothing_is_committed_until_it_is_opened_again(bench: Bench, fence: Fenced) -> None:
+    bench.journal.failure = fence
+    for outcome in await committed(bench, turn(0), turn(1)):
+        assert type(outcome) is type(fence)
+        assert str(outcome) == str(fence)
+    bench.journal.failure = None
+    assert isinstance((await committed(bench, turn(2)))[0], Fenced)
+    assert bench.journal.committed == []
+    await bench.writer.open(MEMBER._replace(generation=3))
+    assert bench.journal.member.generation == 3
+    assert await committed(bench, turn(2)) == [{}]
+
+
+async def test_a_lone_turn_after_a_silence_waits_for_nothing_and_those_after_it_keep_their_distance() -> None:
+    bench = Bench(rest_seconds=0.2)
+    await bench.writer.open(MEMBER)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await committed(bench, turn(0))
+    assert loop.time() - began < 0.2
+    early = asyncio.create_task(committed(bench, turn(1)))
+    await asyncio.sleep(0.1)
+    late = asyncio.create_task(committed(bench, turn(2)))
+    await asyncio.gather(early, late)
+    assert loop.time() - began >= 0.2
+    assert bench.journal.together == [1, 2]
+    bench.writer.close()
