@@ -6,6 +6,7 @@ kept, tables as their changelogs, no intent left.
 """
 
 import argparse
+import statistics
 import sys
 from collections.abc import Iterable
 
@@ -47,6 +48,8 @@ def figures(report: Report) -> dict[str, benchmark.Figure]:
         found[f"faults: {kind}"] = benchmark.Figure(len(each), "faults")
         target = 8.0 if kind == "SIGKILL" else None
         found[f"longest without progress: {kind}"] = benchmark.Figure(_longest(a.seconds for a in each), "s", target)
+        half = statistics.median(a.seconds for a in each)
+        found[f"half of them within: {kind}"] = benchmark.Figure(round(half, 1), "s")
         if "broker" in kind:
             own = _longest(a.seconds - a.silent for a in each)
             found[f"longest without progress: {kind}, while Kafka answered"] = benchmark.Figure(own, "s", 4.0)
