@@ -87,5 +87,6 @@ def service(folder: Path) -> Service:
         settings={"postgres_url": f"{server}/chat4all"},
         # A fast shutdown: a killed postmaster would leave a shared memory segment behind.
         death_signal=signal.SIGINT,
+        drop_signal=signal.SIGQUIT,  # an immediate shutdown, which leaves no segment behind either
         user=user,
     )

@@ -46,6 +46,8 @@ class Service:
     parts: Mapping[str, str] = field(default_factory=dict)
     # What it gets when its parent dies: SIGKILL, unless that would leave something behind.
     death_signal: int = signal.SIGKILL
+    # What ends it when its data are to be deleted: nothing needs to be brought in order then.
+    drop_signal: int = signal.SIGKILL
     # A server that refuses to run as root is given this user id when we are root.
     user: int | None = None
 
@@ -136,10 +138,10 @@ class Child:
         self._signal(signal.SIGKILL)
         self._process.wait()
 
-    def terminate(self) -> None:
-        """Sends SIGTERM and returns; used to end several children at once."""
+    def terminate(self, number: int = signal.SIGTERM) -> None:
+        """Sends the signal and returns; used to end several children at once."""
         if self.returncode is None:
-            self._signal(signal.SIGTERM)
+            self._signal(number)
 
     def last_words(self, lines: int = 5) -> str:
         """Where the log is, and its last lines, as the end of a sentence."""

@@ -229,12 +229,13 @@ class Supervisor:
         return wait
 
     def _stop_children(self) -> None:
-        """Processes first, then servers; within a group all are asked at once."""
+        """Processes first, then servers; within a group all are asked at once. Servers whose data go anyway are given no time."""
         processes = [child for child in self.children if child.service.name not in self.plan.servers]
         servers = [child for child in self.children if child.service.name in self.plan.servers]
         for group in (processes, servers):
             for child in reversed(group):
-                child.terminate()
+                dropped = group is servers and not self.plan.keep_data
+                child.terminate(child.service.drop_signal if dropped else signal.SIGTERM)
             deadline = time.monotonic() + PATIENCE_SECONDS
             for child in reversed(group):
                 child.stop(patience_seconds=max(0.1, deadline - time.monotonic()))
