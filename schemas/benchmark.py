@@ -73,7 +73,9 @@ def _reached(figure: Figure) -> bool:
 
 
 def _commit() -> str:
-    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if _git("status", "--porcelain") else "")
+    """The commit that is measured; the results of other benchmarks are no part of it."""
+    changed = _git("status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/*.json")
+    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 
 def _git(*arguments: str) -> str:
