@@ -204,8 +204,9 @@ def test_whatever_is_installed_is_installed_by_its_hash() -> None:
     installs = [command for line in makefile.splitlines() for command in line.split("&&") if "pip install" in command]
     installs = [command for command in installs if not command.startswith("INSTALL :=")]
     assert len(installs) == 3
+    assert "\nWHEELS ?= --only-binary :all:\n" in makefile
     for command in installs:
-        by_hash = "--require-hashes --only-binary :all: -r " in command
+        by_hash = "--require-hashes $(WHEELS) -r " in command
         assert by_hash or command.strip() == "pip install --no-deps --no-build-isolation -e ."
     assert {"uv", "pip-audit"} <= set(locked("maintenance.txt"))
     assert {_plain(name) for name in PROJECT["build-system"]["requires"]} <= set(locked("constraints.txt"))
