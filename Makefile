@@ -1,12 +1,16 @@
 # Two commands for a fresh machine with Python 3.11+: `make demo` and `make test`. Every target is one line of work.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Wheels only: a source package runs code before it is installed. Linux on ARM needs WHEELS=--prefer-binary, for faust-streaming has none there.
+WHEELS ?= --only-binary :all:
+INSTALL := .venv/bin/pip install --quiet --disable-pip-version-check
+LOCK := .venv/maintenance/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: demo up down check test bench bench-decide bench-engine bench-connectors bench-idle bench-life bench-neighbours bench-sinks bench-start crash-engine soak clean
+.PHONY: demo up down check test lock audit bench bench-decide bench-engine bench-connectors bench-idle bench-life bench-neighbours bench-sinks bench-start crash-engine soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[stack,dev]' && touch $@
+	$(PYTHON) -m venv .venv && $(INSTALL) --require-hashes $(WHEELS) -r constraints.txt && $(INSTALL) --no-deps --no-build-isolation -e . && touch $@
 
 demo: .venv/ready   ## one run, the whole way, with a computed verdict
 	chat4all demo
@@ -22,6 +26,15 @@ check: .venv/ready  ## style and types, the same as in CI
 
 test: .venv/ready   ## all tests, on real servers, two files side by side
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.venv/maintenance: .venv/ready maintenance.txt
+	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --require-hashes $(WHEELS) -r maintenance.txt && touch $@
+
+lock: .venv/maintenance  ## writes constraints.txt, maintenance.txt and stack/kafka_jars.txt; keeps what is pinned: make lock UPGRADE=--upgrade
+	printf 'pip-audit\nuv\n' | $(LOCK) $(UPGRADE) -o maintenance.txt - && $(LOCK) $(UPGRADE) --all-extras -o constraints.txt pyproject.toml && python -m stack.kafka_lock
+
+audit: .venv/maintenance  ## known weaknesses of everything in constraints.txt; asks a database on the internet
+	$</bin/pip-audit --require-hashes --disable-pip --progress-spinner off -r constraints.txt
 
 bench: .venv/ready  ## whole-life speed and memory; writes benchmarks/demo.json
 	chat4all bench

@@ -22,6 +22,7 @@ from cli.terminal import console
 from schemas.settings import state_file
 from stack import control
 from stack.control import StackRefused
+from stack.masking import is_secret
 from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, State, is_running, read_state
 
 MOST_WORKERS = 16  # of a kind
@@ -100,7 +101,12 @@ def down(name: Name = None) -> None:
         console.print("down; data deleted")
 
 
-def status(name: Name = None) -> None:
+def status(
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="URLs with their passwords, and the secrets of the settings.")
+    ] = False,
+    name: Name = None,
+) -> None:
     """Show what runs, where, since when and with how much memory."""
     folder = folder_of(name)
     state = _running_state(folder)
@@ -113,8 +119,12 @@ def status(name: Name = None) -> None:
             overflow="fold",
         )
     for service in state.services:
-        table.add_row(*_cells(service))
+        table.add_row(*_cells(service, show_secrets=show_secrets))
     console.print(table)
+    if show_secrets:
+        for setting, value in state.settings.items():
+            if value and is_secret(setting):
+                console.out(f"CHAT4ALL_{setting.upper()}={value}", highlight=False)
     if any(service.status == DEAD for service in state.services):
         raise typer.Exit(1)
 
@@ -151,13 +161,13 @@ def _running_state(folder: Path) -> State:
     )
 
 
-def _cells(service: ServiceState) -> tuple[str, ...]:
+def _cells(service: ServiceState, *, show_secrets: bool) -> tuple[str, ...]:
     since = datetime.fromtimestamp(service.started_at / 1000).astimezone() if service.pid else None
     return (
         service.name,
         f"[{STYLES[service.status]}]{service.status}[/]",
         service.version,
-        service.address,
+        service.full_address if show_secrets else service.address,
         f"{control.memory(service.pid) / 2**20:.0f} MB" if service.pid else "",
         f"{since:%Y-%m-%d %H:%M:%S}" if since else "",
         str(service.restarts) if service.status != EXTERNAL else "",

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 
 from loadgen.scenario import Planned, Scenario
-from schemas import codec
+from schemas import codec, private
 from schemas.keys import DEFAULT_TENANT, contact_key, conversation_key
 from schemas.records import Message, Record
 
@@ -96,7 +96,8 @@ class Load:
 
     def run(self, progress: Callable[[Progress], None] = lambda _: None) -> LoadResult:
         """Produces everything; calls `progress` about ten times a second in this thread; raises LoadFailed."""
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(self._log_path.parent)
+        private.append_to(self._log_path).close()
         try:
             with self._log_path.open("a", encoding="utf-8") as log:
                 producer = self._producer()

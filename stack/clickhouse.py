@@ -1,16 +1,22 @@
 """ClickHouse: the `clickhouse` server found on PATH, else the engine itself (chdb) behind stack/clickhouse_front.py.
 
-Enters: a folder. Leaves: a Service at http://default:@127.0.0.1:<port>/default. Guaranteed: the ordinary HTTP client works with
-either; data live in the folder and survive a restart.
+Enters: a folder. Leaves: a Service at http://default:<password>@127.0.0.1:<port>/default, with a password made for this folder. Guaranteed:
+the ordinary HTTP client works with either; data live in the folder and survive a restart; started by root, it runs as `nobody`, and
+SQL reaches no file, no program and no other server (stack/clickhouse_rights.py).
 """
 
+import hashlib
+import secrets
 import shutil
 import sys
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 
+from schemas import private
+from stack.clickhouse_rights import users
 from stack.ports import answers, free_port
-from stack.service import Service
+from stack.service import Service, as_nobody
 
 CONFIG = """\
 <clickhouse>
@@ -23,34 +29,41 @@ CONFIG = """\
   <format_schema_path>{folder}/data/format_schemas/</format_schema_path>
   <timezone>UTC</timezone>
   <mark_cache_size>67108864</mark_cache_size>
-  <user_directories><users_xml><path>{folder}/config.xml</path></users_xml></user_directories>
-  <profiles><default/></profiles>
-  <quotas><default/></quotas>
-  <users><default>
-    <password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
-    <access_management>1</access_management>
-  </default></users>
+  <user_directories><users_xml><path>{folder}/tmp/config.xml</path></users_xml></user_directories>
+  {users}
 </clickhouse>
 """
 
 
 def service(folder: Path) -> Service:
-    """ClickHouse with its data in `folder`."""
+    """ClickHouse with its data in `folder`, and the password of an earlier run."""
     folder = folder.resolve()
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    for each in (folder / "data", folder / "tmp"):
+        private.make_folder(each)
+    password = _password(folder)
     port = free_port()
-    ask_version = f"http://127.0.0.1:{port}/?query=SELECT%20version()"
-    url = f"http://default:@127.0.0.1:{port}/default"
+    url = f"http://default:{password}@127.0.0.1:{port}/default"
     server = shutil.which("clickhouse")
+    env = {"TZ": "UTC"}
     if server:
-        (folder / "config.xml").write_text(CONFIG.format(port=port, folder=folder), encoding="utf-8")
-        command = [server, "server", f"--config-file={folder}/config.xml"]
+        hashed = f"<password_sha256_hex>{hashlib.sha256(password.encode()).hexdigest()}</password_sha256_hex>"
+        text = CONFIG.format(port=port, folder=folder, users=users(hashed))
+        config = folder / "tmp" / "config.xml"
+        private.write(config, text)
+        command = [server, "server", f"--config-file={config}"]
+        rights = as_nobody(folder, Path(server).resolve().parent)
     else:
         command = [sys.executable, "-m", "stack.clickhouse_front", f"--port={port}", f"--folder={folder}/data"]
+        env["CLICKHOUSE_PASSWORD"] = password  # by environment, so that no process list shows it
+        rights = as_nobody(folder, *_own_code(), drops_itself=True)
+        command += [f"--user={rights.user}"] if rights else []
 
     def probe() -> str:
         answers(port)
-        with urllib.request.urlopen(ask_version, timeout=2) as response:
+        ask = f"http://127.0.0.1:{port}/?query=SELECT%20version()"
+        request = urllib.request.Request(ask, headers={"X-ClickHouse-User": "default", "X-ClickHouse-Key": password})
+        with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310  # a loopback URL of ours
             version = response.read().decode().strip()
         return str(version) if server else f"{version} (chdb)"
 
@@ -61,5 +74,19 @@ def service(folder: Path) -> Service:
         steps=[command],
         probe=probe,
         settings={"clickhouse_url": url},
-        env={"TZ": "UTC"},
+        env=env,
+        unprivileged=rights,
     )
+
+
+def _password(folder: Path) -> str:
+    file = folder / "password"
+    if not file.exists():
+        private.write(file, secrets.token_hex(16))
+    return file.read_text(encoding="ascii")
+
+
+def _own_code() -> Iterable[Path]:
+    """Where the front, its libraries and its Python are."""
+    found = [Path(each) for each in (sys.base_prefix, sys.base_exec_prefix, sys.prefix, *sys.path) if each]
+    return sorted({each for each in found if each.is_dir()} | {Path(__file__).parent.parent})

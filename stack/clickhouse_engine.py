@@ -2,17 +2,24 @@
 
 Enters: a Query. Leaves: an Answer, or the engine's error, whose text starts with `Code: <n>`. Guaranteed: each query has an engine
 handle of its own, so settings never leak into another one; the data after `INSERT ... FORMAT x` never pass through an SQL parser, and
-an insert that a constraint or a view refuses is an error.
+an insert that a constraint or a view refuses is an error. One statement, as ClickHouse's HTTP interface takes it, and none that reaches
+outside (stack/clickhouse_rights.py).
 """
 
 import re
 import tempfile
+import threading
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 from chdb.state import connect
+
+from stack.clickhouse_rights import reaches, users
 
 SETTING = re.compile(r"[A-Za-z_]\w*")
 INSERT_WITH_DATA = re.compile(
@@ -54,22 +61,72 @@ class Answer:
     summary: dict[str, int]
 
 
+def opened(path: str) -> Any:
+    """A handle of the engine of `path`. Its first makes the engine, with the rights of stack/clickhouse_rights.py."""
+    return connect(f"file:{path}?config-file={_configuration()}")
+
+
+@cache
+def _configuration() -> Path:
+    """The engine's own configuration, written once. The default database of an engine without a server shows the files of a folder as
+    tables; so that is another one than `default`, and nobody has a right on its files."""
+    folder = Path(tempfile.mkdtemp(prefix="engine-"))
+    config, its_users = folder / "config.xml", folder / "users.xml"
+    its_users.write_text(f"<clickhouse>{users()}</clickhouse>", encoding="utf-8")
+    names = f"<users_config>{escape(str(its_users))}</users_config><default_database>files</default_database>"
+    config.write_text(f"<clickhouse>{names}</clickhouse>", encoding="utf-8")
+    return config
+
+
+def keep_default(path: str) -> None:
+    """Makes `default` an ordinary database, before the engine is first opened: also the one of an earlier release, with all its tables."""
+    metadata = Path(path) / "metadata"
+    link, file = metadata / "default", metadata / "default.sql"
+    if not file.exists():
+        metadata.mkdir(exist_ok=True)
+        identity = link.readlink().name if link.is_symlink() else uuid.uuid4()
+        file.write_text(f"ATTACH DATABASE _ UUID '{identity}'\nENGINE = Atomic\n", encoding="utf-8")
+
+
 def execute(path: str, query: Query) -> Answer:
     """Runs the query on the engine of `path`; blocks, and may be called from several threads at once."""
-    with connect(path) as handle:
+    insert = INSERT_WITH_DATA.match(query.sql)
+    try:
+        sql = (insert[0] if insert else query.sql).decode()
+    except UnicodeDecodeError as error:
+        raise Refused(62, "SYNTAX_ERROR", f"the query is not UTF-8 at byte {error.start}") from None
+    refuse_reaching(path, sql)
+    with opened(path) as handle:
         for statement in _preparation(query):
             handle.query(statement, "TabSeparated")
-        insert = INSERT_WITH_DATA.match(query.sql)
         if insert:
             return _insert(path, handle, insert, query.sql[insert.end() :])
-        try:
-            sql = query.sql.decode()
-        except UnicodeDecodeError as error:
-            raise Refused(62, "SYNTAX_ERROR", f"the query is not UTF-8 at byte {error.start}") from None
         result = handle.query(sql, query.default_format)
         body = result.bytes() or b""
         counters = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read(), "result_bytes": len(body)}
         return Answer(body, _format_of_result(query), counters | _written(result))
+
+
+_handles = threading.local()  # of formatQuery: settings of a request must not change what it says
+
+
+def refuse_reaching(path: str, sql: str) -> None:
+    """Raises Refused for a statement that would reach outside, for several statements, and for what is none."""
+    if not hasattr(_handles, "plain"):
+        _handles.plain = opened(path)
+        _handles.plain.query("SET max_query_size = 4294967296", "TabSeparated")
+    try:
+        normal = _handles.plain.query(f"SELECT formatQuery({_quoted(sql)})", "TSVRaw").bytes().decode()
+    except RuntimeError as error:
+        raise Refused(62, "SYNTAX_ERROR", _without_code(str(error))) from None
+    if what := reaches(normal):
+        raise Refused(497, "ACCESS_DENIED", f"{what} is not for SQL on this server: it would reach outside of it")
+
+
+def _without_code(error: str) -> str:
+    """The engine's sentence about the query, without what it says of the function that was asked."""
+    found = re.search(r"DB::Exception: (.*?)(?:: In scope SELECT formatQuery|\. \(SYNTAX_ERROR\)|$)", error, re.DOTALL)
+    return found[1] if found else error
 
 
 def discard_unfinished(path: str) -> None:
@@ -99,7 +156,7 @@ def _preparation(query: Query) -> list[str]:
     for name in pairs:
         if not SETTING.fullmatch(name):
             raise Refused(115, "UNKNOWN_SETTING", f"Unknown setting {_quoted(name)}")
-    use = [f"USE `{query.database.replace('`', '``')}`"] if query.database else []
+    use = [f"USE `{(query.database or 'default').replace('`', '``')}`"]
     return use + ([f"SET {', '.join(f'{name} = {_quoted(value)}' for name, value in pairs.items())}"] if pairs else [])
 
 

@@ -2,16 +2,19 @@
 
 Enters: HTTP requests as a ClickHouse server takes them: the query in the body, in `query=` or in a form; settings and `param_*` as
 query parameters; data after `INSERT ... FORMAT x`, compressed or not. Leaves: the result, or ClickHouse's own error text with its
-code. Guaranteed: data survive a restart. Not there: sessions (SET and temporary tables end with their request), users (any name and
-password will do), external data. Its own process, because one process can hold one engine:
-`python -m stack.clickhouse_front --port P --folder F`.
+code. Guaranteed: data survive a restart; only who knows the password is answered (stack/clickhouse_door.py), and SQL reaches no file, no
+program and no other server (stack/clickhouse_rights.py). Not there: sessions (SET and temporary tables end with their request), other
+users, external data. Its own process, because one process can hold one engine:
+`CLICKHOUSE_PASSWORD=W python -m stack.clickhouse_front --port P --folder F [--user U]`; as root it becomes user U before it opens anything.
 """
 
 import argparse
 import asyncio
 import gzip
 import json
+import os
 import re
+import signal
 import uuid
 import zlib
 from collections.abc import Callable
@@ -19,9 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import lz4.frame
 from aiohttp import web
-from chdb.state import connect
 
-from stack.clickhouse_engine import Query, Refused, discard_unfinished, execute
+from stack import unprivileged
+from stack.clickhouse_door import door
+from stack.clickhouse_engine import Query, Refused, discard_unfinished, execute, keep_default, opened
 
 # Query parameters that are about the request itself; every other one is a setting of the engine.
 TRANSPORT = {"query", "database", "user", "password", "default_format", "query_id", "quota_key", "role", "stacktrace"}
@@ -30,9 +34,8 @@ TRANSPORT |= {"compress", "decompress", "buffer_size", "wait_end_of_query"}
 ERROR_CODE = re.compile(r"Code: (\d+)\.")
 # As ClickHouse maps codes to statuses: the query is wrong (400), or what it names does not exist (404); anything else is 500.
 # Unlike ClickHouse we call a query that is nested too deeply (306) wrong.
-STATUS = dict.fromkeys([6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 115, 117, 306, 456], 400) | dict.fromkeys(
-    [46, 47, 50, 60, 81], 404
-)
+STATUS = dict.fromkeys([6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 115, 117, 306, 452, 456], 400) | {497: 403}
+STATUS |= dict.fromkeys([46, 47, 50, 60, 81], 404)
 
 decoders: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.decompress
@@ -96,8 +99,9 @@ class Front:
     def __init__(self, path: str) -> None:
         self._path = path
         discard_unfinished(path)
+        keep_default(path)
         # Keeps the engine alive between requests; a request's own handle costs a millisecond while this one is open.
-        self._engine = connect(path)
+        self._engine = opened(path)
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")
         text = self._engine.query("SELECT version(), timezone()", "TabSeparated").bytes().decode()
         self.version, self.timezone = text.rstrip("\n").split("\t")
@@ -133,9 +137,9 @@ class Front:
         self._engine.close()
 
 
-def application(path: str) -> web.Application:
+def application(path: str, port: int, password: str) -> web.Application:
     front = Front(path)
-    app = web.Application(client_max_size=2**31)
+    app = web.Application(client_max_size=2**31, middlewares=[door(port, password)])
     app.router.add_get("/ping", front.ping)
     app.router.add_route("*", "/", front.query)
     app.on_cleanup.append(front.close)
@@ -146,8 +150,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", required=True)
+    parser.add_argument("--user", type=int, help="user id to become; this process is root")
     arguments = parser.parse_args()
-    web.run_app(application(arguments.folder), host="127.0.0.1", port=arguments.port, access_log=None, print=None)
+    password = os.environ.pop("CLICKHOUSE_PASSWORD")
+    if arguments.user is not None:
+        parent = os.getppid()
+        unprivileged.drop(arguments.user)
+        unprivileged.die_with_parent(parent, signal.SIGKILL)
+    app = application(arguments.folder, arguments.port, password)
+    web.run_app(app, host="127.0.0.1", port=arguments.port, access_log=None, print=None)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from schemas import private
 from stack import kafka
 from stack.plan import Plan
 from stack.state import FAILED, READY, State, is_running, lock, read_state, state_path
@@ -138,7 +139,7 @@ def _make_room(folder: Path, plan: Plan) -> None:
 def _spawn(folder: Path, plan: Plan, claim: int) -> None:
     command = [sys.executable, "-m", "stack.supervisor", "--folder", str(folder), "--lock", str(claim)]
     log = folder / "supervisor.log"
-    with log.open("ab") as output:
+    with private.append_to(log) as output:
         text = plan.to_json().encode()
         done = subprocess.run(
             command, input=text, stdout=output, stderr=output, start_new_session=True, pass_fds=[claim], check=False

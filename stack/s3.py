@@ -14,22 +14,24 @@ from pathlib import Path
 
 import rclone_api
 
+from schemas import private
 from stack.ports import answers, free_port
-from stack.service import Service
+from stack.programs import reachable
+from stack.service import Service, as_nobody
 
 
 def service(folder: Path) -> Service:
     """S3 with its buckets in `folder`; keys of an earlier run are kept."""
     folder = folder.resolve()
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder / "data")
     keys_file = folder / "keys.json"
     if not keys_file.exists():
-        keys_file.touch(mode=0o600)
-        keys_file.write_text(json.dumps([secrets.token_hex(10), secrets.token_hex(20)]), encoding="ascii")
+        private.write(keys_file, json.dumps([secrets.token_hex(10), secrets.token_hex(20)]))
     access_key, secret_key = json.loads(keys_file.read_text(encoding="ascii"))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(rclone_api.BINARY_PATH), "serve", "s3", str(folder / "data"), f"--addr=127.0.0.1:{port}"]
+    [binary] = reachable(folder, Path(rclone_api.BINARY_PATH))
+    command = [str(binary), "serve", "s3", str(folder / "data"), f"--addr=127.0.0.1:{port}"]
     command += [f"--cache-dir={folder / 'tmp'}", f"--temp-dir={folder / 'tmp'}", "--vfs-cache-mode=off", "--config="]
 
     def probe() -> str:
@@ -47,6 +49,7 @@ def service(folder: Path) -> Service:
         steps=[command],
         probe=probe,
         settings={"s3_url": url, "s3_access_key": access_key, "s3_secret_key": secret_key},
+        unprivileged=as_nobody(folder, binary.parent),
         # The key pair by environment, so that no process list shows it; quoted, because rclone reads a list of CSV there.
         env={"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'},
     )

@@ -9,6 +9,7 @@ Start children from a long-lived thread: Linux sends the death signal when the *
 import contextlib
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -16,6 +17,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from schemas import private
+from stack.environment import foreign
+from stack.masking import masked
 
 WRAPPER = Path(__file__).with_name("child.py")
 
@@ -26,6 +32,19 @@ class ServiceFailed(Exception):
 
 class NotYet(Exception):
     """Raised by a probe while its server does not answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unprivileged:
+    """How a server gives up root: stack/unprivileged.py."""
+
+    user: int
+    # Folders it comes to own. Root opens no file in there by name: a name may be a link that the server made.
+    owned: Sequence[Path]
+    # Folders with its programs.
+    reached: Sequence[Path]
+    # It calls unprivileged.drop() itself, when it has read its own code; nobody else may be allowed to.
+    drops_itself: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +61,16 @@ class Service:
     # Settings (schemas.settings names) that lead its clients to it.
     settings: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    # One of our own programs: it gets our settings, secrets among them, from the environment of whoever starts it.
+    ours: bool = False
     # Of a program that serves several things: what -> URL.
     parts: Mapping[str, str] = field(default_factory=dict)
     # What it gets when its parent dies: SIGKILL, unless that would leave something behind.
     death_signal: int = signal.SIGKILL
     # What ends it when its data are to be deleted: nothing needs to be brought in order then.
     drop_signal: int = signal.SIGKILL
-    # A server that refuses to run as root is given this user id when we are root.
-    user: int | None = None
+    # What becomes of root's rights when root starts it; None: it keeps them.
+    unprivileged: "Unprivileged | None" = None
 
     @property
     def log(self) -> Path:
@@ -79,23 +100,22 @@ class Child:
         `waiting` finds its standard input open until `go_on`, and whatever program reads it to its end waits as long."""
         self._signal(signal.SIGKILL)  # what an earlier life may have left in its group
         service = self.service
-        tmp = service.folder / "tmp"
-        tmp.mkdir(parents=True, exist_ok=True)
+        tmp = private.make_folder(service.folder / "tmp")
         task = {
             "parent": os.getpid(),
             "death_signal": int(service.death_signal),
-            "user": service.user if os.geteuid() == 0 else None,
-            "folder": str(service.folder),
+            "unprivileged": self._rights() if os.geteuid() == 0 else None,
             "steps": [list(step) for step in service.steps],
         }
-        with service.log.open("ab") as log:
+        with private.append_to(service.log) as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(WRAPPER), json.dumps(task)],
                 stdin=subprocess.PIPE if waiting else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": str(tmp), **service.env},
+                env={**(os.environ if service.ours else foreign({})), "TMPDIR": str(tmp), **service.env},
                 start_new_session=True,
+                umask=private.UMASK,
             )
         self.started_at = time.time_ns() // 1_000_000
 
@@ -121,9 +141,9 @@ class Child:
         except Exception as error:  # noqa: BLE001  # a probe may fail in any way its client library knows
             if time.monotonic() > deadline:
                 self.stop(patience_seconds=2)
-                name, url = self.service.name, self.service.url
+                name, url = self.service.name, masked(self.service.url)
                 raise ServiceFailed(
-                    f"{name} did not answer on {url} within {limit_seconds:.0f} s ({error}); {self.last_words()}"
+                    f"{name} did not answer on {url} within {limit_seconds:.0f} s ({masked(str(error))}); {self.last_words()}"
                 ) from None
             return False
         return True
@@ -149,11 +169,43 @@ class Child:
             text = self.service.log.read_text(encoding="utf-8", errors="replace")
         except OSError:
             text = ""
-        tail = " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+        tail = masked(" | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip()))
         return f"log {self.service.log} ends: {tail or '(empty)'}"
+
+    def _rights(self) -> dict[str, Any] | None:
+        """What stack/child.py must know to give up root."""
+        rights, folder = self.service.unprivileged, self.service.folder
+        if rights is None:
+            return None
+        return {
+            "user": rights.user,
+            "owned": [str(each) for each in rights.owned],
+            "reached": [str(each) for each in rights.reached],
+            "ours": [str(each) for each in (folder, folder.parent, folder.parent.parent) if _is_ours(each, folder)],
+            "drops_itself": rights.drops_itself,
+        }
 
     def _signal(self, number: int) -> None:
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+def nobody() -> int | None:
+    """The user id that servers get when root starts them; None: they stay what they are."""
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+def as_nobody(folder: Path, *reached: Path, drops_itself: bool = False) -> Unprivileged | None:
+    """What a server needs that owns `data` and `tmp` of its folder and nothing else, and can start from `reached`."""
+    user = nobody()
+    if user is None:
+        return None
+    owned = [folder / "data", folder / "tmp"]
+    return Unprivileged(user=user, owned=owned, reached=reached, drops_itself=drops_itself)
+
+
+def _is_ours(each: Path, folder: Path) -> bool:
+    """Whether a folder above a service's is the stack's own: that of the stack, and the one that all stacks are in."""
+    return each != folder.parent.parent or each.name == ".chat4all"

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from schemas import private
+from stack.masking import masked
+
 STARTING, READY, DEAD, EXTERNAL, FAILED = "starting", "ready", "dead", "external", "failed"
 
 
@@ -31,7 +34,12 @@ class ServiceState:
 
     @property
     def address(self) -> str:
-        """Where people reach it, on one line."""
+        """Where people reach it, on one line, without a password."""
+        return masked(self.full_address)
+
+    @property
+    def full_address(self) -> str:
+        """The same with the password."""
         return ", ".join(f"{part} {url}" for part, url in self.parts.items()) or self.url
 
 
@@ -74,7 +82,7 @@ def lock(folder: Path) -> int | None:
 
     A lock of the kernel ends with its holder, however it ends; so a state file without a lock is that of a dead supervisor.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

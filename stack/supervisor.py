@@ -20,8 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from schemas import private
 from stack import ports
 from stack.launch import in_two_steps
+from stack.masking import masked, secrets_of
 from stack.plan import Command, Plan, Process
 from stack.servers import SERVERS
 from stack.service import Child, Service, ServiceFailed
@@ -42,12 +44,6 @@ class Stopped(Exception):
     """SIGTERM came while the stack was starting."""
 
 
-def say(sentence: str) -> None:
-    """A line of supervisor.log."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
-    sys.stderr.flush()
-
-
 class Supervisor:
     """Owns the children; every method runs in the main thread, because children die with the thread that forked them."""
 
@@ -61,6 +57,15 @@ class Supervisor:
         self._restart_at: dict[str, float] = {}
         self._backoff: dict[str, float] = {}
 
+    def say(self, sentence: str) -> None:
+        """A line of supervisor.log."""
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self._told(sentence)}\n")
+        sys.stderr.flush()
+
+    def _told(self, sentence: str) -> str:
+        """The sentence without the secrets of this stack: it may quote a program's last words."""
+        return masked(sentence, secrets_of(self.state.settings))
+
     def run(self) -> int:
         write_state(self.folder, self.state)  # first of all, so that whoever wants to end it finds its pid
         try:
@@ -69,9 +74,9 @@ class Supervisor:
             self._end()
             return 0
         except Exception as error:  # noqa: BLE001  # whatever stops a start is told to the one who waits for it
-            say(f"start failed: {error}")
+            self.say(f"start failed: {error}")
             self._stop_children()
-            self.state.phase, self.state.error = FAILED, str(error) or type(error).__name__
+            self.state.phase, self.state.error = FAILED, self._told(str(error)) or type(error).__name__
             write_state(self.folder, self.state)
             return 1
         while not self.stopping.wait(0.1):
@@ -139,7 +144,7 @@ class Supervisor:
         restartable = any(process.name == service.name and process.restarts for process in self.plan.processes)
         if child.returncode != AGAIN or not restartable or row.restarts >= STARTS_AGAIN:
             return False
-        say(f"{row.name.upper()} ENDED with {AGAIN} before it answered; restarting it; {child.last_words()}")
+        self.say(f"{row.name.upper()} ENDED with {AGAIN} before it answered; restarting it; {child.last_words()}")
         child.start()
         row.pid, row.started_at = child.pid, child.started_at
         row.restarts += 1
@@ -150,7 +155,7 @@ class Supervisor:
         row.status, row.version = READY, child.version
         write_state(self.folder, self.state)
         seconds = time.time() - child.started_at / 1000
-        say(f"{row.name} {row.version} answers on {row.address} after {seconds:.1f} s")
+        self.say(f"{row.name} {row.version} answers on {row.address} after {seconds:.1f} s")
 
     def _child_of(self, service: Service) -> Child:
         return next(child for child in self.children if child.service is service)
@@ -186,6 +191,7 @@ class Supervisor:
             steps=[in_two_steps(process.argv, process.preload) if process.preload else process.argv],
             probe=healthy(process.health),
             env=env,
+            ours=True,
         )
 
     def _watch(self) -> None:
@@ -199,7 +205,7 @@ class Supervisor:
             elif row.status != DEAD:
                 row.status, row.pid, changed = DEAD, 0, True
                 what = "restarting it" if row.name in restartable else "IT STAYS DEAD, and what depends on it fails"
-                say(f"{row.name.upper()} DIED with {child.returncode}; {what}; {child.last_words()}")
+                self.say(f"{row.name.upper()} DIED with {child.returncode}; {what}; {child.last_words()}")
                 if row.name in restartable:
                     self._restart_at[row.name] = time.monotonic() + self._next_backoff(child)
             elif row.name in restartable and time.monotonic() >= self._restart_at[row.name]:
@@ -215,7 +221,7 @@ class Supervisor:
         except Exception:  # noqa: BLE001  # not yet; a probe may fail in any way
             return False
         row.status = READY
-        say(f"{row.name} answers again, restart {row.restarts}")
+        self.say(f"{row.name} answers again, restart {row.restarts}")
         return True
 
     def _next_backoff(self, child: Child) -> float:
@@ -241,7 +247,7 @@ class Supervisor:
                 child.stop(patience_seconds=max(0.1, deadline - time.monotonic()))
 
     def _end(self) -> None:
-        say("stopping")
+        self.say("stopping")
         self._stop_children()
         if self.plan.keep_data:
             (self.folder / KEPT).touch()
@@ -271,6 +277,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--lock", type=int, required=True, help="inherited file descriptor that claims the folder")
     arguments = parser.parse_args()
+    os.umask(private.UMASK)  # data, logs and state of all children too
+    arguments.folder.chmod(private.FOLDER)  # one that an earlier release made may be open
     os.set_inheritable(arguments.lock, False)  # the claim must not outlive this process in a child
     plan = Plan.from_json(sys.stdin.read())
     if os.fork():

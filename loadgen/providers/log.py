@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from loadgen.providers.faults import Fate
+from schemas import private
 
 FLUSH_SECONDS = 0.05
 RING = 100_000
@@ -45,9 +46,9 @@ class Log:
         self._file = None
         self._n = 0
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private.make_folder(path.parent)  # it holds texts and addresses
             self._n, is_torn = _end_of(path)
-            self._file = path.open("ab", buffering=0)
+            self._file = private.append_to(path)
             if is_torn:
                 self._unwritten.append(
                     b"\n"

@@ -1,6 +1,7 @@
 """Every server of the stack, spoken to through the client library the product uses; and the promises about their processes."""
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import boto3
@@ -159,6 +161,40 @@ def test_valkey_counts(valkey_url: str, unique: str) -> None:
         assert client.config_get("appendonly") == {"appendonly": "yes"}
 
 
+def test_valkey_wants_its_password(valkey_url: str) -> None:
+    parts = urlsplit(valkey_url)
+    for credentials in ("", "default:wrong@", ":@"):
+        address = f"redis://{credentials}127.0.0.1:{parts.port}/0"
+        with redis.Redis.from_url(address) as client, pytest.raises(redis.AuthenticationError):
+            client.ping()
+
+
+def test_kafka_compresses_with_the_lz4_it_did_not_ask_for(kafka_url: str, unique: str) -> None:
+    """The broker itself packs what it keeps in another form than it came in; and gives it back to who asks."""
+    admin = AdminClient({"bootstrap.servers": kafka_url})
+    topic = NewTopic(unique, num_partitions=1, replication_factor=1, config={"compression.type": "lz4"})
+    admin.create_topics([topic])[unique].result(10)
+    text = b"compressible " * 5000
+    for codec in (
+        "none",
+        "lz4",
+        "gzip",
+    ):  # made by the broker; checked by it; undone with the one and made with the other
+        producer = Producer({"bootstrap.servers": kafka_url, "compression.type": codec})
+        producer.produce(unique, text, key=codec)
+        assert producer.flush(10) == 0
+    group = {"group.id": unique, "auto.offset.reset": "earliest", "check.crcs": True}
+    consumer = Consumer({"bootstrap.servers": kafka_url, **group})
+    consumer.subscribe([unique])
+    records = consumer.consume(3, 20)
+    assert [(record.key(), record.value() == text) for record in records] == [
+        (b"none", True),
+        (b"lz4", True),
+        (b"gzip", True),
+    ]
+    consumer.close()
+
+
 def test_clickhouse_deduplicates_an_insert_and_its_views_by_token(clickhouse_url: str, unique: str) -> None:
     client = clickhouse_connect.get_client(dsn=clickhouse_url)
     client.command(f"CREATE DATABASE {unique}")
@@ -213,11 +249,10 @@ def test_clickhouse_refuses_as_clickhouse_does(clickhouse_url: str, unique: str)
         client.query(f"SELECT * FROM {unique}")
     with pytest.raises(DatabaseError, match=r"UNKNOWN_SETTING"):
         client.query("SELECT 1", settings={"no_such_setting": "1"})
-    root = clickhouse_url.replace("default:@", "").replace("/default", "/")
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(
-            f"{root}?query=CREATE%20TABLE%20{unique}%20(a%20Int8)%20ENGINE=Memory"
-        )  # a GET only reads
+    parts = urlsplit(clickhouse_url)
+    create = f"http://127.0.0.1:{parts.port}/?query=CREATE%20TABLE%20{unique}%20(a%20Int8)%20ENGINE=Memory"
+    with pytest.raises(urllib.error.HTTPError) as refused:  # a GET only reads
+        urllib.request.urlopen(urllib.request.Request(create, headers={"X-ClickHouse-Key": parts.password or ""}))
     refused.value.close()
     assert refused.value.headers["X-ClickHouse-Exception-Code"] == "164"
 
@@ -435,6 +470,12 @@ def test_a_clickhouse_server_on_path_is_preferred(tmp_path: Path, monkeypatch: p
     program.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(program.parent))
     service = clickhouse.service(tmp_path / "clickhouse")
-    assert service.steps == [[str(program), "server", f"--config-file={tmp_path}/clickhouse/config.xml"]]
-    config = ET.parse(tmp_path / "clickhouse" / "config.xml")  # noqa: S314  # we wrote it
+    written = tmp_path / "clickhouse" / "tmp" / "config.xml"
+    assert service.steps == [[str(program), "server", f"--config-file={written}"]]
+    config = ET.parse(written)  # noqa: S314  # we wrote it
     assert config.findtext("http_port") == service.url.rpartition(":")[2].removesuffix("/default")
+    password = urlsplit(service.url).password or ""
+    assert config.findtext("users/default/password_sha256_hex") == hashlib.sha256(password.encode()).hexdigest()
+    assert not [
+        grant.text for grant in config.iter("query") if re.search("FILE|URL|SOURCES|[*] TO|ALL", grant.text or "")
+    ]

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -118,7 +119,9 @@ def test_a_stack_comes_up_is_described_and_goes_down(folder: Path, monkeypatch: 
 
 def test_a_second_start_is_refused_and_another_name_is_not(folder: Path) -> None:
     first = control.start(folder, small_plan())
-    with pytest.raises(StackRefused, match=rf"already up \(pid {first.pid}\): .*valkey redis://127.0.0.1:\d+/0"):
+    with pytest.raises(
+        StackRefused, match=rf"already up \(pid {first.pid}\): .*valkey redis://default:\*\*\*@127.0.0.1:\d+/0"
+    ):
         control.start(folder, small_plan())
     other = folder.with_name("two")
     second = control.start(other, small_plan())
@@ -267,16 +270,55 @@ def test_status_and_logs_show_a_running_stack(folder: Path) -> None:
     lines = shown.stdout.splitlines()
     assert lines[0].split() == ["service", "status", "version", "URL", "memory", "up", "since", "restarts"]
     valkey = next(line.split() for line in lines if line.startswith("valkey"))
-    assert valkey[1:4] == ["ready", row(folder, "valkey").version, row(folder, "valkey").url]
+    assert valkey[1:4] == ["ready", row(folder, "valkey").version, row(folder, "valkey").address]
     assert (int(valkey[4]), valkey[5]) > (0, "")
     assert (
         chat4all(folder, "logs", "stage", "-n", "1").stdout.endswith("listening\n")
         or "GET" in (folder / "stage" / "stage.log").read_text()
     )
     assert "answers on" in chat4all(folder, "logs", "supervisor").stdout
+    said = chat4all(folder, "logs", "supervisor").stdout + shown.stdout + chat4all(folder, "up").stderr
+    password = urlsplit(row(folder, "valkey").url).password
+    assert password
+    assert password not in said
+    assert "redis://default:***@127.0.0.1" in said
+    told = chat4all(folder, "status", "--show-secrets", COLUMNS="200").stdout
+    assert row(folder, "valkey").url in told
+    assert "CHAT4ALL_TELEGRAM_TOKEN=1:secret\n" in told
     unknown = chat4all(folder, "logs", "nobody")
     assert unknown.returncode == 2
     assert "there are: prepare, simulator, stage, supervisor, valkey" in unknown.stderr
+
+
+def test_what_a_stack_writes_is_for_its_owner_only(folder: Path) -> None:
+    write = (
+        "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('kept'); pathlib.Path(sys.argv[1] + '.d').mkdir()"
+    )
+    plan = small_plan()
+    command = Command(name="writer", argv=[sys.executable, "-c", write, str(folder / "kept")])
+    control.start(folder, dataclasses.replace(plan, prepare=[*plan.prepare, command]))
+    modes = {path.relative_to(folder): stat.S_IMODE(path.lstat().st_mode) for path in [folder, *folder.rglob("*")]}
+    assert set(modes.values()) <= {0o600, 0o700}, modes
+    assert {folder.parent.stat().st_mode & 0o777, modes[Path()], modes[Path("kept.d")]} == {0o700}
+    assert {modes[Path(name)] for name in ("state.json", "lock", "supervisor.log", "stage/stage.log", "kept")} == {
+        0o600
+    }
+
+
+@pytest.mark.parametrize("said", ["postgresql://me:0123456789abcdef@h/d", "bot 1:secret-of-a-bot", "0123456789abcdef"])
+def test_the_last_words_of_a_program_give_no_secret_away(folder: Path, said: str) -> None:
+    plan = dataclasses.replace(
+        small_plan(prepare=f"print({said!r}); raise SystemExit(2)"),
+        settings={"telegram_token": "1:secret-of-a-bot", "postgres_url": "postgresql://me:0123456789abcdef@h/d"},
+    )
+    with pytest.raises(StackRefused, match=r"prepare ended with 2") as refused:
+        control.start(folder, plan)
+    state, log = read_state(folder), (folder / "supervisor.log").read_text()
+    assert state is not None
+    for text in (str(refused.value), state.error, log, chat4all(folder, "status").stderr):
+        assert "***" in text
+        assert "0123456789abcdef" not in text
+        assert "secret-of-a-bot" not in text
 
 
 def test_logs_follow(folder: Path) -> None:

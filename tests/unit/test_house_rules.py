@@ -171,10 +171,8 @@ def test_make_check_is_what_ci_runs() -> None:
 
 
 def test_every_library_is_declared_and_pinned() -> None:
-    """What a room imports is in pyproject.toml, under the name it is installed by; constraints.txt pins it, without URLs."""
-    pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", pin) for pin in pins)
-    pinned = {_plain(pin.split("==")[0]) for pin in pins}
+    """What a room imports is in pyproject.toml, under the name it is installed by; constraints.txt pins it by hashes, without URLs."""
+    pinned = {_plain(name) for name in locked("constraints.txt")}
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = {_plain(name) for group in (PROJECT["project"]["dependencies"], *extras.values()) for name in group}
     assert wanted <= pinned
@@ -188,6 +186,38 @@ def test_every_library_is_declared_and_pinned() -> None:
         if is_library(dotted) and _plain(installed_as.get(top(dotted), top(dotted))) not in wanted | brought_along
     }
     assert breaches == set()
+
+
+def locked(file: str) -> list[str]:
+    """The packages of a lock; every line of it is a version with its hashes, and nothing else: no URL, no option."""
+    text = (REPOSITORY / file).read_text(encoding="utf-8")
+    entries = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace(" \\\n", " ").splitlines()
+    entry = r"([A-Za-z0-9._-]+)==[A-Za-z0-9.+!]+( ; [a-z_]+[^;:/]*?)?(\s+--hash=sha256:[0-9a-f]{64})+"
+    assert [line[:80] for line in entries if not re.fullmatch(entry, line)] == []
+    return [line.split("==")[0] for line in entries]
+
+
+def test_whatever_is_installed_is_installed_by_its_hash() -> None:
+    """By everybody (`make .venv/ready`, CI) and by maintainers (`make lock`, `make audit`); wheels only, for a source package runs code of
+    its own, with tools nobody pinned, before it is installed."""
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("$(INSTALL)", "pip install")
+    installs = [command for line in makefile.splitlines() for command in line.split("&&") if "pip install" in command]
+    installs = [command for command in installs if not command.startswith("INSTALL :=")]
+    assert len(installs) == 3
+    assert "\nWHEELS ?= --only-binary :all:\n" in makefile
+    for command in installs:
+        by_hash = "--require-hashes $(WHEELS) -r " in command
+        assert by_hash or command.strip() == "pip install --no-deps --no-build-isolation -e ."
+    assert {"uv", "pip-audit"} <= set(locked("maintenance.txt"))
+    assert {_plain(name) for name in PROJECT["build-system"]["requires"]} <= set(locked("constraints.txt"))
+
+
+def test_nothing_is_installed_that_nothing_uses() -> None:
+    """The product's own dependencies; those of the extras may be programs or wheels without a module of ours that imports them."""
+    imported_as = {"prometheus-client": "prometheus_client", "faust-streaming": "faust"}
+    used = {top(dotted) for module in modules(*ROOMS) for _, dotted in module.imports()}
+    declared = [_plain(name) for name in PROJECT["project"]["dependencies"]]
+    assert [name for name in declared if imported_as.get(name, name).replace("-", "_") not in used] == []
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,33 @@
+"""Files and folders that only their owner reads, whatever the umask says: state, logs, what a simulator was called with.
+
+Enters: a path. Leaves: the folder with mode 0700, the file with mode 0600. Guaranteed: the mode is there from the first moment on;
+folders that existed keep theirs.
+"""
+
+import os
+from io import FileIO
+from pathlib import Path
+
+FOLDER, FILE = 0o700, 0o600
+UMASK = 0o077
+
+
+def make_folder(path: Path) -> Path:
+    """Makes the folder and those above it that are missing."""
+    for missing in [folder for folder in (*reversed(path.parents), path) if not folder.exists()]:
+        missing.mkdir(mode=FOLDER, exist_ok=True)
+    return path
+
+
+def append_to(path: Path) -> FileIO:
+    """The file, open to write at its end; made if it is not there. A link in its place is refused with OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, FILE), "ab", buffering=0)
+
+
+def write(path: Path, text: str) -> None:
+    """The file with this text and nothing else."""
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, FILE), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), FILE)
+        file.write(text)

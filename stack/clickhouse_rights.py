@@ -1,0 +1,82 @@
+"""What SQL may do on the stack's ClickHouse: work on its own tables, and reach nothing else.
+
+Enters: statements and settings of requests. Leaves: the same, or a refusal. Guaranteed: no statement reads or writes a file it names,
+runs a program, or speaks to another server, however it is nested. Most of that are grants of ClickHouse itself, which has a source for
+each kind of outside (FILE, URL, S3, REMOTE, MYSQL, ...) and asks at every use of it; nothing is granted on any. What no grant covers
+in the engine without a server is found in the statement as the engine's own parser writes it out again (formatQuery): no comment,
+no heredoc, one way to quote.
+"""
+
+import re
+from xml.sax.saxutils import escape
+
+ENGINES = (
+    "MergeTree",
+    "ReplacingMergeTree",
+    "SummingMergeTree",
+    "AggregatingMergeTree",
+    "CollapsingMergeTree",
+    "VersionedCollapsingMergeTree",
+    "Memory",
+    "Log",
+    "TinyLog",
+    "StripeLog",
+    "Null",
+    "Set",
+    "Join",
+    "Buffer",
+    "Merge",
+    "View",
+    "MaterializedView",
+    "GenerateRandom",
+)
+PRIVILEGES = (
+    "SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE TEMPORARY TABLE, CREATE VIEW, DROP, TRUNCATE, OPTIMIZE, KILL QUERY,"
+    " SYSTEM MERGES"
+)
+# Settings that name a file or a server, or hide an expression in a text.
+FIXED = (
+    "additional_result_filter",
+    "additional_table_filters",
+    "dialect",
+    "format_avro_schema_registry_url",
+    "format_schema",
+    "format_schema_source",
+    "format_template_resultset",
+    "format_template_row",
+    "parallel_replicas_custom_key",
+)
+# Data after VALUES are literals: an expression there would pass by `reaches`.
+PLAIN = ("input_format_values_deduce_templates_of_expressions", "input_format_values_interpret_expressions")
+# Functions no grant covers: `file` as a scalar, `disk` in the settings of a table, and those that run what they are given.
+REACHING = {"catboostevaluate", "disk", "eval", "executable", "file", "python"}
+_TOKEN = re.compile(
+    r"(?P<text>'(?:[^'\\]|\\.|'')*')|(?P<quoted>`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<word>\w+)|(?P<other>\S)",
+    re.DOTALL,
+)
+
+
+def users(proof: str = "<no_password/>") -> str:
+    """The one user, as ClickHouse's configuration has it; `proof` is the element that says how it proves who it is."""
+    grants = [f"GRANT {PRIVILEGES} ON *.*", *(f"GRANT TABLE ENGINE ON {engine}" for engine in ENGINES)]
+    queries = "".join(f"<query>{escape(grant)}</query>" for grant in grants)
+    fixed = "".join(f"<{name}><const/></{name}>" for name in (*FIXED, *PLAIN))
+    plain = "".join(f"<{name}>0</{name}>" for name in PLAIN)
+    return (
+        f"<profiles><default>{plain}<constraints>{fixed}</constraints></default></profiles><quotas><default/></quotas>"
+        f"<users><default>{proof}<networks><ip>127.0.0.1</ip><ip>::1</ip></networks>"
+        f"<profile>default</profile><quota>default</quota><grants>{queries}</grants></default></users>"
+    )
+
+
+def reaches(normal: str) -> str:
+    """What in the statement reaches outside, as formatQuery wrote it; empty when nothing does."""
+    tokens = [(found.lastgroup or "", found[0]) for found in _TOKEN.finditer(normal)]
+    following = [*tokens[1:], ("", ""), ("", "")]
+    for (kind, token), (_, after), (kind_after, _) in zip(tokens, following, following[1:], strict=False):
+        word = token.strip('`"').lower()
+        if kind in {"word", "quoted"} and word in REACHING and after == "(":
+            return f"{word}()"
+        if kind == "word" and f"{word} {after.lower()}" in {"into outfile", "from infile"} and kind_after == "text":
+            return f"{token} {after}"
+    return ""

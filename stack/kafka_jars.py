@@ -1,0 +1,140 @@
+"""Kafka's jars: exactly those of stack/kafka_jars.txt, each with the SHA-512 that is written there.
+
+Enters: the folder they are kept in. Leaves: their paths. Guaranteed: what is returned has been read whole and compared by this process,
+whether it was downloaded now or lay in the cache; a jar too many, a changed or a missing one is never run: the folder is put right
+from Maven Central, once, and what is wrong even then raises ServiceFailed. `python -m stack.kafka_lock` writes the file.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from stack.service import ServiceFailed
+
+LOCK = Path(__file__).with_suffix(".txt")
+DOWNLOADS = 4  # at a time
+REPOSITORIES: dict[str, str] | None = None  # name -> URL; None is Maven Central
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One line of the lock: `group:artifact:version` and the digest of its file."""
+
+    sha512: str
+    coordinate: str
+
+    @property
+    def name(self) -> str:
+        _, artifact, version = self.coordinate.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+@cache
+def locked() -> tuple[Jar, ...]:
+    lines = LOCK.read_text(encoding="ascii").splitlines()
+    return tuple(Jar(*line.split()) for line in lines if line and not line.startswith("#"))
+
+
+@cache
+def digest() -> str:
+    """Names the set: another lock is kept in another folder, so that two releases do not repair each other's."""
+    return hashlib.sha256("\n".join(f"{jar.sha512} {jar.coordinate}" for jar in locked()).encode()).hexdigest()[:8]
+
+
+_checked: set[Path] = set()  # folders whose jars this process has compared; some 0.1 s each
+
+
+def ready(folder: Path, say: Say = lambda _: None) -> list[Path]:
+    """The paths of the jars in `folder`, all compared; downloads what is missing or wrong. Raises ServiceFailed."""
+    if folder not in _checked:
+        bad = wrong(folder)
+        if bad and folder.exists():
+            say(
+                f"Kafka's jars in {folder} are not those of {LOCK.name}: {', '.join(sorted(bad))}; they are fetched again"
+            )
+        if bad:
+            _put_right(folder, bad)
+        _checked.add(folder)
+    return [folder / jar.name for jar in sorted(locked(), key=lambda jar: jar.name)]
+
+
+def wrong(folder: Path, jars: Iterable[Jar] = ()) -> dict[str, str]:
+    """What is not as locked, name -> why: missing, another SHA-512, or no part of the set."""
+    expected = {jar.name: jar for jar in jars or locked()}
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    found = dict.fromkeys(sorted(present - expected.keys()), "does not belong there")
+    found |= dict.fromkeys(sorted(expected.keys() - present), "is missing")
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of the interpreter
+        names = sorted(present & expected.keys())
+        for name, sha512 in zip(names, threads.map(lambda name: _sha512(folder / name), names), strict=True):
+            if sha512 != expected[name].sha512:
+                found[name] = "has another SHA-512"
+    return found
+
+
+def _sha512(file: Path) -> str:
+    if file.is_symlink() or not file.is_file():
+        return "no file"
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha512").hexdigest()
+
+
+def _put_right(folder: Path, bad: Iterable[str]) -> None:
+    """A whole new set in place of the folder: what was right in it is taken along, the rest is downloaded and compared."""
+    staging = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        jars = staging / "jars"
+        jars.mkdir(parents=True)
+        for jar in locked():
+            if jar.name not in bad:
+                shutil.copyfile(folder / jar.name, jars / jar.name)
+        _download([jar for jar in locked() if jar.name in bad], jars, staging / "repository")
+        still = wrong(jars)
+        if still:
+            told = ", ".join(f"{name} {why}" for name, why in still.items())
+            raise ServiceFailed(f"kafka: what Maven Central gave is not what {LOCK.name} says: {told}; nothing was run")
+        _settle(jars, folder)
+    except OSError as error:
+        raise ServiceFailed(f"kafka: cannot keep Kafka's jars in {folder} ({error})") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _settle(jars: Path, folder: Path) -> None:
+    """Gives the new set its name. A running Kafka keeps the files it has open; another first run may have been quicker."""
+    old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
+    try:
+        if folder.exists():
+            folder.rename(old)
+        jars.rename(folder)
+    except OSError:
+        if wrong(folder):
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _download(jars: list[Jar], into: Path, repository: Path) -> None:
+    """Each file by its own coordinate: no POM is asked what else it would like."""
+    if not jars:
+        return
+    from jgo.maven import MavenContext  # noqa: PLC0415  # costs 0.3 s, needed once per machine
+
+    context = MavenContext(repo_cache=repository, local_repos=[], remote_repos=REPOSITORIES, timeout=60)
+
+    def fetch(jar: Jar) -> None:
+        shutil.copyfile(context.create_dependency(jar.coordinate).artifact.resolve(), into / jar.name)
+
+    try:
+        with ThreadPoolExecutor(DOWNLOADS) as threads:
+            list(threads.map(fetch, jars))
+    except Exception as error:
+        raise ServiceFailed(
+            f"kafka: cannot download Kafka's jars from Maven Central to {into.parent} ({error})"
+        ) from error

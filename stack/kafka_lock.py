@@ -1,0 +1,48 @@
+"""Writes stack/kafka_jars.txt, for maintainers: `python -m stack.kafka_lock`, or `make lock`.
+
+Enters: what Maven Central says Kafka needs, and what we put in place of it. Leaves: one line a jar, with the SHA-512 of the file that was
+downloaded now; a change of that file is to be read before it is committed.
+"""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from jgo.maven import MavenContext
+
+from stack.kafka import VERSION
+from stack.kafka_jars import LOCK
+
+COORDINATES = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
+# What Kafka asks for -> what it gets, and why.
+REPLACED = {
+    # CVE-2025-12183, CVE-2025-66566 and CVE-2026-59949: org.lz4 is no longer maintained, this is its continuation, with the same classes.
+    "org.lz4:lz4-java": "at.yawk.lz4:lz4-java:1.14.0",
+    # CVE-2025-48734, and CVE-2025-68161: later versions of Kafka come with these or newer ones.
+    "commons-beanutils:commons-beanutils": "commons-beanutils:commons-beanutils:1.11.0",
+    "org.apache.logging.log4j:log4j-api": "org.apache.logging.log4j:log4j-api:2.25.5",
+    "org.apache.logging.log4j:log4j-core": "org.apache.logging.log4j:log4j-core:2.25.5",
+}
+HEAD = f"# The jars of Kafka {VERSION}: SHA-512 and coordinate. Written by stack/kafka_lock.py; read the difference before you commit it.\n"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        context = MavenContext(repo_cache=Path(place), local_repos=[], timeout=60)
+        wanted = [context.create_dependency(coordinate) for coordinate in COORDINATES]
+        inputs, transitive = context.resolver.resolve(wanted)
+        coordinates = set()
+        for dependency in (*inputs, *transitive):
+            name = f"{dependency.groupId}:{dependency.artifactId}"
+            coordinates.add(REPLACED.get(name, f"{name}:{dependency.version}"))
+        lines = [f"{_sha512(context, coordinate)} {coordinate}\n" for coordinate in sorted(coordinates)]
+    LOCK.write_text(HEAD + "".join(lines), encoding="ascii")
+
+
+def _sha512(context: MavenContext, coordinate: str) -> str:
+    with context.create_dependency(coordinate).artifact.resolve().open("rb") as file:
+        return hashlib.file_digest(file, "sha512").hexdigest()
+
+
+if __name__ == "__main__":
+    main()

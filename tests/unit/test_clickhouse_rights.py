@@ -1,0 +1,28 @@
+"""What reaches outside is found in a statement as the engine writes it out, and nothing else is taken for it."""
+
+import pytest
+
+from stack.clickhouse_rights import reaches
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("SELECT file('/etc/passwd')", "file()"),
+        ("SELECT `file`('/etc/passwd')", "file()"),
+        ("WITH a AS (SELECT * FROM (SELECT length(file('x')) AS n)) SELECT n FROM a", "file()"),
+        ("CREATE VIEW v AS SELECT file('x')", "file()"),
+        ("SELECT *\nFROM eval('SELECT 1')", "eval()"),
+        ("CREATE TABLE t (`a` String) ENGINE = MergeTree SETTINGS disk = disk(type = local, path = '/')", "disk()"),
+        ("SELECT 1\nINTO OUTFILE '/tmp/x'\nFORMAT CSV", "INTO OUTFILE"),
+        ("EXPLAIN SELECT 1 INTO OUTFILE '/tmp/x'", "INTO OUTFILE"),
+        ("INSERT INTO t FROM INFILE '/etc/passwd' FORMAT CSV", "FROM INFILE"),
+        ("SELECT 'file(', 'INTO OUTFILE \\'x\\'', `into outfile`", ""),
+        ("SELECT file, disk FROM eval WHERE python = 'a'", ""),
+        ("INSERT INTO outfile FORMAT Values", ""),
+        ("SELECT filesystemAvailable()", ""),
+        ("SELECT 'it\\\\', file('x')", "file()"),
+    ],
+)
+def test_reaches(statement: str, found: str) -> None:
+    assert reaches(statement) == found
