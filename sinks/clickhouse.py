@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_connect.driver.insert import InsertContext
 
+from schemas import refusals
 from schemas.records import DeliveryState
 from sinks.base import NotMigrated, Unavailable
 from sinks.content import held
@@ -156,7 +157,12 @@ def connect(url: str) -> Client:
                 dsn=url, autogenerate_session_id=False, connect_timeout=10, send_receive_timeout=120
             )
         )
-    except DatabaseError as error:  # a wrong password, a database that is not there
+    except (DatabaseError, Unavailable) as error:
+        if known := refusals.known(refusals.of_url("ClickHouse", url), _line(error)):
+            raise Unavailable(known) from error
+        if isinstance(error, Unavailable):
+            raise
+        # a database that is not there
         raise Unavailable(f"ClickHouse lets nobody in (CHAT4ALL_CLICKHOUSE_URL): {_line(error)}") from error
 
 
