@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.environment import without_settings
+
 WRAPPER = Path(__file__).with_name("child.py")
 
 
@@ -46,6 +48,8 @@ class Service:
     parts: Mapping[str, str] = field(default_factory=dict)
     # What it gets when its parent dies: SIGKILL, unless that would leave something behind.
     death_signal: int = signal.SIGKILL
+    # Whether it is a program of ours, which may know our settings; a server gets none of them in its environment.
+    knows_settings: bool = False
     # A server that refuses to run as root is given this user id when we are root.
     user: int | None = None
 
@@ -92,10 +96,13 @@ class Child:
                 stdin=subprocess.PIPE if waiting else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": str(tmp), **service.env},
+                env={**self._environment(), "TMPDIR": str(tmp), **service.env},
                 start_new_session=True,
             )
         self.started_at = time.time_ns() // 1_000_000
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ) if self.service.knows_settings else without_settings()
 
     def go_on(self) -> None:
         """Lets a process go on that was started waiting."""
