@@ -101,8 +101,8 @@ def listeners(locks: Locks, folder: Path, port: int, controller: int, mutual: in
 def admin(folder: Path, url: str) -> KafkaAccess:
     """The one who may do everything with the secured Kafka of that folder, by its certificate, at the URL of its port for these."""
     certificates = folder.resolve() / "certificates"
-    files = {"ca_file": str(certificates / "ca.pem"), "certificate_file": str(certificates / f"{ADMIN}.pem")}
-    return KafkaAccess(url, protocol="SSL", **files)
+    ca, own = certificates / "ca.pem", certificates / f"{ADMIN}.pem"
+    return KafkaAccess(url, protocol="SSL", ca_file=str(ca), certificate_file=str(own))
 
 
 def _with_password(folder: Path, url: str, port: int, controller: int) -> Listeners:

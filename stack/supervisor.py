@@ -254,8 +254,9 @@ class Supervisor:
 
     def _stop_children(self) -> None:
         """Processes first, then servers; within a group all are asked at once."""
-        processes = [child for child in self.children if child.service.name not in self.plan.servers]
-        servers = [child for child in self.children if child.service.name in self.plan.servers]
+        of_servers = {*self.plan.servers, "tls"}
+        processes = [child for child in self.children if child.service.name not in of_servers]
+        servers = [child for child in self.children if child.service.name in of_servers]
         for group in (processes, servers):
             for child in reversed(group):
                 child.terminate()

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import ssl
 import struct
-import sys
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -91,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -94,7 +94,7 @@ class Transactions:
         """`mark` goes along with every offset, `topic` is any that exists, and `held` asks the group for what it holds for sources, for
         so many seconds; it may raise KafkaException."""
         self.member = Member("", "", -1)  # in whose name offsets are sent
-        self._kafka = kafka
+        self._access = kafka
         self._transactional_id = transactional_id
         self._mark = mark
         self._topic = topic
@@ -178,7 +178,7 @@ class Transactions:
 
         Raises Unreachable: to be tried again. Raises Fenced when somebody else has committed since.
         """
-        producer = TransactionalProducer(kafka=self._kafka, transactional_id=self.id)
+        producer = TransactionalProducer(kafka=self._access, transactional_id=self.id)
         failure: KafkaError | None = None
         held: Mapping[TopicPart, Held] = {}
         try:
@@ -212,7 +212,7 @@ class Transactions:
     def _asked_ends(self, turns: Sequence[Turn]) -> list[Ends]:
         """Where the changelogs of turns end, asked when nobody else can have written to them since."""
         try:
-            return _watermarks(self._kafka, turns)
+            return _watermarks(self._access, turns)
         except KafkaException as error:
             raise Unreachable(error.args[0].str()) from error
 

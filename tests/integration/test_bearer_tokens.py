@@ -47,7 +47,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     file = service.folder / "server.properties"
     properties = re.sub(r"(listeners=)PLAINTEXT:", r"\1SASL_PLAINTEXT:", file.read_text(encoding="utf-8"))
     file.write_text(properties + BEARER, encoding="utf-8")
-    child = Child(dataclasses.replace(service, probe=lambda: answers(int(service.url.rpartition(":")[2])) or ""))
+
+    def probe() -> str:
+        answers(int(service.url.rpartition(":")[2]))
+        return kafka.VERSION
+
+    child = Child(dataclasses.replace(service, probe=probe))
     child.start()
     try:
         child.wait()

@@ -25,7 +25,6 @@ from stack import tls
 from stack.certificates import Certificates
 from stack.ports import answers, free_port
 from stack.service import Child, Service
-from tests.integration.engine_harness import await_true
 from tests.integration.sink_databases import postgres_database
 
 BIG = 3_000_000
@@ -105,14 +104,21 @@ def front(tmp_path: Path) -> Iterator[Callable[[str, str, Path], int]]:
         port = free_port()
         argv = [sys.executable, "-m", "stack.tls_front", "--certificate", str(certificate)]
         step = [*argv, f"{name}={port}:{urlsplit(url).port}"]
-        children.append(Child(Service(name="tls", folder=tmp_path, url="", steps=[step], probe=lambda: "")))
+        children.append(
+            Child(Service(name="tls", folder=tmp_path, url="", steps=[step], probe=lambda: listening(port)))
+        )
         children[-1].start()
-        await_true(lambda: answers(port) is None, "TLS to be there", 20)
+        children[-1].wait()
         return port
 
     yield start
     for child in children:
         child.stop()
+
+
+def listening(port: int) -> str:
+    answers(port)
+    return "it listens"
 
 
 EXPECTED = {

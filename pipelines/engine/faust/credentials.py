@@ -13,7 +13,7 @@ from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from schemas.kafka_access import KafkaAccess
 
 
-class CommandTokens(AbstractTokenProvider):
+class CommandTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped to us
     """A token of the command for each connection."""
 
     def __init__(self, kafka: KafkaAccess) -> None:
