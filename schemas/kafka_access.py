@@ -63,7 +63,8 @@ class KafkaAccess:
             return None
         context = ssl.create_default_context(cafile=self.ca_file or None)
         if self.certificate_file:
-            context.load_cert_chain(self.certificate_file, self.key_file or None)
+            # a password of "" is a wrong one: without any, whoever starts this would be asked for one
+            context.load_cert_chain(self.certificate_file, self.key_file or None, password="")
         return context
 
     def token(self) -> bearer.Token:

@@ -4,8 +4,10 @@ What enters: a client made with `reach.settings`. What leaves: metadata, or Unre
 token that cannot be had and a certificate that is not believed are told at once, not when the time is over.
 """
 
+import re
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -15,6 +17,7 @@ from schemas.kafka_access import KafkaAccess
 TRY_SECONDS = 1.0  # after which what was told meanwhile is looked at
 _NOT_LET_IN = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
 _NOT_BELIEVED = "_SSL"
+_BROKER = re.compile(r"^\w+://([^/\s]+)/")
 
 
 class Unreached(Exception):
@@ -72,14 +75,17 @@ class Reach:
             return f"Kafka at {kafka} does not take {kafka.mechanism}; look at CHAT4ALL_KAFKA_SASL_MECHANISM"
         if kafka.mechanism == "OAUTHBEARER":
             return f"Kafka at {kafka} takes no token of ours; look at CHAT4ALL_KAFKA_TOKEN_COMMAND: {text}"
-        return refusals.password(self._server())
+        return refusals.password(self._server(text))
 
     def _not_believed(self, text: str) -> str:
-        return refusals.certificate(self._server(), self._kafka.ssl_context()) or f"Kafka at {self._kafka}: {text}"
+        return refusals.certificate(self._server(text), self._kafka.ssl_context()) or f"Kafka at {self._kafka}: {text}"
 
-    def _server(self) -> refusals.Server:
-        host, _, port = self._kafka.url.split(",")[0].strip().rpartition(":")
-        return refusals.Server("Kafka", "KAFKA", host.strip("[]"), int(port), self._kafka.user, self._kafka.ca_file)
+    def _server(self, text: str = "") -> refusals.Server:
+        """The broker an error is about, else the first one."""
+        found = _BROKER.search(text)
+        parts = urlsplit(f"//{found[1] if found else self._kafka.url.split(',')[0].strip()}")
+        host, port = parts.hostname or "localhost", parts.port or 9092
+        return refusals.Server("Kafka", "KAFKA", host, port, self._kafka.user, self._kafka.ca_file)
 
     def _silent(self, error: KafkaException) -> str:
         """What is said of a Kafka that gives no reason: one that hangs up wants to be spoken to in another way."""

@@ -15,7 +15,7 @@ SECONDS = 5.0
 _UNKNOWN = frozenset({18, 19, 20, 21, 24, 26})  # X509_V_ERR_*: nobody we believe has signed it
 _LATE, _EARLY, _HOST, _ADDRESS = 10, 9, 62, 64
 _POSTGRES_TLS = struct.pack("!II", 8, 80_877_103)  # what a client of PostgreSQL says before the handshake
-_OF_CERTIFICATES = re.compile(r"certificate|ssl error|tls|sslrootcert", re.IGNORECASE)
+_OF_CERTIFICATES = re.compile(r"certificate|ssl|tls", re.IGNORECASE)
 _OF_PASSWORDS = re.compile(
     r"(password )?authentication failed|no password supplied|role \S+ does not exist|WRONGPASS|NOAUTH|invalid (username|password)",
     re.IGNORECASE,

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
@@ -151,10 +152,14 @@ def _column(values: list[Any], type_: str) -> list[Any]:
 def connect(url: str) -> Client:
     """A client of the server and database the URL names; raises Unavailable."""
     try:
-        # No session: sessions lock, and a worker shares the client among its partitions.
+        # Its client does not look at the scheme of a URL. No session: sessions lock, and a worker shares the client among its partitions.
         return answered(
             lambda: clickhouse_connect.get_client(
-                dsn=url, autogenerate_session_id=False, connect_timeout=10, send_receive_timeout=120
+                dsn=url,
+                interface=urlsplit(url).scheme or None,
+                autogenerate_session_id=False,
+                connect_timeout=10,
+                send_receive_timeout=120,
             )
         )
     except (DatabaseError, Unavailable) as error:

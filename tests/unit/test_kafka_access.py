@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from cryptography.hazmat.primitives import serialization
 
 from schemas import bearer
 from schemas.kafka_access import KafkaAccess, WrongAccess
@@ -81,6 +82,21 @@ def test_no_secret_is_in_a_repr() -> None:
     assert settings["sasl.password"] == SECRET
     assert SECRET not in f"{kafka!r} {settings!r} {kafka} {vars(kafka.__class__)!r}"
     assert repr(f"{masked(f'postgresql://me:{SECRET}@host/db')}") == "'postgresql://me:**********@host/db'"
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    whole = (certificates.folder / "core.pem").read_bytes()
+    key = serialization.load_pem_private_key(whole, password=None)
+    locked = serialization.BestAvailableEncryption(b"a password")
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
+    own = {"certificate_file": str(certificates.folder / "core.pem"), "key_file": str(tmp_path / "key.pem")}
+    with pytest.raises(
+        WrongAccess, match=r"CHAT4ALL_KAFKA_KEY_FILE does not hold what it should .*the key without a pass"
+    ):
+        KafkaAccess("127.0.0.1:1", protocol="SSL", **own).check()  # type: ignore[arg-type]  # texts only
 
 
 def jwt(**claims: Any) -> str:
