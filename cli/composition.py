@@ -7,11 +7,14 @@ the gateway's address; secrets are random per stack; what the environment sets (
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from loadgen.providers import AND
+from pipelines.access_rules import APPLICATIONS, CLIENTS, PREPARE, plain, rules
+from stack.kafka_users import password_file
 from stack.plan import Command, Plan, Process
 from stack.ports import free_port
 from stack.replaced import EnvironmentSettings, replaced
@@ -29,11 +32,16 @@ MISBEHAVIOUR = {
     "instagram": {"double": 0.02, "early": 0.02, "shuffle": 0.05},
     "internal": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
 }
+SIMULATORS = "simulators"
+AnyCommand = TypeVar("AnyCommand", bound=Command)
 PARTITIONS = 4  # a demo needs few; a deployment chooses its own
 
 
-def compose(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({})) -> Plan:
-    """The whole stack, with its data, logs and state below `folder`; `workers` says how many of a kind, one where it says nothing."""
+def compose(
+    folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({}), secure: bool = False
+) -> Plan:
+    """The whole stack, with its data, logs and state below `folder`; `workers` says how many of a kind, one where it says nothing.
+    `secure`: TLS everywhere, and in Kafka a user for each kind of process, which may do what access_rules says."""
     given = EnvironmentSettings()
     folder = folder.resolve()
     gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
@@ -51,14 +59,36 @@ def compose(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int]
             settings |= its_secrets()
             if provider != "internal":  # nobody calls our own clients
                 settings[real] = f"http://127.0.0.1:{simulated[provider]}"
+    servers = [name for name in SERVERS if name not in replaced()]
+    access = plain(rules()) if secure and "kafka" in servers else {}
+    settings |= _user_of(APPLICATIONS, folder, access)
+    prepare = [Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])]
+    processes = [*_simulators(simulated, folder, gateway_port), _gateway(gateway_port), *_workers(workers)]
     return Plan(
-        servers=[name for name in SERVERS if name not in replaced()],
+        servers=servers,
         replaced=replaced(),
         settings=settings,
-        prepare=[Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])],
-        processes=[*_simulators(simulated, folder, gateway_port), _gateway(gateway_port), *_workers(workers)],
+        prepare=[_as_user(PREPARE, each, folder, access) for each in prepare],
+        processes=[_as_user(_user_name(each.name), each, folder, access) for each in processes],
+        locks="secured" if secure else "password",
+        access=access,
         keep_data=keep_data,
     )
+
+
+def _user_name(process: str) -> str:
+    """Whose name a process uses in Kafka: the simulators are our own clients there."""
+    return CLIENTS if process == SIMULATORS else kind_of(process)
+
+
+def _user_of(user: str, folder: Path, access: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of a user of Kafka; none where Kafka has no users."""
+    return {"kafka_user": user, "kafka_password_file": str(password_file(folder, user))} if access else {}
+
+
+def _as_user(user: str, command: AnyCommand, folder: Path, access: Mapping[str, Any]) -> AnyCommand:
+    own = {f"CHAT4ALL_{name.upper()}": value for name, value in _user_of(user, folder, access).items()}
+    return replace(command, env=command.env | own)
 
 
 def calls_log(folder: Path, provider: str) -> Path:
@@ -82,7 +112,7 @@ def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> li
     last = list(parts.values())[-1]  # listens when all the others do
     health = f"{last}/_control/health"
     preload = ["loadgen.providers.__main__"]
-    return [Process(name="simulators", argv=argv, preload=preload, health=health, url=last, parts=parts)]
+    return [Process(name=SIMULATORS, argv=argv, preload=preload, health=health, url=last, parts=parts)]
 
 
 def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> list[str]:

@@ -23,7 +23,9 @@ from rich.text import Text
 
 from cli.answer import NO, fail, settings_with
 from cli.terminal import console
-from schemas import codec
+from schemas import codec, refusals
+from schemas.kafka_access import KafkaAccess
+from schemas.kafka_reach import Reach, Unreached
 from schemas.keys import DEFAULT_TENANT, is_tenant, key_of
 from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Content, Media, Message, Recipient
 from schemas.sense import contradiction
@@ -71,7 +73,7 @@ def send(  # noqa: PLR0917  # typer makes an option of each
         content=content,
         requested_at=time.time_ns() // 1_000_000,
     )
-    where = produce(settings_with("kafka_url").kafka_url, message)
+    where = produce(settings_with("kafka_url").kafka, message)
     print(f"acknowledged {message.message_id} at {where}")
     of_tenant = [] if tenant == DEFAULT_TENANT else ["--tenant", tenant]
     place = [*of_tenant, "--conversation", conversation]
@@ -92,7 +94,7 @@ def show(
         with psycopg.connect(url, connect_timeout=10) as connection:
             found = timelines(connection, message_id, tenant, conversation, _SHOWN + 1)
     except psycopg.OperationalError as error:
-        fail(f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {error}")
+        fail(refusals.told(refusals.of_url("PostgreSQL", url), error))
     except psycopg.errors.UndefinedTable:
         fail("PostgreSQL lacks our relations: run `python -m sinks.migrate`")
     if not found:
@@ -123,16 +125,20 @@ def recipient(text: str) -> Recipient:
     return Recipient(user_id=address) if channel == "user" else Recipient(channel=channel, address=address)
 
 
-def produce(kafka_url: str, message: Message) -> str:
+def produce(kafka: KafkaAccess, message: Message) -> str:
     """Produces the message and waits until Kafka has it on all replicas; returns topic[partition]@offset, or ends the command."""
     reports: list[tuple[KafkaError | None, KafkaRecord]] = []
+    reach = Reach(kafka)
+    try:
+        settings = reach.settings("message", log_level=0)  # what goes wrong is in the report below
+    except Unreached as error:
+        fail(str(error))
     producer = Producer(
         {
-            "bootstrap.servers": kafka_url,
+            **settings,
             "partitioner": "murmur2_random",  # Java's default, so that the conversation lands in its home partition
             "enable.idempotence": True,
             "message.timeout.ms": int(_ACKNOWLEDGED_WITHIN_SECONDS * 1000),
-            "log_level": 0,  # what goes wrong is in the report below
         }
     )
     try:
@@ -146,12 +152,10 @@ def produce(kafka_url: str, message: Message) -> str:
         fail(f"not sent: {error.args[0].str()}")
     producer.flush(_ACKNOWLEDGED_WITHIN_SECONDS + 5)
     if not reports:
-        fail(
-            f"not acknowledged within {_ACKNOWLEDGED_WITHIN_SECONDS:.0f} s by Kafka at {kafka_url} (CHAT4ALL_KAFKA_URL)"
-        )
+        fail(f"not acknowledged within {_ACKNOWLEDGED_WITHIN_SECONDS:.0f} s by Kafka at {kafka} (CHAT4ALL_KAFKA_URL)")
     refused, record = reports[0]
     if refused is not None:
-        fail(f"not acknowledged by Kafka at {kafka_url} (CHAT4ALL_KAFKA_URL): {refused.str()}")
+        fail(reach.why() or f"not acknowledged by Kafka at {kafka} (CHAT4ALL_KAFKA_URL): {refused.str()}")
     return f"{record.topic()}[{record.partition()}]@{record.offset()}"
 
 

@@ -69,7 +69,7 @@ def rehearse(folder: Path, settings: Settings, knobs: Knobs) -> Outcome:
     run_id = f"r{int(time.time() * 1000):x}"
     log = folder / "load" / f"{run_id}.jsonl"
     load = Load(
-        kafka_url=settings.kafka_url,
+        kafka=settings.kafka,
         run_id=run_id,
         seed=knobs.seed,
         count=knobs.count,

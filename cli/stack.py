@@ -52,11 +52,17 @@ def up(
         list[str] | None,
         typer.Option(help="How many workers of a kind, as core=2; may be repeated. [default: one each]"),
     ] = None,
+    secure: Annotated[
+        bool,
+        typer.Option(
+            "--secure", help="TLS and passwords everywhere, and in Kafka a user and ACLs for each kind of process."
+        ),
+    ] = False,
     name: Name = None,
 ) -> None:
     """Start the servers, the provider simulators, the gateway and the workers, and leave them running."""
     folder = folder_of(name)
-    start(folder, keep_data=keep_data, workers=_numbers(workers or ()))
+    start(folder, keep_data=keep_data, workers=_numbers(workers or ()), secure=secure)
     if name is not None:
         console.print(f"other commands find it with: export CHAT4ALL_STACK={name}")
 
@@ -73,7 +79,9 @@ def _numbers(given: Sequence[str]) -> Mapping[str, int]:
     return numbers
 
 
-def start(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({})) -> None:
+def start(
+    folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({}), secure: bool = False
+) -> None:
     """Starts the whole stack of a folder and prints each service as it gets ready; raises StackRefused."""
     began = time.monotonic()
     shown: set[str] = set()
@@ -85,7 +93,7 @@ def start(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] =
                 word = "is set" if service.status == EXTERNAL else service.version
                 console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.address}", highlight=False)
 
-    control.start(folder, compose(folder, keep_data=keep_data, workers=workers), progress, console.print)
+    control.start(folder, compose(folder, keep_data=keep_data, workers=workers, secure=secure), progress, console.print)
     console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
 
 

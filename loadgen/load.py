@@ -20,6 +20,8 @@ from confluent_kafka import Message as KafkaMessage
 
 from loadgen.scenario import Planned, Scenario
 from schemas import codec, private
+from schemas.kafka_access import KafkaAccess
+from schemas.kafka_reach import Reach, Unreached
 from schemas.keys import DEFAULT_TENANT, contact_key, conversation_key
 from schemas.records import Message, Record
 
@@ -57,7 +59,7 @@ class Load:
     def __init__(
         self,
         *,
-        kafka_url: str,
+        kafka: KafkaAccess,
         run_id: str,
         seed: int,
         count: int,
@@ -83,7 +85,7 @@ class Load:
             group_size=group_size,
             duplicate_share=duplicate_share,
         )
-        self._kafka_url = kafka_url
+        self._kafka = kafka
         self._rate = rate
         self._log_path = log
         self._prefix = topic_prefix
@@ -106,7 +108,7 @@ class Load:
                 self._produce_all(producer, log, progress)
                 self._await_acknowledged(producer, progress)
         except KafkaException as error:
-            raise LoadFailed(f"Kafka at {self._kafka_url}: {error.args[0]}") from error
+            raise LoadFailed(f"Kafka at {self._kafka}: {error.args[0]}") from error
         if self._failure:
             raise LoadFailed(f"not acknowledged by Kafka: {self._failure}")
         return LoadResult(self._messages, self._duplicates, self._deliveries, self._seconds())
@@ -116,22 +118,25 @@ class Load:
         self._stopped.set()
 
     def _producer(self) -> Producer:
-        producer = Producer(
-            {
-                "bootstrap.servers": self._kafka_url,
-                "client.id": "chat4all-load",
-                "partitioner": "murmur2_random",  # Java's default; librdkafka's own would cost route a detour
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 5,
-            },
-            logger=logging.getLogger("loadgen.load"),
-        )
-        known = producer.list_topics(timeout=10).topics
+        reach = Reach(self._kafka)
+        try:
+            producer = Producer(
+                {
+                    **reach.settings("load"),
+                    "partitioner": "murmur2_random",  # Java's default; librdkafka's own would cost route a detour
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "linger.ms": 5,
+                },
+                logger=logging.getLogger("loadgen.load"),
+            )
+            known = reach.metadata(producer, 10).topics
+        except Unreached as error:
+            raise LoadFailed(str(error)) from error
         missing = [name for name in ("messages", "contacts", "conversations") if self._prefix + name not in known]
         if missing:
             raise LoadFailed(
-                f"no topic {', '.join(missing)} at {self._kafka_url}: start the stages first, they make the topics"
+                f"no topic {', '.join(missing)} at {self._kafka}: start the stages first, they make the topics"
             )
         return producer
 

@@ -12,6 +12,7 @@ import yarl
 from mode.supervisors import CrashingSupervisor
 
 from pipelines import table_views, web
+from pipelines.engine.faust.credentials import credentials
 from pipelines.engine.faust.routing import TableRouter
 from pipelines.engine.faust.tables import BatchTable, BulkTableManager
 from pipelines.engine.faust.transport import BatchTransport, RawBatch, SourceTopics
@@ -54,7 +55,7 @@ def build(
     app.engine = Engine(
         stage=stage,
         app_id=app.conf.id,
-        kafka_url=settings.kafka_url,
+        kafka=settings.kafka,
         session_seconds=settings.session_timeout_seconds,
         stuck_seconds=settings.stuck_seconds,
         poison_limit=settings.poison_limit,
@@ -96,6 +97,7 @@ def _bare(stage: Stage[Any], settings: Settings, *, web_views: bool) -> faust.Ap
     return faust.App(
         app_id(stage.name),
         broker=[yarl.URL(f"kafka://{host}") for host in settings.kafka_url.split(",")],
+        broker_credentials=credentials(settings.kafka),
         store="memory://",
         topic_partitions=settings.partitions,
         topic_allow_declare=False,  # `python -m pipelines prepare` creates topics, from schemas/topics.toml

@@ -212,7 +212,7 @@ def run(settings: Settings) -> None:
     topics.check(settings, {"dead-letters"})
 
     async def serve() -> web.Application:
-        producing = Producing(settings.kafka_url, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms)
+        producing = Producing(settings.kafka, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms)
         accounts = accounts_in(settings.accounts)
         partitions = settings.partitions
         return Gateway(connectors=connectors, producing=producing, partitions=partitions, accounts=accounts).app

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pipelines import verdicts
 from pipelines.engine import clients
 from schemas.catalog import TOPICS, record_bytes
+from schemas.kafka_access import KafkaAccess
 
 ACKNOWLEDGE_SECONDS = 8.0  # below the 10 s or so after which providers give a webhook up
 LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS.values())
@@ -47,7 +48,7 @@ class Producing:
     a request to Kafka costs both sides about the same whatever is in it. `more` are further settings of Kafka's
     producer, with `_` for `.`."""
 
-    def __init__(self, kafka_url: str, loop: asyncio.AbstractEventLoop, *, linger_ms: int = 5, **more: Any) -> None:
+    def __init__(self, kafka: KafkaAccess, loop: asyncio.AbstractEventLoop, *, linger_ms: int = 5, **more: Any) -> None:
         self._loop = loop
         own: dict[str, Any] = {
             "partitioner": "murmur2_random",
@@ -56,7 +57,7 @@ class Producing:
             "delivery_timeout_ms": int(ACKNOWLEDGE_SECONDS * 1000),
             "message_max_bytes": LARGEST_RECORD,
         }
-        self._settings = clients.settings(kafka_url, **(own | more))
+        self._settings = clients.settings(kafka, "gateway", **(own | more))
         self.opened = 0  # producers so far
         self._producer = self._open()
         self._is_broken = threading.Event()

@@ -123,9 +123,11 @@ def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
     ]
 
 
+def kinds(app: str) -> list[type[Stage[Any]]]:
+    """The classes of an app's stages, for what can be said without building one."""
+    return [getattr(import_module(f"pipelines.{stage}"), stage.capitalize()) for stage in APPS[app]]
+
+
 def tables(app: str) -> tuple[str, ...]:
     """The names of an app's tables; `prepare` creates their changelog without building a stage."""
-    kinds: list[type[Stage[Any]]] = [
-        getattr(import_module(f"pipelines.{stage}"), stage.capitalize()) for stage in APPS[app]
-    ]
-    return tuple(layout.name for kind in kinds for layout in kind.tables)
+    return tuple(layout.name for kind in kinds(app) for layout in kind.tables)

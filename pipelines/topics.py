@@ -19,6 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 from pipelines.engine.names import app_id, changelog_topic
 from pipelines.stages import APPS, tables
 from schemas.catalog import CHANGELOG_BYTES, TOPICS
+from schemas.kafka_reach import Reach, Unreached
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -53,8 +54,7 @@ def _topic(name: str, settings: Settings) -> NewTopic:
 
 def create(settings: Settings) -> set[str]:
     """Creates the topics that do not exist yet; returns their names. Raises TopicsNotRight."""
-    admin = _admin(settings)
-    existing = _partition_counts(admin, settings.kafka_url)
+    admin, existing = _reached(settings)
     _refuse_old_layout(existing)
     missing = [topic for topic in declared(settings) if topic.topic not in existing]
     for name, future in admin.create_topics(missing, operation_timeout=30).items() if missing else ():
@@ -69,8 +69,7 @@ def create(settings: Settings) -> set[str]:
 def raise_limits(settings: Settings, except_for: AbstractSet[str] = frozenset()) -> dict[str, int]:
     """Lets every topic there is take records as large as declared; returns the topics that took less, with what they take now.
     Never lowers a limit. Raises TopicsNotRight."""
-    admin = _admin(settings)
-    existing = _partition_counts(admin, settings.kafka_url)
+    admin, existing = _reached(settings)
     wanted = {
         topic.topic: int((topic.config or {})[LIMIT])
         for topic in declared(settings)
@@ -103,8 +102,7 @@ def _answer(topic: str, future: Future[Any]) -> Any:
 
 def check(settings: Settings, wanted: set[str]) -> None:
     """Raises TopicsNotRight unless the wanted topics exist with the declared partition counts."""
-    admin = _admin(settings)
-    existing = _partition_counts(admin, settings.kafka_url)
+    _, existing = _reached(settings)
     _refuse_old_layout(existing)
     topics = [_topic(name, settings) for name in sorted(wanted)]
     for topic in topics:
@@ -132,16 +130,13 @@ def _refuse_old_layout(existing: Iterable[str]) -> None:
         )
 
 
-def _admin(settings: Settings) -> AdminClient:
+def _reached(settings: Settings) -> tuple[AdminClient, Mapping[str, int]]:
+    """A client, and the partitions of every topic there is."""
+    reach = Reach(settings.kafka)
     # silent: what goes wrong here is said once, as the sentence of an exception
-    return AdminClient({"bootstrap.servers": settings.kafka_url, "log_level": 0})
-
-
-def _partition_counts(admin: AdminClient, kafka_url: str) -> Mapping[str, int]:
     try:
-        found = admin.list_topics(timeout=REACH_SECONDS).topics
-    except KafkaException as error:
-        raise TopicsNotRight(
-            f"Kafka at {kafka_url} cannot be reached ({error.args[0].str()}): set CHAT4ALL_KAFKA_URL"
-        ) from error
-    return {name: len(topic.partitions) for name, topic in found.items()}
+        admin = AdminClient(reach.settings("topics", log_level=0))
+        found = reach.metadata(admin, REACH_SECONDS).topics
+    except Unreached as error:
+        raise TopicsNotRight(str(error)) from error
+    return admin, {name: len(topic.partitions) for name, topic in found.items()}

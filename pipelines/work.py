@@ -17,4 +17,8 @@ def work(kind: str, settings: Settings) -> None:
     built = apps(kind, settings)
     wanted = {source.topic for stage in built for source in stage.sources}
     topics.check(settings, wanted | {changelog_topic(app_id(stage.name), None) for stage in built if stage.tables})
+    if kind == "sinks":
+        from sinks import migrate  # noqa: PLC0415  # core has no use for the clients of databases
+
+        migrate.check(settings.postgres_url, settings.clickhouse_url)
     run(*build_all(built, settings))

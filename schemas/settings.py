@@ -1,20 +1,24 @@
-"""Every setting of the product, and the only reader of the environment.
+"""Every setting of the product. Where they come from is schemas/environment.py, the only reader of the environment.
 
 A setting is CHAT4ALL_<NAME>; what the environment leaves out comes from the running development stack's state file, if there is
 one (CHAT4ALL_STATE, else .chat4all/<stack>/state.json of the working directory). Each field says its unit and default;
 docs/settings.md lists them and a test keeps that list complete.
 """
 
-import json
-import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from schemas import server_urls
 from schemas.accounts import accounts_in
-from schemas.records import CHANNELS
+from schemas.environment import OfChannels, SecretFiles, StateFile, Unreadable, choose_state, of_channel, state_file
+from schemas.kafka_access import KafkaAccess, Mechanism, Protocol, WrongAccess
+from schemas.masked import MaskedText, SecretUrl
+
+__all__ = ["MissingSetting", "Settings", "state_file", "use_state", "wrong"]
 
 
 class MissingSetting(Exception):
@@ -24,16 +28,59 @@ class MissingSetting(Exception):
 class Settings(BaseSettings):
     """All settings; empty URLs mean "not configured"."""
 
-    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow")
+    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow", hide_input_in_errors=True)
 
     # servers
     kafka_url: str = Field("", description="Kafka bootstrap servers, host:port[,host:port].")
-    postgres_url: str = Field("", description="PostgreSQL URL, postgresql://user:password@host:port/database.")
-    clickhouse_url: str = Field("", description="ClickHouse HTTP URL, http://user:password@host:port/database.")
-    valkey_url: str = Field("", description="Valkey or Redis URL, redis://host:port/0.")
+    postgres_url: SecretUrl = Field("", description="PostgreSQL URL, postgresql://user:password@host:port/database.")
+    clickhouse_url: SecretUrl = Field(
+        "", description="ClickHouse URL, http://user:password@host:port/database; https:// where it has TLS."
+    )
+    valkey_url: SecretUrl = Field(
+        "", description="Valkey or Redis URL, redis://host:port/0; rediss:// where it has TLS."
+    )
     s3_url: str = Field("", description="S3 endpoint URL, http://host:port.")
     s3_access_key: str = Field("", description="S3 access key id.")
     s3_secret_key: SecretStr = Field(SecretStr(""), description="S3 secret access key.")
+
+    # who we are to the servers, and whom we believe
+    kafka_security_protocol: Protocol = Field(
+        "PLAINTEXT", description="How Kafka is spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    kafka_sasl_mechanism: Mechanism = Field(
+        "", description="How we say who we are: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."
+    )
+    kafka_user: str = Field("", description="User of Kafka, for PLAIN and SCRAM.")
+    kafka_password: SecretStr = Field(SecretStr(""), description="Password of the user of Kafka.")
+    kafka_token_command: SecretStr = Field(
+        SecretStr(""),
+        description="Command that prints a token for OAUTHBEARER: the token alone, or JSON with access_token and expires_in.",
+    )
+    kafka_ca_file: str = Field(
+        "", description="PEM file of the authorities that sign the brokers' certificates; empty: the system's."
+    )
+    kafka_certificate_file: str = Field(
+        "", description="PEM file of our own certificate, where the brokers want one (mutual TLS)."
+    )
+    kafka_key_file: str = Field(
+        "", description="PEM file of its key, without a password; empty: in the certificate's file."
+    )
+    postgres_password: SecretStr = Field(
+        SecretStr(""), description="Password for CHAT4ALL_POSTGRES_URL, instead of one in it."
+    )
+    postgres_ca_file: str = Field(
+        "",
+        description="PEM file of the authorities that sign PostgreSQL's certificate; with it TLS is demanded (verify-full).",
+    )
+    clickhouse_password: SecretStr = Field(
+        SecretStr(""), description="Password for CHAT4ALL_CLICKHOUSE_URL, instead of one in it."
+    )
+    clickhouse_ca_file: str = Field("", description="PEM file of the authorities that sign ClickHouse's certificate.")
+    valkey_password: SecretStr = Field(
+        SecretStr(""), description="Password for CHAT4ALL_VALKEY_URL, instead of one in it."
+    )
+    valkey_ca_file: str = Field("", description="PEM file of the authorities that sign Valkey's certificate.")
+    s3_ca_file: str = Field("", description="PEM file of the authorities that sign the S3 endpoint's certificate.")
 
     # topics and tables
     partitions: int = Field(12, ge=1, le=1000, description="Partitions of every conversation topic; fixed at creation.")
@@ -206,13 +253,29 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _own_and_channels(cls, given: Any) -> Any:
-        """A channel's setting without a field here is kept as a secret text; any other name is left out."""
+        """A channel's setting without a field here is kept as a secret text; any other name is left out. Servers' URLs get what belongs
+        into them."""
         if not isinstance(given, dict):
             return given
+        unread = [str(value) for value in given.values() if isinstance(value, Unreadable)]
+        if unread:
+            raise _refused("; ".join(unread))
         own = {name: value for name, value in given.items() if name in cls.model_fields}
+        try:
+            own |= server_urls.complete({name: _plain(value) for name, value in own.items()})
+        except server_urls.WrongUrl as error:
+            raise _refused(str(error)) from None
         return own | {
-            name: SecretStr(_plain(value)) for name, value in given.items() if name not in own and _of_channel(name)
+            name: SecretStr(_plain(value)) for name, value in given.items() if name not in own and of_channel(name)
         }
+
+    @model_validator(mode="after")
+    def _kafka_can_be_reached(self) -> Self:
+        try:
+            self.kafka.check()
+        except WrongAccess as error:
+            raise _refused(str(error)) from None
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -223,7 +286,24 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _OfChannels(settings_cls), _StateFile(settings_cls)
+        files, channels = SecretFiles(settings_cls), OfChannels(settings_cls)
+        return init_settings, files, env_settings, channels, StateFile(settings_cls)
+
+    @property
+    def kafka(self) -> KafkaAccess:
+        """Where Kafka is and who we are to it."""
+        settings = self
+        return KafkaAccess(
+            url=settings.kafka_url,
+            protocol=settings.kafka_security_protocol,
+            mechanism=settings.kafka_sasl_mechanism,
+            user=settings.kafka_user,
+            password=MaskedText(settings.kafka_password.get_secret_value()),
+            ca_file=settings.kafka_ca_file,
+            certificate_file=settings.kafka_certificate_file,
+            key_file=settings.kafka_key_file,
+            token_command=MaskedText(settings.kafka_token_command.get_secret_value()),
+        )
 
     def text(self, name: str) -> str:
         """A setting by name, a channel's without a field here too; empty when it is not set."""
@@ -243,52 +323,22 @@ class Settings(BaseSettings):
 
 def wrong(error: ValidationError) -> str:
     """What is wrong with the settings, for a person: one line that names each."""
-    found = (f"CHAT4ALL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors())
+    found = [
+        f"CHAT4ALL_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" if each["loc"] else each["msg"]
+        for each in error.errors()
+    ]
     return "; ".join(found)
+
+
+def _refused(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError("settings", "{sentence}", {"sentence": sentence})
 
 
 def _plain(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def state_file() -> Path:
-    """Where the development stack writes its state: CHAT4ALL_STATE, else .chat4all/<CHAT4ALL_STACK or dev>/state.json."""
-    stack = os.environ.get("CHAT4ALL_STACK", "dev")
-    return Path(os.environ.get("CHAT4ALL_STATE") or Path(".chat4all") / stack / "state.json")
-
-
 def use_state(path: Path) -> Settings:
     """The settings with the stack of that state file; child processes find the same one."""
-    os.environ["CHAT4ALL_STATE"] = str(path)
+    choose_state(path)
     return Settings()
-
-
-def _of_channel(name: str) -> bool:
-    return name.partition("_")[0] in CHANNELS
-
-
-class _OfChannels(PydanticBaseSettingsSource):
-    """CHAT4ALL_<CHANNEL>_<NAME>, so that a new channel needs no field here before it works."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # the base class's signature
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        named = {name.lower().removeprefix("chat4all_"): name for name in os.environ if name.startswith("CHAT4ALL_")}
-        fields = self.settings_cls.model_fields
-        return {name: os.environ[full] for name, full in named.items() if _of_channel(name) and name not in fields}
-
-
-class _StateFile(PydanticBaseSettingsSource):
-    """Settings of the running development stack: the object `settings` of its state file."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # the base class's signature
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        try:
-            state = json.loads(state_file().read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        settings = state.get("settings", {}) if isinstance(state, dict) else {}
-        return dict(settings) if isinstance(settings, dict) else {}

@@ -9,12 +9,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_connect.driver.insert import InsertContext
 
+from schemas import refusals
 from schemas.records import DeliveryState
 from sinks.base import NotMigrated, Unavailable
 from sinks.content import held
@@ -150,13 +152,22 @@ def _column(values: list[Any], type_: str) -> list[Any]:
 def connect(url: str) -> Client:
     """A client of the server and database the URL names; raises Unavailable."""
     try:
-        # No session: sessions lock, and a worker shares the client among its partitions.
+        # Its client does not look at the scheme of a URL. No session: sessions lock, and a worker shares the client among its partitions.
         return answered(
             lambda: clickhouse_connect.get_client(
-                dsn=url, autogenerate_session_id=False, connect_timeout=10, send_receive_timeout=120
+                dsn=url,
+                interface=urlsplit(url).scheme or None,
+                autogenerate_session_id=False,
+                connect_timeout=10,
+                send_receive_timeout=120,
             )
         )
-    except DatabaseError as error:  # a wrong password, a database that is not there
+    except (DatabaseError, Unavailable) as error:
+        if known := refusals.known(refusals.of_url("ClickHouse", url), _line(error)):
+            raise Unavailable(known) from error
+        if isinstance(error, Unavailable):
+            raise
+        # a database that is not there
         raise Unavailable(f"ClickHouse lets nobody in (CHAT4ALL_CLICKHOUSE_URL): {_line(error)}") from error
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 from clickhouse_connect.driver.client import Client
 
+from schemas import refusals
 from schemas.settings import MissingSetting, Settings
 from sinks.base import Unavailable
 from sinks.clickhouse import connect
@@ -48,15 +49,22 @@ def migrations(database: str, folder: Path = DDL) -> list[Migration]:
     return found
 
 
+def check(postgres_url: str, clickhouse_url: str) -> None:
+    """Raises Unavailable unless both databases let us in."""
+    _postgres(postgres_url).close()
+    connect(clickhouse_url).close()
+
+
+def _postgres(url: str) -> psycopg.Connection:
+    try:
+        return psycopg.connect(url, autocommit=True, connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise Unavailable(refusals.told(refusals.of_url("PostgreSQL", url), error)) from error
+
+
 def migrate(postgres_url: str, clickhouse_url: str, folder: Path = DDL) -> list[str]:
     """Applies what is missing in both databases; returns `<database>/<file>` of each file applied."""
-    try:
-        connection = psycopg.connect(postgres_url, autocommit=True, connect_timeout=10)
-    except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {' '.join(str(error).split())}"
-        ) from error
-    with connection:
+    with _postgres(postgres_url) as connection:
         connection.execute("select pg_advisory_lock(%s)", (_LOCK,))  # held until the connection closes
         applied = [f"postgres/{name}" for name in migrate_postgres(connection, folder)]
         client = connect(clickhouse_url)

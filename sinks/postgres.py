@@ -13,6 +13,7 @@ from typing import cast
 import psycopg
 from psycopg import AsyncConnection
 
+from schemas import refusals
 from schemas.records import DeliveryState, SequencedMessage
 from sinks import staging
 from sinks.base import Fenced, NotMigrated, Unavailable
@@ -106,7 +107,9 @@ class Archive:
             ) from error
         except psycopg.OperationalError as error:
             await self.close()
-            raise Unavailable(f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {_line(error)}") from error
+            raise Unavailable(
+                await asyncio.to_thread(refusals.told, refusals.of_url("PostgreSQL", self._url), error)
+            ) from error
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

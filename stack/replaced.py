@@ -6,6 +6,7 @@ asked, or the stack would replace itself.
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from schemas.environment import SecretFiles
 from schemas.settings import Settings
 from stack.servers import SERVERS
 
@@ -16,13 +17,13 @@ class EnvironmentSettings(Settings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic-settings' signature
-        init_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the same
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings' signature
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the same
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the same
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings,)
+        return (SecretFiles(settings_cls), env_settings)
 
 
 def replaced() -> dict[str, str]:

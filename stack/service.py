@@ -23,6 +23,7 @@ from schemas import private
 from stack.environment import foreign
 from stack.masking import masked
 
+
 WRAPPER = Path(__file__).with_name("child.py")
 
 

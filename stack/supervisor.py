@@ -92,15 +92,19 @@ class Supervisor:
             self.state.services.append(ServiceState(name=name, url=url, status=EXTERNAL))
         servers = []
         for name in self.plan.servers:
-            servers.append(SERVERS[name](self.folder / name))
+            more = {"locks": self.plan.locks} if name == "kafka" else {}
+            servers.append(SERVERS[name](self.folder / name, **more))
             self.state.settings |= servers[-1].settings  # known before it answers, and read by nobody until then
             self._launch(servers[-1])
+        if self.plan.locks == "secured":
+            servers.append(self._behind_tls())
         commands = [self._child(command) for command in self.plan.prepare]
         processes = [self._service(process) for process in self.plan.processes]
         for process, service in zip(self.plan.processes, processes, strict=True):
             if process.preload:
                 self._launch(service, waiting=True)
         self._await(servers)
+        self._let_in(servers)
         for command in commands:
             self._run(command)
         for service in processes:
@@ -111,6 +115,25 @@ class Supervisor:
         self._await(processes)
         self.state.phase = READY
         write_state(self.folder, self.state)
+
+    def _behind_tls(self) -> Service:
+        """TLS for the servers that have none of their own; their settings lead through it from now on."""
+        from stack import tls  # noqa: PLC0415  # with the maker of certificates, which no other stack needs
+
+        own = {name: url for name, url in self.state.settings.items() if name.removesuffix("_url") in self.plan.servers}
+        service = tls.service(self.folder / "tls", own)
+        self.state.settings |= service.settings
+        self._launch(service)
+        return service
+
+    def _let_in(self, servers: Sequence[Service]) -> None:
+        """Makes the users of a secured Kafka."""
+        for kafka in (server for server in servers if server.name == "kafka" and self.plan.access):
+            from stack import kafka_listeners, kafka_users  # noqa: PLC0415  # with Kafka's client
+
+            known = kafka_users.passwords(self.folder, sorted(self.plan.access))
+            admin = kafka_listeners.admin(self.folder / "kafka", kafka.parts[kafka_listeners.MUTUAL])
+            kafka_users.apply(admin, known, self.plan.access)
 
     def _launch(self, service: Service, *, waiting: bool = False) -> None:
         """Starts it; several are started before the first is awaited, so that they take as long as the slowest."""
@@ -236,8 +259,9 @@ class Supervisor:
 
     def _stop_children(self) -> None:
         """Processes first, then servers; within a group all are asked at once. Servers whose data go anyway are given no time."""
-        processes = [child for child in self.children if child.service.name not in self.plan.servers]
-        servers = [child for child in self.children if child.service.name in self.plan.servers]
+        of_servers = {*self.plan.servers, "tls"}
+        processes = [child for child in self.children if child.service.name not in of_servers]
+        servers = [child for child in self.children if child.service.name in of_servers]
         for group in (processes, servers):
             for child in reversed(group):
                 dropped = group is servers and not self.plan.keep_data

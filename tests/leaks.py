@@ -17,7 +17,7 @@ import pytest
 
 # In the texts of the builders, the load, the whole stack's tests and the contract cases.
 MARKS = ("olá", "secret-words")
-SECRET = re.compile(r"(?i)(^|_)(token|tokens|secret|secrets|secret_key)$")
+SECRET = re.compile(r"(?i)(^|_)(token|tokens|secret|secrets|secret_key|password)$")
 SHORTEST = 8  # shorter constants are words of their own
 TESTS = Path(__file__).parent
 

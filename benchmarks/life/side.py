@@ -60,7 +60,7 @@ def main() -> None:
 
 def _measured(folder: Path, knobs: Knobs) -> dict[str, Any]:
     settings = use_state(state_path(folder))
-    before, committed = _cpu(folder), _transactions(settings.kafka_url)
+    before, committed = _cpu(folder), _transactions(_kafka(settings))
     outcome = rehearse(folder, settings, knobs)
     after = _cpu(folder)
     if not outcome.ok:
@@ -70,7 +70,7 @@ def _measured(folder: Path, knobs: Knobs) -> dict[str, Any]:
         "deliveries": outcome.load.deliveries,
         "seconds": outcome.seconds,
         "accept_to_sent": {"p50": times.p50, "p95": times.p95, "p99": times.p99},
-        "transactions": _transactions(settings.kafka_url) - committed,
+        "transactions": _transactions(_kafka(settings)) - committed,
         "cpu": {name: used - before.get(name, 0.0) for name, used in after.items()},
     }
 
@@ -94,9 +94,15 @@ def _seconds(process: psutil.Process, *, children: bool = True) -> float:
     return 0.0
 
 
-def _transactions(kafka_url: str) -> int:
+def _kafka(settings: Any) -> dict[str, Any]:
+    """How Kafka is reached; an older commit has a Kafka without passwords, and no settings for them."""
+    kafka = getattr(settings, "kafka", None)
+    return {"bootstrap.servers": settings.kafka_url} if kafka is None else dict(kafka.settings("bench"))
+
+
+def _transactions(kafka: Mapping[str, Any]) -> int:
     """How many transactions have committed, of all producers, as the broker's own log of them says."""
-    consumer = Consumer({"bootstrap.servers": kafka_url, "group.id": "bench-life", "enable.auto.commit": False})
+    consumer = Consumer({**kafka, "group.id": "bench-life", "enable.auto.commit": False})
     topic = "__transaction_state"
     try:
         numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions

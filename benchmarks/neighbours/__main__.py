@@ -97,7 +97,7 @@ def _stack() -> Iterator[tuple[Path, Settings]]:
 
 
 def _measured(folder: Path, settings: Settings, seconds: float) -> dict[str, Figure]:
-    common = {"bootstrap.servers": settings.kafka_url, "partitioner": "murmur2_random", "linger.ms": 0}
+    common = {**settings.kafka.settings("bench"), "partitioner": "murmur2_random", "linger.ms": 0}
     quiet = Quiet(Producer(common))
     time.sleep(WARM_UP_SECONDS)
     quiet.phase = "alone"

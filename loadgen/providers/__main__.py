@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
+from pydantic import ValidationError
 
 from loadgen.providers import AND
 from loadgen.providers.faults import Faults
@@ -24,7 +25,7 @@ from loadgen.providers.provider import Provider
 from loadgen.providers.server import serve
 from loadgen.providers.telegram import Telegram
 from loadgen.providers.whatsapp import WhatsApp
-from schemas.settings import MissingSetting, Settings
+from schemas.settings import MissingSetting, Settings, wrong
 
 _NEEDS = {
     "whatsapp": ("whatsapp_account", "whatsapp_token", "whatsapp_app_secrets"),
@@ -76,7 +77,7 @@ def _made(chosen: argparse.Namespace, settings: Settings, faults: Faults, limits
         return Internal(
             account=settings.internal_account,
             token=settings.internal_tokens.get_secret_value().split(",")[0].strip(),
-            kafka_url=settings.kafka_url,
+            kafka=settings.kafka,
             webhook_url=chosen.webhook_url,
             faults=faults,
             seed=chosen.seed,
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run([flags.parse_args(each) for each in together(sys.argv[1:] if arguments is None else arguments)])
         )
     except (MissingSetting, ValueError, OSError) as why:
-        sys.stderr.write(f"{why}\n")
+        sys.stderr.write(f"{wrong(why) if isinstance(why, ValidationError) else why}\n")
         return 2
     return 0
 

@@ -21,6 +21,7 @@ from loadgen.providers.provider import Call, Provider, Refused, json_response, k
 from loadgen.providers.schedule import Schedule
 from loadgen.providers.webhooks import Notice, Pack, Webhooks
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from schemas.records import SIGNALS, Delivery
 
 TOPIC = "deliveries.internal"
@@ -89,7 +90,7 @@ class Internal(Provider):
         *,
         account: str,
         token: str,
-        kafka_url: str,
+        kafka: KafkaAccess,
         webhook_url: str,
         faults: Faults,
         seed: int,
@@ -103,7 +104,7 @@ class Internal(Provider):
             log=log,
             clock=self.clock,
             schedule=self.schedule,
-            topic=InternalTopic(kafka_url, topic),
+            topic=InternalTopic(kafka, topic),
             take=self._take,
         )
         self._account = account

@@ -12,6 +12,8 @@ import time
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
+from schemas.kafka_access import KafkaAccess
+
 _AT_ONCE = 500
 _WAIT_SECONDS = 0.1
 _REACH_SECONDS = 5.0
@@ -20,10 +22,10 @@ _REACH_SECONDS = 5.0
 class InternalTopic:
     """One reader of every partition. Both methods block, and belong to one thread at a time."""
 
-    def __init__(self, kafka_url: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
         self._topic = topic
         self._settings = {
-            "bootstrap.servers": kafka_url,
+            **kafka.settings("simulated-clients"),
             "group.id": f"chat4all-simulated-clients-{topic}",  # keeps offsets; there is no membership to wait for
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

@@ -26,6 +26,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
 from pipelines.engine.stage import Record
+from schemas.kafka_access import KafkaAccess
 
 TopicPart = tuple[str, int]
 Pace = Literal["calm", "quick", "gathering"]
@@ -63,7 +64,7 @@ class Fetch:
     def __init__(
         self,
         *,
-        kafka_url: str,
+        kafka: KafkaAccess,
         group: str,
         pause_above: int,
         min_bytes: int,
@@ -75,7 +76,7 @@ class Fetch:
         on_found: Callable[[], None],
     ) -> None:
         self._consumer_settings = {
-            **clients.settings(kafka_url, log_level=0),  # `_note_error` says what happens to the connection
+            **clients.settings(kafka, "fetch", log_level=0),  # `_note_error` says what happens to the connection
             "error_cb": self._note_error,
             "group.id": group,
             "enable.auto.commit": False,

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # typ
 from pipelines.engine import clients, marks
 from pipelines.engine.marks import Mark
 from pipelines.engine.stage import Source
+from schemas.kafka_access import KafkaAccess
 
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
@@ -40,12 +41,12 @@ class Footing:
     """The topics of one stage. All methods block; `check` comes before any other."""
 
     def __init__(
-        self, *, stage: str, kafka_url: str, group: str, sources: Sequence[Source], changelogs: Mapping[str, str]
+        self, *, stage: str, kafka: KafkaAccess, group: str, sources: Sequence[Source], changelogs: Mapping[str, str]
     ) -> None:
         """`changelogs` is table -> topic."""
         self.ids: dict[str, str] = {}
         self._stage = stage
-        self._kafka_url = kafka_url
+        self._kafka = kafka
         self._group = group
         self._sources = {source.topic: source for source in sources}
         self._tables = {
@@ -67,7 +68,7 @@ class Footing:
             self._asked(self._check)
         except KafkaException as error:
             raise Unfit(
-                f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka_url})"
+                f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka})"
             ) from error
 
     def _asked(self, step: Callable[[], T]) -> T:
@@ -164,14 +165,14 @@ class Footing:
         """The command by which a person says where the stage is to read on."""
         scope = "--all-topics" if topic is None else f"--topic {topic}"
         return (
-            f"`kafka-consumer-groups.sh --bootstrap-server {self._kafka_url} --group {self._group} --reset-offsets {where} {scope} "
+            f"`kafka-consumer-groups.sh --bootstrap-server {self._kafka} --group {self._group} --reset-offsets {where} {scope} "
             "--execute`"
         )
 
     @property
     def _admin(self) -> Any:
         if self._client is None:
-            self._client = AdminClient(clients.settings(self._kafka_url, log_level=0))
+            self._client = AdminClient(clients.settings(self._kafka, "footing", log_level=0))
         return self._client
 
     def _described(self) -> Iterator[tuple[str, Any]]:
@@ -190,7 +191,7 @@ class Footing:
         raise Unfit(
             f"the topics of stage {self._stage} differ in their partitions ({told}): the records of a key and their rows would lie "
             "with different workers; delete those that are wrong, `python -m pipelines prepare` creates them again, or while it is "
-            f"empty `kafka-topics.sh --bootstrap-server {self._kafka_url} --alter --topic TOPIC --partitions NUMBER`"
+            f"empty `kafka-topics.sh --bootstrap-server {self._kafka} --alter --topic TOPIC --partitions NUMBER`"
         )
 
     def _check_policies(self) -> None:
@@ -219,7 +220,7 @@ class Footing:
         if not fit:
             raise Unfit(
                 f"topic {topic} has cleanup.policy={policy}: {harm}; correct it: `kafka-configs.sh --bootstrap-server "
-                f"{self._kafka_url} --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy={wanted}`"
+                f"{self._kafka} --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy={wanted}`"
             )
 
     def _check_ids(self) -> None:
@@ -238,7 +239,7 @@ class Footing:
     def _committed(self) -> Sequence[TopicPartition]:
         """What the group has committed. Asked of a consumer: librdkafka 2.16 ends the whole process when its admin client asks a
         coordinator that is still starting. Uncommitted transactions are not waited for: a dead worker's may be open for a minute."""
-        settings = clients.settings(self._kafka_url, log_level=0, group_id=self._group, enable_auto_commit=False)
+        settings = clients.settings(self._kafka, "footing", log_level=0, group_id=self._group, enable_auto_commit=False)
         consumer = Consumer({**settings, "isolation.level": "read_uncommitted"})
         asked = [TopicPartition(topic, number) for topic in self._sources for number in range(self._counts[topic])]
         try:

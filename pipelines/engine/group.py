@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipelines.engine import clients
 from pipelines.engine.transactions import Held
+from schemas.kafka_access import KafkaAccess
 
 TopicPart = tuple[str, int]
 ASK_SECONDS = 30.0
@@ -18,12 +19,12 @@ ASK_SECONDS = 30.0
 class Group:
     """`consumer` may be asked about topics, too. All methods block."""
 
-    def __init__(self, kafka_url: str, name: str) -> None:
+    def __init__(self, kafka: KafkaAccess, name: str) -> None:
         # silent: they exist before anything is asked of Kafka, and Fetch says what happens to the connection. An offset of a
         # transaction that is about to end is asked for again soon: with librdkafka's 100 ms every take-over would wait as long
         soon = {"retry.backoff.ms": 5, "retry.backoff.max.ms": 50}
         self._settings: dict[str, Any] = {
-            **clients.settings(kafka_url, log_level=0, group_id=name, enable_auto_commit=False),
+            **clients.settings(kafka, "group", log_level=0, group_id=name, enable_auto_commit=False),
             **soon,
         }
         self.consumer = Consumer(self._settings)

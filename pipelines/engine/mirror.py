@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
 from pipelines.engine.stage import Mirrored, View
+from schemas.kafka_access import KafkaAccess
 
 log = structlog.get_logger(__name__)
 START_SECONDS = 60.0
@@ -29,13 +30,13 @@ Change = tuple[bytes, Any]  # a key and its new value, None for a key that has g
 class Mirror:
     """Of one topic. `fail` ends the worker: it is called, in the event loop, when the topic cannot be followed any more."""
 
-    def __init__(self, *, kafka_url: str, mirrored: Mirrored, fail: Callable[[str], None]) -> None:
+    def __init__(self, *, kafka: KafkaAccess, mirrored: Mirrored, fail: Callable[[str], None]) -> None:
         self.topic = mirrored.topic
         self.positions: dict[int, int] = {}  # everything of a partition before its offset is in the view
         self._decode = mirrored.decode
         self._values: dict[bytes, Any] = {}
         self.view: View[Any] = View(self._values)
-        self._kafka_url = kafka_url
+        self._kafka = kafka
         self._fail = fail
         self._loop: asyncio.AbstractEventLoop
         self._complete = threading.Event()
@@ -70,7 +71,7 @@ class Mirror:
     # --- in the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        settings = clients.settings(self._kafka_url, log_level=0, group_id=f"chat4all-mirror-{self.topic}")
+        settings = clients.settings(self._kafka, "mirror", log_level=0, group_id=f"chat4all-mirror-{self.topic}")
         reading = {
             "enable.auto.commit": False,
             "enable.partition.eof": True,

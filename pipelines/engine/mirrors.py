@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException
 
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Call, EndOf, Mirrored, Stage, View
+from schemas.kafka_access import KafkaAccess
 
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
@@ -27,11 +28,11 @@ class Mirrors:
         self,
         mirrored: Iterable[Mirrored] = (),
         *,
-        kafka_url: str,
+        kafka: KafkaAccess,
         ends: Callable[[Iterable[TopicPart]], Mapping[TopicPart, int]],
         fail: Callable[[str], None],
     ) -> None:
-        self._mirrors = {each.topic: Mirror(kafka_url=kafka_url, mirrored=each, fail=fail) for each in mirrored}
+        self._mirrors = {each.topic: Mirror(kafka=kafka, mirrored=each, fail=fail) for each in mirrored}
         self._ends = ends
         self.views: Mapping[str, View[Any]] = {topic: mirror.view for topic, mirror in self._mirrors.items()}
 

@@ -22,6 +22,7 @@ from pipelines.engine.link import Link, Unanswered
 from pipelines.engine.stage import Source
 from pipelines.engine.transactions import Held, Transactions, Unreachable, end_leftovers
 from pipelines.engine.writer import Writer
+from schemas.kafka_access import KafkaAccess
 
 AGAIN_SECONDS = 0.5
 PENDING_SECONDS = 0.5  # after which a transaction that is still open is taken for one whose writer does not end it
@@ -56,7 +57,7 @@ class Opening:
     def __init__(
         self,
         *,
-        kafka_url: str,
+        kafka: KafkaAccess,
         group: Group,
         footing: Footing,
         sources: Sequence[Source],
@@ -64,7 +65,7 @@ class Opening:
         own: Callable[[], str],
         members: Callable[[], Awaitable[Collection[str]]],
     ) -> None:
-        self._kafka_url = kafka_url
+        self._kafka = kafka
         self._group = group
         self._footing = footing
         self._topics = [source.topic for source in sources]
@@ -78,7 +79,7 @@ class Opening:
     def writer(self, rest_seconds: float) -> Writer:
         """What commits the worker's turns, with so long between two transactions. Nothing is opened yet."""
         transactions = Transactions(
-            kafka_url=self._kafka_url,
+            kafka=self._kafka,
             transactional_id=self._own,
             mark=lambda: self._footing.mark,
             topic=self._topics[0],
@@ -143,7 +144,7 @@ class Opening:
         """Fences and ends a writer."""
         seconds = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS
         step = self._link.answer(
-            self._line, seconds, end_leftovers, self._kafka_url, writer, self._topics[0], whatever_is_lost=True
+            self._line, seconds, end_leftovers, self._kafka, writer, self._topics[0], whatever_is_lost=True
         )
         self._ending = asyncio.ensure_future(step)
         try:

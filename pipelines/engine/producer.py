@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from pipelines.engine import clients
 from pipelines.engine.stage import Output
+from schemas.kafka_access import KafkaAccess
 
 # after which Kafka ends a transaction by itself: longer than anybody here waits for one, and no longer than it may stand in the way when
 # its writer is dead and nothing tells who that was
@@ -33,7 +34,7 @@ class Rows(NamedTuple):
 class TransactionalProducer:
     """Holds at most one open transaction. `undelivered` says which topic refused a record of it, and why."""
 
-    def __init__(self, *, kafka_url: str, transactional_id: str) -> None:
+    def __init__(self, *, kafka: KafkaAccess, transactional_id: str) -> None:
         self.undelivered: str | None = None
         # changelog and partition -> the offset after the last row, of the open transaction
         self.ends: dict[tuple[str, int], int] = {}
@@ -41,7 +42,9 @@ class TransactionalProducer:
         self._refused: KafkaException | None = None
         self._producer = Producer(
             {
-                **clients.settings(kafka_url, log_level=0),  # silent: its errors come where something is asked of it
+                **clients.settings(
+                    kafka, "transactions", log_level=0
+                ),  # silent: its errors come where something is asked of it
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": TRANSACTION_MILLISECONDS,
                 "partitioner": "murmur2_random",

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
 from pipelines.engine.shared_changelog import OneTable, SharedChangelog
+from schemas.kafka_access import KafkaAccess
 
 TopicPart = tuple[str, int]
 Changelogs = Mapping[TopicPart, OneTable | SharedChangelog]
@@ -44,7 +45,7 @@ class RestoreFailed(Exception):
 
 
 def restore(
-    kafka_url: str,
+    kafka: KafkaAccess,
     changelogs: Changelogs,
     still_wanted: Callable[[], bool],
     progress: RestoreProgress,
@@ -57,7 +58,7 @@ def restore(
     """
     consumer = Consumer(
         {
-            **clients.settings(kafka_url),
+            **clients.settings(kafka, "restore"),
             "group.id": "chat4all-restore",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

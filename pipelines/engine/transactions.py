@@ -22,6 +22,7 @@ from pipelines.engine.marks import Mark
 from pipelines.engine.membership import Member
 from pipelines.engine.producer import Rows, TransactionalProducer
 from pipelines.engine.stage import Output
+from schemas.kafka_access import KafkaAccess
 
 COMMIT_SECONDS = 15.0
 # librdkafka 2.16 does not always keep to the time-outs it is given (confluentinc/librdkafka#5456, #5511)
@@ -84,7 +85,7 @@ class Transactions:
     def __init__(
         self,
         *,
-        kafka_url: str,
+        kafka: KafkaAccess,
         transactional_id: Callable[[], str],
         mark: Callable[[], Mark],
         topic: str,
@@ -93,7 +94,7 @@ class Transactions:
         """`mark` goes along with every offset, `topic` is any that exists, and `held` asks the group for what it holds for sources, for
         so many seconds; it may raise KafkaException."""
         self.member = Member("", "", -1)  # in whose name offsets are sent
-        self._kafka_url = kafka_url
+        self._access = kafka
         self._transactional_id = transactional_id
         self._mark = mark
         self._topic = topic
@@ -177,7 +178,7 @@ class Transactions:
 
         Raises Unreachable: to be tried again. Raises Fenced when somebody else has committed since.
         """
-        producer = TransactionalProducer(kafka_url=self._kafka_url, transactional_id=self.id)
+        producer = TransactionalProducer(kafka=self._access, transactional_id=self.id)
         failure: KafkaError | None = None
         held: Mapping[TopicPart, Held] = {}
         try:
@@ -211,7 +212,7 @@ class Transactions:
     def _asked_ends(self, turns: Sequence[Turn]) -> list[Ends]:
         """Where the changelogs of turns end, asked when nobody else can have written to them since."""
         try:
-            return _watermarks(self._kafka_url, turns)
+            return _watermarks(self._access, turns)
         except KafkaException as error:
             raise Unreachable(error.args[0].str()) from error
 
@@ -233,9 +234,9 @@ class Transactions:
         return OutcomeUnknown(f"{self.id}: {what}: {why or cause.str()}")
 
 
-def end_leftovers(kafka_url: str, transactional_id: str, topic: str) -> None:
+def end_leftovers(kafka: KafkaAccess, transactional_id: str, topic: str) -> None:
     """Ends what a dead or expelled writer left open, and fences it should it live; `topic` is any that exists. Raises Unreachable."""
-    producer = TransactionalProducer(kafka_url=kafka_url, transactional_id=transactional_id)
+    producer = TransactionalProducer(kafka=kafka, transactional_id=transactional_id)
     failure: KafkaError | None = None
     try:
         producer.connect(topic, REACH_SECONDS)
@@ -256,8 +257,8 @@ def _ends(turn: Turn, found: Mapping[TopicPart, int]) -> Ends:
     return {rows.topic: found[rows.topic, rows.partition] for rows in turn.rows if rows.changes}
 
 
-def _watermarks(kafka_url: str, turns: Sequence[Turn]) -> list[Ends]:
-    consumer = Consumer(clients.settings(kafka_url, log_level=0, group_id="chat4all-ends"))
+def _watermarks(kafka: KafkaAccess, turns: Sequence[Turn]) -> list[Ends]:
+    consumer = Consumer(clients.settings(kafka, "ends", log_level=0, group_id="chat4all-ends"))
 
     def end(topic: str, partition: int) -> int:
         return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REACH_SECONDS)[1]

@@ -42,6 +42,7 @@ from pipelines.engine.turns import Partition
 from pipelines.engine.watchdog import Watchdog
 from pipelines.engine.writer import REST_SECONDS
 from schemas import metrics
+from schemas.kafka_access import KafkaAccess
 from tables.stores import Kind
 from tables.table import Table
 
@@ -71,7 +72,7 @@ class Engine:
         *,
         stage: Stage[Any],
         app_id: str,
-        kafka_url: str,
+        kafka: KafkaAccess,
         session_seconds: float,
         stuck_seconds: float,
         poison_limit: int = LIMIT,
@@ -86,7 +87,7 @@ class Engine:
         self.partitions: dict[int, Partition[Any]] = {}
         self.member = Member(app_id, "", -1)  # as the latest assignment told it
         self._app_id = app_id
-        self._kafka_url = kafka_url
+        self._kafka = kafka
         self._now = now
         self.roll = Roll(folder / ".members")
         self.identity = Identity(folder / ".names", app_id)
@@ -98,20 +99,20 @@ class Engine:
         self._budget = Budget(stage.name, stage.most_calls)
         self._sizes = Sizes(record_bytes)
         self._last_words = LastWords(folder)
-        self._group = Group(kafka_url, app_id)
+        self._group = Group(kafka, app_id)
         self._running: set[int] = set()
         self._topics = {source.topic for source in stage.sources}
         self._footing = Footing(
-            stage=stage.name, kafka_url=kafka_url, group=app_id, sources=stage.sources,
+            stage=stage.name, kafka=kafka, group=app_id, sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )  # fmt: skip
-        self._mirrors = Mirrors(stage.mirrored, kafka_url=kafka_url, ends=self._footing.ends, fail=self.fail)
+        self._mirrors = Mirrors(stage.mirrored, kafka=kafka, ends=self._footing.ends, fail=self.fail)
         self._stores = Stores(
             kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, shared=stage.one_changelog,
             footing=self._footing, consumer=self._group.consumer,
         )  # fmt: skip
         self._opening = Opening(
-            kafka_url=kafka_url, group=self._group, footing=self._footing, sources=stage.sources, link=self.link,
+            kafka=kafka, group=self._group, footing=self._footing, sources=stage.sources, link=self.link,
             own=lambda: self.identity.id, members=lambda: self.consumer.members(),  # noqa: PLW0108  # there is none yet
         )  # fmt: skip
         self._writer = self._opening.writer(rest_seconds)
@@ -179,7 +180,7 @@ class Engine:
             return False
         tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
         changelogs = self._stores.changelogs(tables)
-        rows = await asyncio.to_thread(restore, self._kafka_url, changelogs, is_current, progress) if changelogs else 0
+        rows = await asyncio.to_thread(restore, self._kafka, changelogs, is_current, progress) if changelogs else 0
         if not is_current():
             for table in changelogs.values():
                 table.close()
@@ -217,7 +218,7 @@ class Engine:
             return
         if self._fetch is None:
             self._fetch = Fetch(
-                kafka_url=self._kafka_url, group=self._app_id, pause_above=4 * self.stage.turn_records,
+                kafka=self._kafka, group=self._app_id, pause_above=4 * self.stage.turn_records,
                 min_bytes=self.stage.fetch_min_bytes, wait_ms=self.stage.fetch_wait_ms,
                 gather_ms=self.stage.fetch_gather_ms,
                 on_records=self._on_news, on_failure=self.fail, on_lost=self.link.lost, on_found=self.link.found,

@@ -22,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Mirrored
 from pipelines.engine.worker import EXIT_CODE
+from schemas.kafka_access import KafkaAccess
 from stack import kafka
 from stack.service import Child
 from tests import sabotage
@@ -195,7 +196,7 @@ async def test_a_mirror_goes_on_after_a_broker_was_started_again(broker: Child, 
     admin.create_topics([NewTopic(unique, 2, 1, config={"cleanup.policy": "compact"})])[unique].result(30)
     failures: list[str] = []
     mirrored = Mirrored(unique, lambda _, value: value)
-    mirror = Mirror(kafka_url=broker.service.url, mirrored=mirrored, fail=failures.append)
+    mirror = Mirror(kafka=KafkaAccess(broker.service.url), mirrored=mirrored, fail=failures.append)
     await mirror.start()
     try:
         for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):

@@ -15,6 +15,7 @@ from pipelines.engine.faust.transport import IN_FLIGHT, BatchConsumer, BatchMess
 from pipelines.engine.intake import Batch
 from pipelines.engine.turns import Partition
 from pipelines.engine.worker import Engine
+from schemas.kafka_access import KafkaAccess
 from stack.ports import free_port
 from tests import sabotage
 from tests.integration.engine_harness import (
@@ -131,7 +132,9 @@ def _share(log: str) -> list[int]:
 
 async def test_a_batch_of_an_older_start_is_dropped_unread(kafka_url: str, unique: str) -> None:
     """It was fetched before the partitions were sought anew: its records come again, or belong to somebody else."""
-    engine = Engine(stage=ToyStage(unique), app_id=unique, kafka_url=kafka_url, session_seconds=6.0, stuck_seconds=60.0)
+    engine = Engine(
+        stage=ToyStage(unique), app_id=unique, kafka=KafkaAccess(kafka_url), session_seconds=6.0, stuck_seconds=60.0
+    )
     taken: list[Batch] = []
     news: list[int] = []
     engine.consumer = cast("BatchConsumer", SimpleNamespace(in_flight=Counter(), news=lambda: news.append(1)))

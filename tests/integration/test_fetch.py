@@ -17,6 +17,7 @@ from pipelines.engine import clients
 from pipelines.engine import fetch as module
 from pipelines.engine.fetch import UNREADABLE, Fetch
 from pipelines.engine.stage import Record
+from schemas.kafka_access import KafkaAccess
 from tests.integration.engine_harness import await_true
 
 RECORDS = 30_000
@@ -48,7 +49,7 @@ async def fetch(kafka_url: str, unique: str) -> AsyncIterator[Fetch]:
     """Its owner fails the test by ending it."""
     failures: list[str] = []
     made = Fetch(
-        kafka_url=kafka_url,
+        kafka=KafkaAccess(kafka_url),
         group=unique,
         pause_above=PAUSE_ABOVE,
         min_bytes=1,
@@ -81,7 +82,7 @@ async def test_a_position_that_is_not_there_ends_it(kafka_url: str, topic: str) 
     """Reading neither starts again at the first record nor goes on at the end."""
     failure = asyncio.get_running_loop().create_future()
     fetch = Fetch(
-        kafka_url=kafka_url,
+        kafka=KafkaAccess(kafka_url),
         group=topic,
         pause_above=1,
         min_bytes=1,
@@ -149,14 +150,14 @@ async def test_an_idle_source_is_asked_for_as_rarely_as_its_stage_says_and_a_lon
     def count(text: str) -> None:
         asked.append(sum(broker["req"].get("Fetch", 0) for broker in json.loads(text)["brokers"].values()))
 
-    def counted(url: str, **more: Any) -> dict[str, Any]:
-        return {**settings(url, **more), "statistics.interval.ms": 100, "stats_cb": count}
+    def counted(kafka: KafkaAccess, client: str, **more: Any) -> dict[str, Any]:
+        return {**settings(kafka, client, **more), "statistics.interval.ms": 100, "stats_cb": count}
 
     settings = clients.settings
     monkeypatch.setattr(module, "_CALM_SECONDS", 0.0)
     monkeypatch.setattr(clients, "settings", counted)
     fetch = Fetch(
-        kafka_url=kafka_url, group=unique, pause_above=PAUSE_ABOVE, min_bytes=1, wait_ms=500,
+        kafka=KafkaAccess(kafka_url), group=unique, pause_above=PAUSE_ABOVE, min_bytes=1, wait_ms=500,
         on_records=lambda: None, on_failure=lambda _: None, on_lost=lambda: None, on_found=lambda: None,
     )  # fmt: skip
     try:
@@ -178,6 +179,7 @@ async def test_an_idle_source_is_asked_for_as_rarely_as_its_stage_says_and_a_lon
 PRODUCER = """
 import asyncio, sys
 from aiokafka import AIOKafkaProducer
+from schemas.kafka_access import KafkaAccess
 
 class Name(str):
     def encode(self, *given):

@@ -26,6 +26,7 @@ from pipelines.gateway import Gateway
 from pipelines.produce import NotAcknowledged, Produced, Producing
 from schemas import codec
 from schemas.catalog import TOPICS
+from schemas.kafka_access import KafkaAccess
 from schemas.records import DeadLetter, Message, Receipt
 from schemas.settings import Settings
 from stack import kafka
@@ -85,7 +86,7 @@ class Running(NamedTuple):
 
 @pytest.fixture
 async def running(broker: Child) -> AsyncIterator[Running]:
-    producing = Producing(broker.service.url, asyncio.get_running_loop(), delivery_timeout_ms=2_000)
+    producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop(), delivery_timeout_ms=2_000)
     pigeon = Pigeon(url="http://127.0.0.1:1", loft="loft-1", token=TOKEN, timeout_seconds=1.0)
     async with TestClient(
         TestServer(Gateway(connectors={"pigeon": pigeon}, producing=producing, partitions=2).app)
@@ -116,7 +117,7 @@ async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(
 async def test_a_record_goes_to_the_partition_it_names(broker: Child, unique: str) -> None:
     admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
     admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
-    producing = Producing(broker.service.url, asyncio.get_running_loop())
+    producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop())
     try:
         assert await producing.all([Produced(unique, b"k", b"%d" % number, number) for number in (2, 0, 1, 2)]) == []
     finally:
@@ -177,7 +178,9 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
     admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
     admin.create_topics([NewTopic(unique, 1, 1)])[unique].result(timeout=30)
     loop = asyncio.get_running_loop()
-    producing = Producing(broker.service.url, loop, topic_metadata_propagation_max_ms=2_000, delivery_timeout_ms=2_000)
+    producing = Producing(
+        KafkaAccess(broker.service.url), loop, topic_metadata_propagation_max_ms=2_000, delivery_timeout_ms=2_000
+    )
 
     async def taken() -> bool:
         try:
@@ -204,7 +207,7 @@ async def test_after_a_fatal_error_a_new_producer_goes_on(broker: Child, unique:
     admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
     small = NewTopic(unique, 1, 1, config={topics.LIMIT: "1000"})
     admin.create_topics([small])[unique].result(timeout=30)
-    producing = Producing(broker.service.url, asyncio.get_running_loop(), enable_gapless_guarantee=True)
+    producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop(), enable_gapless_guarantee=True)
     try:
         assert await producing.all([Produced(unique, b"k", b"first")]) == []
         outcomes = await asyncio.gather(

@@ -14,6 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from loadgen.load import Load, LoadFailed, Progress
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from schemas.records import Contact, Conversation, Message
 
 PARTITIONS = 4
@@ -43,7 +44,7 @@ def _read(kafka_url: str, topic: str) -> list[KafkaMessage]:
 
 def _load(kafka_url: str, log: Path, prefix: str, **more: float) -> Load:
     return Load(
-        kafka_url=kafka_url,
+        kafka=KafkaAccess(kafka_url),
         run_id="r1",
         seed=3,
         count=int(more.pop("count", 500)),

@@ -13,6 +13,7 @@ from pipelines.engine.footing import Footing
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.stage import Call, EndOf, Mirrored
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from schemas.records import Address, Contact
 from tests.builders import NOW
 from tests.integration.engine_harness import await_true
@@ -31,7 +32,7 @@ class World:
         self.failures: list[str] = []
         self.admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
         self.producer = Producer({"bootstrap.servers": kafka_url, "enable.idempotence": True})
-        self.footing = Footing(stage="toy", kafka_url=kafka_url, group=topic, sources=(), changelogs={})
+        self.footing = Footing(stage="toy", kafka=KafkaAccess(kafka_url), group=topic, sources=(), changelogs={})
         self.partitions = [(topic, number) for number in range(PARTITIONS)]
         self.made: list[Mirrors] = []
 
@@ -42,7 +43,7 @@ class World:
     def mirrors(self, decode: Callable[[bytes, bytes], Any] = lambda _, value: value) -> Mirrors:
         mirrored = Mirrored(self.topic, decode)
         self.made.append(
-            Mirrors([mirrored], kafka_url=self.kafka_url, ends=self.footing.ends, fail=self.failures.append)
+            Mirrors([mirrored], kafka=KafkaAccess(self.kafka_url), ends=self.footing.ends, fail=self.failures.append)
         )
         return self.made[-1]
 

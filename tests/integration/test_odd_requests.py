@@ -22,6 +22,7 @@ from loadgen.providers.log import Log
 from loadgen.providers.server import running
 from pipelines.gateway import Gateway
 from pipelines.produce import Producing
+from schemas.kafka_access import KafkaAccess
 from stack.ports import free_port
 from tests.integration.engine_harness import Toy
 from tests.integration.odd_requests import Door, requests, status_of
@@ -67,7 +68,9 @@ async def gateway(kafka_url: str) -> AsyncIterator[int]:
         "internal": Internal(account="app", tokens=("client-token",)),
     }
     runner = web.AppRunner(
-        Gateway(connectors=connectors, producing=Producing(kafka_url, asyncio.get_running_loop()), partitions=1).app
+        Gateway(
+            connectors=connectors, producing=Producing(KafkaAccess(kafka_url), asyncio.get_running_loop()), partitions=1
+        ).app
     )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -148,7 +151,8 @@ async def test_the_simulator_of_telegram() -> None:
 
 async def test_the_simulator_of_our_clients(kafka_url: str) -> None:
     simulated = SimulatedInternal(
-        account="app", token="client-token", kafka_url=kafka_url, webhook_url="http://127.0.0.1:9/", faults=Faults(), seed=1, log=Log(None),
+        account="app", token="client-token", kafka=KafkaAccess(kafka_url), webhook_url="http://127.0.0.1:9/",
+        faults=Faults(), seed=1, log=Log(None),
     )  # fmt: skip
     async with running(simulated, "127.0.0.1", 0) as port:
         await answers(Door(port, [*CONTROLS, "/anything"], ["", "/_control"], LOG), "/_control/health")

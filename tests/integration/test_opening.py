@@ -16,6 +16,7 @@ from pipelines.engine.membership import Member
 from pipelines.engine.opening import Opening
 from pipelines.engine.stage import Source
 from pipelines.engine.transactions import Held
+from schemas.kafka_access import KafkaAccess
 
 
 class World(NamedTuple):
@@ -59,16 +60,18 @@ def world(kafka_url: str, unique: str) -> Iterator[World]:
         future.result(30)
     producer = Producer({"bootstrap.servers": kafka_url, "transactional.id": writer, "log_level": 0})
     producer.init_transactions(30)
-    group = Group(kafka_url, unique)
+    group = Group(KafkaAccess(kafka_url), unique)
     sources = (Source(source),)
-    footing = Footing(stage="toy", kafka_url=kafka_url, group=unique, sources=sources, changelogs={"rows": changelog})
+    footing = Footing(
+        stage="toy", kafka=KafkaAccess(kafka_url), group=unique, sources=sources, changelogs={"rows": changelog}
+    )
     members: set[str] = set()
 
     async def asked() -> set[str]:
         return members
 
     opening = Opening(
-        kafka_url=kafka_url, group=group, footing=footing, sources=sources, link=Link(), own=lambda: "own", members=asked
+        kafka=KafkaAccess(kafka_url), group=group, footing=footing, sources=sources, link=Link(), own=lambda: "own", members=asked
     )  # fmt: skip
     made = World(source, changelog, writer, producer, group, footing, opening, members)
     producer.begin_transaction()

@@ -80,7 +80,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def produce(running: Running) -> Iterator[Callable[..., None]]:
-    producer = Producer({"bootstrap.servers": running.settings.kafka_url, "partitioner": "murmur2_random"})
+    producer = Producer({**running.settings.kafka.settings("tests"), "partitioner": "murmur2_random"})
 
     def send(topic: str, key: str | bytes | None, value: bytes | None, partition: int = -1) -> None:
         producer.produce(topic, value, key, partition)
@@ -110,9 +110,7 @@ def statuses(running: Running, message_id: str) -> list[str]:
 
 
 def dead_letters(running: Running) -> list[DeadLetter]:
-    consumer = Consumer(
-        {"bootstrap.servers": running.settings.kafka_url, "group.id": "tests", "enable.partition.eof": True}
-    )
+    consumer = Consumer({**running.settings.kafka.settings("tests"), "group.id": "tests", "enable.partition.eof": True})
     partitions = list(consumer.list_topics("dead-letters", timeout=10).topics["dead-letters"].partitions)
     consumer.assign([TopicPartition("dead-letters", number, 0) for number in partitions])
     left, letters = set(partitions), []
@@ -298,7 +296,7 @@ def test_every_bad_input_is_a_dead_letter_and_the_rest_flows(
         "field_out_of_limits": (unique, codec.encode(text_message(unique, 7, message_id="i" * 129))),
     }
     home = home_partition(unique, running.settings.partitions)
-    large = Producer({"bootstrap.servers": running.settings.kafka_url, "message.max.bytes": 2_000_000})
+    large = Producer({**running.settings.kafka.settings("tests"), "message.max.bytes": 2_000_000})
     for key, value in bad.values():
         large.produce("messages", value, key, home)
     assert large.flush(30) == 0
@@ -322,7 +320,7 @@ def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
     running: Running, produce: Callable[..., None], unique: str
 ) -> None:
     """A key of 2 MB is cut in its letter, a value near the topic's limit is in it whole."""
-    large = Producer({"bootstrap.servers": running.settings.kafka_url, "message.max.bytes": 4_000_000})
+    large = Producer({**running.settings.kafka.settings("tests"), "message.max.bytes": 4_000_000})
     long_key = unique.encode().ljust(2_000_000, b"k")
     value = codec.encode(text_message(unique, 1)).ljust(record_bytes("messages") - len(unique), b"v")
     home = home_partition(unique, running.settings.partitions)
@@ -372,7 +370,7 @@ def test_no_size_ends_a_stage(running: Running, produce: Callable[..., None], un
     ]
     for topic, content in beyond:
         produce(topic, unique, codec.encode(content), -1 if topic == "receipts" else ids["home_partition"])
-    batch = Producer({"bootstrap.servers": running.settings.kafka_url, "partitioner": "murmur2_random"})
+    batch = Producer({**running.settings.kafka.settings("tests"), "partitioner": "murmur2_random"})
     for i in range(9000):
         for event in ("same", f"event-{i}"):
             unknown = receipt(f"{unique}-unknown", channel="telegram", event_id=f"{unique}-{event}")

@@ -19,6 +19,7 @@ from loadgen.providers.internal import Internal
 from loadgen.providers.log import Log
 from loadgen.providers.server import running
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from schemas.records import Delivery, ReceiptStatus
 from tests.integration.simulators import QUICK, Receiver, Rig, delivery
 
@@ -47,7 +48,7 @@ async def clients(
     provider = Internal(
         account="app",
         token="old",
-        kafka_url=kafka_url,
+        kafka=KafkaAccess(kafka_url),
         webhook_url=f"http://127.0.0.1:{runner.addresses[0][1]}/webhooks/internal",
         faults=Faults().changed(QUICK | knobs),
         seed=seed,

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.engine.restore import CHUNK, RestoreProgress, restore
 from pipelines.engine.shared_changelog import OneTable
+from schemas.kafka_access import KafkaAccess
 from tables.stores import open_partition
 from tests.integration.engine_harness import PARTITIONS, Toy, await_true
 from tests.toy_stage import Toy as ToyStage
@@ -125,8 +126,8 @@ def test_a_restore_that_nobody_wants_any_more_ends_at_once(toy: Toy, tmp_path: P
     }
     changelogs = {source: OneTable(table) for source, table in tables.items()}
     progress = RestoreProgress()
-    rows = restore(toy.kafka_url, changelogs, lambda: progress.rows < 100, progress)
+    rows = restore(KafkaAccess(toy.kafka_url), changelogs, lambda: progress.rows < 100, progress)
     assert 100 <= rows < 100 + CHUNK
     assert sum(map(len, tables.values())) == rows
-    assert restore(toy.kafka_url, changelogs, lambda: True, RestoreProgress()) == 5 * CHUNK
+    assert restore(KafkaAccess(toy.kafka_url), changelogs, lambda: True, RestoreProgress()) == 5 * CHUNK
     assert sum(map(len, tables.values())) == 5 * CHUNK

@@ -38,7 +38,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def produce(running: Running) -> Iterator[Produce]:
     """Produces a record as its tenant's application would, or under another key."""
-    producer = Producer({"bootstrap.servers": running.settings.kafka_url, "partitioner": "murmur2_random"})
+    producer = Producer({**running.settings.kafka.settings("tests"), "partitioner": "murmur2_random"})
 
     def send(topic: str, content: Message | Conversation | Contact, key: str | None = None) -> None:
         if isinstance(content, Contact):

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as KafkaMessage
 
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from schemas.keys import key_of
 from schemas.records import Message, Recipient
 from tests.soak.scenario import OPEN_UNTIL, SHORT_UNTIL, Kind, Phase
@@ -29,13 +30,13 @@ _TIMEOUT_MS = 600_000  # of a transaction: far longer than a phase, and less tha
 class Application:
     """`act` blocks for most of a phase; one phase at a time."""
 
-    def __init__(self, kafka_url: str, run: str, log: Path) -> None:
+    def __init__(self, kafka: KafkaAccess, run: str, log: Path) -> None:
         self.committed = 0
         self.aborted: list[str] = []
         self._run = run
         self._log = log
         self._produced = 0
-        self._short, self._long = (_Transactions(kafka_url, f"{run}-{name}") for name in ("short", "long"))
+        self._short, self._long = (_Transactions(kafka, f"{run}-{name}") for name in ("short", "long"))
 
     def act(self, phase: Phase, told: Callable[[], None]) -> None:
         """Does its part of a phase; `told` is called as long as the long transaction is open, and nothing else has been for a while."""
@@ -76,10 +77,10 @@ class Application:
 class _Transactions:
     """One transactional producer, one transaction at a time."""
 
-    def __init__(self, kafka_url: str, name: str) -> None:
+    def __init__(self, kafka: KafkaAccess, name: str) -> None:
         self._producer = Producer(
             {
-                "bootstrap.servers": kafka_url,
+                **kafka.settings("soak"),
                 "transactional.id": name,
                 "transaction.timeout.ms": _TIMEOUT_MS,
                 "partitioner": "murmur2_random",

@@ -18,6 +18,8 @@ from loadgen.evidence import Call, Evidence, gather
 from loadgen.load import Load
 from loadgen.verdict import Verdict
 from loadgen.verdict import judge as judged
+from schemas.kafka_access import KafkaAccess
+from schemas.settings import Settings
 from stack import control
 from tests.soak import judge
 from tests.soak.application import TENANT, Application
@@ -49,7 +51,7 @@ class _World:
     """A running stack, and what a run keeps."""
 
     folder: Path
-    kafka_url: str
+    kafka: KafkaAccess
     postgres_url: str
     watch: Watch
     application: Application
@@ -96,13 +98,13 @@ def run(minutes: float, folder: Path, say: Say = print) -> Report:
 def _world(folder: Path, settings: Mapping[str, str], every_seconds: float) -> _World:
     name = f"s{int(time.time()):x}"
     (folder / "load").mkdir()
-    kafka_url = settings["kafka_url"]
+    kafka = Settings.model_validate(dict(settings)).kafka
     world = _World(
         folder=folder,
-        kafka_url=kafka_url,
+        kafka=kafka,
         postgres_url=settings["postgres_url"],
-        watch=Watch(folder, kafka_url, every_seconds),
-        application=Application(kafka_url, name, folder / "load" / "application.jsonl"),
+        watch=Watch(folder, kafka, every_seconds),
+        application=Application(kafka, name, folder / "load" / "application.jsonl"),
         run=name,
     )
     world.began = world.watch.look(kafka=False).processes
@@ -135,7 +137,7 @@ def _look(world: _World, phase: Phase, *, open_transaction: bool) -> None:
 
 def _load(world: _World, phase: Phase) -> Load:
     return Load(
-        kafka_url=world.kafka_url,
+        kafka=world.kafka,
         run_id=f"{world.run}p{phase.number}",
         seed=phase.number,
         count=phase.messages,

@@ -22,6 +22,7 @@ from cli.composition import WORKERS, kind_of
 from pipelines.engine.names import app_id
 from pipelines.stages import APPS, INNER
 from schemas.catalog import TOPICS
+from schemas.kafka_access import KafkaAccess
 from stack.state import ServiceState, read_state
 from tests.integration.engine_harness import ask
 
@@ -70,12 +71,12 @@ class Sample:
 class Watch:
     """Takes samples in a thread of its own, and whenever it is asked. `phase` is set by whoever knows it."""
 
-    def __init__(self, folder: Path, kafka_url: str, every_seconds: float) -> None:
+    def __init__(self, folder: Path, kafka: KafkaAccess, every_seconds: float) -> None:
         self.phase = 0
         self.samples: list[Sample] = []
         self._folder = folder
         self._every_seconds = every_seconds
-        self._admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
+        self._admin = AdminClient(kafka.settings("soak", log_level=0))
         self._began = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)

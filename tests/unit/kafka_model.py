@@ -26,6 +26,7 @@ from pipelines.engine.transactions import (
     Turn,
     Unreachable,
 )
+from schemas.kafka_access import KafkaAccess
 
 TopicPart = tuple[str, int]
 
@@ -91,7 +92,7 @@ class ModelTransactions(Transactions):
     takes no transaction with a turn of partition `refuses`."""
 
     def __init__(self, kafka: Kafka, name: str) -> None:
-        super().__init__(kafka_url="", transactional_id=lambda: name, mark=Mark, topic="", held=lambda *_: {})
+        super().__init__(kafka=KafkaAccess(""), transactional_id=lambda: name, mark=Mark, topic="", held=lambda *_: {})
         self.ending = Ending.DONE
         self.away = False
         self.refuses: int | None = None

@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import SecretStr
 
+from pipelines import access_rules
 from schemas import metrics
 from schemas.benchmark import FOLDER
 from schemas.catalog import SCHEMAS, TOPICS, record_bytes
@@ -225,6 +226,18 @@ def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:,.10g}"
 
 
+def access_table() -> str:
+    """Every ACL by who it is for; what may be done to several things stands on one line."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for who, of_process in access_rules.rules().items():
+        for rule in of_process:
+            name = f"`{rule.name}*`" if rule.is_prefix else f"`{rule.name}`"
+            grouped.setdefault((who, rule.resource.replace("_", " "), ", ".join(rule.operations)), []).append(name)
+    return table(
+        ("process", "resource", "operations", "names"), ((*key, ", ".join(names)) for key, names in grouped.items())
+    )
+
+
 # page -> mark -> table
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "settings": {"settings": settings_table},
@@ -234,6 +247,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
     "performance": {"goals": goals_table}
     | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide")},
+    "security": {"access": access_table},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 from cli.composition import MISBEHAVIOUR, SIMULATED, STAGE_MODULES, WORKERS, calls_log, compose
 from loadgen.providers.__main__ import parser, together
+from pipelines.access_rules import rules
 from pipelines.stages import WORKERS as STAGES_OF
 from schemas.settings import Settings
 from stack.plan import Plan
@@ -53,6 +54,8 @@ def test_simulators_misbehave_by_knobs_they_have(tmp_path: Path) -> None:
 def test_every_setting_of_the_plan_is_one_the_product_knows(tmp_path: Path) -> None:
     settings = compose(tmp_path).settings
     assert set(settings) <= set(Settings.model_fields)
+    secured = compose(tmp_path, secure=True).settings
+    assert set(secured) - set(settings) == {"kafka_user", "kafka_password_file"}
     known = Settings.model_validate(settings)
     assert known.telegram_token.get_secret_value().split(":")[0].isdigit()
     assert known.partitions == 4
@@ -105,3 +108,23 @@ def test_a_kind_may_have_several_workers(tmp_path: Path) -> None:
     assert [process.name for process in workers] == ["core", "core-2", "sinks"]
     assert [process.argv[-2:] for process in workers] == [["worker", "core"], ["worker", "core"], ["worker", "sinks"]]
     assert len({process.url for process in workers}) == 3
+
+
+def test_a_secure_stack_has_a_user_for_each_kind_of_process(tmp_path: Path) -> None:
+    ordinary, plan = compose(tmp_path), compose(tmp_path, secure=True, workers={"core": 2})
+    assert (ordinary.locks, ordinary.access, plan.locks) == ("password", {}, "secured")
+    users = {each.name: each.env["CHAT4ALL_KAFKA_USER"] for each in (*plan.prepare, *plan.processes)}
+    assert users == {
+        "prepare": "prepare", "simulators": "clients", "gateway": "gateway", "core": "core", "core-2": "core", "sinks": "sinks",
+    }  # fmt: skip
+    assert {*users.values(), plan.settings["kafka_user"]} == set(plan.access) == set(rules())
+    assert Plan.from_json(plan.to_json()) == plan
+    assert not any("CHAT4ALL_KAFKA_USER" in each.env for each in ordinary.processes)
+
+
+def test_a_kafka_that_exists_keeps_its_own_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "broker:9092")
+    plan = compose(tmp_path, secure=True)
+    assert plan.access == {}
+    assert not any("CHAT4ALL_KAFKA_USER" in each.env for each in plan.processes)
+    assert "kafka_user" not in plan.settings

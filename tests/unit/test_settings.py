@@ -56,7 +56,7 @@ def test_what_the_stack_says_beyond_settings_is_ignored() -> None:
 
 
 def test_a_new_channel_needs_no_field_before_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("schemas.settings.CHANNELS", ("pigeon",))
+    monkeypatch.setattr("schemas.environment.CHANNELS", ("pigeon",))
     monkeypatch.setenv("CHAT4ALL_PIGEON_TOKEN", "coo-never-shown")
     monkeypatch.setenv("CHAT4ALL_COLOUR", "green")
     stack_says({"pigeon_loft": "7", "pigeon_token": "from the stack"})
@@ -110,6 +110,6 @@ def test_every_setting_has_a_default_and_a_meaning() -> None:
 
 
 def test_names_that_hold_secrets_are_secrets() -> None:
-    words = ("token", "secret")
+    words = ("token", "secret", "password")
     for name, field in Settings.model_fields.items():
         assert (field.annotation is SecretStr) == any(word in name for word in words), name

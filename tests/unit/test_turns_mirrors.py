@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Mirrored
+from schemas.kafka_access import KafkaAccess
 from tests.unit.turns_bench import SOON, Bench, Toy, ToyState, benched, until
 
 
@@ -41,7 +42,7 @@ def mirrors_of(bench: Bench, ends: Callable[[], int]) -> tuple[Mirrors, Mirror]:
     bench.stage = Curious()
     made = Mirrors(
         bench.stage.mirrored,
-        kafka_url="127.0.0.1:1",
+        kafka=KafkaAccess("127.0.0.1:1"),
         ends=lambda _: {("people", 0): ends()},
         fail=bench.failures.append,
     )

@@ -21,6 +21,7 @@ from pipelines.engine.stage import Call, Decision, Inputs, Output, Record, Refus
 from pipelines.engine.transactions import CommitFailed, Ends, Sent, Transactions, Turn
 from pipelines.engine.turns import Partition
 from pipelines.engine.writer import REST_SECONDS, Writer
+from schemas.kafka_access import KafkaAccess
 from schemas.records import DeadLetter
 from tables.layout import Layout
 from tables.partition import TablePartition
@@ -140,7 +141,9 @@ class Journal(Transactions):
     """Transactions that are written down instead of being sent to Kafka."""
 
     def __init__(self) -> None:
-        super().__init__(kafka_url="", transactional_id=lambda: "toy-0", mark=Mark, topic="", held=lambda *_: {})
+        super().__init__(
+            kafka=KafkaAccess(""), transactional_id=lambda: "toy-0", mark=Mark, topic="", held=lambda *_: {}
+        )
         self.committed: list[Committed] = []
         self.failure: Exception | None = None
         self.gate = threading.Event()  # a commit waits for it, in its thread
@@ -187,7 +190,7 @@ class Journal(Transactions):
 
 def no_mirrors() -> Mirrors:
     """Of a stage that mirrors nothing: nothing is asked."""
-    return Mirrors(kafka_url="127.0.0.1:1", ends=lambda _: {}, fail=lambda _: None)
+    return Mirrors(kafka=KafkaAccess("127.0.0.1:1"), ends=lambda _: {}, fail=lambda _: None)
 
 
 class Bench:

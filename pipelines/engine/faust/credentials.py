@@ -1,0 +1,35 @@
+"""Who a worker is to Kafka, as Faust and aiokafka want to know it.
+
+Enters: a KafkaAccess. Leaves: Faust's credentials, None where Kafka is open. Guaranteed: the same checks of a broker's certificate and
+name as librdkafka makes with the same access.
+"""
+
+import asyncio
+from typing import Any
+
+from aiokafka.abc import AbstractTokenProvider
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
+
+from schemas.kafka_access import KafkaAccess
+
+
+class CommandTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped to us
+    """A token of the command for each connection."""
+
+    def __init__(self, kafka: KafkaAccess) -> None:
+        self._kafka = kafka
+
+    async def token(self) -> str:
+        return (await asyncio.to_thread(self._kafka.token)).text
+
+
+def credentials(kafka: KafkaAccess) -> Any:
+    """What Faust calls `broker_credentials`."""
+    context = kafka.ssl_context()
+    if not kafka.asks_who:
+        return None if context is None else SSLCredentials(context)
+    if kafka.mechanism == "OAUTHBEARER":
+        return OAuthCredentials(oauth_cb=CommandTokens(kafka), ssl_context=context)
+    return SASLCredentials(
+        username=kafka.user, password=str(kafka.password), ssl_context=context, mechanism=kafka.mechanism
+    )

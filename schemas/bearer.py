@@ -1,0 +1,82 @@
+"""Bearer tokens for Kafka's OAUTHBEARER, told by a command of the deployment.
+
+What enters: a command line. What leaves: the token it prints, alone or as `access_token` of a JSON object, and until when it is good: by
+`expires_in`, else by the token's own `exp`, else for five minutes. Guaranteed: the command gets none of our settings in its environment,
+and no error repeats what it printed.
+"""
+
+import base64
+import binascii
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from schemas.environment import without_settings
+
+SECONDS = 30.0  # for the command
+UNSAID_SECONDS = 300.0
+
+
+class NoToken(Exception):
+    """The command gave no token; one sentence without what it printed."""
+
+
+class Token(NamedTuple):
+    """`expires_at` is in Unix seconds, as librdkafka wants it."""
+
+    text: str
+    expires_at: float
+    subject: str
+
+    def __repr__(self) -> str:
+        return f"Token(expires_at={self.expires_at})"
+
+
+def token(command: Sequence[str]) -> Token:
+    """Runs the command. Blocks; raises NoToken."""
+    try:
+        done = subprocess.run(  # noqa: S603  # the deployment's own command
+            list(command), capture_output=True, text=True, timeout=SECONDS, check=False, env=without_settings()
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeError) as error:
+        raise NoToken(f"CHAT4ALL_KAFKA_TOKEN_COMMAND could not be run: {type(error).__name__}") from None
+    if done.returncode:
+        raise NoToken(f"CHAT4ALL_KAFKA_TOKEN_COMMAND ended with {done.returncode}")
+    return read(done.stdout, time.time())
+
+
+def read(printed: str, now: float) -> Token:
+    """What a command has printed, as a token."""
+    text, lifetime = printed.strip(), None
+    if text.startswith("{"):
+        answer = _object(text)
+        text, lifetime = str(answer.get("access_token", "")), answer.get("expires_in")
+    if not text or any(letter.isspace() for letter in text):
+        raise NoToken(
+            "CHAT4ALL_KAFKA_TOKEN_COMMAND printed no token: it has to print the token alone, or JSON with access_token"
+        )
+    claims = _claims(text)
+    told = now + lifetime if isinstance(lifetime, int | float) else claims.get("exp")
+    expires_at = float(told) if isinstance(told, int | float) else now + UNSAID_SECONDS
+    return Token(text, expires_at, str(claims.get("sub", "")))
+
+
+def _claims(text: str) -> dict[str, Any]:
+    """Of a JWT; none of any other token."""
+    parts = text.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        return _object(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return {}
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

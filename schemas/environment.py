@@ -1,0 +1,134 @@
+"""Where settings come from: the environment, files it names, and the state file of a running development stack.
+
+Enters: CHAT4ALL_<NAME>, or CHAT4ALL_<NAME>_FILE for a secret, whose value is the file's content without the newline at its end. Leaves:
+sources of pydantic-settings, and the environment of a child that must know nothing of ours. Guaranteed: a file that cannot be read, and
+a secret that is given twice, are told by their names and never by their content.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from schemas.masked import MaskedText
+from schemas.records import CHANNELS
+
+PREFIX = "CHAT4ALL_"
+OF_FILE = "_file"
+# What belongs together: whoever names another server does not get the rest of this one's access.
+OF_A_SERVER = ("kafka", "postgres", "clickhouse", "valkey", "s3")
+
+
+class Unreadable(str):
+    """In place of a secret whose file cannot be read, or that is given twice: the sentence that says so."""
+
+    __slots__ = ()
+
+
+def without_settings() -> dict[str, str]:
+    """The environment of a child that must know none of our settings."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+
+
+def state_file() -> Path:
+    """Where the development stack writes its state: CHAT4ALL_STATE, else .chat4all/<CHAT4ALL_STACK or dev>/state.json."""
+    stack = os.environ.get("CHAT4ALL_STACK", "dev")
+    return Path(os.environ.get("CHAT4ALL_STATE") or Path(".chat4all") / stack / "state.json")
+
+
+def choose_state(path: Path) -> None:
+    """From now on the stack of that state file is the running one, for child processes too."""
+    os.environ["CHAT4ALL_STATE"] = str(path)
+
+
+def of_channel(name: str) -> bool:
+    return name.partition("_")[0] in CHANNELS
+
+
+def secret_fields(settings: type[BaseSettings]) -> set[str]:
+    """Names of the fields that may be given by a file: secrets, and URLs that may hold a password."""
+    return {
+        name
+        for name, field in settings.model_fields.items()
+        if field.annotation is SecretStr or name in {"postgres_url", "clickhouse_url", "valkey_url"}
+    }
+
+
+class _Source(PydanticBaseSettingsSource):
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  # the base class's signature
+        return None, field_name, False
+
+
+class SecretFiles(_Source):
+    """CHAT4ALL_<NAME>_FILE of the environment, for each secret and for each setting of a channel that has no field."""
+
+    def __call__(self) -> dict[str, Any]:
+        return files_read(self.settings_cls, _named(), PREFIX)
+
+
+class OfChannels(_Source):
+    """CHAT4ALL_<CHANNEL>_<NAME>, so that a new channel needs no field before it works."""
+
+    def __call__(self) -> dict[str, Any]:
+        fields = self.settings_cls.model_fields
+        return {
+            name: value
+            for name, value in _named().items()
+            if of_channel(name) and name not in fields and not name.endswith(OF_FILE)
+        }
+
+
+class StateFile(_Source):
+    """Settings of the running development stack: the object `settings` of its state file."""
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            state = json.loads(state_file().read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        settings = state.get("settings", {}) if isinstance(state, dict) else {}
+        if not isinstance(settings, dict):
+            return {}
+        given = _named()
+        elsewhere = tuple(f"{server}_" for server in OF_A_SERVER if given.get(f"{server}_url"))
+        kept = (
+            {name: value for name, value in settings.items() if not name.startswith(elsewhere)}
+            if elsewhere
+            else settings
+        )
+        return dict(kept) | files_read(self.settings_cls, kept, "the stack's ")
+
+
+def files_read(settings: type[BaseSettings], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The secrets among `given` that are named by a file, read."""
+    secrets = secret_fields(settings)
+    found: dict[str, Any] = {}
+    for full, file in given.items():
+        name = full.removesuffix(OF_FILE)
+        is_secret = name in secrets or (of_channel(name) and name not in settings.model_fields)
+        if name == full or full in settings.model_fields or not is_secret or not file:
+            continue
+        shown = f"{prefix}{full.upper()}" if prefix == PREFIX else f"{prefix}{full}"
+        if given.get(name):
+            found[name] = Unreadable(f"{shown} and {shown[: -len(OF_FILE)]} are both set: set one of them")
+        else:
+            found[name] = _read(shown, Path(str(file)))
+    return found
+
+
+def _read(shown: str, file: Path) -> str:
+    try:
+        return MaskedText(file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r"))
+    except OSError as error:
+        return Unreadable(f"{shown}: {file} cannot be read: {error.strerror or type(error).__name__}")
+    except UnicodeError:
+        return Unreadable(f"{shown}: {file} is no text in UTF-8")
+
+
+def _named() -> dict[str, str]:
+    """The environment's settings by name, in lower case."""
+    return {name[len(PREFIX) :].lower(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}

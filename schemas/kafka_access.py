@@ -1,0 +1,152 @@
+"""How Kafka is reached, and with it the settings of every client of Kafka: librdkafka's as a dict, aiokafka's as an SSL context.
+
+What enters: the settings CHAT4ALL_KAFKA_*. What leaves: what a client library wants to know. Guaranteed: a combination that cannot work
+is refused before anything is asked of Kafka, in one sentence; the certificate and the name of a broker are always checked; no secret is
+in a repr, that of the dicts included.
+"""
+
+import shlex
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from schemas import bearer
+from schemas.masked import MaskedText
+
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+MECHANISMS: tuple[Mechanism, ...] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+LOCAL = "chat4all"  # what the name of every client begins with
+
+
+class WrongAccess(ValueError):
+    """Settings of Kafka that do not go together; one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaAccess:
+    """Where Kafka is and who we are to it. Shown to people it is its bootstrap servers."""
+
+    url: str
+    protocol: Protocol = "PLAINTEXT"
+    mechanism: Mechanism = ""
+    user: str = ""
+    password: MaskedText = field(default=MaskedText(""))
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    token_command: MaskedText = field(default=MaskedText(""))
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def asks_who(self) -> bool:
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+    def settings(self, client: str, *, log_level: int = 3, **more: Any) -> dict[str, Any]:
+        """Settings of a confluent-kafka client called `chat4all-<client>`; `more` are Kafka's names with `_` for `.`. A `log_level` of 0
+        is silent."""
+        named = {name.replace("_", "."): value for name, value in more.items()}
+        own = {"bootstrap.servers": self.url, "client.id": f"{LOCAL}-{client}", "log_level": log_level}
+        return own | self._secured() | named
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Of aiokafka; None where nothing is encrypted."""
+        if not self.is_encrypted:
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file or None)
+        if self.certificate_file:
+            # a password of "" is a wrong one: without any, whoever starts this would be asked for one
+            context.load_cert_chain(self.certificate_file, self.key_file or None, password="")
+        return context
+
+    def token(self) -> bearer.Token:
+        """A new token of the command. Blocks; raises bearer.NoToken."""
+        return bearer.token(shlex.split(self.token_command))
+
+    def check(self) -> None:
+        """Raises WrongAccess when a client could not be made of this."""
+        for wrong in (self._wrong_mechanism(), self._wrong_files()):
+            if wrong:
+                raise WrongAccess(wrong)
+        if not self.is_encrypted:
+            return
+        try:
+            self.ssl_context()
+        except (ssl.SSLError, ValueError) as error:
+            what = "CHAT4ALL_KAFKA_CA_FILE, CHAT4ALL_KAFKA_CERTIFICATE_FILE or CHAT4ALL_KAFKA_KEY_FILE"
+            reason = getattr(error, "reason", "") or "not PEM"
+            raise WrongAccess(
+                f"{what} does not hold what it should ({reason}): PEM, the key without a password"
+            ) from None
+
+    # --- inside -------------------------------------------------------------------------------------------------------------
+
+    def _secured(self) -> dict[str, Any]:
+        if self.protocol == "PLAINTEXT":
+            return {}
+        found: dict[str, Any] = {"security.protocol": self.protocol}
+        if self.is_encrypted:
+            found["ssl.endpoint.identification.algorithm"] = "https"
+            files = (
+                ("ssl.ca.location", self.ca_file),
+                ("ssl.certificate.location", self.certificate_file),
+                ("ssl.key.location", self.key_file or self.certificate_file),
+            )
+            found |= {name: file for name, file in files if file}
+        if self.asks_who:
+            found["sasl.mechanisms"] = self.mechanism
+            if self.mechanism == "OAUTHBEARER":
+                found["oauth_cb"] = self._told()
+            else:
+                found |= {"sasl.username": self.user, "sasl.password": self.password}
+        return found
+
+    def _told(self) -> Callable[[str], tuple[str, float, str, dict[str, str]]]:
+        def tell(_: str) -> tuple[str, float, str, dict[str, str]]:
+            token = self.token()
+            return token.text, token.expires_at, token.subject, {}
+
+        return tell
+
+    def _wrong_mechanism(self) -> str:
+        says = f"CHAT4ALL_KAFKA_SECURITY_PROTOCOL={self.protocol}"
+        told = {"SASL_MECHANISM": self.mechanism, "USER": self.user, "PASSWORD": self.password}
+        if not self.asks_who:
+            given = [name for name, value in told.items() if value]
+            return f"CHAT4ALL_KAFKA_{given[0]} is set, and {says} asks nobody who he is: set SASL_SSL" if given else ""
+        if not self.mechanism:
+            return f"{says} needs CHAT4ALL_KAFKA_SASL_MECHANISM, one of {', '.join(MECHANISMS)}"
+        wanted = ("TOKEN_COMMAND",) if self.mechanism == "OAUTHBEARER" else ("USER", "PASSWORD")
+        told["TOKEN_COMMAND"] = self.token_command
+        missing = [f"CHAT4ALL_KAFKA_{name}" for name in wanted if not told[name]]
+        return f"CHAT4ALL_KAFKA_SASL_MECHANISM={self.mechanism} needs {' and '.join(missing)}" if missing else ""
+
+    def _wrong_files(self) -> str:
+        files = {"CA_FILE": self.ca_file, "CERTIFICATE_FILE": self.certificate_file, "KEY_FILE": self.key_file}
+        given = [name for name, file in files.items() if file]
+        if given and not self.is_encrypted:
+            says = f"CHAT4ALL_KAFKA_SECURITY_PROTOCOL={self.protocol}"
+            return f"CHAT4ALL_KAFKA_{given[0]} is set, and {says} encrypts nothing: set SSL or SASL_SSL"
+        if self.key_file and not self.certificate_file:
+            return "CHAT4ALL_KAFKA_KEY_FILE needs CHAT4ALL_KAFKA_CERTIFICATE_FILE"
+        for name in given:
+            if reason := unreadable(files[name]):
+                return f"CHAT4ALL_KAFKA_{name}: {files[name]} cannot be read: {reason}"
+        return ""
+
+
+def unreadable(file: str) -> str:
+    """Why a file cannot be read; empty when it can."""
+    try:
+        with Path(file).open("rb"):
+            return ""
+    except OSError as error:
+        return error.strerror or type(error).__name__

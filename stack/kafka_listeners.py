@@ -1,0 +1,125 @@
+"""How the Kafka of a stack lets clients in: everybody, with a password, or with TLS, passwords, client certificates and ACLs.
+
+Enters: ports, a folder. Leaves: lines of server.properties, and the settings of a client that may do everything. Guaranteed: where
+clients need a password or a certificate, the controller's port needs one as well; secrets stand in files of their owner only.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from schemas.kafka_access import KafkaAccess
+from schemas.masked import MaskedText
+from stack.certificates import Certificates, write_secret
+
+Locks = Literal["open", "password", "secured"]
+ADMIN = "admin"  # may do everything; of a secured stack, by its certificate
+BROKER = "broker"
+MUTUAL = "mutual TLS"  # the port for clients with a certificate
+USER = "chat4all"  # everybody's, where there is one password
+MECHANISM = "SCRAM-SHA-512"  # of a secured stack
+
+OPEN = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+"""
+LOCKED = """\
+listeners=SASL_PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=SASL_PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+inter.broker.listener.name=SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config={jaas}
+listener.name.controller.plain.sasl.jaas.config={jaas}
+"""
+SECURED = """\
+listeners=SASL_SSL://127.0.0.1:{port},SSL://127.0.0.1:{mutual},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=SASL_SSL://127.0.0.1:{port},SSL://127.0.0.1:{mutual}
+listener.security.protocol.map=SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:SSL
+inter.broker.listener.name=SSL
+ssl.keystore.type=PEM
+ssl.keystore.location={server}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+ssl.client.auth=required
+listener.name.sasl_ssl.ssl.client.auth=none
+ssl.principal.mapping.rules=RULE:^(?:.*,)?CN=([^,]+).*$/$1/
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:broker;User:admin
+allow.everyone.if.no.acl.found=false
+"""
+JAAS = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required "
+    'username="{broker}" password="{own}" user_{broker}="{own}" user_{user}="{password}";'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Lines of server.properties; `admin` is a client that may do everything, `settings` lead all others (schemas.settings names)."""
+
+    properties: str
+    admin: KafkaAccess
+    settings: Mapping[str, str]
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+def listeners(locks: Locks, folder: Path, port: int, controller: int, mutual: int = 0) -> Listeners:
+    """What Kafka's data folder needs for that kind of locks; passwords and certificates that are there are kept."""
+    url = f"127.0.0.1:{port}"
+    if locks == "open":
+        return Listeners(OPEN.format(port=port, controller=controller), KafkaAccess(url), {"kafka_url": url})
+    if locks == "password":
+        return _with_password(folder, url, port, controller)
+    certificates = folder / "certificates"
+    ca, server = (certificates / f"{name}.pem" for name in ("ca", BROKER))
+    if not (certificates / f"{ADMIN}.pem").exists():
+        made = Certificates(certificates)
+        made.issue(BROKER)
+        made.issue(ADMIN)
+    properties = SECURED.format(port=port, controller=controller, mutual=mutual, server=server, ca=ca)
+    settings = {
+        "kafka_url": url,
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": MECHANISM,
+        "kafka_ca_file": str(ca),
+    }
+    return Listeners(
+        properties,
+        admin(folder, f"127.0.0.1:{mutual}"),
+        settings,
+        {"kafka": url, MUTUAL: f"127.0.0.1:{mutual}"},
+    )
+
+
+def admin(folder: Path, url: str) -> KafkaAccess:
+    """The one who may do everything with the secured Kafka of that folder, by its certificate, at the URL of its port for these."""
+    certificates = folder.resolve() / "certificates"
+    ca, own = certificates / "ca.pem", certificates / f"{ADMIN}.pem"
+    return KafkaAccess(url, protocol="SSL", ca_file=str(ca), certificate_file=str(own))
+
+
+def _with_password(folder: Path, url: str, port: int, controller: int) -> Listeners:
+    own, password = (_password(folder / f"{name}.password") for name in (BROKER, USER))
+    jaas = JAAS.format(broker=BROKER, own=own, user=USER, password=password)
+    settings = {
+        "kafka_url": url,
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_user": USER,
+        "kafka_password": password,
+    }
+    access = KafkaAccess(url, protocol="SASL_PLAINTEXT", mechanism="PLAIN", user=USER, password=MaskedText(password))
+    return Listeners(LOCKED.format(port=port, controller=controller, jaas=jaas), access, settings)
+
+
+def _password(file: Path) -> str:
+    if not file.exists():
+        write_secret(file, secrets.token_hex(16).encode())
+    return file.read_text(encoding="ascii")

@@ -1,0 +1,58 @@
+"""The stack's servers behind TLS: one more service, and the URLs of the others as their clients use them from then on.
+
+Enters: a folder, the settings that lead to the servers without TLS. Leaves: a Service whose settings lead to them with TLS, checked by a CA
+file. Kafka has TLS of its own (stack/kafka_listeners.py).
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from stack.certificates import Certificates
+from stack.ports import answers, free_port
+from stack.service import Service
+
+# server -> the scheme of its URL with TLS, and how the URL names the CA file; PostgreSQL has one scheme for both
+SCHEMES: Mapping[str, tuple[str, str]] = {
+    "postgres": ("postgresql", "sslmode=verify-full&sslrootcert="),
+    "clickhouse": ("https", "ca_cert="),
+    "valkey": ("rediss", "ssl_ca_certs="),
+    "s3": ("https", ""),
+}
+
+
+def service(folder: Path, settings: Mapping[str, str]) -> Service:
+    """TLS for those servers among `settings` (schemas.settings names) that this stack has."""
+    folder = folder.resolve()
+    certificates = folder / "certificates"
+    ca, server = certificates / "ca.pem", certificates / "server.pem"
+    if not server.exists():
+        Certificates(certificates).issue("server")
+    fronts, secured = [], {}
+    for name, (scheme, query) in SCHEMES.items():
+        url = settings.get(f"{name}_url", "")
+        if not url:
+            continue
+        port, parts = free_port(), urlsplit(url)
+        fronts.append((name, port, parts.port))
+        who, at, _ = parts.netloc.rpartition("@")
+        said = f"{query}{ca}" if query else ""
+        secured[f"{name}_url"] = urlunsplit((scheme, f"{who}{at}127.0.0.1:{port}", parts.path, said, ""))
+    if "s3_url" in secured:
+        secured["s3_ca_file"] = str(ca)
+    argv = [sys.executable, "-m", "stack.tls_front", "--certificate", str(server)]
+
+    def probe() -> str:
+        for _, port, _ in fronts:
+            answers(port)
+        return "TLS 1.3"
+
+    return Service(
+        name="tls",
+        folder=folder,
+        url=", ".join(f"{name} 127.0.0.1:{port}" for name, port, _ in fronts),
+        steps=[[*argv, *(f"{name}={port}:{target}" for name, port, target in fronts)]],
+        probe=probe,
+        settings=secured,
+    )

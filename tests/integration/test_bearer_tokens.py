@@ -1,0 +1,92 @@
+"""Kafka with OAUTHBEARER: librdkafka and aiokafka get in with the token a command prints, and not with another one."""
+
+import asyncio
+import dataclasses
+import re
+import shlex
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from confluent_kafka.admin import AdminClient
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+
+from pipelines.engine.faust.credentials import credentials
+from schemas.kafka_access import KafkaAccess
+from schemas.kafka_reach import Reach, Unreached
+from schemas.masked import MaskedText
+from stack import kafka
+from stack.ports import answers
+from stack.service import Child
+from tests.integration.engine_harness import await_true
+
+SECONDS = 30.0
+# Kafka's own check for development: tokens that nobody has signed.
+BEARER = """\
+listener.security.protocol.map=SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=SASL_PLAINTEXT
+sasl.enabled.mechanisms=OAUTHBEARER
+sasl.mechanism.inter.broker.protocol=OAUTHBEARER
+listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config=\
+org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+"""
+COMMAND = """\
+#!{python}
+import base64, json, time
+def part(claims): return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+print(part({{"alg": "none"}}) + "." + part({{"sub": "core", "iat": time.time(), "exp": time.time() + {seconds}}}) + ".")
+"""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    service = kafka.service(tmp_path_factory.mktemp("bearer") / "kafka")
+    file = service.folder / "server.properties"
+    properties = re.sub(r"(listeners=)PLAINTEXT:", r"\1SASL_PLAINTEXT:", file.read_text(encoding="utf-8"))
+    file.write_text(properties + BEARER, encoding="utf-8")
+
+    def probe() -> str:
+        answers(int(service.url.rpartition(":")[2]))
+        return kafka.VERSION
+
+    child = Child(dataclasses.replace(service, probe=probe))
+    child.start()
+    try:
+        child.wait()
+        yield service.url
+    finally:
+        child.stop()
+
+
+def access(url: str, folder: Path, seconds: int) -> KafkaAccess:
+    command = folder / "print token"
+    command.write_text(COMMAND.format(python=sys.executable, seconds=seconds), encoding="utf-8")
+    command.chmod(stat.S_IRWXU)
+    told = MaskedText(shlex.quote(str(command)))
+    found = KafkaAccess(url, protocol="SASL_PLAINTEXT", mechanism="OAUTHBEARER", token_command=told)
+    found.check()
+    return found
+
+
+def brokers(kafka: KafkaAccess) -> int:
+    reach = Reach(kafka)
+    client = AdminClient(reach.settings("test", log_level=0))
+    return len(reach.metadata(client, 5.0).brokers)
+
+
+async def test_a_token_gets_in(url: str, tmp_path: Path) -> None:
+    kafka = access(url, tmp_path, 300)
+    await asyncio.to_thread(await_true, lambda: brokers(kafka) == 1, "Kafka to let us in", SECONDS)
+    consumer = AIOKafkaConsumer(bootstrap_servers=url, **credentials_to_aiokafka_auth(credentials(kafka)))
+    async with asyncio.timeout(SECONDS), consumer:
+        assert await consumer.topics() == set()
+
+
+def test_no_token_is_one_line(url: str, tmp_path: Path) -> None:
+    kafka = access(url, tmp_path, 300)
+    (tmp_path / "print token").write_text("#!/bin/sh\nexit 7\n", encoding="utf-8")
+    with pytest.raises(Unreached, match=r"^no token for Kafka at .*: CHAT4ALL_KAFKA_TOKEN_COMMAND ended with 7$"):
+        brokers(kafka)

@@ -1,0 +1,139 @@
+"""`chat4all up --secure`: TLS everywhere, a user and ACLs for each kind of process, and the product does all it does without.
+
+One stack serves all tests of this file. Kafka's authorizer writes down whom it refuses: in good order, nobody.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import psycopg
+import pytest
+from confluent_kafka import Consumer, KafkaError
+
+from cli.composition import SIMULATED, compose
+from cli.message import produce
+from cli.rehearsal import Knobs, rehearse
+from pipelines.access_rules import APPLICATIONS, rules
+from schemas.records import Message, Recipient
+from schemas.settings import Settings, use_state
+from stack import control
+from stack.kafka_users import password_file
+from stack.state import State, state_path
+from tests import leaks
+from tests.integration.engine_harness import await_true
+
+TO = {
+    "whatsapp": "15550001234",
+    "telegram": "5550101",
+    "instagram": "17841400000000001",
+    "internal": "u-made-up",
+}
+DENIED = re.compile(r"Principal = User:\S+ is Denied operation.*")
+KNOBS = Knobs(
+    count=500, rate=100.0, channels=tuple(SIMULATED), conversations=100, group_share=0.02, groups=1, group_size=20,
+    duplicates=0.05, seed=1,
+)  # fmt: skip
+
+
+class Running(NamedTuple):
+    folder: Path
+    settings: Settings
+    state: State
+
+    def denied(self) -> list[str]:
+        return DENIED.findall((self.folder / "kafka" / "kafka.log").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("secure") / "stack"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHAT4ALL_STATE", str(state_path(folder)))
+        state = control.start(folder, compose(folder, secure=True), lambda _: None)
+        try:
+            yield Running(folder, use_state(state_path(folder)), state)
+            told = leaks.in_files(folder)
+        finally:
+            control.stop(folder)
+    assert told == []
+
+
+def test_one_message_the_whole_way_on_each_channel(running: Running, unique: str) -> None:
+    assert set(TO) == set(SIMULATED)
+    for channel, address in TO.items():
+        message = Message(
+            message_id=f"{unique}-{channel}",
+            conversation_id=f"{unique}-{channel}",
+            recipients=(Recipient(channel=channel, address=address),),
+            text="olá",
+            requested_at=time.time_ns() // 1_000_000,
+        )
+        produce(running.settings.kafka, message)
+
+    def found() -> dict[str, str]:
+        with psycopg.connect(running.settings.postgres_url) as connection:
+            rows = connection.execute(
+                "select channel, status from deliveries where conversation_id like %s", (f"{unique}-%",)
+            ).fetchall()
+        return {str(channel): str(status) for channel, status in rows}
+
+    wanted = dict.fromkeys(TO, "READ") | {"telegram": "SENT"}
+    await_true(lambda: found() == wanted, f"each message to arrive: {found()}", 40)
+
+
+def test_a_load_says_0_everywhere(running: Running) -> None:
+    outcome = rehearse(running.folder, running.settings, KNOBS)
+    assert outcome.ok, outcome.verdict
+    assert running.denied() == []
+
+
+def test_applications_may_write_and_not_read(running: Running) -> None:
+    """Last of those that talk to Kafka: here somebody is refused."""
+    assert running.denied() == []
+    consumer = Consumer(running.settings.kafka.settings("test", log_level=0, group_id="chat4all-core"))
+    error = consumer.list_topics("deliveries.whatsapp", timeout=10).topics["deliveries.whatsapp"].error
+    consumer.close()
+    assert error is not None
+    assert error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    assert running.denied()
+
+
+def test_every_url_has_tls_and_every_process_its_user(running: Running) -> None:
+    settings = running.settings
+    assert settings.kafka_security_protocol == "SASL_SSL"
+    assert [settings.clickhouse_url[:8], settings.valkey_url[:9], settings.s3_url[:8]] == [
+        "https://",
+        "rediss://",
+        "https://",
+    ]
+    assert "sslmode=verify-full" in settings.postgres_url
+    users = {
+        service.name: environment(service.pid).get("CHAT4ALL_KAFKA_USER")
+        for service in running.state.services
+        if service.name in {"core", "sinks", "gateway", "simulators"}
+    }
+    assert users == {"core": "core", "sinks": "sinks", "gateway": "gateway", "simulators": "clients"}
+    assert set(users.values()) | {APPLICATIONS, "prepare"} == set(rules())
+
+
+def test_no_password_is_in_a_command_line_or_an_environment(running: Running) -> None:
+    """But in that of the server that wants it there (rclone)."""
+    known = [password_file(running.folder, user).read_text(encoding="ascii") for user in rules()]
+    state: dict[str, Any] = json.loads(state_path(running.folder).read_text(encoding="utf-8"))
+    known += [str(value) for name, value in state["settings"].items() if leaks.SECRET.search(name)]
+    known += re.findall(r"://[^:/@]*:([^@/]+)@", " ".join(str(value) for value in state["settings"].values()))
+    for service in running.state.services:
+        told = " ".join(psutil.Process(service.pid).cmdline())
+        told += "" if service.name == "s3" else " ".join(environment(service.pid).values())
+        assert [secret for secret in known if secret in told] == [], service.name
+    for user in rules():
+        assert password_file(running.folder, user).stat().st_mode & 0o077 == 0
+
+
+def environment(pid: int) -> dict[str, str]:
+    return psutil.Process(pid).environ()

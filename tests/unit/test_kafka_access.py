@@ -1,0 +1,138 @@
+"""How Kafka is reached: what does not go together is refused by name, and no secret is in a repr."""
+
+import base64
+import json
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from cryptography.hazmat.primitives import serialization
+
+from schemas import bearer
+from schemas.kafka_access import KafkaAccess, WrongAccess
+from schemas.masked import MaskedText, masked
+from stack.certificates import Certificates
+
+SECRET = "never-shown-7f3a"
+SCRAM: dict[str, Any] = {
+    "protocol": "SASL_SSL", "mechanism": "SCRAM-SHA-512", "user": "core", "password": MaskedText(SECRET),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    made = Certificates(tmp_path_factory.mktemp("certificates"))
+    made.issue("core")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"protocol": "SASL_SSL"}, "CHAT4ALL_KAFKA_SECURITY_PROTOCOL=SASL_SSL needs CHAT4ALL_KAFKA_SASL_MECHANISM"),
+        ({**SCRAM, "user": ""}, "SCRAM-SHA-512 needs CHAT4ALL_KAFKA_USER$"),
+        ({**SCRAM, "password": MaskedText("")}, "SCRAM-SHA-512 needs CHAT4ALL_KAFKA_PASSWORD$"),
+        ({"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER"}, "needs CHAT4ALL_KAFKA_TOKEN_COMMAND$"),
+        ({"mechanism": "PLAIN"}, "CHAT4ALL_KAFKA_SASL_MECHANISM is set, and .*=PLAINTEXT asks nobody"),
+        ({"protocol": "SSL", "password": MaskedText(SECRET)}, "CHAT4ALL_KAFKA_PASSWORD is set, and .*=SSL asks nobody"),
+        ({"ca_file": "ca.pem"}, "CHAT4ALL_KAFKA_CA_FILE is set, and .*=PLAINTEXT encrypts nothing"),
+        ({"protocol": "SSL", "key_file": "key.pem"}, "CHAT4ALL_KAFKA_KEY_FILE needs CHAT4ALL_KAFKA_CERTIFICATE_FILE"),
+        (
+            {"protocol": "SSL", "ca_file": "/nowhere/ca.pem"},
+            "CHAT4ALL_KAFKA_CA_FILE: /nowhere/ca.pem cannot be read: No such",
+        ),
+        ({"protocol": "SSL", "ca_file": __file__}, "CHAT4ALL_KAFKA_CA_FILE.* does not hold what it should"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_what_does_not_go_together_is_refused(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(WrongAccess, match=sentence) as refused:
+        KafkaAccess("127.0.0.1:1", **given).check()
+    assert "\n" not in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+def test_librdkafka_takes_the_settings_of_every_kind(certificates: Certificates) -> None:
+    """It refuses a name or a value it does not know when the client is made."""
+    tls = {"ca_file": str(certificates.ca)}
+    own = tls | {"certificate_file": str(certificates.folder / "core.pem")}
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"protocol": "SSL", **own},
+        {**SCRAM, **tls},
+        {**SCRAM, "protocol": "SASL_PLAINTEXT", "mechanism": "PLAIN"},
+        {"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER", "token_command": MaskedText("echo a-token"), **tls},
+    ]
+    for kind in kinds:
+        kafka = KafkaAccess("127.0.0.1:1", **kind)
+        kafka.check()
+        settings = kafka.settings("test", log_level=0)
+        assert settings["client.id"] == "chat4all-test"
+        AdminClient(settings)
+        Producer(settings)
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    kafka = KafkaAccess("127.0.0.1:1", **SCRAM, token_command=MaskedText(f"print {SECRET}"))
+    settings = kafka.settings("test")
+    assert settings["sasl.password"] == SECRET
+    assert SECRET not in f"{kafka!r} {settings!r} {kafka} {vars(kafka.__class__)!r}"
+    assert repr(f"{masked(f'postgresql://me:{SECRET}@host/db')}") == "'postgresql://me:**********@host/db'"
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    whole = (certificates.folder / "core.pem").read_bytes()
+    key = serialization.load_pem_private_key(whole, password=None)
+    locked = serialization.BestAvailableEncryption(b"a password")
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
+    own = {"certificate_file": str(certificates.folder / "core.pem"), "key_file": str(tmp_path / "key.pem")}
+    with pytest.raises(
+        WrongAccess, match=r"CHAT4ALL_KAFKA_KEY_FILE does not hold what it should .*the key without a pass"
+    ):
+        KafkaAccess("127.0.0.1:1", protocol="SSL", **own).check()  # type: ignore[arg-type]  # texts only
+
+
+def jwt(**claims: Any) -> str:
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e30.{body}.c2ln"
+
+
+@pytest.mark.parametrize(
+    ("printed", "expires_at", "subject"),
+    [
+        (jwt(sub="core", exp=4000), 4000.0, "core"),
+        ("opaque\n", 1300.0, ""),
+        (json.dumps({"access_token": jwt(sub="core", exp=4000), "expires_in": 60}), 1060.0, "core"),
+        (json.dumps({"access_token": "a.b.c"}), 1300.0, ""),
+    ],
+    ids=["JWT", "opaque", "JSON", "no JWT in JSON"],
+)
+def test_a_token_says_until_when_it_is_good(printed: str, expires_at: float, subject: str) -> None:
+    token = bearer.read(printed, 1000.0)
+    assert (token.expires_at, token.subject) == (expires_at, subject)
+    assert token.text not in repr(token)
+
+
+def test_the_command_gets_no_setting_of_ours_and_is_never_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT4ALL_POSTGRES_PASSWORD", SECRET)
+    command = tmp_path / "command"
+    command.write_text(
+        f"#!{sys.executable}\nimport os\nprint('none' if not any('CHAT4ALL' in n for n in os.environ) else 'some')\n"
+    )
+    command.chmod(stat.S_IRWXU)
+    assert bearer.token([str(command)]).text == "none"
+    for printed in ("", "two words " + SECRET):
+        with pytest.raises(bearer.NoToken) as refused:
+            bearer.read(printed, 0.0)
+        assert SECRET not in str(refused.value)
+    with pytest.raises(bearer.NoToken, match="could not be run: FileNotFoundError"):
+        bearer.token([str(tmp_path / "nowhere")])
