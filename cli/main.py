@@ -67,7 +67,7 @@ def expected(error: Exception) -> str | None:
 
     from schemas.settings import MissingSetting, wrong  # noqa: PLC0415  # the same
     from stack.control import StackRefused  # noqa: PLC0415  # the same
-    from stack.service import ServiceFailed  # noqa: PLC0415  # the same
+    from stack.launch import ServiceFailed  # noqa: PLC0415  # the same
 
     if isinstance(error, ValidationError):
         return wrong(error)

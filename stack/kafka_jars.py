@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from stack.service import ServiceFailed
+from stack.launch import ServiceFailed
 
 LOCK = Path(__file__).with_suffix(".txt")
 DOWNLOADS = 4  # at a time

@@ -1,32 +1,31 @@
-"""Runs a module as `python -m` does, in two steps: what it imports first, the module itself when it is told to go on.
+"""The command line of a child that cannot outlive whoever starts it: stack/child.py as a script, with what it shall become."""
 
-`python -m stack.launch IMPORTED[,IMPORTED...] MODULE [ARG ...]`. Enters: the end of standard input, which says go on; there is none to
-wait for when it is /dev/null, so a program that is started again begins at once. Guaranteed: the program sees its own arguments,
-as if it had been started by `python -m MODULE`. With it, programs import while their servers start.
-"""
-
-import importlib
-import runpy
+import json
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+WRAPPER = Path(__file__).with_name("child.py")
 
 
-def in_two_steps(argv: Sequence[str], preload: Sequence[str]) -> list[str]:
-    """The command line that runs `argv`, which is `python -m MODULE ...`, with the modules `preload` imported first."""
-    python, flag, *program = argv
-    if flag != "-m":
-        raise ValueError(f"only python -m can be started in two steps, not {' '.join(argv)}")
-    return [python, "-m", "stack.launch", ",".join(preload), *program]
+class ServiceFailed(Exception):
+    """A server that did not start, or ended; the sentence says which, where its log is and what it said last."""
 
 
-def main() -> None:
-    preload, module, *arguments = sys.argv[1:]
-    for name in preload.split(","):
-        importlib.import_module(name)
-    sys.stdin.read()
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()
+def wrapped(
+    steps: Sequence[Sequence[str]],
+    *,
+    death_signal: int = signal.SIGKILL,
+    unprivileged: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Runs all but the last of `steps` to their end, then is the last one; `unprivileged` says how it gives up root."""
+    task = {
+        "parent": os.getpid(),
+        "death_signal": int(death_signal),
+        "unprivileged": unprivileged,
+        "steps": [list(step) for step in steps],
+    }
+    return [sys.executable, "-I", str(WRAPPER), json.dumps(task)]

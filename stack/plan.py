@@ -20,7 +20,7 @@ class Command:
     argv: list[str]
     # Added to the environment of the supervisor.
     env: dict[str, str] = field(default_factory=dict)
-    # Modules it may import while what it needs is still starting; argv is `python -m ...` then. See stack/launch.py.
+    # Modules it needs, if it may be forked from a process that has imported them; argv is `python -m ...` then. See stack/forks.py.
     preload: list[str] = field(default_factory=list)
 
 

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schemas import private
+from stack.launch import ServiceFailed
 from stack.ports import answers, free_port
 from stack.programs import reachable
-from stack.service import Service, ServiceFailed, Unprivileged, as_nobody
+from stack.service import Service, Unprivileged, as_nobody
 
 
 def _wheel() -> Path:

@@ -7,12 +7,10 @@ Start children from a long-lived thread: Linux sends the death signal when the *
 """
 
 import contextlib
-import json
 import os
 import pwd
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,14 +19,10 @@ from typing import Any
 
 from schemas import private
 from stack.environment import foreign
+from stack.fork_server import Start
+from stack.forks import Forked, Forks
+from stack.launch import ServiceFailed, wrapped
 from stack.masking import masked
-
-
-WRAPPER = Path(__file__).with_name("child.py")
-
-
-class ServiceFailed(Exception):
-    """A server that did not start, or ended; the sentence says which, where its log is and what it said last."""
 
 
 class NotYet(Exception):
@@ -64,6 +58,8 @@ class Service:
     env: Mapping[str, str] = field(default_factory=dict)
     # One of our own programs: it gets our settings, secrets among them, from the environment of whoever starts it.
     ours: bool = False
+    # Its last step is `python -m ...`, which a fork server may become.
+    forked: bool = False
     # Of a program that serves several things: what -> URL.
     parts: Mapping[str, str] = field(default_factory=dict)
     # What it gets when its parent dies: SIGKILL, unless that would leave something behind.
@@ -81,11 +77,12 @@ class Service:
 class Child:
     """The running process of a Service. Not thread-safe; one owner starts, awaits and stops it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, forks: Forks | None = None) -> None:
         self.service = service
         self.version = ""
         self.started_at = 0  # Unix milliseconds
-        self._process: subprocess.Popen[bytes] | None = None
+        self._forks = forks
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def pid(self) -> int:
@@ -96,34 +93,41 @@ class Child:
         """None while it runs (or was never started)."""
         return self._process.poll() if self._process else None
 
-    def start(self, *, waiting: bool = False) -> None:
-        """Starts the process, again if it ended, and returns at once; several may be started before the first is awaited. One that is
-        `waiting` finds its standard input open until `go_on`, and whatever program reads it to its end waits as long."""
+    def start(self) -> None:
+        """Starts the process, again if it ended, and returns at once; several may be started before the first is awaited. A fork server
+        that still imports is waited for. Raises ServiceFailed when it cannot start anything."""
         self._signal(signal.SIGKILL)  # what an earlier life may have left in its group
         service = self.service
         tmp = private.make_folder(service.folder / "tmp")
-        task = {
-            "parent": os.getpid(),
-            "death_signal": int(service.death_signal),
-            "unprivileged": self._rights() if os.geteuid() == 0 else None,
-            "steps": [list(step) for step in service.steps],
-        }
+        env = {**(os.environ if service.ours else foreign({})), "TMPDIR": str(tmp), **service.env}
+        if self._forks is not None:
+            private.append_to(service.log).close()  # made for its owner only, whoever writes to it then
+            self._process = self._forks.begin(
+                Start(
+                    name=service.name,
+                    argv=list(service.steps[-1][2:]),
+                    env=env,
+                    log=str(service.log),
+                    death_signal=int(service.death_signal),
+                )
+            )
+        else:
+            self._process = self._opened(env)
+        self.started_at = time.time_ns() // 1_000_000
+
+    def _opened(self, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        service = self.service
+        rights = self._rights() if os.geteuid() == 0 else None
         with private.append_to(service.log) as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", str(WRAPPER), json.dumps(task)],
-                stdin=subprocess.PIPE if waiting else subprocess.DEVNULL,
+            return subprocess.Popen(
+                wrapped(service.steps, death_signal=service.death_signal, unprivileged=rights),
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**(os.environ if service.ours else foreign({})), "TMPDIR": str(tmp), **service.env},
+                env=env,
                 start_new_session=True,
                 umask=private.UMASK,
             )
-        self.started_at = time.time_ns() // 1_000_000
-
-    def go_on(self) -> None:
-        """Lets a process go on that was started waiting."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
 
     def wait(self, limit_seconds: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:
         """Blocks until the server answers its probe or `cancelled`; raises ServiceFailed when it ends or the limit passes."""

@@ -22,11 +22,12 @@ from urllib.parse import urlsplit
 
 from schemas import private
 from stack import ports
-from stack.launch import in_two_steps
+from stack.forks import Forks
+from stack.launch import ServiceFailed
 from stack.masking import masked, secrets_of
 from stack.plan import Command, Plan, Process
 from stack.servers import SERVERS
-from stack.service import Child, Service, ServiceFailed
+from stack.service import Child, Service
 from stack.state import DEAD, EXTERNAL, FAILED, READY, STARTING, ServiceState, State, state_path, write_state
 
 KEPT = "kept"  # the marker of data that the last stack was told to keep
@@ -53,6 +54,8 @@ class Supervisor:
         self.stopping = threading.Event()
         self.state = State(pid=os.getpid(), phase=STARTING, keep_data=plan.keep_data, settings=dict(plan.settings))
         self.children: list[Child] = []
+        modules = dict.fromkeys(name for each in (*plan.prepare, *plan.processes) for name in each.preload)
+        self.forks = Forks(list(modules), folder / "supervisor.log") if modules else None
         self._rows: dict[str, ServiceState] = {}
         self._restart_at: dict[str, float] = {}
         self._backoff: dict[str, float] = {}
@@ -98,20 +101,15 @@ class Supervisor:
             self._launch(servers[-1])
         if self.plan.locks == "secured":
             servers.append(self._behind_tls())
-        commands = [self._child(command) for command in self.plan.prepare]
+        if self.forks is not None:
+            self.forks.start()  # it imports while the servers start
         processes = [self._service(process) for process in self.plan.processes]
-        for process, service in zip(self.plan.processes, processes, strict=True):
-            if process.preload:
-                self._launch(service, waiting=True)
         self._await(servers)
         self._let_in(servers)
-        for command in commands:
+        for command in self.plan.prepare:
             self._run(command)
         for service in processes:
-            if service.name in self._rows:
-                self._child_of(service).go_on()
-            else:
-                self._launch(service)
+            self._launch(service)
         self._await(processes)
         self.state.phase = READY
         write_state(self.folder, self.state)
@@ -135,16 +133,16 @@ class Supervisor:
             admin = kafka_listeners.admin(self.folder / "kafka", kafka.parts[kafka_listeners.MUTUAL])
             kafka_users.apply(admin, known, self.plan.access)
 
-    def _launch(self, service: Service, *, waiting: bool = False) -> None:
+    def _launch(self, service: Service) -> None:
         """Starts it; several are started before the first is awaited, so that they take as long as the slowest."""
-        child = Child(service)
+        child = Child(service, self.forks if service.forked else None)
         row = ServiceState(
             name=service.name, url=service.url, status=STARTING, log=str(service.log), parts=dict(service.parts)
         )
         self.children.append(child)
         self.state.services.append(row)
         self._rows[service.name] = row
-        child.start(waiting=waiting)
+        child.start()
         row.pid, row.started_at = child.pid, child.started_at
 
     def _await(self, services: Sequence[Service]) -> None:
@@ -183,20 +181,11 @@ class Supervisor:
     def _child_of(self, service: Service) -> Child:
         return next(child for child in self.children if child.service is service)
 
-    def _child(self, command: Command) -> Child:
-        """A command that runs to its end; already started when it may import beforehand."""
-        child = Child(self._service(Process(**vars(command), health="", url="")))
-        if command.preload:
-            self.children.append(child)
-            child.start(waiting=True)
-        return child
-
-    def _run(self, command: Child) -> None:
-        if command in self.children:
-            command.go_on()
-        else:
-            self.children.append(command)
-            command.start()
+    def _run(self, program: Command) -> None:
+        service = self._service(Process(**vars(program), health="", url=""))
+        command = Child(service, self.forks if service.forked else None)
+        self.children.append(command)
+        command.start()
         while command.returncode is None:
             if self.stopping.wait(0.02):
                 raise Stopped
@@ -211,7 +200,8 @@ class Supervisor:
             folder=self.folder / process.name,
             url=process.url,
             parts=process.parts,
-            steps=[in_two_steps(process.argv, process.preload) if process.preload else process.argv],
+            steps=[process.argv],
+            forked=bool(process.preload),
             probe=healthy(process.health),
             env=env,
             ours=True,
@@ -232,7 +222,12 @@ class Supervisor:
                 if row.name in restartable:
                     self._restart_at[row.name] = time.monotonic() + self._next_backoff(child)
             elif row.name in restartable and time.monotonic() >= self._restart_at[row.name]:
-                child.start()
+                try:
+                    child.start()
+                except ServiceFailed as error:
+                    self.say(f"{row.name} could not be started again: {error}")
+                    self._restart_at[row.name] = time.monotonic() + LAST_BACKOFF_SECONDS
+                    continue
                 row.status, row.pid, row.started_at, changed = STARTING, child.pid, child.started_at, True
                 row.restarts += 1
         if changed:
@@ -269,6 +264,8 @@ class Supervisor:
             deadline = time.monotonic() + PATIENCE_SECONDS
             for child in reversed(group):
                 child.stop(patience_seconds=max(0.1, deadline - time.monotonic()))
+        if self.forks is not None:
+            self.forks.close()
 
     def _end(self) -> None:
         self.say("stopping")

@@ -16,8 +16,9 @@ import pytest
 
 from schemas import private
 from stack import clickhouse, postgres, s3, unprivileged, valkey
+from stack.launch import ServiceFailed
 from stack.programs import reachable
-from stack.service import Child, Service, ServiceFailed
+from stack.service import Child, Service
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -143,7 +144,8 @@ WITHOUT_NAMESPACES = """
 import sys
 from pathlib import Path
 from stack import postgres, unprivileged
-from stack.service import Child, ServiceFailed
+from stack.launch import ServiceFailed
+from stack.service import Child
 assert unprivileged.LIBC.prctl(unprivileged.PR_CAPBSET_DROP, 21, 0, 0, 0) == 0  # CAP_SYS_ADMIN: gone with the next exec
 child = Child(postgres.service(Path(sys.argv[1])))
 try:

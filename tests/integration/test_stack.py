@@ -29,9 +29,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from stack import aot_cache, clickhouse, kafka, servers, valkey
+from stack.launch import ServiceFailed
 from stack.ports import free_port
 from stack.replaced import replaced
-from stack.service import Child, NotYet, Service, ServiceFailed
+from stack.service import Child, NotYet, Service
 
 
 def test_kafka_commits_and_aborts_transactions(kafka_url: str, unique: str) -> None:

@@ -152,7 +152,7 @@ def test_a_stage_that_ends_is_started_again_and_a_simulator_is_not(folder: Path)
     assert shown.stdout.splitlines()[4].split()[-1] == "2"
 
 
-def test_a_program_imports_while_others_start_and_begins_when_they_are_prepared(folder: Path) -> None:
+def test_a_forked_program_begins_when_servers_are_prepared_and_again_when_it_has_ended(folder: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     early = Process(
@@ -165,10 +165,8 @@ def test_a_program_imports_while_others_start_and_begins_when_they_are_prepared(
         restarts=True,
     )
     look = f"""
-import json, os, socket, time
+import socket, time
 time.sleep(1.5)  # it would have begun long ago
-[row] = [row for row in json.load(open(os.environ["CHAT4ALL_STATE"]))["services"] if row["name"] == "early"]
-os.kill(row["pid"], 0)
 assert socket.socket().connect_ex(("127.0.0.1", {port})) != 0, "it has begun"
 """
     control.start(folder, Plan(servers=["valkey"], prepare=small_plan(prepare=look).prepare, processes=[early]))
@@ -176,8 +174,18 @@ assert socket.socket().connect_ex(("127.0.0.1", {port})) != 0, "it has begun"
     with urllib.request.urlopen(f"{before.url}/") as response:
         assert response.status == 200
     assert f"here {url}, there {url}/there" in " ".join(chat4all(folder, "status", COLUMNS="200").stdout.split())
-    os.kill(before.pid, signal.SIGKILL)  # and then there is nothing to wait for
+    process = psutil.Process(before.pid)
+    assert (process.name(), os.getsid(before.pid)) == ("early", before.pid)
+    server = process.parent()
+    assert server is not None
+    os.kill(before.pid, signal.SIGKILL)
     eventually(lambda: row(folder, "early").restarts == 1 and row(folder, "early").status == READY)
+    assert psutil.Process(row(folder, "early").pid).parent() == server
+    again = row(folder, "early").pid
+    server.kill()  # the kernel ends what it had started, and the next start finds another
+    eventually(lambda: row(folder, "early").restarts == 2 and row(folder, "early").status == READY)
+    assert row(folder, "early").pid not in {before.pid, again}
+    assert not psutil.pid_exists(again) or psutil.Process(again).status() == psutil.STATUS_ZOMBIE
 
 
 def unsteady(name: str, ends: int, folder: Path, *, code: int) -> Process:

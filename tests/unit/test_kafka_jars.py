@@ -11,7 +11,7 @@ import pytest
 
 from stack import kafka, kafka_jars
 from stack.kafka_jars import Jar
-from stack.service import ServiceFailed
+from stack.launch import ServiceFailed
 
 CONTENT = {"org.one:one:1.0": b"one", "org.two:two:2.0": b"two"}
 
