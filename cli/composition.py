@@ -41,6 +41,7 @@ def compose(folder: Path, *, keep_data: bool = False, workers: Mapping[str, int]
         "partitions": PARTITIONS,
         "gateway_port": gateway_port,
         "data_dir": str(folder / "workers"),
+        "tracker_keys": secrets.token_hex(32),
     }
     settings |= {f"{name}_url": url for name, url in replaced().items()}
     simulated = {}

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from schemas.accounts import accounts_in
 from schemas.records import CHANNELS
+from schemas.tracker import keys_in
 
 
 class MissingSetting(Exception):
@@ -24,7 +25,7 @@ class MissingSetting(Exception):
 class Settings(BaseSettings):
     """All settings; empty URLs mean "not configured"."""
 
-    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow")
+    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow", hide_input_in_errors=True)
 
     # servers
     kafka_url: str = Field("", description="Kafka bootstrap servers, host:port[,host:port].")
@@ -179,6 +180,12 @@ class Settings(BaseSettings):
     )
     instagram_verify_token: SecretStr = Field(SecretStr(""), description="Token of the webhook verification request.")
 
+    # trackers
+    tracker_keys: SecretStr = Field(
+        SecretStr(""),
+        description="One or two keys that sign what providers hand back in receipts, comma-separated, newest first; 32 bytes or more each.",
+    )
+
     # our own clients
     internal_account: str = Field(
         "", description="Name of our account on the internal channel; empty: no such channel."
@@ -196,6 +203,12 @@ class Settings(BaseSettings):
         description="How long the gateway gathers records for one request to Kafka, ms; a webhook is answered so much later.",
     )
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
+
+    @field_validator("tracker_keys")
+    @classmethod
+    def _tracker_keys_are_long_enough(cls, text: SecretStr) -> SecretStr:
+        keys_in(text.get_secret_value())
+        return text
 
     @field_validator("accounts")
     @classmethod
