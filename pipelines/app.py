@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+import structlog
 import yarl
 from mode.supervisors import CrashingSupervisor
 
@@ -20,7 +21,9 @@ from pipelines.engine.stage import Stage
 from pipelines.engine.worker import Engine
 from schemas.catalog import record_bytes
 from schemas.settings import Settings
+from schemas.tracebacks import where_all_stand
 
+log = structlog.get_logger(__name__)
 WEEK_SECONDS = 7 * 86_400.0
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 
@@ -120,14 +123,22 @@ def _bare(stage: Stage[Any], settings: Settings, *, web_views: bool) -> faust.Ap
     )
 
 
+class _Worker(faust.Worker):
+    """Faust's, but for two signals: on SIGUSR1 it would write every local variable to the log, on SIGUSR2 wait in a debugger."""
+
+    async def _cry(self) -> None:
+        log.warning("where all stand", stacks=where_all_stand())
+
+    def _on_sigusr2(self) -> None:
+        log.warning("SIGUSR2 means nothing here")
+
+
 def run(*apps: faust.App) -> None:
     """Runs a worker until it is told to stop; prints nothing and leaves logging as it is. Raises Unfit when the stages' topics are not
     fit for them, before anything has begun."""
     for app in apps:
         app.engine.check()
     *beside, app = apps
-    worker = faust.Worker(
-        app, *beside, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False
-    )
+    worker = _Worker(app, *beside, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.spinner = None  # even a quiet one writes to standard output: backspaces and "show the cursor"
     worker.execute_from_commandline()

@@ -16,7 +16,7 @@ import psycopg
 from clickhouse_connect.driver.client import Client
 
 from schemas.settings import MissingSetting, Settings
-from sinks.base import Unavailable
+from sinks.base import Unavailable, sentence
 from sinks.clickhouse import connect
 
 DDL = Path(__file__).parent / "ddl"
@@ -53,9 +53,7 @@ def migrate(postgres_url: str, clickhouse_url: str, folder: Path = DDL) -> list[
     try:
         connection = psycopg.connect(postgres_url, autocommit=True, connect_timeout=10)
     except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {' '.join(str(error).split())}"
-        ) from error
+        raise Unavailable(f"PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL): {sentence(error)}") from error
     with connection:
         connection.execute("select pg_advisory_lock(%s)", (_LOCK,))  # held until the connection closes
         applied = [f"postgres/{name}" for name in migrate_postgres(connection, folder)]

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from schemas.tracebacks import log_plainly
 from stack import ports
 from stack.launch import in_two_steps
 from stack.plan import Command, Plan, Process
@@ -270,6 +271,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--lock", type=int, required=True, help="inherited file descriptor that claims the folder")
     arguments = parser.parse_args()
+    log_plainly()  # an end that nobody foresaw may quote what servers say
     os.set_inheritable(arguments.lock, False)  # the claim must not outlive this process in a child
     plan = Plan.from_json(sys.stdin.read())
     if os.fork():

@@ -107,4 +107,4 @@ def test_where_it_was_raised() -> None:
     with pytest.raises(IndexError) as raised:
         records(-1)[0]
     assert "IndexError: list index out of range (unit/test_poison.py:" in raised_where(raised.value)
-    assert raised_where(ValueError("never raised")) == "ValueError: never raised"
+    assert raised_where(ValueError("never raised, and quotes a text")) == "ValueError"
