@@ -12,7 +12,8 @@ import structlog
 import yarl
 from mode.supervisors import CrashingSupervisor
 
-from pipelines import table_views, web
+from pipelines import probes, table_views, web
+from pipelines.access import ANY_ADDRESS, Access
 from pipelines.engine.faust.routing import TableRouter
 from pipelines.engine.faust.tables import BatchTable, BulkTableManager
 from pipelines.engine.faust.transport import BatchTransport, RawBatch, SourceTopics
@@ -25,7 +26,6 @@ from schemas.tracebacks import where_all_stand
 
 log = structlog.get_logger(__name__)
 WEEK_SECONDS = 7 * 86_400.0
-ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 def _free_port(host: str) -> int:
@@ -77,9 +77,17 @@ def build(
         _add_agent(app, part.name, topics, set(topics) - taken)
         taken |= set(topics)
     if web_views:
-        web.add_views(app, [each.engine for each in (*beside, app)])
-        table_views.add_table_views(app)
+        _add_web(app, [each.engine for each in (*beside, app)], settings)
     return app
+
+
+def _add_web(app: faust.App, engines: Sequence[Engine], settings: Settings) -> None:
+    """Views for people, behind their doors, and beside them, on a port of their own, what machines ask."""
+    access = Access(settings)
+    app.web.web_app.middlewares.append(access.middleware())
+    web.add_views(app, engines)
+    table_views.add_table_views(app, access)
+    probes.add_probes(app, engines, settings.probe_host, settings.probe_port)
 
 
 def _add_agent(app: faust.App, name: str, topics: Sequence[str], own: AbstractSet[str]) -> None:

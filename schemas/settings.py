@@ -48,11 +48,27 @@ class Settings(BaseSettings):
     state_days: float = Field(7.0, gt=0, description="How long track remembers a delivery, days.")
 
     # workers
-    web_host: str = Field("127.0.0.1", description="Address the web views of a worker listen on.")
+    web_host: str = Field(
+        "127.0.0.1", description="Address the web views of a worker listen on; another than loopback wants web_token."
+    )
     web_port: int = Field(6066, description="Port of a worker's web views; 0 picks a free one.")
     web_url: str = Field(
         "", description="URL where other workers reach this one's web views; empty: web_host, else the machine's name."
     )
+    web_names: str = Field(
+        "",
+        description="Further names under which a worker's web views are reached, comma-separated; others are refused.",
+    )
+    web_token: SecretStr = Field(
+        SecretStr(""),
+        description="Bearer tokens that may read a worker's web views, texts and addresses masked; comma-separated, newest first.",
+    )
+    web_full_token: SecretStr = Field(
+        SecretStr(""),
+        description="The same with texts and addresses; without a token these are masked, on loopback too.",
+    )
+    probe_host: str = Field("127.0.0.1", description="Address a worker's /health and /metrics listen on.")
+    probe_port: int = Field(6067, description="Port of a worker's /health and /metrics; 0 picks a free one.")
     store: Literal["memory", "rocksdb"] = Field(
         "memory", description="Where tables are kept: memory, or rocksdb (on disk, in data_dir)."
     )
@@ -208,6 +224,13 @@ class Settings(BaseSettings):
     @classmethod
     def _tracker_keys_are_long_enough(cls, text: SecretStr) -> SecretStr:
         keys_in(text.get_secret_value())
+        return text
+
+    @field_validator("web_token", "web_full_token")
+    @classmethod
+    def _web_tokens_cannot_be_guessed(cls, text: SecretStr) -> SecretStr:
+        if any(len(token.strip()) < 16 for token in text.get_secret_value().split(",") if token.strip()):
+            raise ValueError("a token has 16 characters or more: `openssl rand -hex 16` makes one")
         return text
 
     @field_validator("accounts")

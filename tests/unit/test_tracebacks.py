@@ -57,7 +57,8 @@ def test_an_exception_is_told_with_what_it_came_from_and_where_and_without_a_val
     def inner() -> None:
         text = VALUE
         try:
-            assert {}[text]
+            found: dict[str, int] = {}
+            assert found[text]
         except KeyError as error:
             error.add_note(VALUE)
             raise ExceptionGroup(VALUE, [ValueError(VALUE), raised(TypeError(VALUE))]) from error

@@ -95,10 +95,11 @@ def test_without_a_key_none_is_made_and_none_believed() -> None:
 
 
 def test_a_tracker_is_no_longer_than_whatsapp_takes_and_one_that_would_be_is_not_made() -> None:
-    room = LIMIT - len(made(delivery(conversation_id="c"))) + 1
-    assert len(made(delivery(conversation_id="c" * room))) == LIMIT
-    assert tracker.decode(made(delivery(conversation_id="c" * room)), BEFORE) is not None
-    assert tracker.encode(delivery(conversation_id="c" * (room + 1)), 1, BEFORE) is None
+    quoted = "|" * 100  # three characters each
+    room = LIMIT - len(made(delivery(conversation_id=quoted)))
+    assert len(made(delivery(conversation_id=quoted + "c" * room))) == LIMIT
+    assert tracker.decode(made(delivery(conversation_id=quoted + "c" * room)), BEFORE) is not None
+    assert tracker.encode(delivery(conversation_id=quoted + "c" * (room + 1)), 1, BEFORE) is None
 
 
 @pytest.mark.parametrize(
