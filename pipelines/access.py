@@ -42,18 +42,17 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         self._tokens = [(Caller.FULL, token) for token in _listed(settings.web_full_token.get_secret_value())]
         self._tokens += [(Caller.MASKED, token) for token in _listed(settings.web_token.get_secret_value())]
-        exposed = [
-            host for host in (settings.web_host, _host(settings.web_url)) if host != "none" and not is_local(host)
-        ]
+        reached = [settings.web_host, *([_host(settings.web_url)] if settings.web_url else [])]
+        exposed = [host or "any address" for host in reached if not is_local(host)]
         if exposed and not self._tokens:
             raise MissingSetting(
-                f"the web views of this worker can be reached from outside, at {exposed[0] or 'any address'}: set CHAT4ALL_WEB_TOKEN, or "
+                f"the web views of this worker can be reached from outside, at {exposed[0]}: set CHAT4ALL_WEB_TOKEN, or "
                 "CHAT4ALL_WEB_HOST=127.0.0.1"
             )
         self._open = not exposed and not settings.web_token.get_secret_value()
         own = {socket.gethostname()} if settings.web_host in ANY_ADDRESS else {settings.web_host}
         named = {name.strip() for name in settings.web_names.split(",") if name.strip()}
-        self._hosts = {host.lower() for host in LOCAL | own | named | {_host(settings.web_url)}}
+        self._hosts = {host.lower() for host in LOCAL | own | named | {_host(settings.web_url)} if host}
 
     def caller(self, authorization: str | None) -> Caller | None:
         """Who asks; None for whoever may not."""
@@ -123,11 +122,11 @@ def _listed(text: str) -> Iterable[bytes]:
 
 
 def _host(url: str) -> str:
-    """The host of a URL, `none` without one."""
+    """The host of a URL, empty without one."""
     try:
-        return urlsplit(url).hostname or "none"
+        return urlsplit(url).hostname or ""
     except ValueError:
-        return "none"
+        return ""
 
 
 def _refusal(status: int, sentence: str, headers: dict[str, str] | None = None) -> web.Response:

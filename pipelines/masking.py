@@ -14,7 +14,7 @@ from schemas.records import CHANNELS
 MASK = "***"
 SHOWN = frozenset(
     # ids
-    {"account", "channel", "conversation", "conversation_id", "delivery_id", "digest", "event_id", "events", "message_id", "places"}
+    {"account", "channel", "conversation", "conversation_id", "delivery_id", "digest", "events", "message_id"}
     | {"source", "tenant_id"}
     # codes
     | {"cause", "direction", "error_code", "failure", "kind", "language", "long_text", "phase", "previous_status", "reason_code"}

@@ -115,6 +115,11 @@ def test_only_our_own_names_are_answered(host: str, ours: bool) -> None:
     assert found.is_ours(host) is ours
 
 
+@pytest.mark.parametrize("host", ["", "none", "[", "0.0.0.0", "//", "evil.example"])
+def test_a_worker_without_a_url_has_no_empty_name(host: str) -> None:
+    assert not access().is_ours(host)
+
+
 def test_another_worker_is_asked_in_the_callers_name() -> None:
     both, full, none = access(**BOTH), access(web_full_token=FULL_TOKEN), access()
     assert both.headers(Caller.FULL) == {"Authorization": f"Bearer {FULL_TOKEN}"}
