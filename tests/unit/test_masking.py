@@ -25,7 +25,8 @@ from tests.builders import binding, delivery, receipt, ref, sequenced, update
 
 # Texts, addresses, names of people, what providers call a message (WhatsApp's ids hold the number), and words of others.
 HIDDEN = {
-    "address", "addresses", "anomaly", "body", "buttons", "callback_data", "content", "deliveries", "delivery", "early", "error_title", "event_id", "places",
+    "address", "addresses", "anomaly", "body", "buttons", "callback_data", "content", "deliveries", "delivery", "early", "error_title",
+    "event_id", "places",
     "evidence", "filename", "frames", "header", "headers", "latitude", "location", "longitude", "media", "members", "metadata", "mime_type",
     "name", "provider_media_id", "provider_message_id", "reaction", "reason", "receipts", "recipient", "recipients", "reply_to", "sender",
     "template", "text", "time_zone", "url", "user_id", "user_ids", "opt_outs",
