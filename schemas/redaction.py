@@ -11,11 +11,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
+from schemas.passwords import MASK, OF_A_URL
 from schemas.settings import Settings
 
 SHORTEST = 10  # a shorter one may be a word that lines need
-MASK = "***"
-_OF_A_URL = r"(?<=://)(?P<user>[^\s/:@'\"]*):[^\s/@'\"]+@"
 
 
 def redactor(settings: Settings) -> Callable[[str], str]:
@@ -23,7 +22,7 @@ def redactor(settings: Settings) -> Callable[[str], str]:
     forms = {form for secret in secrets_of(settings) for form in _written(secret)}
     # the longest first, so that one which holds another is masked whole
     known = [re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form))]
-    pattern = re.compile("|".join((_OF_A_URL, *known)))
+    pattern = re.compile("|".join((OF_A_URL, *known)))
     return lambda line: pattern.sub(_masked, line)
 
 

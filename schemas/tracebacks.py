@@ -67,11 +67,11 @@ def _chain(error: BaseException) -> list[BaseException]:
         if any(each is other for other in found):
             continue
         found.append(each)
-        if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions[::-1]
         before = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
         if before is not None:
             waiting.append(before)
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions[:TOGETHER]
     return found[::-1]
 
 

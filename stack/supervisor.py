@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from schemas.passwords import without_passwords
 from schemas.tracebacks import log_plainly
 from stack import ports
 from stack.launch import in_two_steps
@@ -44,8 +45,8 @@ class Stopped(Exception):
 
 
 def say(sentence: str) -> None:
-    """A line of supervisor.log."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
+    """A line of supervisor.log, without the passwords of URLs."""
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {without_passwords(sentence)}\n")
     sys.stderr.flush()
 
 
@@ -271,7 +272,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--lock", type=int, required=True, help="inherited file descriptor that claims the folder")
     arguments = parser.parse_args()
-    log_plainly()  # an end that nobody foresaw may quote what servers say
+    log_plainly(without_passwords)  # an end that nobody foresaw may quote what servers say
     os.set_inheritable(arguments.lock, False)  # the claim must not outlive this process in a child
     plan = Plan.from_json(sys.stdin.read())
     if os.fork():

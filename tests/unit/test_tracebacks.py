@@ -13,6 +13,7 @@ from schemas.redaction import redactor
 from schemas.settings import MissingSetting, Settings
 from schemas.tracebacks import LONGEST, Discreet, Plain, formatted, told, where_all_stand
 from sinks.base import sentence
+from stack.supervisor import say
 
 VALUE = "Grüße an +55 11 95550 1234"
 TOKEN = "7310256241:AAF-redacted-everywhere"
@@ -67,7 +68,7 @@ def test_an_exception_is_told_with_what_it_came_from_and_where_and_without_a_val
         inner()
     text = formatted(found.value)
     kinds = [line for line in text.splitlines() if not line.startswith((" ", "Traceback"))]
-    assert kinds == ["KeyError", "TypeError", "ValueError", "ExceptionGroup"]
+    assert kinds == ["KeyError", "ValueError", "TypeError", "ExceptionGroup"]
     assert text.count("in inner") == 2
     assert VALUE not in text
 
@@ -138,6 +139,11 @@ async def test_where_all_stand_names_frames_and_no_values() -> None:
 )
 def test_secrets_of_the_settings_and_passwords_of_urls_are_masked(line: str, masked: str) -> None:
     assert redactor(SETTINGS)(line) == masked
+
+
+def test_the_supervisor_of_a_stack_tells_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    say("postgres 18 answers on postgresql://chat4all:of-this-stack@127.0.0.1:5432/chat4all after 1.0 s")
+    assert "postgresql://chat4all:***@127.0.0.1:5432/chat4all after" in capsys.readouterr().err
 
 
 def test_masking_costs_microseconds() -> None:
