@@ -68,7 +68,7 @@ def test_an_exception_is_told_with_what_it_came_from_and_where_and_without_a_val
         inner()
     text = formatted(found.value)
     kinds = [line for line in text.splitlines() if not line.startswith((" ", "Traceback"))]
-    assert kinds == ["KeyError", "ValueError", "TypeError", "ExceptionGroup"]
+    assert kinds == ["ValueError", "KeyError", "TypeError", "ExceptionGroup"]  # each once, the group last
     assert text.count("in inner") == 2
     assert VALUE not in text
 
