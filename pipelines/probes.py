@@ -35,6 +35,8 @@ def add_probes(app: faust.App, engines: Sequence[Engine], host: str, port: int) 
 
 
 def probes(engines: Sequence[Engine]) -> web.Application:
+    """What the server answers: 200 or 503 with the health of all engines, and the metrics of the process."""
+
     async def health(request: web.Request) -> web.Response:
         asked = request.match_info.get("asked", "ready")
         found: dict[str, Any] = health_of_all(engines)

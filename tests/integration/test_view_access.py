@@ -62,7 +62,7 @@ def is_ready(worker: Worker) -> bool:
 def test_two_workers_with_tokens(toy: Toy) -> None:
     workers = [start(toy), start(toy)]
     await_true(lambda: all(map(is_ready, workers)), "both workers", 90)
-    toy.produce([(key, b"secret-words") for key in (*KEYS, PERSON)])
+    toy.produce([(key, b"secret-words of %s" % key.encode()) for key in (*KEYS, PERSON)])
     await_true(lambda: len(toy.outputs()) == len(KEYS) + 1, "every key", 30)
     owned = {number: each.views for each in workers for number in ask(each.probes, "/health")["partitions"]}
     for worker in workers:

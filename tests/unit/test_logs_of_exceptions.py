@@ -85,7 +85,9 @@ def test_a_worker_that_ends_tells_where_and_nothing_else(part: str, log_format: 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 @pytest.mark.parametrize(
-    ("part", "path"), [("gateway", "/webhooks/telegram"), ("simulators", f"/bot{BOT_TOKEN}/getMe")]
+    ("part", "path"),
+    [("gateway", "/webhooks/telegram"), ("simulators", f"/bot{BOT_TOKEN}/getMe")],
+    ids=["gateway", "simulators"],
 )
 def test_a_server_that_fails_at_a_request_tells_where_and_nothing_else(part: str, path: str, log_format: str) -> None:
     port = free_port()

@@ -98,7 +98,7 @@ def test_what_was_not_committed_does_not_count() -> None:
 
 def test_nobody_to_blame_stops_the_stage() -> None:
     with pytest.raises(
-        NotData, match="it raises without any record, on its state, a timer or a call's result: KeyError: 'x'"
+        NotData, match="it raises without any record, on its state, a timer or a call's result: KeyError;"
     ):
         Isolation("toy", LIMIT).raised([], KeyError("x"))
 

@@ -95,7 +95,7 @@ def test_without_a_key_none_is_made_and_none_believed() -> None:
 
 
 def test_a_tracker_is_no_longer_than_whatsapp_takes_and_one_that_would_be_is_not_made() -> None:
-    quoted = "|" * 100  # three characters each
+    quoted = "|" * 120  # three characters each
     room = LIMIT - len(made(delivery(conversation_id=quoted)))
     assert len(made(delivery(conversation_id=quoted + "c" * room))) == LIMIT
     assert tracker.decode(made(delivery(conversation_id=quoted + "c" * room)), BEFORE) is not None

@@ -149,7 +149,6 @@ async def test_a_stage_that_raises_whatever_comes_ends_the_worker(cause: str, be
         bench.submit("a", *["1"] * (LIMIT + 1))
     await until(lambda: bool(bench.failures))
     assert (
-        "it raises without any record, on its state, a timer or a call's result: RuntimeError: broken"
-        in bench.failures[0]
+        "it raises without any record, on its state, a timer or a call's result: RuntimeError (" in bench.failures[0]
     ), "no record is to blame"
     assert (bench.journal.committed, bench.released) == ([], [])
