@@ -49,6 +49,8 @@ def compose(
         "partitions": PARTITIONS,
         "gateway_port": gateway_port,
         "data_dir": str(folder / "workers"),
+        "tracker_keys": secrets.token_hex(32),
+        "web_full_token": secrets.token_urlsafe(24),
     }
     settings |= {f"{name}_url": url for name, url in replaced().items()}
     simulated = {}
@@ -158,15 +160,16 @@ def _workers(numbers: Mapping[str, int]) -> list[Process]:
 
 
 def _worker(kind: str, name: str) -> Process:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
+    port, probe_port = free_port(), free_port()
+    url, probes = (f"http://127.0.0.1:{each}" for each in (port, probe_port))
     return Process(
         name=name,
         argv=_pipelines("worker", kind),
-        env={"CHAT4ALL_WEB_PORT": str(port)},
+        env={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)},
         preload=["pipelines.work", *STAGE_MODULES[kind]],
-        health=f"{url}/health",
+        health=f"{probes}/health",
         url=url,
+        parts={"views": url, "probes": probes},
         restarts=True,
     )
 

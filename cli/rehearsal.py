@@ -181,4 +181,4 @@ def _pid_of(folder: Path, name: str) -> int | None:
 
 def _metrics_urls(folder: Path) -> dict[str, str]:
     state = read_state(folder)
-    return {s.name: s.url for s in state.services if kind_of(s.name) in WORKERS} if state else {}
+    return {s.name: s.parts["probes"] for s in state.services if kind_of(s.name) in WORKERS} if state else {}

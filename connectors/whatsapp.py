@@ -1,7 +1,7 @@
 """WhatsApp Cloud API: everything a business may send to one address.
 
 What enters: a Delivery, or a webhook request signed with one of our app secrets. What leaves: an Outcome, or what the webhook told
-(whatsapp_webhook.py). Guaranteed: one call a part; our tracker travels in biz_opaque_callback_data, so a receipt names its delivery
+(whatsapp_webhook.py). Guaranteed: one call a part; our signed tracker travels in biz_opaque_callback_data, so a receipt names its delivery
 without a join and proves a call whose answer was lost. Provider's id of a message: its wamid.
 https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
 """
@@ -64,6 +64,10 @@ class WhatsApp(Graph):
     channel = CHANNEL
     capabilities = CAPABILITIES
 
+    def __init__(self, *, tracker_keys: tracker.Keys = tracker.NO_KEYS, **of_graph: Any) -> None:
+        super().__init__(**of_graph)
+        self._tracker_keys = tracker_keys
+
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         return cls(
@@ -74,6 +78,7 @@ class WhatsApp(Graph):
             app_secrets=settings.whatsapp_app_secrets.get_secret_value(),
             verify_token=settings.whatsapp_verify_token.get_secret_value(),
             timeout_seconds=settings.send_timeout_seconds,
+            tracker_keys=tracker.keys_in(settings.tracker_keys.get_secret_value()),
         )
 
     def check(self, delivery: Delivery) -> Rejected | None:
@@ -113,7 +118,7 @@ class WhatsApp(Graph):
         }
         if content.reply_to and delivery.kind != "reaction" and part == 0:
             body["context"] = {"message_id": content.reply_to}
-        tracked = tracker.encode(delivery, attempt, partial=part + 1 < self.parts(delivery))
+        tracked = tracker.encode(delivery, attempt, self._tracker_keys, partial=part + 1 < self.parts(delivery))
         if tracked is not None:
             body["biz_opaque_callback_data"] = tracked
         return body

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pipelines import logs
 from pipelines.stages import WORKERS
+from schemas.redaction import redactor
 from schemas.settings import Settings, wrong
 
 Part = tuple[Callable[[Settings], None], tuple[type[Exception], ...]]  # what it does, and what may be expected to fail
@@ -50,7 +51,8 @@ def main() -> int:
     try:
         run(settings)
     except expected as error:
-        print(f"{arguments.part}: {error}", file=sys.stderr)  # noqa: T201  # the line a person reads, not a log
+        line = redactor(settings)(f"{arguments.part}: {error}")
+        print(line, file=sys.stderr)  # noqa: T201  # the line a person reads, not a log
         return 2
     return 0
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import faust
+import structlog
 import yarl
 from mode.supervisors import CrashingSupervisor
 
-from pipelines import table_views, web
+from pipelines import probes, table_views, web
+from pipelines.access import ANY_ADDRESS, Access
 from pipelines.engine.faust.credentials import credentials
 from pipelines.engine.faust.routing import TableRouter
 from pipelines.engine.faust.tables import BatchTable, BulkTableManager
@@ -21,9 +23,10 @@ from pipelines.engine.stage import Stage
 from pipelines.engine.worker import Engine
 from schemas.catalog import record_bytes
 from schemas.settings import Settings
+from schemas.tracebacks import where_all_stand
 
+log = structlog.get_logger(__name__)
 WEEK_SECONDS = 7 * 86_400.0
-ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 def _free_port(host: str) -> int:
@@ -75,9 +78,17 @@ def build(
         _add_agent(app, part.name, topics, set(topics) - taken)
         taken |= set(topics)
     if web_views:
-        web.add_views(app, [each.engine for each in (*beside, app)])
-        table_views.add_table_views(app)
+        _add_web(app, [each.engine for each in (*beside, app)], settings)
     return app
+
+
+def _add_web(app: faust.App, engines: Sequence[Engine], settings: Settings) -> None:
+    """Views for people, behind their doors, and beside them, on a port of their own, what machines ask."""
+    access = Access(settings)
+    app.web.web_app.middlewares.append(access.middleware())
+    web.add_views(app, engines)
+    table_views.add_table_views(app, access)
+    probes.add_probes(app, engines, settings.probe_host, settings.probe_port)
 
 
 def _add_agent(app: faust.App, name: str, topics: Sequence[str], own: AbstractSet[str]) -> None:
@@ -122,14 +133,22 @@ def _bare(stage: Stage[Any], settings: Settings, *, web_views: bool) -> faust.Ap
     )
 
 
+class _Worker(faust.Worker):
+    """Faust's, but for two signals: on SIGUSR1 it would write every local variable to the log, on SIGUSR2 wait in a debugger."""
+
+    async def _cry(self) -> None:
+        log.warning("where all stand", stacks=where_all_stand())
+
+    def _on_sigusr2(self) -> None:
+        log.warning("SIGUSR2 means nothing here")
+
+
 def run(*apps: faust.App) -> None:
     """Runs a worker until it is told to stop; prints nothing and leaves logging as it is. Raises Unfit when the stages' topics are not
     fit for them, before anything has begun."""
     for app in apps:
         app.engine.check()
     *beside, app = apps
-    worker = faust.Worker(
-        app, *beside, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False
-    )
+    worker = _Worker(app, *beside, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.spinner = None  # even a quiet one writes to standard output: backspaces and "show the cursor"
     worker.execute_from_commandline()

@@ -30,6 +30,7 @@ from schemas.ids import inbound_conversation_id, inbound_message_id
 from schemas.keys import key_of, provider_message_key
 from schemas.records import Direction, Message, Receipt, StatusUpdate
 from schemas.settings import MissingSetting, Settings
+from schemas.tracker import NO_KEYS, Keys, keys_in
 
 EXPECTED = (MissingSetting, topics.TopicsNotRight)
 UPDATES = "status-updates"
@@ -40,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 class Gateway:
     """The aiohttp application and what it holds; `partitions` are those of a conversation's topics, `accounts` says whose is what comes
-    in."""
+    in; trackers are believed that one of `tracker_keys` signed."""
 
     def __init__(
         self,
@@ -49,7 +50,9 @@ class Gateway:
         producing: Producing,
         partitions: int,
         accounts: Accounts = NONE_LISTED,
+        tracker_keys: Keys = NO_KEYS,
     ) -> None:
+        self._keys = tracker_keys
         self._partitions = partitions
         self._connectors = connectors
         self._accounts = accounts
@@ -101,7 +104,7 @@ class Gateway:
             log.warning("webhook refused", channel=channel, reason=str(error))
             return web.Response(status=401, text=str(error))
         _count(channel, items)
-        records = [_receipt(r, self._partitions, self._accounts) for r in items.receipts]
+        records = [_receipt(r, self._partitions, self._accounts, self._keys) for r in items.receipts]
         direct = sum(record.topic == UPDATES for record in records)
         metrics.WEBHOOK_ITEMS.labels(channel, "told_by_tracker").inc(direct)
         records += [_inbound(i, received_at, self._accounts) for i in items.inbound]
@@ -144,11 +147,13 @@ def _letter(unkept: Unkept, received_at: int) -> Produced:
     return Produced(output.topic, output.key, output.value or b"")
 
 
-def _receipt(receipt: Receipt, partitions: int, accounts: Accounts = NONE_LISTED) -> Produced:
+def _receipt(receipt: Receipt, partitions: int, accounts: Accounts = NONE_LISTED, keys: Keys = NO_KEYS) -> Produced:
     receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
-    told = by_tracker(receipt, partitions)
+    told = by_tracker(receipt, partitions, keys)
     if isinstance(told, StatusUpdate):
         return Produced(UPDATES, key_of(told), codec.encode(told), told.home_partition)
+    if told is None and receipt.callback_data:
+        metrics.WEBHOOK_ITEMS.labels(receipt.channel, "tracker_not_believed").inc()
     key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id)
     return Produced("receipts", key.encode(), codec.encode(receipt))
 
@@ -207,14 +212,19 @@ def run(settings: Settings) -> None:
     """Serves until it is told to stop."""
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
-    settings.require("kafka_url", *sorted(wanted))
+    settings.require("kafka_url", "tracker_keys", *sorted(wanted))
     topics.check(settings, {"receipts", "inbound", UPDATES})
     topics.check(settings, {"dead-letters"})
 
     async def serve() -> web.Application:
         producing = Producing(settings.kafka, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms)
         accounts = accounts_in(settings.accounts)
-        partitions = settings.partitions
-        return Gateway(connectors=connectors, producing=producing, partitions=partitions, accounts=accounts).app
+        return Gateway(
+            connectors=connectors,
+            producing=producing,
+            partitions=settings.partitions,
+            accounts=accounts,
+            tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
+        ).app
 
     web.run_app(serve(), host=settings.gateway_host, port=settings.gateway_port, print=None, access_log=None)

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from pipelines.patience import until_available
+from schemas.tracebacks import told
 
 log = structlog.get_logger(__name__)
 GATHER_SECONDS = 0.02  # partitions that begin their turns together do not end them at the same moment
@@ -99,7 +100,7 @@ class Group(Generic[W]):
                 "written one by one, to find whose fault it is",
                 sink=self._database,
                 writes=len(works),
-                error=str(error),
+                error=told(error),
             )
             return [outcome for work in works for outcome in await self._outcomes([work])]
         return [None] * len(works)

@@ -1,17 +1,27 @@
-"""One way of logging for every process: structlog, as console lines or as JSON, with the standard library's loggers going through it."""
+"""One way of logging for every process: structlog, as console lines or as JSON, with the standard library's loggers going through it.
+
+Guaranteed: an exception is told without values (schemas/tracebacks.py), in both formats; a configured secret is masked wherever it stands
+(schemas/redaction.py); a line has at most LONGEST characters; a request that cannot be read costs one line.
+"""
 
 import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 
 from connectors import exchange_log
+from schemas import tracebacks
+from schemas.redaction import redactor
 from schemas.settings import Settings
 
+LONGEST = 16_000
 FOREIGN = ("faust", "mode", "aiokafka", "_faust")
 _EXCHANGES = {"all": logging.INFO, "failures": logging.WARNING, "none": logging.CRITICAL}
 
@@ -26,7 +36,7 @@ def configure(settings: Settings) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -36,16 +46,50 @@ def configure(settings: Settings) -> None:
     )
     output = logging.StreamHandler(sys.stderr)
     output.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+        Formatter(
+            redactor(settings),
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_values,
+                _EXCEPTION,
+                renderer,
+            ],
         )
     )
     output.addFilter(Seldom(FOREIGN))
+    output.addFilter(tracebacks.Discreet())
     logging.basicConfig(level=level, handlers=[output], force=True)
     for name in (*FOREIGN, "aiohttp.access"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    logging.getLogger("aiohttp.server").addFilter(is_no_bad_request)
+    logging.getLogger("aiohttp.server").addFilter(in_one_line)
+    tracebacks.catch_all()
     _configure_exchanges(settings)
+
+
+class Formatter(structlog.stdlib.ProcessorFormatter):
+    """Masks and cuts what the processors made of a line."""
+
+    def __init__(self, redact: Callable[[str], str], **processing: Any) -> None:
+        super().__init__(**processing)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        if len(line) > LONGEST:
+            line = f"{line[:LONGEST]} [{len(line) - LONGEST} characters left out]"
+        return self._redact(line)
+
+
+def _without_values(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """An exception that was given as a value is told in one line."""
+    return {
+        name: tracebacks.told(value) if name != "exc_info" and isinstance(value, BaseException) else value
+        for name, value in event.items()
+    }
+
+
+_EXCEPTION = structlog.processors.ExceptionRenderer(lambda found: tracebacks.formatted(found[1]))
 
 
 class Seldom:
@@ -70,9 +114,14 @@ class Seldom:
         return True
 
 
-def is_no_bad_request(line: logging.LogRecord) -> bool:
-    """Without the tracebacks of requests that are no HTTP: they were answered 400, and quote the URL with whatever secret is in it."""
-    return not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
+def in_one_line(line: logging.LogRecord) -> bool:
+    """A request that is no HTTP, or whose body is not what its headers say, was answered 400: that is no fault of ours, and its
+    exceptions quote the URL with whatever secret is in it."""
+    error = line.exc_info[1] if line.exc_info else None
+    if isinstance(error, HttpProcessingError | RequestPayloadError):
+        line.msg, line.args, line.exc_info = "request not readable: %s", (type(error).__name__,), None
+        line.levelno, line.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _configure_exchanges(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from pipelines.receipts import Misled, by_tracker, update_of
 from schemas import codec
 from schemas.keys import key_of, provider_message_key
 from schemas.records import Binding, Receipt, StatusUpdate
+from schemas.tracker import NO_KEYS, Keys
 from tables.agenda import Agenda
 from tables.bindings import BINDINGS, MOST_WAITING, WAITING, Bound, Waiting
 from tables.layout import Layout
@@ -33,17 +34,19 @@ class State:
 
 
 class Match(Stage[State]):
-    """`orphan_ms` is how long a receipt waits for its binding, `binding_ms` how long a binding waits for receipts."""
+    """`orphan_ms` is how long a receipt waits for its binding, `binding_ms` how long a binding waits for receipts; trackers are believed
+    that one of `tracker_keys` signed."""
 
     name = "match"
     sources = (Source("bindings"), Source("receipts"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (BINDINGS, WAITING)
     linger_ms = 50  # nobody waits for a status: fewer, larger turns leave the machine to route and send
 
-    def __init__(self, *, partitions: int, binding_ms: int, orphan_ms: int) -> None:
+    def __init__(self, *, partitions: int, binding_ms: int, orphan_ms: int, tracker_keys: Keys = NO_KEYS) -> None:
         self._partitions = partitions
         self._binding_ms = binding_ms
         self._orphan_ms = orphan_ms
+        self._keys = tracker_keys
 
     def open(self, partition: int, tables: Tables) -> State:
         bindings, waiting = tables["bindings"], tables["waiting"]
@@ -95,7 +98,7 @@ class Match(Stage[State]):
             state.orphans.cancel(key.decode())
 
     def _match(self, record: Record, receipt: Receipt, state: State, decision: Decision, now: int) -> None:
-        told = by_tracker(receipt, self._partitions)
+        told = by_tracker(receipt, self._partitions, self._keys)
         if isinstance(told, Misled):
             decision.refusals.append(Refusal(record, *told))
             return
@@ -103,6 +106,8 @@ class Match(Stage[State]):
             decision.outputs.append(_output(told))
             decision.count("matched_by_tracker")
             return
+        if receipt.callback_data:
+            decision.count("tracker_not_believed")
         key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id).encode()
         found = state.bindings.get(key)
         if found is not None:

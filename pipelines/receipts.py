@@ -1,7 +1,8 @@
 """What a receipt says about its delivery: a status update, the same whoever makes it. Pure, no I/O.
 
 A receipt that carries our tracker names its delivery, and the gateway tells track at once; match makes the identical update of one that
-comes to it all the same. A tracker is what the sender of a message wrote there: one that cannot be believed is refused, by match.
+comes to it all the same. Whoever sends with the account can write anything where trackers stand: one that we did not sign counts for
+nothing, and a signed one that names what it must not is refused, by match.
 """
 
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from schemas import tracker
 from schemas.keys import DEFAULT_TENANT
 from schemas.records import Cause, Receipt, ReceiptStatus, Status, StatusUpdate
+from schemas.tracker import Keys
 from tables.bindings import Bound
 
 # Providers tell whole seconds; the truth lies in the second that follows, and never after we heard of it.
@@ -23,16 +25,16 @@ class Misled(NamedTuple):
     tenant_id: str
 
 
-def by_tracker(receipt: Receipt, partitions: int) -> StatusUpdate | Misled | None:
+def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | Misled | None:
     """The update for the delivery that the receipt's tracker names, of `partitions` of a conversation's topics; None without a tracker
-    of ours: then a binding has to tell. `tenant_id` of the receipt is its account's."""
-    tracked = tracker.decode(receipt.callback_data)
+    that we signed: then a binding has to tell. `tenant_id` of the receipt is its account's."""
+    tracked = tracker.decode(receipt.callback_data, keys)
     if tracked is None:
         return None
     if tracked.home_partition >= partitions:
         detail = f"the tracker names partition {tracked.home_partition} of {partitions}: from another deployment?"
         return Misled("wrong_partition", detail, tracked.tenant_id)
-    # a tenant may send with its own account past us, and write there what it likes
+    # whoever saw a tracker of ours may send it with an account of its own
     if receipt.tenant_id not in (DEFAULT_TENANT, tracked.tenant_id):
         detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {tracked.tenant_id[:40]!r}"
         return Misled("wrong_tenant", detail, receipt.tenant_id)

@@ -55,11 +55,13 @@ def _send(settings: Settings) -> Stage[Any]:
 
 def _match(settings: Settings) -> Stage[Any]:
     from pipelines.match import Match
+    from schemas.tracker import keys_in
 
     return Match(
         partitions=settings.partitions,
         binding_ms=int(settings.binding_days * DAY_MS),
         orphan_ms=int(settings.orphan_seconds * 1000),
+        tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
     )
 
 
@@ -95,7 +97,7 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
 # offsets and its tables never have to move.
 WORKERS: Mapping[str, tuple[str, ...]] = {"core": ("route", "match", "send", "track"), "sinks": ("archive", "analyse")}
 # What each kind of worker cannot start without, besides Kafka.
-REQUIRED: Mapping[str, tuple[str, ...]] = {"core": (), "sinks": ("postgres_url", "clickhouse_url")}
+REQUIRED: Mapping[str, tuple[str, ...]] = {"core": ("tracker_keys",), "sinks": ("postgres_url", "clickhouse_url")}
 # The stages of each app; an app has a consumer group, and one changelog for all its tables.
 APPS: Mapping[str, tuple[str, ...]] = {"core": WORKERS["core"], "archive": ("archive",), "analyse": ("analyse",)}
 # Topics of core that nobody but its own stages writes, and those that others read although core hands their records over.

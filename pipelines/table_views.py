@@ -2,7 +2,8 @@
 
 A row is asked for at any worker and answered by the one that owns it: by the key's partition where the key tells it, else whoever has
 it. A listing pages through this worker's rows and says where the others are. What cannot be answered now (a restore, a rebalance, a
-worker that has just died) is a 503 with a sentence, never a wrong "no such row".
+worker that has just died) is a 503 with a sentence, never a wrong "no such row". Texts and addresses are masked unless the caller may see
+them (access.py); the owner of a row is asked in the caller's name.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ import faust
 import orjson
 from yarl import URL
 
+from pipelines.access import CALLER, Access, sees_all
 from pipelines.engine.faust.tables import BatchTable
+from pipelines.masking import masked, masked_id
 
 LIMIT = 1000  # rows of an answer
 SKIP = 100_000  # rows; whoever wants to go further reads the changelog
@@ -30,7 +33,17 @@ class Answer(NamedTuple):
     body: dict[str, Any]
 
 
-def add_table_views(app: faust.App) -> None:
+class Asked(NamedTuple):
+    """One row, and who wants it: whether they may see all of it, and what to ask another worker with in their name."""
+
+    app: faust.App
+    table: BatchTable
+    key: str
+    whole: bool
+    headers: Mapping[str, str]
+
+
+def add_table_views(app: faust.App, access: Access) -> None:
     """Adds the views to a stage's app."""
 
     @app.page("/tables/")
@@ -39,12 +52,12 @@ def add_table_views(app: faust.App) -> None:
 
     @app.page("/tables/{table}/")
     async def rows(view: Any, request: Any, table: str) -> Any:
-        return _shown(view, _unknown(app, table) or _listing(app, app.tables[table], request.query))
+        return _shown(view, _unknown(app, table) or _listing(app, app.tables[table], request))
 
     @app.page("/tables/{table}/{key:.+}")
     async def row(view: Any, request: Any, table: str, key: str) -> Any:
-        only = request.query.get("partitions")
-        return _shown(view, _unknown(app, table) or await _row(app, app.tables[table], key, only))
+        asked = Asked(app, app.tables.get(table), key, sees_all(request), access.headers(request[CALLER]))
+        return _shown(view, _unknown(app, table) or await _row(asked, request.query.get("partitions")))
 
 
 def _shown(view: Any, answer: Answer) -> Any:
@@ -76,7 +89,8 @@ def _error(status: int, sentence: str) -> Answer:
 # --- a listing ----------------------------------------------------------------------------------------------------------------
 
 
-def _listing(app: faust.App, table: BatchTable, query: Mapping[str, str]) -> Answer:
+def _listing(app: faust.App, table: BatchTable, request: Any) -> Answer:
+    query: Mapping[str, str] = request.query
     try:
         limit, skip = int(query.get("limit", "100")), int(query.get("skip", "0"))
         wanted = int(query["partition"]) if "partition" in query else None
@@ -91,14 +105,14 @@ def _listing(app: faust.App, table: BatchTable, query: Mapping[str, str]) -> Ans
     if wanted is not None and not held:
         owner = told["elsewhere"].get(str(wanted))
         return _error(503 if owner is None else 404, f"partition {wanted} is not here: {owner or _why(app)}")
-    shown = _page(held, skip, limit)
+    shown = _page(held, skip, limit, whole=sees_all(request))
     more = skip + len(shown) < sum(map(len, held.values()))
     further = {} if wanted is None else {"partition": wanted}
     path = URL(f"/tables/{table.name}/").with_query(further | {"limit": limit, "skip": skip + len(shown)})
     return Answer(200, told | {"shown": shown, "next": str(path) if more else None})
 
 
-def _page(held: Mapping[int, Any], skip: int, limit: int) -> list[dict[str, Any]]:
+def _page(held: Mapping[int, Any], skip: int, limit: int, *, whole: bool) -> list[dict[str, Any]]:
     """The rows after `skip` of them, at least one, up to `limit` and to the bytes of an answer."""
     shown: list[dict[str, Any]] = []
     size = 0
@@ -107,7 +121,7 @@ def _page(held: Mapping[int, Any], skip: int, limit: int) -> list[dict[str, Any]
             skip -= len(rows)
             continue
         for key, row in islice(rows.items(), skip, None):
-            entry = _entry(number, key, rows, row)
+            entry = _entry(number, key, rows, row, whole=whole)
             size += len(orjson.dumps(entry))
             if len(shown) == limit or (shown and size > ANSWER_BYTES):
                 return shown
@@ -116,73 +130,85 @@ def _page(held: Mapping[int, Any], skip: int, limit: int) -> list[dict[str, Any]
     return shown
 
 
-def _entry(number: int, key: bytes, rows: Any, row: Any) -> dict[str, Any]:
-    return {"key": key.decode(errors="backslashreplace"), "partition": number, "row": rows.layout.as_json(row)}
+def _entry(number: int, key: bytes, rows: Any, row: Any, *, whole: bool) -> dict[str, Any]:
+    shown, said = rows.layout.as_json(row), key.decode(errors="backslashreplace")
+    if not whole:
+        shown, said = masked(shown), masked_id(said)
+    return {"key": said, "partition": number, "row": shown}
 
 
 # --- one row ------------------------------------------------------------------------------------------------------------------
 
 
-async def _row(app: faust.App, table: BatchTable, key: str, only: str | None) -> Answer:
+async def _row(asked: Asked, only: str | None) -> Answer:
     """`only` is what another worker asks with: these partitions, and nobody else."""
+    app, table = asked.app, asked.table
     if only is not None:
-        asked = set(only.split(","))
-        numbers = {number for number in range(app.conf.topic_partitions) if str(number) in asked}
-        if len(numbers) < len(asked):
+        named = set(only.split(","))
+        numbers = {number for number in range(app.conf.topic_partitions) if str(number) in named}
+        if len(numbers) < len(named):
             return _error(
                 400, f"partitions are numbers from 0 to {app.conf.topic_partitions - 1}, with commas between them"
             )
-        return _row_here(app, table, key, numbers)
-    home = app.router.home(table.name, key)
+        return _row_here(asked, numbers)
+    home = app.router.home(table.name, asked.key)
     wanted = set(range(app.conf.topic_partitions)) if home is None else {home}
     here = wanted & table.partitions_held().keys()
-    answers = [_row_here(app, table, key, here)] if here else []
+    answers = [_row_here(asked, here)] if here else []
     if wanted == here or any(answer.status == 200 for answer in answers):
         return answers[0]
-    return _together(table, key, answers + await _elsewhere(app, table, key, wanted - here))
+    return _together(table, asked.key, answers + await _elsewhere(asked, wanted - here))
 
 
-def _row_here(app: faust.App, table: BatchTable, key: str, wanted: set[int]) -> Answer:
+def _row_here(asked: Asked, wanted: set[int]) -> Answer:
+    app, table, key = asked.app, asked.table, asked.key.encode()
     held = table.partitions_held()
     for number in sorted(wanted & held.keys()):
-        row = held[number].get(key.encode())
+        row = held[number].get(key)
         if row is not None:
-            found = _entry(number, key.encode(), held[number], row)
+            found = _entry(number, key, held[number], row, whole=asked.whole)
             return Answer(200, {"table": table.name, **found, "worker": str(app.conf.canonical_url)})
     absent = wanted - held.keys()
     if absent:
         return _error(503, f"partitions {sorted(absent)} are not here: {_why(app)}")
-    return _error(404, f"no row {key!r} in table {table.name}")
+    return _error(404, f"no row {asked.key!r} in table {table.name}")
 
 
-async def _elsewhere(app: faust.App, table: BatchTable, key: str, numbers: Iterable[int]) -> list[Answer]:
+async def _elsewhere(asked: Asked, numbers: Iterable[int]) -> list[Answer]:
     """What the owners of the partitions say, each asked once."""
-    owners = app.router.owners(table.name)
-    asked: dict[URL, list[int]] = {}
+    app = asked.app
+    owners = app.router.owners(asked.table.name)
+    theirs: dict[URL, list[int]] = {}
     answers = []
     for number in sorted(numbers):
         owner = owners.get(number)
         if owner is None or owner == app.conf.canonical_url:
             answers.append(_error(503, f"partition {number}: {_why(app)}"))
         else:
-            asked.setdefault(owner, []).append(number)
-    asking = (_ask(app, owner, table, key, partitions) for owner, partitions in asked.items())
+            theirs.setdefault(owner, []).append(number)
+    asking = (_ask(asked, owner, partitions) for owner, partitions in theirs.items())
     return answers + list(await asyncio.gather(*asking))
 
 
-async def _ask(app: faust.App, owner: URL, table: BatchTable, key: str, partitions: list[int]) -> Answer:
-    path = f"/tables/{quote(table.name)}/{quote(key)}"
+async def _ask(asked: Asked, owner: URL, partitions: list[int]) -> Answer:
+    app = asked.app
+    path = f"/tables/{quote(asked.table.name)}/{quote(asked.key)}"
     url = owner.with_path(path, encoded=True).with_query(partitions=",".join(map(str, partitions)))
+    patience = aiohttp.ClientTimeout(total=ASK_SECONDS)
     try:
-        async with app.http_client.get(url, timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as answer:
-            return Answer(answer.status, orjson.loads(await answer.read()))
+        async with app.http_client.get(url, headers=asked.headers, timeout=patience) as answer:
+            told = Answer(answer.status, orjson.loads(await answer.read()))
     except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
         return _error(
             503,
-            f"{owner} owns partitions {partitions} and does not answer ({reason}): if it has died, the others take them over "
+            f"{owner} owns partitions {partitions} and does not answer ({type(error).__name__}): if it has died, the others take them over "
             f"after the session time-out of {app.conf.broker_session_timeout:.0f} s",
         )
+    if told.status in (401, 403):
+        return _error(
+            503, f"{owner} owns partitions {partitions} and refuses this worker: {told.body.get('error', '')}"
+        )
+    return told
 
 
 def _together(table: BatchTable, key: str, answers: list[Answer]) -> Answer:

@@ -1,6 +1,7 @@
 """`python -m pipelines worker KIND`: one worker, from its settings to its end."""
 
 from pipelines import topics
+from pipelines.access import Access
 from pipelines.app import build_all, run
 from pipelines.engine.footing import Unfit
 from pipelines.engine.names import app_id, changelog_topic
@@ -14,6 +15,7 @@ EXPECTED = (MissingSetting, topics.TopicsNotRight, Unfit, Unavailable, NotMigrat
 def work(kind: str, settings: Settings) -> None:
     """Runs one worker until it is told to stop. Raises one of EXPECTED before anything has begun."""
     settings.require("kafka_url", *REQUIRED[kind])
+    Access(settings)  # before anything is asked of a server
     built = apps(kind, settings)
     wanted = {source.topic for stage in built for source in stage.sources}
     topics.check(settings, wanted | {changelog_topic(app_id(stage.name), None) for stage in built if stage.tables})

@@ -54,7 +54,7 @@ WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests.", ["channel", "
 # Time: our answer to a webhook request, by channel.
 WEBHOOK_SECONDS = Histogram("chat4all_webhook_seconds", "Answer to a webhook request.", ["channel"], buckets=_SECONDS)
 # Counter: items of webhook requests, by channel and kind (receipt, told_by_tracker: of these straight to
-# status-updates, inbound, notice, unrecognised, refused: a dead letter).
+# status-updates, tracker_not_believed, inbound, notice, unrecognised, refused: a dead letter).
 WEBHOOK_ITEMS = Counter("chat4all_webhook_items_total", "Items of webhook requests.", ["channel", "kind"])
 # Time: one call to a provider, by channel and outcome.
 CALL_SECONDS = Histogram("chat4all_call_seconds", "One call to a provider.", ["channel", "outcome"], buckets=_SECONDS)

@@ -17,6 +17,7 @@ from schemas.accounts import accounts_in
 from schemas.environment import OfChannels, SecretFiles, StateFile, Unreadable, choose_state, of_channel, state_file
 from schemas.kafka_access import KafkaAccess, Mechanism, Protocol, WrongAccess
 from schemas.masked import MaskedText, SecretUrl
+from schemas.tracker import keys_in
 
 __all__ = ["MissingSetting", "Settings", "state_file", "use_state", "wrong"]
 
@@ -94,11 +95,27 @@ class Settings(BaseSettings):
     state_days: float = Field(7.0, gt=0, description="How long track remembers a delivery, days.")
 
     # workers
-    web_host: str = Field("127.0.0.1", description="Address the web views of a worker listen on.")
+    web_host: str = Field(
+        "127.0.0.1", description="Address the web views of a worker listen on; another than loopback wants web_token."
+    )
     web_port: int = Field(6066, description="Port of a worker's web views; 0 picks a free one.")
     web_url: str = Field(
         "", description="URL where other workers reach this one's web views; empty: web_host, else the machine's name."
     )
+    web_names: str = Field(
+        "",
+        description="Further names under which a worker's web views are reached, comma-separated; others are refused.",
+    )
+    web_token: SecretStr = Field(
+        SecretStr(""),
+        description="Bearer tokens that may read a worker's web views, texts and addresses masked; comma-separated, newest first.",
+    )
+    web_full_token: SecretStr = Field(
+        SecretStr(""),
+        description="The same with texts and addresses; without a token these are masked, on loopback too.",
+    )
+    probe_host: str = Field("127.0.0.1", description="Address a worker's /health and /metrics listen on.")
+    probe_port: int = Field(6067, description="Port of a worker's /health and /metrics; 0 picks a free one.")
     store: Literal["memory", "rocksdb"] = Field(
         "memory", description="Where tables are kept: memory, or rocksdb (on disk, in data_dir)."
     )
@@ -226,6 +243,12 @@ class Settings(BaseSettings):
     )
     instagram_verify_token: SecretStr = Field(SecretStr(""), description="Token of the webhook verification request.")
 
+    # trackers
+    tracker_keys: SecretStr = Field(
+        SecretStr(""),
+        description="One or two keys that sign what providers hand back in receipts, comma-separated, newest first; 32 bytes or more each.",
+    )
+
     # our own clients
     internal_account: str = Field(
         "", description="Name of our account on the internal channel; empty: no such channel."
@@ -243,6 +266,19 @@ class Settings(BaseSettings):
         description="How long the gateway gathers records for one request to Kafka, ms; a webhook is answered so much later.",
     )
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
+
+    @field_validator("tracker_keys")
+    @classmethod
+    def _tracker_keys_are_long_enough(cls, text: SecretStr) -> SecretStr:
+        keys_in(text.get_secret_value())
+        return text
+
+    @field_validator("web_token", "web_full_token")
+    @classmethod
+    def _web_tokens_cannot_be_guessed(cls, text: SecretStr) -> SecretStr:
+        if any(len(token.strip()) < 16 for token in text.get_secret_value().split(",") if token.strip()):
+            raise ValueError("a token has 16 characters or more: `openssl rand -hex 16` makes one")
+        return text
 
     @field_validator("accounts")
     @classmethod

@@ -18,7 +18,7 @@ from clickhouse_connect.driver.insert import InsertContext
 
 from schemas import refusals
 from schemas.records import DeliveryState
-from sinks.base import NotMigrated, Unavailable
+from sinks.base import NotMigrated, Unavailable, sentence
 from sinks.content import held
 
 T = TypeVar("T")
@@ -163,12 +163,12 @@ def connect(url: str) -> Client:
             )
         )
     except (DatabaseError, Unavailable) as error:
-        if known := refusals.known(refusals.of_url("ClickHouse", url), _line(error)):
+        if known := refusals.known(refusals.of_url("ClickHouse", url), str(error)):
             raise Unavailable(known) from error
         if isinstance(error, Unavailable):
             raise
         # a database that is not there
-        raise Unavailable(f"ClickHouse lets nobody in (CHAT4ALL_CLICKHOUSE_URL): {_line(error)}") from error
+        raise Unavailable(f"ClickHouse lets nobody in (CHAT4ALL_CLICKHOUSE_URL): {sentence(error)}") from error
 
 
 def answered(request: Callable[[], T]) -> T:
@@ -178,14 +178,10 @@ def answered(request: Callable[[], T]) -> T:
     except DatabaseError as error:
         if error.name == "UNKNOWN_TABLE":
             raise NotMigrated(
-                f"ClickHouse lacks our relations, run `python -m sinks.migrate`: {_line(error)}"
+                f"ClickHouse lacks our relations, run `python -m sinks.migrate`: {sentence(error)}"
             ) from error
         # Without a name it is no answer of ClickHouse: no connection, or a proxy's page. Subclasses are the client's own complaints.
         is_silence = error.name is None and type(error) in (DatabaseError, OperationalError)
         if is_silence or error.name in _FOR_NOW:
-            raise Unavailable(f"ClickHouse cannot serve now (CHAT4ALL_CLICKHOUSE_URL): {_line(error)}") from error
+            raise Unavailable(f"ClickHouse cannot serve now (CHAT4ALL_CLICKHOUSE_URL): {sentence(error)}") from error
         raise
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from schemas import refusals
 from schemas.records import DeliveryState, SequencedMessage
 from sinks import staging
-from sinks.base import Fenced, NotMigrated, Unavailable
+from sinks.base import Fenced, NotMigrated, Unavailable, sentence
 from sinks.staging import Staging
 
 Partition = tuple[str, int]  # topic, partition
@@ -103,7 +103,7 @@ class Archive:
         except psycopg.errors.UndefinedTable as error:
             await self.close()
             raise NotMigrated(
-                f"PostgreSQL lacks our relations, run `python -m sinks.migrate`: {_line(error)}"
+                f"PostgreSQL lacks our relations, run `python -m sinks.migrate`: {sentence(error)}"
             ) from error
         except psycopg.OperationalError as error:
             await self.close()
@@ -120,7 +120,7 @@ class Archive:
             async with connection.transaction():
                 yield connection
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise Unavailable(f"PostgreSQL did not take the batch: {_line(error)}") from error
+            raise Unavailable(f"PostgreSQL did not take the batch: {sentence(error)}") from error
 
     async def _settle(
         self,
@@ -210,7 +210,3 @@ def _check(offsets: Mapping[Partition, tuple[int, int]]) -> None:
     for (topic, number), (expected, following) in offsets.items():
         if following < expected:
             raise ValueError(f"{topic}[{number}]: a position never goes back, from {expected} to {following}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

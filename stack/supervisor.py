@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from schemas import private
+from schemas.tracebacks import log_plainly
 from stack import ports
 from stack.forks import Forks
 from stack.launch import ServiceFailed
@@ -300,6 +301,7 @@ def main() -> int:
     arguments = parser.parse_args()
     os.umask(private.UMASK)  # data, logs and state of all children too
     arguments.folder.chmod(private.FOLDER)  # one that an earlier release made may be open
+    log_plainly(masked)  # an end that nobody foresaw may quote what servers say
     os.set_inheritable(arguments.lock, False)  # the claim must not outlive this process in a child
     plan = Plan.from_json(sys.stdin.read())
     if os.fork():

@@ -30,11 +30,13 @@ from schemas.records import (
     Status,
     StatusUpdate,
 )
+from schemas.tracker import Keys
 from tables.partition import TablePartition
 from tests.purity import purely
 
 NOW = 1_700_000_000_000
 PARTITIONS = 4
+TRACKER_KEYS = Keys((b"a key that signs trackers of tests",))
 GUARDED = 50  # first decisions of a Desk that are each held to be pure; later ones are now and then
 S = TypeVar("S")
 R = TypeVar("R", bound=records.Record)

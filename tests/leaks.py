@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 # In the texts of the builders, the load, the whole stack's tests and the contract cases.
 MARKS = ("olá", "secret-words")
-SECRET = re.compile(r"(?i)(^|_)(token|tokens|secret|secrets|secret_key|password)$")
+SECRET = re.compile(r"(?i)(^|_)(token|tokens|secret|secrets|secret_key|password|tracker_keys)$")
 SHORTEST = 8  # shorter constants are words of their own
+LONG = 16  # characters of a password that a stack made; one that is a word is in many lines
 TESTS = Path(__file__).parent
 
 
@@ -108,6 +110,10 @@ def _secret_values(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         if SECRET.search(name) and isinstance(value, str):
             yield from (part.strip().rpartition(":")[2] for part in value.split(",") if len(part) >= SHORTEST)
+        elif (
+            name.endswith("_url") and isinstance(value, str) and len(password := urlsplit(value).password or "") >= LONG
+        ):
+            yield password
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -12,6 +12,7 @@ from schemas import codec, tracker
 from schemas.keys import contact_key, key_of
 from schemas.records import CHANNELS, Contact, Delivery, Message, Receipt, ReceiptStatus
 from schemas.settings import Settings
+from schemas.tracker import keys_in
 
 START = 1_790_000_000_000  # Unix milliseconds
 CONVERSATIONS = 3000
@@ -23,10 +24,12 @@ SETTINGS = MappingProxyType(
         "instagram_account": "17841405309213115",
         "instagram_token": "token",
         "internal_account": "app",
+        "tracker_keys": "0" * 64,
         "partitions": 1,
         "send_concurrency": 500,
     }
 )
+TRACKER_KEYS = keys_in(str(SETTINGS["tracker_keys"]))
 # What each channel tells of a message, in order; half of what needs a person's answer comes.
 _TOLD: Mapping[str, tuple[ReceiptStatus, ...]] = MappingProxyType(
     {
@@ -82,7 +85,7 @@ def receipts(call: Call, number: int, now: int) -> Iterator[tuple[int, Output]]:
     """What the provider tells of the `number`-th call, with how many turns later it comes."""
     delivery: Delivery = call.request.delivery
     told = provider_id(delivery)
-    tracked = tracker.encode(delivery, call.request.number) if delivery.channel == "whatsapp" else None
+    tracked = tracker.encode(delivery, call.request.number, TRACKER_KEYS) if delivery.channel == "whatsapp" else None
     for turns, status in enumerate(_TOLD[delivery.channel], 1):
         if status is ReceiptStatus.READ and number % 2:
             return

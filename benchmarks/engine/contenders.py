@@ -57,6 +57,7 @@ def engine_environment(task: Task, store: str = "") -> dict[str, str]:
         "CHAT4ALL_KAFKA_URL": task.kafka_url,
         "CHAT4ALL_PARTITIONS": str(PARTITIONS),
         "CHAT4ALL_WEB_PORT": "0",
+        "CHAT4ALL_PROBE_PORT": "0",
         "CHAT4ALL_LOG_FORMAT": "json",
         "CHAT4ALL_DATA_DIR": str(task.folder),
         "CHAT4ALL_STATE": str(task.folder / "no-stack.json"),

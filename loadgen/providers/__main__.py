@@ -25,7 +25,9 @@ from loadgen.providers.provider import Provider
 from loadgen.providers.server import serve
 from loadgen.providers.telegram import Telegram
 from loadgen.providers.whatsapp import WhatsApp
+from schemas.redaction import redactor
 from schemas.settings import MissingSetting, Settings, wrong
+from schemas.tracebacks import log_plainly
 
 _NEEDS = {
     "whatsapp": ("whatsapp_account", "whatsapp_token", "whatsapp_app_secrets"),
@@ -121,6 +123,7 @@ def together(arguments: Sequence[str]) -> Iterator[Sequence[str]]:
 
 async def _run(chosen: Sequence[argparse.Namespace]) -> None:
     settings = Settings()
+    log_plainly(redactor(settings))
     await serve([(provider(each, settings), each.host, each.port) for each in chosen])
 
 

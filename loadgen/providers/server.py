@@ -55,7 +55,7 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
             return await _control(provider, request)
         return await provider.answer(request)
 
-    logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
+    logging.getLogger("aiohttp.server").addFilter(_in_one_line)
     server = web.Server(answer, request_factory=_request, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=0.5)
     await runner.setup()
@@ -72,9 +72,12 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
         provider.close()
 
 
-def _is_no_bad_request(line: logging.LogRecord) -> bool:
-    """Without the tracebacks of requests that are no HTTP: they were answered 400, and quote the URL, the bot's token included."""
-    return not (line.exc_info and isinstance(line.exc_info[1], HttpProcessingError))
+def _in_one_line(line: logging.LogRecord) -> bool:
+    """A request that cannot be read was answered 400; its exceptions quote the URL, the bot's token included."""
+    error = line.exc_info[1] if line.exc_info else None
+    if isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        line.msg, line.args, line.exc_info = "request not readable: %s", (type(error).__name__,), None
+    return True
 
 
 async def serve(providers: Sequence[tuple[Provider, str, int]]) -> None:

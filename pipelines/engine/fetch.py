@@ -364,7 +364,7 @@ def _record(source: TopicPart, message: Message) -> Record:
         )
     except (SystemError, UnicodeError) as error:
         offset = message.offset() or 0
-        log.warning("headers not readable", topic=topic, offset=offset, error=str(error))
+        log.warning("headers not readable", topic=topic, offset=offset, error=type(error).__name__)
         unreadable = ((UNREADABLE, b"their names are not UTF-8"),)
         return _new(
             Record, (topic, partition, offset, message.timestamp()[1], message.key(), message.value(), unreadable)

@@ -23,6 +23,7 @@ from pipelines.engine.stage import Source
 from pipelines.engine.transactions import Held, Transactions, Unreachable, end_leftovers
 from pipelines.engine.writer import Writer
 from schemas.kafka_access import KafkaAccess
+from schemas.tracebacks import told
 
 AGAIN_SECONDS = 0.5
 PENDING_SECONDS = 0.5  # after which a transaction that is still open is taken for one whose writer does not end it
@@ -160,7 +161,7 @@ class Opening:
         try:
             return await self._members()
         except Exception as error:  # noqa: BLE001  # whatever it is: nobody is taken for dead, and the group is asked again
-            log.warning("the members of the group could not be asked", error=f"{type(error).__name__}: {error}")
+            log.warning("the members of the group could not be asked", error=told(error))
             return None
 
     def _sources(self, numbers: Iterable[int]) -> list[TopicPart]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.engine.stage import Record, Refusal
+from schemas.tracebacks import told
 
 LIMIT = 20  # in a row: one producer's bad batch passes, a stage that can do nothing any more does not empty its topic
 SHARE = 0.2  # of the last WINDOW records, once ENOUGH were seen: below it the good records are worth going on for
@@ -121,8 +122,8 @@ class Isolation:
 
 
 def raised_where(error: Exception) -> str:
-    """The last line of the traceback and where it was raised: `ValueError: boom (pipelines/route.py:12, in decide)`."""
-    line = traceback.format_exception_only(error)[-1].strip()
+    """What it is and where it was raised: `ValueError (pipelines/route.py:12, in decide)`. Its sentence may quote the record."""
+    line = told(error)
     frames = list(
         traceback.walk_tb(error.__traceback__)
     )  # without the lines of the source, which would be read from files

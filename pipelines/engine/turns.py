@@ -11,7 +11,6 @@ of Kafka then, and a fresh start from the changelog is the only state known to b
 
 import asyncio
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,6 +35,7 @@ from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
 from pipelines.engine.transactions import CommitFailed, Fenced, Held, Turn
 from pipelines.engine.unread import Unread
 from pipelines.engine.writer import Writer
+from schemas.tracebacks import formatted, told
 from tables.table import StoreFailed
 
 S = TypeVar("S")
@@ -213,10 +213,8 @@ class Partition(Generic[S]):
                 await self._end_well()
             self._fail(f"partition {self.number}: {error}")
         except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
-            log.error(
-                "turn failed", stage=self._stage.name, partition=self.number, traceback=traceback.format_exc(limit=8)
-            )
-            self._fail(f"partition {self.number}: {error}")
+            log.error("turn failed", stage=self._stage.name, partition=self.number, traceback=formatted(error))
+            self._fail(f"partition {self.number}: {told(error)}")
 
     async def _drain(self) -> None:
         await self._calls.end(self._drain_seconds)

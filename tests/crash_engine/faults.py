@@ -77,15 +77,19 @@ class World:
     def _worker(self, number: int) -> Service:
         folder = self._folder / f"worker-{number}"
         folder.mkdir()
-        port = free_port()
+        port, probe_port = free_port(), free_port()
+        probes = f"http://127.0.0.1:{probe_port}"
         return Service(
             name=f"worker-{number}",
             folder=folder,
             url=f"http://127.0.0.1:{port}",
+            parts={"probes": probes},
             steps=[self.toy.command],
-            probe=lambda: _ready(f"http://127.0.0.1:{port}"),
+            probe=lambda: _ready(probes),
             env={
-                **self.toy.environment(folder / "data", web_port=port, session_seconds=SESSION_SECONDS),
+                **self.toy.environment(
+                    folder / "data", web_port=port, probe_port=probe_port, session_seconds=SESSION_SECONDS
+                ),
                 "CHAT4ALL_STORE": STORES[number],
             },
         )
@@ -128,6 +132,10 @@ class World:
         """Of the workers' web views."""
         return [worker.service.url for worker in self.workers]
 
+    def probes(self) -> list[str]:
+        """Where the workers tell of their health."""
+        return [worker.service.parts["probes"] for worker in self.workers]
+
     def is_whole(self) -> bool:
         """Whether everybody runs, and nobody is frozen or about to end."""
         running = all(child.returncode is None for child in (self.broker, *self.workers))
@@ -136,7 +144,7 @@ class World:
     def calm(self) -> None:
         """No more faults: brings everybody back, and waits until all are ready, however often one ends itself meanwhile."""
         end = time.monotonic() + CALM_SECONDS
-        while not (self.is_whole() and all(_is_ready(worker.service.url) for worker in self.workers)):
+        while not (self.is_whole() and all(_is_ready(worker.service.parts["probes"]) for worker in self.workers)):
             self.keep_up()
             if time.monotonic() > end:
                 raise TimeoutError(f"not everybody is ready {CALM_SECONDS:.0f} s after the last fault")

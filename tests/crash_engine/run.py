@@ -190,7 +190,7 @@ def _drain(world: World, progress: Progress) -> bool:
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline:
         world.keep_up()  # a worker may end itself late
-        if progress.positions() == ends and _open_rows(world.urls()) == 0:
+        if progress.positions() == ends and _open_rows(world.probes()) == 0:
             return True
         time.sleep(0.2)
     return False
@@ -218,7 +218,8 @@ def _open_rows(urls: Sequence[str]) -> int | None:
 def _keep_tasks(world: World) -> None:
     """Where the tasks of each worker stand, and what it says of itself, beside its log."""
     for worker in world.workers:
-        found = {path: _answer(worker.service.url, path) for path in ("/tasks/", "/health", "/partitions/")}
+        found = {path: _answer(worker.service.url, path) for path in ("/tasks/", "/partitions/")}
+        found["/health"] = _answer(worker.service.parts["probes"], "/health")
         kept = worker.service.folder / "stands-still.json"
         kept.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 

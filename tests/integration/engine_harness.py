@@ -21,6 +21,7 @@ from pipelines.engine.names import app_id, changelog_topic
 from pipelines.topics import declared
 from schemas.settings import Settings
 
+FULL_TOKEN = "may-see-all-rows-of-tests"
 PARTITIONS = 4
 TABLES = ("counts", "values", "open")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,12 +74,16 @@ class Toy:
     def changelog(self, table: str) -> str:
         return changelog_topic(app_id(self.name), table)
 
-    def environment(self, folder: Path, *, web_port: int = 0, session_seconds: float = 3.0) -> dict[str, str]:
+    def environment(
+        self, folder: Path, *, web_port: int = 0, probe_port: int = 0, session_seconds: float = 3.0
+    ) -> dict[str, str]:
         """What a worker needs beyond the environment there is: settings, and the way to these tests."""
         return {
             "CHAT4ALL_KAFKA_URL": self.kafka_url,
             "CHAT4ALL_PARTITIONS": str(self.partitions),
             "CHAT4ALL_WEB_PORT": str(web_port),
+            "CHAT4ALL_WEB_FULL_TOKEN": FULL_TOKEN,
+            "CHAT4ALL_PROBE_PORT": str(probe_port),
             "CHAT4ALL_SESSION_TIMEOUT_SECONDS": str(session_seconds),
             "CHAT4ALL_DATA_DIR": os.environ.get("CHAT4ALL_DATA_DIR", str(folder)),
             "FAUST_DATADIR": str(folder.with_name(f"{folder.name}-faust")),  # must lie in a folder there is
@@ -202,10 +207,15 @@ def read_back(kafka_url: str, topic: str) -> list[Stored]:
     return found
 
 
+def whole(url: str) -> urllib.request.Request:
+    """A request that may see texts and addresses."""
+    return urllib.request.Request(url, headers={"Authorization": f"Bearer {FULL_TOKEN}"})
+
+
 def ask(url: str, path: str) -> Any:
-    """What a worker's web view says; /health says it with a 503 when it is not ready. Raises OSError when there is no answer."""
+    """What a worker's web view or probe says; /health says it with a 503 when it is not ready. Raises OSError when there is no answer."""
     try:
-        with urllib.request.urlopen(url + path, timeout=30) as answer:
+        with urllib.request.urlopen(whole(url + path), timeout=30) as answer:
             return orjson.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:

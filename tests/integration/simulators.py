@@ -22,6 +22,7 @@ from loadgen.providers.server import running
 from loadgen.providers.telegram import Telegram as SimulatedTelegram
 from loadgen.providers.whatsapp import WhatsApp as SimulatedWhatsApp
 from schemas.records import Delivery, Receipt
+from tests.builders import TRACKER_KEYS
 
 ACCOUNT, TOKEN, APP_SECRET = "106540352242922", "EAA-token", "app-secret"
 BOT_TOKEN, HOOK_SECRET = "4242:bot-token", "hook-secret"
@@ -197,7 +198,9 @@ async def street(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIte
         connector: Connector = (
             Telegram(url=at.url, token=BOT_TOKEN, timeout_seconds=2)
             if channel == "telegram"
-            else WhatsApp(url=at.url, version="v23.0", account=ACCOUNT, token=TOKEN, timeout_seconds=2)
+            else WhatsApp(
+                url=at.url, version="v23.0", account=ACCOUNT, token=TOKEN, timeout_seconds=2, tracker_keys=TRACKER_KEYS
+            )
         )
         try:
             yield Street(at.provider, at.receiver, at.url, connector)

@@ -32,7 +32,7 @@ def stable_ends(toy: Toy) -> dict[tuple[str, int], int]:
 def test_markers_and_open_transactions_are_no_lag_and_end_nobody(toy: Toy, application: Producer) -> None:
     port = free_port()
     worker = toy.start_worker(
-        environment={"CHAT4ALL_STUCK_SECONDS": str(STUCK_SECONDS), "CHAT4ALL_WEB_PORT": str(port)}
+        environment={"CHAT4ALL_STUCK_SECONDS": str(STUCK_SECONDS), "CHAT4ALL_PROBE_PORT": str(port)}
     )
     toy.wait_ready(worker)
     for number, end in enumerate(("commit", "abort", "commit", "abort", "open")):

@@ -13,7 +13,7 @@ from loadgen.providers.limits import Limits
 from schemas import tracker
 from schemas.outcomes import Accepted, Outcome, Rejected
 from schemas.records import Content, Delivery, Location, LongText, Media, ReceiptStatus, Template
-from tests.builders import delivery
+from tests.builders import TRACKER_KEYS, delivery
 from tests.integration.simulators import ACCOUNT, APP_SECRET, IG_ACCOUNT, IG_TOKEN, TOKEN, Receiver, Rig, rig
 
 PERSON = {"whatsapp": "15551234567", "instagram": "9001000200030004"}
@@ -22,7 +22,9 @@ PERSON = {"whatsapp": "15551234567", "instagram": "9001000200030004"}
 def connector(channel: str, url: str) -> Connector:
     if channel == "instagram":
         return Instagram(url=url, version="v23.0", account=IG_ACCOUNT, token=IG_TOKEN, app_secrets=APP_SECRET)
-    return WhatsApp(url=url, version="v23.0", account=ACCOUNT, token=TOKEN, app_secrets=APP_SECRET)
+    return WhatsApp(
+        url=url, version="v23.0", account=ACCOUNT, token=TOKEN, app_secrets=APP_SECRET, tracker_keys=TRACKER_KEYS
+    )
 
 
 @asynccontextmanager
@@ -116,7 +118,7 @@ async def test_every_kind_is_taken_and_its_receipts_are_understood(
     assert at.receiver.unrecognised == []
     if channel == "whatsapp":
         for receipt in at.receiver.receipts:
-            tracked = tracker.decode(receipt.callback_data)
+            tracked = tracker.decode(receipt.callback_data, TRACKER_KEYS)
             assert tracked is not None
             assert tracked.partial == (receipt.provider_message_id != ids[-1])
 

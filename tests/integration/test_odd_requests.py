@@ -95,21 +95,22 @@ async def test_the_gateway(kafka_url: str) -> None:
 
 
 async def test_a_worker(toy: Toy) -> None:
-    port = free_port()
+    port, probe_port = free_port(), free_port()
     toy.command = [sys.executable, "-m", "tests.hampered_worker", toy.name]
-    toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port)})
-    await is_up(port, "/health")
+    toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)})
+    await is_up(probe_port, "/health")
     door = Door(
         port,
-        ["/tables/", "/tables/counts/", "/tables/counts/k", "/exchanges/", "/partitions/", "/metrics", "/health"],
-        ["", "/tables", "/tables/counts", "/exchanges", "/router/counts", "/health"],
+        ["/tables/", "/tables/counts/", "/tables/counts/k", "/exchanges/", "/partitions/"],
+        ["", "/tables", "/tables/counts", "/exchanges", "/router/counts"],
         {
             "/tables/counts/": ("limit", "skip", "partition"),
             "/tables/counts/k": ("partitions",),
             "/exchanges/": ("delivery", "since", "until", "limit"),
         },
     )
-    await answers(door, "/health")
+    await answers(door, "/partitions/")
+    await answers(Door(probe_port, ["/metrics", "/health"], ["", "/health", "/metrics"]), "/health")
 
 
 @pytest.mark.parametrize("channel", ["whatsapp", "instagram"])

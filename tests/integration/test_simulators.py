@@ -17,6 +17,7 @@ from loadgen.providers.log import Log
 from schemas import tracker
 from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
 from schemas.records import ReceiptStatus
+from tests.builders import TRACKER_KEYS
 from tests.integration.simulators import ACCOUNT, BOT_TOKEN, TOKEN, Street, delivery, street
 
 ORDER = [ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ]
@@ -42,7 +43,7 @@ async def test_a_message_is_accepted_and_its_receipts_come_back_with_our_tracker
         log = await at.log()
     assert _statuses(at, wamid) == ORDER
     assert {each.account for each in at.receiver.receipts} == {ACCOUNT}
-    tracked = tracker.decode(at.receiver.receipts[0].callback_data)
+    tracked = tracker.decode(at.receiver.receipts[0].callback_data, TRACKER_KEYS)
     assert tracked is not None
     assert (tracked.delivery_id, tracked.attempt) == ("dlv-0", 1)
     call, *receipts = log
@@ -54,7 +55,7 @@ async def test_a_message_is_accepted_and_its_receipts_come_back_with_our_tracker
         "provider_message_id": wamid,
         "verdict": "accepted",
         "status": 200,
-        "tracker": tracker.encode(delivery("whatsapp", 0), 1),
+        "tracker": tracker.encode(delivery("whatsapp", 0), 1, TRACKER_KEYS),
         "text_key": "msg-0",
         "kind": "text",
     }

@@ -15,7 +15,7 @@ import pytest
 
 from schemas.partitions import home_partition
 from stack.ports import free_port
-from tests.integration.engine_harness import PARTITIONS, Toy, await_true, count
+from tests.integration.engine_harness import PARTITIONS, Toy, await_true, count, whole
 
 KEYS = [f"k{number}" for number in range(40)] + ["a/b c", "50%41?x=1&y#z", "Grüße/日本"]
 
@@ -23,11 +23,13 @@ KEYS = [f"k{number}" for number in range(40)] + ["a/b c", "50%41?x=1&y#z", "Grü
 class Worker(NamedTuple):
     process: Any
     url: str
+    probes: str
 
     def get(self, path: str) -> tuple[int, Any]:
-        """Status and JSON of a view."""
+        """Status and JSON of a view, or of a probe."""
+        url = self.probes if path.startswith("/health") else self.url
         try:
-            with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            with urllib.request.urlopen(whole(url + path), timeout=30) as answer:
                 return answer.status, orjson.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -47,10 +49,10 @@ class Worker(NamedTuple):
 
 
 def start(toy: Toy, *options: str, **settings: str) -> Worker:
-    port = free_port()
-    environment = {f"CHAT4ALL_{name.upper()}": value for name, value in settings.items()}
-    process = toy.start_worker(*options, environment={"CHAT4ALL_WEB_PORT": str(port)} | environment)
-    return Worker(process, f"http://127.0.0.1:{port}")
+    ports = {"web_port": str(free_port()), "probe_port": str(free_port())}
+    environment = {f"CHAT4ALL_{name.upper()}": value for name, value in (ports | settings).items()}
+    process = toy.start_worker(*options, environment=environment)
+    return Worker(process, *(f"http://127.0.0.1:{port}" for port in ports.values()))
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_the_same_id_in_two_conversations_is_two_messages_everywhere(
     assert in_postgres(running, "select * from message_conflicts where tenant_id = %s", unique) == []
     assert (
         'chat4all_events_total{event="message_id_reused",stage="archive"} 1.0'
-        in get(f"{running.url('sinks')}/metrics")[1]
+        in get(f"{running.url('sinks', 'probes')}/metrics")[1]
     )
 
     client = clickhouse_connect.get_client(dsn=running.settings.clickhouse_url)

@@ -154,8 +154,8 @@ def _process(service: ServiceState) -> Process:
 
 def _worker(service: ServiceState) -> Worker | None:
     try:
-        health = ask(service.url, "/health")
-        with urlopen(f"{service.url}/metrics", timeout=TIMEOUT_SECONDS) as answer:
+        health = ask(service.parts["probes"], "/health")
+        with urlopen(f"{service.parts['probes']}/metrics", timeout=TIMEOUT_SECONDS) as answer:
             lines = answer.read().decode().splitlines()
     except (OSError, orjson.JSONDecodeError):
         return None

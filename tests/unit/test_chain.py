@@ -271,7 +271,7 @@ def test_a_handed_record_that_cannot_be_decided_on_is_refused_alone(places: Sequ
     for refusal, place in zip(decision.refusals, places, strict=True):
         assert (refusal.stage, refusal.cause, refusal.record.topic) == ("second", "decision_failed", "between")
         assert refusal.record.value == b"poison"
-        assert "boom (unit/test_chain.py" in refusal.detail.replace("tests/", "")
+        assert "ValueError (unit/test_chain.py" in refusal.detail.replace("tests/", "")
         assert refusal.detail.endswith(f"handed over by first from in {place}")
 
 

@@ -63,8 +63,8 @@ def test_every_setting_of_the_plan_is_one_the_product_knows(tmp_path: Path) -> N
 
 def test_secrets_differ_between_stacks_and_stay_off_command_lines(tmp_path: Path) -> None:
     one, two = compose(tmp_path), compose(tmp_path)
-    names = [name for name in one.settings if name.endswith(("token", "tokens", "secret", "secrets"))]
-    assert len(names) == 9
+    names = [name for name in one.settings if name.endswith(("token", "tokens", "secret", "secrets", "keys"))]
+    assert len(names) == 11
     for name in names:
         assert one.settings[name] != two.settings[name]
         assert not any(one.settings[name] in argument for process in one.processes for argument in process.argv)

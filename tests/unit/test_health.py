@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.engine.restore import RestoreProgress
 from pipelines.engine.worker import Engine
-from pipelines.web import health_of
+from pipelines.health import health_of
 from schemas.kafka_access import KafkaAccess
 from tests.toy_stage import Toy
 

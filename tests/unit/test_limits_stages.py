@@ -43,6 +43,7 @@ from tables.bindings import MOST_WAITING
 from tables.timelines import MOST_EARLY
 from tests.builders import (
     NOW,
+    TRACKER_KEYS,
     Desk,
     binding,
     conversation,
@@ -229,7 +230,7 @@ def count(decisions: Sequence[Decision], name: str) -> int:
 
 
 def a_match() -> Match:
-    return Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR)
+    return Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR, tracker_keys=TRACKER_KEYS)
 
 
 def test_thousands_of_reactions_to_a_message_that_is_not_ours() -> None:
@@ -340,20 +341,27 @@ def test_a_tombstone_with_a_key_that_is_no_conversation_is_refused() -> None:
     assert not decision.outputs
 
 
+def signed(said: str) -> str:
+    """A tracker that says this, with our own key: what another release, or a slip of ours, might make."""
+    return f"c4a2|{TRACKER_KEYS.sign(said)}{said}"
+
+
 TRACKERS = {
-    "an attempt beyond an int": "c4a1|default|d1|conv-1|0|2147483648",
-    "an attempt of 400 digits": "c4a1|default|d1|conv-1|0|" + "9" * 400,
-    "a partition of 400 digits": "c4a1|default|d1|conv-1|" + "9" * 400 + "|1",
-    "digits of another script": "c4a1|default|d1|conv-1|٣|1",
-    "a conversation with a control character": "c4a1|default|d1|conv%00|0|1",
-    "a delivery without an id": "c4a1|default||conv-1|0|1",
-    "a tenant with a slash": "c4a1|a%2Fb|d1|conv-1|0|1",
-    "a delivery too long": "c4a1|default|" + "d" * 129 + "|conv-1|0|1",
+    "an attempt beyond an int": signed("|default|d1|conv-1|0|2147483648"),
+    "an attempt of 400 digits": signed("|default|d1|conv-1|0|" + "9" * 400),
+    "a partition of 400 digits": signed("|default|d1|conv-1|" + "9" * 400 + "|1"),
+    "a partition of 1,900 digits": signed("|default|d1|conv-1|" + "9" * 1900 + "|1"),
+    "digits of another script": signed("|default|d1|conv-1|٣|1"),
+    "a conversation with a control character": signed("|default|d1|conv%00|0|1"),
+    "a delivery without an id": signed("|default||conv-1|0|1"),
+    "a tenant with a slash": signed("|a%2Fb|d1|conv-1|0|1"),
+    "a delivery too long": signed("|default|" + "d" * 129 + "|conv-1|0|1"),
+    "a field too few": signed("|default|d1|conv-1|0"),
 }
 
 
 @pytest.mark.parametrize("data", TRACKERS.values(), ids=TRACKERS)
-def test_a_tracker_that_is_none_of_ours_leaves_the_receipt_to_the_join(data: str) -> None:
+def test_a_tracker_that_makes_no_sense_leaves_the_receipt_to_the_join_whoever_signed_it(data: str) -> None:
     desk = Desk(a_match())
     decision = desk.turn([record("receipts", receipt(callback_data=data), key=b"k")])
     assert (decision.outputs, decision.refusals) == ([], [])

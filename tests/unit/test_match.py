@@ -11,10 +11,12 @@ from pipelines.match import Match, State
 from schemas import codec, tracker
 from schemas.causes import DESCRIPTIONS
 from schemas.records import Cause, Receipt, ReceiptStatus, Status, StatusUpdate
+from schemas.tracker import Keys
 from tests.builders import (
     HERE,
     NOW,
     PARTITIONS,
+    TRACKER_KEYS,
     Desk,
     binding,
     decoded,
@@ -32,7 +34,7 @@ BINDING_MS = 7 * 86_400_000
 
 
 def a_match() -> Match:
-    return Match(partitions=PARTITIONS, binding_ms=BINDING_MS, orphan_ms=ORPHAN_MS)
+    return Match(partitions=PARTITIONS, binding_ms=BINDING_MS, orphan_ms=ORPHAN_MS, tracker_keys=TRACKER_KEYS)
 
 
 @pytest.fixture
@@ -138,10 +140,10 @@ def test_a_receipt_of_a_shared_account_or_of_the_same_tenant_moves_its_delivery(
 
 
 def test_a_receipt_of_one_tenants_account_moves_no_delivery_of_another(desk: Desk[State]) -> None:
-    """Who has an account of its own can send with it past us, and write into the tracker what it likes."""
-    forged = got(callback_data=tracked(tenant_id="t"), tenant_id="acme")
-    (refusal,) = desk.turn([forged]).refusals
-    assert (refusal.cause, refusal.tenant_id, refusal.record) == ("wrong_tenant", "acme", forged)
+    """Who has an account of its own can send with it past us, and whoever saw a tracker can write it there."""
+    copied = got(callback_data=tracked(tenant_id="t"), tenant_id="acme")
+    (refusal,) = desk.turn([copied]).refusals
+    assert (refusal.cause, refusal.tenant_id, refusal.record) == ("wrong_tenant", "acme", copied)
 
 
 def test_an_id_seen_for_another_delivery_belongs_to_the_newer_one_and_is_counted(desk: Desk[State]) -> None:
@@ -155,7 +157,7 @@ def test_an_id_seen_for_another_delivery_belongs_to_the_newer_one_and_is_counted
 
 
 def tracked(**changes: Any) -> str | None:
-    return tracker.encode(delivery(**changes), 2)
+    return tracker.encode(delivery(**changes), 2, TRACKER_KEYS)
 
 
 def test_a_receipt_with_our_tracker_needs_no_binding(desk: Desk[State]) -> None:
@@ -173,7 +175,7 @@ def test_a_receipt_with_our_tracker_needs_no_binding(desk: Desk[State]) -> None:
 def test_a_part_before_the_last_explains_and_only_its_failure_moves_the_delivery(
     tracker_says: bool, desk: Desk[State]
 ) -> None:
-    data = tracker.encode(delivery(), 2, partial=True) if tracker_says else None
+    data = tracker.encode(delivery(), 2, TRACKER_KEYS, partial=True) if tracker_says else None
     read, failed = (got(status=status, callback_data=data) for status in (ReceiptStatus.READ, ReceiptStatus.FAILED))
     decision = desk.turn([bound(partial=True), read, failed])
     assert [(each.status, each.attempt) for each in updates(decision.outputs)] == [
@@ -182,7 +184,7 @@ def test_a_part_before_the_last_explains_and_only_its_failure_moves_the_delivery
     ]
 
 
-def test_a_tracker_of_another_deployment_is_refused(desk: Desk[State]) -> None:
+def test_a_tracker_of_this_deployment_with_other_partitions_is_refused(desk: Desk[State]) -> None:
     stray = got(callback_data=tracked(home_partition=PARTITIONS, tenant_id="t"))
     decision = desk.turn([bound(), stray])
     assert refused(decision) == ["wrong_partition"]
@@ -199,19 +201,27 @@ def test_a_binding_of_another_deployment_is_refused(partition: int, desk: Desk[S
     assert not desk.changelog["bindings"]
 
 
+FOREIGN = Keys((b"another deployment's key of 32 bytes",))
 NOT_OURS = {
-    "none": None,
     "another system's": "order-4711",
-    "one of a later version": "c4a2|default|dlv-1|conv|0|1",
-    "one cut short": "c4a1|default|dlv-1|conv|0",
-    "one with a partition that is no number": "c4a1|default|dlv-1|conv|x|1",
+    "one of a later version": "c4a3|default|dlv-1|conv|0|1",
+    "one without a signature, as of an older release": "c4a1|default|dlv-1|conv|0|1",
+    "one with a signature of nobody": "c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|0|1",
+    "another deployment's": tracker.encode(delivery(), 2, FOREIGN) or "",
+    "one with a partition of 5,000 digits": f"c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|{'9' * 1900}|1",
 }
 
 
 @pytest.mark.parametrize("data", NOT_OURS.values(), ids=NOT_OURS)
-def test_a_tracker_that_is_not_ours_goes_through_the_join(data: str | None, desk: Desk[State]) -> None:
-    (found,) = updates(desk.turn([bound(), got(callback_data=data)]).outputs)
-    assert found.delivery_id == "dlv-1"
+def test_a_tracker_that_is_not_ours_goes_through_the_join(data: str, desk: Desk[State]) -> None:
+    decision = desk.turn([bound(), got(callback_data=data)])
+    (found,) = updates(decision.outputs)
+    assert (found.delivery_id, decision.refusals) == ("dlv-1", [])
+    assert decision.counts == {"tracker_not_believed": 1, "matched": 1}
+
+
+def test_a_receipt_without_a_tracker_goes_through_the_join(desk: Desk[State]) -> None:
+    assert desk.turn([bound(), got(callback_data=None)]).counts == {"matched": 1}
 
 
 # --- what finds nothing -------------------------------------------------------------------------------------------------

@@ -10,23 +10,26 @@ from pipelines.engine.stage import Output
 from pipelines.gateway import UPDATES, _receipt
 from pipelines.match import Match
 from pipelines.produce import Produced
-from schemas import tracker
+from schemas import metrics, tracker
 from schemas.accounts import Accounts
 from schemas.records import Receipt, ReceiptStatus
-from tests.builders import NOW, PARTITIONS, Desk, delivery, examples, raw, receipt, refused
+from tests.builders import NOW, PARTITIONS, TRACKER_KEYS, Desk, delivery, examples, raw, receipt, refused
 
 ACCOUNTS = Accounts({("whatsapp", "of-acme"): "acme", ("whatsapp", "of-t"): "t"})
 NO_PARTITION = 0  # with which every tracker is another deployment's, and the gateway leaves the receipt to match
 IDS = st.sampled_from(["c-1", "conv|ção 1", "100%", "a/b c"])
 TRACKED: st.SearchStrategy[str | None] = st.builds(
     lambda tenant, conversation, name, home, attempt, partial: tracker.encode(
-        delivery(name, tenant_id=tenant, conversation_id=conversation, home_partition=home), attempt, partial=partial
+        delivery(name, tenant_id=tenant, conversation_id=conversation, home_partition=home),
+        attempt,
+        TRACKER_KEYS,
+        partial=partial,
     ),
     st.sampled_from(["default", "acme", "t"]), IDS, IDS, st.integers(0, PARTITIONS + 1), st.integers(1, 2**31 - 1),
     st.booleans(),
 )  # fmt: skip
 FORGED = st.sampled_from(
-    ["c4a1|default|d1|c-1|0", "c4a1|a%2Fb|d1|c-1|0|1", "c4a2|default|d1|c-1|0|1", "c4a1|default|d1|c-1|-1|1", "4711"]
+    ["c4a1|default|d1|c-1|0|1", "c4a2|AAAAAAAAAAAAAAAA|default|d1|c-1|0|1", "c4a2|default|d1|c-1|0|1", "4711"]
 )
 RECEIPTS: st.SearchStrategy[Mapping[str, Any]] = st.fixed_dictionaries(
     {
@@ -44,9 +47,9 @@ RECEIPTS: st.SearchStrategy[Mapping[str, Any]] = st.fixed_dictionaries(
 
 def matched(told: Receipt) -> tuple[list[Output], list[str]]:
     """What match makes of the receipt: its outputs, and the causes of its refusals."""
-    sent = _receipt(told, NO_PARTITION, ACCOUNTS)
+    sent = _receipt(told, NO_PARTITION, ACCOUNTS, TRACKER_KEYS)
     assert (sent.topic, sent.partition) == ("receipts", None)
-    desk = Desk(Match(partitions=PARTITIONS, binding_ms=1000, orphan_ms=1000))
+    desk = Desk(Match(partitions=PARTITIONS, binding_ms=1000, orphan_ms=1000, tracker_keys=TRACKER_KEYS))
     decision = desk.turn([raw(sent.topic, sent.value, key=sent.key)])
     return decision.outputs, refused(decision)
 
@@ -57,21 +60,36 @@ def test_both_ways_make_the_identical_update_and_the_gateway_takes_none_that_mat
     fields: Mapping[str, Any],
 ) -> None:
     told = receipt(**fields)
-    sent = _receipt(told, PARTITIONS, ACCOUNTS)
+    sent = _receipt(told, PARTITIONS, ACCOUNTS, TRACKER_KEYS)
     outputs, causes = matched(told)
     if sent.topic == UPDATES:
         assert [Produced(each.topic, each.key, each.value or b"", each.partition) for each in outputs] == [sent]
         assert causes == []
     else:
-        assert sent == _receipt(told, NO_PARTITION, ACCOUNTS)
+        assert sent == _receipt(told, NO_PARTITION, ACCOUNTS, TRACKER_KEYS)
         assert outputs == []
         assert causes in ([], ["wrong_partition"], ["wrong_tenant"])
 
 
 def test_a_tracker_is_told_at_once_and_one_that_lies_is_left_to_match() -> None:
-    data = tracker.encode(delivery(tenant_id="t", home_partition=2), 1)
-    assert _receipt(receipt(callback_data=data), PARTITIONS, ACCOUNTS).partition == 2
-    assert _receipt(receipt(callback_data=data, account="of-t"), PARTITIONS, ACCOUNTS).topic == UPDATES
-    assert _receipt(receipt(callback_data=data, account="of-acme"), PARTITIONS, ACCOUNTS).topic == "receipts"
-    assert _receipt(receipt(callback_data=data), 2, ACCOUNTS).topic == "receipts", "no such partition"
-    assert _receipt(receipt(callback_data=None), PARTITIONS, ACCOUNTS).topic == "receipts"
+    def kept(data: str | None, partitions: int = PARTITIONS, **changes: Any) -> Produced:
+        return _receipt(receipt(callback_data=data, **changes), partitions, ACCOUNTS, TRACKER_KEYS)
+
+    data = tracker.encode(delivery(tenant_id="t", home_partition=2), 1, TRACKER_KEYS)
+    assert kept(data).partition == 2
+    assert kept(data, account="of-t").topic == UPDATES
+    assert kept(data, account="of-acme").topic == "receipts"
+    assert kept(data, 2).topic == "receipts", "no such partition"
+    assert kept(None).topic == "receipts"
+
+
+def test_a_forged_tracker_fails_nobodys_delivery_and_is_counted() -> None:
+    """Whoever sends with the account past us writes there what the release before would have believed."""
+    forged = "c4a1|t|dlv-of-t|c-1|2|1", "c4a2|AAAAAAAAAAAAAAAA|t|dlv-of-t|c-1|2|1"
+    doubted = metrics.WEBHOOK_ITEMS.labels("whatsapp", "tracker_not_believed")
+    before = doubted._value.get()
+    for data in forged:
+        told = receipt(callback_data=data, status=ReceiptStatus.FAILED)
+        assert _receipt(told, PARTITIONS, ACCOUNTS, TRACKER_KEYS).topic == "receipts"
+        assert matched(told) == ([], [])
+    assert doubted._value.get() == before + 2 * len(forged)

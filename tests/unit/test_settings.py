@@ -110,6 +110,6 @@ def test_every_setting_has_a_default_and_a_meaning() -> None:
 
 
 def test_names_that_hold_secrets_are_secrets() -> None:
-    words = ("token", "secret", "password")
+    words = ("token", "secret", "password", "tracker_keys")
     for name, field in Settings.model_fields.items():
         assert (field.annotation is SecretStr) == any(word in name for word in words), name

@@ -37,7 +37,7 @@ async def test_a_poison_record_goes_alone_and_leaves_no_trace(bench: Bench) -> N
         ("decision_failed", 4, b"boom"),
     ]
     assert "decision_failed" in DESCRIPTIONS
-    assert all("ValueError: boom, after the row was changed (unit/turns_bench.py:" in each.detail for each in letters)
+    assert all("ValueError (unit/turns_bench.py:" in each.detail for each in letters)
     assert bench.released == ["before", "1"]
     assert bench.failures == []
 
@@ -71,7 +71,7 @@ async def test_more_poison_than_allowed_is_a_bug_and_ends_the_worker(bench: Benc
     bench.submit("a", *["boom"] * (LIMIT + 1), "good")
     await until(lambda: bool(bench.failures))
     assert "a bug in the code of stage toy, not data" in bench.failures[0]
-    assert "a 0 at offset 20: ValueError: boom, after the row was changed (unit/turns_bench.py:" in bench.failures[0]
+    assert "a 0 at offset 20: ValueError (unit/turns_bench.py:" in bench.failures[0]
     assert "\n" not in bench.failures[0]
     assert (bench.journal.committed, bench.released) == ([], [])
 
@@ -149,7 +149,6 @@ async def test_a_stage_that_raises_whatever_comes_ends_the_worker(cause: str, be
         bench.submit("a", *["1"] * (LIMIT + 1))
     await until(lambda: bool(bench.failures))
     assert (
-        "it raises without any record, on its state, a timer or a call's result: RuntimeError: broken"
-        in bench.failures[0]
+        "it raises without any record, on its state, a timer or a call's result: RuntimeError (" in bench.failures[0]
     ), "no record is to blame"
     assert (bench.journal.committed, bench.released) == ([], [])

@@ -21,6 +21,7 @@ from mode import Service
 
 from pipelines.engine.membership import Member
 from pipelines.engine.worker import Engine
+from schemas.tracebacks import told
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS = 0.5
@@ -117,7 +118,7 @@ class BatchConsumer(driver.Consumer):
                 for member_id in self.engine.roll.dead():
                     await self._thread.take_out(member_id)
             except Exception as error:  # noqa: BLE001  # it is tried again; without it the session time-out does the same, later
-                log.warning("a death could not be told", error=f"{type(error).__name__}: {error}")
+                log.warning("a death could not be told", error=told(error))
 
     async def wait_empty(self) -> None:
         await self.engine.give_up()

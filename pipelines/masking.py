@@ -1,0 +1,64 @@
+"""What a row shows to whoever may not see texts and addresses: ids, codes, counts and times.
+
+Enters: a row as plain data, or a key. Leaves: the same with MASK in place of everything that SHOWN does not name, so a field nobody has
+thought of is masked. An id that a person's address is part of (those of inbound conversations and messages, keys of bindings) keeps its
+channel and account; a number as long as a telephone's is masked in any id.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.records import CHANNELS
+
+MASK = "***"
+SHOWN = frozenset(
+    # ids
+    {"account", "channel", "conversation", "conversation_id", "delivery_id", "digest", "events", "message_id"}
+    | {"source", "tenant_id"}
+    # codes
+    | {"cause", "direction", "error_code", "failure", "kind", "language", "long_text", "phase", "previous_status", "reason_code"}
+    | {"status"}
+    # counts
+    | {"attempt", "attempts", "failures", "home_partition", "inferred", "known", "number", "part", "part_since", "partial", "ranges"}
+    | {"resends", "seq", "size", "version"}
+    # times
+    | {"accepted_at", "bound_at", "delivered_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at"}
+    | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "updated_at"}
+)  # fmt: skip
+# Everything below is the application's, names too.
+WHOLE = frozenset({"metadata"})
+_OF_A_PERSON = re.compile(
+    rf"\b({'|'.join(CHANNELS)})(?:(:)([^:/]*):.*|(%3A)((?:(?!%3A)[^/:])*)%3A[^/]*)", re.IGNORECASE | re.DOTALL
+)
+_NUMBER = re.compile(r"(?<![0-9A-Za-z])\+?[0-9]{8,15}(?![0-9A-Za-z])")
+
+
+def masked_id(text: str) -> str:
+    """An id, a key or a path without the person in it."""
+    found, times = _OF_A_PERSON.subn(_without_person, text)
+    return found if times else _NUMBER.sub(MASK, text)
+
+
+def _without_person(found: "re.Match[str]") -> str:
+    channel, plain, account, quoted, its_account = found.groups()
+    return f"{channel}:{account}:{MASK}" if plain else f"{channel}{quoted}{its_account}{quoted}{MASK}"
+
+
+def masked(row: Any) -> Any:
+    """A row as plain data, without texts and addresses."""
+    return _masked(row, shown=False)
+
+
+def _masked(value: Any, *, shown: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if name in WHOLE and each else _masked(each, shown=name in SHOWN) for name, each in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(each, shown=shown) for each in value]
+    if value is None or isinstance(value, bool) or value == "":
+        return value
+    if not shown:
+        return MASK
+    return masked_id(value) if isinstance(value, str) else value

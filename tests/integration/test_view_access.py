@@ -1,0 +1,117 @@
+"""The doors of real workers: tokens, hosts, what is masked, what the log says of who read what, and what has a port of its own."""
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+
+from schemas.partitions import home_partition
+from stack.ports import free_port
+from tests.integration.engine_harness import FULL_TOKEN, PARTITIONS, Toy, ask, await_true
+
+WEB_TOKEN = "sees-masked-rows-of-tests"
+KEYS = [f"k{number}" for number in range(12)]
+PERSON = "internal:app:+5511955501234"
+
+
+class Worker(NamedTuple):
+    process: Any
+    views: str
+    probes: str
+
+    def get(self, path: str, token: str | None = None, host: str | None = None) -> tuple[int, Any]:
+        headers = {"Host": host} if host else {}
+        request = urllib.request.Request(
+            self.views + path, headers=headers | ({"Authorization": f"Bearer {token}"} if token else {})
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, orjson.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+
+@pytest.fixture
+def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
+    made = Toy(kafka_url, unique, tmp_path)
+    made.command = [sys.executable, "-m", "tests.hampered_worker", unique]
+    made.extra = {"CHAT4ALL_LOG_LEVEL": "info", "CHAT4ALL_WEB_TOKEN": WEB_TOKEN}
+    yield made
+    made.stop()
+
+
+def start(toy: Toy) -> Worker:
+    port, probe_port = free_port(), free_port()
+    process = toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)})
+    return Worker(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{probe_port}")
+
+
+def is_ready(worker: Worker) -> bool:
+    try:
+        return bool(ask(worker.probes, "/health")["ready"] and ask(worker.probes, "/health")["partitions"])
+    except OSError:
+        return False
+
+
+def test_two_workers_with_tokens(toy: Toy) -> None:
+    workers = [start(toy), start(toy)]
+    await_true(lambda: all(map(is_ready, workers)), "both workers", 90)
+    toy.produce([(key, b"secret-words of %s" % key.encode()) for key in (*KEYS, PERSON)])
+    await_true(lambda: len(toy.outputs()) == len(KEYS) + 1, "every key", 30)
+    owned = {number: each.views for each in workers for number in ask(each.probes, "/health")["partitions"]}
+    for worker in workers:
+        _says_nothing_without_a_token(worker)
+        for key in KEYS:  # of both: the owner is asked with the caller's token
+            owner = owned[home_partition(key, PARTITIONS)]
+            assert worker.get(f"/tables/counts/{key}", FULL_TOKEN)[1]["row"] == {"n": 1}
+            status, found = worker.get(f"/tables/counts/{key}", WEB_TOKEN)
+            assert (status, found["row"], found["worker"]) == (200, {"n": "***"}, owner)
+            assert worker.get(f"/routed/{key}", WEB_TOKEN) == (200, {"n": 1, "worker": owner})
+        shown = worker.get("/tables/counts/?limit=1000", WEB_TOKEN)[1]["shown"]
+        assert {each["key"] for each in shown} <= {*KEYS, "internal:app:***"}
+        assert ask(worker.probes, "/health/live")["live"] is True
+    assert workers[0].get(f"/tables/counts/{PERSON.replace('+', '%2B')}", WEB_TOKEN)[0] == 200
+    for worker in workers:
+        _is_told_who_read_what(toy.log(worker.process))
+
+
+def _says_nothing_without_a_token(worker: Worker) -> None:
+    for path in ("/tables/", "/tables/counts/k1", "/partitions/", "/exchanges/", "/router/counts/k1/", "/nothing"):
+        for token in (None, "wrong", FULL_TOKEN[:-1]):
+            status, told = worker.get(path, token)
+            assert (status, "CHAT4ALL_WEB_TOKEN" in told) == (401, True), path
+        status, told = worker.get(path, FULL_TOKEN, host="evil.example:6066")
+        assert (status, "CHAT4ALL_WEB_NAMES" in told) == (403, True), path
+    assert worker.get("/metrics", FULL_TOKEN)[0] == 404
+    assert worker.get("/health", FULL_TOKEN)[0] == 404
+    for path in ("/tables/", "/partitions/", "/exchanges/"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(worker.probes + path, timeout=10)
+
+
+def _is_told_who_read_what(log: str) -> None:
+    read = [line for line in log.splitlines() if "view read" in line]
+    assert any("by=web_token" in line and "path=/tables/counts/k1 " in line and "status=200" in line for line in read)
+    assert any("by=web_full_token" in line for line in read)
+    assert any("no token, or a wrong one" in line for line in log.splitlines())
+    assert any("names none of ours" in line for line in log.splitlines())
+    assert [each for each in ("secret-words", "5511955501234", WEB_TOKEN, FULL_TOKEN) if each in log] == []
+
+
+def test_on_this_machine_alone_no_token_is_wanted_and_everything_is_masked(toy: Toy) -> None:
+    toy.extra = {}
+    worker = start(toy)
+    await_true(lambda: is_ready(worker), "the worker", 90)
+    toy.produce([("k1", b"v")])
+    await_true(lambda: len(toy.outputs()) == 1, "the record", 30)
+    assert worker.get("/tables/counts/k1")[1]["row"] == {"n": "***"}
+    assert worker.get("/tables/counts/k1", FULL_TOKEN)[1]["row"] == {"n": 1}
+    assert worker.get("/tables/counts/k1", "wrong-token")[0] == 401
+    assert worker.get("/exchanges/")[1] == []
+    assert worker.get("/tables/", host="evil.example")[0] == 403

@@ -1,0 +1,173 @@
+"""What is told of an exception, and that a configured secret is masked wherever it stands."""
+
+import asyncio
+import json
+import logging
+import time
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from schemas.redaction import redactor
+from schemas.settings import MissingSetting, Settings
+from schemas.tracebacks import LONGEST, Discreet, Plain, formatted, told, where_all_stand
+from sinks.base import sentence
+from stack.supervisor import say
+
+VALUE = "Grüße an +55 11 95550 1234"
+TOKEN = "7310256241:AAF-redacted-everywhere"
+PASSWORD = "database-pass/word"
+SETTINGS = Settings.model_validate(
+    {
+        "telegram_token": TOKEN,
+        "whatsapp_app_secrets": 'first-"app"-secret, second-app-secret',
+        "postgres_url": f"postgresql://chat4all:{quote(PASSWORD, safe='')}@127.0.0.1:5432/chat4all",
+        "pigeon_token": "not of a channel",
+    }
+)
+
+
+def raised(error: Exception) -> Exception:
+    value = VALUE
+    with pytest.raises(type(error)) as caught:
+        raise error
+    assert value
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError(VALUE), "ValueError"),
+        (KeyError(VALUE), "KeyError"),
+        (json.JSONDecodeError(VALUE, VALUE, 0), "json.decoder.JSONDecodeError"),
+        (MissingSetting("not configured: set X"), "schemas.settings.MissingSetting: not configured: set X"),
+        (ConnectionRefusedError(111, VALUE), "ConnectionRefusedError: [Errno 111] Connection refused"),
+        (OSError(VALUE), "OSError"),
+        (psycopg.errors.UniqueViolation(VALUE), "psycopg.errors.UniqueViolation: SQLSTATE 23505"),
+        (IndexError("list index out of range"), "IndexError: list index out of range"),
+    ],
+)
+def test_a_type_is_told_and_a_sentence_only_where_it_quotes_nothing(error: Exception, line: str) -> None:
+    assert told(error) == line
+    assert formatted(raised(error)).splitlines()[-1] == line
+
+
+def test_an_exception_is_told_with_what_it_came_from_and_where_and_without_a_value() -> None:
+    def inner() -> None:
+        text = VALUE
+        try:
+            found: dict[str, int] = {}
+            assert found[text]
+        except KeyError as error:
+            error.add_note(VALUE)
+            raise ExceptionGroup(VALUE, [ValueError(VALUE), raised(TypeError(VALUE))]) from error
+
+    with pytest.raises(ExceptionGroup) as found:
+        inner()
+    text = formatted(found.value)
+    kinds = [line for line in text.splitlines() if not line.startswith((" ", "Traceback"))]
+    assert kinds == ["ValueError", "KeyError", "TypeError", "ExceptionGroup"]  # each once, the group last
+    assert text.count("in inner") == 2
+    assert VALUE not in text
+
+
+def test_a_deep_one_and_one_that_comes_from_itself_are_bounded() -> None:
+    def deep(number: int) -> None:
+        deep(number + 1)
+
+    with pytest.raises(RecursionError) as found:
+        deep(0)
+    found.value.__cause__ = found.value
+    began = time.perf_counter()
+    text = formatted(found.value)
+    assert len(text) < LONGEST + 100
+    assert "in deep" in text
+    assert time.perf_counter() - began < 0.5
+
+
+def line_of(name: str, text: object, *arguments: object) -> str:
+    record = logging.LogRecord(name, logging.ERROR, "x.py", 1, text, arguments, None)
+    Discreet().filter(record)
+    return Plain(redactor(SETTINGS)).format(record)
+
+
+def test_a_library_that_logs_an_exception_as_a_value_tells_its_type() -> None:
+    assert line_of("mode", "Crashed reason=%r", ValueError(VALUE)).endswith("mode: Crashed reason=ValueError")
+    assert line_of("mode", ValueError(VALUE)).endswith("mode: ValueError")
+    assert line_of("mode", "%s of %d", "one", 2).endswith("mode: one of 2")
+
+
+async def test_asyncio_tells_no_arguments_and_no_results(caplog: pytest.LogCaptureFixture) -> None:
+    async def forgotten(text: str) -> None:
+        raise ValueError(text)
+
+    asyncio.get_running_loop().call_soon(int, VALUE)
+    task = asyncio.create_task(forgotten(VALUE))
+    await asyncio.wait([task])
+    del task
+    lines = [line_of(each.name, each.getMessage()) for each in caplog.records]
+    caplog.clear()
+    assert len(lines) == 2
+    assert not any("Grüße" in line or "95550" in line for line in lines)
+    assert lines[0].endswith("asyncio: Exception in callback int")
+
+
+async def test_where_all_stand_names_frames_and_no_values() -> None:
+    held = VALUE
+    told_of_all = where_all_stand()
+    assert "thread MainThread" in told_of_all
+    assert "test_where_all_stand_names_frames_and_no_values" in told_of_all
+    assert held not in told_of_all
+
+
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        (f"posting to /bot{TOKEN}/send", "posting to /bot***/send"),
+        (f"posting to /bot{quote(TOKEN, safe='')}/send", "posting to /bot***/send"),
+        ("AAF-redacted-everywhere alone", "*** alone"),
+        ('signed with first-"app"-secret', "signed with ***"),
+        (json.dumps({"key": 'first-"app"-secret'}), '{"key": "***"}'),
+        (f"password is {PASSWORD}.", "password is ***."),
+        ("dsn postgresql://any:body@db.example/x", "dsn postgresql://any:***@db.example/x"),
+        ("http://:onlypassword@db.example", "http://:***@db.example"),
+        ("http://127.0.0.1:8080/a@b is no password", "http://127.0.0.1:8080/a@b is no password"),
+        ("chat4all-core, chat4all", "chat4all-core, chat4all"),
+    ],
+)
+def test_secrets_of_the_settings_and_passwords_of_urls_are_masked(line: str, masked: str) -> None:
+    assert redactor(SETTINGS)(line) == masked
+
+
+def test_the_supervisor_of_a_stack_tells_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    say("postgres 18 answers on postgresql://chat4all:of-this-stack@127.0.0.1:5432/chat4all after 1.0 s")
+    assert "postgresql://chat4all:***@127.0.0.1:5432/chat4all after" in capsys.readouterr().err
+
+
+def test_masking_costs_microseconds() -> None:
+    redact, line = redactor(SETTINGS), "2026-11-29T11:00:00Z [info] an ordinary line stage=core partition=3 " * 5
+    best = min(_seconds(redact, line) for _ in range(5))
+    assert best < 0.001
+
+
+def _seconds(redact: object, line: str) -> float:
+    assert callable(redact)
+    began = time.perf_counter()
+    for _ in range(20):
+        redact(line)
+    return (time.perf_counter() - began) / 20
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (f'value too long\nDETAIL: Failing row ({VALUE})\nCONTEXT: COPY messages, line 1: "{VALUE}"', "value too long"),
+        ('missing "=" after "postgres:/chat4all:pw@db" in connection info string', 'missing "=" after "***" in connection info string'),
+        ("connection failed\n\tIs the server running?", "connection failed Is the server running?"),
+        ("", "OperationalError"),
+    ],
+)  # fmt: skip
+def test_what_a_driver_says_is_kept_without_what_it_quotes(said: str, kept: str) -> None:
+    assert sentence(psycopg.OperationalError(said)) == kept
