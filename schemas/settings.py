@@ -7,13 +7,15 @@ docs/settings.md lists them and a test keeps that list complete.
 
 import json
 import os
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.accounts import accounts_in
+from schemas.clients import tokens_in
 from schemas.records import CHANNELS
 
 
@@ -24,7 +26,7 @@ class MissingSetting(Exception):
 class Settings(BaseSettings):
     """All settings; empty URLs mean "not configured"."""
 
-    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow")
+    model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow", hide_input_in_errors=True)
 
     # servers
     kafka_url: str = Field("", description="Kafka bootstrap servers, host:port[,host:port].")
@@ -184,7 +186,9 @@ class Settings(BaseSettings):
         "", description="Name of our account on the internal channel; empty: no such channel."
     )
     internal_tokens: SecretStr = Field(
-        SecretStr(""), description="Bearer tokens that may post receipts and messages of our clients, comma-separated."
+        SecretStr(""),
+        description="Bearer tokens that may post receipts and messages of our clients, each with the tenant and the people it speaks for: "
+        "token=tenant:person|person, comma-separated; * is every tenant, or every person.",
     )
 
     # gateway
@@ -197,10 +201,71 @@ class Settings(BaseSettings):
     )
     gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
 
+    # gateway: what its senders may cost (docs/gateway.md)
+    gateway_probe_host: str = Field(
+        "127.0.0.1", description="Address of the gateway's health, metrics and schemas; nobody outside needs them."
+    )
+    gateway_probe_port: int = Field(
+        8081, description="Port of the gateway's health, metrics and schemas; 0 picks a free one."
+    )
+    gateway_bodies_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=4 * 1024 * 1024,
+        description="Bytes of all bodies in flight together, without the first 16 KiB of each; above it the oldest is answered 503.",
+    )
+    gateway_head_seconds: float = Field(10.0, gt=0, description="Time for the head of a request, seconds.")
+    gateway_body_seconds: float = Field(20.0, gt=0, description="Time for the body of a request, seconds.")
+    gateway_idle_seconds: float = Field(
+        60.0, gt=0, description="How long a connection of the gateway may be idle between two requests, seconds."
+    )
+    gateway_connections: int = Field(
+        1000, ge=1, description="Connections of the gateway; at the bound, the one that waits for longest is closed."
+    )
+    gateway_address_connections: int = Field(
+        200, ge=1, description="Connections of one address, treated alike; a proxy of ours has no such bound."
+    )
+    gateway_address_rate: float = Field(
+        200.0,
+        ge=0,
+        description="Requests a second of one address that prove nothing, twice as many at once; more are answered 429. 0: no limit.",
+    )
+    gateway_account_rate: float = Field(
+        2000.0,
+        ge=0,
+        description="Proven requests a second for one account of a channel, twice as many at once; more are answered 429. 0: no limit.",
+    )
+    gateway_proxies: str = Field(
+        "",
+        description="Addresses or networks of your own proxies before the gateway, comma-separated: their X-Forwarded-For is believed.",
+    )
+
     @field_validator("accounts")
     @classmethod
     def _accounts_are_told_apart(cls, text: str) -> str:
         accounts_in(text)
+        return text
+
+    @field_validator("internal_tokens")
+    @classmethod
+    def _tokens_say_whom_they_speak_for(cls, tokens: SecretStr) -> SecretStr:
+        tokens_in(tokens.get_secret_value())
+        return tokens
+
+    @model_validator(mode="after")
+    def _tokens_are_of_the_accounts_tenant(self) -> Self:
+        owner = accounts_in(self.accounts).listed.get(("internal", self.internal_account))
+        tenants = {each.tenant for each in tokens_in(self.internal_tokens.get_secret_value())}
+        if owner is not None and tenants - {None, owner}:
+            raise ValueError(
+                f"a token of CHAT4ALL_INTERNAL_TOKENS names another tenant than {owner}, whose account CHAT4ALL_INTERNAL_ACCOUNT is"
+            )
+        return self
+
+    @field_validator("gateway_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, text: str) -> str:
+        for entry in filter(None, (each.strip() for each in text.split(","))):
+            ip_network(entry)
         return text
 
     @model_validator(mode="before")
