@@ -102,7 +102,10 @@ def test_a_person_writes_from_our_client() -> None:
         ({"receipts": [3]}, ("receipts: receipts is not an object",)),
         ({"receipts": [{"status": "read"}]}, ("receipts: delivery_id is not a text",)),
         ({"receipts": [{"delivery_id": "a", "status": "read"}]}, ("receipts: address is not a text",)),
-        ({"receipts": [{"delivery_id": "a", "address": "ana", "status": "seen"}]}, ("receipts: status seen is none of delivered, read, failed",)),
+        (
+            {"receipts": [{"delivery_id": "a", "address": "ana", "status": "seen"}]},
+            ("receipts: status seen is none of delivered, read, failed",),
+        ),
         ({"receipts": [{"delivery_id": "a", "address": "ana", "status": "read", "at": "soon"}]}, ("receipts: at is not a whole number",)),
         ({"receipts": [{"delivery_id": "a", "address": "ana", "status": "read", "at": -1}]}, ("receipts: at is not a time",)),
         ({"messages": [{"id": "a", "kind": "text"}]}, ("messages: address is not a text",)),

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -87,6 +87,12 @@ class Served(NamedTuple):
         answer = await line.answer()
         line.close()
         return answer
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # the gateway tells nobody
+            await asyncio.sleep(0.01)
 
 
 def head(channel: str, length: int | None, **headers: str) -> bytes:
@@ -219,9 +225,8 @@ async def test_bodies_share_a_room_and_the_oldest_gives_way(kafka_url: str) -> N
             line = await at.line()
             line.send(head("whatsapp", 3_000_000, X_Hub_Signature_256=SIGNED), bytes(1_000_000))
             held.append(line)
-            async with asyncio.timeout(10):
-                while at.gateway.front.bodies.held < 900_000 * min(len(held), 4):
-                    await asyncio.sleep(0.01)
+            few = 900_000 * min(len(held), 4)
+            await until(lambda: at.gateway.front.bodies.held >= few)  # noqa: B023  # awaited here
             assert at.gateway.front.bodies.held <= 4_000_000
             assert (await at.ask(signed(b"{}"))).status == 200, "a usual webhook finds room"
         told = await held[0].answer()
@@ -229,9 +234,7 @@ async def test_bodies_share_a_room_and_the_oldest_gives_way(kafka_url: str) -> N
         assert (await at.ask(signed(bytes(2_000_000)))).status == 200, "so does a large one that comes in one go"
         for line in held:
             line.close()
-        async with asyncio.timeout(10):
-            while at.gateway.front.bodies.held:
-                await asyncio.sleep(0.01)
+        await until(lambda: not at.gateway.front.bodies.held)
 
 
 @pytest.mark.parametrize("bounds", [{"connections": 5}, {"connections_by_address": 5}])
