@@ -12,7 +12,7 @@ import sys
 
 from schemas import benchmark
 from schemas.benchmark import Figure
-from tests.attack.run import LONG, MEMORY_MIB, RATIO, SHORT, Report, Views, run
+from tests.attack.run import LONG, MEMORY_MIB, RATIO, REFUSED_MS, SHORT, Report, Views, run
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def figures(report: Report) -> dict[str, Figure]:
         "good sender, under attack": Figure(round(report.attacked, 1), "webhooks a second"),
         "good sender, under attack to undisturbed": Figure(round(report.ratio, 2), "ratio", RATIO, "higher"),
         "good webhooks that were not taken": Figure(report.good_refused, "webhooks", 0, "lower"),
+        "CPU of the gateway for a refused request": Figure(round(report.refused_ms, 2), "ms", REFUSED_MS),
         "answers 500": Figure(report.failures, "answers", 0, "lower"),
         "log lines of the gateway": Figure(report.log_lines, "lines"),
         "requests and connections of the attack": Figure(report.attempts, "requests"),

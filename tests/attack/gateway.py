@@ -63,6 +63,11 @@ class Target:
     app_secret: str
     secrets: list[str] = field(default_factory=list)
 
+    def cpu_seconds(self) -> float:
+        """Of the process so far, user and system."""
+        told = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+
     def is_ready(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"the gateway ended: {self.log.read_text(encoding='utf-8')[-500:]}")

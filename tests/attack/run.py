@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 from tests.attack.attackers import Plan, plan_text
 from tests.attack.gateway import Memory, Target, running
 from tests.attack.good import PATH, Good, webhook
-from tests.attack.sources import HUNG_UP, line, request
+from tests.attack.sources import HUNG_UP, UNSIGNED, line, request
 from tests.integration.engine_harness import REPOSITORY
 
 MEMORY_MIB = 250.0
 RATIO = 0.7
+REFUSED_MS = 1.0
 MOST_LINES = 500
 TEXT = "secret-words"  # in every body that holds a text
 Say = Callable[[str], None]
@@ -41,13 +42,15 @@ class Size(NamedTuple):
     """How much of it."""
 
     undisturbed_seconds: float
+    refused_posts: int
     attackers: dict[str, float]  # fields of Plan that are not as a full attack has them
     asserts_rate: bool
 
 
-LONG = Size(15.0, {}, True)
+LONG = Size(15.0, 5000, {}, True)
 SHORT = Size(
     3.0,
+    300,
     {
         "huge": 1, "bombs": 10, "slow": 40, "silent": 600, "posts": 1000, "held": 60, "pipelines": 4,
         "hold_seconds": 12.0,
@@ -74,6 +77,7 @@ class Report:
     good_refused: int
     slowest: float
     log_lines: int
+    refused_ms: float
     ways: list[dict[str, Any]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     log: Path | None = None
@@ -96,6 +100,7 @@ class Report:
             f"memory of the gateway: {self.before_mib:.0f} MiB before, {self.most_mib:.0f} MiB at most (below {MEMORY_MIB:.0f})",
             f"good sender: {self.undisturbed:.1f} webhooks a second undisturbed, {self.attacked:.1f} under attack: {self.ratio:.2f}",
             f"good webhooks: {self.good_refused} not taken, slowest {self.slowest:.2f} s",
+            f"CPU of the gateway for a refused request: {self.refused_ms:.2f} ms",
             f"answers 500: {self.failures}; log lines: {self.log_lines}",
         ]
         found += [f"FOUND: {finding}" for finding in self.findings] or ["OK: nothing found"]
@@ -124,6 +129,7 @@ def run(*, seed: int, size: Size, views: Views | None = None, say: Say = print) 
 
 
 async def _attack(target: Target, memory: Memory, seed: int, size: Size, say: Say) -> Report:
+    refused_ms = await _refused(target, size.refused_posts)
     good = Good(target.port, target.app_secret)
     good.start()
     await good.rate(1.0)  # connections, topics, partitions
@@ -136,8 +142,21 @@ async def _attack(target: Target, memory: Memory, seed: int, size: Size, say: Sa
     attacked = (good.taken - taken) / (time.monotonic() - began)
     await good.stop()
     return Report(
-        before, memory.most, undisturbed, attacked, good.refused - refused, good.slowest, _lines_in(target.log), ways
-    )
+        before, memory.most, undisturbed, attacked, good.refused - refused, good.slowest, _lines_in(target.log),
+        refused_ms, ways,
+    )  # fmt: skip
+
+
+async def _refused(target: Target, count: int) -> float:
+    """Milliseconds of the gateway's CPU for an unsigned post, of many on one connection."""
+    body = b'{"text": "secret-words"}' * 40
+    async with line(target.port, 0) as its:
+        began = target.cpu_seconds()
+        for _ in range(count):
+            await its.send(request(PATH, {"X-Hub-Signature-256": UNSIGNED}, body))
+            if await its.status(10.0) not in (401, 429):
+                raise RuntimeError("an unsigned post is not refused")
+        return 1000 * (target.cpu_seconds() - began) / count
 
 
 async def _attackers(plan: Plan, say: Say) -> list[dict[str, Any]]:
@@ -188,6 +207,8 @@ def _judge(report: Report, target: Target, size: Size) -> None:
         odd = {int(status) for status in way["statuses"]} - ALLOWED.get(way["way"], REFUSED)
         if odd:
             found.append(f"{way['way']}: answered {sorted(odd)}")
+    if size.asserts_rate and report.refused_ms >= REFUSED_MS:
+        found.append(f"a refused request took {report.refused_ms:.2f} ms of CPU")
     if report.log_lines > MOST_LINES:
         found.append(f"the gateway logged {report.log_lines} lines")
     log = target.log.read_text(encoding="utf-8", errors="replace")
