@@ -131,7 +131,7 @@ class Gateway:
         try:
             unkept = await self._keep(channel, records, received_at)
         except NotAcknowledged as error:
-            raise Denied(503, "not kept, send it again", 1) from error
+            raise Denied(503, "not kept, send it again", 1, because=f"not kept: {error}") from None
         told = [f"not recognised: {name}" for name in items.unrecognised] + [
             f"refused: {each.detail}" for each in unkept
         ]

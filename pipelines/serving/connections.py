@@ -134,6 +134,8 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.leave(self)
+        if self._task_handler is not None and not self._request_in_progress:
+            self._task_handler.cancel()  # else it goes on reading a refused body that will not come
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -18,12 +18,14 @@ log = structlog.get_logger(__name__)
 
 
 class Denied(Exception):
-    """A request is not taken: the status of the answer, and a sentence of ours. `retry_seconds` becomes Retry-After."""
+    """A request is not taken: the status of the answer, and a sentence of ours. `retry_seconds` becomes Retry-After; `because` is for the
+    log alone."""
 
-    def __init__(self, status: int, why: str, retry_seconds: float | None = None) -> None:
+    def __init__(self, status: int, why: str, retry_seconds: float | None = None, *, because: str = "") -> None:
         super().__init__(why)
         self.status = status
         self.retry_seconds = retry_seconds
+        self.because = because or why
 
     def response(self) -> web.Response:
         headers = {} if self.retry_seconds is None else {"Retry-After": str(max(1, math.ceil(self.retry_seconds)))}
@@ -46,7 +48,8 @@ class Denials:
             self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
             return
         self._said[kind] = now
-        log.warning("request refused", what=what, status=status, reason=why, times=1 + self._unsaid.pop(kind, 0))
+        say = log.warning if status < 500 else log.error
+        say("request refused", what=what, status=status, reason=why, times=1 + self._unsaid.pop(kind, 0))
 
     def tell(self) -> None:
         """Says how often those came that were not said yet and have been quiet long enough; to be called now and then."""

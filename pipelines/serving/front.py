@@ -70,7 +70,7 @@ class Front:
             self._count(request)
             return await handler(request)
         except Denied as denied:
-            self.denials.note(self._what(request), denied.status, str(denied))
+            self.denials.note(self._what(request), denied.status, denied.because)
             return denied.response()
         except web.HTTPException as error:  # no such path, or not with this method
             self.denials.note(self._what(request), error.status, "no such path or method")
