@@ -103,7 +103,7 @@ BODIES: dict[str, tuple[Callable[[Any], WebhookItems], Any]] = {
     "internal": (
         internal,
         {
-            "receipts": [{"delivery_id": "d1", "status": "failed", "error_code": "e", "error_title": "no"}],
+            "receipts": [{"delivery_id": "d1", "address": "ana", "status": "failed", "error_code": "e", "error_title": "no"}],
             "messages": [
                 {"id": "i1", "address": "ana", "kind": "document", "text": "look", "content": {"media": [MEDIUM], "reply_to": "d0"}},
                 {"id": "i2", "address": "ana", "kind": "location", "content": {"location": PLACE}},
