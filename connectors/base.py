@@ -144,7 +144,10 @@ class Challenged(Protocol):
 
 @runtime_checkable
 class Screening(Protocol):
-    """A connector that sees in the headers alone whether a webhook request is worth reading."""
+    """A connector that sees in the headers alone whether a webhook request is worth reading. `signs_bodies`: the proof is over the body, so
+    nobody finds it by trying; else it is a secret in a header."""
+
+    signs_bodies: bool
 
     def screen(self, headers: Mapping[str, str]) -> None:
         """Raises Forbidden for what `parse_webhook` would forbid whatever the body is. `headers` has lower-case names. Pure, no I/O."""

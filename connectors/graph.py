@@ -28,6 +28,7 @@ class Graph:
     """
 
     channel: str
+    signs_bodies = True
 
     def __init__(
         self,

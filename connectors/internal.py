@@ -75,6 +75,7 @@ class Internal:
     tenant the account is listed for, None when all share it."""
 
     channel = CHANNEL
+    signs_bodies = False
     capabilities = CAPABILITIES
 
     def __init__(self, *, account: str, tokens: Sequence[Token] = (), owner: str | None = None) -> None:

@@ -35,6 +35,7 @@ class Telegram:
     """The connector of one bot. An empty `webhook_secret` refuses every webhook."""
 
     channel = CHANNEL
+    signs_bodies = False
     capabilities = CAPABILITIES
 
     def __init__(

@@ -58,10 +58,12 @@ class Gateway:
     ) -> None:
         self._partitions = partitions
         self._connectors = connectors
-        self._screens = {name: each.screen for name, each in connectors.items() if isinstance(each, Screening)}
+        screening = {name: each for name, each in connectors.items() if isinstance(each, Screening)}
+        self._screens = {name: each.screen for name, each in screening.items()}
         self._accounts = accounts
         self._producing = producing
-        self.front = Front(bounds, frozenset(connectors))
+        signed = frozenset(name for name, each in screening.items() if each.signs_bodies)
+        self.front = Front(bounds, frozenset(connectors), signed)
         self.app = web.Application(middlewares=[self.front.middleware()])
         self.app.router.add_get("/webhooks/{channel}", self.verify, expect_handler=expected, allow_head=False)
         self.app.router.add_post("/webhooks/{channel}", self.receive, expect_handler=expected)

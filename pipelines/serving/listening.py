@@ -19,7 +19,7 @@ from pipelines.serving.front import Front
 
 BACKLOG = 128  # as many new connections are also taken in one go, before any of them may be refused
 SPARE_FILES = 256 + BACKLOG  # beside those of connections
-STOP_SECONDS = 15.0
+STOP_SECONDS = 5.0  # for requests under way; the supervisor of the development stack waits for ten
 log = structlog.get_logger(__name__)
 
 

@@ -62,6 +62,7 @@ class Attack:
             "slow bodies": lambda: self._many(plan.slow, self._slow_body),
             "silent connections": lambda: self._many(plan.silent, self._silent),
             "posts": lambda: self._many(50, self._posts),
+            "posts of the good sender's address": lambda: self._many(50, self._posts, itself=True),
             "unsigned bodies held open": lambda: self._many(plan.held, self._held),
             "pipelining": lambda: self._many(plan.pipelines, self._pipelined),
             "odd bodies": lambda: self._many(1, self._odd),
@@ -85,12 +86,14 @@ class Attack:
         sys.stdout.write(json.dumps({"way": name, "seconds": time.monotonic() - began, "statuses": statuses}) + "\n")
         sys.stdout.flush()
 
-    async def _many(self, count: int, one: Callable[[Line, int], Awaitable[Counter[int] | int]]) -> Counter[int]:
+    async def _many(
+        self, count: int, one: Callable[[Line, int], Awaitable[Counter[int] | int]], *, itself: bool = False
+    ) -> Counter[int]:
         found: Counter[int] = Counter()
 
         async def attacker(number: int) -> None:
             try:
-                async with line(self._plan.port, number) as its:
+                async with line(self._plan.port, None if itself else number) as its:
                     told = await one(its, number)
             except OSError:
                 told = HUNG_UP

@@ -95,7 +95,7 @@ class Report:
         return sum(sum(way["statuses"].values()) for way in self.ways)
 
     def lines(self) -> list[str]:
-        found = [f"{way['way']:28} {way['seconds']:6.1f} s  {_told(way['statuses'])}" for way in self.ways]
+        found = [f"{way['way']:34} {way['seconds']:6.1f} s  {_told(way['statuses'])}" for way in self.ways]
         found += [
             f"memory of the gateway: {self.before_mib:.0f} MiB before, {self.most_mib:.0f} MiB at most (below {MEMORY_MIB:.0f})",
             f"good sender: {self.undisturbed:.1f} webhooks a second undisturbed, {self.attacked:.1f} under attack: {self.ratio:.2f}",
@@ -116,7 +116,7 @@ def run(*, seed: int, size: Size, views: Views | None = None, say: Say = print) 
             memory = Memory(target.process.pid)
             report = asyncio.run(_attack(target, memory, seed, size, say))
             if views is not None:
-                report.findings += asyncio.run(_attack_views(views, seed, size, say))
+                report.findings += asyncio.run(attack_views(views, seed, size, say))
             memory.stop()
             _judge(report, target, size)
         if report.findings:
@@ -176,7 +176,7 @@ async def _attackers(plan: Plan, say: Say) -> list[dict[str, Any]]:
     return ways
 
 
-async def _attack_views(views: Views, seed: int, size: Size, say: Say) -> list[str]:
+async def attack_views(views: Views, seed: int, size: Size, say: Say) -> list[str]:
     """The same attackers against a worker's views: they answer afterwards as before, and never 500."""
     parts = urlsplit(views.url)
     headers = {"Authorization": f"Bearer {views.token}"} if views.token else {}

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 HUNG_UP = 0
 ADDRESSES = 20
+GOOD = "127.0.0.1"
 UNSIGNED = "sha256=" + "0" * 64  # has the form of a signature
 BLOCK = bytes(1 << 16)
 
@@ -65,9 +66,10 @@ class Line:
 
 
 @asynccontextmanager
-async def line(port: int, number: int) -> AsyncIterator[Line]:
-    """A connection from an attacker's address."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address(number), 0))
+async def line(port: int, number: int | None) -> AsyncIterator[Line]:
+    """A connection from an attacker's address, without a number from the good sender's."""
+    source = GOOD if number is None else address(number)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     try:
         yield Line(reader, writer)
     finally:

@@ -267,8 +267,12 @@ async def test_an_address_that_proves_nothing_has_a_rate_and_who_proves_it_has_n
         for _ in range(20):
             assert (await at.ask(signed(b"{}"))).status == 200
         assert (await at.ask(head("whatsapp", 0))).status == 401
-        refused = await at.ask(head("whatsapp", 0))
-        assert (refused.status, refused.headers["retry-after"]) == (429, "2")
+        for asked in (head("whatsapp", 0), head("telegram", 0), head("none", 0), signed(bytes(20_000))):
+            refused = await at.ask(asked)
+            assert (refused.status, refused.headers["retry-after"]) == (429, "2")
+        assert (await at.ask(signed(b"{}"))).status == 200, "small and signed: a refusal would cost as much"
+        by_guess = head("telegram", 2, X_Telegram_Bot_Api_Secret_Token=HOOK_SECRET) + b"{}"
+        assert (await at.ask(by_guess)).status == 429, "guesses have a rate"
         other = await at.line("127.0.0.2")
         other.send(signed(b"{}"))
         assert (await other.answer()).status == 200
