@@ -6,7 +6,7 @@ WHEELS ?= --only-binary :all:
 INSTALL := .venv/bin/pip install --quiet --disable-pip-version-check
 LOCK := .venv/maintenance/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: demo up down check test lock audit bench bench-decide bench-engine bench-connectors bench-idle bench-life bench-neighbours bench-sinks bench-start crash-engine soak clean
+.PHONY: demo up down check test lock audit bench bench-decide bench-engine bench-connectors bench-idle bench-life bench-neighbours bench-sinks bench-start crash-engine attack soak clean
 .DEFAULT_GOAL := demo
 
 .venv/ready: pyproject.toml constraints.txt
@@ -65,6 +65,9 @@ bench-idle: .venv/ready  ## CPU and requests of a stack that nobody uses; writes
 
 crash-engine: .venv/ready  ## three workers, random faults, everything read back: make crash-engine MINUTES=10 SEED=1
 	python -m tests.crash_engine --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1)
+
+attack: .venv/ready ## every way to cost a gateway more than its sender, while a good one posts; writes benchmarks/attack.json
+	python -m tests.attack --seed $(or $(SEED),1) $(if $(VIEWS),--views $(VIEWS))
 
 soak: .venv/ready   ## idle, one message a second, a burst, in turn, watched: make soak MINUTES=20
 	python -m tests.soak --minutes $(or $(MINUTES),20)

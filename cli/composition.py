@@ -45,9 +45,11 @@ def compose(
     given = EnvironmentSettings()
     folder = folder.resolve()
     gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
+    probe_port = given.gateway_probe_port if "gateway_probe_port" in given.model_fields_set else free_port()
     settings: dict[str, Any] = {
         "partitions": PARTITIONS,
         "gateway_port": gateway_port,
+        "gateway_probe_port": probe_port,
         "data_dir": str(folder / "workers"),
         "tracker_keys": secrets.token_hex(32),
         "web_full_token": secrets.token_urlsafe(24),
@@ -65,7 +67,7 @@ def compose(
     access = plain(rules()) if secure and "kafka" in servers else {}
     settings |= _user_of(APPLICATIONS, folder, access)
     prepare = [Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])]
-    processes = [*_simulators(simulated, folder, gateway_port), _gateway(gateway_port), *_workers(workers)]
+    processes = [*_simulators(simulated, folder, gateway_port), _gateway(gateway_port, probe_port), *_workers(workers)]
     return Plan(
         servers=servers,
         replaced=replaced(),
@@ -133,15 +135,15 @@ def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> lis
     return [*argv, *(f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items())]
 
 
-def _gateway(port: int) -> Process:
-    url = f"http://127.0.0.1:{port}"
+def _gateway(port: int, probe_port: int) -> Process:
     return Process(
         name="gateway",
         argv=_pipelines("gateway"),
-        env={"CHAT4ALL_GATEWAY_PORT": str(port)},
+        env={"CHAT4ALL_GATEWAY_PORT": str(port), "CHAT4ALL_GATEWAY_PROBE_PORT": str(probe_port)},
         preload=["pipelines.gateway"],
-        health=f"{url}/health",
-        url=url,
+        health=f"http://127.0.0.1:{probe_port}/health",
+        url=f"http://127.0.0.1:{port}",
+        parts={"webhooks": f"http://127.0.0.1:{port}", "probes": f"http://127.0.0.1:{probe_port}"},
         restarts=True,
     )
 
@@ -200,7 +202,8 @@ def _instagram_secrets() -> dict[str, str]:
 
 
 def _internal_secrets() -> dict[str, str]:
-    return {"internal_account": "app", "internal_tokens": secrets.token_urlsafe(24)}
+    # The simulator stands before the clients of all tenants.
+    return {"internal_account": "app", "internal_tokens": f"{secrets.token_urlsafe(24)}=*:*"}
 
 
 # Channels with a simulator in loadgen/providers, and the made-up account and secrets both sides get.

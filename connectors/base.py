@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from schemas.keys import DEFAULT_TENANT
 from schemas.outcomes import Outcome, Rejected
 from schemas.records import Content, Delivery, Receipt, Status
 from schemas.settings import Settings
@@ -69,6 +70,7 @@ class Inbound:
     text: str
     at: int
     content: Content | None = None  # what it says beyond the text; `reply_to` is the provider's id of what it answers
+    tenant_id: str = DEFAULT_TENANT  # where `WebhookItems.own_tenants`
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,19 @@ class WebhookItems:
     notices: tuple[
         str, ...
     ] = ()  # what we understand and nothing follows from; for the log, so without addresses and texts
+    own_tenants: bool = False  # whether receipts and messages say whose they are; else it is the account's tenant
 
 
 class Forbidden(Exception):
-    """The webhook request does not prove that it comes from the provider: answer 401 or 403, produce nothing."""
+    """The webhook request does not prove that it comes from the provider: answer with the status, produce nothing."""
+
+    status = 401
+
+
+class Overstepped(Forbidden):
+    """Whoever asks is known, and may not say this."""
+
+    status = 403
 
 
 class Connector(Protocol):
@@ -128,6 +139,18 @@ class Challenged(Protocol):
 
     def challenge(self, request: WebhookRequest) -> str:
         """What to answer; raises Forbidden when the request does not prove that it comes from the provider. Pure, no I/O."""
+        ...
+
+
+@runtime_checkable
+class Screening(Protocol):
+    """A connector that sees in the headers alone whether a webhook request is worth reading. `signs_bodies`: the proof is over the body, so
+    nobody finds it by trying; else it is a secret in a header."""
+
+    signs_bodies: bool
+
+    def screen(self, headers: Mapping[str, str]) -> None:
+        """Raises Forbidden for what `parse_webhook` would forbid whatever the body is. `headers` has lower-case names. Pure, no I/O."""
         ...
 
 

@@ -45,8 +45,9 @@ def kept(items: WebhookItems) -> WebhookItems:
         else:
             unrecognised.append(f"message: {found}")
     return WebhookItems(
-        tuple(receipts), tuple(inbound), tuple(map(trimmed, unrecognised)), tuple(map(trimmed, items.notices))
-    )
+        tuple(receipts), tuple(inbound), tuple(map(trimmed, unrecognised)), tuple(map(trimmed, items.notices)),
+        items.own_tenants,
+    )  # fmt: skip
 
 
 def _receipt(receipt: Receipt) -> Receipt:

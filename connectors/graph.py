@@ -5,19 +5,20 @@ Guaranteed: the token travels in a header and is in no URL; one pooled session f
 https://developers.facebook.com/docs/graph-api/overview
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from connectors import meta
 from connectors.base import Forbidden, Probed, WebhookRequest
 from connectors.exchange import Answer, Calls
 from connectors.meta import Table
-from connectors.signatures import is_same, is_signed_by_meta
+from connectors.signatures import is_same, is_signed_by_meta, may_be_of_meta
 from schemas.outcomes import Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
 
 # Kinds whose repetition nobody sees: a second mark is the same mark.
 _REPEATABLE = ("typing", "mark_read", "reaction")
+_UNSIGNED = "X-Hub-Signature-256 does not match the body under any of our app secrets"
 
 
 class Graph:
@@ -27,6 +28,7 @@ class Graph:
     """
 
     channel: str
+    signs_bodies = True
 
     def __init__(
         self,
@@ -93,10 +95,15 @@ class Graph:
             True, f"{name} knows the account: " + ", ".join(str(found[each]) for each in fields if each in found)
         )
 
+    def screen(self, headers: Mapping[str, str]) -> None:
+        """A header that can be no signature needs no body to be wrong."""
+        if not may_be_of_meta(headers.get("x-hub-signature-256")):
+            raise Forbidden(_UNSIGNED)
+
     def _prove(self, request: WebhookRequest) -> None:
         """Raises Forbidden unless Meta signed the body with one of our app secrets."""
         if not is_signed_by_meta(request.body, request.headers.get("x-hub-signature-256"), self._app_secrets):
-            raise Forbidden("X-Hub-Signature-256 does not match the body under any of our app secrets")
+            raise Forbidden(_UNSIGNED)
 
 
 def again_if_harmless(outcome: Outcome, delivery: Delivery) -> Outcome:

@@ -2,15 +2,26 @@
 
 What enters: a Delivery, or a request with one of our bearer tokens. What leaves: Accepted at once, or what the clients confirm and write.
 Guaranteed: no call leaves this process. A delivery is accepted when it is stored, and it is: the conversation log had it, in Kafka and
-replicated, before the delivery existed. Its id at this "provider" is the delivery id. What later carries messages to clients (a session
-service, say) reads them there and posts here; docs/internal.md fixes its contract. Confirming twice changes nothing.
+replicated, before the delivery existed. Its id at this "provider" is made of the delivery id, the tenant and the person, so a receipt from
+a token that speaks for others finds no delivery. What later carries messages to clients (a session service, say) reads them there and
+posts here; docs/internal.md fixes its contract. Confirming twice changes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from connectors import limits
-from connectors.base import Capabilities, Channel, Forbidden, Inbound, MediaLimit, Probed, WebhookItems, WebhookRequest
+from connectors.base import (
+    Capabilities,
+    Channel,
+    Forbidden,
+    Inbound,
+    MediaLimit,
+    Overstepped,
+    Probed,
+    WebhookItems,
+    WebhookRequest,
+)
 from connectors.bounds import kept
 from connectors.shape import (
     Node,
@@ -26,6 +37,10 @@ from connectors.shape import (
     word,
 )
 from connectors.signatures import is_same
+from schemas.accounts import accounts_in
+from schemas.clients import Token, tokens_in
+from schemas.ids import shown_id
+from schemas.keys import DEFAULT_TENANT
 from schemas.outcomes import Accepted, Outcome, Rejected
 from schemas.records import KINDS, MEDIA_KINDS, SIGNALS, Content, Delivery, Location, Media, Receipt, ReceiptStatus
 from schemas.settings import Settings
@@ -56,19 +71,23 @@ def check(delivery: Delivery) -> Rejected | None:
 
 
 class Internal:
-    """The connector. `tokens` are the bearer tokens that may post, two while one is being replaced; without any, nobody may."""
+    """The connector. `tokens` are the bearer tokens that may post, two while one is being replaced; without any, nobody may. `owner` is the
+    tenant the account is listed for, None when all share it."""
 
     channel = CHANNEL
+    signs_bodies = False
     capabilities = CAPABILITIES
 
-    def __init__(self, *, account: str, tokens: Sequence[str] = ()) -> None:
+    def __init__(self, *, account: str, tokens: Sequence[Token] = (), owner: str | None = None) -> None:
         self._account = account
         self._tokens = tuple(tokens)
+        self._owner = owner
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Internal":
-        tokens = settings.internal_tokens.get_secret_value().split(",")
-        return cls(account=settings.internal_account, tokens=[token.strip() for token in tokens if token.strip()])
+        owner = accounts_in(settings.accounts).listed.get((CHANNEL, settings.internal_account))
+        tokens = tokens_in(settings.internal_tokens.get_secret_value())
+        return cls(account=settings.internal_account, tokens=tokens, owner=owner)
 
     def check(self, delivery: Delivery) -> Rejected | None:
         return check(delivery)
@@ -82,17 +101,20 @@ class Internal:
             return refused
         if delivery.account not in ("", self._account):
             return Rejected("unknown_account", "the delivery names another account than the one this worker sends with")
-        return Accepted(() if delivery.kind in SIGNALS else (delivery.delivery_id,))
+        shown = shown_id(delivery.delivery_id, delivery.tenant_id, delivery.address)
+        return Accepted(() if delivery.kind in SIGNALS else (shown,))
+
+    def screen(self, headers: Mapping[str, str]) -> None:
+        self._token_of(headers)
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
-        if not self._is_allowed(request.headers.get("authorization", "")):
-            raise Forbidden("Authorization is not `Bearer` with one of CHAT4ALL_INTERNAL_TOKENS")
+        token = self._token_of(request.headers)
         body = decode(request.body)
         if not isinstance(body, dict):
-            return WebhookItems(unrecognised=("body: not a JSON object",))
-        receipts, odd_receipts = _each(body, "receipts", lambda item: self._receipt(item, received_at))
-        inbound, odd_messages = _each(body, "messages", lambda item: self._inbound(item, received_at))
-        return kept(WebhookItems(receipts, inbound, odd_receipts + odd_messages))
+            return WebhookItems(unrecognised=("body: not a JSON object",), own_tenants=True)
+        receipts, odd_receipts = _each(body, "receipts", lambda item: self._receipt(item, token, received_at))
+        inbound, odd_messages = _each(body, "messages", lambda item: self._inbound(item, token, received_at))
+        return kept(WebhookItems(receipts, inbound, odd_receipts + odd_messages, own_tenants=True))
 
     async def probe(self) -> Probed:
         if not self._tokens:
@@ -102,21 +124,36 @@ class Internal:
     async def close(self) -> None:
         """There is nothing to close."""
 
-    def _is_allowed(self, header: str) -> bool:
-        allowed = False
+    def _token_of(self, headers: Mapping[str, str]) -> Token:
+        """Raises Forbidden for a token that is not ours."""
+        header, found = headers.get("authorization", ""), None
         for token in self._tokens:
-            allowed |= is_same(header, _BEARER + token)  # no early exit: the time must not tell which token matched
-        return allowed
+            if is_same(header, _BEARER + token.token):  # no early exit: the time must not tell which token matched
+                found = token
+        if found is None:
+            raise Forbidden("Authorization is not `Bearer` with one of CHAT4ALL_INTERNAL_TOKENS")
+        return found
 
-    def _receipt(self, item: Node, received_at: int) -> Receipt:
+    def _whom(self, item: Node, token: Token) -> tuple[str, str]:
+        """Tenant and person an item speaks for; raises Overstepped when the token may not, and then nothing of the request is kept."""
+        tenant = optional_text(item, "tenant_id") or token.tenant or self._owner or DEFAULT_TENANT
+        person = text(item, "address")
+        if not token.speaks_for(tenant, person) or self._owner not in (None, tenant):
+            raise Overstepped("the token does not speak for the tenant or the person of an item")
+        return tenant, person
+
+    def _receipt(self, item: Node, token: Token, received_at: int) -> Receipt:
         delivery_id, name = text(item, "delivery_id"), text(item, "status")
+        tenant, person = self._whom(item, token)
         if name not in _STATUSES:
             raise Unexpected(f"status {word(name)} is none of {', '.join(_STATUSES)}")
+        shown = shown_id(delivery_id, tenant, person)
         return Receipt(
-            event_id=f"internal:{self._account}:{delivery_id}:{name}",
+            tenant_id=tenant,
+            event_id=f"internal:{self._account}:{shown}:{name}",
             channel=CHANNEL,
             account=self._account,
-            provider_message_id=delivery_id,
+            provider_message_id=shown,
             status=_STATUSES[name],
             provider_at=milliseconds(item, "at", received_at),
             received_at=received_at,
@@ -124,19 +161,21 @@ class Internal:
             error_title=optional_text(item, "error_title"),
         )
 
-    def _inbound(self, item: Node, received_at: int) -> Inbound:
+    def _inbound(self, item: Node, token: Token, received_at: int) -> Inbound:
+        tenant, person = self._whom(item, token)
         kind = text(item, "kind")
         if kind not in KINDS:
             raise Unexpected(f"kind {word(kind)} is none of {', '.join(KINDS)}")
         return Inbound(
             channel=CHANNEL,
             account=self._account,
-            address=text(item, "address"),
+            address=person,
             provider_message_id=text(item, "id"),
             kind=kind,
             text=optional_text(item, "text") or "",
             at=milliseconds(item, "at", received_at),
             content=_content(node(item["content"], "content")) if item.get("content") is not None else None,
+            tenant_id=tenant,
         )
 
 

@@ -5,9 +5,11 @@ What enters: the raw body, the header and our secrets. What leaves: yes or no. A
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 
 _META_PREFIX = "sha256="
+_META_FORM = re.compile(r"sha256=[0-9a-f]{64}").fullmatch
 
 
 def is_signed_by_meta(body: bytes, header: str | None, secrets: Sequence[str]) -> bool:
@@ -23,6 +25,11 @@ def is_signed_by_meta(body: bytes, header: str | None, secrets: Sequence[str]) -
             expected = _META_PREFIX + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
             matches |= is_same(given, expected)  # no early exit: the time must not tell which secret matched
     return matches
+
+
+def may_be_of_meta(header: str | None) -> bool:
+    """Whether the header has the form of a signature: what can be said before there is a body."""
+    return _META_FORM(header or "") is not None
 
 
 def is_from_telegram(header: str | None, secret: str) -> bool:

@@ -7,6 +7,8 @@ unique per chat only. Account: the bot's id, the digits before the token's colon
 https://core.telegram.org/bots/api#making-requests
 """
 
+from collections.abc import Mapping
+
 import orjson
 
 from connectors import telegram_bodies, telegram_errors, telegram_updates
@@ -33,6 +35,7 @@ class Telegram:
     """The connector of one bot. An empty `webhook_secret` refuses every webhook."""
 
     channel = CHANNEL
+    signs_bodies = False
     capabilities = CAPABILITIES
 
     def __init__(
@@ -85,9 +88,12 @@ class Telegram:
         )
         return self._outcome(answer, delivery) if isinstance(answer, Answer) else answer
 
-    def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
-        if not is_from_telegram(request.headers.get("x-telegram-bot-api-secret-token"), self._webhook_secret):
+    def screen(self, headers: Mapping[str, str]) -> None:
+        if not is_from_telegram(headers.get("x-telegram-bot-api-secret-token"), self._webhook_secret):
             raise Forbidden("X-Telegram-Bot-Api-Secret-Token is not our webhook secret")
+
+    def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
+        self.screen(request.headers)
         return telegram_updates.read(decode(request.body), self._account, received_at)
 
     async def probe(self) -> Probed:

@@ -4,8 +4,9 @@ A receipt that names its delivery, by our tracker, becomes the status update its
 goes to `receipts`, where match finds its delivery or refuses it.
 
 Guaranteed: a request is answered 200 only after everything in it is acknowledged by Kafka (all replicas), what can never be kept as a
-dead letter; a wrong signature is answered 401 and produces nothing; whatever else goes wrong is answered 503, so the provider sends it
-again. Repetitions are harmless: receipts and message ids are deterministic.
+dead letter; a wrong signature is answered 401 and produces nothing, and where headers are enough to see it, no body is read; whatever
+else goes wrong is answered 503, so the provider sends it again. Repetitions are harmless: receipts and message ids are deterministic.
+What senders may cost is bounded (serving/, docs/gateway.md); health, metrics and schemas are on a port of their own.
 """
 
 import asyncio
@@ -15,15 +16,19 @@ from collections.abc import Mapping
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from connectors.base import Challenged, Connector, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors.base import Challenged, Connector, Forbidden, Inbound, Screening, WebhookItems, WebhookRequest
 from connectors.registry import CHANNELS
 from pipelines import schema_views, topics
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.stage import Record, Refusal
 from pipelines.produce import NotAcknowledged, Produced, Producing, Unkept
 from pipelines.receipts import by_tracker
+from pipelines.serving import listening
+from pipelines.serving.bodies import expected
+from pipelines.serving.bounds import DEFAULT, Bounds
+from pipelines.serving.denials import Denied
+from pipelines.serving.front import Front
 from schemas import codec, metrics
 from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.ids import inbound_conversation_id, inbound_message_id
@@ -32,16 +37,17 @@ from schemas.records import Direction, Message, Receipt, StatusUpdate
 from schemas.settings import MissingSetting, Settings
 from schemas.tracker import NO_KEYS, Keys, keys_in
 
-EXPECTED = (MissingSetting, topics.TopicsNotRight)
+EXPECTED = (MissingSetting, topics.TopicsNotRight, listening.CannotListen)
 UPDATES = "status-updates"
 STAGE = "gateway"  # as dead letters and metrics name it
-MAX_BODY_BYTES = 3 * 1024 * 1024  # Meta's webhook bodies have up to 3 MB
+NAMED = 10  # items of a request that are logged one by one
 log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """The aiohttp application and what it holds; `partitions` are those of a conversation's topics, `accounts` says whose is what comes
-    in; trackers are believed that one of `tracker_keys` signed."""
+    """The aiohttp applications, `app` for webhooks and `probe` for whom we know, and what they hold; `partitions` are those of a
+    conversation's topics, `accounts` says whose is what comes in;
+    trackers are believed that one of `tracker_keys` signed."""
 
     def __init__(
         self,
@@ -51,23 +57,25 @@ class Gateway:
         partitions: int,
         accounts: Accounts = NONE_LISTED,
         tracker_keys: Keys = NO_KEYS,
+        bounds: Bounds = DEFAULT,
     ) -> None:
         self._keys = tracker_keys
         self._partitions = partitions
         self._connectors = connectors
+        screening = {name: each for name, each in connectors.items() if isinstance(each, Screening)}
+        self._screens = {name: each.screen for name, each in screening.items()}
         self._accounts = accounts
         self._producing = producing
-        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refuse_unreadable])
-        self.app.add_routes(
-            [
-                web.get("/health", self.health),
-                web.get("/metrics", self.metrics),
-                web.get("/webhooks/{channel}", self.verify),
-                web.post("/webhooks/{channel}", self.receive),
-                *schema_views.routes(),
-            ]
-        )
+        signed = frozenset(name for name, each in screening.items() if each.signs_bodies)
+        self.front = Front(bounds, frozenset(connectors), signed)
+        self.app = web.Application(middlewares=[self.front.middleware()])
+        self.app.router.add_get("/webhooks/{channel}", self.verify, expect_handler=expected, allow_head=False)
+        self.app.router.add_post("/webhooks/{channel}", self.receive, expect_handler=expected)
         self.app.on_cleanup.append(self._close)
+        self.probe = web.Application()
+        self.probe.add_routes(
+            [web.get("/health", self.health), web.get("/metrics", self.metrics), *schema_views.routes()]
+        )
 
     async def health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ready", "stage": "gateway", "channels": sorted(self._connectors)})
@@ -79,40 +87,57 @@ class Gateway:
         """A provider's question whether the webhook is ours, as Meta asks; other channels have none."""
         connector = self._connectors.get(request.match_info["channel"])
         if not isinstance(connector, Challenged):
-            return web.Response(status=404, text="no such webhook")
+            raise Denied(404, "no such webhook")
         try:
-            return web.Response(text=connector.challenge(await _webhook_request(request)))
+            answer = connector.challenge(_webhook_request(request))
         except Forbidden as error:
-            return web.Response(status=403, text=str(error))
+            raise Denied(403, str(error)) from None
+        self.front.proven(request)
+        return web.Response(text=answer)
 
     async def receive(self, request: web.Request) -> web.Response:
         channel = request.match_info["channel"]
         known = channel if channel in self._connectors else "unknown"
+        status = 503
         with metrics.WEBHOOK_SECONDS.labels(known).time():
-            response = await self._receive(channel, request)
-        metrics.WEBHOOKS.labels(known, str(response.status)).inc()
+            try:
+                response = await self._receive(channel, request)
+                status = response.status
+            except Denied as denied:
+                status = denied.status
+                raise
+            finally:
+                metrics.WEBHOOKS.labels(known, str(status)).inc()
         return response
 
     async def _receive(self, channel: str, request: web.Request) -> web.Response:
         connector = self._connectors.get(channel)
         if connector is None:
-            return web.Response(status=404, text="no such webhook")
+            raise Denied(404, "no such webhook")
         received_at = int(time.time() * 1000)
-        try:
-            items = connector.parse_webhook(await _webhook_request(request), received_at)
-        except Forbidden as error:
-            log.warning("webhook refused", channel=channel, reason=str(error))
-            return web.Response(status=401, text=str(error))
+        with self.front.body(request) as body:
+            try:
+                if channel in self._screens:
+                    self._screens[channel](_headers(request))
+                items = connector.parse_webhook(_webhook_request(request, await body.read()), received_at)
+            except Forbidden as error:
+                raise Denied(error.status, str(error)) from None
+            self.front.proven(request)
+            self.front.admit(_accounts_of(channel, items))
+            return await self._take(channel, items, received_at)
+
+    async def _take(self, channel: str, items: WebhookItems, received_at: int) -> web.Response:
+        """Keeps what a proven request told."""
         _count(channel, items)
-        records = [_receipt(r, self._partitions, self._accounts, self._keys) for r in items.receipts]
+        accounts = None if items.own_tenants else self._accounts
+        records = [_receipt(r, self._partitions, accounts, self._keys) for r in items.receipts]
         direct = sum(record.topic == UPDATES for record in records)
         metrics.WEBHOOK_ITEMS.labels(channel, "told_by_tracker").inc(direct)
-        records += [_inbound(i, received_at, self._accounts) for i in items.inbound]
+        records += [_inbound(i, received_at, accounts) for i in items.inbound]
         try:
             unkept = await self._keep(channel, records, received_at)
         except NotAcknowledged as error:
-            log.error("webhook not kept", channel=channel, reason=str(error))
-            return web.Response(status=503, text="not kept, send it again", headers={"Retry-After": "1"})
+            raise Denied(503, "not kept, send it again", 1, because=f"not kept: {error}") from None
         told = [f"not recognised: {name}" for name in items.unrecognised] + [
             f"refused: {each.detail}" for each in unkept
         ]
@@ -125,10 +150,11 @@ class Gateway:
         refused = await self._producing.all(letters) if letters else []
         if refused:
             raise NotAcknowledged(f"the dead letter of an item is refused as well: {refused[0].detail}")
-        for each in unkept:
-            log.error(
-                "webhook item refused", channel=channel, topic=each.record[0], cause=each.cause, detail=each.detail
-            )
+        for number, each in enumerate(unkept):
+            if number < NAMED:
+                log.error(
+                    "webhook item refused", channel=channel, topic=each.record[0], cause=each.cause, detail=each.detail
+                )
             metrics.DEAD_LETTERS.labels(STAGE, each.cause).inc()
             metrics.WEBHOOK_ITEMS.labels(channel, "refused").inc()
         return unkept
@@ -147,8 +173,11 @@ def _letter(unkept: Unkept, received_at: int) -> Produced:
     return Produced(output.topic, output.key, output.value or b"")
 
 
-def _receipt(receipt: Receipt, partitions: int, accounts: Accounts = NONE_LISTED, keys: Keys = NO_KEYS) -> Produced:
-    receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
+def _receipt(
+    receipt: Receipt, partitions: int, accounts: Accounts | None = NONE_LISTED, keys: Keys = NO_KEYS
+) -> Produced:
+    if accounts is not None:
+        receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
     told = by_tracker(receipt, partitions, keys)
     if isinstance(told, StatusUpdate):
         return Produced(UPDATES, key_of(told), codec.encode(told), told.home_partition)
@@ -158,9 +187,9 @@ def _receipt(receipt: Receipt, partitions: int, accounts: Accounts = NONE_LISTED
     return Produced("receipts", key.encode(), codec.encode(receipt))
 
 
-def _inbound(item: Inbound, received_at: int, accounts: Accounts = NONE_LISTED) -> Produced:
+def _inbound(item: Inbound, received_at: int, accounts: Accounts | None = NONE_LISTED) -> Produced:
     message = Message(
-        tenant_id=accounts.tenant_of(item.channel, item.account),
+        tenant_id=item.tenant_id if accounts is None else accounts.tenant_of(item.channel, item.account),
         message_id=inbound_message_id(item.channel, item.account, item.provider_message_id),
         conversation_id=inbound_conversation_id(item.channel, item.account, item.address),
         direction=Direction.INBOUND,
@@ -184,28 +213,23 @@ def _count(channel: str, items: WebhookItems) -> None:
     metrics.WEBHOOK_ITEMS.labels(channel, "inbound").inc(len(items.inbound))
     metrics.WEBHOOK_ITEMS.labels(channel, "unrecognised").inc(len(items.unrecognised))
     metrics.WEBHOOK_ITEMS.labels(channel, "notice").inc(len(items.notices))
-    for notice in items.notices:
-        log.info("webhook notice", channel=channel, notice=notice)
-    for name in items.unrecognised:
-        log.info("webhook item not recognised", channel=channel, item=name)
+    for notice in items.notices[:NAMED]:
+        log.info("webhook notice", channel=channel, notice=notice, of=len(items.notices))
+    for name in items.unrecognised[:NAMED]:
+        log.info("webhook item not recognised", channel=channel, item=name, of=len(items.unrecognised))
 
 
-@web.middleware
-async def _refuse_unreadable(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A body that is not compressed as its header says, or is cut off, would be no better the next time."""
-    try:
-        return await handler(request)
-    except web.RequestPayloadError:
-        return web.Response(status=400, text="the body cannot be decoded")
+def _accounts_of(channel: str, items: WebhookItems) -> frozenset[str]:
+    found = {receipt.account for receipt in items.receipts} | {inbound.account for inbound in items.inbound}
+    return frozenset(f"{channel}:{account}" for account in found or {""})
 
 
-async def _webhook_request(request: web.Request) -> WebhookRequest:
-    return WebhookRequest(
-        method=request.method,
-        query=dict(request.query),
-        headers={name.lower(): value for name, value in request.headers.items()},
-        body=await request.read(),
-    )
+def _headers(request: web.Request) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+def _webhook_request(request: web.Request, body: bytes = b"") -> WebhookRequest:
+    return WebhookRequest(method=request.method, query=dict(request.query), headers=_headers(request), body=body)
 
 
 def run(settings: Settings) -> None:
@@ -215,16 +239,19 @@ def run(settings: Settings) -> None:
     settings.require("kafka_url", "tracker_keys", *sorted(wanted))
     topics.check(settings, {"receipts", "inbound", UPDATES})
     topics.check(settings, {"dead-letters"})
+    asyncio.run(_serve(settings, connectors))
 
-    async def serve() -> web.Application:
-        producing = Producing(settings.kafka, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms)
-        accounts = accounts_in(settings.accounts)
-        return Gateway(
-            connectors=connectors,
-            producing=producing,
-            partitions=settings.partitions,
-            accounts=accounts,
-            tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
-        ).app
 
-    web.run_app(serve(), host=settings.gateway_host, port=settings.gateway_port, print=None, access_log=None)
+async def _serve(settings: Settings, connectors: Mapping[str, Connector]) -> None:
+    bounds = Bounds.from_settings(settings)
+    gateway = Gateway(
+        connectors=connectors,
+        producing=Producing(settings.kafka, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms),
+        partitions=settings.partitions,
+        accounts=accounts_in(settings.accounts),
+        tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
+        bounds=dataclasses.replace(bounds, connections=listening.files_for(bounds.connections)),
+    )
+    probe = listening.plain(gateway.probe, settings.gateway_probe_host, settings.gateway_probe_port)
+    async with probe, listening.bounded(gateway.app, gateway.front, settings.gateway_host, settings.gateway_port):
+        await listening.until_told()

@@ -23,6 +23,11 @@ def inbound_message_id(channel: str, account: str, provider_message_id: str) -> 
     return _short(f"{channel}:{account}:{provider_message_id}", channel, LONGEST)
 
 
+def shown_id(delivery_id: str, tenant_id: str, address: str) -> str:
+    """What the internal channel calls a delivery: the tenant and the person are part of it, so that nobody else can confirm it."""
+    return f"{delivery_id}.{digest((tenant_id, address), 8).hex()}"
+
+
 def _short(plain: str, channel: str, longest: int) -> str:
     """The id, or a digest of it where it is too long for one."""
     if len(plain.encode()) <= longest:

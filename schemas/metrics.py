@@ -56,6 +56,12 @@ WEBHOOK_SECONDS = Histogram("chat4all_webhook_seconds", "Answer to a webhook req
 # Counter: items of webhook requests, by channel and kind (receipt, told_by_tracker: of these straight to
 # status-updates, tracker_not_believed, inbound, notice, unrecognised, refused: a dead letter).
 WEBHOOK_ITEMS = Counter("chat4all_webhook_items_total", "Items of webhook requests.", ["channel", "kind"])
+# Counter: requests and connections that the gateway refused, by HTTP status; its log says what for, in one line of a kind in ten seconds.
+GATEWAY_REFUSED = Counter("chat4all_gateway_refused_total", "Requests and connections refused.", ["status"])
+# Gauge: connections that are open at the gateway.
+GATEWAY_CONNECTIONS = Gauge("chat4all_gateway_connections", "Connections open at the gateway.")
+# Gauge: bytes of webhook bodies in the room that all requests share; at its bound, bodies give way.
+GATEWAY_BODY_BYTES = Gauge("chat4all_gateway_body_bytes", "Bytes of webhook bodies in the shared room.")
 # Time: one call to a provider, by channel and outcome.
 CALL_SECONDS = Histogram("chat4all_call_seconds", "One call to a provider.", ["channel", "outcome"], buckets=_SECONDS)
 # Gauge: calls in flight or about to start in this worker, by stage; at the bound, deliveries wait for a call.

@@ -14,7 +14,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from schemas import server_urls
 from schemas.accounts import accounts_in
+from schemas.clients import tokens_in
 from schemas.environment import OfChannels, SecretFiles, StateFile, Unreadable, choose_state, of_channel, state_file
+from schemas.gateway_settings import GatewaySettings
 from schemas.kafka_access import KafkaAccess, Mechanism, Protocol, WrongAccess
 from schemas.masked import MaskedText, SecretUrl
 from schemas.tracker import keys_in
@@ -26,7 +28,7 @@ class MissingSetting(Exception):
     """A setting this part needs is not set; the sentence says which and what to set."""
 
 
-class Settings(BaseSettings):
+class Settings(GatewaySettings):
     """All settings; empty URLs mean "not configured"."""
 
     model_config = SettingsConfigDict(env_prefix="CHAT4ALL_", frozen=True, extra="allow", hide_input_in_errors=True)
@@ -254,18 +256,10 @@ class Settings(BaseSettings):
         "", description="Name of our account on the internal channel; empty: no such channel."
     )
     internal_tokens: SecretStr = Field(
-        SecretStr(""), description="Bearer tokens that may post receipts and messages of our clients, comma-separated."
+        SecretStr(""),
+        description="Bearer tokens that may post receipts and messages of our clients, each with the tenant and the people it speaks for: "
+        "token=tenant:person|person, comma-separated; * is every tenant, or every person.",
     )
-
-    # gateway
-    gateway_host: str = Field("127.0.0.1", description="Address the gateway listens on.")
-    gateway_linger_ms: int = Field(
-        25,
-        ge=0,
-        le=1000,
-        description="How long the gateway gathers records for one request to Kafka, ms; a webhook is answered so much later.",
-    )
-    gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
 
     @field_validator("tracker_keys")
     @classmethod
@@ -285,6 +279,22 @@ class Settings(BaseSettings):
     def _accounts_are_told_apart(cls, text: str) -> str:
         accounts_in(text)
         return text
+
+    @field_validator("internal_tokens")
+    @classmethod
+    def _tokens_say_whom_they_speak_for(cls, tokens: SecretStr) -> SecretStr:
+        tokens_in(tokens.get_secret_value())
+        return tokens
+
+    @model_validator(mode="after")
+    def _tokens_are_of_the_accounts_tenant(self) -> Self:
+        owner = accounts_in(self.accounts).listed.get(("internal", self.internal_account))
+        tenants = {each.tenant for each in tokens_in(self.internal_tokens.get_secret_value())}
+        if owner is not None and tenants - {None, owner}:
+            raise ValueError(
+                f"a token of CHAT4ALL_INTERNAL_TOKENS names another tenant than {owner}, whose account CHAT4ALL_INTERNAL_ACCOUNT is"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

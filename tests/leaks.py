@@ -100,7 +100,7 @@ def _assigned(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr
 
 def _parts(value: ast.expr) -> Iterator[str]:
     if isinstance(value, ast.Constant) and isinstance(value.value, str):
-        yield from (part for each in value.value.split(",") for part in (each.strip().rpartition(":")[2],) if part)
+        yield from (part for each in value.value.split(",") for part in (_alone(each),) if part)
     elif isinstance(value, ast.Tuple | ast.List):
         for element in value.elts:
             yield from _parts(element)
@@ -109,11 +109,16 @@ def _parts(value: ast.expr) -> Iterator[str]:
 def _secret_values(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         if SECRET.search(name) and isinstance(value, str):
-            yield from (part.strip().rpartition(":")[2] for part in value.split(",") if len(part) >= SHORTEST)
+            yield from (_alone(part) for part in value.split(",") if len(part) >= SHORTEST)
         elif (
             name.endswith("_url") and isinstance(value, str) and len(password := urlsplit(value).password or "") >= LONG
         ):
             yield password
+
+
+def _alone(secret: str) -> str:
+    """Without what stands beside it: a bot's id before, whom a client's token speaks for after."""
+    return secret.strip().split("=")[0].rpartition(":")[2]
 
 
 @pytest.hookimpl(hookwrapper=True)

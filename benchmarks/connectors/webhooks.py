@@ -16,6 +16,7 @@ from benchmarks.connectors.channels import ACCOUNT, SETTINGS, settings
 from connectors.base import WebhookRequest
 from connectors.internal import Internal
 from connectors.registry import CHANNELS
+from schemas.clients import Token
 
 ITEMS = 100
 ROUNDS = 7
@@ -84,7 +85,9 @@ def telegram() -> WebhookRequest:
 
 
 def internal() -> WebhookRequest:
-    receipts = [{"delivery_id": f"{number:032x}", "status": "read", "at": AT} for number in range(ITEMS)]
+    receipts = [
+        {"delivery_id": f"{number:032x}", "address": "ana", "status": "read", "at": AT} for number in range(ITEMS)
+    ]
     return WebhookRequest(
         "POST", {}, {"authorization": "Bearer " + "t" * 32}, json.dumps({"receipts": receipts}).encode()
     )
@@ -107,7 +110,7 @@ def rate(parse: Callable[[WebhookRequest, int], Any], request: WebhookRequest) -
 def main() -> None:
     requests = {"whatsapp": whatsapp(), "instagram": instagram(), "telegram": telegram()}
     found = {name: rate(CHANNELS[name].build(settings(name)).parse_webhook, asked) for name, asked in requests.items()}
-    found["internal"] = rate(Internal(account="app", tokens=("t" * 32,)).parse_webhook, internal())
+    found["internal"] = rate(Internal(account="app", tokens=(Token("t" * 32),)).parse_webhook, internal())
     print(json.dumps(found))
 
 

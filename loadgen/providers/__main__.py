@@ -25,6 +25,7 @@ from loadgen.providers.provider import Provider
 from loadgen.providers.server import serve
 from loadgen.providers.telegram import Telegram
 from loadgen.providers.whatsapp import WhatsApp
+from schemas.clients import tokens_in
 from schemas.redaction import redactor
 from schemas.settings import MissingSetting, Settings, wrong
 from schemas.tracebacks import log_plainly
@@ -78,7 +79,7 @@ def _made(chosen: argparse.Namespace, settings: Settings, faults: Faults, limits
     if chosen.provider == "internal":
         return Internal(
             account=settings.internal_account,
-            token=settings.internal_tokens.get_secret_value().split(",")[0].strip(),
+            token=tokens_in(settings.internal_tokens.get_secret_value())[0].token,
             kafka=settings.kafka,
             webhook_url=chosen.webhook_url,
             faults=faults,

@@ -21,6 +21,7 @@ from loadgen.providers.provider import Call, Provider, Refused, json_response, k
 from loadgen.providers.schedule import Schedule
 from loadgen.providers.webhooks import Notice, Pack, Webhooks
 from schemas import codec
+from schemas.ids import shown_id
 from schemas.kafka_access import KafkaAccess
 from schemas.records import SIGNALS, Delivery
 
@@ -132,7 +133,7 @@ class Internal(Provider):
             return
         call = Call(delivery.account, delivery.kind, delivery.address, delivery.text)
         if delivery.kind not in SIGNALS:
-            call.ids = (delivery.delivery_id,)
+            call.ids = (_shown(delivery),)
         self.note(call, Fate.ACCEPTED, 0)
         if call.ids:
             self._tell(delivery)
@@ -143,12 +144,18 @@ class Internal(Provider):
         plan = draw.plan(faults, statuses)
         early = ((plan.early, 0.0),) if plan.early else ()
         for status, delay in (*early, *plan.later):
-            receipt = {"delivery_id": delivery.delivery_id, "status": status, "at": int(now + delay)}
+            receipt = {
+                "delivery_id": delivery.delivery_id,
+                "tenant_id": delivery.tenant_id,
+                "address": delivery.address,
+                "status": status,
+                "at": int(now + delay),
+            }
             if status == "failed":
                 receipt |= {"error_code": "not_shown", "error_title": "the client could not show it"}
-            self.webhooks.schedule(Notice(status, delivery.delivery_id, receipt), delay)
+            self.webhooks.schedule(Notice(status, _shown(delivery), receipt), delay)
         for status in plan.lost:
-            self.log.dropped(status, delivery.delivery_id, "lost")
+            self.log.dropped(status, _shown(delivery), "lost")
 
     def _write(self, wanted: Mapping[str, Any]) -> object:
         """{"from", "text"} or {"from", "kind", "content"}: a client writes."""
@@ -168,3 +175,7 @@ class Internal(Provider):
             "messages": [notice.payload for notice in notices if notice.name == "inbound"],
         }
         return orjson.dumps(body), {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+
+
+def _shown(delivery: Delivery) -> str:
+    return shown_id(delivery.delivery_id, delivery.tenant_id, delivery.address)

@@ -12,6 +12,7 @@ from connectors.base import Inbound, WebhookItems, WebhookRequest
 from connectors.bounds import kept
 from connectors.internal import Internal
 from schemas import codec, within
+from schemas.clients import Token
 from schemas.ids import inbound_conversation_id, inbound_message_id
 from schemas.records import Content, Location, Media, Message, Receipt, ReceiptStatus
 from tests.contracts.webhook_samples import (
@@ -42,7 +43,7 @@ def telegram(body: Any) -> WebhookItems:
 
 
 def internal(body: Any) -> WebhookItems:
-    connector = Internal(account="our-app", tokens=("token",))
+    connector = Internal(account="our-app", tokens=(Token("token"),))
     request = WebhookRequest("POST", {}, {"authorization": "Bearer token"}, json.dumps(body).encode())
     return connector.parse_webhook(request, AT)
 
@@ -102,7 +103,7 @@ BODIES: dict[str, tuple[Callable[[Any], WebhookItems], Any]] = {
     "internal": (
         internal,
         {
-            "receipts": [{"delivery_id": "d1", "status": "failed", "error_code": "e", "error_title": "no"}],
+            "receipts": [{"delivery_id": "d1", "address": "ana", "status": "failed", "error_code": "e", "error_title": "no"}],
             "messages": [
                 {"id": "i1", "address": "ana", "kind": "document", "text": "look", "content": {"media": [MEDIUM], "reply_to": "d0"}},
                 {"id": "i2", "address": "ana", "kind": "location", "content": {"location": PLACE}},

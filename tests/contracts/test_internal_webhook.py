@@ -11,12 +11,15 @@ from connectors.base import Forbidden, WebhookItems, WebhookRequest
 from connectors.internal import Internal
 from pipelines import gateway
 from schemas import codec
+from schemas.clients import Token
+from schemas.ids import shown_id
 from schemas.records import Content, Location, Media, Receipt, ReceiptStatus
 from tests.builders import examples
 
 AT = 1_750_857_390_123
 TOKEN = "token-new"
-INTERNAL = Internal(account="our-app", tokens=(TOKEN, "token-old"))
+INTERNAL = Internal(account="our-app", tokens=(Token(TOKEN), Token("token-old")))
+SHOWN = shown_id("dlv-1", "default", "ana")
 
 
 def _request(body: object, token: str = TOKEN) -> WebhookRequest:
@@ -29,29 +32,40 @@ def _read(body: object) -> WebhookItems:
 
 
 def test_a_client_confirms_what_it_got_and_what_was_read() -> None:
-    items = _read({"receipts": [{"delivery_id": "dlv-1", "status": "delivered", "at": AT - 5}]})
+    items = _read({"receipts": [{"delivery_id": "dlv-1", "address": "ana", "status": "delivered", "at": AT - 5}]})
     assert items == WebhookItems(
+        own_tenants=True,
         receipts=(
             Receipt(
-                event_id="internal:our-app:dlv-1:delivered",
+                event_id=f"internal:our-app:{SHOWN}:delivered",
                 channel="internal",
                 account="our-app",
-                provider_message_id="dlv-1",
+                provider_message_id=SHOWN,
                 status=ReceiptStatus.DELIVERED,
                 provider_at=AT - 5,
                 received_at=AT,
             ),
-        )
+        ),
     )
-    read = _read({"receipts": [{"delivery_id": "dlv-1", "status": "read"}]}).receipts[0]
-    assert (read.status, read.provider_at, read.event_id) == (ReceiptStatus.READ, AT, "internal:our-app:dlv-1:read")
-    failed = {"delivery_id": "dlv-1", "status": "failed", "error_code": "full", "error_title": "no room"}
+    read = _read({"receipts": [{"delivery_id": "dlv-1", "address": "ana", "status": "read"}]}).receipts[0]
+    assert (read.status, read.provider_at, read.event_id) == (
+        ReceiptStatus.READ,
+        AT,
+        f"internal:our-app:{SHOWN}:read",
+    )
+    failed = {
+        "delivery_id": "dlv-1",
+        "address": "ana",
+        "status": "failed",
+        "error_code": "full",
+        "error_title": "no room",
+    }
     (receipt,) = _read({"receipts": [failed]}).receipts
     assert (receipt.status, receipt.error_code, receipt.error_title) == (ReceiptStatus.FAILED, "full", "no room")
 
 
 def test_confirming_twice_is_the_same_event() -> None:
-    one = {"delivery_id": "dlv-1", "status": "read", "at": AT - 5}
+    one = {"delivery_id": "dlv-1", "address": "ana", "status": "read", "at": AT - 5}
     first, second = _read({"receipts": [one, one | {"at": AT - 1}]}).receipts
     assert first.event_id == second.event_id
 
@@ -87,9 +101,13 @@ def test_a_person_writes_from_our_client() -> None:
         ({"receipts": 3}, ("receipts is not a list",)),
         ({"receipts": [3]}, ("receipts: receipts is not an object",)),
         ({"receipts": [{"status": "read"}]}, ("receipts: delivery_id is not a text",)),
-        ({"receipts": [{"delivery_id": "a", "status": "seen"}]}, ("receipts: status seen is none of delivered, read, failed",)),
-        ({"receipts": [{"delivery_id": "a", "status": "read", "at": "soon"}]}, ("receipts: at is not a whole number",)),
-        ({"receipts": [{"delivery_id": "a", "status": "read", "at": -1}]}, ("receipts: at is not a time",)),
+        ({"receipts": [{"delivery_id": "a", "status": "read"}]}, ("receipts: address is not a text",)),
+        (
+            {"receipts": [{"delivery_id": "a", "address": "ana", "status": "seen"}]},
+            ("receipts: status seen is none of delivered, read, failed",),
+        ),
+        ({"receipts": [{"delivery_id": "a", "address": "ana", "status": "read", "at": "soon"}]}, ("receipts: at is not a whole number",)),
+        ({"receipts": [{"delivery_id": "a", "address": "ana", "status": "read", "at": -1}]}, ("receipts: at is not a time",)),
         ({"messages": [{"id": "a", "kind": "text"}]}, ("messages: address is not a text",)),
         (
             {"messages": [{"id": "a", "address": "b", "kind": "location", "content": {"location": {"latitude": "n"}}}]},
@@ -99,7 +117,7 @@ def test_a_person_writes_from_our_client() -> None:
     ],
 )  # fmt: skip
 def test_what_is_odd_is_named(body: object, named: tuple[str, ...]) -> None:
-    assert _read(body) == WebhookItems(unrecognised=named)
+    assert _read(body) == WebhookItems(unrecognised=named, own_tenants=True)
 
 
 def test_an_unknown_kind_is_named() -> None:
@@ -118,17 +136,17 @@ FIELDS = ("delivery_id", "status", "at", "id", "address", "kind", "text", "conte
 @examples(150)
 @given(odd=st.lists(st.dictionaries(st.sampled_from(FIELDS), ANYTHING) | ANYTHING, max_size=4))
 def test_one_bad_item_never_loses_the_rest_and_all_that_is_read_can_be_kept(odd: list[Any]) -> None:
-    good = {"delivery_id": "dlv-1", "status": "read"}
+    good = {"delivery_id": "dlv-1", "address": "ana", "status": "read"}
     written = {"id": "m-1", "address": "ana", "kind": "text", "text": "a"}
     changed = [written | each for each in odd if isinstance(each, dict)]
     items = _read({"receipts": [*odd, good, *odd], "messages": [*odd, *changed, written]})
-    assert "dlv-1" in [each.provider_message_id for each in items.receipts]
+    assert SHOWN in [each.provider_message_id for each in items.receipts]
     assert "m-1" in [each.provider_message_id for each in items.inbound]
     assert len(items.receipts) + len(items.inbound) + len(items.unrecognised) == 3 * len(odd) + len(changed) + 2
     for receipt in items.receipts:
         codec.encode(receipt)
     for inbound in items.inbound:
-        gateway._inbound(inbound, AT)
+        gateway._inbound(inbound, AT, None)
 
 
 @pytest.mark.parametrize("token", ["", "token", "token-new ", "token-newer", "Bearer token-new", "tökén"])
@@ -138,8 +156,8 @@ def test_only_our_tokens_may_post(token: str) -> None:
 
 
 def test_both_tokens_may_post_and_without_tokens_nobody_may() -> None:
-    assert INTERNAL.parse_webhook(_request({}, "token-old"), AT) == WebhookItems()
+    assert INTERNAL.parse_webhook(_request({}, "token-old"), AT) == WebhookItems(own_tenants=True)
     for headers in ({}, {"authorization": ""}, {"authorization": "Bearer "}):
-        for tokens in ((), ("token-new",)):
+        for tokens in ((), (Token("token-new"),)):
             with pytest.raises(Forbidden):
                 Internal(account="a", tokens=tokens).parse_webhook(WebhookRequest("POST", {}, headers, b"{}"), AT)

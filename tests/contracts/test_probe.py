@@ -84,7 +84,10 @@ async def test_a_host_that_is_not_there_is_said() -> None:
 
 
 async def test_the_internal_channel_has_nothing_to_call() -> None:
-    for tokens, good, says in (("", False, "CHAT4ALL_INTERNAL_TOKENS"), (SECRET, True, "nothing to call")):
+    for tokens, good, says in (
+        ("", False, "CHAT4ALL_INTERNAL_TOKENS"),
+        (f"{SECRET}=default:*", True, "nothing to call"),
+    ):
         settings = Settings.model_validate({"internal_account": "our-app", "internal_tokens": tokens})
         connector = CHANNELS["internal"].build(settings)
         assert isinstance(connector, Probing)

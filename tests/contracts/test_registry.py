@@ -23,7 +23,7 @@ SETTINGS = Settings.model_validate(
         "telegram_token": "4242:bot-secret",
         "telegram_webhook_secret": "hook-secret",
         "internal_account": "our-app",
-        "internal_tokens": "new-secret,old-secret",
+        "internal_tokens": "new-secret=default:*,old-secret=default:ana|bob",
     }
 )
 

@@ -54,6 +54,6 @@ def test_the_internal_channel_has_nothing_to_call(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CHAT4ALL_INTERNAL_ACCOUNT", "our-app")
     result = run.invoke(channels.app, ["test", "internal"])
     assert (result.exit_code, "CHAT4ALL_INTERNAL_TOKENS" in result.stderr) == (1, True)
-    monkeypatch.setenv("CHAT4ALL_INTERNAL_TOKENS", "token")
+    monkeypatch.setenv("CHAT4ALL_INTERNAL_TOKENS", "token-of-a-client=default:*")
     result = run.invoke(channels.app, ["test", "internal"])
     assert (result.exit_code, "nothing to call" in result.stdout) == (0, True)

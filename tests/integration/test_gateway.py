@@ -53,6 +53,7 @@ class Running(NamedTuple):
     """A gateway and the Kafka behind it."""
 
     client: "TestClient[Any, Any]"
+    probe: "TestClient[Any, Any]"
     kafka_url: str
 
     async def post(self, *, landed: list[str] = [], notes: list[tuple[str, str]] = []) -> Any:  # noqa: B006  # never changed
@@ -81,17 +82,16 @@ class Running(NamedTuple):
         ]
 
     async def metrics(self) -> str:
-        return await (await self.client.get("/metrics")).text()
+        return await (await self.probe.get("/metrics")).text()
 
 
 @pytest.fixture
 async def running(broker: Child) -> AsyncIterator[Running]:
     producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop(), delivery_timeout_ms=2_000)
     pigeon = Pigeon(url="http://127.0.0.1:1", loft="loft-1", token=TOKEN, timeout_seconds=1.0)
-    async with TestClient(
-        TestServer(Gateway(connectors={"pigeon": pigeon}, producing=producing, partitions=2).app)
-    ) as client:
-        yield Running(client, broker.service.url)
+    gateway = Gateway(connectors={"pigeon": pigeon}, producing=producing, partitions=2)
+    async with TestClient(TestServer(gateway.app)) as client, TestClient(TestServer(gateway.probe)) as probe:
+        yield Running(client, probe, broker.service.url)
 
 
 async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from connectors.base import Connector
 from connectors.instagram import Instagram
@@ -22,6 +21,9 @@ from loadgen.providers.log import Log
 from loadgen.providers.server import running
 from pipelines.gateway import Gateway
 from pipelines.produce import Producing
+from pipelines.serving import listening
+from pipelines.serving.bounds import Bounds
+from schemas.clients import Token
 from schemas.kafka_access import KafkaAccess
 from stack.ports import free_port
 from tests.integration.engine_harness import Toy
@@ -56,40 +58,56 @@ async def is_up(port: int, path: str) -> None:
 
 
 @asynccontextmanager
-async def gateway(kafka_url: str) -> AsyncIterator[int]:
+async def gateway(kafka_url: str) -> AsyncIterator[tuple[int, int]]:
+    """Its port, and that of its probes."""
     connectors: dict[str, Connector] = {
         "whatsapp": WhatsApp(
-            url="http://unused", version="v23.0", account=ACCOUNT, token="", app_secrets=(APP_SECRET,)
+            url="http://unused",
+            version="v23.0",
+            account=ACCOUNT,
+            token="",
+            app_secrets=(APP_SECRET,),
+            verify_token="verify-token",
         ),
         "instagram": Instagram(
             url="http://unused", version="v23.0", account=IG_ACCOUNT, token="", app_secrets=(APP_SECRET,)
         ),
         "telegram": Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
-        "internal": Internal(account="app", tokens=("client-token",)),
+        "internal": Internal(account="app", tokens=(Token("client-token"),)),
     }
-    runner = web.AppRunner(
-        Gateway(
-            connectors=connectors, producing=Producing(KafkaAccess(kafka_url), asyncio.get_running_loop()), partitions=1
-        ).app
+    served = Gateway(
+        connectors=connectors,
+        producing=Producing(KafkaAccess(kafka_url), asyncio.get_running_loop()),
+        partitions=1,
+        bounds=Bounds(unproven_by_address=0),
     )
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+    probes = listening.plain(served.probe, "127.0.0.1", 0)
+    async with probes as probe, listening.bounded(served.app, served.front, "127.0.0.1", 0) as port:
+        yield port, probe
 
 
 async def test_the_gateway(kafka_url: str) -> None:
     webhooks = [f"/webhooks/{channel}" for channel in ("whatsapp", "instagram", "telegram", "internal", "none")]
-    async with gateway(kafka_url) as port:
+    query = "hub.mode=subscribe&hub.challenge=1&hub.verify_token=verify-token"
+    async with gateway(kafka_url) as (port, _):
         door = Door(
             port,
-            [*webhooks, "/subjects/messages-value", "/subjects/none", "/health"],
-            ["", "/webhooks", "/subjects", "/subjects/messages-value/versions", "/schemas/ids"],
-            {"/webhooks/whatsapp": ("hub.mode", "hub.verify_token", "hub.challenge"), "/subjects": ("odd",)},
+            webhooks,
+            ["", "/webhooks"],
+            {"/webhooks/whatsapp": ("hub.mode", "hub.verify_token", "hub.challenge")},
             {"X-Telegram-Bot-Api-Secret-Token": HOOK_SECRET, "Authorization": "Bearer client-token"},
             APP_SECRET,
+        )
+        await answers(door, f"/webhooks/whatsapp?{query}")
+
+
+async def test_the_probes_of_the_gateway(kafka_url: str) -> None:
+    async with gateway(kafka_url) as (_, port):
+        door = Door(
+            port,
+            ["/subjects/messages-value", "/subjects/none", "/health"],
+            ["", "/subjects", "/subjects/messages-value/versions", "/schemas/ids"],
+            {"/subjects": ("odd",)},
         )
         await answers(door, "/health")
 

@@ -27,6 +27,7 @@ from pipelines.stages import WORKERS as STAGES_OF
 from pipelines.stages import tables
 from schemas import codec
 from schemas.catalog import record_bytes
+from schemas.clients import tokens_in
 from schemas.content import from_json
 from schemas.partitions import home_partition
 from schemas.records import (
@@ -514,11 +515,14 @@ def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[.
         found = connection.execute("select delivery_id from deliveries where message_id = %s", (f"{unique}-0",))
         delivery_id = next(row[0] for row in found)
     url = f"{running.url('gateway')}/webhooks/internal"
-    token = running.settings.internal_tokens.get_secret_value()
-    read = {"delivery_id": delivery_id, "status": "read"}
+    token = tokens_in(running.settings.internal_tokens.get_secret_value())[0].token
+    read = {"delivery_id": delivery_id, "address": f"ana-{unique}", "status": "read"}
+    not_hers = [read | {"address": f"bob-{unique}"}, read | {"tenant_id": "acme"}]
     written = {"id": f"m-{unique}", "address": f"ana-{unique}", "kind": "text", "text": "olá"}
     body = json.dumps({"receipts": [read, read, {"status": "read"}], "messages": [written]}).encode()
     assert post(url, body, {"Authorization": "Bearer nobody"}) == 401
+    others = json.dumps({"receipts": not_hers}).encode()
+    assert post(url, others, {"Authorization": f"Bearer {token}"}) == 200  # kept, and of no delivery
     for _ in range(2):
         assert post(url, body, {"Authorization": f"Bearer {token}"}) == 200
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
@@ -542,7 +546,8 @@ def test_the_credentials_of_every_channel_can_be_tested(running: Running, channe
 
 
 def test_schemas_are_served_like_a_registry(running: Running) -> None:
-    gateway = running.url("gateway")
+    gateway = f"http://127.0.0.1:{running.settings.gateway_probe_port}"
+    assert get(f"{running.url('gateway')}/subjects")[0] == 404, "webhooks have a port of their own"
     latest = json.loads(get(f"{gateway}/subjects/messages-value/versions/latest")[1])
     assert (latest["id"], latest["version"]) == (1002, 2)
     assert json.loads(get(f"{gateway}/schemas/ids/1002")[1])["schema"] == latest["schema"]

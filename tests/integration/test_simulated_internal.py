@@ -19,6 +19,8 @@ from loadgen.providers.internal import Internal
 from loadgen.providers.log import Log
 from loadgen.providers.server import running
 from schemas import codec
+from schemas.clients import Token
+from schemas.ids import shown_id
 from schemas.kafka_access import KafkaAccess
 from schemas.records import Delivery, ReceiptStatus
 from tests.integration.simulators import QUICK, Receiver, Rig, delivery
@@ -41,7 +43,7 @@ async def clients(
     kafka_url: str, topic: str, *, log: Path | None = None, refusals: int = 0, seed: int = 1, **knobs: float
 ) -> AsyncIterator[Rig]:
     """Clients whose receipts our connector reads; a wrong token or an unreadable item fails the test."""
-    receiver = Receiver(Connector(account="app", tokens=("new", "old")), refusals)
+    receiver = Receiver(Connector(account="app", tokens=(Token("new"), Token("old"))), refusals)
     runner = web.ServerRunner(web.Server(receiver.take, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -80,8 +82,12 @@ def to_people(count: int, first: int = 0) -> list[Delivery]:
     ]
 
 
-def told(at: Rig, delivery_id: str) -> list[ReceiptStatus]:
-    return [each.status for each in at.receiver.receipts if each.provider_message_id == delivery_id]
+def shown(each: Delivery) -> str:
+    return shown_id(each.delivery_id, each.tenant_id, each.address)
+
+
+def told(at: Rig, sent: Delivery) -> list[ReceiptStatus]:
+    return [each.status for each in at.receiver.receipts if each.provider_message_id == shown(sent)]
 
 
 def calls(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -92,14 +98,14 @@ async def test_each_delivery_comes_once_in_order_and_is_confirmed(kafka_url: str
     sent = to_people(60)
     written(kafka_url, topic, *sent, aborted=tuple(to_people(5, first=1000)))
     async with clients(kafka_url, topic, refusals=2, **STORY) as at:  # type: ignore[arg-type]  # numbers only
-        await at.receiver.until(lambda: all(READ in told(at, each.delivery_id) for each in sent))
+        await at.receiver.until(lambda: all(READ in told(at, each) for each in sent))
         log = await at.log()
     assert Counter(line["text_key"] for line in calls(log)) == {f"msg-{n}": 1 for n in range(60)}
     for person in range(3):
         of_one = [line["text_key"] for line in calls(log) if line["recipient"] == f"person-{person}"]
         assert of_one == [f"msg-{n}" for n in range(person, 60, 3)]
-    assert {line["provider_message_id"] for line in calls(log)} == {each.delivery_id for each in sent}
-    everything = {each.delivery_id: told(at, each.delivery_id) for each in sent}
+    assert {line["provider_message_id"] for line in calls(log)} == {shown(each) for each in sent}
+    everything = {each.delivery_id: told(at, each) for each in sent}
     assert any(max(Counter(each).values()) > 1 for each in everything.values()), "doubled"
     assert any(each[:2] == [READ, DELIVERED] for each in everything.values()), "out of order"
     assert any(DELIVERED not in each for each in everything.values()), "read without delivered"
@@ -111,19 +117,19 @@ async def test_a_second_start_goes_on_where_the_first_one_was(kafka_url: str, to
     first, second = to_people(3), to_people(3, first=3)
     written(kafka_url, topic, *first)
     async with clients(kafka_url, topic, log=log) as at:
-        await at.receiver.until(lambda: all(READ in told(at, each.delivery_id) for each in first))
+        await at.receiver.until(lambda: all(READ in told(at, each) for each in first))
     written(kafka_url, topic, *second)
     async with clients(kafka_url, topic, log=log) as at:
-        await at.receiver.until(lambda: all(READ in told(at, each.delivery_id) for each in second))
+        await at.receiver.until(lambda: all(READ in told(at, each) for each in second))
         assert sorted(line["text_key"] for line in calls(await at.log())) == ["msg-3", "msg-4", "msg-5"]
     assert log.read_bytes().count(b'"verdict"') == 6
 
 
 async def test_a_signal_is_no_message_and_nonsense_stops_nothing(kafka_url: str, topic: str) -> None:
     signal = replace(delivery("internal", 0, "ana", ""), kind="typing")
-    shown = delivery("internal", 1, "ana")
+    seen = delivery("internal", 1, "ana")
     producer = Producer({"bootstrap.servers": kafka_url})
-    for value in (b"\x00nonsense", codec.encode(signal), codec.encode(shown)):
+    for value in (b"\x00nonsense", codec.encode(signal), codec.encode(seen)):
         producer.produce(topic, value, b"c0")
     assert producer.flush(20) == 0
     async with clients(kafka_url, topic, fail_rate=1.0) as at:
@@ -133,14 +139,14 @@ async def test_a_signal_is_no_message_and_nonsense_stops_nothing(kafka_url: str,
         assert (await at.post("/v1/messages", {}))[0] == 404
     (failed,) = at.receiver.receipts
     assert (failed.provider_message_id, failed.status, failed.error_code) == (
-        shown.delivery_id,
+        shown(seen),
         ReceiptStatus.FAILED,
         "not_shown",
     )
     assert [(line["kind"], line["provider_message_id"], line["verdict"]) for line in calls(log)] == [
         ("unreadable", None, "rejected"),
         ("typing", None, "accepted"),
-        ("text", shown.delivery_id, "accepted"),
+        ("text", shown(seen), "accepted"),
     ]
     assert health[1] == {"provider": "internal", "lines": len(log), "pending": 0}
 

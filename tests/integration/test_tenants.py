@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 
 from cli.composition import calls_log, compose
 from schemas import codec
+from schemas.clients import tokens_in
 from schemas.keys import contact_key, conversation_key, message_key
 from schemas.partitions import home_partition
 from schemas.records import Address, Contact, Conversation, DeadLetter, Direction, Message, Recipient
@@ -182,11 +183,13 @@ def test_an_account_sends_and_receives_for_its_tenant_alone(running: Running, pr
     await_true(lambda: len(letters_of(running, *refused)) == 2, "the others to be refused", 20)
     assert {letter.cause for letter in letters_of(running, *refused)} == {"account_not_yours"}
 
-    token = running.settings.internal_tokens.get_secret_value()
+    token = tokens_in(running.settings.internal_tokens.get_secret_value())[0].token
     written = {"id": f"m-{unique}", "address": f"ana-{unique}", "kind": "text", "text": "olá"}
     body = json.dumps({"messages": [written]}).encode()
     url = f"{running.url('gateway')}/webhooks/internal"
     assert post(url, body, {"Authorization": f"Bearer {token}"}) == 200
+    of_another = json.dumps({"messages": [written | {"tenant_id": "default"}]}).encode()
+    assert post(url, of_another, {"Authorization": f"Bearer {token}"}) == 403
     inbound = "select tenant_id, direction from messages where conversation_id = %s"
     await_true(
         lambda: in_postgres(running, inbound, f"internal:app:ana-{unique}") == [("acme", "INBOUND")],

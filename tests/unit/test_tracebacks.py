@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
@@ -13,7 +14,8 @@ from schemas.redaction import redactor
 from schemas.settings import MissingSetting, Settings
 from schemas.tracebacks import LONGEST, Discreet, Plain, formatted, told, where_all_stand
 from sinks.base import sentence
-from stack.supervisor import say
+from stack.plan import Plan
+from stack.supervisor import Supervisor
 
 VALUE = "Grüße an +55 11 95550 1234"
 TOKEN = "7310256241:AAF-redacted-everywhere"
@@ -141,8 +143,10 @@ def test_secrets_of_the_settings_and_passwords_of_urls_are_masked(line: str, mas
     assert redactor(SETTINGS)(line) == masked
 
 
-def test_the_supervisor_of_a_stack_tells_no_password(capsys: pytest.CaptureFixture[str]) -> None:
-    say("postgres 18 answers on postgresql://chat4all:of-this-stack@127.0.0.1:5432/chat4all after 1.0 s")
+def test_the_supervisor_of_a_stack_tells_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Supervisor(tmp_path, Plan(servers=[])).say(
+        "postgres 18 answers on postgresql://chat4all:of-this-stack@127.0.0.1:5432/chat4all after 1.0 s"
+    )
     assert "postgresql://chat4all:***@127.0.0.1:5432/chat4all after" in capsys.readouterr().err
 
 

@@ -1,0 +1,203 @@
+"""The gateway's connections: how many there are, and how long each may take to ask for something.
+
+In: what arrives on sockets. Out: requests, by aiohttp. Guaranteed: a connection has so long for the head of a request, and may be idle so
+long between two; there are no more than so many, whole and by address. When there are, the one that has been waiting for longest gives
+way to the new one, so that whoever asks is never held up by whoever does not.
+aiohttp has no deadline for heads and inflates by itself; this is its protocol with both put right.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from pipelines.serving.addresses import Addresses, named
+from pipelines.serving.bounds import HEAD_BYTES, LINGER_SECONDS, RECEIVE_BYTES, Bounds
+from pipelines.serving.denials import Denials
+from schemas import metrics
+
+SWEEP_SECONDS = 0.5
+WHAT = "connection"
+_TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Connections:
+    """All of them. `bounds` may be left as they are by who needs no limits; `close` ends the clock that looks for late ones."""
+
+    def __init__(self, bounds: Bounds, addresses: Addresses, denials: Denials) -> None:
+        self.bounds = bounds
+        self._addresses = addresses
+        self._denials = denials
+        self._all: dict[Connection, str] = {}  # -> address
+        self._by_address: dict[str, int] = {}
+        self._waiting: dict[Connection, None] = {}  # for a request, the one that waits for longest first
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def enter(self, connection: "Connection", peer: str) -> bool:
+        """False when there is no room, and nobody who only waits."""
+        name, bounds = named(peer), self.bounds
+        if self._by_address.get(name, 0) >= bounds.connections_by_address and not self._addresses.is_proxy(peer):
+            rival = next((each for each in self._waiting if self._all[each] == name), None)
+            if not self._give_way(rival, "too many connections of one address"):
+                return False
+        is_full = len(self._all) >= bounds.connections
+        if is_full and not self._give_way(next(iter(self._waiting), None), "too many connections"):
+            return False
+        self._all[connection] = name
+        self._by_address[name] = self._by_address.get(name, 0) + 1
+        metrics.GATEWAY_CONNECTIONS.set(len(self._all))
+        self.waits(connection, bounds.head_seconds)
+        return True
+
+    def leave(self, connection: "Connection") -> None:
+        """It is closed. Asking twice is asking once."""
+        name = self._all.pop(connection, None)
+        if name is None:
+            return
+        self._waiting.pop(connection, None)
+        left = self._by_address[name] - 1
+        if left:
+            self._by_address[name] = left
+        else:
+            del self._by_address[name]
+        metrics.GATEWAY_CONNECTIONS.set(len(self._all))
+
+    def asks(self, connection: "Connection") -> None:
+        """A request has begun."""
+        self._waiting.pop(connection, None)
+
+    def waits(self, connection: "Connection", seconds: float) -> None:
+        """It has so long for its next request."""
+        if connection in self._all:
+            connection.deadline = self._loop.time() + seconds
+            self._waiting.pop(connection, None)
+            self._waiting[connection] = None
+
+    def deny(self, status: int, why: str) -> None:
+        self._denials.note(WHAT, status, why)
+
+    def close(self) -> None:
+        self._clock.cancel()
+        self._denials.tell()
+
+    def _give_way(self, connection: "Connection | None", why: str) -> bool:
+        self.deny(429, why)
+        if connection is None:
+            return False
+        connection.abort()
+        self.leave(connection)
+        return True
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in [each for each in self._waiting if each.deadline <= now]:
+            connection.is_late()
+            self.leave(connection)
+        self._denials.tell()
+        self._clock = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+class Connection(RequestHandler):
+    """aiohttp's protocol of one connection, that reads little at a time, inflates nothing and has a deadline."""
+
+    __slots__ = ("_connections", "_head_bytes", "deadline")
+
+    def __init__(self, server: web.Server, connections: Connections) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=connections.bounds.idle_seconds,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp takes it as "write none", as its own runners do
+            auto_decompress=False,
+            lingering_time=LINGER_SECONDS,
+            read_bufsize=RECEIVE_BYTES // 2,
+        )
+        self._connections = connections
+        self._head_bytes = 0  # of a request that has not begun yet
+        self.deadline = 0.0
+        # Requests sent before the last one is answered wait here: a body of each is in memory.
+        self._max_msg_queue_size, self._msg_queue_resume_size = 2, 1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        if not self._connections.enter(self, str(peer[0]) if isinstance(peer, tuple) else ""):
+            cast("asyncio.Transport", transport).abort()
+            return
+        transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]  # of asyncio's socket transports: bytes of one recv
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.leave(self)
+        if self._task_handler is not None and not self._request_in_progress:
+            self._task_handler.cancel()  # else it goes on reading a refused body that will not come
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        begun = self._request_count
+        super().data_received(data)
+        if self._request_count != begun:
+            self._head_bytes = 0
+        elif self._waiter is not None and data:  # no request is being answered: this is part of a head
+            if not self._head_bytes:
+                self._connections.waits(self, self._connections.bounds.head_seconds)
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._end(_TOO_LONG)
+                self._connections.deny(431, "the head of a request is too long")
+
+    def asks(self) -> None:
+        self._connections.asks(self)
+
+    def waits(self) -> None:
+        self._connections.waits(self, self._connections.bounds.idle_seconds)
+
+    def is_late(self) -> None:
+        """Its deadline is over."""
+        if self._head_bytes:
+            self._connections.deny(408, "the head of a request did not come in time")
+            self._end(_TOO_LATE)
+        else:
+            self.abort() if self._is_writing() else self.force_close()
+
+    def abort(self) -> None:
+        """Closes at once, whatever is still to be sent."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002  # it quotes what was sent
+        message: str | None = None,  # noqa: ARG002  # so does this
+    ) -> web.StreamResponse:
+        """What is no HTTP. aiohttp's own would log a traceback and answer with what was sent."""
+        if status >= 500:
+            return super().handle_error(request, status)
+        self._connections.deny(status, "the request is no HTTP")
+        response = web.Response(status=status, text="the request is no HTTP")
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002  # they quote what was sent
+        """Of aiohttp itself; an error of ours is answered before it comes here (pipelines/serving/front.py)."""
+        error = kw.get("exc_info")
+        self.logger.error("HTTP server failed: %s", type(error).__name__)
+
+    def _is_writing(self) -> bool:
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
+    def _end(self, answer: bytes) -> None:
+        if self.transport is not None and not self._is_writing():
+            self.transport.write(answer)
+            self.force_close()
+        else:
+            self.abort()

@@ -1,0 +1,77 @@
+"""The good sender: signed webhooks of WhatsApp, a few connections that stay open, each posting again as soon as it is answered.
+
+In: a port and the app secret. Out: how many were taken, refused and not answered. Each webhook is new: a receipt and a message.
+"""
+
+import asyncio
+import itertools
+import json
+import time
+
+from tests.attack.gateway import ACCOUNT
+from tests.attack.sources import HUNG_UP, Line, request, signature
+
+CONNECTIONS = 4
+PATIENCE_SECONDS = 15.0
+PATH = "/webhooks/whatsapp"
+
+
+def webhook(name: str) -> bytes:
+    """As Meta writes it, slashes escaped: the same JSON in other bytes has another signature."""
+    metadata = {"display_phone_number": "15550783881", "phone_number_id": ACCOUNT}
+    told = {
+        "statuses": [{"id": f"wamid.r{name}", "status": "read", "timestamp": "1750857384", "recipient_id": "15551234567"}],
+        "messages": [
+            {
+                "from": "15557654321", "id": f"wamid.{name}", "timestamp": "1749416383", "type": "text",
+                "text": {"body": f"secret-words / {name}"},
+            }
+        ],
+    }  # fmt: skip
+    value = {"messaging_product": "whatsapp", "metadata": metadata, **told}
+    entry = {"id": "1", "changes": [{"field": "messages", "value": value}]}
+    return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).replace("/", "\\/").encode()
+
+
+class Good:
+    """`taken` are those answered 200; what was refused is posted again under another name, as if it were the next."""
+
+    def __init__(self, port: int, secret: str) -> None:
+        self._port = port
+        self._secret = secret
+        self._names = itertools.count()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.taken = 0
+        self.refused = 0
+        self.slowest = 0.0
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._post()) for _ in range(CONNECTIONS)]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def rate(self, seconds: float) -> float:
+        """Webhooks taken a second, from now on."""
+        before, began = self.taken, time.monotonic()
+        await asyncio.sleep(seconds)
+        return (self.taken - before) / (time.monotonic() - began)
+
+    async def _post(self) -> None:
+        its: Line | None = None
+        while True:
+            if its is None:
+                its = Line(*await asyncio.open_connection("127.0.0.1", self._port))
+            body = webhook(str(next(self._names)))
+            began = time.monotonic()
+            sent = await its.send(request(PATH, signature(body, self._secret), body))
+            status = await its.status(PATIENCE_SECONDS) if sent else HUNG_UP
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            if status == 200:
+                self.taken += 1
+                continue
+            self.refused += 1
+            its = None if status == HUNG_UP else its
+            await asyncio.sleep(0.1)

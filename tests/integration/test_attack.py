@@ -1,0 +1,40 @@
+"""The short form of the attack on a gateway, and on a worker's views: see tests/attack. What it costs the good sender is measured by the
+long one."""
+
+import asyncio
+import sys
+import urllib.request
+
+import pytest
+
+from stack.ports import free_port
+from tests.attack.run import SHORT, Views, attack_views, run
+from tests.integration.engine_harness import Toy, await_true
+
+
+@pytest.mark.timeout(180)
+def test_the_gateway_bears_every_attack() -> None:
+    report = run(seed=1, size=SHORT)
+    print("\n".join(report.lines()))  # shown when the test failed
+    assert report.findings == []
+    assert len(report.ways) == 14
+    assert report.attempts > 2_000
+    assert report.attacked > 0
+
+
+@pytest.mark.timeout(180)
+def test_the_views_of_a_worker_answer_afterwards_as_before(toy: Toy) -> None:
+    port = free_port()
+    toy.command = [sys.executable, "-m", "tests.hampered_worker", toy.name]
+    toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port)})
+
+    def is_ready() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    await_true(is_ready, "the worker to be ready", 60)
+    views = Views(f"http://127.0.0.1:{port}/partitions/")
+    assert asyncio.run(attack_views(views, 1, SHORT, print)) == []

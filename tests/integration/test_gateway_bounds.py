@@ -1,0 +1,355 @@
+"""What a sender may cost the gateway: sizes, times, connections and rates, each on real sockets. No item reaches Kafka here."""
+
+import asyncio
+import gzip
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+import structlog.testing
+
+from connectors.base import Connector
+from connectors.internal import Internal
+from connectors.telegram import Telegram
+from connectors.whatsapp import WhatsApp
+from pipelines.gateway import Gateway
+from pipelines.produce import Producing
+from pipelines.serving import listening
+from pipelines.serving.bounds import Bounds
+from schemas.clients import Token
+from schemas.kafka_access import KafkaAccess
+from tests.integration.simulators import ACCOUNT, APP_SECRET, BOT_TOKEN, HOOK_SECRET
+
+CLIENT_TOKEN = "token-of-a-client"
+SIGNED = "sha256=" + "0" * 64  # has the form of a signature
+SECRETIVE = b'{"text": "secret-words"}'
+
+
+class Answer(NamedTuple):
+    """Of the gateway; status 0 when it hung up."""
+
+    status: int
+    headers: dict[str, str]
+
+
+class Line:
+    """One connection to the gateway."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, *parts: bytes) -> None:
+        self._writer.write(b"".join(parts))
+
+    async def answer(self, seconds: float = 10.0) -> Answer:
+        try:
+            async with asyncio.timeout(seconds):
+                head = await self._reader.readuntil(b"\r\n\r\n")
+                lines = head.decode().split("\r\n")
+                headers = {
+                    name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+                }
+                await self._reader.readexactly(int(headers.get("content-length", 0)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return Answer(0, {})
+        return Answer(int(lines[0].split()[1]), headers)
+
+    async def is_closed(self, seconds: float = 10.0) -> bool:
+        """Waits until the other side has hung up."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._reader.read() == b""
+        except ConnectionError:
+            return True
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Served(NamedTuple):
+    """A gateway with bounds of the test's choice."""
+
+    gateway: Gateway
+    port: int
+    lines: list[Line]
+
+    async def line(self, address: str = "127.0.0.1") -> Line:
+        made = Line(*await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0)))
+        self.lines.append(made)
+        return made
+
+    async def ask(self, *parts: bytes) -> Answer:
+        line = await self.line()
+        line.send(*parts)
+        answer = await line.answer()
+        line.close()
+        return answer
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # the gateway tells nobody
+            await asyncio.sleep(0.01)
+
+
+def head(channel: str, length: int | None, **headers: str) -> bytes:
+    lines = {"Host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    if length is None:
+        lines["Transfer-Encoding"] = "chunked"
+    else:
+        lines["Content-Length"] = str(length)
+    told = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST /webhooks/{channel} HTTP/1.1\r\n{told}\r\n".encode()
+
+
+def signed(body: bytes, **more: str) -> bytes:
+    """A whole request as Meta makes it."""
+    signature = "sha256=" + hmac.new(APP_SECRET.encode(), body, hashlib.sha256).hexdigest()
+    return head("whatsapp", len(body), X_Hub_Signature_256=signature, **more) + body
+
+
+@asynccontextmanager
+async def served(kafka_url: str, **bounds: Any) -> AsyncIterator[Served]:
+    connectors: dict[str, Connector] = {
+        "whatsapp": WhatsApp(url="http://unused", version="v23.0", account=ACCOUNT, app_secrets=(APP_SECRET,)),
+        "telegram": Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
+        "internal": Internal(account="app", tokens=(Token(CLIENT_TOKEN, "default", frozenset({"ana"})),)),
+    }
+    gateway = Gateway(
+        connectors=connectors,
+        producing=Producing(KafkaAccess(kafka_url), asyncio.get_running_loop()),
+        partitions=1,
+        bounds=Bounds(**bounds),
+    )
+    async with listening.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
+        made = Served(gateway, port, [])
+        try:
+            yield made
+        finally:
+            for line in made.lines:
+                line.close()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip", "bogus"])
+async def test_a_compressed_body_is_refused_before_it_is_read(kafka_url: str, encoding: str) -> None:
+    async with served(kafka_url) as at:
+        asked = head("whatsapp", 5_000, X_Hub_Signature_256=SIGNED, Content_Encoding=encoding)
+        assert (await at.ask(asked)).status == 415
+
+
+async def test_nothing_is_inflated(kafka_url: str) -> None:
+    """A signed bomb of 50 MB that comes whole, beside its head: what aiohttp hands on is what was sent."""
+    bomb = gzip.compress(bytes(50_000_000))
+    async with served(kafka_url) as at:
+        assert (await at.ask(signed(bomb, Content_Encoding="gzip"))).status == 415
+        assert (await at.ask(signed(bomb))).status == 200, "bytes that are no JSON tell nothing"
+        assert at.gateway.front.bodies.held == 0
+
+
+async def test_a_body_that_is_too_large_is_refused_by_what_it_says_or_by_what_comes(kafka_url: str) -> None:
+    async with served(kafka_url) as at:
+        assert (await at.ask(head("whatsapp", 300_000_000, X_Hub_Signature_256=SIGNED))).status == 413
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        assert (await at.ask(head("whatsapp", None, X_Hub_Signature_256=SIGNED), chunk * 60)).status == 413
+        assert (await at.ask(signed(bytes(3 * 1024 * 1024)))).status == 200
+        assert at.gateway.front.bodies.held == 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        head("whatsapp", 2_900_000),
+        head("whatsapp", 2_900_000, X_Hub_Signature_256="sha1=" + "0" * 40),
+        head("telegram", 2_900_000, X_Telegram_Bot_Api_Secret_Token="wrong"),
+        head("internal", 2_900_000, Authorization="Bearer wrong"),
+        head("whatsapp", 2_900_000, Expect="100-continue"),
+    ],
+    ids=["unsigned", "an odd signature", "telegram", "internal", "who asks whether to go on"],
+)
+async def test_what_headers_give_away_is_refused_before_the_body_is_read(kafka_url: str, asked: bytes) -> None:
+    async with served(kafka_url) as at:
+        assert (await at.ask(asked)).status == 401
+
+
+async def test_who_asks_whether_to_go_on_is_told_so(kafka_url: str) -> None:
+    async with served(kafka_url) as at:
+        whole = signed(b"{}", Expect="100-continue")
+        line = await at.line()
+        line.send(whole.removesuffix(b"{}"))
+        assert (await line.answer()).status == 100
+        line.send(b"{}")
+        assert (await line.answer()).status == 200
+
+
+async def test_a_body_has_its_time(kafka_url: str) -> None:
+    async with served(kafka_url, body_seconds=0.5) as at:
+        assert (await at.ask(head("whatsapp", 100, X_Hub_Signature_256=SIGNED), b"{")).status == 408
+
+
+async def test_a_head_has_its_time_and_so_has_silence(kafka_url: str) -> None:
+    async with served(kafka_url, head_seconds=0.5) as at:
+        silent, slow = await at.line(), await at.line()
+        slow.send(b"POST /webhooks/whatsapp HTTP/1.1\r\nHost: localhost\r\n")
+        assert await silent.is_closed()
+        assert (await slow.answer()).status == 408
+        assert await slow.is_closed()
+
+
+async def test_a_connection_stays_between_two_requests_but_not_for_ever(kafka_url: str) -> None:
+    async with served(kafka_url, head_seconds=0.3, idle_seconds=2.0) as at:
+        line, slow = await at.line(), await at.line()
+        for each in (line, slow):
+            each.send(signed(b"{}"))
+            assert (await each.answer()).status == 200
+        slow.send(b"POST /webhooks/whatsapp")
+        assert (await slow.answer(1.5)).status == 408, "the head of a second request has the time of a head"
+        line.send(signed(b"{}"))
+        assert (await line.answer()).status == 200, "idle for longer than a head may take"
+        assert await line.is_closed()
+
+
+async def test_an_endless_head_is_cut(kafka_url: str) -> None:
+    async with served(kafka_url) as at:
+        lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 200) for number in range(100))
+        assert (await at.ask(b"POST /webhooks/whatsapp HTTP/1.1\r\nHost: a\r\n" + lines)).status == 431
+
+
+async def test_bodies_share_a_room_and_the_oldest_gives_way(kafka_url: str) -> None:
+    """Bytes count as they come: ten that declare 3 MB and hold one are 10 MB in a room of 4."""
+    async with served(kafka_url, bodies_bytes=4_000_000) as at:
+        held = []
+        for _ in range(10):
+            line = await at.line()
+            line.send(head("whatsapp", 3_000_000, X_Hub_Signature_256=SIGNED), bytes(1_000_000))
+            held.append(line)
+            few = 900_000 * min(len(held), 4)
+            await until(lambda: at.gateway.front.bodies.held >= few)  # noqa: B023  # awaited here
+            assert at.gateway.front.bodies.held <= 4_000_000
+            assert (await at.ask(signed(b"{}"))).status == 200, "a usual webhook finds room"
+        told = await held[0].answer()
+        assert (told.status, told.headers["retry-after"]) == (503, "1")
+        assert (await at.ask(signed(bytes(2_000_000)))).status == 200, "so does a large one that comes in one go"
+        for line in held:
+            line.close()
+        await until(lambda: not at.gateway.front.bodies.held)
+
+
+@pytest.mark.parametrize("bounds", [{"connections": 5}, {"connections_by_address": 5}])
+async def test_who_waits_for_longest_gives_way_to_who_asks(kafka_url: str, bounds: dict[str, int]) -> None:
+    async with served(kafka_url, **bounds) as at:
+        good = await at.line()
+        good.send(signed(b"{}"))
+        assert (await good.answer()).status == 200
+        silent = [await at.line() for _ in range(4)]
+        good.send(signed(b"{}"))
+        assert (await good.answer()).status == 200
+        silent += [await at.line() for _ in range(4)]
+        assert all([await line.is_closed() for line in silent[:4]])
+        good.send(signed(b"{}"))
+        assert (await good.answer()).status == 200
+        assert (await at.ask(signed(b"{}"))).status == 200
+
+
+async def test_connections_of_another_address_do_not_give_way(kafka_url: str) -> None:
+    async with served(kafka_url, connections_by_address=2) as at:
+        other = await at.line("127.0.0.2")
+        silent = [await at.line() for _ in range(3)]
+        assert await silent[0].is_closed()
+        other.send(signed(b"{}"))
+        assert (await other.answer()).status == 200
+
+
+async def test_an_address_that_proves_nothing_has_a_rate_and_who_proves_it_has_none(kafka_url: str) -> None:
+    async with served(kafka_url, unproven_by_address=0.5) as at:
+        for _ in range(20):
+            assert (await at.ask(signed(b"{}"))).status == 200
+        assert (await at.ask(head("whatsapp", 0))).status == 401
+        for asked in (head("whatsapp", 0), head("telegram", 0), head("none", 0), signed(bytes(20_000))):
+            refused = await at.ask(asked)
+            assert (refused.status, refused.headers["retry-after"]) == (429, "2")
+        assert (await at.ask(signed(b"{}"))).status == 200, "small and signed: a refusal would cost as much"
+        by_guess = head("telegram", 2, X_Telegram_Bot_Api_Secret_Token=HOOK_SECRET) + b"{}"
+        assert (await at.ask(by_guess)).status == 429, "guesses have a rate"
+        other = await at.line("127.0.0.2")
+        other.send(signed(b"{}"))
+        assert (await other.answer()).status == 200
+
+
+async def test_an_account_has_a_rate(kafka_url: str) -> None:
+    async with served(kafka_url, requests_by_account=0.5) as at:
+        assert (await at.ask(signed(b"{}"))).status == 200
+        refused = await at.ask(signed(b"{}"))
+        assert (refused.status, refused.headers["retry-after"]) == (429, "2")
+
+
+@pytest.mark.parametrize(("proxies", "statuses"), [("127.0.0.0/8", [401, 429, 401]), ("", [401, 429, 429])])
+async def test_what_a_proxy_of_ours_says_is_believed_and_nobody_elses_word(
+    kafka_url: str, proxies: str, statuses: list[int]
+) -> None:
+    """The first in the header is what the client wrote itself."""
+    async with served(kafka_url, unproven_by_address=0.5, proxies=proxies) as at:
+        told = ("203.0.113.1", "203.0.113.9, 203.0.113.1, 127.0.0.3", "203.0.113.2")
+        asked = [await at.ask(head("whatsapp", 0, X_Forwarded_For=each)) for each in told]
+        assert [answer.status for answer in asked] == statuses
+
+
+async def test_a_body_that_ends_early_costs_no_traceback(kafka_url: str) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with served(kafka_url) as at:
+            for length, body in ((1_000, SECRETIVE), (None, b"5\r\n" + SECRETIVE), (None, b"zz\r\n" + SECRETIVE)):
+                line = await at.line()
+                line.send(head("whatsapp", length, X_Hub_Signature_256=SIGNED), body)
+                line._writer.write_eof()
+                line.close()
+            assert (await at.ask(head("whatsapp", None, X_Hub_Signature_256=SIGNED), b"zz\r\n")).status == 400
+    assert {(line["event"], line["status"]) for line in logs} == {("request refused", 400)}
+    assert "secret-words" not in str(logs)
+
+
+async def test_a_flood_of_refused_requests_is_a_line_of_each_kind(kafka_url: str) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with served(kafka_url) as at:
+            line = await at.line()
+            for _ in range(300):
+                line.send(head("whatsapp", len(SECRETIVE), X_Hub_Signature_256=SIGNED), SECRETIVE)
+                assert (await line.answer()).status in (401, 429)
+    assert [(entry["status"], entry["times"]) for entry in logs] == [(401, 1)]
+    assert "secret-words" not in str(logs)
+
+
+async def test_requests_that_come_before_the_last_is_answered_are_answered_in_order(kafka_url: str) -> None:
+    async with served(kafka_url) as at:
+        line = await at.line()
+        line.send(*[signed(b"{}") if number % 2 else head("whatsapp", 2) + b"{}" for number in range(50)])
+        assert [(await line.answer()).status for _ in range(50)] == [401, 200] * 25
+
+
+async def test_a_client_speaks_for_nobody_else(kafka_url: str) -> None:
+    for address, tenant, status in (("ana", "default", 200), ("bob", "default", 403), ("ana", "acme", 403)):
+        body = b'{"receipts": [{"delivery_id": "", "address": "%b", "tenant_id": "%b", "status": "seen"}]}' % (
+            address.encode(),
+            tenant.encode(),
+        )
+        body = body.replace(b'"delivery_id": ""', b'"delivery_id": "d"')
+        async with served(kafka_url) as at:
+            asked = head("internal", len(body), Authorization=f"Bearer {CLIENT_TOKEN}")
+            assert (await at.ask(asked, body)).status == status
+
+
+async def test_what_nobody_expected_is_asked_for_again_and_told_by_its_place(
+    kafka_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(SECRETIVE.decode())
+
+    monkeypatch.setattr(WhatsApp, "parse_webhook", broken)
+    with structlog.testing.capture_logs() as logs:
+        async with served(kafka_url) as at:
+            assert (await at.ask(signed(SECRETIVE))).status == 503
+    [line] = [line for line in logs if line["event"] == "request failed"]
+    assert (line["error"], line["where"].partition(":")[0].rpartition(".")[2]) == ("ZeroDivisionError", "broken")
+    assert "secret-words" not in str(logs)
