@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
     settings = Settings()
     try:
         settings.require("kafka_url")
+        worker = name if name in WORKERS else "sinks"
+        return build(next(stage for stage in apps(worker, settings) if stage.name == name), settings)
     except MissingSetting as error:
         raise SystemExit(str(error)) from error
-    worker = name if name in WORKERS else "sinks"
-    return build(next(stage for stage in apps(worker, settings) if stage.name == name), settings)

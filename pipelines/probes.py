@@ -47,7 +47,7 @@ def probes(engines: Sequence[Engine]) -> web.Application:
             measure_tables(engine)
         return web.Response(body=metrics.exposition(), content_type="text/plain")
 
-    app = web.Application(client_max_size=0)
+    app = web.Application()
     app.add_routes(
         [
             web.get("/health", health),
