@@ -1,0 +1,55 @@
+"""Files and folders that only their owner reads, whatever the umask says."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadgen.providers.log import Log
+from schemas import private
+
+
+@pytest.fixture(autouse=True)
+def _an_open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_folders_that_are_made_are_closed_and_others_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o755)
+    made = private.make_folder(tmp_path / "there" / "stack" / "dev")
+    assert [mode(folder) for folder in (made, made.parent, made.parent.parent)] == [0o700, 0o700, 0o755]
+    assert private.make_folder(made) == made
+
+
+def test_files_are_closed_from_the_first_byte_on(tmp_path: Path) -> None:
+    with private.append_to(tmp_path / "log") as log:
+        assert mode(tmp_path / "log") == 0o600
+        log.write(b"one\n")
+    with private.append_to(tmp_path / "log") as log:
+        log.write(b"two\n")
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    (tmp_path / "open").touch(mode=0o644)
+    private.write(tmp_path / "open", "secret")
+    assert (mode(tmp_path / "open"), (tmp_path / "open").read_text()) == (0o600, "secret")
+
+
+def test_a_link_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for attempt in (lambda: private.append_to(tmp_path / "link"), lambda: private.write(tmp_path / "link", "text")):
+        with pytest.raises(OSError, match="symbolic links"):
+            attempt()
+    assert not (tmp_path / "target").exists()
+
+
+def test_what_a_simulator_was_called_with_is_for_its_owner_only(tmp_path: Path) -> None:
+    log = Log(tmp_path / "simulators" / "calls.jsonl")
+    assert (mode(tmp_path / "simulators"), mode(tmp_path / "simulators" / "calls.jsonl")) == (0o700, 0o600)
+    log.close()
