@@ -118,15 +118,17 @@ def refuse_reaching(path: str, sql: str) -> None:
     try:
         normal = _handles.plain.query(f"SELECT formatQuery({_quoted(sql)})", "TSVRaw").bytes().decode()
     except RuntimeError as error:
-        raise Refused(62, "SYNTAX_ERROR", _without_code(str(error))) from None
+        raise _of_the_query(str(error)) from None
     if what := reaches(normal):
         raise Refused(497, "ACCESS_DENIED", f"{what} is not for SQL on this server: it would reach outside of it")
 
 
-def _without_code(error: str) -> str:
-    """The engine's sentence about the query, without what it says of the function that was asked."""
-    found = re.search(r"DB::Exception: (.*?)(?:: In scope SELECT formatQuery|\. \(SYNTAX_ERROR\)|$)", error, re.DOTALL)
-    return found[1] if found else error
+def _of_the_query(error: str) -> Exception:
+    """What formatQuery says of the query, without what it says of the function that was asked."""
+    found = re.search(
+        r"Code: (\d+)\. DB::Exception: (.*?)(?:: In scope SELECT formatQuery.*)?\. \((\w+)\)\s*$", error, re.DOTALL
+    )
+    return Refused(int(found[1]), found[3], found[2]) if found else RuntimeError(error)
 
 
 def discard_unfinished(path: str) -> None:

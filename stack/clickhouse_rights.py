@@ -56,7 +56,7 @@ _TOKEN = re.compile(
 )
 
 
-def users(proof: str = "<no_password/>") -> str:
+def users(proof: str = "<password></password>") -> str:
     """The one user, as ClickHouse's configuration has it; `proof` is the element that says how it proves who it is."""
     grants = [f"GRANT {PRIVILEGES} ON *.*", *(f"GRANT TABLE ENGINE ON {engine}" for engine in ENGINES)]
     queries = "".join(f"<query>{escape(grant)}</query>" for grant in grants)
@@ -64,7 +64,7 @@ def users(proof: str = "<no_password/>") -> str:
     plain = "".join(f"<{name}>0</{name}>" for name in PLAIN)
     return (
         f"<profiles><default>{plain}<constraints>{fixed}</constraints></default></profiles><quotas><default/></quotas>"
-        f"<users><default>{proof}<networks><ip>127.0.0.1</ip><ip>::1</ip></networks>"
+        f"<users><default>{proof}<networks><ip>::/0</ip></networks>"
         f"<profile>default</profile><quota>default</quota><grants>{queries}</grants></default></users>"
     )
 

@@ -47,7 +47,7 @@ def digest() -> str:
     return hashlib.sha256("\n".join(f"{jar.sha512} {jar.coordinate}" for jar in locked()).encode()).hexdigest()[:8]
 
 
-_checked: set[Path] = set()  # folders whose jars this process has compared; some 0.1 s each
+_checked: set[Path] = set()  # folders whose jars this process has compared
 
 
 def ready(folder: Path, say: Say = lambda _: None) -> list[Path]:

@@ -1,7 +1,7 @@
 """Programs of wheels for a server that gives up root.
 
 Enters: files or folders as they are installed. Leaves: where the server finds them. Guaranteed: everybody may read and run what is
-returned; where that is not so, as when root installs with umask 027, it is a copy in the stack's folder (41 MB of PostgreSQL: 0.1 s).
+returned; where that is not so, as when root installs with umask 027, it is a copy in the stack's folder (41 MB of PostgreSQL).
 """
 
 import os

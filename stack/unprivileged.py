@@ -45,7 +45,7 @@ def prepare(
     wanted, seen = ([folder.resolve() for folder in folders] for folders in ((*owned, *reached), seen))
     if not any(closed_above(folder, user) for folder in (*wanted, *seen)):
         return
-    if LIBC is not None and LIBC.unshare(CLONE_NEWNS) == 0:
+    if _is_alone():
         _open_ways((*wanted, *seen), user)
         return
     for folder in ours:
@@ -110,9 +110,19 @@ def _hand_over(folder: Path, user: int) -> None:
         os.fchown(here, user, user)
 
 
+def _is_alone() -> bool:
+    """Gives this process a mount namespace of its own, where nobody else sees what it mounts; False where root may not."""
+    if LIBC is None or LIBC.unshare(CLONE_NEWNS):
+        return False
+    try:
+        _mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+    except PermissionError:  # a profile of AppArmor, as containers have
+        return False
+    return True
+
+
 def _open_ways(wanted: Iterable[Path], user: int) -> None:
     """In this process's own namespace: covers what is closed above each of `wanted`, and shows these in the covers."""
-    _mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
     held = {folder: os.open(folder, O_PATH | os.O_DIRECTORY) for folder in wanted}
     before = os.umask(0o022)  # what is made in the covers is a way for somebody else
     for folder in wanted:
