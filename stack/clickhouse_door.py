@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 USER = "default"
+HOSTS = frozenset({"127.0.0.1", "localhost"})  # with any port: TLS before this server has one of its own
 PUBLIC = "/ping"  # says only that somebody is there
 
 
@@ -31,15 +32,14 @@ def credentials(request: web.Request) -> tuple[str, str]:
     return user, key
 
 
-def door(port: int, password: str) -> Middleware:
+def door(password: str) -> Middleware:
     """The middleware that stands before every handler."""
-    hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
     expected = f"{USER}:{password}".encode()
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.headers.get("Host", "").lower() not in hosts:
-            return refusal(403, 497, "ACCESS_DENIED", f"Host must be one of {', '.join(sorted(hosts))}")
+        if request.headers.get("Host", "").lower().partition(":")[0] not in HOSTS:
+            return refusal(403, 497, "ACCESS_DENIED", f"Host must be one of {', '.join(sorted(HOSTS))}, with any port")
         if "Origin" in request.headers:
             return refusal(403, 497, "ACCESS_DENIED", "requests of web pages (Origin) are not answered")
         given = ":".join(credentials(request)).encode(errors="surrogateescape")

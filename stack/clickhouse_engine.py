@@ -83,9 +83,11 @@ def keep_default(path: str) -> None:
     metadata = Path(path) / "metadata"
     link, file = metadata / "default", metadata / "default.sql"
     if not file.exists():
-        metadata.mkdir(exist_ok=True)
+        metadata.mkdir(parents=True, exist_ok=True)
         identity = link.readlink().name if link.is_symlink() else uuid.uuid4()
         file.write_text(f"ATTACH DATABASE _ UUID '{identity}'\nENGINE = Atomic\n", encoding="utf-8")
+    if link.is_symlink():
+        link.unlink()  # the engine makes it again; found at its start, it would be taken for the other database's
 
 
 def execute(path: str, query: Query) -> Answer:

@@ -137,9 +137,9 @@ class Front:
         self._engine.close()
 
 
-def application(path: str, port: int, password: str) -> web.Application:
+def application(path: str, password: str) -> web.Application:
     front = Front(path)
-    app = web.Application(client_max_size=2**31, middlewares=[door(port, password)])
+    app = web.Application(client_max_size=2**31, middlewares=[door(password)])
     app.router.add_get("/ping", front.ping)
     app.router.add_route("*", "/", front.query)
     app.on_cleanup.append(front.close)
@@ -157,7 +157,7 @@ def main() -> None:
         parent = os.getppid()
         unprivileged.drop(arguments.user)
         unprivileged.die_with_parent(parent, signal.SIGKILL)
-    app = application(arguments.folder, arguments.port, password)
+    app = application(arguments.folder, password)
     web.run_app(app, host="127.0.0.1", port=arguments.port, access_log=None, print=None)
 
 

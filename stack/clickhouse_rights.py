@@ -50,6 +50,10 @@ FIXED = (
 PLAIN = ("input_format_values_deduce_templates_of_expressions", "input_format_values_interpret_expressions")
 # Functions no grant covers: `file` as a scalar, `disk` in the settings of a table, and those that run what they are given.
 REACHING = {"catboostevaluate", "disk", "eval", "executable", "file", "python"}
+# Table functions whose columns are described in a text, which may hold an expression and be put together from pieces. `values` is one of
+# them only where a table is named, `format` where a format is.
+_DESCRIBED = {"input", "values", "format"}
+_BEFORE_TABLES = {"from", "join", "describe", "desc", "table", "as", "function", "in", ",", "("}
 _TOKEN = re.compile(
     r"(?P<text>'(?:[^'\\]|\\.|'')*')|(?P<quoted>`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<word>\w+)|(?P<other>\S)",
     re.DOTALL,
@@ -69,14 +73,22 @@ def users(proof: str = "<password></password>") -> str:
     )
 
 
+def _describes(function: str, before: str, kind_of_first: str) -> bool:
+    if function == "values":
+        return before in _BEFORE_TABLES
+    return function in _DESCRIBED and (function == "input" or kind_of_first in {"word", "quoted"})
+
+
 def reaches(normal: str) -> str:
     """What in the statement reaches outside, as formatQuery wrote it; empty when nothing does."""
     tokens = [(found.lastgroup or "", found[0]) for found in _TOKEN.finditer(normal)]
     following = [*tokens[1:], ("", ""), ("", "")]
+    before = ""
     for (kind, token), (_, after), (kind_after, _) in zip(tokens, following, following[1:], strict=False):
         word = token.strip('`"').lower()
-        if kind in {"word", "quoted"} and word in REACHING and after == "(":
+        if kind in {"word", "quoted"} and after == "(" and (word in REACHING or _describes(word, before, kind_after)):
             return f"{word}()"
+        before = token.lower()
         if kind == "word" and f"{word} {after.lower()}" in {"into outfile", "from infile"} and kind_after == "text":
             return f"{token} {after}"
     return ""

@@ -42,6 +42,12 @@ def _rights(folder: Path, programs: Sequence[Path]) -> Unprivileged | None:
     return None
 
 
+def _initdb(binaries: Path, data: Path, password_file: Path) -> list[str]:
+    make = [str(binaries / "initdb"), "-D", str(data), "-U", "chat4all", f"--pwfile={password_file}"]
+    make += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
+    return [*make, "--builtin-locale=C.UTF-8", "--no-sync", "--no-instructions"]
+
+
 def service(folder: Path) -> Service:
     """PostgreSQL with its cluster in `folder`; a cluster that exists is taken up again with its password."""
     folder = folder.resolve()
@@ -75,10 +81,7 @@ def service(folder: Path) -> Service:
     steps = [run]
     if not (data / "PG_VERSION").exists():
         private.write(initial, password)  # a copy for whoever initdb runs as
-        make = [str(binaries / "initdb"), "-D", str(data), "-U", "chat4all", f"--pwfile={initial}"]
-        make += ["--auth=scram-sha-256"]
-        make += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"]
-        steps.insert(0, [*make, "--no-instructions"])
+        steps.insert(0, _initdb(binaries, data, initial))
 
     def probe() -> str:
         answers(port)

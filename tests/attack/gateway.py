@@ -94,7 +94,10 @@ def running(folder: Path) -> Iterator[Target]:
 @contextmanager
 def _gateway(folder: Path, kafka_url: str) -> Iterator[Target]:
     port, probe = free_port(), free_port()
-    made = {name: secrets.token_hex(16) for name in ("app_secrets", "verify_token", "token", "hook", "client")}
+    made = {
+        name: secrets.token_hex(16)
+        for name in ("app_secrets", "verify_token", "token", "hook", "client", "tracker_keys")
+    }
     environment = {
         "CHAT4ALL_KAFKA_URL": kafka_url,
         "CHAT4ALL_PARTITIONS": "2",
@@ -108,6 +111,7 @@ def _gateway(folder: Path, kafka_url: str) -> Iterator[Target]:
         "CHAT4ALL_TELEGRAM_TOKEN": f"4242:{made['token']}",
         "CHAT4ALL_TELEGRAM_WEBHOOK_SECRET": made["hook"],
         "CHAT4ALL_INTERNAL_ACCOUNT": "app",
+        "CHAT4ALL_TRACKER_KEYS": made["tracker_keys"],
         "CHAT4ALL_INTERNAL_TOKENS": f"{made['client']}=default:ana",
     }
     log = folder / "gateway.log"

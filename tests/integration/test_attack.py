@@ -24,13 +24,13 @@ def test_the_gateway_bears_every_attack() -> None:
 
 @pytest.mark.timeout(180)
 def test_the_views_of_a_worker_answer_afterwards_as_before(toy: Toy) -> None:
-    port = free_port()
+    port, probe_port = free_port(), free_port()
     toy.command = [sys.executable, "-m", "tests.hampered_worker", toy.name]
-    toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port)})
+    toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)})
 
     def is_ready() -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{probe_port}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -3,6 +3,7 @@ all. Afterwards the server answers as before."""
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -180,12 +181,14 @@ async def test_the_simulator_of_our_clients(kafka_url: str) -> None:
 async def test_the_front_of_clickhouse(tmp_path: Path) -> None:
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stack.clickhouse_front", "--port", str(port), "--folder", str(tmp_path / "data")
+        *(sys.executable, "-m", "stack.clickhouse_front", "--port", str(port), "--folder", str(tmp_path / "data")),
+        env={**os.environ, "CLICKHOUSE_PASSWORD": "of-this-test"},
     )
     try:
         await is_up(port, "/ping")
         names = ("query", "param_x", "max_threads", "database", "default_format", "query_id", "enable_http_compression")
-        await answers(Door(port, ["/", "/?query=select+1", "/ping"], [""], {"/": names}), "/ping")
+        key = {"X-ClickHouse-Key": "of-this-test"}
+        await answers(Door(port, ["/", "/?query=select+1", "/ping"], [""], {"/": names}, key), "/ping")
     finally:
         process.terminate()
         await process.wait()

@@ -575,7 +575,11 @@ def test_a_short_load_with_kills_ends_well(running: Running) -> None:
     ("arguments", "environment", "sentence"),
     [
         (("worker", "core"), {}, "CHAT4ALL_KAFKA_URL"),
-        (("worker", "core"), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "Kafka at 127.0.0.1:9 cannot be reached"),
+        (
+            ("worker", "core"),
+            {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9", "CHAT4ALL_TRACKER_KEYS": "of-this-test-" * 3},
+            "Kafka at 127.0.0.1:9 cannot be reached",
+        ),
         (("gateway",), {}, "CHAT4ALL_KAFKA_URL"),
         (("prepare",), {"CHAT4ALL_KAFKA_URL": "127.0.0.1:9"}, "CHAT4ALL_POSTGRES_URL, CHAT4ALL_CLICKHOUSE_URL"),
     ],

@@ -189,6 +189,7 @@ def test_a_process_that_is_not_let_in_ends_with_one_line(
     (tmp_path / "password").write_text("wrong-and-never-told\n", encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CHAT4ALL_")}
     environment |= {f"CHAT4ALL_{name.upper()}": str(value) for name, value in secured.settings.items()}
+    environment["CHAT4ALL_TRACKER_KEYS"] = "of-this-test-" * 3
     environment |= {"CHAT4ALL_KAFKA_USER": USER, "CHAT4ALL_KAFKA_PASSWORD_FILE": str(tmp_path / "password")}
     done = subprocess.run(
         [sys.executable, "-m", "pipelines", *arguments],

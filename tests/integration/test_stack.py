@@ -199,7 +199,7 @@ def test_kafka_compresses_with_the_lz4_it_did_not_ask_for(kafka_url: str, unique
 def test_clickhouse_deduplicates_an_insert_and_its_views_by_token(clickhouse_url: str, unique: str) -> None:
     client = clickhouse_connect.get_client(dsn=clickhouse_url)
     client.command(f"CREATE DATABASE {unique}")
-    client = clickhouse_connect.get_client(dsn=clickhouse_url.replace("/default", f"/{unique}"))
+    client = clickhouse_connect.get_client(dsn=clickhouse_url.removesuffix("default") + unique)
     window = "SETTINGS non_replicated_deduplication_window = 1000"
     client.command(f"CREATE TABLE facts (channel String, ms UInt32) ENGINE = MergeTree ORDER BY channel {window}")
     columns = "channel String, times AggregateFunction(quantilesTDigest(0.5, 0.99), UInt32), n SimpleAggregateFunction(sum, UInt64)"

@@ -167,7 +167,10 @@ def test_a_wrong_password_is_one_line_without_it(secured: Settings) -> None:
         f"PostgreSQL at 127.0.0.1:{parts.port} does not let user chat4all in: unknown there, or a wrong password; look at "
         "CHAT4ALL_POSTGRES_URL and CHAT4ALL_POSTGRES_PASSWORD (or its _FILE)"
     )
-    valkey = redis.Redis.from_url(secured.valkey_url, username="x", password="wrong-one")
+    url = Settings.model_validate(
+        {"valkey_url": secured.valkey_url.replace(urlsplit(secured.valkey_url).password or "", "wrong-one")}
+    ).valkey_url
+    valkey = redis.Redis.from_url(url)
     with valkey, pytest.raises(redis.RedisError) as away:
         valkey.ping()
     told = refusals.told(refusals.of_url("Valkey", secured.valkey_url), away.value)

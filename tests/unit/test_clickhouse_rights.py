@@ -22,6 +22,13 @@ from stack.clickhouse_rights import reaches
         ("INSERT INTO outfile FORMAT Values", ""),
         ("SELECT filesystemAvailable()", ""),
         ("SELECT 'it\\\\', file('x')", "file()"),
+        ("SELECT *\nFROM values('a String DEFAULT file(\\'x\\')', 'y')", "values()"),
+        ("SELECT * FROM numbers(1) AS n, values(concat('a', ' String'), 'y')", "values()"),
+        ("INSERT INTO t (a) SELECT * FROM format(JSONEachRow, 'a String', '')", "format()"),
+        ("INSERT INTO t SELECT * FROM input('a String') FORMAT CSV", "input()"),
+        ("INSERT INTO t VALUES ('a'), ('b')", ""),
+        ("INSERT INTO t (`a`) VALUES ('a')", ""),
+        ("SELECT format('{}-{}', a, b) FROM t", ""),
     ],
 )
 def test_reaches(statement: str, found: str) -> None:

@@ -48,7 +48,8 @@ def process(part: str, log_format: str, port: int) -> Iterator["subprocess.Popen
 
 def post(port: int, path: str) -> int:
     """The status of the answer, as soon as somebody listens."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", UPDATE, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", "X-Telegram-Bot-Api-Secret-Token": HOOK_SECRET}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", UPDATE, headers)
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -63,10 +64,15 @@ def post(port: int, path: str) -> int:
 
 
 def judged(out: str, err: str) -> None:
-    assert [secret for secret in TOLD if secret in out + err] == []
-    assert "LookupError" in err
+    discreet(out, err)
     assert "ValueError" in err, "what it came from"
     assert "in raises" in err, "where it was raised"
+
+
+def discreet(out: str, err: str) -> None:
+    assert [secret for secret in TOLD if secret in out + err] == []
+    assert "LookupError" in err
+    assert "raises" in err, "where it was raised"
     assert len(err) < LONGEST
 
 
@@ -85,30 +91,35 @@ def test_a_worker_that_ends_tells_where_and_nothing_else(part: str, log_format: 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 @pytest.mark.parametrize(
-    ("part", "path"),
-    [("gateway", "/webhooks/telegram"), ("simulators", f"/bot{BOT_TOKEN}/getMe")],
+    ("part", "path", "status"),
+    [("gateway", "/webhooks/telegram", 503), ("simulators", f"/bot{BOT_TOKEN}/getMe", 500)],
     ids=["gateway", "simulators"],
 )
-def test_a_server_that_fails_at_a_request_tells_where_and_nothing_else(part: str, path: str, log_format: str) -> None:
+def test_a_server_that_fails_at_a_request_tells_where_and_nothing_else(
+    part: str, path: str, status: int, log_format: str
+) -> None:
     port = free_port()
     with process(part, log_format, port) as serving:
-        assert post(port, path) == 500
+        assert post(port, path) == status
         serving.send_signal(signal.SIGTERM)
         out, err = serving.communicate(timeout=30)
-    judged(out, err)
+    judge = (
+        discreet if part == "gateway" else judged
+    )  # strangers make the gateway's errors: type and place are enough of each
+    judge(out, err)
 
 
 BROKEN = """
 import asyncio, resource, sys, time
-from aiohttp import web
 from connectors.telegram import Telegram
 from pipelines import logs
 from pipelines.gateway import Gateway
+from pipelines.serving import listening
 from schemas.settings import Settings
 from tests.raising_process import BOT_TOKEN, HOOK_SECRET, TEXT
 
 TIMES = 50
-HEAD = b"POST /webhooks/telegram?token=hook-secret-of-nobody HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Encoding: gzip\\r\\n"
+HEAD = b"POST /webhooks/telegram?token=hook-secret-of-nobody HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\nContent-Encoding: gzip\\r\\n"
 
 class Nothing:
     async def close(self): ...
@@ -126,15 +137,12 @@ async def post(port, body):
 async def main():
     logs.configure(Settings())
     telegram = Telegram(url="http://127.0.0.1:1", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
-    runner = web.AppRunner(Gateway(connectors={"telegram": telegram}, producing=Nothing(), partitions=1).app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    await post(port, TEXT.encode())
-    began = time.process_time()
-    statuses = {await post(port, TEXT.encode()) for _ in range(TIMES)}
-    print(*(status.decode() for status in statuses), (time.process_time() - began) / TIMES)
-    await runner.cleanup()
+    gateway = Gateway(connectors={"telegram": telegram}, producing=Nothing(), partitions=1)
+    async with listening.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
+        await post(port, TEXT.encode())
+        began = time.process_time()
+        statuses = {await post(port, TEXT.encode()) for _ in range(TIMES)}
+        print(*(status.decode() for status in statuses), (time.process_time() - began) / TIMES)
 
 asyncio.run(main())
 """
