@@ -70,8 +70,7 @@ def build(
     app.transport = BatchTransport(app.conf.broker[:1], app)
     for layout in stage.tables:
         changelog = app.engine.changelog(layout.name)
-        table = app.Table(layout.name, partitions=settings.partitions, help=f"changelog topic {changelog}")
-        table.changelog_name = changelog
+        app.Table(layout.name, partitions=settings.partitions, help=f"changelog topic {changelog}")
     taken: set[str] = set()
     for part in getattr(stage, "stages", (stage,)):
         topics = [source.topic for source in stage.sources if any(source.topic == own.topic for own in part.sources)]

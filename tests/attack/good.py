@@ -60,10 +60,17 @@ class Good:
         return (self.taken - before) / (time.monotonic() - began)
 
     async def _post(self) -> None:
-        its: Line | None = None
         while True:
-            if its is None:
-                its = Line(*await asyncio.open_connection("127.0.0.1", self._port))
+            its = Line(*await asyncio.open_connection("127.0.0.1", self._port))
+            try:
+                await self._post_on(its)
+            finally:
+                await its.close()
+
+    async def _post_on(self, its: Line) -> None:
+        """Until the other side hangs up."""
+        status = 200
+        while status != HUNG_UP:
             body = webhook(str(next(self._names)))
             began = time.monotonic()
             sent = await its.send(request(PATH, signature(body, self._secret), body))
@@ -73,5 +80,4 @@ class Good:
                 self.taken += 1
                 continue
             self.refused += 1
-            its = None if status == HUNG_UP else its
             await asyncio.sleep(0.1)

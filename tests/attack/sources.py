@@ -53,6 +53,11 @@ class Line:
             return False
         return True
 
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
     async def status(self, seconds: float) -> int:
         """Of the next answer, whose body is read as well."""
         try:
@@ -70,9 +75,8 @@ async def line(port: int, number: int | None) -> AsyncIterator[Line]:
     """A connection from an attacker's address, without a number from the good sender's."""
     source = GOOD if number is None else address(number)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    its = Line(reader, writer)
     try:
-        yield Line(reader, writer)
+        yield its
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        await its.close()

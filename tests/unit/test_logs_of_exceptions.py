@@ -119,7 +119,8 @@ from schemas.settings import Settings
 from tests.raising_process import BOT_TOKEN, HOOK_SECRET, TEXT
 
 TIMES = 50
-HEAD = b"POST /webhooks/telegram?token=hook-secret-of-nobody HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\nContent-Encoding: gzip\\r\\n"
+HEAD = b"POST /webhooks/telegram?token=hook-secret-of-nobody HTTP/1.1\\r\\nHost: localhost\\r\\n"
+HEAD += b"Connection: close\\r\\nContent-Encoding: gzip\\r\\n"
 
 class Nothing:
     async def close(self): ...

@@ -22,10 +22,8 @@ from tables.table import StoreFailed, Table
 class BatchTable(faust.Table):
     """A table whose rows live in the engine, one Table a partition; as a mapping it shows those of this worker."""
 
-    changelog_name: str = ""
-
     def _changelog_topic_name(self) -> str:
-        return self.changelog_name or str(super()._changelog_topic_name())
+        return str(self.app.engine.changelog(self.name))  # Faust's own name would be a topic for each table
 
     @property
     def layout(self) -> Layout[Any]:
