@@ -27,7 +27,7 @@ class GatewaySettings(BaseSettings):
         8081, description="Port of the gateway's health, metrics and schemas; 0 picks a free one."
     )
     gateway_bodies_bytes: int = Field(
-        64 * 1024 * 1024,
+        32 * 1024 * 1024,
         ge=4 * 1024 * 1024,
         description="Bytes of all bodies in flight together, without the first 16 KiB of each; above it the oldest is answered 503.",
     )

@@ -19,7 +19,7 @@ class Bounds:
     """Of all senders together, or of an address or account where the name says so. A rate of 0 is no limit."""
 
     body_bytes: int = BODY_BYTES
-    bodies_bytes: int = 64 * 1024 * 1024
+    bodies_bytes: int = 32 * 1024 * 1024
     head_seconds: float = 10.0
     body_seconds: float = 20.0
     idle_seconds: float = 60.0
