@@ -244,6 +244,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "limits": {"limits": limits_table},
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
     "providers": {"connectors": partial(figures_table, "connectors")},
+    "gateway": {"attack": partial(figures_table, "attack")},
     "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
     "performance": {"goals": goals_table}
     | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide")},
