@@ -20,12 +20,15 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from jgo.maven import MavenContext
 
 from connectors.registry import CHANNELS
+from pipelines import topics
 from schemas import codec
 from schemas.catalog import SCHEMAS
 from schemas.partitions import home_partition
 from schemas.records import Direction, Message, Recipient
 from schemas.sense import contradiction
+from schemas.settings import Settings
 from stack import kafka
+from stack.service import Child
 from tests.builders import delivery
 from tests.unit.source_tree import REPOSITORY, ROOMS
 
@@ -83,9 +86,10 @@ def check(kafka_url: str, topic: str, printed: list[str], greeting: str) -> None
         assert abs(time.time() * 1000 - message.requested_at) < 120_000
 
 
-def run(command: list[str], folder: Path) -> list[str]:
+def run(command: list[str], folder: Path, **more: str) -> list[str]:
     """Runs a program in an empty folder, away from our packages; returns the lines it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CHAT4ALL"))}
+    environment |= more
     ended = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -98,6 +102,23 @@ def test_the_python_producer(kafka_url: str, topic: str, tmp_path: Path) -> None
     assert not re.search(rf"^(from|import) ({'|'.join(ROOMS)})\b", file.read_text(encoding="utf-8"), re.MULTILINE)
     printed = run([sys.executable, str(file), kafka_url, str(SCHEMA), topic], tmp_path)
     check(kafka_url, topic, printed, "Hello from Python. Olá! 👋")
+
+
+def test_the_producers_know_a_password_as_the_kafka_of_a_stack_wants_it(tmp_path: Path) -> None:
+    child = Child(kafka.service(tmp_path / "kafka", locks="password"))
+    child.start()
+    try:
+        child.wait()
+        settings = Settings.model_validate(dict(child.service.settings))
+        topics.create(settings)
+        who = {"KAFKA_USER": settings.kafka_user, "KAFKA_PASSWORD": settings.kafka_password.get_secret_value()}
+        end = [settings.kafka_url, str(SCHEMA), "messages"]
+        printed = run([sys.executable, str(program("python", tmp_path / "producer.py")), *end], tmp_path, **who)
+        assert len(printed) == len(PEOPLE), "each acknowledged"
+        if shutil.which("javac") is not None:
+            assert len(run([*java(tmp_path), *end], tmp_path, **who)) == len(PEOPLE)
+    finally:
+        child.stop()
 
 
 def test_a_producer_that_cannot_reach_kafka_says_so(tmp_path: Path) -> None:
@@ -113,13 +134,18 @@ def test_a_producer_that_cannot_reach_kafka_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no Java compiler (a JDK) on this machine")
 def test_the_java_producer(kafka_url: str, topic: str, tmp_path: Path) -> None:
+    printed = run([*java(tmp_path), kafka_url, str(SCHEMA), topic], tmp_path)
+    check(kafka_url, topic, printed, "Hello from Java. Olá! 👋")
+
+
+def java(tmp_path: Path) -> list[str]:
+    """The page's Java program, without its arguments."""
     file = program("java", tmp_path / "Producer.java")
-    java = Path(shutil.which("javac") or "").resolve().with_name("java")
+    runtime = Path(shutil.which("javac") or "").resolve().with_name("java")
     tidy = ["-XX:+PerfDisableSharedMem", f"-Djava.io.tmpdir={tmp_path}", "-Dfile.encoding=UTF-8"]
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
     jars = os.pathsep.join(map(str, [*java_libraries(), *kafka.jars()]))
-    printed = run([str(java), *tidy, quiet, "-cp", jars, str(file), kafka_url, str(SCHEMA), topic], tmp_path)
-    check(kafka_url, topic, printed, "Hello from Java. Olá! 👋")
+    return [str(runtime), *tidy, quiet, "-cp", jars, str(file)]
 
 
 def java_libraries() -> list[Path]:
