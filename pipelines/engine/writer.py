@@ -29,9 +29,8 @@ from pipelines.engine.transactions import (
     Unreachable,
 )
 
-# Between two transactions: others gather meanwhile, and the broker writes the markers of the last one. A begin before that is refused and
-# tried again (measured with librdkafka's default back-off: p95 of a transaction 128 ms back to back, 7 ms with this rest). A lone record
-# after a longer silence waits for nothing.
+# Between two transactions at least: the broker writes the markers of the last one. A begin before that is refused and tried again
+# (measured with librdkafka's default back-off: p95 of a transaction 128 ms back to back, 7 ms with this rest).
 REST_SECONDS = 0.003
 MOST_BYTES = 128 << 20  # of values in a transaction; two of the largest turns
 TRIES = 3  # of a transaction, each ended by a Kafka that answers
@@ -43,8 +42,9 @@ log = structlog.get_logger(__name__)
 
 
 class Writer:
-    """Of one worker; lives in its event loop. `give_up_in` bounds the wait for a Kafka that does not answer; without it, it waits for
-    ever. `fenced` says why nothing is committed."""
+    """Of one worker; lives in its event loop. It rests `rest_seconds` after a transaction of several turns: others gather meanwhile. A
+    turn that was alone had no company to wait for, and the next is not kept waiting either. `give_up_in` bounds the wait for a Kafka
+    that does not answer; without it, it waits for ever. `fenced` says why nothing is committed."""
 
     def __init__(
         self, transactions: Transactions, line: Line, link: Link, *, rest_seconds: float = REST_SECONDS
@@ -54,8 +54,8 @@ class Writer:
         self._line = line
         self._link = link
         self._rest_seconds = rest_seconds
+        self._next_at = 0.0  # not before, in the event loop's time
         self._losses = -1  # of the link when the producer was opened
-        self._ended = 0.0  # when the last transaction did, in the event loop's time
         self._waiting: list[Waiting] = []
         self._task: asyncio.Task[None] | None = None
         self._give_up_at: float | None = None
@@ -105,10 +105,10 @@ class Writer:
         """Commits until nobody waits."""
         loop = asyncio.get_running_loop()
         while self._waiting:
-            await asyncio.sleep(max(0.0, self._ended + self._rest_seconds - loop.time()))
+            await asyncio.sleep(max(0.0, self._next_at - loop.time()))
             gathered = self._gathered()
             outcomes = await self._outcomes([turn for turn, _ in gathered])
-            self._ended = loop.time()
+            self._next_at = loop.time() + (self._rest_seconds if len(gathered) > 1 else REST_SECONDS)
             for (_, future), outcome in zip(gathered, outcomes, strict=True):
                 if future.done():
                     continue  # nobody waits any more

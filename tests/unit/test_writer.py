@@ -89,17 +89,20 @@ async def test_after_a_fence_nothing_is_committed_until_it_is_opened_again(bench
     assert await committed(bench, turn(2)) == [{}]
 
 
-async def test_a_lone_turn_after_a_silence_waits_for_nothing_and_those_after_it_keep_their_distance() -> None:
-    bench = Bench(rest_seconds=0.2)
+async def test_only_turns_that_had_company_keep_the_next_waiting() -> None:
+    bench = Bench(rest_seconds=0.5)
     await bench.writer.open(MEMBER)
     loop = asyncio.get_running_loop()
     began = loop.time()
     await committed(bench, turn(0))
-    assert loop.time() - began < 0.2
+    await committed(bench, turn(1))  # the one before was alone
+    assert loop.time() - began < 0.5
+    await committed(bench, turn(0), turn(1))
+    began = loop.time()
     early = asyncio.create_task(committed(bench, turn(1)))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     late = asyncio.create_task(committed(bench, turn(2)))
     await asyncio.gather(early, late)
-    assert loop.time() - began >= 0.2
-    assert bench.journal.together == [1, 2]
+    assert loop.time() - began > 0.4
+    assert bench.journal.together == [1, 1, 2, 2]
     bench.writer.close()
