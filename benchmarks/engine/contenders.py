@@ -67,18 +67,18 @@ def engine_environment(task: Task, store: str = "") -> dict[str, str]:
 
 CONTENDERS: dict[str, Contender] = {
     "ours": Contender(title="this engine, tables in memory", command=_python("ours"), environment=engine_environment),
+    "transactional-loop": Contender(title="loop by hand, a transaction a batch", command=_python("transactional_loop")),
+    "streams-exactly-once": Contender(
+        title="Kafka Streams (Java), exactly_once_v2", command=_streams("exactly_once_v2"), makes_changelogs=True
+    ),
     "ours-rocksdb": Contender(
         title="this engine, tables in RocksDB",
         command=_rocksdb,
         environment=lambda task: engine_environment(task, "rocksdb"),
     ),
     "loop": Contender(title="loop by hand, no guarantee", command=_python("loop")),
-    "transactional-loop": Contender(title="loop by hand, a transaction a batch", command=_python("transactional_loop")),
     "streams": Contender(
         title="Kafka Streams (Java), at least once", command=_streams("at_least_once"), makes_changelogs=True
-    ),
-    "streams-exactly-once": Contender(
-        title="Kafka Streams (Java), exactly_once_v2", command=_streams("exactly_once_v2"), makes_changelogs=True
     ),
     "quix": Contender(title="Quix Streams, at least once", command=_quix, makes_changelogs=True),
     "faust": Contender(title="Faust 0.15.3 as it is", command=_python("stock_faust"), makes_changelogs=True, slow=True),

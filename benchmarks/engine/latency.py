@@ -47,15 +47,15 @@ class Reader(threading.Thread):
         self.join()
 
 
-def lone_records(count: int, topics: Topics, folder: Path) -> list[float]:
-    """Milliseconds of each of `count` lone records, sorted."""
-    group = "chat4all-bench-lone"
+def lone_records(name: str, count: int, topics: Topics, folder: Path) -> list[float]:
+    """Milliseconds of each of `count` lone records through a contender that logs when it is ready, sorted."""
+    group = f"chat4all-bench-{name}-lone"
     place = folder / group
     place.mkdir(parents=True)
     task = Task(topics.kafka_url, f"{group}-in", f"{group}-out", group, PARTITIONS, place)
     topics.create(task.source, task.out)
     topics.create(*(task.changelog(table) for table in TABLES), compact=True)
-    contender = CONTENDERS["ours"]
+    contender = CONTENDERS[name]
     process = Process(contender.command(task), contender.environment(task), place / "output.log")
     try:
         _await_ready(process)

@@ -1,6 +1,6 @@
 """What the measurements say: figures with the targets of the engine."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
@@ -27,14 +27,14 @@ class Measured:
     runs: dict[str, list[Run]] = field(default_factory=dict)
     restored: dict[str, list[Restored]] = field(default_factory=dict)
     empty: dict[str, Restored] = field(default_factory=dict)  # the same workers without a row
-    lone_ms: Sequence[float] = ()
+    lone_ms: dict[str, Sequence[float]] = field(default_factory=dict)  # contender -> of each lone record, sorted
 
 
 def figures(measured: Measured) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for name, runs in measured.runs.items():
         found |= _rate(name.replace("-", "_"), name, runs)
-    found |= _ratios({name: median(run.per_second for run in runs) for name, runs in measured.runs.items()})
+    found |= _ratios(measured.runs)
     if {"ours", "parent"} <= set(measured.runs):
         found["ours_to_parent_cpu"] = _beside_parent(measured.runs["ours"], measured.runs["parent"])
     for name, restored in measured.restored.items():
@@ -42,13 +42,21 @@ def figures(measured: Measured) -> dict[str, Figure]:
     if {"ours", "faust"} <= set(measured.restored):
         ours, faust = (found[f"{name}_restore"].value for name in ("ours", "faust"))
         found["ours_to_faust_restore"] = Figure(round(ours / faust, 1), "times as fast as Faust's own recovery")
-    if measured.lone_ms:
-        shares = quantiles(measured.lone_ms, n=100)
-        count = len(measured.lone_ms)
-        found["lone_record_p50"] = Figure(round(shares[49], 1), f"ms, produce to read_committed, {count} lone records")
-        found["lone_record_p95"] = Figure(round(shares[94], 1), "ms, commit included", LONE_P95_MS)
-        found["lone_record_max"] = Figure(round(max(measured.lone_ms), 1), "ms")
+    for name, lone_ms in measured.lone_ms.items():
+        found |= _lone("lone_record" if name == "ours" else f"{name.replace('-', '_')}_lone_record", name, lone_ms)
     return found
+
+
+def _lone(key: str, name: str, lone_ms: Sequence[float]) -> dict[str, Figure]:
+    shares = quantiles(lone_ms, n=100)
+    title = CONTENDERS[name].title
+    return {
+        f"{key}_p50": Figure(
+            round(shares[49], 1), f"ms, produce to read_committed, {len(lone_ms)} lone records, {title}"
+        ),
+        f"{key}_p95": Figure(round(shares[94], 1), "ms, commit included", LONE_P95_MS if name == "ours" else None),
+        f"{key}_max": Figure(round(max(lone_ms), 1), "ms"),
+    }
 
 
 def _rate(key: str, name: str, runs: Sequence[Run]) -> dict[str, Figure]:
@@ -72,26 +80,31 @@ def _rate(key: str, name: str, runs: Sequence[Run]) -> dict[str, Figure]:
 
 
 def _beside_parent(ours: Sequence[Run], parent: Sequence[Run]) -> Figure:
-    ratios = [one.cpu_us / other.cpu_us for one, other in zip(ours, parent, strict=False)]
-    what = f"times the CPU a record of the commit before, median of {len(ratios)} pairs"
-    return Figure(round(median(ratios), 3), what, PARENT_CPU, "lower")
+    ratio, pairs = _paired([run.cpu_us for run in ours], [run.cpu_us for run in parent])
+    return Figure(ratio, f"times the CPU a record of the commit before, median of {pairs} pairs", PARENT_CPU, "lower")
 
 
-def _ratios(rates: Mapping[str, float]) -> dict[str, Figure]:
+def _ratios(runs: Mapping[str, Sequence[Run]]) -> dict[str, Figure]:
+    rates = {name: [run.per_second for run in of_one] for name, of_one in runs.items()}
     if "ours" not in rates:
         return {}
-    others: Iterable[str] = [name for name in rates if not name.startswith("ours")]
-    found = {
-        f"ours_to_{name.replace('-', '_')}": Figure(
-            round(rates["ours"] / rates[name], 2), f"times as fast as: {CONTENDERS[name].title}", TARGETS.get(name)
-        )
-        for name in others
-    }
+    found: dict[str, Figure] = {}
+    for name in [name for name in rates if not name.startswith("ours")]:
+        ratio, pairs = _paired(rates["ours"], rates[name])
+        what = f"times as fast as: {CONTENDERS[name].title}, median of {pairs} pairs"
+        found[f"ours_to_{name.replace('-', '_')}"] = Figure(ratio, what, TARGETS.get(name))
     if "ours-rocksdb" in rates:
+        ratio, pairs = _paired(rates["ours-rocksdb"], rates["ours"])
         found["rocksdb_to_memory"] = Figure(
-            round(rates["ours-rocksdb"] / rates["ours"], 2), "times the rate in memory", ROCKSDB_TO_MEMORY
+            ratio, f"times the rate in memory, median of {pairs} pairs", ROCKSDB_TO_MEMORY
         )
     return found
+
+
+def _paired(ones: Sequence[float], others: Sequence[float]) -> tuple[float, int]:
+    """The median of the rounds' ratios, and how many: a machine that is slow for a round is slow for both."""
+    ratios = [one / other for one, other in zip(ones, others, strict=False)]
+    return round(median(ratios), 2), len(ratios)
 
 
 def _restored(key: str, name: str, restored: Sequence[Restored], empty: Restored | None) -> dict[str, Figure]:
