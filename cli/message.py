@@ -11,6 +11,7 @@ import shlex
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from sinks.reports import Row, Timeline, Trail, timelines
 
 app = typer.Typer(help="Send a message, and see what became of one.", no_args_is_help=True)
 
+_CONNECT_SECONDS = 2.0
 _ACKNOWLEDGED_WITHIN_SECONDS = 15.0
 _SHOWN = 20  # conversations with the same message id
 # Control characters but for new line and tab, separators of lines, what turns the direction of writing, and halves of surrogate pairs.
@@ -141,6 +143,7 @@ def produce(kafka: KafkaAccess, message: Message) -> str:
             "message.timeout.ms": int(_ACKNOWLEDGED_WITHIN_SECONDS * 1000),
         }
     )
+    _connect(producer)
     try:
         producer.produce(
             "messages",
@@ -157,6 +160,14 @@ def produce(kafka: KafkaAccess, message: Message) -> str:
     if refused is not None:
         fail(reach.why() or f"not acknowledged by Kafka at {kafka} (CHAT4ALL_KAFKA_URL): {refused.str()}")
     return f"{record.topic()}[{record.partition()}]@{record.offset()}"
+
+
+def _connect(producer: Producer) -> None:
+    """Connects before anything is produced: librdkafka looks only every 500 ms whether a broker can give an idempotent producer its id.
+    A Kafka that does not answer is what the delivery report says."""
+    with suppress(KafkaException):
+        for _ in range(2):  # the first answer comes over the bootstrap connection, the second one over a broker's own
+            producer.list_topics("messages", timeout=_CONNECT_SECONDS)
 
 
 def draw_all(found: Sequence[Timeline]) -> None:
