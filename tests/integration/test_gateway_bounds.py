@@ -358,6 +358,17 @@ async def test_an_address_that_proves_nothing_has_a_rate_and_who_proves_it_has_n
         assert (await other.answer()).status == 200
 
 
+async def test_what_has_no_path_has_a_rate_whatever_it_expects(kafka_url: str) -> None:
+    async with served(kafka_url, unproven_by_address=0.5) as at:
+        for expected in ("100-continue", "anything"):
+            asked = f"POST /none HTTP/1.1\r\nHost: localhost\r\nExpect: {expected}\r\nContent-Length: 1\r\n\r\n"
+            line = await at.line("127.0.0.2" if expected == "anything" else "127.0.0.1")
+            line.send(asked.encode(), b"a")
+            assert (await line.answer()).status == 404
+            line.send(asked.encode(), b"a")
+            assert (await line.answer()).status == 429
+
+
 async def test_an_account_has_a_rate(kafka_url: str) -> None:
     async with served(kafka_url, requests_by_account=0.5) as at:
         assert (await at.ask(signed(b"{}"))).status == 200
