@@ -71,7 +71,12 @@ def _inbound(item: Inbound) -> Inbound:
 
 def _inbound_fault(item: Inbound) -> str | None:
     """What is wrong with what cannot be shortened of a message. Its ids become parts of longer ones (schemas/ids.py)."""
-    ids = (("channel", item.channel), ("account", item.account), ("address", item.address))
+    ids = (
+        ("channel", item.channel),
+        ("account", item.account),
+        ("address", item.address),
+        ("tenant_id", item.tenant_id),
+    )
     found = next((name for name, value in ids if not value or not allows(name, value)), None)
     if found is not None:
         return f"{found} is out of its limit"

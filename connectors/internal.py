@@ -136,7 +136,8 @@ class Internal:
 
     def _whom(self, item: Node, token: Token) -> tuple[str, str]:
         """Tenant and person an item speaks for; raises Overstepped when the token may not, and then nothing of the request is kept."""
-        tenant = optional_text(item, "tenant_id") or token.tenant or self._owner or DEFAULT_TENANT
+        named = None if item.get("tenant_id") is None else text(item, "tenant_id")
+        tenant = named or token.tenant or self._owner or DEFAULT_TENANT
         person = text(item, "address")
         if not token.speaks_for(tenant, person) or self._owner not in (None, tenant):
             raise Overstepped("the token does not speak for the tenant or the person of an item")

@@ -6,6 +6,7 @@ without a join and proves a call whose answer was lost. Provider's id of a messa
 https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -91,8 +92,10 @@ class WhatsApp(Graph):
         refused = check(delivery)
         if refused is not None:
             return refused
+        if not delivery.account:
+            delivery = dataclasses.replace(delivery, account=self._account)  # the path and the tracker name it
         body = orjson.dumps(self._body(delivery, attempt, part))
-        answer = await self._post(delivery.account or self._account, delivery, body, attempt)
+        answer = await self._post(delivery.account, delivery, body, attempt)
         outcome = _outcome(answer, delivery, attempt - part) if isinstance(answer, Answer) else answer
         return again_if_harmless(outcome, delivery)
 

@@ -46,8 +46,7 @@ log = structlog.get_logger(__name__)
 
 class Gateway:
     """The aiohttp applications, `app` for webhooks and `probe` for whom we know, and what they hold; `partitions` are those of a
-    conversation's topics, `accounts` says whose is what comes in;
-    trackers are believed that one of `tracker_keys` signed."""
+    conversation's topics, `accounts` says whose is what comes in; trackers are believed that one of `tracker_keys` signed."""
 
     def __init__(
         self,
@@ -71,6 +70,8 @@ class Gateway:
         self.app = web.Application(middlewares=[self.front.middleware()])
         self.app.router.add_get("/webhooks/{channel}", self.verify, expect_handler=expected, allow_head=False)
         self.app.router.add_post("/webhooks/{channel}", self.receive, expect_handler=expected)
+        # aiohttp's own answer to what has no route passes no middleware where a header `Expect` comes with it
+        self.app.router.add_route("*", "/{path:.*}", self.nowhere, expect_handler=expected)
         self.app.on_cleanup.append(self._close)
         self.probe = web.Application()
         self.probe.add_routes(
@@ -94,6 +95,9 @@ class Gateway:
             raise Denied(403, str(error)) from None
         self.front.proven(request)
         return web.Response(text=answer)
+
+    async def nowhere(self, _: web.Request) -> web.Response:
+        raise Denied(404, "no such path or method")
 
     async def receive(self, request: web.Request) -> web.Response:
         channel = request.match_info["channel"]

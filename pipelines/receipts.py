@@ -27,14 +27,14 @@ class Misled(NamedTuple):
 
 def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | Misled | None:
     """The update for the delivery that the receipt's tracker names, of `partitions` of a conversation's topics; None without a tracker
-    that we signed: then a binding has to tell. `tenant_id` of the receipt is its account's."""
-    tracked = tracker.decode(receipt.callback_data, keys)
+    that we signed for the receipt's account: then a binding has to tell. `tenant_id` of the receipt is its account's."""
+    tracked = tracker.decode(receipt.callback_data, keys, receipt.channel, receipt.account)
     if tracked is None:
         return None
     if tracked.home_partition >= partitions:
         detail = f"the tracker names partition {tracked.home_partition} of {partitions}: from another deployment?"
         return Misled("wrong_partition", detail, tracked.tenant_id)
-    # whoever saw a tracker of ours may send it with an account of its own
+    # the account may have become another tenant's since
     if receipt.tenant_id not in (DEFAULT_TENANT, tracked.tenant_id):
         detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {tracked.tenant_id[:40]!r}"
         return Misled("wrong_tenant", detail, receipt.tenant_id)

@@ -17,14 +17,14 @@ class GatewaySettings(BaseSettings):
         le=1000,
         description="How long the gateway gathers records for one request to Kafka, ms; a webhook is answered so much later.",
     )
-    gateway_port: int = Field(8080, description="Port of the gateway; 0 picks a free one.")
+    gateway_port: int = Field(8080, ge=0, le=65535, description="Port of the gateway; 0 picks a free one.")
 
     # gateway: what its senders may cost (docs/gateway.md)
     gateway_probe_host: str = Field(
         "127.0.0.1", description="Address of the gateway's health, metrics and schemas; nobody outside needs them."
     )
     gateway_probe_port: int = Field(
-        8081, description="Port of the gateway's health, metrics and schemas; 0 picks a free one."
+        8081, ge=0, le=65535, description="Port of the gateway's health, metrics and schemas; 0 picks a free one."
     )
     gateway_bodies_bytes: int = Field(
         32 * 1024 * 1024,

@@ -100,7 +100,7 @@ class Settings(GatewaySettings):
     web_host: str = Field(
         "127.0.0.1", description="Address the web views of a worker listen on; another than loopback wants web_token."
     )
-    web_port: int = Field(6066, description="Port of a worker's web views; 0 picks a free one.")
+    web_port: int = Field(6066, ge=0, le=65535, description="Port of a worker's web views; 0 picks a free one.")
     web_url: str = Field(
         "", description="URL where other workers reach this one's web views; empty: web_host, else the machine's name."
     )
@@ -117,7 +117,9 @@ class Settings(GatewaySettings):
         description="The same with texts and addresses; without a token these are masked, on loopback too.",
     )
     probe_host: str = Field("127.0.0.1", description="Address a worker's /health and /metrics listen on.")
-    probe_port: int = Field(6067, description="Port of a worker's /health and /metrics; 0 picks a free one.")
+    probe_port: int = Field(
+        6067, ge=0, le=65535, description="Port of a worker's /health and /metrics; 0 picks a free one."
+    )
     store: Literal["memory", "rocksdb"] = Field(
         "memory", description="Where tables are kept: memory, or rocksdb (on disk, in data_dir)."
     )

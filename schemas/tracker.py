@@ -1,9 +1,10 @@
 """The tracker we hand to a provider that echoes it in receipts: it names the delivery without a join.
 
 Text of at most 512 characters (WhatsApp's limit of biz_opaque_callback_data): `c4a2`, a signature and five fields, separated by `|`; a
-sixth, `partial`, marks every part of a delivery but its last. The signature is HMAC-SHA256 with a key of the deployment, 96 bits of it:
-whoever can write into a provider's callback field cannot make one. Guaranteed: only what `encode` made with one of the keys is decoded,
-whatever else the text is; a text without that signature (another system's, a forged one, `c4a1` of an older release) is None.
+sixth, `partial`, marks every part of a delivery but its last. The signature is 96 bits of HMAC-SHA256, with a key of the deployment, over
+the fields and the account that sends: whoever can write into a provider's callback field cannot make one, and one that was seen is good
+for no other account. Guaranteed: only what `encode` made with one of the keys is decoded, whatever else the text is; a text without that
+signature (another system's, a forged one, another account's, `c4a1` of an older release) is None.
 """
 
 import re
@@ -75,7 +76,8 @@ class Tracker:
 
 
 def encode(delivery: Delivery, attempt: int, keys: Keys, *, partial: bool = False) -> str | None:
-    """The tracker of one attempt; None when the ids are too long for it, or without a key (the receipt then goes through the join)."""
+    """The tracker of one attempt of the delivery's account; None when the ids are too long for it, or without a key (the receipt then goes
+    through the join)."""
     fields = (
         delivery.tenant_id,
         delivery.delivery_id,
@@ -85,18 +87,18 @@ def encode(delivery: Delivery, attempt: int, keys: Keys, *, partial: bool = Fals
         *(("partial",) if partial else ()),
     )
     said = "".join([f"|{quoted(field)}" for field in fields])
-    signature = keys.sign(said)
+    signature = keys.sign(to_sign(delivery.channel, delivery.account, said))
     if signature is None or len(_VERSION) + len("|") + len(signature) + len(said) > LIMIT:
         return None
     return f"{_VERSION}|{signature}{said}"
 
 
-def decode(text: str | None, keys: Keys) -> Tracker | None:
-    """The tracker in a receipt; None when there is none, or it is not one that we made."""
+def decode(text: str | None, keys: Keys, channel: str, account: str) -> Tracker | None:
+    """The tracker in a receipt of an account; None when there is none, or it is not one that we made for this account."""
     if not text or len(text) > LIMIT:
         return None
     found = _SIGNED(text)
-    if found is None or not keys.prove(found[2], found[1]):
+    if found is None or not keys.prove(to_sign(channel, account, found[2]), found[1]):
         return None
     parts = found[2].split("|")[1:]
     if len(parts) not in (5, 6) or not (_NUMBER(parts[3]) and _NUMBER(parts[4])):
@@ -113,6 +115,11 @@ def decode(text: str | None, keys: Keys) -> Tracker | None:
     return Tracker(tenant, delivery, conversation, int(parts[3]), int(parts[4]), parts[5:] == ["partial"])
 
 
+def to_sign(channel: str, account: str, said: str) -> str:
+    """What is signed: quoted, so that nothing of the account can pass for a field."""
+    return f"{quoted(channel)}:{quoted(account)}{said}"
+
+
 def _signature(key: bytes, text: str) -> str:
-    signed = digest(key, f"{_VERSION}{text}".encode("utf-8", "surrogatepass"), "sha256")
+    signed = digest(key, f"{_VERSION}|{text}".encode("utf-8", "surrogatepass"), "sha256")
     return urlsafe_b64encode(signed[:_SIGNATURE_BYTES]).decode()

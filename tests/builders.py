@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from hypothesis import HealthCheck, settings
 
 from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Output, Record, Result, Room, Stage, View
-from schemas import codec, records
+from schemas import codec, records, tracker
 from schemas.keys import conversation_key, key_of
 from schemas.partitions import home_partition
 from schemas.records import (
@@ -153,6 +153,12 @@ def update(event_id: str = "evt-1", **changes: Any) -> StatusUpdate:
         "observed_at": NOW + 200,
     }
     return StatusUpdate(**(fields | changes))
+
+
+def signed_tracker(said: str, keys: Keys = TRACKER_KEYS) -> str:
+    """A tracker of the account of `delivery` and `receipt` that says this, whatever it is: what another release, or a slip of ours, might
+    make."""
+    return f"c4a2|{keys.sign(tracker.to_sign('whatsapp', 'acc-1', said))}{said}"
 
 
 def receipt(provider_message_id: str = "wamid-1", **changes: Any) -> Receipt:

@@ -34,7 +34,7 @@ class Addresses:
             return named(peer)
         told = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         for each in reversed(told):
-            address = each.strip()
+            address = _without_port(each.strip())
             if _parsed(address) is None:
                 break  # a proxy writes addresses; before this one anybody may have written
             if not self.is_proxy(address):
@@ -49,6 +49,13 @@ def named(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed) >> _OF_ONE << _OF_ONE, _OF_ONE)))
     return str(parsed)
+
+
+def _without_port(text: str) -> str:
+    """Some proxies write the port as well: 192.0.2.7:4711, [2001:db8::7]:4711."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 def _peer(request: web.Request) -> str:

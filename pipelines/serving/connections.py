@@ -1,15 +1,18 @@
 """The gateway's connections: how many there are, and how long each may take to ask for something.
 
 In: what arrives on sockets. Out: requests, by aiohttp. Guaranteed: a connection has so long for the head of a request, and may be idle so
-long between two; there are no more than so many, whole and by address. When there are, the one that has been waiting for longest gives
-way to the new one, so that whoever asks is never held up by whoever does not.
+long between two; there are no more than so many, whole and by address, until their sockets are closed. When there are, the one that has
+been waiting for longest gives way to the new one, else the one whose request has proven nothing for longest, so that whoever asks is never
+held up by whoever does not.
 aiohttp has no deadline for heads and inflates by itself; this is its protocol with both put right.
 """
 
 import asyncio
+from itertools import chain
 from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from pipelines.serving.addresses import Addresses, named
@@ -33,6 +36,7 @@ class Connections:
         self._all: dict[Connection, str] = {}  # -> address
         self._by_address: dict[str, int] = {}
         self._waiting: dict[Connection, None] = {}  # for a request, the one that waits for longest first
+        self._asking: dict[Connection, None] = {}  # those whose request has proven nothing yet, the oldest first
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -40,14 +44,14 @@ class Connections:
         return len(self._all)
 
     def enter(self, connection: "Connection", peer: str) -> bool:
-        """False when there is no room, and nobody who only waits."""
+        """False when there is no room, and nobody to give way."""
         name, bounds = named(peer), self.bounds
         if self._by_address.get(name, 0) >= bounds.connections_by_address and not self._addresses.is_proxy(peer):
-            rival = next((each for each in self._waiting if self._all[each] == name), None)
-            if not self._give_way(rival, "too many connections of one address"):
+            rivals = (each for each in chain(self._waiting, self._asking) if self._all[each] == name)
+            if not self._give_way(next(rivals, None), "too many connections of one address"):
                 return False
         is_full = len(self._all) >= bounds.connections
-        if is_full and not self._give_way(next(iter(self._waiting), None), "too many connections"):
+        if is_full and not self._give_way(next(chain(self._waiting, self._asking), None), "too many connections"):
             return False
         self._all[connection] = name
         self._by_address[name] = self._by_address.get(name, 0) + 1
@@ -61,6 +65,7 @@ class Connections:
         if name is None:
             return
         self._waiting.pop(connection, None)
+        self._asking.pop(connection, None)
         left = self._by_address[name] - 1
         if left:
             self._by_address[name] = left
@@ -71,9 +76,16 @@ class Connections:
     def asks(self, connection: "Connection") -> None:
         """A request has begun."""
         self._waiting.pop(connection, None)
+        if connection in self._all:
+            self._asking[connection] = None
+
+    def is_proven(self, connection: "Connection") -> None:
+        """Its request comes from whom it says: until it is answered, it does not give way."""
+        self._asking.pop(connection, None)
 
     def waits(self, connection: "Connection", seconds: float) -> None:
-        """It has so long for its next request."""
+        """It has so long for its next request, or to be gone."""
+        self._asking.pop(connection, None)
         if connection in self._all:
             connection.deadline = self._loop.time() + seconds
             self._waiting.pop(connection, None)
@@ -98,7 +110,7 @@ class Connections:
         now = self._loop.time()
         for connection in [each for each in self._waiting if each.deadline <= now]:
             connection.is_late()
-            self.leave(connection)
+            self.waits(connection, LINGER_SECONDS)  # for the last of an answer to be taken
         self._denials.tell()
         self._clock = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -106,7 +118,7 @@ class Connections:
 class Connection(RequestHandler):
     """aiohttp's protocol of one connection, that reads little at a time, inflates nothing and has a deadline."""
 
-    __slots__ = ("_connections", "_head_bytes", "deadline")
+    __slots__ = ("_body", "_connections", "_head_bytes", "_socket", "deadline")
 
     def __init__(self, server: web.Server, connections: Connections) -> None:
         super().__init__(
@@ -119,15 +131,18 @@ class Connection(RequestHandler):
             read_bufsize=RECEIVE_BYTES // 2,
         )
         self._connections = connections
+        self._socket: asyncio.Transport | None = None  # aiohttp forgets its own when it begins to close
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
         self._head_bytes = 0  # of a request that has not begun yet
         self.deadline = 0.0
         # Requests sent before the last one is answered wait here: a body of each is in memory.
         self._max_msg_queue_size, self._msg_queue_resume_size = 2, 1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         if not self._connections.enter(self, str(peer[0]) if isinstance(peer, tuple) else ""):
-            cast("asyncio.Transport", transport).abort()
+            self._socket.abort()
             return
         transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]  # of asyncio's socket transports: bytes of one recv
         super().connection_made(transport)
@@ -139,49 +154,57 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        begun = self._request_count
+        begun, is_of_body = self._request_count, not self._body.is_eof()
         super().data_received(data)
         if self._request_count != begun:
-            self._head_bytes = 0
-        elif self._waiter is not None and data:  # no request is being answered: this is part of a head
-            if not self._head_bytes:
-                self._connections.waits(self, self._connections.bounds.head_seconds)
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self._end(_TOO_LONG)
-                self._connections.deny(431, "the head of a request is too long")
+            self._head_bytes, self._body = 0, self._messages[-1][1]
+        elif data and not is_of_body:  # part of a head, perhaps while the request before is being answered
+            self._head_received(len(data))
+
+    def _head_received(self, size: int) -> None:
+        is_first, self._head_bytes = not self._head_bytes, self._head_bytes + size
+        if self._head_bytes > HEAD_BYTES:
+            self._connections.deny(431, "the head of a request is too long")
+            self._end(_TOO_LONG)
+        elif is_first and self._waiter is not None:
+            self._connections.waits(self, self._connections.bounds.head_seconds)
 
     def asks(self) -> None:
         self._connections.asks(self)
 
+    def is_proven(self) -> None:
+        self._connections.is_proven(self)
+
     def waits(self) -> None:
-        self._connections.waits(self, self._connections.bounds.idle_seconds)
+        bounds = self._connections.bounds
+        self._connections.waits(self, bounds.head_seconds if self._head_bytes else bounds.idle_seconds)
 
     def is_late(self) -> None:
         """Its deadline is over."""
-        if self._head_bytes:
+        if self._is_writing():
+            self.abort()
+        elif self._head_bytes:
             self._connections.deny(408, "the head of a request did not come in time")
             self._end(_TOO_LATE)
         else:
-            self.abort() if self._is_writing() else self.force_close()
+            self.force_close()
 
     def abort(self) -> None:
         """Closes at once, whatever is still to be sent."""
-        transport = self.transport
         self.force_close()
-        if transport is not None:
-            transport.abort()
+        if self._socket is not None:
+            self._socket.abort()
 
     def handle_error(
         self,
         request: web.BaseRequest,
         status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002  # it quotes what was sent
+        exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  # so does this
     ) -> web.StreamResponse:
         """What is no HTTP. aiohttp's own would log a traceback and answer with what was sent."""
         if status >= 500:
-            return super().handle_error(request, status)
+            return super().handle_error(request, status, exc)
         self._connections.deny(status, "the request is no HTTP")
         response = web.Response(status=status, text="the request is no HTTP")
         response.force_close()
@@ -193,11 +216,12 @@ class Connection(RequestHandler):
         self.logger.error("HTTP server failed: %s", type(error).__name__)
 
     def _is_writing(self) -> bool:
-        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+        return self._socket is not None and self._socket.get_write_buffer_size() > 0
 
     def _end(self, answer: bytes) -> None:
-        if self.transport is not None and not self._is_writing():
+        self._head_bytes = 0
+        if self.transport is None or self._waiter is None or self._is_writing():
+            self.abort()  # the answer would stand before that of another request, or after the end
+        else:
             self.transport.write(answer)
             self.force_close()
-        else:
-            self.abort()

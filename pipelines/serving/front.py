@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from pipelines.serving.addresses import Addresses
 from pipelines.serving.bodies import FREE_BYTES, Bodies, Body
-from pipelines.serving.bounds import BURST_SECONDS, Bounds
+from pipelines.serving.bounds import BURST_SECONDS, HEAD_BYTES, Bounds
 from pipelines.serving.connections import Connection
 from pipelines.serving.denials import Denials, Denied
 from pipelines.serving.rates import Rates
@@ -48,7 +48,9 @@ class Front:
         return Body(self.bodies, request)
 
     def proven(self, request: web.Request) -> None:
-        """The request comes from whom it says: it does not count against its address."""
+        """The request comes from whom it says: it does not count against its address, and its connection does not give way."""
+        if isinstance(request.protocol, Connection):
+            request.protocol.is_proven()
         if _WAIT not in request:
             self._by_address.give_back(self.addresses.of_request(request), self._clock())
 
@@ -92,12 +94,18 @@ class Front:
 
     def _count(self, request: web.Request) -> None:
         wait = self._by_address.take(self.addresses.of_request(request), self._clock())
-        if not wait:
-            return
+        if wait:
+            if not self._costs_little(request):
+                raise _too_many(wait)
+            request[_WAIT] = wait
+        if _head_bytes(request) > HEAD_BYTES:
+            raise Denied(431, "the head of a request is too long")
+
+    def _costs_little(self, request: web.Request) -> bool:
+        """Whether to hear it costs no more than to refuse it, and no secret can be found by it: by GET, the verify token could."""
         length = request.content_length
-        if self._what(request) not in self._signed or length is None or length > FREE_BYTES:
-            raise _too_many(wait)
-        request[_WAIT] = wait
+        small = length is not None and length <= FREE_BYTES
+        return request.method == "POST" and small and self._what(request) in self._signed
 
     def _what(self, request: web.Request) -> str:
         channel = request.match_info.get("channel", "")
@@ -106,6 +114,11 @@ class Front:
 
 def _too_many(wait: float) -> Denied:
     return Denied(429, "too many requests from this address", wait)
+
+
+def _head_bytes(request: web.Request) -> int:
+    """As it came, but for the request line's method and version."""
+    return len(request.raw_path) + sum(len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers)
 
 
 def _place(error: Exception) -> str:

@@ -7,8 +7,8 @@ one sentence (CannotListen).
 import asyncio
 import resource
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 
 import structlog
@@ -35,12 +35,11 @@ async def bounded(app: web.Application, front: Front, host: str, port: int) -> A
     server, connections = cast("web.Server", runner.server), Connections(front.bounds, front.addresses, front.denials)
     listening: asyncio.Server | None = None
     try:
-        listening = await asyncio.get_running_loop().create_server(
-            lambda: Connection(server, connections), host, port, backlog=BACKLOG
-        )
+        with _as_sentence(host, port):
+            listening = await asyncio.get_running_loop().create_server(
+                lambda: Connection(server, connections), host, port, backlog=BACKLOG
+            )
         yield int(listening.sockets[0].getsockname()[1])
-    except OSError as error:
-        raise _cannot(host, port, error) from None
     finally:
         if listening is not None:
             listening.close()
@@ -54,10 +53,9 @@ async def plain(app: web.Application, host: str, port: int) -> AsyncIterator[int
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        with _as_sentence(host, port):
+            await web.TCPSite(runner, host, port).start()
         yield int(runner.addresses[0][1])
-    except OSError as error:
-        raise _cannot(host, port, error) from None
     finally:
         await runner.cleanup()
 
@@ -84,5 +82,9 @@ def files_for(connections: int) -> int:
     return allowed
 
 
-def _cannot(host: str, port: int, error: OSError) -> CannotListen:
-    return CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}")
+@contextmanager
+def _as_sentence(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from None

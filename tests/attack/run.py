@@ -27,6 +27,8 @@ REFUSED_MS = 1.0
 MOST_LINES = 500
 TEXT = "secret-words"  # in every body that holds a text
 Say = Callable[[str], None]
+# Ways that may end without any answer: connections that wait give way to others.
+UNANSWERED = {"silent connections", "slow headers", "slow bodies"}
 # What the answer to each way may be; HUNG_UP is a connection closed without one.
 REFUSED = {HUNG_UP, 400, 401, 404, 405, 408, 411, 413, 415, 417, 429, 431, 503}
 ALLOWED = {
@@ -188,6 +190,8 @@ async def attack_views(views: Views, seed: int, size: Size, say: Say) -> list[st
             return await its.status(10.0)
 
     before = await status()
+    if before == HUNG_UP:
+        return ["views: no answer before the attack"]
     plan = Plan(port, path, seed, headers=headers, **size.attackers)  # type: ignore[arg-type]  # numbers only
     ways = await _attackers(plan, say)
     found = [f"views, {way['way']}: answered 500" for way in ways if way["statuses"].get("500")]
@@ -203,10 +207,7 @@ def _judge(report: Report, target: Target, size: Size) -> None:
         found.append(f"the gateway had {report.most_mib:.0f} MiB")
     if not report.attacked or (size.asserts_rate and report.ratio < RATIO):
         found.append(f"the good sender had {report.ratio:.2f} of its rate")
-    for way in report.ways:
-        odd = {int(status) for status in way["statuses"]} - ALLOWED.get(way["way"], REFUSED)
-        if odd:
-            found.append(f"{way['way']}: answered {sorted(odd)}")
+    found += [finding for way in report.ways for finding in odd_answers(way)]
     if size.asserts_rate and report.refused_ms >= REFUSED_MS:
         found.append(f"a refused request took {report.refused_ms:.2f} ms of CPU")
     if report.log_lines > MOST_LINES:
@@ -215,6 +216,16 @@ def _judge(report: Report, target: Target, size: Size) -> None:
     found += ["a log line holds a secret" for secret in target.secrets if secret in log]
     found += ["a log line holds a text"] * (TEXT in log)
     found += ["a log line holds a traceback"] * ("Traceback" in log)
+
+
+def odd_answers(way: dict[str, Any]) -> list[str]:
+    """What is wrong with the answers to one way; also that there were none, for then it attacked nothing."""
+    told = {int(status) for status in way["statuses"]}
+    odd = told - ALLOWED.get(way["way"], REFUSED)
+    found = [f"{way['way']}: answered {sorted(odd)}"] if odd else []
+    if not told - {HUNG_UP} and way["way"] not in UNANSWERED:
+        found.append(f"{way['way']}: never answered")
+    return found
 
 
 def _lines_in(log: Path) -> int:

@@ -70,6 +70,21 @@ def test_one_item_too_many_refuses_all() -> None:
         SHARED.parse_webhook(WebhookRequest("POST", {}, {"authorization": f"Bearer {HERS}"}, body), AT)
 
 
+@pytest.mark.parametrize("tenant", [5, "", [], {"a": 1}, "a/b", "x" * 65, "acm\u00e9", "acme\n"])
+def test_a_tenant_that_is_none_is_nobodys_and_not_the_default_ones(tenant: object) -> None:
+    receipt = {"delivery_id": "dlv-1", "status": "read", "address": "ana"}
+    message = {"id": "m-1", "kind": "text", "address": "ana"}
+    body = {
+        "receipts": [receipt | {"tenant_id": tenant}, receipt],
+        "messages": [message | {"tenant_id": tenant}, message],
+    }
+    headers = {"authorization": f"Bearer {ALL}"}
+    items = SHARED.parse_webhook(WebhookRequest("POST", {}, headers, json.dumps(body).encode()), AT)
+    assert [each.tenant_id for each in items.receipts] == [each.tenant_id for each in items.inbound] == ["default"]
+    assert len(items.unrecognised) == 2
+    assert all("tenant_id" in name for name in items.unrecognised)
+
+
 def test_an_account_of_one_tenant_takes_nothing_of_another() -> None:
     owned = Internal.from_settings(
         Settings.model_validate(

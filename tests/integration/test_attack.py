@@ -8,8 +8,27 @@ import urllib.request
 import pytest
 
 from stack.ports import free_port
-from tests.attack.run import SHORT, Views, attack_views, run
+from tests.attack.run import SHORT, Views, attack_views, odd_answers, run
 from tests.integration.engine_harness import Toy, await_true
+
+
+@pytest.mark.parametrize(
+    ("way", "statuses", "findings"),
+    [
+        ("posts", {"401": 5, "429": 3, "0": 1}, []),
+        ("posts", {"401": 5, "200": 1}, ["posts: answered [200]"]),
+        ("posts", {"500": 1}, ["posts: answered [500]"]),
+        ("posts", {"0": 5}, ["posts: never answered"]),
+        ("posts", {}, ["posts: never answered"]),
+        ("silent connections", {"0": 5}, []),
+        ("gzip bombs", {"401": 1}, ["gzip bombs: answered [401]"]),
+        ("replayed", {"200": 1}, []),
+    ],
+)
+def test_a_way_that_is_answered_wrongly_or_not_at_all_is_a_finding(
+    way: str, statuses: dict[str, int], findings: list[str]
+) -> None:
+    assert odd_answers({"way": way, "statuses": statuses}) == findings
 
 
 @pytest.mark.timeout(180)

@@ -1,12 +1,15 @@
 """What a sender may cost the gateway: sizes, times, connections and rates, each on real sockets. No item reaches Kafka here."""
 
 import asyncio
+import gc
 import gzip
 import hashlib
 import hmac
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import pytest
 import structlog.testing
@@ -19,11 +22,15 @@ from pipelines.gateway import Gateway
 from pipelines.produce import Producing
 from pipelines.serving import listening
 from pipelines.serving.bounds import Bounds
+from pipelines.serving.connections import Connection
+from pipelines.serving.denials import Denials
+from schemas import metrics
 from schemas.clients import Token
 from schemas.kafka_access import KafkaAccess
 from tests.integration.simulators import ACCOUNT, APP_SECRET, BOT_TOKEN, HOOK_SECRET
 
 CLIENT_TOKEN = "token-of-a-client"
+VERIFY_TOKEN = "token-of-the-subscription"
 SIGNED = "sha256=" + "0" * 64  # has the form of a signature
 SECRETIVE = b'{"text": "secret-words"}'
 
@@ -115,7 +122,9 @@ def signed(body: bytes, **more: str) -> bytes:
 @asynccontextmanager
 async def served(kafka_url: str, **bounds: Any) -> AsyncIterator[Served]:
     connectors: dict[str, Connector] = {
-        "whatsapp": WhatsApp(url="http://unused", version="v23.0", account=ACCOUNT, app_secrets=(APP_SECRET,)),
+        "whatsapp": WhatsApp(
+            url="http://unused", version="v23.0", account=ACCOUNT, app_secrets=(APP_SECRET,), verify_token=VERIFY_TOKEN
+        ),
         "telegram": Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
         "internal": Internal(account="app", tokens=(Token(CLIENT_TOKEN, "default", frozenset({"ana"})),)),
     }
@@ -139,6 +148,12 @@ async def test_a_compressed_body_is_refused_before_it_is_read(kafka_url: str, en
     async with served(kafka_url) as at:
         asked = head("whatsapp", 5_000, X_Hub_Signature_256=SIGNED, Content_Encoding=encoding)
         assert (await at.ask(asked)).status == 415
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/subjects", "/schemas/ids/1002"])
+async def test_what_is_for_whom_we_know_is_not_where_webhooks_come(kafka_url: str, path: str) -> None:
+    async with served(kafka_url) as at:
+        assert (await at.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())).status == 404
 
 
 async def test_nothing_is_inflated(kafka_url: str) -> None:
@@ -218,6 +233,53 @@ async def test_an_endless_head_is_cut(kafka_url: str) -> None:
         assert (await at.ask(b"POST /webhooks/whatsapp HTTP/1.1\r\nHost: a\r\n" + lines)).status == 431
 
 
+async def test_a_head_that_is_too_long_is_refused_when_it_comes_whole_as_well(kafka_url: str) -> None:
+    """aiohttp bounds each line, and how many there are; 64 KiB of them come at a time."""
+    async with served(kafka_url) as at:
+        long = {f"X-{number}": "a" * 400 for number in range(38)}
+        assert (await at.ask(head("whatsapp", 0, X_Hub_Signature_256=SIGNED, **long))).status == 401
+        longer = {f"X-{number}": "a" * 400 for number in range(42)}
+        assert (await at.ask(head("whatsapp", 0, X_Hub_Signature_256=SIGNED, **longer))).status == 431
+
+
+async def stuffed(at: Served, *, to_the_brim: bool) -> tuple[Line, Connection]:
+    """A connection whose sender asks and takes no answer: some of them wait in the gateway, or so many that it pauses."""
+    with socket.socket() as asking:
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asking.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(asking, ("127.0.0.1", at.port))
+        line = Line(*await asyncio.open_connection(sock=asking.dup(), limit=1))
+    at.lines.append(line)
+    [served] = [each for each in gc.get_objects() if isinstance(each, Connection) and each.transport is not None]
+    transport = cast("asyncio.Transport", served.transport)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    asked = 0
+
+    def is_answered() -> bool:
+        return served.writing_paused or (served._request_count == asked and not served._request_in_progress)
+
+    while not (served.writing_paused if to_the_brim else transport.get_write_buffer_size()):
+        line.send(head("whatsapp", 0))
+        asked += 1
+        await until(is_answered)
+    return line, served
+
+
+async def test_answers_that_nobody_takes_hold_no_connection_for_ever(kafka_url: str) -> None:
+    """Closing waits until all is sent. Whoever takes nothing would keep the socket, and nobody would count it any more."""
+    async with served(kafka_url, idle_seconds=0.5, unproven_by_address=0) as at:
+        _, connection = await stuffed(at, to_the_brim=False)
+        own = cast("asyncio.Transport", connection.transport).get_extra_info("socket").fileno()
+        await until(lambda: not Path(f"/proc/self/fd/{own}").exists())
+
+
+async def test_a_head_has_its_size_also_while_an_answer_is_not_taken(kafka_url: str) -> None:
+    async with served(kafka_url, unproven_by_address=0) as at:
+        line, connection = await stuffed(at, to_the_brim=True)
+        line.send(b"POST /webhooks/whatsapp HTTP/1.1\r\nHost: a\r\n", *[b"X: %s\r\n" % (b"a" * 8000)] * 100)
+        await until(lambda: connection.transport is None)
+
+
 async def test_bodies_share_a_room_and_the_oldest_gives_way(kafka_url: str) -> None:
     """Bytes count as they come: ten that declare 3 MB and hold one are 10 MB in a room of 4."""
     async with served(kafka_url, bodies_bytes=4_000_000) as at:
@@ -254,6 +316,20 @@ async def test_who_waits_for_longest_gives_way_to_who_asks(kafka_url: str, bound
         assert (await at.ask(signed(b"{}"))).status == 200
 
 
+@pytest.mark.parametrize("bounds", [{"connections": 5}, {"connections_by_address": 5}])
+async def test_who_asks_without_end_gives_way_to_who_asks_and_is_done(kafka_url: str, bounds: dict[str, int]) -> None:
+    """Bodies too small to share a room, of a byte a second: five of them would keep everybody out."""
+    async with served(kafka_url, **bounds) as at:
+        endless = []
+        for number in range(5):
+            line = await at.line()
+            line.send(head("whatsapp", 100, X_Hub_Signature_256=SIGNED), b"{")
+            endless.append(line)
+            await until(lambda: metrics.GATEWAY_CONNECTIONS._value.get() == number + 1)  # noqa: B023  # awaited here
+        assert (await at.ask(signed(b"{}"))).status == 200
+        assert await endless[0].is_closed()
+
+
 async def test_connections_of_another_address_do_not_give_way(kafka_url: str) -> None:
     async with served(kafka_url, connections_by_address=2) as at:
         other = await at.line("127.0.0.2")
@@ -274,9 +350,23 @@ async def test_an_address_that_proves_nothing_has_a_rate_and_who_proves_it_has_n
         assert (await at.ask(signed(b"{}"))).status == 200, "small and signed: a refusal would cost as much"
         by_guess = head("telegram", 2, X_Telegram_Bot_Api_Secret_Token=HOOK_SECRET) + b"{}"
         assert (await at.ask(by_guess)).status == 429, "guesses have a rate"
+        query = f"hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}&hub.challenge=1"
+        question = f"GET /webhooks/whatsapp?{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+        assert (await at.ask(question.encode())).status == 429, "also those of the verify token"
         other = await at.line("127.0.0.2")
         other.send(signed(b"{}"))
         assert (await other.answer()).status == 200
+
+
+async def test_what_has_no_path_has_a_rate_whatever_it_expects(kafka_url: str) -> None:
+    async with served(kafka_url, unproven_by_address=0.5) as at:
+        for expected in ("100-continue", "anything"):
+            asked = f"POST /none HTTP/1.1\r\nHost: localhost\r\nExpect: {expected}\r\nContent-Length: 1\r\n\r\n"
+            line = await at.line("127.0.0.2" if expected == "anything" else "127.0.0.1")
+            line.send(asked.encode(), b"a")
+            assert (await line.answer()).status == 404
+            line.send(asked.encode(), b"a")
+            assert (await line.answer()).status == 429
 
 
 async def test_an_account_has_a_rate(kafka_url: str) -> None:
@@ -286,13 +376,21 @@ async def test_an_account_has_a_rate(kafka_url: str) -> None:
         assert (refused.status, refused.headers["retry-after"]) == (429, "2")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("203.0.113.1", "203.0.113.9, 203.0.113.1, 127.0.0.3", "203.0.113.2"),
+        ("203.0.113.1:4711", "203.0.113.9, 203.0.113.1:4712, 127.0.0.3:4713", "203.0.113.2:4711"),
+        ("[2001:db8:1::1]:4711", "203.0.113.9, 2001:db8:1::2, 127.0.0.3", "[2001:db8:2::1]"),
+    ],
+    ids=["alone", "with ports", "IPv6"],
+)
 @pytest.mark.parametrize(("proxies", "statuses"), [("127.0.0.0/8", [401, 429, 401]), ("", [401, 429, 429])])
 async def test_what_a_proxy_of_ours_says_is_believed_and_nobody_elses_word(
-    kafka_url: str, proxies: str, statuses: list[int]
+    kafka_url: str, proxies: str, statuses: list[int], told: tuple[str, ...]
 ) -> None:
     """The first in the header is what the client wrote itself."""
     async with served(kafka_url, unproven_by_address=0.5, proxies=proxies) as at:
-        told = ("203.0.113.1", "203.0.113.9, 203.0.113.1, 127.0.0.3", "203.0.113.2")
         asked = [await at.ask(head("whatsapp", 0, X_Forwarded_For=each)) for each in told]
         assert [answer.status for answer in asked] == statuses
 
@@ -353,3 +451,17 @@ async def test_what_nobody_expected_is_asked_for_again_and_told_by_its_place(
     [line] = [line for line in logs if line["event"] == "request failed"]
     assert (line["error"], line["where"].partition(":")[0].rpartition(".")[2]) == ("ZeroDivisionError", "broken")
     assert "secret-words" not in str(logs)
+
+
+async def test_an_error_of_the_server_itself_is_told_by_its_type(
+    kafka_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError(SECRETIVE.decode())
+
+    monkeypatch.setattr(Denials, "note", broken)
+    async with served(kafka_url) as at:
+        assert (await at.ask(head("whatsapp", 0))).status == 500
+    assert [each.getMessage() for each in caplog.records if each.name == "aiohttp.server"] == [
+        "HTTP server failed: ZeroDivisionError"
+    ]

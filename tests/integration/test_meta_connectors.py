@@ -118,7 +118,7 @@ async def test_every_kind_is_taken_and_its_receipts_are_understood(
     assert at.receiver.unrecognised == []
     if channel == "whatsapp":
         for receipt in at.receiver.receipts:
-            tracked = tracker.decode(receipt.callback_data, TRACKER_KEYS)
+            tracked = tracker.decode(receipt.callback_data, TRACKER_KEYS, channel, receipt.account)
             assert tracked is not None
             assert tracked.partial == (receipt.provider_message_id != ids[-1])
 

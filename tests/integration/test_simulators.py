@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ async def test_a_message_is_accepted_and_its_receipts_come_back_with_our_tracker
         log = await at.log()
     assert _statuses(at, wamid) == ORDER
     assert {each.account for each in at.receiver.receipts} == {ACCOUNT}
-    tracked = tracker.decode(at.receiver.receipts[0].callback_data, TRACKER_KEYS)
+    tracked = tracker.decode(at.receiver.receipts[0].callback_data, TRACKER_KEYS, "whatsapp", ACCOUNT)
     assert tracked is not None
     assert (tracked.delivery_id, tracked.attempt) == ("dlv-0", 1)
     call, *receipts = log
@@ -55,7 +56,7 @@ async def test_a_message_is_accepted_and_its_receipts_come_back_with_our_tracker
         "provider_message_id": wamid,
         "verdict": "accepted",
         "status": 200,
-        "tracker": tracker.encode(delivery("whatsapp", 0), 1, TRACKER_KEYS),
+        "tracker": tracker.encode(replace(delivery("whatsapp", 0), account=ACCOUNT), 1, TRACKER_KEYS),
         "text_key": "msg-0",
         "kind": "text",
     }

@@ -58,6 +58,7 @@ from tests.builders import (
     ref,
     refused,
     sequenced,
+    signed_tracker,
     to_address,
     update,
 )
@@ -341,22 +342,17 @@ def test_a_tombstone_with_a_key_that_is_no_conversation_is_refused() -> None:
     assert not decision.outputs
 
 
-def signed(said: str) -> str:
-    """A tracker that says this, with our own key: what another release, or a slip of ours, might make."""
-    return f"c4a2|{TRACKER_KEYS.sign(said)}{said}"
-
-
 TRACKERS = {
-    "an attempt beyond an int": signed("|default|d1|conv-1|0|2147483648"),
-    "an attempt of 400 digits": signed("|default|d1|conv-1|0|" + "9" * 400),
-    "a partition of 400 digits": signed("|default|d1|conv-1|" + "9" * 400 + "|1"),
-    "a partition of 1,900 digits": signed("|default|d1|conv-1|" + "9" * 1900 + "|1"),
-    "digits of another script": signed("|default|d1|conv-1|٣|1"),
-    "a conversation with a control character": signed("|default|d1|conv%00|0|1"),
-    "a delivery without an id": signed("|default||conv-1|0|1"),
-    "a tenant with a slash": signed("|a%2Fb|d1|conv-1|0|1"),
-    "a delivery too long": signed("|default|" + "d" * 129 + "|conv-1|0|1"),
-    "a field too few": signed("|default|d1|conv-1|0"),
+    "an attempt beyond an int": signed_tracker("|default|d1|conv-1|0|2147483648"),
+    "an attempt of 400 digits": signed_tracker("|default|d1|conv-1|0|" + "9" * 400),
+    "a partition of 400 digits": signed_tracker("|default|d1|conv-1|" + "9" * 400 + "|1"),
+    "a partition of 1,900 digits": signed_tracker("|default|d1|conv-1|" + "9" * 1900 + "|1"),
+    "digits of another script": signed_tracker("|default|d1|conv-1|٣|1"),
+    "a conversation with a control character": signed_tracker("|default|d1|conv%00|0|1"),
+    "a delivery without an id": signed_tracker("|default||conv-1|0|1"),
+    "a tenant with a slash": signed_tracker("|a%2Fb|d1|conv-1|0|1"),
+    "a delivery too long": signed_tracker("|default|" + "d" * 129 + "|conv-1|0|1"),
+    "a field too few": signed_tracker("|default|d1|conv-1|0"),
 }
 
 
@@ -366,6 +362,12 @@ def test_a_tracker_that_makes_no_sense_leaves_the_receipt_to_the_join_whoever_si
     decision = desk.turn([record("receipts", receipt(callback_data=data), key=b"k")])
     assert (decision.outputs, decision.refusals) == ([], [])
     assert len(desk.rows("waiting")) == 1
+
+
+def test_a_tracker_that_makes_sense_and_is_signed_alike_does_not() -> None:
+    desk = Desk(a_match())
+    data = signed_tracker("|default|d1|conv-1|0|1")
+    assert len(desk.turn([record("receipts", receipt(callback_data=data), key=b"k")]).outputs) == 1
 
 
 PEOPLE = tuple(to_address(f"1555{i:07}") for i in range(5000))

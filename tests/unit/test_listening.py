@@ -6,10 +6,12 @@ import sys
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from pipelines.serving import listening
 from pipelines.serving.bounds import DEFAULT
 from pipelines.serving.front import Front
+from schemas.settings import Settings, wrong
 
 COUNT = """
 import resource
@@ -38,3 +40,21 @@ async def test_a_port_that_is_taken_is_one_sentence() -> None:
             with pytest.raises(listening.CannotListen, match=f"cannot listen on 127.0.0.1:{port}"):
                 async with serving:
                     pass
+
+
+async def test_what_goes_wrong_while_it_is_served_is_no_matter_of_the_port() -> None:
+    for serving in (
+        listening.plain(web.Application(), "127.0.0.1", 0),
+        listening.bounded(web.Application(), Front(DEFAULT, frozenset(), frozenset()), "127.0.0.1", 0),
+    ):
+        with pytest.raises(TimeoutError):
+            async with serving:
+                raise TimeoutError
+
+
+@pytest.mark.parametrize("name", ["gateway_port", "gateway_probe_port", "web_port", "probe_port"])
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_is_none_is_a_wrong_setting(name: str, port: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({name: port})
+    assert wrong(caught.value).startswith(f"CHAT4ALL_{name.upper()}: ")

@@ -140,7 +140,7 @@ def test_a_receipt_of_a_shared_account_or_of_the_same_tenant_moves_its_delivery(
 
 
 def test_a_receipt_of_one_tenants_account_moves_no_delivery_of_another(desk: Desk[State]) -> None:
-    """Who has an account of its own can send with it past us, and whoever saw a tracker can write it there."""
+    """The account was another tenant's when the tracker was made, or whoever has it now saw one of that time."""
     copied = got(callback_data=tracked(tenant_id="t"), tenant_id="acme")
     (refusal,) = desk.turn([copied]).refusals
     assert (refusal.cause, refusal.tenant_id, refusal.record) == ("wrong_tenant", "acme", copied)
@@ -208,7 +208,7 @@ NOT_OURS = {
     "one without a signature, as of an older release": "c4a1|default|dlv-1|conv|0|1",
     "one with a signature of nobody": "c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|0|1",
     "another deployment's": tracker.encode(delivery(), 2, FOREIGN) or "",
-    "one with a partition of 5,000 digits": f"c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|{'9' * 1900}|1",
+    "one with a partition of 1,900 digits": f"c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|{'9' * 1900}|1",
 }
 
 

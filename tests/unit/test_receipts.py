@@ -17,15 +17,16 @@ from tests.builders import NOW, PARTITIONS, TRACKER_KEYS, Desk, delivery, exampl
 
 ACCOUNTS = Accounts({("whatsapp", "of-acme"): "acme", ("whatsapp", "of-t"): "t"})
 NO_PARTITION = 0  # with which every tracker is another deployment's, and the gateway leaves the receipt to match
+SENDERS = st.sampled_from(["acc-1", "of-acme", "of-t"])
 IDS = st.sampled_from(["c-1", "conv|ção 1", "100%", "a/b c"])
 TRACKED: st.SearchStrategy[str | None] = st.builds(
-    lambda tenant, conversation, name, home, attempt, partial: tracker.encode(
-        delivery(name, tenant_id=tenant, conversation_id=conversation, home_partition=home),
+    lambda tenant, account, conversation, name, home, attempt, partial: tracker.encode(
+        delivery(name, tenant_id=tenant, account=account, conversation_id=conversation, home_partition=home),
         attempt,
         TRACKER_KEYS,
         partial=partial,
     ),
-    st.sampled_from(["default", "acme", "t"]), IDS, IDS, st.integers(0, PARTITIONS + 1), st.integers(1, 2**31 - 1),
+    st.sampled_from(["default", "acme", "t"]), SENDERS, IDS, IDS, st.integers(0, PARTITIONS + 1), st.integers(1, 2**31 - 1),
     st.booleans(),
 )  # fmt: skip
 FORGED = st.sampled_from(
@@ -34,7 +35,7 @@ FORGED = st.sampled_from(
 RECEIPTS: st.SearchStrategy[Mapping[str, Any]] = st.fixed_dictionaries(
     {
         "callback_data": TRACKED | TRACKED | FORGED | st.none(),
-        "account": st.sampled_from(["acc-1", "of-acme", "of-t"]),
+        "account": SENDERS,
         "status": st.sampled_from(ReceiptStatus),
         "provider_at": st.integers(NOW - 5000, NOW + 5000),
         "received_at": st.integers(NOW - 5000, NOW + 5000),
@@ -75,10 +76,14 @@ def test_a_tracker_is_told_at_once_and_one_that_lies_is_left_to_match() -> None:
     def kept(data: str | None, partitions: int = PARTITIONS, **changes: Any) -> Produced:
         return _receipt(receipt(callback_data=data, **changes), partitions, ACCOUNTS, TRACKER_KEYS)
 
-    data = tracker.encode(delivery(tenant_id="t", home_partition=2), 1, TRACKER_KEYS)
+    def told(account: str, tenant_id: str = "t") -> str | None:
+        return tracker.encode(delivery(tenant_id=tenant_id, account=account, home_partition=2), 1, TRACKER_KEYS)
+
+    data = told("acc-1")
     assert kept(data).partition == 2
-    assert kept(data, account="of-t").topic == UPDATES
-    assert kept(data, account="of-acme").topic == "receipts"
+    assert kept(told("of-t"), account="of-t").topic == UPDATES
+    assert kept(told("of-acme"), account="of-acme").topic == "receipts", "of another tenant"
+    assert kept(told("of-t"), account="of-acme").topic == kept(told("of-t")).topic == "receipts", "of another account"
     assert kept(data, 2).topic == "receipts", "no such partition"
     assert kept(None).topic == "receipts"
 
