@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import SecretStr
@@ -19,6 +20,7 @@ from schemas.records import CHANNELS
 
 PREFIX = "CHAT4ALL_"
 OF_FILE = "_file"
+_OURS = (PREFIX, "VIRTUAL_ENV", "MAKE", "MFLAGS")
 # What belongs together: whoever names another server does not get the rest of this one's access.
 OF_A_SERVER = ("kafka", "postgres", "clickhouse", "valkey", "s3")
 
@@ -29,9 +31,9 @@ class Unreadable(str):
     __slots__ = ()
 
 
-def without_settings() -> dict[str, str]:
-    """The environment of a child that must know none of our settings."""
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+def foreign(extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The environment of a child that must know nothing of ours (no setting, no virtualenv, no make), and `extra`."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)} | dict(extra)
 
 
 def state_file() -> Path:

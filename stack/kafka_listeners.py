@@ -64,9 +64,9 @@ JAAS = (
 class Listeners:
     """Lines of server.properties; `admin` is a client that may do everything, `settings` lead all others (schemas.settings names)."""
 
-    properties: str
+    properties: str = field(repr=False)
     admin: KafkaAccess
-    settings: Mapping[str, str]
+    settings: Mapping[str, str] = field(repr=False)
     parts: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,7 +1,6 @@
 """Kafka with TLS, SCRAM and client certificates: every client of the product gets in, and who does not is told why in one line."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pipelines import topics
 from pipelines.access_rules import Rule, plain
 from pipelines.engine.faust.credentials import credentials
 from pipelines.produce import Produced, Producing
+from schemas.environment import foreign
 from schemas.kafka_access import KafkaAccess
 from schemas.kafka_reach import Reach, Unreached
 from schemas.settings import Settings
@@ -187,8 +187,7 @@ def test_a_process_that_is_not_let_in_ends_with_one_line(
 ) -> None:
     """And tells nobody what it was given."""
     (tmp_path / "password").write_text("wrong-and-never-told\n", encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHAT4ALL_")}
-    environment |= {f"CHAT4ALL_{name.upper()}": str(value) for name, value in secured.settings.items()}
+    environment = foreign() | {f"CHAT4ALL_{name.upper()}": str(value) for name, value in secured.settings.items()}
     environment["CHAT4ALL_TRACKER_KEYS"] = "of-this-test-" * 3
     environment |= {"CHAT4ALL_KAFKA_USER": USER, "CHAT4ALL_KAFKA_PASSWORD_FILE": str(tmp_path / "password")}
     done = subprocess.run(
