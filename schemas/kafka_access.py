@@ -5,6 +5,7 @@ is refused before anything is asked of Kafka, in one sentence; the certificate a
 in a repr, that of the dicts included.
 """
 
+import logging
 import shlex
 import ssl
 from collections.abc import Callable
@@ -19,6 +20,7 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 MECHANISMS: tuple[Mechanism, ...] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 LOCAL = "chat4all"  # what the name of every client begins with
+_LOGGER = logging.getLogger("librdkafka")
 
 
 class WrongAccess(ValueError):
@@ -50,11 +52,12 @@ class KafkaAccess:
     def asks_who(self) -> bool:
         return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
-    def settings(self, client: str, *, log_level: int = 3, **more: Any) -> dict[str, Any]:
-        """Settings of a confluent-kafka client called `chat4all-<client>`; `more` are Kafka's names with `_` for `.`. A `log_level` of 0
-        is silent."""
+    def settings(self, client: str, **more: Any) -> dict[str, Any]:
+        """Settings of a confluent-kafka client called `chat4all-<client>`; `more` are Kafka's names with `_` for `.`. librdkafka itself
+        writes nothing to standard error, in no format of ours and past every mask: what fails is told by its callbacks and its exceptions,
+        and what no level keeps back, a fatal error, by a logger."""
         named = {name.replace("_", "."): value for name, value in more.items()}
-        own = {"bootstrap.servers": self.url, "client.id": f"{LOCAL}-{client}", "log_level": log_level}
+        own = {"bootstrap.servers": self.url, "client.id": f"{LOCAL}-{client}", "log_level": 0, "logger": _LOGGER}
         return own | self._secured() | named
 
     def ssl_context(self) -> ssl.SSLContext | None:

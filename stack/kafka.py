@@ -135,7 +135,7 @@ def service(
         answers(port)
         from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # while the server starts, not before
 
-        admin = AdminClient(doors.admin.settings("stack", log_level=0))
+        admin = AdminClient(doors.admin.settings("stack"))
         if not admin.list_topics(timeout=2).brokers:
             raise NotYet("no broker registered")
         if is_lighter and aot_cache.was_refused(aot_log):

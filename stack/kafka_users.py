@@ -53,7 +53,7 @@ def passwords(folder: Path, users: Sequence[str]) -> dict[str, str]:
 
 def apply(admin: KafkaAccess, known: Mapping[str, str], rules: Rules) -> None:
     """Makes users with these passwords, and lets each do what its rules say. Blocks; raises KafkaException."""
-    client: Any = AdminClient(admin.settings("stack", log_level=0))
+    client: Any = AdminClient(admin.settings("stack"))
     scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
     users = [UserScramCredentialUpsertion(user, scram, password.encode()) for user, password in known.items()]
     for future in client.alter_user_scram_credentials(users, request_timeout=ASK_SECONDS).values():

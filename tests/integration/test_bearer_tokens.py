@@ -73,7 +73,7 @@ def access(url: str, folder: Path, seconds: int) -> KafkaAccess:
 
 def brokers(kafka: KafkaAccess) -> int:
     reach = Reach(kafka)
-    client = AdminClient(reach.settings("test", log_level=0))
+    client = AdminClient(reach.settings("test"))
     return len(reach.metadata(client, 5.0).brokers)
 
 

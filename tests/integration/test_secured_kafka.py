@@ -109,19 +109,19 @@ async def test_faust_s_client_gets_in(secured: Secured, who: str) -> None:
 
 
 async def test_what_a_user_may_not_do_is_refused(secured: Secured) -> None:
-    consumer = Consumer(secured.as_user().settings("test", group_id="own", log_level=0))
+    consumer = Consumer(secured.as_user().settings("test", group_id="own"))
     error = consumer.list_topics("receipts", timeout=SECONDS).topics["receipts"].error
     consumer.close()
     assert error is not None
     assert error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
-    admin = AdminClient(secured.as_user().settings("test", log_level=0))
+    admin = AdminClient(secured.as_user().settings("test"))
     assert set(admin.list_topics(timeout=SECONDS).topics) == {"messages"}
 
 
 def why_not(access: KafkaAccess) -> str:
     reach = Reach(access)
     with pytest.raises(Unreached) as refused:
-        reach.metadata(AdminClient(reach.settings("test", log_level=0)), 4.0)
+        reach.metadata(AdminClient(reach.settings("test")), 4.0)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 

@@ -70,7 +70,7 @@ def test_librdkafka_takes_the_settings_of_every_kind(certificates: Certificates)
     for kind in kinds:
         kafka = KafkaAccess("127.0.0.1:1", **kind)
         kafka.check()
-        settings = kafka.settings("test", log_level=0)
+        settings = kafka.settings("test")
         assert settings["client.id"] == "chat4all-test"
         AdminClient(settings)
         Producer(settings)

@@ -30,6 +30,4 @@ def credentials(kafka: KafkaAccess) -> Any:
         return None if context is None else SSLCredentials(context)
     if kafka.mechanism == "OAUTHBEARER":
         return OAuthCredentials(oauth_cb=CommandTokens(kafka), ssl_context=context)
-    return SASLCredentials(
-        username=kafka.user, password=str(kafka.password), ssl_context=context, mechanism=kafka.mechanism
-    )
+    return SASLCredentials(username=kafka.user, password=kafka.password, ssl_context=context, mechanism=kafka.mechanism)
