@@ -1,7 +1,8 @@
 """The users of a secured Kafka: their passwords, and what each may do.
 
 Enters: a client that may do everything, and rules by user (plain data: whoever makes the plan knows topics, this room does not). Leaves:
-users that SCRAM knows and ACLs; a file for each password. Guaranteed: harmless to repeat; a password that exists is kept.
+users that SCRAM knows and ACLs; a file for each password. Guaranteed: harmless to repeat; a password that exists is kept; an ACL of an
+earlier start that no rule says any more is taken back.
 """
 
 import secrets
@@ -11,6 +12,7 @@ from typing import Any
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -32,6 +34,17 @@ _RESOURCES = {
     "group": ResourceType.GROUP,
     "transactional_id": ResourceType.TRANSACTIONAL_ID,
 }
+
+
+_ANY = AclBindingFilter(
+    ResourceType.ANY,
+    None,  # type: ignore[arg-type]  # its types leave out that None is any
+    ResourcePatternType.ANY,
+    None,  # type: ignore[arg-type]  # the same
+    None,  # type: ignore[arg-type]  # the same
+    AclOperation.ANY,
+    AclPermissionType.ANY,
+)
 
 
 def password_file(folder: Path, user: str) -> Path:
@@ -58,8 +71,25 @@ def apply(admin: KafkaAccess, known: Mapping[str, str], rules: Rules) -> None:
     users = [UserScramCredentialUpsertion(user, scram, password.encode()) for user, password in known.items()]
     for future in client.alter_user_scram_credentials(users, request_timeout=ASK_SECONDS).values():
         future.result(timeout=ASK_SECONDS)
-    for future in client.create_acls(bindings(rules), request_timeout=ASK_SECONDS).values():
+    wanted = bindings(rules)
+    for future in client.create_acls(wanted, request_timeout=ASK_SECONDS).values():
         future.result(timeout=ASK_SECONDS)
+    there = client.describe_acls(_ANY, request_timeout=ASK_SECONDS).result(timeout=ASK_SECONDS)
+    unsaid = [_exactly(each) for each in there if each not in wanted]
+    for future in client.delete_acls(unsaid, request_timeout=ASK_SECONDS).values() if unsaid else ():
+        future.result(timeout=ASK_SECONDS)
+
+
+def _exactly(each: Any) -> AclBindingFilter:
+    return AclBindingFilter(
+        each.restype,
+        each.name,
+        each.resource_pattern_type,
+        each.principal,
+        each.host,
+        each.operation,
+        each.permission_type,
+    )
 
 
 def bindings(rules: Rules) -> list[Any]:
