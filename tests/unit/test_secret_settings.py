@@ -176,6 +176,11 @@ def test_settings_of_a_server_that_do_not_go_together(
     assert sentence in refused()
 
 
+def test_brokers_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "one:1, two:2 ,three")
+    assert Settings().kafka.url == "one:1,two:2,three"
+
+
 def test_another_kafka_gets_nothing_of_the_stacks_access(monkeypatch: pytest.MonkeyPatch) -> None:
     state_file().parent.mkdir(parents=True)
     of_stack = {
