@@ -37,7 +37,6 @@ class Progress:
                 **KafkaAccess(kafka_url).settings("test"),
                 "group.id": app_id(stage),
                 "isolation.level": "read_uncommitted",  # else a look waits for transactions that are open
-                "log_level": 0,
             }
         )
         self._wanted = [TopicPartition(source, number) for source in sources for number in range(partitions)]
