@@ -19,8 +19,8 @@ from rich.console import Console
 
 from schemas import benchmark
 from schemas.benchmark import Figure
+from schemas.environment import foreign
 from stack import aot_cache, kafka
-from stack.environment import foreign
 from stack.service import Child
 
 RUNS = 3
@@ -92,7 +92,7 @@ def _kafka_cpu(folder: Path, *, with_cache: bool) -> float:
 
 def _chat4all(*arguments: str) -> None:
     command = [sys.executable, "-m", "cli.main", *arguments]
-    subprocess.run(command, env=foreign({}), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=foreign(), check=True, stdout=subprocess.DEVNULL)
 
 
 def _measured(run: Callable[[], object]) -> tuple[float, float]:

@@ -18,9 +18,9 @@ from cli.rehearsal import Knobs, Outcome, rehearse
 from cli.terminal import console
 from schemas import benchmark
 from schemas.benchmark import Figure
+from schemas.environment import foreign
 from schemas.settings import use_state
 from stack import control
-from stack.environment import foreign
 from stack.state import read_state, state_path
 
 RUNS = 3
@@ -79,7 +79,7 @@ def _demo_times() -> dict[str, Figure]:
         Path(place).chmod(0o755)  # as root, PostgreSQL runs as somebody else and must find its programs in there
         clone = Path(place) / "clone"
         source = Path(__file__).parent.parent
-        subprocess.run(["git", "clone", "--quiet", str(source), str(clone)], check=True)  # noqa: S603, S607  # our own repository, the git on PATH
+        subprocess.run(["git", "clone", "--quiet", str(source), str(clone)], check=True, env=foreign())  # noqa: S603, S607  # our own repository, the git on PATH
         cache = str(Path(place) / "cache")
         environment = foreign({"XDG_CACHE_HOME": cache, "PIP_NO_CACHE_DIR": "1", "PYTHON": sys.executable})
         times = []

@@ -54,7 +54,7 @@ def compose(
         "tracker_keys": secrets.token_hex(32),
         "web_full_token": secrets.token_urlsafe(24),
     }
-    settings |= {f"{name}_url": url for name, url in replaced().items()}
+    settings |= {f"{name}_url": url for name, url in replaced().items()} | _access_of(given, replaced())
     simulated = {}
     for provider, its_secrets in SIMULATED.items():
         real = "internal_account" if provider == "internal" else f"{provider}_url"  # says that the real one is there
@@ -78,6 +78,13 @@ def compose(
         access=access,
         keep_data=keep_data,
     )
+
+
+def _access_of(given: EnvironmentSettings, servers: Mapping[str, str]) -> dict[str, Any]:
+    """How the environment says that servers are reached, where their URL does not hold it: commands of another shell ask the stack."""
+    names = (name for name in given.model_fields_set if name.startswith(("kafka_", "s3_")))
+    found = {name: given.text(name) for name in names if name.partition("_")[0] in servers}
+    return {name: str(Path(text).resolve()) if name.endswith("_file") else text for name, text in found.items()}
 
 
 def _user_name(process: str) -> str:

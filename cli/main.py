@@ -66,12 +66,13 @@ def expected(error: Exception) -> str | None:
     from pydantic import ValidationError  # noqa: PLC0415  # imported by whoever raised it, if anybody did
 
     from schemas.settings import MissingSetting, wrong  # noqa: PLC0415  # the same
+    from sinks.base import Unavailable  # noqa: PLC0415  # the same
     from stack.control import StackRefused  # noqa: PLC0415  # the same
     from stack.launch import ServiceFailed  # noqa: PLC0415  # the same
 
     if isinstance(error, ValidationError):
         return wrong(error)
-    return str(error) if isinstance(error, MissingSetting | StackRefused | ServiceFailed) else None
+    return str(error) if isinstance(error, MissingSetting | StackRefused | ServiceFailed | Unavailable) else None
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def produce(kafka: KafkaAccess, message: Message) -> str:
     reports: list[tuple[KafkaError | None, KafkaRecord]] = []
     reach = Reach(kafka)
     try:
-        settings = reach.settings("message", log_level=0)  # what goes wrong is in the report below
+        settings = reach.settings("message")  # what goes wrong is in the report below
     except Unreached as error:
         fail(str(error))
     producer = Producer(

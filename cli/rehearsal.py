@@ -22,6 +22,7 @@ from loadgen.load import Load, LoadResult
 from loadgen.verdict import Verdict, judge
 from loadgen.watch import Watch
 from schemas.settings import Settings
+from sinks import migrate
 from sinks.clickhouse import connect
 from stack.state import read_state
 
@@ -65,7 +66,7 @@ class Outcome:
 
 
 def rehearse(folder: Path, settings: Settings, knobs: Knobs) -> Outcome:
-    """Runs the load and waits for it; raises LoadFailed when it could not be produced."""
+    """Runs the load and waits for it; raises LoadFailed when it could not be produced, Unavailable when a database lets nobody in."""
     run_id = f"r{int(time.time() * 1000):x}"
     log = folder / "load" / f"{run_id}.jsonl"
     load = Load(
@@ -86,6 +87,7 @@ def rehearse(folder: Path, settings: Settings, knobs: Knobs) -> Outcome:
     watch = Watch(
         postgres_url=settings.postgres_url, run_id=run_id, metrics_urls=_metrics_urls(folder), last_signs=LAST_SIGNS
     )
+    migrate.check(settings.postgres_url, settings.clickhouse_url)  # before a load whose verdict would ask them in vain
     began = time.monotonic()
     try:
         with RunProgress() as progress:

@@ -19,10 +19,10 @@ from rich.table import Table
 
 from cli.composition import WORKERS, compose
 from cli.terminal import console
+from schemas.redaction import is_secret
 from schemas.settings import state_file
 from stack import control
 from stack.control import StackRefused
-from stack.masking import is_secret
 from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, State, is_running, read_state
 
 MOST_WORKERS = 16  # of a kind

@@ -64,7 +64,7 @@ class Told:
     request_id: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)  # its URL or its headers hold the token
 class _Request:
     method: str
     url: str

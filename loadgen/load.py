@@ -7,7 +7,6 @@ its original byte for byte. The log is one of the verdict's witnesses: what it h
 """
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -127,8 +126,7 @@ class Load:
                     "enable.idempotence": True,
                     "acks": "all",
                     "linger.ms": 5,
-                },
-                logger=logging.getLogger("loadgen.load"),
+                }
             )
             known = reach.metadata(producer, 10).topics
         except Unreached as error:

@@ -106,7 +106,7 @@ def _bare(stage: Stage[Any], settings: Settings, *, web_views: bool) -> faust.Ap
     port = settings.web_port or _free_port(settings.web_host)
     return faust.App(
         app_id(stage.name),
-        broker=[yarl.URL(f"kafka://{host}") for host in settings.kafka_url.split(",")],
+        broker=[yarl.URL(f"kafka://{host}") for host in settings.kafka.url.split(",")],
         broker_credentials=credentials(settings.kafka),
         store="memory://",
         topic_partitions=settings.partitions,

@@ -7,9 +7,11 @@ looks at the topics first.
 from functools import cache
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipelines.app import build
 from pipelines.stages import APPS, WORKERS, apps
-from schemas.settings import MissingSetting, Settings
+from schemas.settings import MissingSetting, Settings, wrong
 
 
 @cache
@@ -18,10 +20,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     if name not in APPS:
         raise SystemExit(f"no app {name!r}: faust -A pipelines.apps:NAME with one of {', '.join(sorted(APPS))}")
-    settings = Settings()
     try:
+        settings = Settings()
         settings.require("kafka_url")
         worker = name if name in WORKERS else "sinks"
         return build(next(stage for stage in apps(worker, settings) if stage.name == name), settings)
-    except MissingSetting as error:
-        raise SystemExit(str(error)) from error
+    except (ValidationError, MissingSetting) as error:
+        raise SystemExit(wrong(error) if isinstance(error, ValidationError) else str(error)) from error

@@ -6,6 +6,7 @@ NotAcknowledged is raised. A producer that can send nothing any more is replaced
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from pipelines.engine import clients
 from schemas.catalog import TOPICS, record_bytes
 from schemas.kafka_access import KafkaAccess
 
+SAY_SECONDS = 10.0
 ACKNOWLEDGE_SECONDS = 8.0  # below the 10 s or so after which providers give a webhook up
 LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS.values())
 log = structlog.get_logger(__name__)
@@ -59,6 +61,7 @@ class Producing:
         }
         self._settings = clients.settings(kafka, "gateway", **(own | more))
         self.opened = 0  # producers so far
+        self._said_at = -SAY_SECONDS
         self._producer = self._open()
         self._is_broken = threading.Event()
         self._stopping = threading.Event()
@@ -73,9 +76,11 @@ class Producing:
         return [found for found in too_large if found is not None] + await self._keep(fitting)
 
     async def close(self) -> None:
+        """Waits for what was produced, and lets go of Kafka's client, whoever still knows this object."""
         await asyncio.to_thread(self._serve, self._producer.flush, ACKNOWLEDGE_SECONDS)
         self._stopping.set()
-        await asyncio.to_thread(self._thread.join, 2.0)
+        await asyncio.to_thread(self._thread.join)
+        del self._producer
 
     async def _keep(self, records: Sequence[Produced]) -> list[Unkept]:
         """As `all`. The broker refuses a batch whole, so what one record may have cost the others is tried again in halves."""
@@ -116,9 +121,16 @@ class Producing:
         if error is not None and verdicts.is_of_the_producer(error):
             self._is_broken.set()
 
+    def _hear(self, error: KafkaError) -> None:
+        """What happens to the client beside its records: while Kafka is away or lets us in no more, a line now and then."""
+        self._note(error)
+        if time.monotonic() - self._said_at > SAY_SECONDS:
+            self._said_at = time.monotonic()
+            log.warning("Kafka's client has a problem", error=error.str())
+
     def _open(self) -> Producer:
         self.opened += 1
-        return Producer({**self._settings, "error_cb": self._note})
+        return Producer({**self._settings, "error_cb": self._hear})
 
     def _poll(self) -> None:
         while not self._stopping.is_set():

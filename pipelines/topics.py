@@ -135,7 +135,7 @@ def _reached(settings: Settings) -> tuple[AdminClient, Mapping[str, int]]:
     reach = Reach(settings.kafka)
     # silent: what goes wrong here is said once, as the sentence of an exception
     try:
-        admin = AdminClient(reach.settings("topics", log_level=0))
+        admin = AdminClient(reach.settings("topics"))
         found = reach.metadata(admin, REACH_SECONDS).topics
     except Unreached as error:
         raise TopicsNotRight(str(error)) from error

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from schemas.environment import without_settings
+from schemas.environment import foreign
 
 SECONDS = 30.0  # for the command
 UNSAID_SECONDS = 300.0
@@ -38,7 +38,13 @@ def token(command: Sequence[str]) -> Token:
     """Runs the command. Blocks; raises NoToken."""
     try:
         done = subprocess.run(  # noqa: S603  # the deployment's own command
-            list(command), capture_output=True, text=True, timeout=SECONDS, check=False, env=without_settings()
+            list(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            env=foreign(),
         )
     except (OSError, subprocess.TimeoutExpired, UnicodeError) as error:
         raise NoToken(f"CHAT4ALL_KAFKA_TOKEN_COMMAND could not be run: {type(error).__name__}") from None

@@ -16,6 +16,8 @@ from typing import Literal
 
 from rich.table import Table
 
+from schemas.environment import foreign
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -80,7 +82,7 @@ def _commit() -> str:
 
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent)  # noqa: S603  # fixed words
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent, env=foreign())  # noqa: S603  # fixed words
     return asked.stdout.strip()
 
 

@@ -1,6 +1,6 @@
 """Where settings come from: the environment, files it names, and the state file of a running development stack.
 
-Enters: CHAT4ALL_<NAME>, or CHAT4ALL_<NAME>_FILE for a secret, whose value is the file's content without the newline at its end. Leaves:
+Enters: CHAT4ALL_<NAME>, or CHAT4ALL_<NAME>_FILE for a secret, whose value is the file's one line. Leaves:
 sources of pydantic-settings, and the environment of a child that must know nothing of ours. Guaranteed: a file that cannot be read, and
 a secret that is given twice, are told by their names and never by their content.
 """
@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import SecretStr
@@ -19,6 +20,7 @@ from schemas.records import CHANNELS
 
 PREFIX = "CHAT4ALL_"
 OF_FILE = "_file"
+_OURS = (PREFIX, "VIRTUAL_ENV", "MAKE", "MFLAGS")
 # What belongs together: whoever names another server does not get the rest of this one's access.
 OF_A_SERVER = ("kafka", "postgres", "clickhouse", "valkey", "s3")
 
@@ -29,9 +31,9 @@ class Unreadable(str):
     __slots__ = ()
 
 
-def without_settings() -> dict[str, str]:
-    """The environment of a child that must know none of our settings."""
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+def foreign(extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """The environment of a child that must know nothing of ours (no setting, no virtualenv, no make), and `extra`."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)} | dict(extra)
 
 
 def state_file() -> Path:
@@ -94,7 +96,9 @@ class StateFile(_Source):
         if not isinstance(settings, dict):
             return {}
         given = _named()
-        elsewhere = tuple(f"{server}_" for server in OF_A_SERVER if given.get(f"{server}_url"))
+        elsewhere = tuple(
+            f"{server}_" for server in OF_A_SERVER if given.get(f"{server}_url") or given.get(f"{server}_url_file")
+        )
         kept = (
             {name: value for name, value in settings.items() if not name.startswith(elsewhere)}
             if elsewhere
@@ -109,12 +113,15 @@ def files_read(settings: type[BaseSettings], given: Mapping[str, Any], prefix: s
     found: dict[str, Any] = {}
     for full, file in given.items():
         name = full.removesuffix(OF_FILE)
-        is_secret = name in secrets or (of_channel(name) and name not in settings.model_fields)
-        if name == full or full in settings.model_fields or not is_secret or not file:
+        is_known = name in settings.model_fields or of_channel(name)
+        if name == full or full in settings.model_fields or not is_known or not file:
             continue
         shown = f"{prefix}{full.upper()}" if prefix == PREFIX else f"{prefix}{full}"
-        if given.get(name):
-            found[name] = Unreadable(f"{shown} and {shown[: -len(OF_FILE)]} are both set: set one of them")
+        plain = shown[: -len(OF_FILE)]
+        if name in settings.model_fields and name not in secrets:
+            found[name] = Unreadable(f"{shown}: only a secret is read from a file: set {plain}")
+        elif given.get(name):
+            found[name] = Unreadable(f"{shown} and {plain} are both set: set one of them")
         else:
             found[name] = _read(shown, Path(str(file)))
     return found
@@ -122,11 +129,16 @@ def files_read(settings: type[BaseSettings], given: Mapping[str, Any], prefix: s
 
 def _read(shown: str, file: Path) -> str:
     try:
-        return MaskedText(file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r"))
+        text = file.read_text(encoding="utf-8-sig").rstrip("\r\n")  # some editors begin a file with a byte order mark
     except OSError as error:
         return Unreadable(f"{shown}: {file} cannot be read: {error.strerror or type(error).__name__}")
     except UnicodeError:
         return Unreadable(f"{shown}: {file} is no text in UTF-8")
+    if not text.strip():
+        return Unreadable(f"{shown}: {file} is empty")
+    if len(text.splitlines()) > 1:
+        return Unreadable(f"{shown}: {file} has several lines, and a secret is one")
+    return MaskedText(text)
 
 
 def _named() -> dict[str, str]:

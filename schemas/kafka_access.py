@@ -5,12 +5,14 @@ is refused before anything is asked of Kafka, in one sentence; the certificate a
 in a repr, that of the dicts included.
 """
 
+import logging
 import shlex
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from schemas import bearer
 from schemas.masked import MaskedText
@@ -18,6 +20,7 @@ from schemas.masked import MaskedText
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 MECHANISMS: tuple[Mechanism, ...] = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+_LOGGER = logging.getLogger("librdkafka")
 LOCAL = "chat4all"  # what the name of every client begins with
 
 
@@ -50,11 +53,12 @@ class KafkaAccess:
     def asks_who(self) -> bool:
         return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
-    def settings(self, client: str, *, log_level: int = 3, **more: Any) -> dict[str, Any]:
-        """Settings of a confluent-kafka client called `chat4all-<client>`; `more` are Kafka's names with `_` for `.`. A `log_level` of 0
-        is silent."""
+    def settings(self, client: str, **more: Any) -> dict[str, Any]:
+        """Settings of a confluent-kafka client called `chat4all-<client>`; `more` are Kafka's names with `_` for `.`. librdkafka itself
+        writes nothing to standard error, in no format of ours and past every mask: what fails is told by its callbacks and its exceptions,
+        and what no level keeps back, a fatal error, by a logger."""
         named = {name.replace("_", "."): value for name, value in more.items()}
-        own = {"bootstrap.servers": self.url, "client.id": f"{LOCAL}-{client}", "log_level": log_level}
+        own = {"bootstrap.servers": self.url, "client.id": f"{LOCAL}-{client}", "log_level": 0, "logger": _LOGGER}
         return own | self._secured() | named
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -73,7 +77,7 @@ class KafkaAccess:
 
     def check(self) -> None:
         """Raises WrongAccess when a client could not be made of this."""
-        for wrong in (self._wrong_mechanism(), self._wrong_files()):
+        for wrong in (self._wrong_url(), self._wrong_mechanism(), self._wrong_files()):
             if wrong:
                 raise WrongAccess(wrong)
         if not self.is_encrypted:
@@ -116,18 +120,35 @@ class KafkaAccess:
 
         return tell
 
+    def _wrong_url(self) -> str:
+        wrong = any(not _is_broker(each.strip()) for each in self.url.split(",")) if self.url else False
+        return "CHAT4ALL_KAFKA_URL: write host:port[,host:port], without a scheme and without a user" if wrong else ""
+
     def _wrong_mechanism(self) -> str:
         says = f"CHAT4ALL_KAFKA_SECURITY_PROTOCOL={self.protocol}"
-        told = {"SASL_MECHANISM": self.mechanism, "USER": self.user, "PASSWORD": self.password}
+        told = {"USER": self.user, "PASSWORD": self.password, "TOKEN_COMMAND": self.token_command}
+        given = [name for name, value in told.items() if value]
         if not self.asks_who:
-            given = [name for name, value in told.items() if value]
+            given = ["SASL_MECHANISM"] * bool(self.mechanism) + given
             return f"CHAT4ALL_KAFKA_{given[0]} is set, and {says} asks nobody who he is: set SASL_SSL" if given else ""
         if not self.mechanism:
             return f"{says} needs CHAT4ALL_KAFKA_SASL_MECHANISM, one of {', '.join(MECHANISMS)}"
+        says = f"CHAT4ALL_KAFKA_SASL_MECHANISM={self.mechanism}"
         wanted = ("TOKEN_COMMAND",) if self.mechanism == "OAUTHBEARER" else ("USER", "PASSWORD")
-        told["TOKEN_COMMAND"] = self.token_command
-        missing = [f"CHAT4ALL_KAFKA_{name}" for name in wanted if not told[name]]
-        return f"CHAT4ALL_KAFKA_SASL_MECHANISM={self.mechanism} needs {' and '.join(missing)}" if missing else ""
+        missing = [f"CHAT4ALL_KAFKA_{name}" for name in wanted if name not in given]
+        if missing:
+            return f"{says} needs {' and '.join(missing)}"
+        unused = [f"CHAT4ALL_KAFKA_{name}" for name in given if name not in wanted]
+        if unused:
+            return f"{says} has no use for {' and '.join(unused)}: leave out what is not meant"
+        return self._wrong_command()
+
+    def _wrong_command(self) -> str:
+        try:
+            shlex.split(self.token_command)
+        except ValueError as error:  # its sentence says what is open and quotes nothing
+            return f"CHAT4ALL_KAFKA_TOKEN_COMMAND is no command line: {error}"
+        return ""
 
     def _wrong_files(self) -> str:
         files = {"CA_FILE": self.ca_file, "CERTIFICATE_FILE": self.certificate_file, "KEY_FILE": self.key_file}
@@ -141,6 +162,14 @@ class KafkaAccess:
             if reason := unreadable(files[name]):
                 return f"CHAT4ALL_KAFKA_{name}: {files[name]} cannot be read: {reason}"
         return ""
+
+
+def _is_broker(text: str) -> bool:
+    parts = urlsplit(f"//{text}")
+    try:
+        return bool(parts.hostname) and parts.netloc == text and "@" not in text and parts.port != 0
+    except ValueError:  # the port is no number
+        return False
 
 
 def unreadable(file: str) -> str:

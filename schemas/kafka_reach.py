@@ -31,7 +31,7 @@ class Reach:
         self._kafka = kafka
         self._told: dict[str, str] = {}  # name of an error -> what it says
 
-    def settings(self, client: str, *, log_level: int = 3, **more: Any) -> dict[str, Any]:
+    def settings(self, client: str, **more: Any) -> dict[str, Any]:
         """Of a client that tells here what happens to it. Blocks while a token is asked for, without which none can be made; raises
         Unreached."""
         if self._kafka.mechanism == "OAUTHBEARER":
@@ -39,7 +39,7 @@ class Reach:
                 self._kafka.token()
             except bearer.NoToken as error:
                 raise Unreached(f"no token for Kafka at {self._kafka}: {error}") from error
-        return {**self._kafka.settings(client, log_level=log_level, **more), "error_cb": self._note}
+        return {**self._kafka.settings(client, **more), "error_cb": self._note}
 
     def _note(self, error: KafkaError) -> None:
         self._told[error.name()] = error.str()

@@ -1,47 +1,62 @@
 """The second line of defence of every log: whatever is configured as secret is masked wherever it stands in a line.
 
-Enters: the settings. Leaves: a function of a line. Guaranteed: no secret of at least SHORTEST characters passes it, plain, percent-quoted
-or as JSON writes it, and no password of any URL; one regular expression, some microseconds a line.
+Enters: settings, as an object or by name. Leaves: a function of a line. Guaranteed: no secret of at least SHORTEST characters passes it,
+plain, percent-quoted or as JSON writes it, and no password of any URL; one regular expression, some microseconds a line.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from schemas.passwords import MASK, OF_A_URL
-from schemas.settings import Settings
+from schemas.masked import OF_A_URL, in_place_of
 
 SHORTEST = 10  # a shorter one may be a word that lines need
+_SECRET_NAME = re.compile(r"(password|secret|token|key)s?$")
+Given = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
 
-def redactor(settings: Settings) -> Callable[[str], str]:
+def redactor(given: Given) -> Callable[[str], str]:
     """Masks what these settings hold as secret."""
-    forms = {form for secret in secrets_of(settings) for form in _written(secret)}
+    forms = {form for secret in secrets_of(given) for form in _written(secret)}
     # the longest first, so that one which holds another is masked whole
     known = [re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form))]
     pattern = re.compile("|".join((OF_A_URL, *known)))
-    return lambda line: pattern.sub(_masked, line)
+    return lambda line: pattern.sub(in_place_of, line)
 
 
-def _masked(found: "re.Match[str]") -> str:
-    user = found["user"]
-    return MASK if user is None else f"{user}:{MASK}@"
+def is_secret(setting: str) -> bool:
+    """Whether the setting of this name is one, where its type does not say so."""
+    return bool(_SECRET_NAME.search(setting))
 
 
-def secrets_of(settings: Settings) -> Iterator[str]:
-    """Each secret by itself: a setting may hold several, with commas between, and Telegram's token an id before its secret."""
-    given = {name: getattr(settings, name) for name in (*type(settings).model_fields, *(settings.model_extra or {}))}
-    for value in given.values():
+def secrets_of(given: Given) -> Iterator[str]:
+    """Each secret by itself, of those that can be told from ordinary words."""
+    for name, value in dict(given).items():
         if isinstance(value, SecretStr):
-            listed = [each.strip() for each in value.get_secret_value().split(",")]
-            yield from (part for each in listed for part in (each, each.rpartition(":")[2]) if len(part) >= SHORTEST)
-        elif isinstance(value, str) and "://" in value:
-            password = unquote(urlsplit(value).password or "")
-            if len(password) >= SHORTEST:
-                yield password
+            found = _parts(name, value.get_secret_value())
+        elif isinstance(value, str) and is_secret(name):
+            found = _parts(name, value)
+        else:
+            found = _passwords(value)
+        yield from (secret for secret in found if len(secret) >= SHORTEST)
+
+
+def _parts(name: str, value: str) -> Iterator[str]:
+    """A setting may hold several with commas between; Telegram's has an id before its secret, a client's whom it speaks for behind."""
+    for each in (part.strip() for part in value.split(",")):
+        if name == "internal_tokens":
+            yield each.rpartition("=")[0].strip()
+        else:
+            yield from {each, each.rpartition(":")[2]}
+
+
+def _passwords(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and "://" in value:
+        yield unquote(urlsplit(value).password or "")
 
 
 def _written(secret: str) -> set[str]:

@@ -43,8 +43,14 @@ def of_url(name: str, url: str) -> Server:
     said = parse_qs(parts.query)
     files = [said[key][0] for key in ("sslrootcert", "ca_cert", "ssl_ca_certs") if key in said]
     setting = {"PostgreSQL": "POSTGRES"}.get(name, name.upper())
-    port = parts.port or {"POSTGRES": 5432, "CLICKHOUSE": 8123, "VALKEY": 6379}[setting]
-    return Server(name, setting, parts.hostname or "localhost", port, unquote(parts.username or ""), *files[:1])
+    files = [file for file in files if file != "system"]  # libpq's word for the authorities of this system
+    first = urlsplit(f"//{parts.netloc.rpartition('@')[2].split(',')[0]}")  # libpq takes several, with commas between
+    try:
+        port = first.port
+    except ValueError:  # no number, as the client library has said
+        port = None
+    port = port or {"POSTGRES": 5432, "CLICKHOUSE": 8123, "VALKEY": 6379}[setting]
+    return Server(name, setting, first.hostname or "localhost", port, unquote(parts.username or ""), *files[:1])
 
 
 def told(server: Server, error: BaseException) -> str:
@@ -81,6 +87,10 @@ def certificate(server: Server, context: ssl.SSLContext | None = None) -> str:
     """Why the certificate a server shows is not believed; empty when it is, or the server does not answer. Blocks for some seconds."""
     try:
         context = context or ssl.create_default_context(cafile=server.ca_file or None)
+    except OSError as error:  # a file that is not there is told by the client library
+        is_no_pem = isinstance(error, ssl.SSLError)
+        return f"{server.place}: {server.ca_file} holds no certificate in PEM" if is_no_pem else ""
+    try:
         with socket.create_connection((server.host, server.port), timeout=SECONDS) as connection:
             if server.setting == "POSTGRES":
                 connection.sendall(_POSTGRES_TLS)
@@ -113,6 +123,5 @@ def _reason(server: Server, error: ssl.SSLCertVerificationError) -> str:
 def _of_handshake(server: Server, error: ssl.SSLError) -> str:
     if error.reason in ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"):
         return f"{server.place} speaks no TLS on this port; look at CHAT4ALL_{server.setting}_URL"
-    return (
-        f"{server.place} refuses the TLS handshake ({error.reason}); look at CHAT4ALL_{server.setting}_CERTIFICATE_FILE"
-    )
+    setting = "CERTIFICATE_FILE" if server.setting == "KAFKA" else "URL"
+    return f"{server.place} refuses the TLS handshake ({error.reason}); look at CHAT4ALL_{server.setting}_{setting}"

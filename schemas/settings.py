@@ -342,7 +342,7 @@ class Settings(GatewaySettings):
         """Where Kafka is and who we are to it."""
         settings = self
         return KafkaAccess(
-            url=settings.kafka_url,
+            url=",".join(broker.strip() for broker in settings.kafka_url.split(",")),
             protocol=settings.kafka_security_protocol,
             mechanism=settings.kafka_sasl_mechanism,
             user=settings.kafka_user,

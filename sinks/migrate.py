@@ -14,9 +14,10 @@ from pathlib import Path
 
 import psycopg
 from clickhouse_connect.driver.client import Client
+from pydantic import ValidationError
 
 from schemas import refusals
-from schemas.settings import MissingSetting, Settings
+from schemas.settings import MissingSetting, Settings, wrong
 from sinks.base import Unavailable
 from sinks.clickhouse import connect
 
@@ -58,7 +59,10 @@ def check(postgres_url: str, clickhouse_url: str) -> None:
 def _postgres(url: str) -> psycopg.Connection:
     try:
         return psycopg.connect(url, autocommit=True, connect_timeout=10)
-    except psycopg.OperationalError as error:
+    except (
+        psycopg.OperationalError,
+        psycopg.ProgrammingError,
+    ) as error:  # the second: the URL has a word it does not know
         raise Unavailable(refusals.told(refusals.of_url("PostgreSQL", url), error)) from error
 
 
@@ -129,12 +133,12 @@ def _apply(database: str, folder: Path, applied: Mapping[str, str], run: Callabl
 
 def main() -> int:
     """`python -m sinks.migrate`: applies what is missing in the configured databases."""
-    settings = Settings()
     try:
+        settings = Settings()
         settings.require("postgres_url", "clickhouse_url")
         applied = migrate(settings.postgres_url, settings.clickhouse_url)
-    except (MissingSetting, Unavailable, ChangedMigration) as error:
-        print(error, file=sys.stderr)  # noqa: T201  # a command's answer
+    except (ValidationError, MissingSetting, Unavailable, ChangedMigration) as error:
+        print(wrong(error) if isinstance(error, ValidationError) else error, file=sys.stderr)  # noqa: T201  # a command's answer
         return 1
     print("\n".join(f"applied {name}" for name in applied) or "nothing to apply")  # noqa: T201  # the same
     return 0

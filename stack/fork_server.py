@@ -16,7 +16,7 @@ import selectors
 import signal
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from stack.unprivileged import LIBC, die_with_parent
 
@@ -30,7 +30,7 @@ class Start:
 
     name: str
     argv: list[str]
-    env: dict[str, str]
+    env: dict[str, str] = field(repr=False)
     log: str
     death_signal: int
 

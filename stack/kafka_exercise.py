@@ -6,19 +6,26 @@ Enters: bootstrap servers. Leaves: a topic with some records, transactions and a
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
+from schemas.kafka_access import KafkaAccess
+
 TOPIC, GROUP = "exercise", "exercise"
 SECONDS = 20.0
 
 
 def run(url: str) -> None:
     """Creates a topic, produces in transactions, reads as a member of a group. Blocks some seconds."""
-    admin = AdminClient({"bootstrap.servers": url, "log_level": 0})
+    admin = AdminClient(KafkaAccess(url).settings("exercise"))
     admin.create_topics([NewTopic(TOPIC, 4, 1, config={"cleanup.policy": "compact"})])[TOPIC].result(SECONDS)
     consumer = Consumer(
-        {"bootstrap.servers": url, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False}
-        | {"isolation.level": "read_committed", "log_level": 0}
+        {
+            **KafkaAccess(url).settings("exercise"),
+            "group.id": GROUP,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+        | {"isolation.level": "read_committed"}
     )
-    producer = Producer({"bootstrap.servers": url, "transactional.id": GROUP, "log_level": 0})
+    producer = Producer({**KafkaAccess(url).settings("exercise"), "transactional.id": GROUP})
     try:
         producer.init_transactions(SECONDS)
         for number in range(20):

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from schemas import private
 from schemas.kafka_access import KafkaAccess
 from schemas.masked import MaskedText
-from stack.certificates import Certificates, write_secret
+from stack.certificates import Certificates
 
 Locks = Literal["open", "password", "secured"]
 ADMIN = "admin"  # may do everything; of a secured stack, by its certificate
@@ -64,9 +65,9 @@ JAAS = (
 class Listeners:
     """Lines of server.properties; `admin` is a client that may do everything, `settings` lead all others (schemas.settings names)."""
 
-    properties: str
+    properties: str = field(repr=False)
     admin: KafkaAccess
-    settings: Mapping[str, str]
+    settings: Mapping[str, str] = field(repr=False)
     parts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -121,5 +122,5 @@ def _with_password(folder: Path, url: str, port: int, controller: int) -> Listen
 
 def _password(file: Path) -> str:
     if not file.exists():
-        write_secret(file, secrets.token_hex(16).encode())
+        private.write(file, secrets.token_hex(16))
     return file.read_text(encoding="ascii")

@@ -1,7 +1,8 @@
 """The users of a secured Kafka: their passwords, and what each may do.
 
 Enters: a client that may do everything, and rules by user (plain data: whoever makes the plan knows topics, this room does not). Leaves:
-users that SCRAM knows and ACLs; a file for each password. Guaranteed: harmless to repeat; a password that exists is kept.
+users that SCRAM knows and ACLs; a file for each password. Guaranteed: harmless to repeat; a password that exists is kept; an ACL of an
+earlier start that no rule says any more is taken back.
 """
 
 import secrets
@@ -11,6 +12,7 @@ from typing import Any
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -21,8 +23,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     UserScramCredentialUpsertion,
 )
 
+from schemas import private
 from schemas.kafka_access import KafkaAccess
-from stack.certificates import write_secret
 
 ITERATIONS = 4096
 ASK_SECONDS = 30.0
@@ -32,6 +34,17 @@ _RESOURCES = {
     "group": ResourceType.GROUP,
     "transactional_id": ResourceType.TRANSACTIONAL_ID,
 }
+
+
+_ANY = AclBindingFilter(
+    ResourceType.ANY,
+    None,  # type: ignore[arg-type]  # its types leave out that None is any
+    ResourcePatternType.ANY,
+    None,  # type: ignore[arg-type]  # the same
+    None,  # type: ignore[arg-type]  # the same
+    AclOperation.ANY,
+    AclPermissionType.ANY,
+)
 
 
 def password_file(folder: Path, user: str) -> Path:
@@ -45,21 +58,38 @@ def passwords(folder: Path, users: Sequence[str]) -> dict[str, str]:
     for user in users:
         file = password_file(folder, user)
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_secret(file, secrets.token_hex(16).encode())
+            private.make_folder(file.parent)
+            private.write(file, secrets.token_hex(16))
         found[user] = file.read_text(encoding="ascii")
     return found
 
 
 def apply(admin: KafkaAccess, known: Mapping[str, str], rules: Rules) -> None:
     """Makes users with these passwords, and lets each do what its rules say. Blocks; raises KafkaException."""
-    client: Any = AdminClient(admin.settings("stack", log_level=0))
+    client: Any = AdminClient(admin.settings("stack"))
     scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
     users = [UserScramCredentialUpsertion(user, scram, password.encode()) for user, password in known.items()]
     for future in client.alter_user_scram_credentials(users, request_timeout=ASK_SECONDS).values():
         future.result(timeout=ASK_SECONDS)
-    for future in client.create_acls(bindings(rules), request_timeout=ASK_SECONDS).values():
+    wanted = bindings(rules)
+    for future in client.create_acls(wanted, request_timeout=ASK_SECONDS).values():
         future.result(timeout=ASK_SECONDS)
+    there = client.describe_acls(_ANY, request_timeout=ASK_SECONDS).result(timeout=ASK_SECONDS)
+    unsaid = [_exactly(each) for each in there if each not in wanted]
+    for future in client.delete_acls(unsaid, request_timeout=ASK_SECONDS).values() if unsaid else ():
+        future.result(timeout=ASK_SECONDS)
+
+
+def _exactly(each: Any) -> AclBindingFilter:
+    return AclBindingFilter(
+        each.restype,
+        each.name,
+        each.resource_pattern_type,
+        each.principal,
+        each.host,
+        each.operation,
+        each.permission_type,
+    )
 
 
 def bindings(rules: Rules) -> list[Any]:

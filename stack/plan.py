@@ -19,7 +19,7 @@ class Command:
     name: str
     argv: list[str]
     # Added to the environment of the supervisor.
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
     # Modules it needs, if it may be forked from a process that has imported them; argv is `python -m ...` then. See stack/forks.py.
     preload: list[str] = field(default_factory=list)
 
@@ -45,9 +45,9 @@ class Plan:
     # Servers to start, names of stack.servers.SERVERS.
     servers: list[str]
     # Servers that exist already: name -> URL. Shown, never started.
-    replaced: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict, repr=False)
     # Settings (schemas.settings names) for everybody; those of the started servers are added.
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict, repr=False)
     # They run once, one after the other, when the servers answer.
     prepare: list[Command] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)

@@ -15,6 +15,7 @@ from pathlib import Path
 import rclone_api
 
 from schemas import private
+from schemas.environment import foreign
 from stack.ports import answers, free_port
 from stack.programs import reachable
 from stack.service import Service, as_nobody
@@ -39,7 +40,8 @@ def service(folder: Path) -> Service:
         # An unsigned request is refused: so it answers.
         with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=2):
             pass
-        said = subprocess.run([str(rclone_api.BINARY_PATH), "version"], capture_output=True, text=True, check=True)
+        asked = [str(rclone_api.BINARY_PATH), "version"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=True, env=foreign())
         return said.stdout.split()[1].removeprefix("v")
 
     return Service(

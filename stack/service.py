@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from schemas import private
-from stack.environment import foreign
+from schemas.environment import foreign
+from schemas.masked import masked
 from stack.fork_server import Start
 from stack.forks import Forked, Forks
 from stack.launch import ServiceFailed, wrapped
-from stack.masking import masked
 
 
 class NotYet(Exception):
@@ -48,20 +48,20 @@ class Service:
 
     name: str
     folder: Path
-    url: str
+    url: str = field(repr=False)
     # Absolute command lines; all but the last prepare and end, the last one is the server.
     steps: Sequence[Sequence[str]]
     # Returns the server's version as soon as it answers, raises anything until then; blocks two seconds at most.
     probe: Callable[[], str]
     # Settings (schemas.settings names) that lead its clients to it.
-    settings: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     # One of our own programs: it gets our settings, secrets among them, from the environment of whoever starts it.
     ours: bool = False
     # Its last step is `python -m ...`, which a fork server may become.
     forked: bool = False
     # Of a program that serves several things: what -> URL.
-    parts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict, repr=False)
     # What it gets when its parent dies: SIGKILL, unless that would leave something behind.
     death_signal: int = signal.SIGKILL
     # What ends it when its data are to be deleted: nothing needs to be brought in order then.
@@ -99,7 +99,7 @@ class Child:
         self._signal(signal.SIGKILL)  # what an earlier life may have left in its group
         service = self.service
         tmp = private.make_folder(service.folder / "tmp")
-        env = {**(os.environ if service.ours else foreign({})), "TMPDIR": str(tmp), **service.env}
+        env = {**(os.environ if service.ours else foreign()), "TMPDIR": str(tmp), **service.env}
         if self._forks is not None:
             private.append_to(service.log).close()  # made for its owner only, whoever writes to it then
             self._process = self._forks.begin(

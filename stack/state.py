@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas import private
-from stack.masking import masked
+from schemas.masked import masked
 
 STARTING, READY, DEAD, EXTERNAL, FAILED = "starting", "ready", "dead", "external", "failed"
 
@@ -23,14 +23,15 @@ class ServiceState:
     """One row of `chat4all status`."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     status: str  # starting, ready, dead or external
     pid: int = 0
     version: str = ""
     log: str = ""
     started_at: int = 0  # Unix milliseconds
     restarts: int = 0
-    parts: dict[str, str] = field(default_factory=dict)  # of a program that serves several things: what -> URL
+    # Of a program that serves several things: what -> URL.
+    parts: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def address(self) -> str:
@@ -51,7 +52,7 @@ class State:
     phase: str  # starting, ready or failed
     keep_data: bool
     error: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict, repr=False)
     services: list[ServiceState] = field(default_factory=list)
 
 

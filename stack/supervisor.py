@@ -21,11 +21,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from schemas import private
+from schemas.masked import masked
+from schemas.redaction import redactor
 from schemas.tracebacks import log_plainly
 from stack import ports
 from stack.forks import Forks
 from stack.launch import ServiceFailed
-from stack.masking import masked, secrets_of
 from stack.plan import Command, Plan, Process
 from stack.servers import SERVERS
 from stack.service import Child, Service
@@ -68,7 +69,7 @@ class Supervisor:
 
     def _told(self, sentence: str) -> str:
         """The sentence without the secrets of this stack: it may quote a program's last words."""
-        return masked(sentence, secrets_of(self.state.settings))
+        return redactor(self.state.settings)(sentence)
 
     def run(self) -> int:
         write_state(self.folder, self.state)  # first of all, so that whoever wants to end it finds its pid

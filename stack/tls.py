@@ -1,7 +1,7 @@
 """The stack's servers behind TLS: one more service, and the URLs of the others as their clients use them from then on.
 
 Enters: a folder, the settings that lead to the servers without TLS. Leaves: a Service whose settings lead to them with TLS, checked by a CA
-file. Kafka has TLS of its own (stack/kafka_listeners.py).
+file (schemas/server_urls.py makes one URL of both). Kafka has TLS of its own (stack/kafka_listeners.py).
 """
 
 import sys
@@ -13,13 +13,8 @@ from stack.certificates import Certificates
 from stack.ports import answers, free_port
 from stack.service import Service
 
-# server -> the scheme of its URL with TLS, and how the URL names the CA file; PostgreSQL has one scheme for both
-SCHEMES: Mapping[str, tuple[str, str]] = {
-    "postgres": ("postgresql", "sslmode=verify-full&sslrootcert="),
-    "clickhouse": ("https", "ca_cert="),
-    "valkey": ("rediss", "ssl_ca_certs="),
-    "s3": ("https", ""),
-}
+# server -> the scheme of its URL with TLS; PostgreSQL has one scheme for both
+SCHEMES: Mapping[str, str] = {"postgres": "postgresql", "clickhouse": "https", "valkey": "rediss", "s3": "https"}
 
 
 def service(folder: Path, settings: Mapping[str, str]) -> Service:
@@ -30,17 +25,15 @@ def service(folder: Path, settings: Mapping[str, str]) -> Service:
     if not server.exists():
         Certificates(certificates).issue("server")
     fronts, secured = [], {}
-    for name, (scheme, query) in SCHEMES.items():
+    for name, scheme in SCHEMES.items():
         url = settings.get(f"{name}_url", "")
         if not url:
             continue
         port, parts = free_port(), urlsplit(url)
         fronts.append((name, port, parts.port))
         who, at, _ = parts.netloc.rpartition("@")
-        said = f"{query}{ca}" if query else ""
-        secured[f"{name}_url"] = urlunsplit((scheme, f"{who}{at}127.0.0.1:{port}", parts.path, said, ""))
-    if "s3_url" in secured:
-        secured["s3_ca_file"] = str(ca)
+        secured[f"{name}_url"] = urlunsplit((scheme, f"{who}{at}127.0.0.1:{port}", parts.path, "", ""))
+        secured[f"{name}_ca_file"] = str(ca)
     argv = [sys.executable, "-m", "stack.tls_front", "--certificate", str(server)]
 
     def probe() -> str:

@@ -11,10 +11,11 @@ import ssl
 import struct
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 CHUNK = 65_536
 HANDSHAKE_SECONDS = 10.0
+REQUEST = struct.Struct("!II")
 TLS_REQUEST, GSS_REQUEST = 80_877_103, 80_877_104
 WITH_REQUEST = "postgres"  # its clients ask in plain text first whether there is TLS
 
@@ -47,18 +48,34 @@ async def _asked(
 ) -> None:
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
-            while (code := struct.unpack("!II", await reader.readexactly(8))[1]) == GSS_REQUEST:
+            while (code := await _request(reader)) == GSS_REQUEST:
                 writer.write(b"N")
             if code != TLS_REQUEST:
                 writer.close()
                 return
+            # what comes from here on belongs to the handshake, and not to what was encrypted
+            cast("asyncio.ReadTransport", writer.transport).pause_reading()
             writer.write(b"S")
             await writer.drain()
             await writer.start_tls(context)
-    except (OSError, asyncio.IncompleteReadError, TimeoutError):
+    except (OSError, TimeoutError):
         writer.close()
         return
     await _passed(target, reader, writer)
+
+
+async def _request(reader: asyncio.StreamReader) -> int:
+    """Raises ConnectionError when more than a request is there: a client waits for its answer, and who is between us would add words of
+    his own (CVE-2021-23214)."""
+    told = b""
+    while len(told) < REQUEST.size:
+        chunk = await reader.read(REQUEST.size + 1 - len(told))
+        if not chunk:
+            raise ConnectionError("the client has gone")
+        told += chunk
+    if len(told) > REQUEST.size:
+        raise ConnectionError("unencrypted data after the request for TLS")
+    return int(REQUEST.unpack(told)[1])
 
 
 async def _passed(target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

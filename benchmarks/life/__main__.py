@@ -21,7 +21,7 @@ from rich.console import Console
 from benchmarks.life import side
 from schemas import benchmark
 from schemas.benchmark import Figure
-from stack.environment import foreign
+from schemas.environment import foreign
 
 PARTS = {  # of the product -> its processes, at both commits
     "core": ("core", "route", "send", "match", "track"),

@@ -5,7 +5,6 @@ so a reader that starts again goes on where it was, and sees again at most the b
 batches are empty.
 """
 
-import logging
 import sys
 import time
 
@@ -26,6 +25,7 @@ class InternalTopic:
         self._topic = topic
         self._settings = {
             **kafka.settings("simulated-clients"),
+            "error_cb": _say,
             "group.id": f"chat4all-simulated-clients-{topic}",  # keeps offsets; there is no membership to wait for
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
@@ -63,7 +63,7 @@ class InternalTopic:
     def _opened(self) -> Consumer:
         """A consumer at the places where the last one was. Places are asked for here: one that was told to look them up itself waits in
         silence when the coordinator is slow to come."""
-        consumer = Consumer(self._settings, logger=logging.getLogger("loadgen.internal"))
+        consumer = Consumer(self._settings)
         try:
             places = consumer.committed(self._partitions(consumer), _REACH_SECONDS)
             consumer.assign([_first(place) for place in places])

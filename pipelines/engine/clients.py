@@ -1,4 +1,4 @@
-"""What every client of Kafka in a worker has in common: how soon it connects again, and how loud it is.
+"""What every client of Kafka in a worker has in common: how soon it connects again.
 
 librdkafka's own default lets a client wait up to ten seconds between two tries to reach a broker that was away.
 """
@@ -15,7 +15,6 @@ RECONNECT: dict[str, Any] = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.
 PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})  # noqa: SLF001  # no public names
 
 
-def settings(kafka: KafkaAccess, client: str, *, log_level: int = 3, **more: Any) -> dict[str, Any]:
-    """Settings of a confluent-kafka client called `chat4all-<client>`; `more` are Kafka's names with `_` for `.`. A `log_level` of 0 is
-    silent."""
-    return RECONNECT | kafka.settings(client, log_level=log_level, **more)
+def settings(kafka: KafkaAccess, client: str, **more: Any) -> dict[str, Any]:
+    """As KafkaAccess.settings."""
+    return RECONNECT | kafka.settings(client, **more)

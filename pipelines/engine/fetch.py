@@ -76,7 +76,7 @@ class Fetch:
         on_found: Callable[[], None],
     ) -> None:
         self._consumer_settings = {
-            **clients.settings(kafka, "fetch", log_level=0),  # `_note_error` says what happens to the connection
+            **clients.settings(kafka, "fetch"),  # `_note_error` says what happens to the connection
             "error_cb": self._note_error,
             "group.id": group,
             "enable.auto.commit": False,

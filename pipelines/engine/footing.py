@@ -172,7 +172,7 @@ class Footing:
     @property
     def _admin(self) -> Any:
         if self._client is None:
-            self._client = AdminClient(clients.settings(self._kafka, "footing", log_level=0))
+            self._client = AdminClient(clients.settings(self._kafka, "footing"))
         return self._client
 
     def _described(self) -> Iterator[tuple[str, Any]]:
@@ -239,7 +239,7 @@ class Footing:
     def _committed(self) -> Sequence[TopicPartition]:
         """What the group has committed. Asked of a consumer: librdkafka 2.16 ends the whole process when its admin client asks a
         coordinator that is still starting. Uncommitted transactions are not waited for: a dead worker's may be open for a minute."""
-        settings = clients.settings(self._kafka, "footing", log_level=0, group_id=self._group, enable_auto_commit=False)
+        settings = clients.settings(self._kafka, "footing", group_id=self._group, enable_auto_commit=False)
         consumer = Consumer({**settings, "isolation.level": "read_uncommitted"})
         asked = [TopicPartition(topic, number) for topic in self._sources for number in range(self._counts[topic])]
         try:

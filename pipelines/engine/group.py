@@ -24,7 +24,7 @@ class Group:
         # transaction that is about to end is asked for again soon: with librdkafka's 100 ms every take-over would wait as long
         soon = {"retry.backoff.ms": 5, "retry.backoff.max.ms": 50}
         self._settings: dict[str, Any] = {
-            **clients.settings(kafka, "group", log_level=0, group_id=name, enable_auto_commit=False),
+            **clients.settings(kafka, "group", group_id=name, enable_auto_commit=False),
             **soon,
         }
         self.consumer = Consumer(self._settings)

@@ -71,7 +71,7 @@ class Mirror:
     # --- in the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        settings = clients.settings(self._kafka, "mirror", log_level=0, group_id=f"chat4all-mirror-{self.topic}")
+        settings = clients.settings(self._kafka, "mirror", group_id=f"chat4all-mirror-{self.topic}")
         reading = {
             "enable.auto.commit": False,
             "enable.partition.eof": True,

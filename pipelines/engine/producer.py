@@ -42,9 +42,7 @@ class TransactionalProducer:
         self._refused: KafkaException | None = None
         self._producer = Producer(
             {
-                **clients.settings(
-                    kafka, "transactions", log_level=0
-                ),  # silent: its errors come where something is asked of it
+                **clients.settings(kafka, "transactions"),  # its errors come where something is asked of it
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": TRANSACTION_MILLISECONDS,
                 "partitioner": "murmur2_random",

@@ -258,7 +258,7 @@ def _ends(turn: Turn, found: Mapping[TopicPart, int]) -> Ends:
 
 
 def _watermarks(kafka: KafkaAccess, turns: Sequence[Turn]) -> list[Ends]:
-    consumer = Consumer(clients.settings(kafka, "ends", log_level=0, group_id="chat4all-ends"))
+    consumer = Consumer(clients.settings(kafka, "ends", group_id="chat4all-ends"))
 
     def end(topic: str, partition: int) -> int:
         return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REACH_SECONDS)[1]

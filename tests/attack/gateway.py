@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines import topics
+from schemas.environment import foreign
 from schemas.settings import Settings
 from stack import kafka
 from stack.ports import free_port
@@ -120,7 +121,7 @@ def _gateway(folder: Path, kafka_url: str) -> Iterator[Target]:
             [sys.executable, "-m", "pipelines", "gateway"],
             stdout=output,
             stderr=output,
-            env=_without_settings() | environment,
+            env=foreign(environment),
         )
     target = Target(port, f"http://127.0.0.1:{probe}", log, process, made["app_secrets"], list(made.values()))
     try:
@@ -133,7 +134,3 @@ def _gateway(folder: Path, kafka_url: str) -> Iterator[Target]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _without_settings() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("CHAT4ALL_")}

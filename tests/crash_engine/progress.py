@@ -12,6 +12,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from pipelines.engine.names import app_id
+from schemas.kafka_access import KafkaAccess
 
 _LOOK_SECONDS = 0.1
 _SHORTEST = 0.5  # below it a gap is how turns and looks fall
@@ -33,10 +34,9 @@ class Progress:
     def __init__(self, kafka_url: str, stage: str, sources: Sequence[str], partitions: int) -> None:
         self._consumer = Consumer(
             {
-                "bootstrap.servers": kafka_url,
+                **KafkaAccess(kafka_url).settings("test"),
                 "group.id": app_id(stage),
                 "isolation.level": "read_uncommitted",  # else a look waits for transactions that are open
-                "log_level": 0,
             }
         )
         self._wanted = [TopicPartition(source, number) for source in sources for number in range(partitions)]

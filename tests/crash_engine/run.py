@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 from confluent_kafka import Consumer, TopicPartition
 
+from schemas.kafka_access import KafkaAccess
 from tests.crash_engine.faults import KINDS, Fault, World, kinds
 from tests.crash_engine.findings import Verdict, compare_tables, examine
 from tests.crash_engine.progress import Gap, Progress
@@ -197,7 +198,7 @@ def _drain(world: World, progress: Progress) -> bool:
 
 
 def _ends_of(toy: Toy) -> dict[int, int]:
-    consumer = Consumer({"bootstrap.servers": toy.kafka_url, "group.id": "reader"})
+    consumer = Consumer({**KafkaAccess(toy.kafka_url).settings("test"), "group.id": "reader"})
     found: dict[int, int] = {}
     for source in toy.sources:
         for number in range(toy.partitions):

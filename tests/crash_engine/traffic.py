@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from schemas.kafka_access import KafkaAccess
+
 KEYS = 400
 DUPLICATES = 0.05
 _KINDS = ("", "", "", "", "", "", "", "", "call:", "later:")
@@ -33,11 +35,10 @@ class Traffic:
         self._numbers = dict.fromkeys(sources, 0)
         self._producer = Producer(
             {
-                "bootstrap.servers": kafka_url,
+                **KafkaAccess(kafka_url).settings("test"),
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
-                "log_level": 0,
             }
         )
         self._stopping = threading.Event()

@@ -23,6 +23,7 @@ from connectors.registry import CHANNELS
 from pipelines import topics
 from schemas import codec
 from schemas.catalog import SCHEMAS
+from schemas.kafka_access import KafkaAccess
 from schemas.partitions import home_partition
 from schemas.records import Direction, Message, Recipient
 from schemas.sense import contradiction
@@ -47,14 +48,14 @@ def program(language: str, path: Path) -> Path:
 
 @pytest.fixture
 def topic(kafka_url: str, unique: str) -> str:
-    admin = AdminClient({"bootstrap.servers": kafka_url})
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     admin.create_topics([NewTopic(unique, PARTITIONS, 1)])[unique].result(30)
     return unique
 
 
 def records(kafka_url: str, topic: str, count: int) -> Iterator[Any]:
     """The first `count` records of a topic, wherever they are; fails after 30 s without them."""
-    consumer = Consumer({"bootstrap.servers": kafka_url, "group.id": topic, "auto.offset.reset": "earliest"})
+    consumer = Consumer({**KafkaAccess(kafka_url).settings("test"), "group.id": topic, "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     end = time.monotonic() + 30
     try:

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from pipelines.engine import marks
 from pipelines.engine.names import app_id, changelog_topic
 from pipelines.topics import declared
+from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
 
 FULL_TOKEN = "may-see-all-rows-of-tests"
@@ -55,7 +56,7 @@ class Toy:
         self.command = [sys.executable, "-m", "tests.toy_worker", name, "--sources", ",".join(sources)]
         self.workers: list[subprocess.Popen[bytes]] = []
         self.extra: dict[str, str] = {}  # of the environment of every worker
-        self.admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
+        self.admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
         self._folder = folder
         self._create_topics()
 
@@ -121,7 +122,11 @@ class Toy:
     def produce(self, values: Sequence[tuple[str, bytes]], *, source: str | None = None) -> None:
         """(key, value) records to a source topic, in order, acknowledged when this returns."""
         producer = Producer(
-            {"bootstrap.servers": self.kafka_url, "enable.idempotence": True, "partitioner": "murmur2_random"}
+            {
+                **KafkaAccess(self.kafka_url).settings("test"),
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+            }
         )
         for key, value in values:
             producer.produce(source or self.source, value, key)
@@ -177,7 +182,7 @@ class Toy:
     def _committed(self) -> list[TopicPartition]:
         # read_committed would wait for the end of transactions that a dead worker left open
         settings = {
-            "bootstrap.servers": self.kafka_url,
+            **KafkaAccess(self.kafka_url).settings("test"),
             "group.id": app_id(self.name),
             "isolation.level": "read_uncommitted",
         }
@@ -191,7 +196,7 @@ class Toy:
 
 def read_back(kafka_url: str, topic: str) -> list[Stored]:
     """Every committed record of a topic, read_committed; each partition in its order."""
-    consumer = Consumer({"bootstrap.servers": kafka_url, "group.id": "reader", "enable.partition.eof": True})
+    consumer = Consumer({**KafkaAccess(kafka_url).settings("test"), "group.id": "reader", "enable.partition.eof": True})
     partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
     consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
     left, found = set(partitions), []

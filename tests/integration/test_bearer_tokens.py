@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka.admin import AdminClient
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
@@ -73,13 +74,27 @@ def access(url: str, folder: Path, seconds: int) -> KafkaAccess:
 
 def brokers(kafka: KafkaAccess) -> int:
     reach = Reach(kafka)
-    client = AdminClient(reach.settings("test", log_level=0))
+    client = AdminClient(reach.settings("test"))
     return len(reach.metadata(client, 5.0).brokers)
 
 
 async def test_a_token_gets_in(url: str, tmp_path: Path) -> None:
     kafka = access(url, tmp_path, 300)
     await asyncio.to_thread(await_true, lambda: brokers(kafka) == 1, "Kafka to let us in", SECONDS)
+    consumer = AIOKafkaConsumer(bootstrap_servers=url, **credentials_to_aiokafka_auth(credentials(kafka)))
+    async with asyncio.timeout(SECONDS), consumer:
+        assert await consumer.topics() == set()
+
+
+async def test_without_a_token_the_member_of_a_group_tries_again(url: str, tmp_path: Path) -> None:
+    """librdkafka does so, too; any other exception would end aiokafka's coordinator, and with it the worker."""
+    kafka = access(url, tmp_path, 300)
+    (tmp_path / "print token").write_text("#!/bin/sh\nexit 7\n", encoding="utf-8")
+    consumer = AIOKafkaConsumer(bootstrap_servers=url, **credentials_to_aiokafka_auth(credentials(kafka)))
+    with pytest.raises(KafkaConnectionError):
+        await consumer.start()
+    await consumer.stop()
+    access(url, tmp_path, 300)
     consumer = AIOKafkaConsumer(bootstrap_servers=url, **credentials_to_aiokafka_auth(credentials(kafka)))
     async with asyncio.timeout(SECONDS), consumer:
         assert await consumer.topics() == set()

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from schemas.records import DeadLetter
 from tests.integration.engine_harness import (
     PARTITIONS,
@@ -106,7 +107,7 @@ def test_a_fence_while_the_partition_is_ours_opens_it_again(toy: Toy) -> None:
     toy.produce(records)
     await_true(lambda: count(toy) == len(records), "every record", 30)
     [writer] = toy.writers()
-    Producer({"bootstrap.servers": toy.kafka_url, "transactional.id": writer}).init_transactions(30)
+    Producer({**KafkaAccess(toy.kafka_url).settings("test"), "transactional.id": writer}).init_transactions(30)
     more, further = values("g", 40, 20)
     toy.produce(more)
     extend(expected, further)
@@ -158,7 +159,7 @@ def test_aborted_source_records_are_invisible(toy: Toy) -> None:
     worker = toy.start_worker()
     toy.wait_ready(worker)
     producer = Producer(
-        {"bootstrap.servers": toy.kafka_url, "transactional.id": toy.name, "partitioner": "murmur2_random"}
+        {**KafkaAccess(toy.kafka_url).settings("test"), "transactional.id": toy.name, "partitioner": "murmur2_random"}
     )
     producer.init_transactions(30)
     for value, keep in ((b"a1", False), (b"b1", True), (b"a2", False), (b"b2", True)):

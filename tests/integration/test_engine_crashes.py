@@ -192,7 +192,7 @@ def _start_again(broker: Child, how: signal.Signals, *, away: float) -> None:
 
 async def test_a_mirror_goes_on_after_a_broker_was_started_again(broker: Child, unique: str) -> None:
     """What route knows of people follows its topic, before and after."""
-    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 2, 1, config={"cleanup.policy": "compact"})])[unique].result(30)
     failures: list[str] = []
     mirrored = Mirrored(unique, lambda _, value: value)
@@ -201,7 +201,7 @@ async def test_a_mirror_goes_on_after_a_broker_was_started_again(broker: Child, 
     try:
         for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
             await asyncio.to_thread(_start_again, broker, how, away=2.0)
-            producer = Producer({"bootstrap.servers": broker.service.url, "log_level": 0})
+            producer = Producer(KafkaAccess(broker.service.url).settings("test"))
             producer.produce(unique, b"value", b"key-%d" % number)
             assert await asyncio.to_thread(producer.flush, 60) == 0
             await asyncio.to_thread(await_true, lambda: len(mirror.view) == number + 1, "the mirror to follow", 30)  # noqa: B023  # awaited here

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
+from schemas.kafka_access import KafkaAccess
 from stack.ports import free_port
 from tests.integration.engine_harness import PARTITIONS, Toy, ask, await_true, check_exactly_once, count
 
@@ -16,7 +17,11 @@ STUCK_SECONDS = 10
 @pytest.fixture
 def application(toy: Toy) -> Iterator[Producer]:
     """Produces in transactions; the last one is aborted at the end."""
-    settings = {"bootstrap.servers": toy.kafka_url, "transactional.id": toy.name, "partitioner": "murmur2_random"}
+    settings = {
+        **KafkaAccess(toy.kafka_url).settings("test"),
+        "transactional.id": toy.name,
+        "partitioner": "murmur2_random",
+    }
     made = Producer(settings)
     made.init_transactions(30)
     yield made

@@ -32,10 +32,10 @@ PATIENT_MS = 20_000  # for which the broker keeps a fetch of idle partitions: wh
 @pytest.fixture
 def topic(kafka_url: str, unique: str) -> str:
     """Three partitions: two with numbered records, one empty."""
-    admin = AdminClient({"bootstrap.servers": kafka_url})
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
     producer = Producer(
-        {"bootstrap.servers": kafka_url, "enable.idempotence": True}
+        {**KafkaAccess(kafka_url).settings("test"), "enable.idempotence": True}
     )  # a retry must not change the order
     for number in range(RECORDS):
         for partition in (GREEDY, HELD):
@@ -166,7 +166,7 @@ async def test_an_idle_source_is_asked_for_as_rarely_as_its_stage_says_and_a_lon
         before = asked[-1] if asked else 0
         await asyncio.sleep(4)
         assert 0 < asked[-1] - before <= 4 * 2 + 1
-        producer = Producer({"bootstrap.servers": kafka_url})
+        producer = Producer(KafkaAccess(kafka_url).settings("test"))
         producer.produce(topic, b"lone", partition=IDLE)
         assert producer.flush(SECONDS) == 0
         produced = time.monotonic()

@@ -115,14 +115,14 @@ async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(
 
 
 async def test_a_record_goes_to_the_partition_it_names(broker: Child, unique: str) -> None:
-    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
     producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop())
     try:
         assert await producing.all([Produced(unique, b"k", b"%d" % number, number) for number in (2, 0, 1, 2)]) == []
     finally:
         await producing.close()
-    consumer = Consumer({"bootstrap.servers": broker.service.url, "group.id": unique})
+    consumer = Consumer({**KafkaAccess(broker.service.url).settings("test"), "group.id": unique})
     ends = [consumer.get_watermark_offsets(TopicPartition(unique, number), timeout=10)[1] for number in range(3)]
     consumer.close()
     assert ends == [1, 1, 2]
@@ -175,7 +175,7 @@ async def test_while_kafka_is_away_the_webhook_is_asked_for_again(running: Runni
 
 async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, unique: str) -> None:
     """Whatever was meant for it is asked for again until it is there; nothing becomes a dead letter."""
-    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 1, 1)])[unique].result(timeout=30)
     loop = asyncio.get_running_loop()
     producing = Producing(
@@ -202,9 +202,11 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
         await producing.close()
 
 
-async def test_after_a_fatal_error_a_new_producer_goes_on(broker: Child, unique: str) -> None:
+async def test_after_a_fatal_error_a_new_producer_goes_on(
+    broker: Child, unique: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A producer that must leave no gap can send nothing again once a record of it was refused: librdkafka calls it fatal."""
-    admin = AdminClient({"bootstrap.servers": broker.service.url, "log_level": 0})
+    admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     small = NewTopic(unique, 1, 1, config={topics.LIMIT: "1000"})
     admin.create_topics([small])[unique].result(timeout=30)
     producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop(), enable_gapless_guarantee=True)
@@ -220,11 +222,12 @@ async def test_after_a_fatal_error_a_new_producer_goes_on(broker: Child, unique:
     finally:
         await producing.close()
     assert producing.opened == 2
+    assert "%0|" not in capfd.readouterr().err
     assert b"again" in [value for _, _, value in read_back(broker.service.url, unique)]
 
 
 async def _limit(kafka_url: str, topic: str, size: int) -> None:
-    admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     entry = ConfigEntry(topics.LIMIT, str(size), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     for future in admin.incremental_alter_configs([resource]).values():

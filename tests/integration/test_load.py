@@ -24,14 +24,14 @@ PARTITIONS = 4
 def prefix(kafka_url: str, unique: str) -> str:
     """A prefix under which the three topics exist."""
     topics = [NewTopic(f"{unique}-{name}", PARTITIONS, 1) for name in ("messages", "contacts", "conversations")]
-    admin = AdminClient({"bootstrap.servers": kafka_url})  # must outlive its futures
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))  # must outlive its futures
     for made in admin.create_topics(topics).values():
         made.result(20)
     return f"{unique}-"
 
 
 def _read(kafka_url: str, topic: str) -> list[KafkaMessage]:
-    consumer = Consumer({"bootstrap.servers": kafka_url, "group.id": topic, "enable.auto.commit": False})
+    consumer = Consumer({**KafkaAccess(kafka_url).settings("test"), "group.id": topic, "enable.auto.commit": False})
     places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(PARTITIONS)]
     total = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
     consumer.assign(places)

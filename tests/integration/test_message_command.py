@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from cli import message, report
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from schemas.partitions import home_partition
 from schemas.records import CHANNELS, Cause, Content, DeliveryState, Media, Message, Recipient, SequencedMessage, Status
 from sinks.clickhouse import Facts, connect
@@ -42,7 +43,7 @@ def clickhouse(clickhouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def kafka(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    admin = AdminClient({"bootstrap.servers": kafka_url})
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     if "messages" not in admin.list_topics(timeout=10).topics:
         admin.create_topics([NewTopic("messages", 4, 1)])["messages"].result()
     monkeypatch.setenv("CHAT4ALL_KAFKA_URL", kafka_url)
@@ -73,14 +74,14 @@ def test_send_produces_a_message_any_consumer_can_read_where_it_says(kafka: str)
     )
     assert told is not None, result.output
     message_id, partition, offset = told[1], int(told[2]), int(told[3])
-    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "nobody", "enable.auto.commit": False})
+    consumer = Consumer({**KafkaAccess(kafka).settings("test"), "group.id": "nobody", "enable.auto.commit": False})
     consumer.assign([TopicPartition("messages", partition, offset)])
     record = consumer.poll(20)
     consumer.close()
     assert record is not None
     assert record.key() == b"acme/c 1"
     assert partition == home_partition(
-        "acme/c 1", len(AdminClient({"bootstrap.servers": kafka}).list_topics().topics["messages"].partitions)
+        "acme/c 1", len(AdminClient(KafkaAccess(kafka).settings("test")).list_topics().topics["messages"].partitions)
     )
     produced = codec.decode(record.value(), Message)
     assert (produced.message_id, produced.tenant_id, produced.conversation_id, produced.text) == (

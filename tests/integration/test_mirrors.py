@@ -30,8 +30,8 @@ class World:
         self.kafka_url = kafka_url
         self.topic = topic
         self.failures: list[str] = []
-        self.admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
-        self.producer = Producer({"bootstrap.servers": kafka_url, "enable.idempotence": True})
+        self.admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
+        self.producer = Producer({**KafkaAccess(kafka_url).settings("test"), "enable.idempotence": True})
         self.footing = Footing(stage="toy", kafka=KafkaAccess(kafka_url), group=topic, sources=(), changelogs={})
         self.partitions = [(topic, number) for number in range(PARTITIONS)]
         self.made: list[Mirrors] = []
@@ -53,7 +53,7 @@ class World:
 
     def transaction(self) -> Producer:
         """A producer with an open transaction."""
-        made = Producer({"bootstrap.servers": self.kafka_url, "transactional.id": f"{self.topic}-app"})
+        made = Producer({**KafkaAccess(self.kafka_url).settings("test"), "transactional.id": f"{self.topic}-app"})
         made.init_transactions(30)
         made.begin_transaction()
         return made

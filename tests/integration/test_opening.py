@@ -55,10 +55,10 @@ class World(NamedTuple):
 def world(kafka_url: str, unique: str) -> Iterator[World]:
     """Its writer has committed offset 5, and has a transaction open."""
     source, changelog, writer = unique, f"{unique}-changelog", f"{unique}-writer"
-    admin = AdminClient({"bootstrap.servers": kafka_url, "log_level": 0})
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in (source, changelog)]).values():
         future.result(30)
-    producer = Producer({"bootstrap.servers": kafka_url, "transactional.id": writer, "log_level": 0})
+    producer = Producer({**KafkaAccess(kafka_url).settings("test"), "transactional.id": writer})
     producer.init_transactions(30)
     group = Group(KafkaAccess(kafka_url), unique)
     sources = (Source(source),)

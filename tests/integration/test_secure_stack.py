@@ -95,7 +95,7 @@ def test_a_load_says_0_everywhere(running: Running) -> None:
 def test_applications_may_write_and_not_read(running: Running) -> None:
     """Last of those that talk to Kafka: here somebody is refused."""
     assert running.denied() == []
-    consumer = Consumer(running.settings.kafka.settings("test", log_level=0, group_id="chat4all-core"))
+    consumer = Consumer(running.settings.kafka.settings("test", group_id="chat4all-core"))
     error = consumer.list_topics("deliveries.whatsapp", timeout=10).topics["deliveries.whatsapp"].error
     consumer.close()
     assert error is not None

@@ -1,7 +1,6 @@
 """Kafka with TLS, SCRAM and client certificates: every client of the product gets in, and who does not is told why in one line."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pipelines import topics
 from pipelines.access_rules import Rule, plain
 from pipelines.engine.faust.credentials import credentials
 from pipelines.produce import Produced, Producing
+from schemas.environment import foreign
 from schemas.kafka_access import KafkaAccess
 from schemas.kafka_reach import Reach, Unreached
 from schemas.settings import Settings
@@ -30,6 +30,7 @@ from tests.integration.engine_harness import await_true
 SECONDS = 30.0
 USER = "core"
 PARTITIONS = 2
+RULES = (Rule("topic", "messages", ("READ", "WRITE")), Rule("group", "own", ("READ",)))
 
 
 class Secured(NamedTuple):
@@ -60,11 +61,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     try:
         child.wait()
         admin = kafka_listeners.admin(folder / "kafka", child.service.parts[kafka_listeners.MUTUAL])
-        rules = (
-            Rule("topic", "messages", ("READ", "WRITE")),
-            Rule("group", "own", ("READ",)),
-        )
-        kafka_users.apply(admin, kafka_users.passwords(folder, [USER]), plain({USER: rules}))
+        kafka_users.apply(admin, kafka_users.passwords(folder, [USER]), plain({USER: RULES}))
         found = Secured(dict(child.service.settings), kafka_users.password_file(folder, USER), admin)
         topics.create(found.as_admin())
         yield found
@@ -109,19 +106,32 @@ async def test_faust_s_client_gets_in(secured: Secured, who: str) -> None:
 
 
 async def test_what_a_user_may_not_do_is_refused(secured: Secured) -> None:
-    consumer = Consumer(secured.as_user().settings("test", group_id="own", log_level=0))
+    consumer = Consumer(secured.as_user().settings("test", group_id="own"))
     error = consumer.list_topics("receipts", timeout=SECONDS).topics["receipts"].error
     consumer.close()
     assert error is not None
     assert error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
-    admin = AdminClient(secured.as_user().settings("test", log_level=0))
+    admin = AdminClient(secured.as_user().settings("test"))
     assert set(admin.list_topics(timeout=SECONDS).topics) == {"messages"}
+
+
+def test_a_rule_of_an_earlier_start_is_taken_back(secured: Secured) -> None:
+    """Data that are kept keep their ACLs, and the next release may have fewer."""
+
+    def seen() -> set[str]:
+        return set(AdminClient(secured.as_user().settings("test")).list_topics(timeout=SECONDS).topics)
+
+    known = {USER: secured.password.read_text(encoding="ascii")}
+    kafka_users.apply(secured.admin, known, plain({USER: (*RULES, Rule("topic", "inbound", ("READ",)))}))
+    await_true(lambda: seen() == {"messages", "inbound"}, "the broker to know the wider rules", SECONDS)
+    kafka_users.apply(secured.admin, known, plain({USER: RULES}))
+    await_true(lambda: seen() == {"messages"}, "the broker to know the narrower rules", SECONDS)
 
 
 def why_not(access: KafkaAccess) -> str:
     reach = Reach(access)
     with pytest.raises(Unreached) as refused:
-        reach.metadata(AdminClient(reach.settings("test", log_level=0)), 4.0)
+        reach.metadata(AdminClient(reach.settings("test")), 4.0)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -148,6 +158,14 @@ def test_another_mechanism_another_protocol_and_no_certificate_are_one_line_each
     assert mechanism.endswith(" does not take PLAIN; look at CHAT4ALL_KAFKA_SASL_MECHANISM")
     nobody = why_not(secured.as_admin(kafka_certificate_file="").kafka)
     assert nobody.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
+
+
+def test_a_certificate_of_ours_that_the_broker_does_not_believe_is_one_line(
+    secured: Secured, stranger: Certificates
+) -> None:
+    for certificate in (stranger.folder / f"{USER}.pem", stranger.expired("late")):
+        told = why_not(secured.as_admin(kafka_certificate_file=str(certificate)).kafka)
+        assert told.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
 
 
 @pytest.fixture
@@ -187,8 +205,7 @@ def test_a_process_that_is_not_let_in_ends_with_one_line(
 ) -> None:
     """And tells nobody what it was given."""
     (tmp_path / "password").write_text("wrong-and-never-told\n", encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHAT4ALL_")}
-    environment |= {f"CHAT4ALL_{name.upper()}": str(value) for name, value in secured.settings.items()}
+    environment = foreign() | {f"CHAT4ALL_{name.upper()}": str(value) for name, value in secured.settings.items()}
     environment["CHAT4ALL_TRACKER_KEYS"] = "of-this-test-" * 3
     environment |= {"CHAT4ALL_KAFKA_USER": USER, "CHAT4ALL_KAFKA_PASSWORD_FILE": str(tmp_path / "password")}
     done = subprocess.run(

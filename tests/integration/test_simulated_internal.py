@@ -32,7 +32,7 @@ STORY = {"seed": 3, "double": 0.3, "early": 0.3, "shuffle": 0.3, "read_without_d
 @pytest.fixture
 def topic(kafka_url: str, unique: str) -> str:
     name = f"{unique}-deliveries"
-    admin = AdminClient({"bootstrap.servers": kafka_url})  # must outlive its futures
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))  # must outlive its futures
     for made in admin.create_topics([NewTopic(name, 4, 1)]).values():
         made.result(20)
     return name
@@ -65,7 +65,7 @@ async def clients(
 
 def written(kafka_url: str, topic: str, *deliveries: Delivery, aborted: tuple[Delivery, ...] = ()) -> None:
     """Deliveries in the topic as stage route writes them, after some of a transaction that was given up."""
-    producer = Producer({"bootstrap.servers": kafka_url, "transactional.id": topic})
+    producer = Producer({**KafkaAccess(kafka_url).settings("test"), "transactional.id": topic})
     producer.init_transactions(20)
     for some, end in ((aborted, producer.abort_transaction), (deliveries, producer.commit_transaction)):
         producer.begin_transaction()
@@ -128,7 +128,7 @@ async def test_a_second_start_goes_on_where_the_first_one_was(kafka_url: str, to
 async def test_a_signal_is_no_message_and_nonsense_stops_nothing(kafka_url: str, topic: str) -> None:
     signal = replace(delivery("internal", 0, "ana", ""), kind="typing")
     seen = delivery("internal", 1, "ana")
-    producer = Producer({"bootstrap.servers": kafka_url})
+    producer = Producer(KafkaAccess(kafka_url).settings("test"))
     for value in (b"\x00nonsense", codec.encode(signal), codec.encode(seen)):
         producer.produce(topic, value, b"c0")
     assert producer.flush(20) == 0

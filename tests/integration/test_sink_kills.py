@@ -12,6 +12,7 @@ from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # expo
 
 from pipelines.engine.names import app_id, changelog_topic
 from schemas import codec
+from schemas.kafka_access import KafkaAccess
 from sinks.clickhouse import connect
 from tests.integration.engine_harness import Toy, await_true
 from tests.integration.sink_databases import clickhouse_database, postgres_database, state
@@ -39,7 +40,7 @@ def sink(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
 
 def ends(toy: Toy) -> dict[int, int]:
     """Where the partitions of the topic end."""
-    consumer = Consumer({"bootstrap.servers": toy.kafka_url, "group.id": "ends"})
+    consumer = Consumer({**KafkaAccess(toy.kafka_url).settings("test"), "group.id": "ends"})
     found = {
         number: consumer.get_watermark_offsets(TopicPartition(toy.source, number), timeout=10)[1]
         for number in range(toy.partitions)

@@ -28,6 +28,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from schemas.kafka_access import KafkaAccess
 from stack import aot_cache, clickhouse, kafka, servers, valkey
 from stack.launch import ServiceFailed
 from stack.ports import free_port
@@ -36,9 +37,9 @@ from stack.service import Child, NotYet, Service
 
 
 def test_kafka_commits_and_aborts_transactions(kafka_url: str, unique: str) -> None:
-    admin = AdminClient({"bootstrap.servers": kafka_url})
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     admin.create_topics([NewTopic(unique, num_partitions=4, replication_factor=1)])[unique].result(10)
-    producer = Producer({"bootstrap.servers": kafka_url, "transactional.id": unique})
+    producer = Producer({**KafkaAccess(kafka_url).settings("test"), "transactional.id": unique})
     producer.init_transactions(10)
     for text, commits in (("aborted", False), ("committed", True)):
         producer.begin_transaction()
@@ -50,7 +51,7 @@ def test_kafka_commits_and_aborts_transactions(kafka_url: str, unique: str) -> N
             producer.abort_transaction(10)
     consumer = Consumer(
         {
-            "bootstrap.servers": kafka_url,
+            **KafkaAccess(kafka_url).settings("test"),
             "group.id": unique,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
@@ -66,12 +67,14 @@ def test_kafka_commits_and_aborts_transactions(kafka_url: str, unique: str) -> N
 
 
 def test_kafka_makes_no_topic_by_accident(kafka_url: str, unique: str) -> None:
-    consumer = Consumer({"bootstrap.servers": kafka_url, "group.id": unique, "allow.auto.create.topics": True})
+    consumer = Consumer(
+        {**KafkaAccess(kafka_url).settings("test"), "group.id": unique, "allow.auto.create.topics": True}
+    )
     consumer.subscribe([unique])
     with pytest.raises(KafkaException, match="UNKNOWN_TOPIC_OR_PART"):
         raise KafkaException(_first_error(consumer))
     consumer.close()
-    assert unique not in AdminClient({"bootstrap.servers": kafka_url}).list_topics(timeout=10).topics
+    assert unique not in AdminClient(KafkaAccess(kafka_url).settings("test")).list_topics(timeout=10).topics
 
 
 def _first_error(consumer: Consumer) -> object:
@@ -172,7 +175,7 @@ def test_valkey_wants_its_password(valkey_url: str) -> None:
 
 def test_kafka_compresses_with_the_lz4_it_did_not_ask_for(kafka_url: str, unique: str) -> None:
     """The broker itself packs what it keeps in another form than it came in; and gives it back to who asks."""
-    admin = AdminClient({"bootstrap.servers": kafka_url})
+    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     topic = NewTopic(unique, num_partitions=1, replication_factor=1, config={"compression.type": "lz4"})
     admin.create_topics([topic])[unique].result(10)
     text = b"compressible " * 5000
@@ -181,11 +184,11 @@ def test_kafka_compresses_with_the_lz4_it_did_not_ask_for(kafka_url: str, unique
         "lz4",
         "gzip",
     ):  # made by the broker; checked by it; undone with the one and made with the other
-        producer = Producer({"bootstrap.servers": kafka_url, "compression.type": codec})
+        producer = Producer({**KafkaAccess(kafka_url).settings("test"), "compression.type": codec})
         producer.produce(unique, text, key=codec)
         assert producer.flush(10) == 0
     group = {"group.id": unique, "auto.offset.reset": "earliest", "check.crcs": True}
-    consumer = Consumer({"bootstrap.servers": kafka_url, **group})
+    consumer = Consumer({**KafkaAccess(kafka_url).settings("test"), **group})
     consumer.subscribe([unique])
     records = consumer.consume(3, 20)
     assert [(record.key(), record.value() == text) for record in records] == [

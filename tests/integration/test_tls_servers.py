@@ -3,6 +3,8 @@
 The servers of the stack's wheels are built without TLS; stack/tls_front.py is in front of them, as a proxy is in many a deployment.
 """
 
+import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +121,19 @@ def front(tmp_path: Path) -> Iterator[Callable[[str, str, Path], int]]:
 def listening(port: int) -> str:
     answers(port)
     return "it listens"
+
+
+def test_nothing_that_came_before_tls_counts_as_encrypted(
+    front: Callable[[str, str, Path], int], postgres_url: str, tmp_path: Path
+) -> None:
+    port = front("postgres", postgres_url, Certificates(tmp_path / "one").issue("server"))
+    request = struct.pack("!II", 8, 80_877_103)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(request + b"words of somebody between")
+        assert client.recv(1) == b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(request)
+        assert client.recv(1) == b"S"
 
 
 EXPECTED = {

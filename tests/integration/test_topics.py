@@ -13,6 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 from pipelines import topics
 from pipelines.engine.producer import LARGEST_RECORD
 from schemas.catalog import CHANGELOG_BYTES, TOPICS, record_bytes
+from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
 from stack import kafka
 from stack.service import Child
@@ -39,7 +40,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 def _admin(settings: Settings) -> AdminClient:
-    return AdminClient({"bootstrap.servers": settings.kafka_url, "log_level": 0})
+    return AdminClient(KafkaAccess(settings.kafka_url).settings("test"))
 
 
 def limits(settings: Settings) -> dict[str, tuple[int, str]]:
@@ -91,7 +92,9 @@ def test_a_record_of_the_size_we_say_is_taken_by_every_topic(settings: Settings)
     """Key, value and headers together have `record_bytes`; the engine and the gateway measure by it."""
     topics.create(settings)
     topics.raise_limits(settings)
-    producer = Producer({"bootstrap.servers": settings.kafka_url, "message.max.bytes": LARGEST_RECORD, "linger.ms": 0})
+    producer = Producer(
+        {**KafkaAccess(settings.kafka_url).settings("test"), "message.max.bytes": LARGEST_RECORD, "linger.ms": 0}
+    )
     told: dict[str, KafkaError | None] = {}
 
     def note(error: KafkaError | None, message: Message) -> None:

@@ -84,7 +84,6 @@ class _Transactions:
                 "transactional.id": name,
                 "transaction.timeout.ms": _TIMEOUT_MS,
                 "partitioner": "murmur2_random",
-                "log_level": 0,
             }
         )
         self._producer.init_transactions(30)

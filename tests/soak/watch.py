@@ -76,7 +76,7 @@ class Watch:
         self.samples: list[Sample] = []
         self._folder = folder
         self._every_seconds = every_seconds
-        self._admin = AdminClient(kafka.settings("soak", log_level=0))
+        self._admin = AdminClient(kafka.settings("soak"))
         self._began = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)

@@ -85,6 +85,23 @@ def test_what_the_environment_sets_is_not_started(tmp_path: Path, monkeypatch: p
     assert plan.settings["gateway_port"] == 8081
 
 
+def test_whoever_asks_the_stack_reaches_a_replaced_kafka_as_the_stack_does(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("of-this-kafka-alone\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "URL": "kafka.example:9093",
+            "SECURITY_PROTOCOL": "SASL_SSL",
+            "SASL_MECHANISM": "SCRAM-SHA-512",
+            "USER": "me",
+            "PASSWORD_FILE": str(tmp_path / "password"),
+        }.items():
+            patch.setenv(f"CHAT4ALL_KAFKA_{name}", value)
+        settings = compose(tmp_path).settings
+    known = Settings.model_validate(settings).kafka  # in another shell
+    assert (known.url, known.protocol, known.mechanism) == ("kafka.example:9093", "SASL_SSL", "SCRAM-SHA-512")
+    assert (known.user, known.password) == ("me", "of-this-kafka-alone")
+
+
 def test_no_simulator_runs_when_all_providers_are_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for provider in SIMULATED:
         monkeypatch.setenv(

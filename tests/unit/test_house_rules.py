@@ -89,6 +89,19 @@ def test_libraries_stay_where_they_belong() -> None:
     assert breaches == []
 
 
+def test_every_client_of_kafka_asks_one_module_how() -> None:
+    """Whoever writes the settings of a client himself forgets one of them. The benchmarks of the engine are beside: their loops by hand
+    show what one would write without us."""
+    tree = [path for part in (*ROOMS, "tests") for path in (REPOSITORY / part).rglob("*.py")]
+    breaches = [
+        str(path.relative_to(REPOSITORY))
+        for path in tree
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value == "bootstrap.servers"
+    ]
+    assert breaches == ["schemas/kafka_access.py", "tests/unit/test_house_rules.py"]
+
+
 def environment_uses(module: Module) -> Iterator[tuple[int, bool]]:
     """(line, whether it only writes) of each use of os.environ or os.getenv."""
     writes = {

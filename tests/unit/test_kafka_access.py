@@ -39,6 +39,22 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         ({"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER"}, "needs CHAT4ALL_KAFKA_TOKEN_COMMAND$"),
         ({"mechanism": "PLAIN"}, "CHAT4ALL_KAFKA_SASL_MECHANISM is set, and .*=PLAINTEXT asks nobody"),
         ({"protocol": "SSL", "password": MaskedText(SECRET)}, "CHAT4ALL_KAFKA_PASSWORD is set, and .*=SSL asks nobody"),
+        (
+            {"token_command": MaskedText("print it")},
+            "CHAT4ALL_KAFKA_TOKEN_COMMAND is set, and .*=PLAINTEXT asks nobody",
+        ),
+        (
+            {**SCRAM, "token_command": MaskedText(f"print {SECRET}")},
+            "SCRAM-SHA-512 has no use for CHAT4ALL_KAFKA_TOKEN_COMMAND: leave out what is not meant",
+        ),
+        (
+            {**SCRAM, "mechanism": "OAUTHBEARER", "token_command": MaskedText("print it")},
+            "OAUTHBEARER has no use for CHAT4ALL_KAFKA_USER and CHAT4ALL_KAFKA_PASSWORD",
+        ),
+        (
+            {"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER", "token_command": MaskedText(f"print '{SECRET}")},
+            "CHAT4ALL_KAFKA_TOKEN_COMMAND is no command line: No closing quotation",
+        ),
         ({"ca_file": "ca.pem"}, "CHAT4ALL_KAFKA_CA_FILE is set, and .*=PLAINTEXT encrypts nothing"),
         ({"protocol": "SSL", "key_file": "key.pem"}, "CHAT4ALL_KAFKA_KEY_FILE needs CHAT4ALL_KAFKA_CERTIFICATE_FILE"),
         (
@@ -56,6 +72,17 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], sentence: s
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["SASL_SSL://broker:1", f"me:{SECRET}@broker:1", "broker:port", "a:1,", "a:1;b:2", "a:1/x"]
+)
+def test_brokers_are_hosts_with_ports(url: str) -> None:
+    with pytest.raises(WrongAccess, match="CHAT4ALL_KAFKA_URL: write host:port") as refused:
+        KafkaAccess(url).check()
+    assert SECRET not in str(refused.value)
+    for good in ("", "broker", "broker:1", "a:1,b:2, c:3", "[::1]:9092"):
+        KafkaAccess(good).check()
+
+
 def test_librdkafka_takes_the_settings_of_every_kind(certificates: Certificates) -> None:
     """It refuses a name or a value it does not know when the client is made."""
     tls = {"ca_file": str(certificates.ca)}
@@ -70,7 +97,7 @@ def test_librdkafka_takes_the_settings_of_every_kind(certificates: Certificates)
     for kind in kinds:
         kafka = KafkaAccess("127.0.0.1:1", **kind)
         kafka.check()
-        settings = kafka.settings("test", log_level=0)
+        settings = kafka.settings("test")
         assert settings["client.id"] == "chat4all-test"
         AdminClient(settings)
         Producer(settings)
@@ -81,7 +108,7 @@ def test_no_secret_is_in_a_repr() -> None:
     settings = kafka.settings("test")
     assert settings["sasl.password"] == SECRET
     assert SECRET not in f"{kafka!r} {settings!r} {kafka} {vars(kafka.__class__)!r}"
-    assert repr(f"{masked(f'postgresql://me:{SECRET}@host/db')}") == "'postgresql://me:**********@host/db'"
+    assert repr(f"{masked(f'postgresql://me:{SECRET}@host/db')}") == "'postgresql://me:***@host/db'"
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(

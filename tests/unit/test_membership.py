@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.engine.membership import Member
+from schemas.kafka_access import KafkaAccess
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
 
 
 def test_it_is_what_librdkafka_writes_for_a_consumer_that_has_not_joined() -> None:
-    consumer = Consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "chat4all-toy", "log_level": 0})
+    consumer = Consumer({**KafkaAccess("127.0.0.1:1").settings("test"), "group.id": "chat4all-toy"})
     try:
         assert Member("chat4all-toy", "", -1).metadata() == consumer.consumer_group_metadata()
     finally:

@@ -14,6 +14,7 @@ from stack.certificates import Certificates
 from stack.replaced import EnvironmentSettings
 
 SECRET = "never/shown:7f3a@of-this-test-alone"
+CA = "the file of an authority"
 QUOTED = "never%2Fshown%3A7f3a%40of-this-test-alone"
 
 
@@ -76,9 +77,31 @@ def test_a_file_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch,
     assert (
         refused() == f"CHAT4ALL_TELEGRAM_TOKEN_FILE: {tmp_path / 'nowhere'} cannot be read: No such file or directory"
     )
-    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
-    monkeypatch.setenv("CHAT4ALL_TELEGRAM_TOKEN_FILE", str(tmp_path / "bytes"))
-    assert refused() == f"CHAT4ALL_TELEGRAM_TOKEN_FILE: {tmp_path / 'bytes'} is no text in UTF-8"
+    for content, reason in {
+        b"\xff\xfe\x00": "is no text in UTF-8",
+        b"": "is empty",
+        b" \n": "is empty",
+        f"{SECRET}\nanother\n".encode(): "has several lines, and a secret is one",
+    }.items():
+        (tmp_path / "bytes").write_bytes(content)
+        monkeypatch.setenv("CHAT4ALL_TELEGRAM_TOKEN_FILE", str(tmp_path / "bytes"))
+        assert refused() == f"CHAT4ALL_TELEGRAM_TOKEN_FILE: {tmp_path / 'bytes'} {reason}"
+    monkeypatch.setenv("CHAT4ALL_TELEGRAM_TOKEN_FILE", str(tmp_path))
+    assert refused() == f"CHAT4ALL_TELEGRAM_TOKEN_FILE: {tmp_path} cannot be read: Is a directory"
+
+
+@pytest.mark.parametrize("content", [f"{SECRET}", f"{SECRET}\r\n", f"{SECRET}\n\n", f"\ufeff{SECRET}\n"])
+def test_what_an_editor_leaves_in_a_file_is_no_part_of_the_secret(
+    monkeypatch: pytest.MonkeyPatch, file: Path, content: str
+) -> None:
+    file.write_bytes(content.encode())
+    monkeypatch.setenv("CHAT4ALL_TELEGRAM_TOKEN_FILE", str(file))
+    assert Settings().text("telegram_token") == SECRET
+
+
+def test_a_file_for_what_is_no_secret_is_not_ignored(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    monkeypatch.setenv("CHAT4ALL_KAFKA_USER_FILE", str(file))
+    assert refused() == "CHAT4ALL_KAFKA_USER_FILE: only a secret is read from a file: set CHAT4ALL_KAFKA_USER"
 
 
 def test_passwords_and_authorities_go_into_the_urls(
@@ -106,13 +129,39 @@ def test_passwords_and_authorities_go_into_the_urls(
     assert Settings.model_validate(settings.model_dump()).postgres_url == settings.postgres_url
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = Certificates(tmp_path_factory.mktemp("authority"))
+    made.issue("server")
+    return made.ca
+
+
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
         ({"POSTGRES_URL": f"postgresql://me:{QUOTED}@db/x", "POSTGRES_PASSWORD": "other"}, "leave it out of the URL"),
         ({"POSTGRES_URL": "postgresql://db/x", "POSTGRES_PASSWORD": SECRET}, "CHAT4ALL_POSTGRES_URL names no user"),
-        ({"CLICKHOUSE_URL": "http://db:8123/x", "CLICKHOUSE_CA_FILE": __file__}, "encrypts nothing: write https://"),
-        ({"VALKEY_URL": "redis://db/0", "VALKEY_CA_FILE": __file__}, "encrypts nothing: write rediss://"),
+        ({"CLICKHOUSE_URL": "http://db:8123/x", "CLICKHOUSE_CA_FILE": CA}, "encrypts nothing: write https://"),
+        ({"VALKEY_URL": "redis://db/0", "VALKEY_CA_FILE": CA}, "encrypts nothing: write rediss://"),
+        ({"S3_URL": "http://s3:80", "S3_CA_FILE": CA}, "CHAT4ALL_S3_URL encrypts nothing: write https://"),
+        (
+            {"POSTGRES_URL": "postgresql://me@db/x?sslmode=prefer", "POSTGRES_CA_FILE": CA},
+            "CHAT4ALL_POSTGRES_URL says sslmode=prefer, which does not check certificates: leave that out",
+        ),
+        (
+            {"CLICKHOUSE_URL": "https://db/x?verify=False", "CLICKHOUSE_CA_FILE": CA},
+            "says verify=False, which does not",
+        ),
+        (
+            {"VALKEY_URL": "rediss://db/0?ssl_cert_reqs=none", "VALKEY_CA_FILE": CA},
+            "says ssl_cert_reqs=none, which does",
+        ),
+        ({"POSTGRES_CA_FILE": __file__}, f"CHAT4ALL_POSTGRES_CA_FILE: {__file__} holds no certificate in PEM"),
+        ({"S3_CA_FILE": __file__}, f"CHAT4ALL_S3_CA_FILE: {__file__} holds no certificate in PEM"),
+        ({"POSTGRES_URL": f"host=db user=me password={SECRET}"}, "it begins with postgresql://"),
+        ({"POSTGRES_URL": f"me:{QUOTED}@db/x"}, "it begins with postgresql://"),
+        ({"POSTGRES_URL": "postgresql://me:50%off@db/x"}, "has a % that no two hex digits follow: write %25"),
+        ({"CLICKHOUSE_URL": "db:8123"}, "CHAT4ALL_CLICKHOUSE_URL is no URL of such a server: it begins with http://"),
         ({"S3_CA_FILE": "/nowhere/ca.pem"}, "CHAT4ALL_S3_CA_FILE: /nowhere/ca.pem cannot be read"),
         ({"KAFKA_PASSWORD": SECRET}, "CHAT4ALL_KAFKA_PASSWORD is set, and CHAT4ALL_KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
         ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "CHAT4ALL_KAFKA_SECURITY_PROTOCOL: Input should be 'PLAINTEXT'"),
@@ -120,11 +169,16 @@ def test_passwords_and_authorities_go_into_the_urls(
     ids=lambda each: each if isinstance(each, str) else "",
 )
 def test_settings_of_a_server_that_do_not_go_together(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], sentence: str
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], sentence: str, authority: Path
 ) -> None:
     for name, value in environment.items():
-        monkeypatch.setenv(f"CHAT4ALL_{name}", value)
+        monkeypatch.setenv(f"CHAT4ALL_{name}", str(authority) if value == CA else value)
     assert sentence in refused()
+
+
+def test_brokers_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "one:1, two:2 ,three")
+    assert Settings().kafka.url == "one:1,two:2,three"
 
 
 def test_another_kafka_gets_nothing_of_the_stacks_access(monkeypatch: pytest.MonkeyPatch) -> None:

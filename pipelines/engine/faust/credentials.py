@@ -8,8 +8,10 @@ import asyncio
 from typing import Any
 
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaConnectionError
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
+from schemas.bearer import NoToken
 from schemas.kafka_access import KafkaAccess
 
 
@@ -20,7 +22,11 @@ class CommandTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is
         self._kafka = kafka
 
     async def token(self) -> str:
-        return (await asyncio.to_thread(self._kafka.token)).text
+        """Raises KafkaConnectionError: without a token there is no connection now, and the next try may have one."""
+        try:
+            return (await asyncio.to_thread(self._kafka.token)).text
+        except NoToken as error:
+            raise KafkaConnectionError(str(error)) from error
 
 
 def credentials(kafka: KafkaAccess) -> Any:
@@ -30,6 +36,4 @@ def credentials(kafka: KafkaAccess) -> Any:
         return None if context is None else SSLCredentials(context)
     if kafka.mechanism == "OAUTHBEARER":
         return OAuthCredentials(oauth_cb=CommandTokens(kafka), ssl_context=context)
-    return SASLCredentials(
-        username=kafka.user, password=str(kafka.password), ssl_context=context, mechanism=kafka.mechanism
-    )
+    return SASLCredentials(username=kafka.user, password=kafka.password, ssl_context=context, mechanism=kafka.mechanism)

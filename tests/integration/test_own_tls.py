@@ -1,0 +1,220 @@
+"""PostgreSQL and Valkey (or Redis) with TLS of their own, as a deployment has them: what settings lead to gets in, what fails is one line.
+
+The stack's wheels are built without TLS (test_tls_servers.py puts a front before them), so these are the system's: Debian's packages
+postgresql and redis-server or valkey-server, which .ci/run installs where it may. Without them the tests are skipped, and say so.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import redis
+
+from schemas import private, refusals
+from schemas.settings import Settings
+from sinks import migrate
+from sinks.base import Unavailable
+from sinks.postgres import Archive
+from stack.certificates import Certificates
+from stack.ports import answers, free_port
+from stack.service import Child, Service, as_nobody, nobody
+from tests.integration.sink_databases import postgres_database
+
+PASSWORD = "own-tls/of this:test@alone"
+USER = "chat4all"
+REFUSED = {
+    "expired": "its certificate has expired; it needs a new one",
+    "another name": "its certificate is for another name than 127.0.0.1; look at CHAT4ALL_{}_URL",
+    "unknown": "its certificate is not signed by who is in {}; look at CHAT4ALL_{}_CA_FILE",
+}
+
+
+def program(package: str, *names: str) -> Path:
+    """The first of these programs that is installed, also where Debian hides those of a version."""
+    hidden = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    path = os.pathsep.join([*hidden, os.environ.get("PATH", ""), "/usr/sbin"])
+    found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+    if found is None:
+        pytest.skip(f"no {' or '.join(names)} with TLS of its own here; on Debian: apt-get install {package}")
+    return Path(found)  # as it is: redis-server is a link, and knows by its name what it is
+
+
+class OwnTls:
+    """A server of the system in a folder of the test, which can be started again with another certificate."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder, self.port = name, folder.resolve(), free_port()
+        self._child: Child | None = None
+        for each in (self.folder / "data", self.folder / "tmp"):
+            private.make_folder(each)
+        self.certificate = self.folder / "tmp" / "server.pem"
+
+    def start(self, certificate: Path, steps: list[list[str]], binary: Path) -> None:
+        self.stop()
+        self.give(self.certificate, certificate.read_text(encoding="ascii"))
+        rights = as_nobody(self.folder, binary.parent)
+        self._child = Child(
+            Service(name=self.name, folder=self.folder, url="", steps=steps, probe=self._probe, unprivileged=rights)
+        )
+        self._child.start()
+        self._child.wait()
+
+    def give(self, file: Path, text: str) -> Path:
+        """A file that the server may read, and nobody else."""
+        private.write(file, text)
+        if (user := nobody()) is not None:
+            os.chown(file, user, user)
+        return file
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+
+    def _probe(self) -> str:
+        answers(self.port)
+        return "it listens"
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], int]]:
+    """Starts PostgreSQL, which takes TLS only, with a certificate; gives its port."""
+    binary = program("postgresql", "postgres")
+    server = OwnTls("postgres", tmp_path_factory.mktemp("own-postgres"))
+    tmp, data = server.folder / "tmp", server.folder / "data"
+    password = server.give(tmp / "password", PASSWORD)
+    access = server.give(tmp / "hba", "hostssl all all 127.0.0.1/32 scram-sha-256\n")
+    options = {
+        "listen_addresses": "127.0.0.1", "port": server.port, "unix_socket_directories": "", "ssl": "on", "hba_file": access,
+        "ssl_cert_file": server.certificate, "ssl_key_file": server.certificate, "dynamic_shared_memory_type": "mmap",
+    }  # fmt: skip
+    run = [str(binary), "-D", str(data)]
+    for option, value in options.items():
+        run += ["-c", f"{option}={value}"]
+    make = [str(binary.with_name("initdb")), "-D", str(data), "-U", USER, f"--pwfile={password}"]
+    make += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+    made: list[list[str]] = [make]
+
+    def started(certificate: Path) -> int:
+        server.start(certificate, [*made, run], binary)
+        made.clear()
+        return server.port
+
+    yield started
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], int]]:
+    """The same of Valkey, or Redis."""
+    binary = program("redis-server", "valkey-server", "redis-server")
+    server = OwnTls("valkey", tmp_path_factory.mktemp("own-valkey"))
+    lines = {
+        "bind": "127.0.0.1", "port": "0", "tls-port": server.port, "tls-auth-clients": "no", "save": '""',
+        "dir": f'"{server.folder}/data"', "requirepass": f'"{PASSWORD}"', "daemonize": "no",
+        "tls-cert-file": f'"{server.certificate}"', "tls-key-file": f'"{server.certificate}"',
+        "tls-ca-cert-file": f'"{server.certificate}"',
+    }  # fmt: skip
+    configuration = server.give(
+        server.folder / "tmp" / "server.conf", "".join(f"{name} {value}\n" for name, value in lines.items())
+    )
+
+    def started(certificate: Path) -> int:
+        server.start(certificate, [[str(binary), str(configuration)]], binary)
+        return server.port
+
+    yield started
+    server.stop()
+
+
+def url_of(name: str, port: int) -> str:
+    return {"postgres": f"postgresql://{USER}@127.0.0.1:{port}/postgres", "valkey": f"rediss://127.0.0.1:{port}/0"}[
+        name
+    ]
+
+
+def access(name: str, port: int, ca: Path, password: str = PASSWORD) -> str:
+    """The URL as the settings make it."""
+    given: Mapping[str, str] = {
+        f"{name}_url": url_of(name, port),
+        f"{name}_password": password,
+        f"{name}_ca_file": str(ca),
+    }
+    return Settings.model_validate(given).text(f"{name}_url")
+
+
+def why_not(name: str, url: str) -> str:
+    """The line a person reads."""
+    if name == "postgres":
+        with pytest.raises(Unavailable) as refused:
+            migrate.check(url, "")
+        told = str(refused.value)
+    else:
+        with redis.Redis.from_url(url) as client, pytest.raises(redis.RedisError) as away:
+            client.ping()
+        told = refusals.told(refusals.of_url("Valkey", url), away.value)
+    assert "\n" not in told
+    assert PASSWORD not in told
+    return told
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path / "certificates")
+
+
+async def test_the_archive_writes_to_a_postgresql_with_tls(postgres: Callable[[Path], int], made: Certificates) -> None:
+    port = postgres(made.issue("server"))
+    with postgres_database(access("postgres", port, made.ca)) as url:
+        archive = Archive(url)
+        await archive.open()
+        assert await archive.positions([("messages", 0)]) == {("messages", 0): 0}
+        await archive.close()
+        with psycopg.connect(url) as connection:
+            row = connection.execute("select ssl, version from pg_stat_ssl where pid = pg_backend_pid()").fetchone()
+        assert row == (True, "TLSv1.3")
+
+
+def test_valkey_with_tls_is_reached(valkey: Callable[[Path], int], made: Certificates) -> None:
+    port = valkey(made.issue("server"))
+    with redis.Redis.from_url(access("valkey", port, made.ca)) as client:
+        client.set("own", b"tls")
+        assert client.get("own") == b"tls"
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+def test_a_wrong_password_and_each_certificate_that_is_not_good_are_one_line(
+    name: str, request: pytest.FixtureRequest, made: Certificates, tmp_path: Path
+) -> None:
+    start: Callable[[Path], int] = request.getfixturevalue(name)
+    server = {"postgres": "PostgreSQL", "valkey": "Valkey"}[name]
+    port = start(made.issue("server"))
+    who = f"user {USER}" if name == "postgres" else "us"
+    assert why_not(name, access(name, port, made.ca, "wrong-one")) == (
+        f"{server} at 127.0.0.1:{port} does not let {who} in: unknown there, or a wrong password; look at "
+        f"CHAT4ALL_{name.upper()}_URL and CHAT4ALL_{name.upper()}_PASSWORD (or its _FILE)"
+    )
+    strange = Certificates(tmp_path / "stranger")
+    strange.issue("nobody")
+    for fault, certificate, ca in (
+        ("unknown", made.issue("server"), strange.ca),
+        ("expired", made.expired("late"), made.ca),
+        ("another name", made.issue("other", ("db.example",)), made.ca),
+    ):
+        port = start(certificate)
+        expected = REFUSED[fault].format(*([ca, name.upper()] if fault == "unknown" else [name.upper()]))
+        assert why_not(name, access(name, port, ca)) == f"{server} at 127.0.0.1:{port}: {expected}"
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+def test_who_speaks_no_tls_is_not_let_in(name: str, request: pytest.FixtureRequest, made: Certificates) -> None:
+    start: Callable[[Path], int] = request.getfixturevalue(name)
+    parts = urlsplit(access(name, start(made.issue("server")), made.ca))
+    plain = {
+        "postgres": parts._replace(query="sslmode=disable"),
+        "valkey": parts._replace(scheme="redis", query="socket_timeout=5"),
+    }[name]
+    assert f"cannot be reached (CHAT4ALL_{name.upper()}_URL)" in why_not(name, urlunsplit(plain))

@@ -1,0 +1,43 @@
+"""Clients of Kafka write nothing themselves: what happens to them is told in our format, and they go when they are closed."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from confluent_kafka import Consumer, Producer
+
+from pipelines.produce import Producing
+from schemas.kafka_access import KafkaAccess
+from stack.ports import free_port
+from tests.integration.engine_harness import await_true
+
+
+def threads() -> int:
+    """Of librdkafka, in this process."""
+    names = [file.read_text(encoding="ascii") for file in Path("/proc/self/task").glob("*/comm")]
+    return sum(name.startswith("rdk:") for name in names)
+
+
+async def test_a_gateway_whose_kafka_is_away_says_so_in_our_format_and_leaves_no_client(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = threads()
+    with structlog.testing.capture_logs() as lines:
+        producing = Producing(KafkaAccess(f"127.0.0.1:{free_port()}"), asyncio.get_running_loop())
+        assert threads() > before
+        await asyncio.to_thread(await_true, lambda: bool(lines), "a line about the client", 20.0)
+        await producing.close()
+    assert [(line["log_level"], line["event"]) for line in lines] == [("warning", "Kafka's client has a problem")]
+    assert threads() == before
+    assert "%3|" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("kind", [Producer, Consumer])
+def test_a_client_that_nobody_asks_is_silent(kind: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[Any] = []
+    settings = KafkaAccess(f"127.0.0.1:{free_port()}").settings("test", group_id="none")
+    client = kind({**settings, "error_cb": told.append})
+    await_true(lambda: bool(client.poll(0.1) or told), "the client to find nobody", 20.0)
+    assert "%3|" not in "".join(capfd.readouterr())
