@@ -20,9 +20,16 @@ def make_folder(path: Path) -> Path:
 
 
 def append_to(path: Path) -> FileIO:
-    """The file, open to write at its end; made if it is not there. A link in its place is refused with OSError."""
+    """The file, open to write at its end; made if it is not there. A link in its place, or a file of somebody else, is refused with
+    OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, FILE), "ab", buffering=0)
+    file = os.fdopen(os.open(path, flags, FILE), "ab", buffering=0)
+    try:
+        os.fchmod(file.fileno(), FILE)  # one that an earlier release made may be open to others
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def write(path: Path, text: str) -> None:
