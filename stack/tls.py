@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from schemas import private
 from stack.certificates import Certificates
 from stack.ports import answers, free_port
-from stack.service import Service
+from stack.programs import own_code
+from stack.service import Service, as_nobody
 
 # server -> the scheme of its URL with TLS, and how the URL names the CA file; PostgreSQL has one scheme for both
 SCHEMES: Mapping[str, tuple[str, str]] = {
@@ -42,6 +44,10 @@ def service(folder: Path, settings: Mapping[str, str]) -> Service:
     if "s3_url" in secured:
         secured["s3_ca_file"] = str(ca)
     argv = [sys.executable, "-m", "stack.tls_front", "--certificate", str(server)]
+    for each in (folder / "data", folder / "tmp"):
+        private.make_folder(each)
+    rights = as_nobody(folder, *own_code(), certificates, drops_itself=True)
+    argv += [f"--user={rights.user}"] if rights else []
 
     def probe() -> str:
         for _, port, _ in fronts:
@@ -55,4 +61,5 @@ def service(folder: Path, settings: Mapping[str, str]) -> Service:
         steps=[[*argv, *(f"{name}={port}:{target}" for name, port, target in fronts)]],
         probe=probe,
         settings=secured,
+        unprivileged=rights,
     )
