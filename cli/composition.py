@@ -138,6 +138,7 @@ def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> lis
         "--no-limits",
         "--log",
         str(calls_log(folder, provider)),
+        "--closed-log",  # other users of this machine reach the port, and not the file
     ]
     return [*argv, *(f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items())]
 

@@ -6,11 +6,13 @@ for CHAT4ALL_WEB_FULL_TOKEN alone; comparing takes the same time for every wrong
 """
 
 import ipaddress
+import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from hmac import compare_digest
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import structlog
 from aiohttp import web
@@ -21,8 +23,13 @@ from schemas.settings import MissingSetting, Settings
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 LONGEST = 300  # characters of a path in the log
+SHOWN = "/?&=:*,+@!;|"  # in it as they are; a key in it is written with them
+# No more than a browser or a client sends: a name or an address, and a port.
+_HOST_HEADER = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:@/?#\\\[\]]+)(:[0-9]*)?")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-log = structlog.get_logger(__name__)
+_AUDIT = logging.getLogger(__name__)
+_AUDIT.setLevel(logging.INFO)  # whatever CHAT4ALL_LOG_LEVEL says: who read what is to be known afterwards
+log = structlog.wrap_logger(_AUDIT, wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 
 class Caller(StrEnum):
@@ -68,7 +75,8 @@ class Access:
 
     def is_ours(self, host: str) -> bool:
         """Whether a Host header names this worker: a page of somebody else's that led its own name here does not."""
-        return _host(f"//{host}") in self._hosts
+        found = _HOST_HEADER.fullmatch(host)
+        return found is not None and found["host"].strip("[]").lower() in self._hosts
 
     def headers(self, caller: Caller) -> dict[str, str]:
         """What another worker is asked with in the name of this caller."""
@@ -93,7 +101,7 @@ class Access:
             status = ended.status
             raise
         finally:
-            path = masked_id(request.rel_url.path_qs)[:LONGEST]
+            path = shown_path(request.rel_url.path_qs)
             log.info("view read", by=str(caller), remote=request.remote, path=path, status=status)
         return answer
 
@@ -103,6 +111,11 @@ class Access:
             return await self._answer(request, handler)
 
         return guarded
+
+
+def shown_path(path: str) -> str:
+    """A path with its query as the log may tell it: without the person in a key, however the key is quoted."""
+    return quote(masked_id(unquote(path)), safe=SHOWN)[:LONGEST]
 
 
 def is_local(host: str) -> bool:

@@ -44,7 +44,7 @@ def configure(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    output = logging.StreamHandler(sys.stderr)
+    output = tracebacks.Output()
     output.setFormatter(
         Formatter(
             redactor(settings),
@@ -58,7 +58,6 @@ def configure(settings: Settings) -> None:
         )
     )
     output.addFilter(Seldom(FOREIGN))
-    output.addFilter(tracebacks.Discreet())
     logging.basicConfig(level=level, handlers=[output], force=True)
     for name in (*FOREIGN, "aiohttp.access"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))

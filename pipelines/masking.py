@@ -36,8 +36,11 @@ _NUMBER = re.compile(r"(?<![0-9A-Za-z])\+?[0-9]{8,15}(?![0-9A-Za-z])")
 
 def masked_id(text: str) -> str:
     """An id, a key or a path without the person in it."""
-    found, times = _OF_A_PERSON.subn(_without_person, text)
-    return found if times else _NUMBER.sub(MASK, text)
+    parts, end = [], 0
+    for found in _OF_A_PERSON.finditer(text):
+        parts += [_NUMBER.sub(MASK, text[end : found.start()]), _without_person(found)]
+        end = found.end()
+    return "".join((*parts, _NUMBER.sub(MASK, text[end:])))
 
 
 def _without_person(found: "re.Match[str]") -> str:

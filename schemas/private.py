@@ -20,14 +20,21 @@ def make_folder(path: Path) -> Path:
 
 
 def append_to(path: Path) -> FileIO:
-    """The file, open to write at its end; made if it is not there. A link in its place is refused with OSError."""
+    """The file, open to write at its end; made if it is not there. A link in its place, or a file of somebody else, is refused with
+    OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, FILE), "ab", buffering=0)
+    file = os.fdopen(os.open(path, flags, FILE), "ab", buffering=0)
+    try:
+        os.fchmod(file.fileno(), FILE)  # one that an earlier release made may be open to others
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
-def write(path: Path, text: str) -> None:
-    """The file with this text and nothing else."""
+def write(path: Path, content: str | bytes) -> None:
+    """The file with this and nothing else; text as UTF-8."""
     flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, FILE), "w", encoding="utf-8") as file:
+    with os.fdopen(os.open(path, flags, FILE), "wb") as file:
         os.fchmod(file.fileno(), FILE)
-        file.write(text)
+        file.write(content.encode() if isinstance(content, str) else content)

@@ -9,11 +9,14 @@ import builtins
 import itertools
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FrameType, TracebackType
+from typing import TextIO
 
 LONGEST = 8000  # characters of an exception with all it came from
 LONGEST_SENTENCE = 500
@@ -30,6 +33,7 @@ ABOUT_CODE = frozenset(
     | {UnboundLocalError, ZeroDivisionError}
 )
 UNCAUGHT = logging.getLogger("uncaught")
+_QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 
 def told(error: BaseException) -> str:
@@ -40,8 +44,13 @@ def told(error: BaseException) -> str:
     return f"{name}: {sentence}" if sentence else name
 
 
+def unquoted(sentence: str) -> str:
+    """A sentence of ours without what it quotes: a dead letter may name a person's id, the log may not."""
+    return _QUOTED.sub("***", sentence)
+
+
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and isinstance(error.errno, int):  # OSError takes anything for a number
         return f"[Errno {error.errno}] {os.strerror(error.errno)}"
     if type(error).__module__.partition(".")[0] in SPEAKING or type(error) in ABOUT_CODE:
         return str(error)
@@ -94,11 +103,17 @@ class Discreet(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name == "asyncio":
             record.msg, record.args = record.getMessage().partition("\n")[0].partition("(")[0], ()
-        if isinstance(record.args, tuple) and any(isinstance(each, BaseException) for each in record.args):
-            record.args = tuple(_Told(told(each)) if isinstance(each, BaseException) else each for each in record.args)
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_told_value, record.args))
+        elif isinstance(record.args, dict):
+            record.args = {name: _told_value(each) for name, each in record.args.items()}
         if isinstance(record.msg, BaseException):
             record.msg = told(record.msg)
         return True
+
+
+def _told_value(value: object) -> object:
+    return _Told(told(value)) if isinstance(value, BaseException) else value
 
 
 class _Told(str):
@@ -108,6 +123,21 @@ class _Told(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+class Output(logging.StreamHandler[TextIO]):
+    """Standard error. A line that cannot be written is told by its logger, its place and what was wrong: the standard library would print
+    its text and its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.addFilter(Discreet())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
+        error = sys.exc_info()[1]
+        why = "" if error is None else f" ({told(error)})"
+        with suppress(OSError, ValueError):  # standard error itself may be closed
+            self.stream.write(f"a line of {record.name} could not be written: {record.filename}:{record.lineno}{why}\n")
 
 
 class Plain(logging.Formatter):
@@ -127,15 +157,16 @@ class Plain(logging.Formatter):
 
 def log_plainly(redact: Callable[[str], str] = str) -> None:
     """Logging of a process that has no other: warnings and worse, on standard error."""
-    output = logging.StreamHandler(sys.stderr)
+    output = Output()
     output.setFormatter(Plain(redact))
-    output.addFilter(Discreet())
     logging.basicConfig(level=logging.WARNING, handlers=[output], force=True)
     catch_all()
 
 
 def catch_all() -> None:
-    """What nobody catches is logged too, instead of being printed with its message: where a program ends, a thread, or an object."""
+    """What nobody catches is logged too, instead of being printed with its message: where a program ends, a thread, or an object; and
+    warnings, which go to standard error past every formatter."""
+    logging.captureWarnings(capture=True)
     sys.excepthook = lambda _kind, error, _where: _uncaught("the program ends", error)
     threading.excepthook = lambda args: _uncaught("a thread ends", args.exc_value)
     sys.unraisablehook = lambda args: _uncaught("not raised", args.exc_value)

@@ -36,7 +36,7 @@ class Certificates:
 
         if self._authority is None:
             self._authority = trustme.CA(organization_name="a development stack of Chat4All")
-            self._authority.cert_pem.write_to_path(str(self.ca))
+            private.write(self.ca, self._authority.cert_pem.bytes())
         certificate = self._authority.issue_cert(*hosts, common_name=name, not_before=not_before, not_after=not_after)
         key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), password=None)
         # as Kafka wants it; libraries that read OpenSSL's own form read this one, too

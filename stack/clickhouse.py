@@ -10,12 +10,12 @@ import secrets
 import shutil
 import sys
 import urllib.request
-from collections.abc import Iterable
 from pathlib import Path
 
 from schemas import private
 from stack.clickhouse_rights import users
 from stack.ports import answers, free_port
+from stack.programs import own_code
 from stack.service import Service, as_nobody
 
 CONFIG = """\
@@ -29,6 +29,7 @@ CONFIG = """\
   <format_schema_path>{folder}/data/format_schemas/</format_schema_path>
   <timezone>UTC</timezone>
   <mark_cache_size>67108864</mark_cache_size>
+  <access_control_improvements><table_engines_require_grant>true</table_engines_require_grant></access_control_improvements>
   <user_directories><users_xml><path>{folder}/tmp/config.xml</path></users_xml></user_directories>
   {users}
 </clickhouse>
@@ -56,7 +57,7 @@ def service(folder: Path) -> Service:
     else:
         command = [sys.executable, "-m", "stack.clickhouse_front", f"--port={port}", f"--folder={folder}/data"]
         env["CLICKHOUSE_PASSWORD"] = password  # by environment, so that no process list shows it
-        rights = as_nobody(folder, *_own_code(), drops_itself=True)
+        rights = as_nobody(folder, *own_code(), drops_itself=True)
         command += [f"--user={rights.user}"] if rights else []
 
     def probe() -> str:
@@ -84,9 +85,3 @@ def _password(folder: Path) -> str:
     if not file.exists():
         private.write(file, secrets.token_hex(16))
     return file.read_text(encoding="ascii")
-
-
-def _own_code() -> Iterable[Path]:
-    """Where the front, its libraries and its Python are."""
-    found = [Path(each) for each in (sys.base_prefix, sys.base_exec_prefix, sys.prefix, *sys.path) if each]
-    return sorted({each for each in found if each.is_dir()} | {Path(__file__).parent.parent})

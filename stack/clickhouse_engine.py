@@ -10,7 +10,7 @@ import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -97,7 +97,7 @@ def execute(path: str, query: Query) -> Answer:
         sql = (insert[0] if insert else query.sql).decode()
     except UnicodeDecodeError as error:
         raise Refused(62, "SYNTAX_ERROR", f"the query is not UTF-8 at byte {error.start}") from None
-    refuse_reaching(path, sql)
+    refuse_reaching(path, sql, query.params.values())
     with opened(path) as handle:
         for statement in _preparation(query):
             handle.query(statement, "TabSeparated")
@@ -112,7 +112,7 @@ def execute(path: str, query: Query) -> Answer:
 _handles = threading.local()  # of formatQuery: settings of a request must not change what it says
 
 
-def refuse_reaching(path: str, sql: str) -> None:
+def refuse_reaching(path: str, sql: str, given: Iterable[str] = ()) -> None:
     """Raises Refused for a statement that would reach outside, for several statements, and for what is none."""
     if not hasattr(_handles, "plain"):
         _handles.plain = opened(path)
@@ -121,7 +121,7 @@ def refuse_reaching(path: str, sql: str) -> None:
         normal = _handles.plain.query(f"SELECT formatQuery({_quoted(sql)})", "TSVRaw").bytes().decode()
     except RuntimeError as error:
         raise _of_the_query(str(error)) from None
-    if what := reaches(normal):
+    if what := reaches(normal, given):
         raise Refused(497, "ACCESS_DENIED", f"{what} is not for SQL on this server: it would reach outside of it")
 
 

@@ -15,22 +15,32 @@ import json
 import os
 import re
 import signal
+import sys
+import tempfile
 import uuid
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import lz4.frame
 from aiohttp import web
 
+from schemas.tracebacks import log_plainly
 from stack import unprivileged
 from stack.clickhouse_door import door
 from stack.clickhouse_engine import Query, Refused, discard_unfinished, execute, keep_default, opened
+from stack.confinement import confine
 
 # Query parameters that are about the request itself; every other one is a setting of the engine.
 TRANSPORT = {"query", "database", "user", "password", "default_format", "query_id", "quota_key", "role", "stacktrace"}
 TRANSPORT |= {"session_id", "session_timeout", "session_check", "client_protocol_version"}
 TRANSPORT |= {"compress", "decompress", "buffer_size", "wait_end_of_query"}
+# What the engine and Python read of the system; where the kernel can, this process opens nothing else but its code and its data.
+READ = (
+    "/usr", "/lib", "/lib64", "/sys", "/etc/localtime", "/etc/mime.types", "/dev/urandom", "/proc/self", "/proc/cpuinfo", "/proc/meminfo",
+    "/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/sys",
+)  # fmt: skip
 ERROR_CODE = re.compile(r"Code: (\d+)\.")
 # As ClickHouse maps codes to statuses: the query is wrong (400), or what it names does not exist (404); anything else is 500.
 # Unlike ClickHouse we call a query that is nested too deeply (306) wrong.
@@ -146,17 +156,30 @@ def application(path: str, password: str) -> web.Application:
     return app
 
 
+def confined(folder: str) -> bool:
+    """What no look at a statement finds still reaches nothing: the engine's threads, started from here on, open no other file."""
+    unprivileged.gain_nothing()
+    own = (
+        sys.prefix,
+        sys.base_prefix,
+        sys.base_exec_prefix,
+    )  # not the project, which is read by now: stacks lie in its folder
+    return confine(map(Path, (*READ, *own)), map(Path, (folder, tempfile.gettempdir(), "/dev/null")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--user", type=int, help="user id to become; this process is root")
     arguments = parser.parse_args()
+    log_plainly()
     password = os.environ.pop("CLICKHOUSE_PASSWORD")
     if arguments.user is not None:
         parent = os.getppid()
         unprivileged.drop(arguments.user)
         unprivileged.die_with_parent(parent, signal.SIGKILL)
+    confined(arguments.folder)
     app = application(arguments.folder, password)
     web.run_app(app, host="127.0.0.1", port=arguments.port, access_log=None, print=None)
 

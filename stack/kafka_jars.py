@@ -1,4 +1,4 @@
-"""Kafka's jars: exactly those of stack/kafka_jars.txt, each with the SHA-512 that is written there.
+"""Jars: exactly those of a lock, each with the SHA-512 that is written there. Kafka's are in stack/kafka_jars.txt.
 
 Enters: the folder they are kept in. Leaves: their paths. Guaranteed: what is returned has been read whole and compared by this process,
 whether it was downloaded now or lay in the cache; a jar too many, a changed or a missing one is never run: the folder is put right
@@ -8,7 +8,7 @@ from Maven Central, once, and what is wrong even then raises ServiceFailed. `pyt
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -36,8 +36,8 @@ class Jar:
 
 
 @cache
-def locked() -> tuple[Jar, ...]:
-    lines = LOCK.read_text(encoding="ascii").splitlines()
+def locked(lock: Path = LOCK) -> tuple[Jar, ...]:
+    lines = lock.read_text(encoding="ascii").splitlines()
     return tuple(Jar(*line.split()) for line in lines if line and not line.startswith("#"))
 
 
@@ -50,23 +50,23 @@ def digest() -> str:
 _checked: set[Path] = set()  # folders whose jars this process has compared
 
 
-def ready(folder: Path, say: Say = lambda _: None) -> list[Path]:
-    """The paths of the jars in `folder`, all compared; downloads what is missing or wrong. Raises ServiceFailed."""
+def ready(folder: Path, say: Say = lambda _: None, jars: Sequence[Jar] = ()) -> list[Path]:
+    """The paths of the jars in `folder`, Kafka's unless others are given, all compared; downloads what is missing or wrong. Raises
+    ServiceFailed."""
+    jars = jars or locked()
     if folder not in _checked:
-        bad = wrong(folder)
+        bad = wrong(folder, jars)
         if bad and folder.exists():
-            say(
-                f"Kafka's jars in {folder} are not those of {LOCK.name}: {', '.join(sorted(bad))}; they are fetched again"
-            )
+            say(f"the jars in {folder} are not those of their lock: {', '.join(sorted(bad))}; they are fetched again")
         if bad:
-            _put_right(folder, bad)
+            _put_right(folder, jars, bad)
         _checked.add(folder)
-    return [folder / jar.name for jar in sorted(locked(), key=lambda jar: jar.name)]
+    return [folder / jar.name for jar in sorted(jars, key=lambda jar: jar.name)]
 
 
-def wrong(folder: Path, jars: Iterable[Jar] = ()) -> dict[str, str]:
+def wrong(folder: Path, jars: Iterable[Jar]) -> dict[str, str]:
     """What is not as locked, name -> why: missing, another SHA-512, or no part of the set."""
-    expected = {jar.name: jar for jar in jars or locked()}
+    expected = {jar.name: jar for jar in jars}
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     found = dict.fromkeys(sorted(present - expected.keys()), "does not belong there")
     found |= dict.fromkeys(sorted(expected.keys() - present), "is missing")
@@ -85,28 +85,30 @@ def _sha512(file: Path) -> str:
         return hashlib.file_digest(opened, "sha512").hexdigest()
 
 
-def _put_right(folder: Path, bad: Iterable[str]) -> None:
+def _put_right(folder: Path, wanted: Iterable[Jar], bad: Iterable[str]) -> None:
     """A whole new set in place of the folder: what was right in it is taken along, the rest is downloaded and compared."""
     staging = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
         jars = staging / "jars"
         jars.mkdir(parents=True)
-        for jar in locked():
+        for jar in wanted:
             if jar.name not in bad:
                 shutil.copyfile(folder / jar.name, jars / jar.name)
-        _download([jar for jar in locked() if jar.name in bad], jars, staging / "repository")
-        still = wrong(jars)
+        _download([jar for jar in wanted if jar.name in bad], jars, staging / "repository")
+        for each in (jars, *jars.iterdir()):
+            each.chmod(0o755 if each == jars else 0o644)  # nothing secret, and for whoever Kafka runs as
+        still = wrong(jars, wanted)
         if still:
             told = ", ".join(f"{name} {why}" for name, why in still.items())
-            raise ServiceFailed(f"kafka: what Maven Central gave is not what {LOCK.name} says: {told}; nothing was run")
-        _settle(jars, folder)
+            raise ServiceFailed(f"kafka: what Maven Central gave is not what the lock says: {told}; nothing was run")
+        _settle(jars, folder, wanted)
     except OSError as error:
-        raise ServiceFailed(f"kafka: cannot keep Kafka's jars in {folder} ({error})") from error
+        raise ServiceFailed(f"kafka: cannot keep jars in {folder} ({error})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _settle(jars: Path, folder: Path) -> None:
+def _settle(jars: Path, folder: Path, wanted: Iterable[Jar]) -> None:
     """Gives the new set its name. A running Kafka keeps the files it has open; another first run may have been quicker."""
     old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     try:
@@ -114,7 +116,7 @@ def _settle(jars: Path, folder: Path) -> None:
             folder.rename(old)
         jars.rename(folder)
     except OSError:
-        if wrong(folder):
+        if wrong(folder, wanted):
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
@@ -135,6 +137,4 @@ def _download(jars: list[Jar], into: Path, repository: Path) -> None:
         with ThreadPoolExecutor(DOWNLOADS) as threads:
             list(threads.map(fetch, jars))
     except Exception as error:
-        raise ServiceFailed(
-            f"kafka: cannot download Kafka's jars from Maven Central to {into.parent} ({error})"
-        ) from error
+        raise ServiceFailed(f"kafka: cannot download jars from Maven Central to {into.parent} ({error})") from error

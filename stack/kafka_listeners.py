@@ -79,12 +79,17 @@ def listeners(locks: Locks, folder: Path, port: int, controller: int, mutual: in
     if locks == "password":
         return _with_password(folder, url, port, controller)
     certificates = folder / "certificates"
-    ca, server = (certificates / f"{name}.pem" for name in ("ca", BROKER))
     if not (certificates / f"{ADMIN}.pem").exists():
         made = Certificates(certificates)
         made.issue(BROKER)
         made.issue(ADMIN)
-    properties = SECURED.format(port=port, controller=controller, mutual=mutual, server=server, ca=ca)
+    ca = certificates / "ca.pem"
+    for each in (ca.name, f"{BROKER}.pem"):  # copies, for whoever the broker runs as
+        private.write(folder / "tmp" / each, (certificates / each).read_bytes())
+    server = folder / "tmp" / f"{BROKER}.pem"
+    properties = SECURED.format(
+        port=port, controller=controller, mutual=mutual, server=server, ca=folder / "tmp" / ca.name
+    )
     settings = {
         "kafka_url": url,
         "kafka_security_protocol": "SASL_SSL",

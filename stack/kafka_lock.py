@@ -1,11 +1,12 @@
-"""Writes stack/kafka_jars.txt, for maintainers: `python -m stack.kafka_lock`, or `make lock`.
+"""Writes stack/kafka_jars.txt and the lock of the benchmark's Kafka Streams, for maintainers: `python -m stack.kafka_lock`, or `make lock`.
 
-Enters: what Maven Central says Kafka needs, and what we put in place of it. Leaves: one line a jar, with the SHA-512 of the file that was
-downloaded now; a change of that file is to be read before it is committed.
+Enters: what Maven Central says these need, and what we put in place of it. Leaves: one line a jar, with the SHA-512 of the file that was
+downloaded now; a change of these files is to be read before it is committed.
 """
 
 import hashlib
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from jgo.maven import MavenContext
@@ -13,7 +14,13 @@ from jgo.maven import MavenContext
 from stack.kafka import VERSION
 from stack.kafka_jars import LOCK
 
-COORDINATES = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
+LOGGING = "org.slf4j:slf4j-simple:1.7.36"
+STREAMS = Path(__file__).parent.parent / "benchmarks" / "engine" / "streams_jars.txt"
+# Avro is for the Java producer of docs/produce.md as well.
+LOCKS = {
+    LOCK: ("Kafka", (f"org.apache.kafka:kafka_2.13:{VERSION}", LOGGING)),
+    STREAMS: ("Kafka Streams", (f"org.apache.kafka:kafka-streams:{VERSION}", "org.apache.avro:avro:1.12.1", LOGGING)),
+}
 # What Kafka asks for -> what it gets, and why.
 REPLACED = {
     # CVE-2025-12183, CVE-2025-66566 and CVE-2026-59949: org.lz4 is no longer maintained, this is its continuation, with the same classes.
@@ -23,20 +30,25 @@ REPLACED = {
     "org.apache.logging.log4j:log4j-api": "org.apache.logging.log4j:log4j-api:2.25.5",
     "org.apache.logging.log4j:log4j-core": "org.apache.logging.log4j:log4j-core:2.25.5",
 }
-HEAD = f"# The jars of Kafka {VERSION}: SHA-512 and coordinate. Written by stack/kafka_lock.py; read the difference before you commit it.\n"
+HEAD = f"# The jars of {{}} {VERSION}: SHA-512 and coordinate. Written by stack/kafka_lock.py; read the difference before you commit it.\n"
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         context = MavenContext(repo_cache=Path(place), local_repos=[], timeout=60)
-        wanted = [context.create_dependency(coordinate) for coordinate in COORDINATES]
-        inputs, transitive = context.resolver.resolve(wanted)
-        coordinates = set()
-        for dependency in (*inputs, *transitive):
-            name = f"{dependency.groupId}:{dependency.artifactId}"
-            coordinates.add(REPLACED.get(name, f"{name}:{dependency.version}"))
-        lines = [f"{_sha512(context, coordinate)} {coordinate}\n" for coordinate in sorted(coordinates)]
-    LOCK.write_text(HEAD + "".join(lines), encoding="ascii")
+        for lock, (what, coordinates) in LOCKS.items():
+            lines = [f"{_sha512(context, each)} {each}\n" for each in sorted(_resolved(context, coordinates))]
+            lock.write_text(HEAD.format(what) + "".join(lines), encoding="ascii")
+
+
+def _resolved(context: MavenContext, coordinates: Iterable[str]) -> set[str]:
+    """With all they need; ours in place of what is replaced."""
+    inputs, transitive = context.resolver.resolve([context.create_dependency(each) for each in coordinates])
+    found = set()
+    for dependency in (*inputs, *transitive):
+        name = f"{dependency.groupId}:{dependency.artifactId}"
+        found.add(REPLACED.get(name, f"{name}:{dependency.version}"))
+    return found
 
 
 def _sha512(context: MavenContext, coordinate: str) -> str:

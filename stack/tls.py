@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from schemas import private
 from stack.certificates import Certificates
 from stack.ports import answers, free_port
-from stack.service import Service
+from stack.programs import own_code
+from stack.service import Service, as_nobody
 
 # server -> the scheme of its URL with TLS; PostgreSQL has one scheme for both
 SCHEMES: Mapping[str, str] = {"postgres": "postgresql", "clickhouse": "https", "valkey": "rediss", "s3": "https"}
@@ -35,6 +37,10 @@ def service(folder: Path, settings: Mapping[str, str]) -> Service:
         secured[f"{name}_url"] = urlunsplit((scheme, f"{who}{at}127.0.0.1:{port}", parts.path, "", ""))
         secured[f"{name}_ca_file"] = str(ca)
     argv = [sys.executable, "-m", "stack.tls_front", "--certificate", str(server)]
+    for each in (folder / "data", folder / "tmp"):
+        private.make_folder(each)
+    rights = as_nobody(folder, *own_code(), certificates, drops_itself=True)
+    argv += [f"--user={rights.user}"] if rights else []
 
     def probe() -> str:
         for _, port, _ in fronts:
@@ -48,4 +54,5 @@ def service(folder: Path, settings: Mapping[str, str]) -> Service:
         steps=[[*argv, *(f"{name}={port}:{target}" for name, port, target in fronts)]],
         probe=probe,
         settings=secured,
+        unprivileged=rights,
     )

@@ -1,17 +1,23 @@
 """TLS in front of the servers of the stack whose wheels are built without it: `python -m stack.tls_front --certificate FILE FRONT ...`.
 
 Enters: FRONT is name=port:target, ports of 127.0.0.1; the certificate with its key. Leaves: what comes over TLS goes on to the target,
-and back. Guaranteed: nothing that is not encrypted passes; PostgreSQL's clients are spoken to as PostgreSQL does before its handshake.
+and back. Guaranteed: root's rights are gone before it listens (`--user`); nothing that is not encrypted passes; PostgreSQL's clients are
+spoken to as PostgreSQL does before its handshake.
 """
 
 import argparse
 import asyncio
 import contextlib
+import os
+import signal
 import ssl
 import struct
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
+
+from schemas.tracebacks import log_plainly
+from stack import unprivileged
 
 CHUNK = 65_536
 HANDSHAKE_SECONDS = 10.0
@@ -99,10 +105,16 @@ async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certificate", type=Path, required=True)
+    parser.add_argument("--user", type=int, help="user id to become when the certificate is read; this process is root")
     parser.add_argument("fronts", type=front, nargs="+")
     arguments = parser.parse_args()
+    log_plainly()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(arguments.certificate)
+    if arguments.user is not None:
+        parent = os.getppid()
+        unprivileged.drop(arguments.user)
+        unprivileged.die_with_parent(parent, signal.SIGKILL)
     asyncio.run(serve(arguments.fronts, context))
 
 

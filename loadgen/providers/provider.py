@@ -106,6 +106,7 @@ class Provider(ABC):
         self.limits = limits
         self.log = log
         self.dice = Dice(seed)
+        self.shows_log = True  # at /_log, to whoever reaches the port
         self.first = log.lines  # ids of an earlier run on the same log stay below
 
     @abstractmethod

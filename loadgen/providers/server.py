@@ -8,13 +8,15 @@ writes the log to its end.
     POST /_control/schedule  phases of faults (schedule.py)
     POST /_control/inbound   makes a person write to us; 202 with its id
     POST /_control/<name>    what else the provider offers; GET /_control lists everything
-    GET  /_log?after=N&limit=M
+    GET  /_log?after=N&limit=M    unless it is closed (--closed-log)
+These are for a Host that is an address or a name without a dot, and for no page of a browser (Origin): its page could be led here by DNS.
 Low-level aiohttp server: no router, and a handler that outlives a client that hangs up.
 """
 
 import asyncio
 import dataclasses
 import inspect
+import ipaddress
 import logging
 import signal
 import sys
@@ -95,6 +97,10 @@ async def serve(providers: Sequence[tuple[Provider, str, int]]) -> None:
 
 async def _control(provider: Provider, request: web.BaseRequest) -> web.Response:
     name = request.path.removeprefix("/_control").strip("/")
+    if "Origin" in request.headers or not _is_near(request.headers.get("Host", "")):
+        return json_response(
+            {"error": "not for web pages: name this server by its address, and send no Origin"}, status=403
+        )
     try:
         if request.method == "GET":
             return _told(provider, request, name)
@@ -110,10 +116,20 @@ async def _control(provider: Provider, request: web.BaseRequest) -> web.Response
     return _nothing(request)
 
 
+def _is_near(host: str) -> bool:
+    """Whether a Host header holds an address, or a name that nobody's DNS leads here."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return name != "" and "." not in name
+    return True
+
+
 def _told(provider: Provider, request: web.BaseRequest, name: str) -> web.Response:
     """What GET tells."""
     if request.path == "/_log":
-        return _page(provider, request)
+        return _page(provider, request) if provider.shows_log else _nothing(request)
     if not name:
         return json_response(sorted({"health", *_SHARED, *provider.controls()}))
     if name == "health":

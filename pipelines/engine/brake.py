@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.engine.marks import Mark
 from pipelines.engine.stage import Record, Refusal
 from pipelines.engine.transactions import Turn
+from schemas import private
 
 BRAKED_START = 3
 CAUSE = "crashed_stage"
@@ -116,8 +117,8 @@ class LastWords:
 
     def write(self, words: str) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(words[:_WORDS], encoding="utf-8")
+            private.make_folder(self._path.parent)
+            private.write(self._path, words[:_WORDS])
         except OSError:
             return  # they are in the log as well
 

@@ -4,6 +4,7 @@ import structlog
 
 from pipelines.engine.stage import Decision, Part
 from schemas import metrics
+from schemas.tracebacks import unquoted
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,6 @@ def count_turn(stage: str, records: int, decision: Decision, seconds: float) -> 
         stage = refusal.stage or stage
         metrics.DEAD_LETTERS.labels(stage, refusal.cause).inc()
         log.warning(
-            "refused", stage=stage, cause=refusal.cause, detail=refusal.detail, topic=refusal.record.topic,
+            "refused", stage=stage, cause=refusal.cause, detail=unquoted(refusal.detail), topic=refusal.record.topic,
             partition=refusal.record.partition, offset=refusal.record.offset,
         )  # fmt: skip

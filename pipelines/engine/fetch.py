@@ -27,6 +27,7 @@ from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
 from pipelines.engine.stage import Record
 from schemas.kafka_access import KafkaAccess
+from schemas.tracebacks import told
 
 TopicPart = tuple[str, int]
 Pace = Literal["calm", "quick", "gathering"]
@@ -193,7 +194,7 @@ class Fetch:
         except OutOfReach as error:
             self._tell(self._on_failure, str(error))
         except Exception as error:  # noqa: BLE001  # whatever ends this thread must end the worker, loudly
-            self._tell(self._on_failure, f"fetching stopped: {type(error).__name__}: {error}")
+            self._tell(self._on_failure, f"fetching stopped: {told(error)}")
         finally:
             consumer.close()
 

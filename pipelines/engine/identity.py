@@ -13,6 +13,8 @@ from pathlib import Path
 
 import structlog
 
+from schemas import private
+
 log = structlog.get_logger(__name__)
 
 
@@ -52,7 +54,7 @@ class Identity:
             self._file = -1
 
     def _take(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private.make_folder(self._folder)
         for number in count():
             file = os.open(self._folder / str(number), os.O_RDWR | os.O_CREAT, 0o600)
             try:

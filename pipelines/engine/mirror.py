@@ -17,6 +17,7 @@ from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
 from pipelines.engine.stage import Mirrored, View
 from schemas.kafka_access import KafkaAccess
+from schemas.tracebacks import told, unquoted
 
 log = structlog.get_logger(__name__)
 START_SECONDS = 60.0
@@ -25,6 +26,10 @@ BATCH = 10_000  # records
 # An idle topic is asked for twice a second; what is produced to it comes at once all the same.
 FETCH_WAIT_MS = 500
 Change = tuple[bytes, Any]  # a key and its new value, None for a key that has gone
+
+
+class NoTopic(Exception):
+    """The topic is not there; the sentence says what to do."""
 
 
 class Mirror:
@@ -82,7 +87,7 @@ class Mirror:
         try:
             self._follow(consumer)
         except Exception as error:  # noqa: BLE001  # said by start(), or ends the worker when it happens later
-            self._failure = f"{type(error).__name__}: {error}"
+            self._failure = told(error)
             if self._complete.is_set():
                 why = f"mirror of topic {self.topic} stopped: {self._failure}; a start reads it anew"
                 self._in_loop(self._fail, why)
@@ -93,7 +98,7 @@ class Mirror:
     def _follow(self, consumer: Consumer) -> None:
         found = consumer.list_topics(self.topic, timeout=30).topics[self.topic]
         if found.error is not None:
-            raise LookupError(f"{found.error.str()}: run `python -m pipelines prepare`")
+            raise NoTopic(f"{found.error.str()}: run `python -m pipelines prepare`")
         self.positions = dict.fromkeys(found.partitions, 0)
         consumer.assign([TopicPartition(self.topic, partition, OFFSET_BEGINNING) for partition in self.positions])
         left = set(self.positions)  # partitions not read to their end yet
@@ -118,7 +123,7 @@ class Mirror:
         for message in messages:
             error, partition, offset = message.error(), message.partition() or 0, message.offset() or 0
             if error is None:
-                changes += self._changes(message.key(), message.value())
+                changes += self._changes(message)
                 positions[partition] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 positions[partition] = offset
@@ -127,16 +132,19 @@ class Mirror:
                 raise KafkaException(error)
         return changes, positions, ended
 
-    def _changes(self, key: bytes | None, value: bytes | None) -> list[Change]:
-        """What a record changes: one key or, when it does not belong there, nothing."""
-        if key is None:
-            log.warning("record not taken", topic=self.topic, error="it has no key")
-            return []
-        try:
-            return [(key, None if value is None else self._decode(key, value))]
-        except ValueError as error:
-            log.warning("record not taken", topic=self.topic, key=repr(key[:64]), error=str(error))
-            return []
+    def _changes(self, message: Message) -> list[Change]:
+        """What a record changes: one key or, when it does not belong there, nothing. A key is a person's: the log has the place."""
+        key, value = message.key(), message.value()
+        why = "it has no key"
+        if key is not None:
+            try:
+                return [(key, None if value is None else self._decode(key, value))]
+            except ValueError as error:
+                why = unquoted(str(error))
+        log.warning(
+            "record not taken", topic=self.topic, partition=message.partition(), offset=message.offset(), error=why
+        )
+        return []
 
     def _hand_over(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         """Waits until the event loop has taken it in: no more than one batch is under way."""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import structlog
 
+from schemas import private
+
 log = structlog.get_logger(__name__)
 
 
@@ -62,7 +64,7 @@ class Roll:
                 continue  # its process holds the lock, or somebody else has struck it off
 
     def _signed(self, member_id: str) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private.make_folder(self._folder)
         path = self._folder / f"{uuid.uuid4().hex}.member"
         unlocked = path.with_suffix(".new")  # nobody looks at it before it is locked
         self._file = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

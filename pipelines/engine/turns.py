@@ -35,7 +35,7 @@ from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
 from pipelines.engine.transactions import CommitFailed, Fenced, Held, Turn
 from pipelines.engine.unread import Unread
 from pipelines.engine.writer import Writer
-from schemas.tracebacks import formatted, told
+from schemas.tracebacks import formatted, told, unquoted
 from tables.table import StoreFailed
 
 S = TypeVar("S")
@@ -330,7 +330,10 @@ class Partition(Generic[S]):
         if self._brake.is_blamed(record):
             refusal = self._brake.refusal(record, self._stage.name, self._last_words)
             log.error(
-                "refused what the worker ended on", stage=self._stage.name, place=record[:3], detail=refusal.detail
+                "refused what the worker ended on",
+                stage=self._stage.name,
+                place=record[:3],
+                detail=unquoted(refusal.detail),
             )
             return inputs._replace(records=[blank(record)]), refusal
         self._brake.trying = (record.topic, record.offset)

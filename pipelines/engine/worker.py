@@ -43,6 +43,7 @@ from pipelines.engine.watchdog import Watchdog
 from pipelines.engine.writer import REST_SECONDS
 from schemas import metrics
 from schemas.kafka_access import KafkaAccess
+from schemas.tracebacks import told
 from tables.stores import Kind
 from tables.table import Table
 
@@ -341,7 +342,7 @@ class Engine:
         except Unfit as error:
             self.fail(str(error))
         except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
-            self.fail(f"opening partitions again failed: {type(error).__name__}: {error}")
+            self.fail(f"opening partitions again failed: {told(error)}")
 
     def _caught_up(self, number: int) -> bool:
         fetch = self._fetch

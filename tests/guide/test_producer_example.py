@@ -17,8 +17,8 @@ import fastavro
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
-from jgo.maven import MavenContext
 
+from benchmarks.engine.environments import JARS
 from connectors.registry import CHANNELS
 from pipelines import topics
 from schemas import codec
@@ -28,7 +28,7 @@ from schemas.partitions import home_partition
 from schemas.records import Direction, Message, Recipient
 from schemas.sense import contradiction
 from schemas.settings import Settings
-from stack import kafka
+from stack import kafka, kafka_jars
 from stack.service import Child
 from tests.builders import delivery
 from tests.unit.source_tree import REPOSITORY, ROOMS
@@ -153,8 +153,8 @@ def java_libraries() -> list[Path]:
     """Avro of the version the page names; the Kafka client and Jackson are in the stack's own jars, of the version it names too."""
     assert f"org.apache.kafka:kafka-clients:{kafka.VERSION}" in PAGE
     (coordinate,) = re.findall(r"org\.apache\.avro:avro:[\d.]+", PAGE)
-    context = MavenContext(repo_cache=kafka.cache() / "maven", local_repos=[], timeout=60)
-    return [Path(context.create_dependency(coordinate).artifact.resolve())]
+    avro = [jar for jar in kafka_jars.locked(JARS) if jar.coordinate == coordinate]
+    return kafka_jars.ready(kafka.cache() / avro[0].name.removesuffix(".jar"), jars=avro)
 
 
 @pytest.mark.parametrize("shown", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL), ids=["image", "template", "reply"])

@@ -45,7 +45,7 @@ print(part({{"alg": "none"}}) + "." + part({{"sub": "core", "iat": time.time(), 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     service = kafka.service(tmp_path_factory.mktemp("bearer") / "kafka")
-    file = service.folder / "server.properties"
+    file = service.folder / "tmp" / "server.properties"
     properties = re.sub(r"(listeners=)PLAINTEXT:", r"\1SASL_PLAINTEXT:", file.read_text(encoding="utf-8"))
     file.write_text(properties + BEARER, encoding="utf-8")
 

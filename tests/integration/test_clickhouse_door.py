@@ -135,6 +135,14 @@ def test_no_source_outside_is_read_however_deep(client: Client, unique: str, sou
     [
         "SELECT file('/etc/passwd')",
         "SELECT length(`file`('/etc/passwd'))",
+        "SELECT arrayMap(file, ['/etc/passwd'])",
+        "SELECT arrayMap((`file`), ['/etc/passwd'])",
+        "SELECT [arrayMap(file AS f, ['/etc/passwd'])]",
+        "SELECT * APPLY file FROM (SELECT '/etc/passwd')",
+        "SELECT COLUMNS('.') APPLY(`file`) FROM (SELECT '/etc/passwd')",
+        "SELECT 1 SETTINGS select = 'file(\\'/etc/passwd\\')'",
+        "CREATE TABLE {name} (a String) ENGINE = EmbeddedRocksDB(0, '{folder}/rocks') PRIMARY KEY a",
+        "CREATE TABLE {name} (a String) ENGINE = ExecutablePool('{folder}/x', 'LineAsString')",
         "CREATE VIEW {name} AS SELECT file('/etc/passwd') AS line",
         "CREATE TABLE {name} (a String DEFAULT file('/etc/passwd')) ENGINE = Memory",
         "CREATE TABLE {name} (a String) ENGINE = File(CSV, '{folder}/table.csv')",
@@ -197,11 +205,28 @@ def test_no_file_is_read_into_a_table(client: Client, unique: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("dialect", "prql"), ("additional_result_filter", "1"), ("format_schema", "/etc/passwd:x")]
+    ("name", "value"),
+    [
+        ("dialect", "prql"),
+        ("additional_result_filter", "1"),
+        ("format_schema", "/etc/passwd:x"),
+        ("select", "file('/etc/passwd')"),
+        ("filter", "file('/etc/passwd') = ''"),
+        ("order", "file('/etc/passwd')"),
+    ],
 )
 def test_settings_of_a_request_hide_no_way_out(ask: Ask, right: dict[str, str], name: str, value: str) -> None:
     status, said = ask(right, f"/?{name}={quote(value)}")
     assert (status, "SETTING_CONSTRAINT_VIOLATION" in said) == (400, True)
+
+
+def test_a_parameter_names_no_function_that_reaches_outside(ask: Ask, right: dict[str, str]) -> None:
+    query = quote("SELECT arrayMap({f:Identifier}, ['/etc/passwd'])")
+    status, said = ask(right, f"/?param_f=file&query={query}", body=b"")
+    assert (status, "ACCESS_DENIED" in said) == (403, True)
+    assert ask(right, f"/?param_f=upper&query={query}", body=b"") == (200, "['/ETC/PASSWD']\n")
+    query = quote("SELECT {f:String}")
+    assert ask(right, f"/?param_f=file&query={query}", body=b"") == (200, "file\n")
 
 
 def test_words_that_look_like_it_are_nobodys_business(client: Client, unique: str) -> None:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from schemas import private
-from stack import clickhouse, postgres, s3, unprivileged, valkey
+from stack import clickhouse, kafka, postgres, s3, tls, unprivileged, valkey
 from stack.launch import ServiceFailed
 from stack.programs import reachable
 from stack.service import Child, Service
@@ -23,10 +23,12 @@ from stack.service import Child, Service
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 NOBODY = pwd.getpwnam("nobody").pw_uid
 MAKERS: dict[str, Callable[[Path], Service]] = {
+    "kafka": lambda folder: kafka.service(folder, heap="512m", locks="secured"),
     "postgres": postgres.service,
     "valkey": valkey.service,
     "clickhouse": clickhouse.service,
     "s3": s3.service,
+    "tls": lambda folder: tls.service(folder, {"valkey_url": "redis://default:of-the-stack@127.0.0.1:1/0"}),
 }
 Start = Callable[[str], Child]
 
@@ -130,7 +132,7 @@ def test_a_checkout_that_only_root_may_enter_is_no_obstacle(tmp_path: Path) -> N
     """The project, with a stack in it, below a folder of root: nobody can pass it, and the code in it is still found."""
     checkout = private.make_folder(tmp_path / "root" / "project")
     (checkout / "stack").symlink_to(Path(clickhouse.__file__).parent)
-    for name in ("clickhouse", "postgres"):
+    for name in ("clickhouse", "kafka", "postgres"):
         child = Child(MAKERS[name](private.make_folder(checkout / ".chat4all" / "dev" / name)))
         try:
             child.start()
@@ -192,6 +194,31 @@ def test_programs_that_only_root_may_read_are_copied(tmp_path: Path) -> None:
         [copy] = reachable(tmp_path / "stack", installed)
         assert copy == tmp_path / "stack" / "programs" / "programs"
         assert {stat.S_IMODE(each.stat().st_mode) for each in (copy, copy / "bin", copy / "bin" / "server")} == {0o755}
+
+
+WITHOUT_A_WAY = """
+import sys
+from pathlib import Path
+from stack import unprivileged
+from stack.programs import reachable
+assert unprivileged.LIBC.prctl(unprivileged.PR_CAPBSET_DROP, 21, 0, 0, 0) == 0  # CAP_SYS_ADMIN: gone with the next exec
+print(*reachable(*map(Path, sys.argv[1:])))
+"""
+
+
+@as_root
+def test_programs_below_a_closed_folder_are_copied_where_root_may_make_no_namespace(tmp_path: Path) -> None:
+    """Kafka's jars are below root's own cache; a container's root mostly has no CAP_SYS_ADMIN."""
+    cache = private.make_folder(tmp_path / "root") / "jars"
+    cache.mkdir()
+    (cache / "one.jar").write_bytes(b"one")
+    (cache / "one.jar").chmod(0o644)
+    cache.chmod(0o755)
+    assert reachable(tmp_path / "stack", cache) == [cache]
+    command = [sys.executable, "-c", WITHOUT_A_WAY, str(tmp_path / "stack"), str(cache)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    assert found == str(tmp_path / "stack" / "programs" / "jars")
+    assert (Path(found) / "one.jar").read_bytes() == b"one"
 
 
 @as_root

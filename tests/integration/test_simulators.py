@@ -300,6 +300,25 @@ def test_the_ring_says_what_it_no_longer_holds() -> None:
     assert json.loads(log.page(5, 2)) == {"lines": [], "first": 3, "next": 5}
 
 
+async def test_controls_and_log_are_for_no_web_page_and_a_closed_log_for_nobody() -> None:
+    async with street("whatsapp") as at, aiohttp.ClientSession(at.url) as session:
+
+        async def status(path: str, **headers: str) -> int:
+            async with session.get(path, headers=headers) as answer:
+                return answer.status
+
+        for path in ("/_log", "/_control/faults"):
+            assert await status(path) == 200
+            assert await status(path, Host="localhost:1") == await status(path, Host="[::1]:1") == 200
+            assert await status(path, Host="simulators:8080") == 200
+            for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", ""):
+                assert await status(path, Host=host) in (400, 403)
+            assert await status(path, Origin="http://127.0.0.1") == 403
+        at.provider.shows_log = False
+        assert await status("/_log") == 404
+        assert await status("/_control/faults") == 200
+
+
 def test_ids_go_on_after_a_restart_on_the_same_log(tmp_path: Path) -> None:
     path = tmp_path / "calls.log"
     first = Log(path)

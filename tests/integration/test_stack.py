@@ -136,6 +136,8 @@ def test_kafka_starts_without_an_aot_cache_that_does_not_fit_and_discards_it(
 
 
 def test_kafka_starts_from_its_aot_cache(tmp_path: Path, aot_folder: Path, start: Callable[[Service], Child]) -> None:
+    for file in aot_folder.iterdir():
+        file.chmod(0o600)  # as root makes it with a strict umask; Kafka is another user then
     child = start(kafka.service(tmp_path / "kafka"))
     child.wait()
     assert aot_cache.is_usable(aot_folder)

@@ -41,7 +41,7 @@ class Worker(NamedTuple):
 def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
     made = Toy(kafka_url, unique, tmp_path)
     made.command = [sys.executable, "-m", "tests.hampered_worker", unique]
-    made.extra = {"CHAT4ALL_LOG_LEVEL": "info", "CHAT4ALL_WEB_TOKEN": WEB_TOKEN}
+    made.extra = {"CHAT4ALL_LOG_LEVEL": "error", "CHAT4ALL_WEB_TOKEN": WEB_TOKEN}
     yield made
     made.stop()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.access import Access, Caller
+from pipelines.access import Access, Caller, shown_path
 from schemas.settings import MissingSetting, Settings, wrong
 from tests.unit.source_tree import REPOSITORY
 
@@ -102,6 +102,13 @@ def test_core_and_the_gateway_do_not_start_without_a_key_for_trackers(kind: str)
         ("worker-1.example.evil.example", False),
         ("127.0.0.1.evil.example", False),
         ("evil.example@127.0.0.1:6066@evil.example", False),
+        ("evil.example@127.0.0.1:6066", False),
+        ("127.0.0.1/evil.example", False),
+        ("127.0.0.1#evil.example", False),
+        ("127.0.0.1\t.evil.example", False),
+        ("127.0.0.1:6066.evil.example", False),
+        ("localhost.:6066", False),
+        ("0.0.0.0:6066", False),
         ("[", False),
         ("none", False),
         ("", False),
@@ -113,6 +120,23 @@ def test_only_our_own_names_are_answered(host: str, ours: bool) -> None:
         web_host="10.1.2.3", web_url="http://worker-1.example:6066", web_names="inside.example, other.example", **BOTH
     )
     assert found.is_ours(host) is ours
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/tables/timelines/1814c0fcb1e76a7ae5df8138ca409447", "/tables/timelines/1814c0fcb1e76a7ae5df8138ca409447"),
+        (
+            "/tables/bindings/default/whatsapp%253A106%253A15557654321/x?partitions=1",
+            "/tables/bindings/default/whatsapp%253A106%253A***/x?partitions=1",
+        ),
+        ("/tables/contacts/%2B5511955501234", "/tables/contacts/***"),
+        ("/exchanges/?delivery=%2B5511955501234&since=1", "/exchanges/?delivery=***&since=1"),
+        ("/tables/contacts/a%0Ab%1B[31m", "/tables/contacts/a%0Ab%1B%5B31m"),
+    ],
+)
+def test_the_log_tells_a_path_without_the_person_however_it_is_quoted(path: str, shown: str) -> None:
+    assert shown_path(path) == shown
 
 
 @pytest.mark.parametrize("host", ["", "none", "[", "0.0.0.0", "//", "evil.example"])

@@ -29,7 +29,26 @@ from stack.clickhouse_rights import reaches
         ("INSERT INTO t VALUES ('a'), ('b')", ""),
         ("INSERT INTO t (`a`) VALUES ('a')", ""),
         ("SELECT format('{}-{}', a, b) FROM t", ""),
+        ("SELECT arrayMap(file, ['x'])", "file as an argument"),
+        ("SELECT arrayMap((`file`), ['x'])", "`file` as an argument"),
+        ("SELECT [arrayMap(file AS f, ['x'])]", "file as an argument"),
+        ("SELECT arrayFilter(x -> 1, arrayMap(\n    file,\n    ['x']\n))", "file as an argument"),
+        ("SELECT * APPLY file\nFROM t", "APPLY file"),
+        ("SELECT * APPLY(`file`)\nFROM t", "`file` as an argument"),
+        ("SELECT count(t.file), lower(file.t), concat('file', disk2) FROM t WHERE a IN (file, disk)", ""),
+        ("INSERT INTO t (file, disk) SELECT 1", ""),
+        ("CREATE TABLE t (file String, `disk` String) ENGINE = Log", ""),
+        ("CREATE TABLE t (k String) ENGINE = EmbeddedRocksDB(0, '/x') PRIMARY KEY k", "ENGINE = EmbeddedRocksDB"),
+        ("CREATE MATERIALIZED VIEW v (a String)\nENGINE = SummingMergeTree\nORDER BY a AS SELECT 1", ""),
+        ("SELECT engine FROM system.tables WHERE engine = 'EmbeddedRocksDB'", ""),
+        ("SELECT {f:Identifier}", ""),
     ],
 )
 def test_reaches(statement: str, found: str) -> None:
     assert reaches(statement) == found
+
+
+def test_a_parameter_that_names_a_function_is_seen_where_it_is_a_name() -> None:
+    assert reaches("SELECT arrayMap({f:Identifier}, ['x'])", ["file"]) == "the name in a parameter"
+    assert reaches("SELECT arrayMap({f:Identifier}, ['x'])", ["upper"]) == ""
+    assert reaches("SELECT {f:String}", ["file"]) == ""

@@ -40,6 +40,7 @@ def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     for simulator in simulators(plan):
         assert simulator.webhook_url == f"{gateway.url}/webhooks/{simulator.provider}"
         assert simulator.log == calls_log(tmp_path, simulator.provider)
+        assert simulator.closed_log  # whoever reaches the port may not read who was written to
         assert parts[simulator.provider] == f"http://127.0.0.1:{simulator.port}"
     assert plan.settings["whatsapp_url"] == parts["whatsapp"]
     assert plan.processes[0].health.startswith(list(parts.values())[-1])  # the one that listens last

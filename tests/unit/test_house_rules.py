@@ -350,6 +350,7 @@ BANNED = {"util", "utils", "helper", "helpers", "common", "manager"}
 # Name -> why it may be called so.
 EXCEPTIONS = {
     "BulkTableManager": "takes the place of Faust's TableManager",
+    "handleError": "takes the place of a method of logging's Handler",
     "handle_error": "takes the place of a method of aiohttp's RequestHandler",
 }
 

@@ -11,7 +11,9 @@ import pytest
 
 from stack import kafka, kafka_jars
 from stack.kafka_jars import Jar
+from stack.kafka_lock import REPLACED, STREAMS
 from stack.launch import ServiceFailed
+from tests.unit.source_tree import modules
 
 CONTENT = {"org.one:one:1.0": b"one", "org.two:two:2.0": b"two"}
 
@@ -20,7 +22,7 @@ CONTENT = {"org.one:one:1.0": b"one", "org.two:two:2.0": b"two"}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with the two jars of a small lock, in a process that has compared none yet."""
     jars = tuple(Jar(hashlib.sha512(content).hexdigest(), name) for name, content in CONTENT.items())
-    monkeypatch.setattr(kafka_jars, "locked", lambda: jars)
+    monkeypatch.setattr(kafka_jars, "locked", lambda *_: jars)
     monkeypatch.setattr(kafka_jars, "_checked", set())
     folder = tmp_path / "cache" / "kafka"
     folder.mkdir(parents=True)
@@ -112,6 +114,35 @@ def test_the_lock_names_every_jar_once_and_none_with_a_known_weakness() -> None:
 def test_a_real_jar_comes_by_its_coordinate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From Maven Central as a first run does it: one of 5 KB."""
     [small] = [jar for jar in kafka_jars.locked() if jar.name.startswith("jspecify")]
-    monkeypatch.setattr(kafka_jars, "locked", lambda: (small,))
+    monkeypatch.setattr(kafka_jars, "locked", lambda *_: (small,))
     [path] = kafka_jars.ready(tmp_path / "kafka")
     assert hashlib.sha512(path.read_bytes()).hexdigest() == small.sha512
+
+
+def test_the_lock_of_kafka_streams_is_of_the_same_releases_and_replaces_the_same() -> None:
+    """What the benchmark runs, and Avro for the Java producer of docs/produce.md."""
+    streams = {jar.coordinate for jar in kafka_jars.locked(STREAMS)}
+    assert {
+        f"org.apache.kafka:kafka-streams:{kafka.VERSION}",
+        f"org.apache.kafka:kafka-clients:{kafka.VERSION}",
+    } <= streams
+    assert not {
+        name for name in streams if name.rpartition(":")[0] in REPLACED and name != REPLACED[name.rpartition(":")[0]]
+    }
+    shared = {jar.coordinate: jar.sha512 for jar in kafka_jars.locked()}
+    assert all(jar.sha512 == shared.get(jar.coordinate, jar.sha512) for jar in kafka_jars.locked(STREAMS))
+
+
+def test_whoever_asks_maven_for_a_jar_has_a_lock() -> None:
+    """A jar that comes without one is run unseen."""
+    asking = {module.name for module in modules() if any(dotted.startswith("jgo") for _, dotted in module.imports())}
+    assert asking == {"stack/kafka_jars.py", "stack/kafka_lock.py"}
+
+
+def test_other_jars_are_compared_as_kafkas_are(folder: Path, fetched: list[str]) -> None:
+    one = kafka_jars.Jar(hashlib.sha512(b"one").hexdigest(), "org.one:one:1.0")
+    elsewhere = folder.with_name("others")
+    elsewhere.mkdir()
+    (elsewhere / "one-1.0.jar").write_bytes(b"changed")
+    assert kafka_jars.ready(elsewhere, jars=[one]) == [elsewhere / "one-1.0.jar"]
+    assert (fetched, (elsewhere / "one-1.0.jar").read_bytes()) == (["one-1.0.jar"], b"one")

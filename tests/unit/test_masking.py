@@ -128,6 +128,8 @@ def _fields(kind: Any) -> Iterator[str]:
         ),
         (f"/tables/sequences/whatsapp:106:{PERSON}?partitions=1", "/tables/sequences/whatsapp:106:***"),
         (f"+{PERSON}", "***"),
+        (f"{PERSON}/whatsapp:106:{PERSON}", "***/whatsapp:106:***"),
+        (f"whatsapp%3A106%3A{PERSON}/{PERSON}", "whatsapp%3A106%3A***/***"),
         (f"order-{PERSON}-x", "order-***-x"),
         ("1814c0fcb1e76a7ae5df8138ca409447", "1814c0fcb1e76a7ae5df8138ca409447"),
         ("messages/3/1207", "messages/3/1207"),

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from loadgen.providers.log import Log
+from pipelines.engine.brake import LastWords
 from schemas import private
+from tables.database import Database
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,9 @@ def test_files_are_closed_from_the_first_byte_on(tmp_path: Path) -> None:
     with private.append_to(tmp_path / "log") as log:
         log.write(b"two\n")
     assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    (tmp_path / "log").chmod(0o644)
+    private.append_to(tmp_path / "log").close()
+    assert mode(tmp_path / "log") == 0o600
     (tmp_path / "open").touch(mode=0o644)
     private.write(tmp_path / "open", "secret")
     assert (mode(tmp_path / "open"), (tmp_path / "open").read_text()) == (0o600, "secret")
@@ -47,6 +52,16 @@ def test_a_link_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="symbolic links"):
             attempt()
     assert not (tmp_path / "target").exists()
+
+
+def test_tables_on_disk_and_what_a_worker_keeps_beside_them_are_for_their_owner_only(tmp_path: Path) -> None:
+    """A worker of a deployment has whatever umask it was started with."""
+    database = Database(tmp_path / "data" / "core" / "tables" / "3", "of the tests")
+    database.close()
+    LastWords(tmp_path / "words" / "core").write("partition 3: of somebody")
+    for folder in ("data", "data/core", "data/core/tables", "data/core/tables/3", "words", "words/core"):
+        assert mode(tmp_path / folder) == 0o700
+    assert mode(tmp_path / "words" / "core" / ".last-words") == 0o600
 
 
 def test_what_a_simulator_was_called_with_is_for_its_owner_only(tmp_path: Path) -> None:

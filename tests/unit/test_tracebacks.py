@@ -3,19 +3,26 @@
 import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
+import structlog
 
+from pipelines.engine.counting import count_turn
+from pipelines.engine.stage import Decision, Record, Refusal
 from schemas.redaction import redactor
 from schemas.settings import MissingSetting, Settings
-from schemas.tracebacks import LONGEST, Discreet, Plain, formatted, told, where_all_stand
+from schemas.tracebacks import LONGEST, Discreet, Output, Plain, formatted, told, unquoted, where_all_stand
 from sinks.base import sentence
 from stack.plan import Plan
 from stack.supervisor import Supervisor
+from tests.unit.source_tree import REPOSITORY, ROOMS, modules
 
 VALUE = "Grüße an +55 11 95550 1234"
 TOKEN = "7310256241:AAF-redacted-everywhere"
@@ -47,6 +54,7 @@ def raised(error: Exception) -> Exception:
         (MissingSetting("not configured: set X"), "schemas.settings.MissingSetting: not configured: set X"),
         (ConnectionRefusedError(111, VALUE), "ConnectionRefusedError: [Errno 111] Connection refused"),
         (OSError(VALUE), "OSError"),
+        (OSError(VALUE, VALUE), "OSError"),  # anything goes for a number
         (psycopg.errors.UniqueViolation(VALUE), "psycopg.errors.UniqueViolation: SQLSTATE 23505"),
         (IndexError("list index out of range"), "IndexError: list index out of range"),
     ],
@@ -101,6 +109,60 @@ def test_a_library_that_logs_an_exception_as_a_value_tells_its_type() -> None:
     assert line_of("mode", "%s of %d", "one", 2).endswith("mode: one of 2")
 
 
+def test_an_exception_among_named_arguments_is_told_as_one_among_others() -> None:
+    assert line_of("lib", "it failed: %(why)s", {"why": ValueError(VALUE)}).endswith("lib: it failed: ValueError")
+
+
+def test_a_line_that_cannot_be_written_is_told_by_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python itself prints its text and its arguments, and where it was called."""
+    output = Output()
+    output.setFormatter(Plain(str))
+    for text, arguments in (("%d of them", (VALUE,)), (VALUE + "%s %s", ("one",)), (Unprintable(), ())):
+        output.handle(logging.LogRecord("lib", logging.ERROR, "where.py", 7, text, arguments, None))
+    said = capsys.readouterr().err
+    assert "Grüße" not in said
+    assert said.splitlines() == [
+        "a line of lib could not be written: where.py:7 (TypeError)",
+        "a line of lib could not be written: where.py:7 (TypeError)",
+        "a line of lib could not be written: where.py:7 (ValueError)",
+    ]
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError(VALUE)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("conversation 'whatsapp:1:5511955501234' has no members", "conversation *** has no members"),
+        (f"user id {VALUE!r} is in no contact", "user id *** is in no contact"),
+        (f"""user id {"it's " + VALUE!r} is in no contact""", "user id *** is in no contact"),
+        (r"the sender's name 'a\'b c' is none", "the sender's name *** is none"),
+        ("2 MB: a Message has at most 1", "2 MB: a Message has at most 1"),
+    ],
+)  # fmt: skip
+def test_a_sentence_is_kept_without_what_it_quotes(said: str, kept: str) -> None:
+    assert unquoted(said) == kept
+
+
+def test_the_log_of_a_refused_record_names_its_place_and_not_its_people(caplog: pytest.LogCaptureFixture) -> None:
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory(), cache_logger_on_first_use=False)
+    record = Record("messages", 3, 17, 0, b"key", b"value", ())
+    detail = "no recipient given and conversation 'whatsapp:1:5511955501234' has no members: name recipients"
+    count_turn("route", 1, Decision(refusals=[Refusal(record, "no_recipient", detail)]), 0.1)
+    structlog.reset_defaults()
+    assert "5511955501234" not in caplog.text
+    assert "conversation *** has no members: name recipients" in caplog.text
+
+
+def test_no_failure_of_whatever_kind_is_told_by_its_own_words() -> None:
+    """`told` decides what an exception may say; a dead letter of the codec quotes nothing but Avro."""
+    telling = [module.name for module in modules(*ROOMS) if "{type(error).__name__}: {error}" in module.text]
+    assert telling == ["schemas/codec.py"]
+
+
 async def test_asyncio_tells_no_arguments_and_no_results(caplog: pytest.LogCaptureFixture) -> None:
     async def forgotten(text: str) -> None:
         raise ValueError(text)
@@ -148,6 +210,23 @@ def test_the_supervisor_of_a_stack_tells_no_password(tmp_path: Path, capsys: pyt
         "postgres 18 answers on postgresql://chat4all:of-this-stack@127.0.0.1:5432/chat4all after 1.0 s"
     )
     assert "postgresql://chat4all:***@127.0.0.1:5432/chat4all after" in capsys.readouterr().err
+
+
+WARNS = """
+import warnings
+from pipelines import logs
+from schemas.settings import Settings
+logs.configure(Settings())
+warnings.warn("unclosed connection to /bot7310256241:AAF-redacted-everywhere/getMe", ResourceWarning)
+"""
+
+
+def test_a_warning_is_a_line_of_the_log_like_any_other() -> None:
+    environment = os.environ | {"CHAT4ALL_TELEGRAM_TOKEN": TOKEN}
+    command = [sys.executable, "-W", "always", "-c", WARNS]
+    ran = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    assert "unclosed connection to /bot***/getMe" in ran.stderr
+    assert "redacted-everywhere" not in ran.stdout + ran.stderr
 
 
 def test_masking_costs_microseconds() -> None:
