@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipelines.engine.poison import raised_where
 from pipelines.engine.stage import Call, Result, Room
 from schemas import metrics
-from schemas.tracebacks import told
 
 RESULTS = 1000  # of a turn
 WAKE_SECONDS = 0.01  # after a call has ended, until those that wait for room look again: one look for many calls
@@ -185,7 +185,7 @@ class Calls:
         try:
             value: Any = await self._perform(call)
         except Exception as error:  # noqa: BLE001  # `perform` promises not to raise; a result that cannot be known ends the worker
-            self._fail(f"call {call.key} raised {told(error)}")
+            self._fail(f"call {call.key} raised {raised_where(error)}")
             return
         self._results.append(Result(call, value, self._now()))
         self.news()

@@ -25,9 +25,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
+from pipelines.engine.poison import raised_where
 from pipelines.engine.stage import Record
 from schemas.kafka_access import KafkaAccess
-from schemas.tracebacks import told
 
 TopicPart = tuple[str, int]
 Pace = Literal["calm", "quick", "gathering"]
@@ -194,7 +194,7 @@ class Fetch:
         except OutOfReach as error:
             self._tell(self._on_failure, str(error))
         except Exception as error:  # noqa: BLE001  # whatever ends this thread must end the worker, loudly
-            self._tell(self._on_failure, f"fetching stopped: {told(error)}")
+            self._tell(self._on_failure, f"fetching stopped: {raised_where(error)}")
         finally:
             consumer.close()
 

@@ -15,9 +15,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from pipelines.engine import clients
 from pipelines.engine.clients import PASSING
+from pipelines.engine.poison import raised_where
 from pipelines.engine.stage import Mirrored, View
 from schemas.kafka_access import KafkaAccess
-from schemas.tracebacks import told, unquoted
+from schemas.tracebacks import unquoted
 
 log = structlog.get_logger(__name__)
 START_SECONDS = 60.0
@@ -87,7 +88,7 @@ class Mirror:
         try:
             self._follow(consumer)
         except Exception as error:  # noqa: BLE001  # said by start(), or ends the worker when it happens later
-            self._failure = told(error)
+            self._failure = raised_where(error)
             if self._complete.is_set():
                 why = f"mirror of topic {self.topic} stopped: {self._failure}; a start reads it anew"
                 self._in_loop(self._fail, why)

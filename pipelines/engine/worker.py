@@ -29,7 +29,7 @@ from pipelines.engine.memory import collect_garbage, favour_long_decisions
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.names import changelog_topic
 from pipelines.engine.opening import Opening, while_kafka_starts
-from pipelines.engine.poison import LIMIT
+from pipelines.engine.poison import LIMIT, raised_where
 from pipelines.engine.positions import check_committed
 from pipelines.engine.positions import deleted as deleted_before
 from pipelines.engine.restore import RestoreProgress, restore
@@ -43,7 +43,6 @@ from pipelines.engine.watchdog import Watchdog
 from pipelines.engine.writer import REST_SECONDS
 from schemas import metrics
 from schemas.kafka_access import KafkaAccess
-from schemas.tracebacks import told
 from tables.stores import Kind
 from tables.table import Table
 
@@ -342,7 +341,7 @@ class Engine:
         except Unfit as error:
             self.fail(str(error))
         except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
-            self.fail(f"opening partitions again failed: {told(error)}")
+            self.fail(f"opening partitions again failed: {raised_where(error)}")
 
     def _caught_up(self, number: int) -> bool:
         fetch = self._fetch

@@ -15,7 +15,7 @@ from mode import Service
 from pipelines.engine.faust.rows import RowsOfWorker
 from pipelines.engine.footing import Unfit
 from pipelines.engine.opening import while_kafka_starts
-from schemas.tracebacks import told
+from pipelines.engine.poison import raised_where
 from tables.layout import Layout
 from tables.table import StoreFailed, Table
 
@@ -81,7 +81,7 @@ class BulkRecovery(Recovery):
             except (StoreFailed, Unfit) as error:
                 engine.fail(str(error))
             except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
-                engine.fail(f"taking partitions over failed: {told(error)}")
+                engine.fail(f"taking partitions over failed: {raised_where(error)}")
 
     async def _take_over(self, generation: int, numbers: set[int]) -> None:
         self._set_recovery_started()
