@@ -4,11 +4,10 @@ Enters: a folder. Leaves: PEM files: `ca.pem`; `<name>.pem`, which holds a key a
 Guaranteed: keys are readable by their owner only; the authority's own key is never written down, so that nobody can sign more.
 """
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from schemas import private
 
 HERE = ("127.0.0.1", "localhost")
 
@@ -44,9 +43,16 @@ class Certificates:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         file = self.folder / f"{name}.pem"
-        private.write(file, b"".join((pem, *(each.bytes() for each in certificate.cert_chain_pems))).decode("ascii"))
+        write_secret(file, pem + b"".join(each.bytes() for each in certificate.cert_chain_pems))
         return file
 
     def expired(self, name: str) -> Path:
         """A certificate that was good for a day in 2020."""
         return self.issue(name, not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=datetime(2020, 1, 2, tzinfo=UTC))
+
+
+def write_secret(file: Path, content: bytes) -> None:
+    """A file that only its owner may read, from its first byte on."""
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(content)

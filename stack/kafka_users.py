@@ -23,8 +23,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     UserScramCredentialUpsertion,
 )
 
-from schemas import private
 from schemas.kafka_access import KafkaAccess
+from stack.certificates import write_secret
 
 ITERATIONS = 4096
 ASK_SECONDS = 30.0
@@ -58,8 +58,8 @@ def passwords(folder: Path, users: Sequence[str]) -> dict[str, str]:
     for user in users:
         file = password_file(folder, user)
         if not file.exists():
-            private.make_folder(file.parent)
-            private.write(file, secrets.token_hex(16))
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_secret(file, secrets.token_hex(16).encode())
         found[user] = file.read_text(encoding="ascii")
     return found
 
