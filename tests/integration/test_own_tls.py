@@ -20,7 +20,7 @@ from sinks import migrate
 from sinks.base import Unavailable
 from sinks.postgres import Archive
 from stack.certificates import Certificates
-from stack.ports import answers, free_port
+from stack.ports import free_port
 from stack.service import Child, Service, as_nobody, nobody
 from tests.integration.sink_databases import postgres_database
 
@@ -75,8 +75,16 @@ class OwnTls:
             self._child.stop()
 
     def _probe(self) -> str:
-        answers(self.port)
-        return "it listens"
+        """It lets a client in. A port that listens is too early: PostgreSQL refuses everybody while it starts up."""
+        if self.name == "postgres":
+            unchecked = f"{url_of(self.name, self.port)}?sslmode=require"
+            psycopg.connect(unchecked, password=PASSWORD, connect_timeout=5).close()
+        else:
+            with redis.Redis.from_url(
+                url_of(self.name, self.port), password=PASSWORD, ssl_cert_reqs="none", socket_timeout=5
+            ) as client:
+                client.ping()
+        return "it lets a client in"
 
 
 @pytest.fixture(scope="module")
