@@ -31,7 +31,7 @@ test: .venv/ready   ## all tests, on real servers, two files side by side
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --require-hashes $(WHEELS) -r maintenance.txt && touch $@
 
 lock: .venv/maintenance  ## writes constraints.txt, maintenance.txt and stack/kafka_jars.txt; keeps what is pinned: make lock UPGRADE=--upgrade
-	printf 'pip-audit\nuv\n' | $(LOCK) $(UPGRADE) -o maintenance.txt - && $(LOCK) $(UPGRADE) --all-extras -o constraints.txt pyproject.toml && python -m stack.kafka_lock
+	printf 'pip-audit\nuv\n' | $(LOCK) $(UPGRADE) -o maintenance.txt - && $(LOCK) $(UPGRADE) --all-extras -o constraints.txt pyproject.toml && python -m tools.lock_jars
 
 audit: .venv/maintenance  ## known weaknesses of everything in constraints.txt; asks a database on the internet
 	$</bin/pip-audit --require-hashes --disable-pip --progress-spinner off -r constraints.txt
@@ -55,7 +55,7 @@ bench-neighbours: .venv/ready  ## one tenant beside another that sends what nobo
 	python -m benchmarks.neighbours
 
 bench-sinks: .venv/ready  ## what one write for all partitions saves in PostgreSQL and ClickHouse; prints it
-	python -m tests.bench_sinks
+	python -m benchmarks.sinks
 
 bench-start: .venv/ready  ## chat4all up, down and demo from cache; writes benchmarks/start.json
 	python -m benchmarks.start

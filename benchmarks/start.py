@@ -20,7 +20,7 @@ from rich.console import Console
 from schemas import benchmark
 from schemas.benchmark import Figure
 from schemas.environment import foreign
-from stack import aot_cache, kafka
+from stack import aot_cache, kafka_server
 from stack.service import Child
 
 RUNS = 3
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS, help="runs of each; the median counts")
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/start.json")
     options = parser.parse_args()
-    kafka.make_ready(console.print)
+    kafka_server.make_ready(console.print)
     figures = _stack(options.runs) | _demo(options.runs) | _kafka(options.runs)
     console.print(benchmark.table(figures))
     if not options.trial:
@@ -67,7 +67,7 @@ def _kafka(runs: int) -> dict[str, Figure]:
     """Kafka alone until it answers, with its AOT cache and without; and what the cache costs once."""
     with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
         folder = Path(place) / "kafka-aot-bench"
-        made = _measured(lambda: aot_cache.make(folder, kafka.train))
+        made = _measured(lambda: aot_cache.make(folder, kafka_server.train))
         size = sum(file.stat().st_size for file in folder.iterdir())
         lighter = [_kafka_cpu(Path(place) / f"with-{run}", with_cache=True) for run in range(runs)]
         plain = [_kafka_cpu(Path(place) / f"without-{run}", with_cache=False) for run in range(runs)]
@@ -80,7 +80,9 @@ def _kafka(runs: int) -> dict[str, Figure]:
 
 
 def _kafka_cpu(folder: Path, *, with_cache: bool) -> float:
-    child = Child(kafka.service(folder, extra=() if with_cache else ["-Xshare:auto"]))  # -Xshare:auto is the default
+    child = Child(
+        kafka_server.service(folder, extra=() if with_cache else ["-Xshare:auto"])
+    )  # -Xshare:auto is the default
     try:
         child.start()
         child.wait()

@@ -14,7 +14,7 @@ from statistics import median
 
 from cli import stack
 from cli.load import CHANNELS
-from cli.rehearsal import Knobs, Outcome, rehearse
+from cli.load_run import LoadOptions, RunResult, run_load
 from cli.terminal import console
 from schemas import benchmark
 from schemas.benchmark import Figure
@@ -25,7 +25,7 @@ from stack.state import read_state, state_path
 
 RUNS = 3
 MESSAGES = 6000
-LOAD = Knobs(
+LOAD = LoadOptions(
     count=MESSAGES,
     rate=0,
     channels=CHANNELS,
@@ -36,7 +36,7 @@ LOAD = Knobs(
     duplicates=0.05,
     seed=1,
 )
-PACED = Knobs(
+PACED = LoadOptions(
     count=3000,
     rate=100,
     channels=CHANNELS,
@@ -56,10 +56,10 @@ def bench() -> None:
     try:
         stack.start(folder)
         settings = use_state(state_path(folder))
-        figures |= _paced(rehearse(folder, settings, PACED))
+        figures |= _paced(run_load(folder, settings, PACED))
         rates = []
         for number in range(RUNS):
-            outcome = _good(rehearse(folder, settings, LOAD))
+            outcome = _good(run_load(folder, settings, LOAD))
             rates.append(outcome.load.deliveries / outcome.seconds)
             console.print(f"run {number + 1}: {rates[-1]:.0f} deliveries a second, with receipts")
         figures["deliveries_per_second"] = Figure(
@@ -93,7 +93,7 @@ def _demo_times() -> dict[str, Figure]:
     }
 
 
-def _paced(outcome: Outcome) -> dict[str, Figure]:
+def _paced(outcome: RunResult) -> dict[str, Figure]:
     """Times of a load well below what the machine can do."""
     found = {}
     for name, times in _good(outcome).verdict.latencies.items():
@@ -103,7 +103,7 @@ def _paced(outcome: Outcome) -> dict[str, Figure]:
     return found
 
 
-def _good(outcome: Outcome) -> Outcome:
+def _good(outcome: RunResult) -> RunResult:
     if not outcome.ok:
         raise SystemExit("the verdict of a run was not good: no figure is written")
     return outcome

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli.answer import NO, fail, settings_with
+from cli.command_errors import NO, fail, settings_with
 from connectors.base import Connector, Probed, Probing
 from connectors.registry import CHANNELS
 from schemas.settings import Settings

@@ -15,11 +15,11 @@ import typer
 from rich.table import Table
 
 from cli import message, report, stack
-from cli.answer import NO, fail
-from cli.composition import SIMULATED, WORKERS, kind_of
-from cli.rehearsal import Knobs, Outcome, rehearse
+from cli.command_errors import NO, fail
+from cli.dev_stack import SIMULATED, WORKERS, kind_of
+from cli.load_run import LoadOptions, RunResult, run_load
 from cli.terminal import console
-from loadgen.load import LoadFailed
+from loadgen.load_producer import LoadFailed
 from loadgen.verdict_view import render
 from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
@@ -56,7 +56,7 @@ def load(  # noqa: PLR0917  # typer makes an option of each
         fail(
             f"unknown: {', '.join(unknown)}; channels are {', '.join(CHANNELS)}, workers {', '.join(WORKERS)} and gateway"
         )
-    knobs = Knobs(
+    options = LoadOptions(
         count=count,
         rate=rate,
         channels=channel or CHANNELS,
@@ -71,10 +71,10 @@ def load(  # noqa: PLR0917  # typer makes an option of each
     )
     folder = stack.folder_of(name)
     if is_running(folder):
-        _judge(folder, knobs)
+        _judge(folder, options)
         return
     console.print("no stack is running: one is started for this load and ended after it")
-    _with_stack(Path(".chat4all") / f"load-{os.getpid()}", knobs)
+    _with_stack(Path(".chat4all") / f"load-{os.getpid()}", options)
 
 
 def demo(
@@ -83,7 +83,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Same seed, same people and messages.")] = 1,
 ) -> None:
     """Everything in one go: real servers, all stages, a load with duplicates and a group, the verdict, a timeline, a report."""
-    knobs = Knobs(
+    options = LoadOptions(
         count=count,
         rate=rate,
         channels=CHANNELS,
@@ -94,16 +94,16 @@ def demo(
         duplicates=0.05,
         seed=seed,
     )
-    _with_stack(Path(".chat4all") / f"demo-{os.getpid()}", knobs, tell_more=True)
+    _with_stack(Path(".chat4all") / f"demo-{os.getpid()}", options, tell_more=True)
 
 
-def _with_stack(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> None:
+def _with_stack(folder: Path, options: LoadOptions, *, tell_more: bool = False) -> None:
     began = time.monotonic()
     try:
         console.rule("real servers, simulated providers, all stages")
         stack.start(folder)
-        console.rule(f"{knobs.count:,} messages")
-        outcome = _judge(folder, knobs, tell_more=tell_more)
+        console.rule(f"{options.count:,} messages")
+        outcome = _judge(folder, options, tell_more=tell_more)
     finally:
         control.stop(folder)
         if folder.is_dir() and not any(folder.iterdir()):
@@ -113,10 +113,10 @@ def _with_stack(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> None:
         raise typer.Exit(NO)
 
 
-def _judge(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> Outcome:
+def _judge(folder: Path, options: LoadOptions, *, tell_more: bool = False) -> RunResult:
     settings = use_state(state_path(folder))
     try:
-        outcome = rehearse(folder, settings, knobs)
+        outcome = run_load(folder, settings, options)
     except LoadFailed as error:
         fail(str(error), NO)
     for kill in outcome.kills:
@@ -140,7 +140,7 @@ def _judge(folder: Path, knobs: Knobs, *, tell_more: bool = False) -> Outcome:
     return outcome
 
 
-def _tell_more(folder: Path, settings: Settings, outcome: Outcome) -> None:
+def _tell_more(folder: Path, settings: Settings, outcome: RunResult) -> None:
     with psycopg.connect(settings.postgres_url) as connection:
         chosen = connection.execute(
             "select message_id, conversation_id from deliveries where conversation_id like %s and status = 'READ' "

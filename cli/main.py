@@ -66,7 +66,7 @@ def expected(error: Exception) -> str | None:
     from pydantic import ValidationError  # noqa: PLC0415  # imported by whoever raised it, if anybody did
 
     from schemas.settings import MissingSetting, wrong  # noqa: PLC0415  # the same
-    from sinks.base import Unavailable  # noqa: PLC0415  # the same
+    from sinks.sink_errors import Unavailable  # noqa: PLC0415  # the same
     from stack.control import StackRefused  # noqa: PLC0415  # the same
     from stack.launch import ServiceFailed  # noqa: PLC0415  # the same
 

@@ -22,15 +22,15 @@ from confluent_kafka import Message as KafkaRecord
 from rich.table import Table
 from rich.text import Text
 
-from cli.answer import NO, fail, settings_with
+from cli.command_errors import NO, fail, settings_with
 from cli.terminal import console
-from schemas import codec, refusals
+from schemas import access_errors, codec
 from schemas.kafka_access import KafkaAccess
-from schemas.kafka_reach import Reach, Unreached
+from schemas.kafka_reachability import KafkaReachability, Unreached
 from schemas.keys import DEFAULT_TENANT, is_tenant, key_of
+from schemas.message_validation import contradiction
 from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Content, Media, Message, Recipient
-from schemas.sense import contradiction
-from sinks.reports import Row, Timeline, Trail, timelines
+from sinks.reports import MessageTimeline, Row, Trail, timelines
 
 app = typer.Typer(help="Send a message, and see what became of one.", no_args_is_help=True)
 
@@ -96,7 +96,7 @@ def show(
         with psycopg.connect(url, connect_timeout=10) as connection:
             found = timelines(connection, message_id, tenant, conversation, _SHOWN + 1)
     except psycopg.OperationalError as error:
-        fail(refusals.told(refusals.of_url("PostgreSQL", url), error))
+        fail(access_errors.access_error(access_errors.of_url("PostgreSQL", url), error))
     except psycopg.errors.UndefinedTable:
         fail("PostgreSQL lacks our relations: run `python -m sinks.migrate`")
     if not found:
@@ -130,7 +130,7 @@ def recipient(text: str) -> Recipient:
 def produce(kafka: KafkaAccess, message: Message) -> str:
     """Produces the message and waits until Kafka has it on all replicas; returns topic[partition]@offset, or ends the command."""
     reports: list[tuple[KafkaError | None, KafkaRecord]] = []
-    reach = Reach(kafka)
+    reach = KafkaReachability(kafka)
     try:
         settings = reach.settings("message")  # what goes wrong is in the report below
     except Unreached as error:
@@ -170,7 +170,7 @@ def _connect(producer: Producer) -> None:
             producer.list_topics("messages", timeout=_CONNECT_SECONDS)
 
 
-def draw_all(found: Sequence[Timeline]) -> None:
+def draw_all(found: Sequence[MessageTimeline]) -> None:
     """Each message that has the id, one conversation after the other."""
     if len(found) > 1:
         several = str(len(found)) if len(found) <= _SHOWN else f"more than {_SHOWN}"
@@ -185,7 +185,7 @@ def draw_all(found: Sequence[Timeline]) -> None:
         draw(each, with_conversation=len(found) > 1)
 
 
-def draw(found: Timeline, *, with_conversation: bool = False) -> None:
+def draw(found: MessageTimeline, *, with_conversation: bool = False) -> None:
     """The timeline as tables."""
     place = f" in conversation {found.conversation_id}" if with_conversation else ""
     if found.message is not None or with_conversation:

@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from cli.terminal import console
-from loadgen.load import Progress
-from loadgen.watch import Sight
+from loadgen.load_producer import Progress
+from loadgen.run_monitor import RunStatus
 
 STAGES = ("route", "send", "match", "track", "archive", "analyse")
 LINE_SECONDS = 5.0
@@ -26,7 +26,7 @@ class RunProgress:
     def __init__(self) -> None:
         self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         self._load = Progress(0, 0, 0, 0.0)
-        self._sight = Sight()
+        self._status = RunStatus()
         self._said = 0.0
         self.deliveries: int | None = None
 
@@ -45,8 +45,8 @@ class RunProgress:
         self._load = load
         self._show()
 
-    def seen(self, sight: Sight) -> None:
-        self._sight = sight
+    def seen(self, status: RunStatus) -> None:
+        self._status = status
         self._show()
 
     def _show(self) -> None:
@@ -57,32 +57,32 @@ class RunProgress:
             console.print(self._line())
 
     def _in_flight(self) -> int:
-        return self._sight.with_status("PENDING")
+        return self._status.with_status("PENDING")
 
     def _line(self) -> str:
-        sight, load = self._sight, self._load
-        stages = " ".join(f"{stage} {sight.processed.get(stage, 0)}" for stage in STAGES)
+        status, load = self._status, self._load
+        stages = " ".join(f"{stage} {status.processed.get(stage, 0)}" for stage in STAGES)
         return (
             f"produced {load.acknowledged}/{load.total} · processed: {stages} · in flight {self._in_flight()} · "
-            f"sent {sight.with_status('SENT', 'DELIVERED', 'READ')} · delivered {sight.with_status('DELIVERED', 'READ')} · "
-            f"read {sight.with_status('READ')}"
+            f"sent {status.with_status('SENT', 'DELIVERED', 'READ')} · delivered {status.with_status('DELIVERED', 'READ')} · "
+            f"read {status.with_status('READ')}"
         )
 
     def _drawn(self) -> RenderableType:
-        sight, load = self._sight, self._load
+        status, load = self._status, self._load
         stages = Table(box=None, pad_edge=False)
         cells = []
         for stage in STAGES:
             stages.add_column(stage, justify="right")
-            cells.append(f"{sight.processed.get(stage, 0):,}")
+            cells.append(f"{status.processed.get(stage, 0):,}")
         stages.add_row(*cells)
         bars = Table.grid(padding=(0, 1))
-        total = self.deliveries or max(sight.known, 1)
+        total = self.deliveries or max(status.known, 1)
         rows = (
             ("produced", load.acknowledged, max(load.total, 1)),
-            ("sent", sight.with_status("SENT", "DELIVERED", "READ"), total),
-            ("delivered", sight.with_status("DELIVERED", "READ"), total),
-            ("read", sight.with_status("READ"), total),
+            ("sent", status.with_status("SENT", "DELIVERED", "READ"), total),
+            ("delivered", status.with_status("DELIVERED", "READ"), total),
+            ("read", status.with_status("READ"), total),
         )
         for name, done, of in rows:
             bars.add_row(name, ProgressBar(total=of, completed=done, width=50), f"{done:,} of {of:,}")

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cli.answer import fail, settings_with
+from cli.command_errors import fail, settings_with
 from cli.terminal import console
-from sinks.base import NotMigrated, Unavailable
 from sinks.clickhouse import answered, connect
 from sinks.reports import Report, delivery_report
+from sinks.sink_errors import NotMigrated, Unavailable
 
 app = typer.Typer(help="Reports from ClickHouse.", no_args_is_help=True)
 

@@ -1,6 +1,6 @@
 """`chat4all simulate`: one simulated provider in the foreground, with everything its flags can change.
 
-Enters: a provider's name and the flags of loadgen.providers. Leaves: a server that runs until it is interrupted; its first line says where
+Enters: a provider's name and the flags of simulators. Leaves: a server that runs until it is interrupted; its first line says where
 it listens. Secrets come from the settings.
 """
 
@@ -14,6 +14,6 @@ def simulate(
     provider: Annotated[str, typer.Argument(help="whatsapp, telegram, instagram or internal (our own clients).")],
 ) -> None:
     """Run a simulated provider: `chat4all simulate whatsapp --help` lists its flags."""
-    from loadgen.providers.__main__ import main  # noqa: PLC0415  # `chat4all --help` shows this command without it
+    from simulators.__main__ import main  # noqa: PLC0415  # `chat4all --help` shows this command without it
 
     raise typer.Exit(main([provider, *context.args]))

@@ -17,13 +17,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cli.composition import WORKERS, compose
+from cli.dev_stack import WORKERS, compose
 from cli.terminal import console
 from schemas.redaction import is_secret
 from schemas.settings import state_file
 from stack import control
 from stack.control import StackRefused
-from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, State, is_running, read_state
+from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, StackState, is_running, read_state
 
 MOST_WORKERS = 16  # of a kind
 Name = Annotated[
@@ -86,7 +86,7 @@ def start(
     began = time.monotonic()
     shown: set[str] = set()
 
-    def progress(state: State) -> None:
+    def progress(state: StackState) -> None:
         for service in state.services:
             if service.status in {READY, EXTERNAL} and service.name not in shown:
                 shown.add(service.name)
@@ -156,7 +156,7 @@ def logs(
             console.out(line, end="", highlight=False)
 
 
-def _running_state(folder: Path) -> State:
+def _running_state(folder: Path) -> StackState:
     state = read_state(folder)
     if is_running(folder) and state is not None:
         return state

@@ -92,7 +92,7 @@ class Forbidden(Exception):
     status = 401
 
 
-class Overstepped(Forbidden):
+class ForbiddenItem(Forbidden):
     """Whoever asks is known, and may not say this."""
 
     status = 403
@@ -124,8 +124,8 @@ class Connector(Protocol):
         ...
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
-        """What a signed webhook request tells, within our limits (`kept` of connectors/bounds.py); raises Forbidden when the signature
-        is wrong. Pure, no I/O."""
+        """What a signed webhook request says, within our limits (`trimmed_to_limits` of connectors/webhook_limits.py). Raises Forbidden
+        when the signature is wrong. Pure, no I/O."""
         ...
 
     async def close(self) -> None:
@@ -172,7 +172,7 @@ class Probing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class ChannelDeclaration:
     """What a connector's file says of its channel, as its constant DECLARATION; connectors/registry.py finds it there.
 
     Nothing in it opens a connection or needs a token: stage route checks deliveries with it. Give `send_settings` or

@@ -26,7 +26,7 @@ class Name(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Produced:
+class ProducedMessage:
     """One record Kafka acknowledged to the loader. The same message may be there twice: the loader sends duplicates on purpose."""
 
     message_id: str
@@ -42,7 +42,7 @@ class Produced:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ProviderCall:
     """One call a provider received. A person got the message exactly when the provider made an id for it."""
 
     channel: str
@@ -55,7 +55,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedReceipt:
     """One notice of a provider that our gateway acknowledged: a receipt, or what a person wrote or did."""
 
     channel: str
@@ -100,9 +100,9 @@ class Kept:
 class Evidence:
     """Everything the three said."""
 
-    produced: Sequence[Produced]
-    calls: Sequence[Call]
-    told: Sequence[Told]
+    produced: Sequence[ProducedMessage]
+    calls: Sequence[ProviderCall]
+    told: Sequence[ReportedReceipt]
     archived: Sequence[Archived]
     kept: Sequence[Kept]
 
@@ -112,8 +112,8 @@ def gather(
 ) -> Evidence:
     """Asks all three; `providers` is channel -> call log. PostgreSQL is asked about the run's conversations only."""
     records = read_produced(produced)
-    calls: list[Call] = []
-    told: list[Told] = []
+    calls: list[ProviderCall] = []
+    told: list[ReportedReceipt] = []
     for channel, path in providers.items():
         some_calls, some_told = read_provider(channel, path)
         calls += some_calls
@@ -124,10 +124,10 @@ def gather(
     return Evidence(records, calls, told, archived, kept)
 
 
-def read_produced(path: Path) -> list[Produced]:
+def read_produced(path: Path) -> list[ProducedMessage]:
     """The loader's log: {message_id, conversation_id, partition, offset, at, recipients: [[channel, address], ...]} a line."""
     return [
-        Produced(
+        ProducedMessage(
             message_id=line["message_id"],
             conversation_id=line["conversation_id"],
             partition=line["partition"],
@@ -139,15 +139,15 @@ def read_produced(path: Path) -> list[Produced]:
     ]
 
 
-def read_provider(channel: str, path: Path) -> tuple[list[Call], list[Told]]:
-    """A simulator's log (loadgen/providers/log.py): its calls and what it told us."""
+def read_provider(channel: str, path: Path) -> tuple[list[ProviderCall], list[ReportedReceipt]]:
+    """A simulator's log (simulators/provider_log.py): its calls and what it told us."""
     calls, told = [], []
     for line in _lines(path):
         if "receipt" in line:
-            told.append(Told(channel, line["n"], line["receipt"], line["provider_message_id"]))
+            told.append(ReportedReceipt(channel, line["n"], line["receipt"], line["provider_message_id"]))
         elif "verdict" in line:
             calls.append(
-                Call(
+                ProviderCall(
                     channel=channel,
                     n=line["n"],
                     at=line["at"],

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import ceil
 
-from loadgen.case import Case, Person, arranged
 from loadgen.evidence import Evidence
+from loadgen.evidence_index import EvidenceIndex, PersonEvidence, index_evidence
 
 EXAMPLES = 10
 _GIVEN_UP = {"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"}
@@ -60,63 +60,63 @@ class Verdict:
 
 def judge(evidence: Evidence) -> Verdict:
     """The verdict. The caller waits until the run is quiet; what is still on its way counts as wrong."""
-    case, verdict = arranged(evidence), Verdict()
-    for person in case.expected:
-        _judge_person(person, case, verdict)
-    _judge_strays(case, verdict)
-    for conversation in case.conversations:
-        _judge_numbers(conversation, case, verdict)
-        _judge_lanes(conversation, case, verdict)
-    _count(evidence, case, verdict)
+    index, verdict = index_evidence(evidence), Verdict()
+    for person in index.expected:
+        _judge_person(person, index, verdict)
+    _judge_strays(index, verdict)
+    for conversation in index.conversations:
+        _judge_numbers(conversation, index, verdict)
+        _judge_lanes(conversation, index, verdict)
+    _count(evidence, index, verdict)
     return verdict
 
 
-def _judge_person(person: Person, case: Case, verdict: Verdict) -> None:
-    taken, kept = case.taken.get(person, ()), case.kept.get(person, ())
+def _judge_person(person: PersonEvidence, index: EvidenceIndex, verdict: Verdict) -> None:
+    taken, kept = index.taken.get(person, ()), index.kept.get(person, ())
     if len(kept) != 1:
         verdict.add(Kind.DISAGREEMENT, f"{person}: PostgreSQL has {len(kept)} deliveries")
     status = kept[0].status if kept else "nothing"
     if not taken:
-        if person not in case.refused:
+        if person not in index.refused:
             reason = kept[0].reason if kept else None
             why = f" ({reason})" if reason else ""
             verdict.add(Kind.LOST, f"{person}: no provider took it, PostgreSQL says {status}{why}")
         elif kept and status not in _GIVEN_UP:
             verdict.add(Kind.DISAGREEMENT, f"{person}: the provider refused it, PostgreSQL says {status}")
         return
-    published = case.resends(person)
+    published = index.resends(person)
     if len(taken) - 1 > published:
         calls = ", ".join(str(call.n) for call in taken)
         verdict.add(
             Kind.DOUBLED, f"{person}: taken {len(taken)} times (calls {calls}), {published} published as resent"
         )
-    if len(kept) == 1 and not _agrees(status, person, case):
-        told = ", ".join(sorted(case.names(person))) or "nothing"
+    if len(kept) == 1 and not _agrees(status, person, index):
+        told = ", ".join(sorted(index.names(person))) or "nothing"
         verdict.add(
             Kind.DISAGREEMENT,
             f"{person} (delivery {kept[0].delivery_id}): PostgreSQL says {status}, the provider told {told}",
         )
 
 
-def _agrees(status: str, person: Person, case: Case) -> bool:
+def _agrees(status: str, person: PersonEvidence, index: EvidenceIndex) -> bool:
     """Whether the status is exactly what the provider's own words come to."""
-    names = case.names(person)
+    names = index.names(person)
     if status == "READ" and "read" not in names:
-        return (person.channel, person.address) in case.answered
+        return (person.channel, person.address) in index.answered
     for name in ("read", "delivered", "failed"):
         if name in names:
             return status == name.upper()
     return status == "SENT"
 
 
-def _judge_strays(case: Case, verdict: Verdict) -> None:
-    for person, calls in case.taken.items():
-        if (person.channel, person.address) not in case.firsts[person.message].recipients:
+def _judge_strays(index: EvidenceIndex, verdict: Verdict) -> None:
+    for person, calls in index.taken.items():
+        if (person.channel, person.address) not in index.firsts[person.message].recipients:
             verdict.add(Kind.STRAY, f"{person}: call {calls[0].n}, to somebody who was not a recipient")
 
 
-def _judge_numbers(conversation: str, case: Case, verdict: Verdict) -> None:
-    rows = sorted(case.archived.get(conversation, ()), key=lambda row: row.seq)
+def _judge_numbers(conversation: str, index: EvidenceIndex, verdict: Verdict) -> None:
+    rows = sorted(index.archived.get(conversation, ()), key=lambda row: row.seq)
     before = 0
     for row in rows:
         if row.is_conflict:
@@ -129,7 +129,7 @@ def _judge_numbers(conversation: str, case: Case, verdict: Verdict) -> None:
         before = row.seq
     number_of = {row.message_id: row.seq for row in rows if not row.is_conflict}
     highest, earlier = 0, ""
-    for record in case.conversations[conversation]:
+    for record in index.conversations[conversation]:
         message_id = record.message_id
         number = number_of.get(message_id)
         if number is None:
@@ -143,37 +143,39 @@ def _judge_numbers(conversation: str, case: Case, verdict: Verdict) -> None:
             highest, earlier = number, message_id
 
 
-def _judge_lanes(conversation: str, case: Case, verdict: Verdict) -> None:
+def _judge_lanes(conversation: str, index: EvidenceIndex, verdict: Verdict) -> None:
     """Within a lane the first calls must come in the order the messages were produced in."""
     newest: dict[tuple[str, str], tuple[int, str]] = {}
-    for record in case.conversations[conversation]:
+    for record in index.conversations[conversation]:
         for who in dict.fromkeys(record.recipients):
-            calls = case.taken.get(Person(record.name, *who))
+            calls = index.taken.get(PersonEvidence(record.name, *who))
             if not calls:
                 continue
             last, earlier = newest.get(who, (0, ""))
             if calls[0].n < last:
                 verdict.add(
                     Kind.OUT_OF_ORDER,
-                    f"{Person(record.name, *who)}: call {calls[0].n}, and {earlier}, produced before it, was call {last}",
+                    f"{PersonEvidence(record.name, *who)}: call {calls[0].n}, and {earlier}, produced before it, was call {last}",
                 )
             else:
                 newest[who] = (calls[0].n, record.message_id)
 
 
-def _count(evidence: Evidence, case: Case, verdict: Verdict) -> None:
-    expected = set(case.expected)
+def _count(evidence: Evidence, index: EvidenceIndex, verdict: Verdict) -> None:
+    expected = set(index.expected)
     repeated = sum(
-        min(len(case.taken[p]) - 1, sum(k.resends for k in case.kept.get(p, ()))) for p in expected if p in case.taken
+        min(len(index.taken[p]) - 1, sum(k.resends for k in index.kept.get(p, ())))
+        for p in expected
+        if p in index.taken
     )
     verdict.counts = {
         "acknowledged records": len(evidence.produced),
-        "acknowledged messages": len(case.firsts),
-        "duplicates dropped": len(evidence.produced) - len(case.firsts),
-        "conversations": len(case.conversations),
-        "deliveries expected": len(case.expected),
-        "deliveries taken by a provider": sum(p in case.taken for p in expected),
-        "refused by a provider": sum(p in case.refused and p not in case.taken for p in expected),
+        "acknowledged messages": len(index.firsts),
+        "duplicates dropped": len(evidence.produced) - len(index.firsts),
+        "conversations": len(index.conversations),
+        "deliveries expected": len(index.expected),
+        "deliveries taken by a provider": sum(p in index.taken for p in expected),
+        "refused by a provider": sum(p in index.refused and p not in index.taken for p in expected),
         "repeated after unknown, within the published bound": repeated,
     }
     for row in evidence.kept:

@@ -22,9 +22,9 @@ Part = tuple[Callable[[Settings], None], tuple[type[Exception], ...]]  # what it
 def part_of(arguments: argparse.Namespace) -> Part:
     """The chosen part, imported."""
     if arguments.part == "worker":
-        from pipelines import work  # noqa: PLC0415  # one part, one part's imports
+        from pipelines import run_worker  # noqa: PLC0415  # one part, one part's imports
 
-        return lambda settings: work.work(arguments.kind, settings), work.EXPECTED
+        return lambda settings: run_worker.work(arguments.kind, settings), run_worker.EXPECTED
     if arguments.part == "gateway":
         from pipelines import gateway  # noqa: PLC0415  # the same
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
-from pipelines.patience import until_available
-from pipelines.slots import Slots
+from pipelines.sink_retry import until_available
+from pipelines.time_slots import TimeSlots
 from schemas import codec, metrics
 from schemas.records import SIGNALS, DeliveryState
-from sinks.clickhouse import Facts
+from sinks.clickhouse import ClickHouseFacts
 from tables.layout import Layout
-from tables.plans import PLANS, Plan
+from tables.plans import PLANS, PlannedBatch
 from tables.table import Table
 
 TOPIC = "delivery-states"
@@ -38,7 +38,7 @@ class State:
     """One partition of analyse. `replay` are the ranges of an earlier owner that may not have been inserted."""
 
     partition: int
-    plans: Table[Plan]
+    plans: Table[PlannedBatch]
     replay: list[tuple[int, int]]
     planned_to: int  # highest offset of any plan so far: what was refused up to it is in dead-letters already
     partial: list[DeliveryState] = field(default_factory=list)  # of the first replayed range, until it is whole
@@ -57,9 +57,9 @@ class Analyse(Stage[State]):
     turn_records = 20_000
     fetch_min_bytes = 65_536
 
-    def __init__(self, *, sink: Facts, linger_ms: int) -> None:
+    def __init__(self, *, sink: ClickHouseFacts, linger_ms: int) -> None:
         self._sink = sink
-        self._slots = Slots(linger_ms)
+        self._slots = TimeSlots(linger_ms)
         self._turn = asyncio.Lock()  # one insert at a time; while ClickHouse is away one tries, and the others wait
         self.linger_ms = linger_ms  # the next records take the offset of the batch before with them
         self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
@@ -104,7 +104,7 @@ class Analyse(Stage[State]):
             decision.writes.append(self._chunk(state, first, last, self._decoded(rest, state, decision)))
             ranges.append((first, last))
         unfinished = [] if not state.replay else list(state.replay)
-        state.plans.put(KEY, Plan((*ranges, *unfinished)))
+        state.plans.put(KEY, PlannedBatch((*ranges, *unfinished)))
         state.planned_to = max(state.planned_to, inputs.records[-1].offset)
         # hold the group before what is not inserted yet
         decision.offsets[TOPIC, state.partition] = ranges[0][0] if ranges else state.replay[0][0]
@@ -143,7 +143,7 @@ class Analyse(Stage[State]):
     def _chunk(self, state: State, first: int, last: int, states: list[DeliveryState]) -> Chunk:
         return Chunk(state.partition, f"{TOPIC}-{state.partition}-{first}-{last}", states)
 
-    async def settle(self, decision: Decision) -> None:
+    async def write(self, decision: Decision) -> None:
         for chunk in decision.writes:
             if chunk.states:
                 async with self._turn:

@@ -12,15 +12,15 @@ import structlog
 import yarl
 from mode.supervisors import CrashingSupervisor
 
-from pipelines import probes, table_views, web
-from pipelines.access import ANY_ADDRESS, Access
+from pipelines import probes, table_views, worker_views
 from pipelines.engine.faust.credentials import credentials
 from pipelines.engine.faust.routing import TableRouter
 from pipelines.engine.faust.tables import BatchTable, BulkTableManager
 from pipelines.engine.faust.transport import BatchTransport, RawBatch, SourceTopics
-from pipelines.engine.names import app_id
+from pipelines.engine.kafka_names import app_id
 from pipelines.engine.stage import Stage
 from pipelines.engine.worker import Engine
+from pipelines.view_access import ANY_ADDRESS, Access
 from schemas.catalog import record_bytes
 from schemas.settings import Settings
 from schemas.tracebacks import where_all_stand
@@ -85,7 +85,7 @@ def _add_web(app: faust.App, engines: Sequence[Engine], settings: Settings) -> N
     """Views for people, behind their doors, and beside them, on a port of their own, what machines ask."""
     access = Access(settings)
     app.web.web_app.middlewares.append(access.middleware())
-    web.add_views(app, engines)
+    worker_views.add_views(app, engines)
     table_views.add_table_views(app, access)
     probes.add_probes(app, engines, settings.probe_host, settings.probe_port)
 

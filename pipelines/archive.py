@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from pipelines.engine.stage import Decision, Inputs, Refusal, Source, Stage, Tables
-from pipelines.group import Group
+from pipelines.group_commit import GroupCommit
 from schemas import codec, metrics
 from schemas.records import DeliveryState, SequencedMessage
-from sinks.postgres import Archive as Sink
+from sinks.postgres import PostgresArchive as Sink
 
 log = structlog.get_logger(__name__)
 LEAST_FETCH_WAIT_MS = 100  # a fetch that waits for nothing would ask without end
@@ -52,7 +52,7 @@ class Archive(Stage[State]):
         self._sink = sink
         self._positions: dict[tuple[str, int], int] = {}
         self._conflicts = self._reused = 0  # those of the sink that were counted
-        self._group: Group[Writes] = Group(self._write, database="PostgreSQL", distance_ms=linger_ms)
+        self._group: GroupCommit[Writes] = GroupCommit(self._write, database="PostgreSQL", distance_ms=linger_ms)
         self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
 
     async def start(self) -> None:
@@ -87,7 +87,7 @@ class Archive(Stage[State]):
             writes.ends[record.topic, record.partition] = record.offset + 1
         return decision
 
-    async def settle(self, decision: Decision) -> None:
+    async def write(self, decision: Decision) -> None:
         writes: Writes = decision.writes
         if writes.ends:
             writes.offsets = {source: (self._positions[source], end) for source, end in writes.ends.items()}

@@ -20,15 +20,15 @@ from aiohttp import web
 from connectors.base import Challenged, Connector, Forbidden, Inbound, Screening, WebhookItems, WebhookRequest
 from connectors.registry import CHANNELS
 from pipelines import schema_views, topics
+from pipelines.acknowledged_producer import AcknowledgedProducer, NotAcknowledged, OutgoingRecord, RefusedRecord
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.stage import Record, Refusal
-from pipelines.produce import NotAcknowledged, Produced, Producing, Unkept
 from pipelines.receipts import by_tracker
-from pipelines.serving import listening
-from pipelines.serving.bodies import expected
-from pipelines.serving.bounds import DEFAULT, Bounds
+from pipelines.serving import listener
 from pipelines.serving.denials import Denied
-from pipelines.serving.front import Front
+from pipelines.serving.middleware import GatewayMiddleware
+from pipelines.serving.request_bodies import expected
+from pipelines.serving.request_limits import DEFAULT, RequestLimits
 from schemas import codec, metrics
 from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.ids import inbound_conversation_id, inbound_message_id
@@ -37,7 +37,7 @@ from schemas.records import Direction, Message, Receipt, StatusUpdate
 from schemas.settings import MissingSetting, Settings
 from schemas.tracker import NO_KEYS, Keys, keys_in
 
-EXPECTED = (MissingSetting, topics.TopicsNotRight, listening.CannotListen)
+EXPECTED = (MissingSetting, topics.TopicsNotRight, listener.CannotListen)
 UPDATES = "status-updates"
 STAGE = "gateway"  # as dead letters and metrics name it
 NAMED = 10  # items of a request that are logged one by one
@@ -52,11 +52,11 @@ class Gateway:
         self,
         *,
         connectors: Mapping[str, Connector],
-        producing: Producing,
+        producer: AcknowledgedProducer,
         partitions: int,
         accounts: Accounts = NONE_LISTED,
         tracker_keys: Keys = NO_KEYS,
-        bounds: Bounds = DEFAULT,
+        bounds: RequestLimits = DEFAULT,
     ) -> None:
         self._keys = tracker_keys
         self._partitions = partitions
@@ -64,9 +64,9 @@ class Gateway:
         screening = {name: each for name, each in connectors.items() if isinstance(each, Screening)}
         self._screens = {name: each.screen for name, each in screening.items()}
         self._accounts = accounts
-        self._producing = producing
+        self._producer = producer
         signed = frozenset(name for name, each in screening.items() if each.signs_bodies)
-        self.front = Front(bounds, frozenset(connectors), signed)
+        self.front = GatewayMiddleware(bounds, frozenset(connectors), signed)
         self.app = web.Application(middlewares=[self.front.middleware()])
         self.app.router.add_get("/webhooks/{channel}", self.verify, expect_handler=expected, allow_head=False)
         self.app.router.add_post("/webhooks/{channel}", self.receive, expect_handler=expected)
@@ -147,11 +147,11 @@ class Gateway:
         ]
         return web.Response(text="\n".join(("ok", *told[:100])))
 
-    async def _keep(self, channel: str, records: list[Produced], received_at: int) -> list[Unkept]:
+    async def _keep(self, channel: str, records: list[OutgoingRecord], received_at: int) -> list[RefusedRecord]:
         """Returns when all are in Kafka: on their topics, or, those it returns, as dead letters; else raises NotAcknowledged."""
-        unkept = await self._producing.all(records)
+        unkept = await self._producer.all(records)
         letters = [_letter(each, received_at) for each in unkept]
-        refused = await self._producing.all(letters) if letters else []
+        refused = await self._producer.all(letters) if letters else []
         if refused:
             raise NotAcknowledged(f"the dead letter of an item is refused as well: {refused[0].detail}")
         for number, each in enumerate(unkept):
@@ -164,34 +164,34 @@ class Gateway:
         return unkept
 
     async def _close(self, _: web.Application) -> None:
-        await self._producing.close()
+        await self._producer.close()
         for connector in self._connectors.values():
             await connector.close()
 
 
-def _letter(unkept: Unkept, received_at: int) -> Produced:
+def _letter(unkept: RefusedRecord, received_at: int) -> OutgoingRecord:
     topic, key, value, _ = unkept.record
     record = Record(topic, -1, -1, received_at, key, value, ())  # no place: it never was in Kafka
     refusal = Refusal(record, unkept.cause, unkept.detail, codec.decode_any(value).tenant_id)
     output = dead_letter(STAGE, refusal, received_at)
-    return Produced(output.topic, output.key, output.value or b"")
+    return OutgoingRecord(output.topic, output.key, output.value or b"")
 
 
 def _receipt(
     receipt: Receipt, partitions: int, accounts: Accounts | None = NONE_LISTED, keys: Keys = NO_KEYS
-) -> Produced:
+) -> OutgoingRecord:
     if accounts is not None:
         receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
     told = by_tracker(receipt, partitions, keys)
     if isinstance(told, StatusUpdate):
-        return Produced(UPDATES, key_of(told), codec.encode(told), told.home_partition)
+        return OutgoingRecord(UPDATES, key_of(told), codec.encode(told), told.home_partition)
     if told is None and receipt.callback_data:
         metrics.WEBHOOK_ITEMS.labels(receipt.channel, "tracker_not_believed").inc()
     key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id)
-    return Produced("receipts", key.encode(), codec.encode(receipt))
+    return OutgoingRecord("receipts", key.encode(), codec.encode(receipt))
 
 
-def _inbound(item: Inbound, received_at: int, accounts: Accounts | None = NONE_LISTED) -> Produced:
+def _inbound(item: Inbound, received_at: int, accounts: Accounts | None = NONE_LISTED) -> OutgoingRecord:
     message = Message(
         tenant_id=item.tenant_id if accounts is None else accounts.tenant_of(item.channel, item.account),
         message_id=inbound_message_id(item.channel, item.account, item.provider_message_id),
@@ -209,7 +209,7 @@ def _inbound(item: Inbound, received_at: int, accounts: Accounts | None = NONE_L
         },
         content=item.content,
     )
-    return Produced("inbound", key_of(message), codec.encode(message))
+    return OutgoingRecord("inbound", key_of(message), codec.encode(message))
 
 
 def _count(channel: str, items: WebhookItems) -> None:
@@ -247,15 +247,15 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, connectors: Mapping[str, Connector]) -> None:
-    bounds = Bounds.from_settings(settings)
+    bounds = RequestLimits.from_settings(settings)
     gateway = Gateway(
         connectors=connectors,
-        producing=Producing(settings.kafka, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms),
+        producer=AcknowledgedProducer(settings.kafka, asyncio.get_running_loop(), linger_ms=settings.gateway_linger_ms),
         partitions=settings.partitions,
         accounts=accounts_in(settings.accounts),
         tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
-        bounds=dataclasses.replace(bounds, connections=listening.files_for(bounds.connections)),
+        bounds=dataclasses.replace(bounds, connections=listener.files_for(bounds.connections)),
     )
-    probe = listening.plain(gateway.probe, settings.gateway_probe_host, settings.gateway_probe_port)
-    async with probe, listening.bounded(gateway.app, gateway.front, settings.gateway_host, settings.gateway_port):
-        await listening.until_told()
+    probe = listener.plain(gateway.probe, settings.gateway_probe_host, settings.gateway_probe_port)
+    async with probe, listener.bounded(gateway.app, gateway.front, settings.gateway_host, settings.gateway_port):
+        await listener.until_told()

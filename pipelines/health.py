@@ -20,8 +20,8 @@ def health_of(engine: Engine) -> dict[str, Any]:
     running = engine.running()
     stuck = engine.watchdog.stuck(running)
     restoring = engine.restoring
-    settled = engine.joined and restoring is None and running.keys() == engine.partitions.keys()
-    status = "restoring" if not settled else "stuck" if stuck else "ready"
+    assigned = engine.joined and restoring is None and running.keys() == engine.partitions.keys()
+    status = "restoring" if not assigned else "stuck" if stuck else "ready"
     return {
         "status": status,
         "live": all(running[number].waiting_for_sink for number in stuck),

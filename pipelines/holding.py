@@ -9,15 +9,15 @@ from collections import deque
 from typing import NamedTuple
 
 from pipelines.engine.stage import Call, Record, Result
-from tables.held import MOST_HELD, MOST_HELD_BYTES, Held
+from tables.held import MOST_HELD, MOST_HELD_BYTES, HeldRecord
 from tables.table import Table
 
 
-class Waiting(NamedTuple):
+class DueRecord(NamedTuple):
     """A held record whose turn it is. It is `certain` when the view holds everything that was produced before the record came."""
 
     key: bytes
-    row: Held
+    row: HeldRecord
     record: Record
     certain: bool
 
@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
 class Holding:
     """Of one partition; `topic` is the mirrored one. All but the rows is derived from them, or asked for again."""
 
-    def __init__(self, rows: Table[Held], partition: int, topic: str) -> None:
+    def __init__(self, rows: Table[HeldRecord], partition: int, topic: str) -> None:
         self._rows = rows
         self._partition = partition
         self._topic = topic
@@ -56,7 +56,7 @@ class Holding:
         source = (record.topic, record.offset, record.timestamp)
         kept = [(name.encode(), *_kept(value)) for name, value in record.headers]
         frames = [part for name, _, value in kept for part in (name, value)]
-        row = Held(
+        row = HeldRecord(
             tenant_id, conversation.decode(), self._number + 1, source, tuple(kind for _, kind, _ in kept),
             (record.key or b"", record.value or b"", *frames),
         )  # fmt: skip
@@ -83,16 +83,16 @@ class Holding:
             if self._queues[conversation][0] == key:
                 self._ready[conversation] = None
 
-    def next(self) -> Waiting | None:
+    def next(self) -> DueRecord | None:
         """What is to be decided on now; `release` or `keep` it before the next one."""
         if not self._ready:
             return None
         key = self._queues[next(iter(self._ready))][0]
         row = self._rows.get(key)
         assert row is not None, key  # noqa: S101  # the queues are made of the rows
-        return Waiting(key, row, _record(row, self._partition), key in self._certain)
+        return DueRecord(key, row, _record(row, self._partition), key in self._certain)
 
-    def release(self, waiting: Waiting) -> None:
+    def release(self, waiting: DueRecord) -> None:
         """It was decided on; what is behind it in its conversation is next."""
         conversation = waiting.row.conversation.encode()
         self._queues[conversation].popleft()
@@ -102,14 +102,14 @@ class Holding:
         self._certain.discard(waiting.key)
         self._rows.delete(waiting.key)
 
-    def keep(self, waiting: Waiting) -> None:
+    def keep(self, waiting: DueRecord) -> None:
         """It cannot be decided on yet, and stays with what is behind it."""
         del self._ready[waiting.row.conversation.encode()]
 
     def _must_ask(self) -> bool:
         return not self._asked and len(self._certain) < len(self._rows)
 
-    def _derive(self, key: bytes, row: Held) -> None:
+    def _derive(self, key: bytes, row: HeldRecord) -> None:
         self._queues.setdefault(row.conversation.encode(), deque()).append(key)
         self._bytes += row.size
         self._number = max(self._number, row.number)
@@ -122,7 +122,7 @@ def _kept(value: str | bytes | None) -> tuple[str, bytes]:
     return ("text", value.encode()) if isinstance(value, str) else ("bytes", value)
 
 
-def _record(row: Held, partition: int) -> Record:
+def _record(row: HeldRecord, partition: int) -> Record:
     """The record as it came."""
     topic, offset, timestamp = row.source
     key, value, *rest = row.frames

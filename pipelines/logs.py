@@ -16,7 +16,7 @@ import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
-from connectors import exchange_log
+from connectors import call_log
 from schemas import tracebacks
 from schemas.redaction import redactor
 from schemas.settings import Settings
@@ -44,7 +44,7 @@ def configure(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    output = tracebacks.Output()
+    output = tracebacks.LogOutput()
     output.setFormatter(
         Formatter(
             redactor(settings),
@@ -83,7 +83,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
 def _without_values(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """An exception that was given as a value is told in one line."""
     return {
-        name: tracebacks.told(value) if name != "exc_info" and isinstance(value, BaseException) else value
+        name: tracebacks.described_error(value) if name != "exc_info" and isinstance(value, BaseException) else value
         for name, value in event.items()
     }
 
@@ -125,5 +125,5 @@ def in_one_line(line: logging.LogRecord) -> bool:
 
 def _configure_exchanges(settings: Settings) -> None:
     """The exchange log has a level of its own, and its lines are JSON already: they go out as they are, whatever the format."""
-    exchange_log.LOGGER.setLevel(_EXCHANGES[settings.exchange_log])
-    exchange_log.EXCHANGES.write = partial(os.write, sys.stderr.fileno())
+    call_log.LOGGER.setLevel(_EXCHANGES[settings.exchange_log])
+    call_log.CALL_LOG.write = partial(os.write, sys.stderr.fileno())

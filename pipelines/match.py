@@ -14,10 +14,10 @@ from schemas import codec
 from schemas.keys import key_of, provider_message_key
 from schemas.records import Binding, Receipt, StatusUpdate
 from schemas.tracker import NO_KEYS, Keys
-from tables.agenda import Agenda
-from tables.bindings import BINDINGS, MOST_WAITING, WAITING, Bound, Waiting
+from tables.bindings import BINDINGS, MOST_WAITING, WAITING, BoundDelivery, WaitingReceipt
 from tables.layout import Layout
 from tables.table import Table
+from tables.timers import Timers
 
 PER_TURN = 2000
 ORPHANS_PER_TURN = 64  # rows of up to 64 receipts: of the largest ones about 32 MB of dead letters
@@ -28,9 +28,9 @@ class State:
     """One partition of match."""
 
     partition: int
-    bindings: Table[Bound]
-    waiting: Table[Waiting]
-    orphans: Agenda
+    bindings: Table[BoundDelivery]
+    waiting: Table[WaitingReceipt]
+    orphans: Timers
 
 
 class Match(Stage[State]):
@@ -50,7 +50,7 @@ class Match(Stage[State]):
 
     def open(self, partition: int, tables: Tables) -> State:
         bindings, waiting = tables["bindings"], tables["waiting"]
-        orphans = Agenda()
+        orphans = Timers()
         for key, row in waiting.items():
             orphans.set(key.decode(), row.since + self._orphan_ms)
         return State(partition, bindings, waiting, orphans)
@@ -79,7 +79,7 @@ class Match(Stage[State]):
             decision.refusals.append(Refusal(record, "wrong_partition", detail, binding.tenant_id))
             return
         key = provider_message_key(binding.channel, binding.account, binding.provider_message_id).encode()
-        bound = Bound(
+        bound = BoundDelivery(
             binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at,
             binding.partial,
         )  # fmt: skip
@@ -118,7 +118,7 @@ class Match(Stage[State]):
 
     def _keep_waiting(self, record: Record, receipt: Receipt, state: State, decision: Decision, now: int) -> None:
         key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id).encode()
-        row = state.waiting.get(key) or Waiting(now)
+        row = state.waiting.get(key) or WaitingReceipt(now)
         if any(event_id == receipt.event_id for _, _, event_id in row.places):
             decision.count("repeated")
             return
@@ -130,7 +130,7 @@ class Match(Stage[State]):
             decision.refusals.append(Refusal(record, "too_many_waiting", detail, receipt.tenant_id))
             return
         place = (record.offset, record.timestamp, receipt.event_id)
-        state.waiting.put(key, Waiting(row.since, (*row.places, place), (*row.receipts, record.value or b"")))
+        state.waiting.put(key, WaitingReceipt(row.since, (*row.places, place), (*row.receipts, record.value or b"")))
         state.orphans.set(key.decode(), row.since + self._orphan_ms)
 
     def _expire(self, state: State, decision: Decision, now: int) -> None:

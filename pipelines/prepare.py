@@ -7,7 +7,7 @@ import structlog
 from pipelines import topics
 from schemas.settings import MissingSetting, Settings
 from sinks import migrate
-from sinks.base import Unavailable
+from sinks.sink_errors import Unavailable
 
 log = structlog.get_logger(__name__)
 EXPECTED = (MissingSetting, topics.TopicsNotRight, Unavailable, migrate.ChangedMigration)

@@ -11,7 +11,7 @@ from schemas import tracker
 from schemas.keys import DEFAULT_TENANT
 from schemas.records import Cause, Receipt, ReceiptStatus, Status, StatusUpdate
 from schemas.tracker import Keys
-from tables.bindings import Bound
+from tables.bindings import BoundDelivery
 
 # Providers tell whole seconds; the truth lies in the second that follows, and never after we heard of it.
 PROVIDER_RESOLUTION_MS = 999
@@ -38,13 +38,13 @@ def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | 
     if receipt.tenant_id not in (DEFAULT_TENANT, tracked.tenant_id):
         detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {tracked.tenant_id[:40]!r}"
         return Misled("wrong_tenant", detail, receipt.tenant_id)
-    bound = Bound(
+    bound = BoundDelivery(
         tracked.tenant_id, tracked.delivery_id, tracked.conversation_id, tracked.home_partition, 0, tracked.partial
     )
     return update_of(receipt, bound, tracked.attempt)
 
 
-def update_of(receipt: Receipt, bound: Bound, attempt: int = 0) -> StatusUpdate:
+def update_of(receipt: Receipt, bound: BoundDelivery, attempt: int = 0) -> StatusUpdate:
     """What track is told. A part that is not the last is only explained (PENDING), unless it failed."""
     moves = not bound.partial or receipt.status is ReceiptStatus.FAILED
     return StatusUpdate(

@@ -19,7 +19,7 @@ from tables.conversations import Members
 Check = Callable[[Delivery], Rejected | None]
 
 
-class Refused(Exception):
+class RecipientRefused(Exception):
     """Why a record is not accepted: a cause of schemas/causes.py and a sentence; `tenant_id` is whose it is, once that is known."""
 
     def __init__(self, cause: str, detail: str, tenant_id: str = DEFAULT_TENANT) -> None:
@@ -32,7 +32,7 @@ class NotKnownYet(Exception):
     """No contact so far says how to reach somebody; one that does may have been produced before the message."""
 
 
-class Channel(NamedTuple):
+class Reachable(NamedTuple):
     """What route must know of a channel: our configured account on it, and whether it could ever take a delivery."""
 
     account: str
@@ -49,7 +49,7 @@ class People(NamedTuple):
 class Recipients:
     """`channels` are those that are configured; `accounts` says whose each account is."""
 
-    def __init__(self, channels: Mapping[str, Channel], accounts: Accounts) -> None:
+    def __init__(self, channels: Mapping[str, Reachable], accounts: Accounts) -> None:
         self._channels = channels
         self._accounts = accounts
 
@@ -60,7 +60,7 @@ class Recipients:
         recipients = message.recipients
         if not recipients:
             if members is None or not members.user_ids:
-                raise Refused(
+                raise RecipientRefused(
                     "no_recipient",
                     f"no recipient given and conversation {message.conversation_id!r} has no members: name recipients, or produce the "
                     "conversation to topic conversations first",
@@ -75,7 +75,7 @@ class Recipients:
             name, address, account = self._look_up(message.tenant_id, recipient, people)
         channel = self._channels.get(name or "")
         if name is None or channel is None:
-            raise Refused(
+            raise RecipientRefused(
                 "unknown_channel", f"channel {name!r} is not configured: use one of {', '.join(sorted(self._channels))}"
             )
         who = recipient.user_id or address
@@ -92,13 +92,13 @@ class Recipients:
         if not wanted:
             found = self._accounts.account_for(tenant_id, channel, shared)
             if found is None:
-                raise Refused(
+                raise RecipientRefused(
                     "account_not_yours",
                     f"tenant {tenant_id} has no account on {channel}, and the configured one is another's: list one in CHAT4ALL_ACCOUNTS",
                 )
             return found
         if not self._accounts.may_use(tenant_id, channel, wanted, shared):
-            raise Refused(
+            raise RecipientRefused(
                 "account_not_yours",
                 f"account {wanted[:40]!r} on {channel} is not one of tenant {tenant_id}: leave it out, or list it in CHAT4ALL_ACCOUNTS",
             )
@@ -107,7 +107,7 @@ class Recipients:
     def _look_up(self, tenant_id: str, recipient: Recipient, people: People) -> tuple[str, str, str | None]:
         """(channel, address, account) of a user id: the wanted channel, else the first of the person's preference."""
         if not recipient.user_id:
-            raise Refused("no_recipient", "a recipient has neither an address nor a user id: give one of them")
+            raise RecipientRefused("no_recipient", "a recipient has neither an address nor a user id: give one of them")
         contact = people.contacts.get(contact_key(tenant_id, recipient.user_id).encode())
         if contact is not None:
             for option in contact.addresses:
@@ -117,10 +117,10 @@ class Recipients:
         if not people.certain:
             raise NotKnownYet
         if contact is None:
-            raise Refused(
+            raise RecipientRefused(
                 "unknown_user", f"user id {recipient.user_id!r} is in no contact: produce it to topic contacts first"
             )
-        raise Refused(
+        raise RecipientRefused(
             "unreachable_user",
             f"user id {recipient.user_id!r} has no address on {recipient.channel or 'any channel we have'}",
         )

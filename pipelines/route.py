@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pipelines.contacts import contact_in
+from pipelines.engine.kafka_sizes import TURN_BYTES
 from pipelines.engine.poison import TooLarge, raised_where
-from pipelines.engine.sizes import TURN_BYTES
 from pipelines.engine.stage import Decision, Inputs, Mirrored, Output, Record, Refusal, Source, Stage, Tables, View
 from pipelines.holding import Holding
-from pipelines.recipients import Channel, NotKnownYet, People, Recipients, Refused
+from pipelines.recipients import NotKnownYet, People, Reachable, RecipientRefused, Recipients
 from schemas import codec
 from schemas.accounts import NONE_LISTED, Accounts
 from schemas.ids import LONGEST_CONVERSATION
 from schemas.keys import DEFAULT_TENANT, key_of, shown
+from schemas.message_times import DAY_MS, time_contradiction
+from schemas.message_validation import contradiction
 from schemas.partitions import home_partition
 from schemas.records import Contact, Conversation, Delivery, DeliveryRef, Direction, Message, SequencedMessage
-from schemas.sense import contradiction
-from schemas.times import DAY_MS, misfit
 from tables import seen as seen_table
 from tables.conversations import CONVERSATIONS, Members
 from tables.held import HELD
@@ -57,7 +57,7 @@ class State:
 
 
 @dataclass(slots=True)
-class Turn:
+class RouteTurn:
     """One decision while it is being made."""
 
     state: State
@@ -75,8 +75,8 @@ class Turn:
         if self.made > TURN_BYTES:
             raise TooLarge(f"{self.made} bytes of outputs: a turn may make {TURN_BYTES}", together=True)
 
-    def refuse(self, record: Record, error: codec.CodecError | Refused) -> None:
-        tenant_id = error.tenant_id if isinstance(error, Refused) else DEFAULT_TENANT
+    def refuse(self, record: Record, error: codec.CodecError | RecipientRefused) -> None:
+        tenant_id = error.tenant_id if isinstance(error, RecipientRefused) else DEFAULT_TENANT
         self.decision.refusals.append(Refusal(record, error.cause, str(error), tenant_id))
 
 
@@ -94,7 +94,7 @@ class Route(Stage[State]):
         *,
         partitions: int,
         dedupe_ms: int,
-        channels: Mapping[str, Channel],
+        channels: Mapping[str, Reachable],
         accounts: Accounts = NONE_LISTED,
         schedule_ms: int = 35 * DAY_MS,
     ) -> None:
@@ -118,7 +118,7 @@ class Route(Stage[State]):
         return topic == "conversations" or state.holding.has_room()
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
-        turn = Turn(state, inputs.views[CONTACTS.topic], now)
+        turn = RouteTurn(state, inputs.views[CONTACTS.topic], now)
         decision = turn.decision
         for result in inputs.results:
             state.holding.answered(result)
@@ -135,14 +135,14 @@ class Route(Stage[State]):
         self._expire(state, now)
         return decision
 
-    def _take(self, step: Callable[[Record, Turn], None], record: Record, turn: Turn) -> None:
+    def _take(self, step: Callable[[Record, RouteTurn], None], record: Record, turn: RouteTurn) -> None:
         try:
             step(record, turn)
-        except (codec.CodecError, Refused) as error:
+        except (codec.CodecError, RecipientRefused) as error:
             turn.refuse(record, error)
         turn.weigh()
 
-    def _decide_again(self, turn: Turn) -> None:
+    def _decide_again(self, turn: RouteTurn) -> None:
         """On what was held and can be decided on now. No record of the turn is to blame for what such a row raises: it goes alone."""
         holding, before = turn.state.holding, turn.made
         while turn.made - before < AGAIN_BYTES and (waiting := holding.next()) is not None:
@@ -152,7 +152,7 @@ class Route(Stage[State]):
             except NotKnownYet:
                 holding.keep(waiting)
                 continue
-            except (codec.CodecError, Refused) as error:
+            except (codec.CodecError, RecipientRefused) as error:
                 turn.refuse(record, error)
             except StoreFailed:
                 raise
@@ -162,7 +162,7 @@ class Route(Stage[State]):
             holding.release(waiting)
             turn.weigh()
 
-    def _remember(self, record: Record, turn: Turn) -> None:
+    def _remember(self, record: Record, turn: RouteTurn) -> None:
         conversations = turn.state.conversations
         if record.key and not record.value:
             _check_tombstone(record.key)
@@ -173,11 +173,11 @@ class Route(Stage[State]):
         key = key_of(conversation)
         if record.key != key:
             detail = f"the record is of conversation {shown(key)}: set its key to that, not to {shown(record.key)}"
-            raise Refused("wrong_key", detail, conversation.tenant_id)
+            raise RecipientRefused("wrong_key", detail, conversation.tenant_id)
         if not self._sent_home(record, key, turn):
             conversations.put(key, Members(conversation.tenant_id, conversation.members, conversation.updated_at))
 
-    def _receive(self, record: Record, turn: Turn) -> None:
+    def _receive(self, record: Record, turn: RouteTurn) -> None:
         """A message for the first time: decided on, or held, as is whatever follows it in its conversation."""
         message = _message_in(record)
         holding, key = turn.state.holding, key_of(message)
@@ -191,18 +191,18 @@ class Route(Stage[State]):
         turn.decision.count("held")
         holding.hold(record, message.tenant_id, key)
 
-    def _accept(self, record: Record, message: Message, turn: Turn, *, certain: bool = False) -> None:
+    def _accept(self, record: Record, message: Message, turn: RouteTurn, *, certain: bool = False) -> None:
         """Raises before it has changed anything."""
         try:
             self._route(record, message, turn, certain=certain)
-        except Refused as error:
+        except RecipientRefused as error:
             error.tenant_id = message.tenant_id
             raise
 
-    def _route(self, record: Record, message: Message, turn: Turn, *, certain: bool) -> None:
+    def _route(self, record: Record, message: Message, turn: RouteTurn, *, certain: bool) -> None:
         state, decision, now = turn.state, turn.decision, turn.now
         if message.direction is not DIRECTIONS[record.topic]:
-            raise Refused(
+            raise RecipientRefused(
                 "inbound_not_allowed",
                 f"a message of direction {message.direction} on topic {record.topic}: applications produce OUTBOUND ones to messages, the "
                 "gateway INBOUND ones to inbound",
@@ -214,16 +214,16 @@ class Route(Stage[State]):
         before = state.seen.get(seen_key)
         if before is not None and now - before.accepted_at < self._dedupe_ms:
             if before.digest != digest:
-                raise Refused(
+                raise RecipientRefused(
                     "message_id_conflict",
                     f"message id {message.message_id!r} was accepted in this conversation with another content: give every message an id "
                     "of its own",
                 )
             decision.count("duplicate")
             return
-        wrong = misfit(message.not_before, message.expires_at, now, self._schedule_ms)
+        wrong = time_contradiction(message.not_before, message.expires_at, now, self._schedule_ms)
         if wrong is not None:
-            raise Refused("invalid_time", wrong)
+            raise RecipientRefused("invalid_time", wrong)
         refs = self._recipients.of(message, state.conversations.get(key), People(turn.contacts, certain))
         _check_outputs(message, len(refs), len(record.value or b""))
         last = state.sequences.get(key)
@@ -232,7 +232,7 @@ class Route(Stage[State]):
         for delivery in deliveries:
             rejected = self._channels[delivery.channel].check(delivery)
             if rejected is not None:
-                raise Refused("content_not_supported", f"{delivery.channel}: {rejected.reason}")
+                raise RecipientRefused("content_not_supported", f"{delivery.channel}: {rejected.reason}")
         logged = codec.encode(sequenced)
         _check_size(logged)  # many recipients make it larger than the message was
         home, origin = state.partition, f"{record.topic} {record.partition} {record.offset}"
@@ -246,7 +246,7 @@ class Route(Stage[State]):
         decision.outputs.append(Output("conversation-log", key, logged, home, content=sequenced, origin=origin))
         decision.outputs += outputs
 
-    def _sent_home(self, record: Record, key: bytes, turn: Turn) -> bool:
+    def _sent_home(self, record: Record, key: bytes, turn: RouteTurn) -> bool:
         """Whether the record was in the wrong partition and goes home; a conversation known here is at home."""
         state = turn.state
         if key in state.sequences or key in state.conversations:
@@ -265,31 +265,31 @@ class Route(Stage[State]):
 
 def _message_in(record: Record) -> Message:
     if not record.key:
-        raise Refused("no_key", "the record has no key: set it to the conversation's")
+        raise RecipientRefused("no_key", "the record has no key: set it to the conversation's")
     _check_size(record.value or b"")
     message = codec.decode(record.value, Message)
     if message.direction is Direction.OUTBOUND:  # what people write to us is kept as it is
         found = contradiction(message.kind, message.text, message.content)
         if found is not None:
-            raise Refused("contradictory_content", found)
+            raise RecipientRefused("contradictory_content", found)
     return message
 
 
 def _check_tombstone(key: bytes) -> None:
     """A key that could be a conversation's: a row is deleted by it, and it may go home."""
     if len(key) > LONGEST_KEY:
-        raise Refused("field_out_of_limits", f"the key has {len(key)} bytes: no conversation has such a key")
+        raise RecipientRefused("field_out_of_limits", f"the key has {len(key)} bytes: no conversation has such a key")
     try:
         key.decode()
     except UnicodeDecodeError:
-        raise Refused(
+        raise RecipientRefused(
             "field_out_of_limits", f"the key {shown(key)} is not UTF-8: no conversation has such a key"
         ) from None
 
 
 def _check_size(value: bytes) -> None:
     if len(value) > MAX_RECORD_BYTES:
-        raise Refused("message_too_large", f"{len(value)} bytes: a message may have {MAX_RECORD_BYTES}")
+        raise RecipientRefused("message_too_large", f"{len(value)} bytes: a message may have {MAX_RECORD_BYTES}")
 
 
 def _check_outputs(message: Message, recipients: int, size: int) -> None:
@@ -299,7 +299,7 @@ def _check_outputs(message: Message, recipients: int, size: int) -> None:
     said = len(codec.encode(dataclasses.replace(message, recipients=(), metadata={})))
     estimate = recipients * (said + _BYTES_A_RECIPIENT)
     if estimate > MAX_OUTPUT_BYTES:
-        raise Refused(
+        raise RecipientRefused(
             "message_too_large",
             f"{said} bytes to {recipients} recipients make about {estimate} bytes of deliveries: {MAX_OUTPUT_BYTES} are allowed, "
             "send it to fewer at once, or a link that is shorter",

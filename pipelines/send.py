@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import structlog
 
 from connectors.base import Connector
-from connectors.bounds import within_limits
+from connectors.webhook_limits import within_limits
 from pipelines.engine.stage import (
     Call,
     Decision,
@@ -29,16 +29,16 @@ from pipelines.engine.stage import (
     Stage,
     Tables,
 )
-from pipelines.sending import Limits, State, backoff
-from pipelines.taken import taken
-from schemas import codec, metrics, within
+from pipelines.send_state import SendLimits, State, backoff
+from pipelines.typed_record import typed
+from schemas import codec, limit_check, metrics
 from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import SIGNALS, Binding, Cause, Delivery, Status, StatusUpdate
+from tables.fair_queue import Lane
 from tables.lanes import lane_of
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
-from tables.ready import Lane
 
 log = structlog.get_logger(__name__)
 DUE_PER_TURN = (
@@ -67,7 +67,7 @@ class Send(Stage[State]):
     turn_records = 1000
     linger_ms = 10  # answers come one by one; together they cost one transaction
 
-    def __init__(self, *, connectors: Mapping[str, Connector], limits: Limits) -> None:
+    def __init__(self, *, connectors: Mapping[str, Connector], limits: SendLimits) -> None:
         self._connectors = connectors
         self._limits = limits
         self.most_calls = limits.concurrency
@@ -109,7 +109,7 @@ class Send(Stage[State]):
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         decision = Decision()
         for result in inputs.results:
-            self._settle(result, state, decision, now)
+            self._take_result(result, state, decision, now)
         for record in inputs.records:
             try:
                 if record.topic == "status-updates":
@@ -134,7 +134,7 @@ class Send(Stage[State]):
     # --- what comes in --------------------------------------------------------------------------------------------------
 
     def _take(self, record: Record, state: State, decision: Decision, now: int) -> None:
-        delivery = taken(record, Delivery)
+        delivery = typed(record, Delivery)
         if delivery.home_partition != record.partition:
             detail = f"the delivery's home is partition {delivery.home_partition}: produce it there, as route does"
             decision.refusals.append(Refusal(record, "wrong_partition", detail, delivery.tenant_id))
@@ -164,9 +164,9 @@ class Send(Stage[State]):
             return
         if not isinstance(record, Handed):
             named = codec.peek(record.value, StatusUpdate, "delivery_id")
-            if named is not None and within.allows("delivery_id", named) and named.encode() not in state.rows:
+            if named is not None and limit_check.allows("delivery_id", named) and named.encode() not in state.rows:
                 return  # not decoded: nearly all are of deliveries that have ended, and track judges every one of them
-        update = taken(record, StatusUpdate)
+        update = typed(record, StatusUpdate)
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
             return
@@ -181,7 +181,7 @@ class Send(Stage[State]):
         elif row.attempt:
             self._proven(row, update.provider_message_id, state, decision, now)
 
-    def _settle(self, result: Result, state: State, decision: Decision, now: int) -> None:
+    def _take_result(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
             return  # ended meanwhile, by evidence

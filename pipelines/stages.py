@@ -17,12 +17,12 @@ DAY_MS = 86_400_000
 
 def _route(settings: Settings) -> Stage[Any]:
     from connectors.registry import CHANNELS
-    from pipelines.recipients import Channel
+    from pipelines.recipients import Reachable
     from pipelines.route import Route
     from schemas.accounts import accounts_in
 
     channels = {
-        name: Channel(account, channel.check)
+        name: Reachable(account, channel.check)
         for name, channel in CHANNELS.items()
         if (account := channel.account(settings))
     }
@@ -38,10 +38,10 @@ def _route(settings: Settings) -> Stage[Any]:
 def _send(settings: Settings) -> Stage[Any]:
     from connectors.registry import CHANNELS
     from pipelines.send import Send
-    from pipelines.sending import Limits
+    from pipelines.send_state import SendLimits
 
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
-    limits = Limits(
+    limits = SendLimits(
         concurrency=settings.send_concurrency,
         account=settings.send_account_concurrency,
         outstanding=settings.send_outstanding,
@@ -73,16 +73,16 @@ def _track(settings: Settings) -> Stage[Any]:
 
 def _archive(settings: Settings) -> Stage[Any]:
     from pipelines.archive import Archive
-    from sinks.postgres import Archive as ArchiveSink
+    from sinks.postgres import PostgresArchive as ArchiveSink
 
     return Archive(sink=ArchiveSink(settings.postgres_url), linger_ms=settings.archive_linger_ms)
 
 
 def _analyse(settings: Settings) -> Stage[Any]:
     from pipelines.analyse import Analyse
-    from sinks.clickhouse import Facts
+    from sinks.clickhouse import ClickHouseFacts
 
-    return Analyse(sink=Facts(settings.clickhouse_url), linger_ms=settings.analyse_linger_ms)
+    return Analyse(sink=ClickHouseFacts(settings.clickhouse_url), linger_ms=settings.analyse_linger_ms)
 
 
 BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {

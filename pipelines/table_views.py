@@ -3,7 +3,7 @@
 A row is asked for at any worker and answered by the one that owns it: by the key's partition where the key tells it, else whoever has
 it. A listing pages through this worker's rows and says where the others are. What cannot be answered now (a restore, a rebalance, a
 worker that has just died) is a 503 with a sentence, never a wrong "no such row". Texts and addresses are masked unless the caller may see
-them (access.py); the owner of a row is asked in the caller's name.
+them (view_access.py); the owner of a row is asked in the caller's name.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ import faust
 import orjson
 from yarl import URL
 
-from pipelines.access import CALLER, Access, sees_all
 from pipelines.engine.faust.tables import BatchTable
-from pipelines.masking import masked, masked_id
+from pipelines.row_masking import masked, masked_id
+from pipelines.view_access import CALLER, Access, sees_all
 
 LIMIT = 1000  # rows of an answer
 SKIP = 100_000  # rows; whoever wants to go further reads the changelog
@@ -28,7 +28,7 @@ ASK_SECONDS = 5.0
 AGAIN = {"Retry-After": "2"}  # seconds
 
 
-class Answer(NamedTuple):
+class ViewAnswer(NamedTuple):
     status: int
     body: dict[str, Any]
 
@@ -60,7 +60,7 @@ def add_table_views(app: faust.App, access: Access) -> None:
         return _shown(view, _unknown(app, table) or await _row(asked, request.query.get("partitions")))
 
 
-def _shown(view: Any, answer: Answer) -> Any:
+def _shown(view: Any, answer: ViewAnswer) -> Any:
     return view.json(answer.body, status=answer.status, headers=AGAIN if answer.status == 503 else None)
 
 
@@ -76,20 +76,20 @@ def _told(app: faust.App, table: BatchTable) -> dict[str, Any]:
     }
 
 
-def _unknown(app: faust.App, table: str) -> Answer | None:
+def _unknown(app: faust.App, table: str) -> ViewAnswer | None:
     return (
         None if table in app.tables else _error(404, f"no table {table!r} here: this worker has {sorted(app.tables)}")
     )
 
 
-def _error(status: int, sentence: str) -> Answer:
-    return Answer(status, {"error": sentence})
+def _error(status: int, sentence: str) -> ViewAnswer:
+    return ViewAnswer(status, {"error": sentence})
 
 
 # --- a listing ----------------------------------------------------------------------------------------------------------------
 
 
-def _listing(app: faust.App, table: BatchTable, request: Any) -> Answer:
+def _listing(app: faust.App, table: BatchTable, request: Any) -> ViewAnswer:
     query: Mapping[str, str] = request.query
     try:
         limit, skip = int(query.get("limit", "100")), int(query.get("skip", "0"))
@@ -109,7 +109,7 @@ def _listing(app: faust.App, table: BatchTable, request: Any) -> Answer:
     more = skip + len(shown) < sum(map(len, held.values()))
     further = {} if wanted is None else {"partition": wanted}
     path = URL(f"/tables/{table.name}/").with_query(further | {"limit": limit, "skip": skip + len(shown)})
-    return Answer(200, told | {"shown": shown, "next": str(path) if more else None})
+    return ViewAnswer(200, told | {"shown": shown, "next": str(path) if more else None})
 
 
 def _page(held: Mapping[int, Any], skip: int, limit: int, *, whole: bool) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def _entry(number: int, key: bytes, rows: Any, row: Any, *, whole: bool) -> dict
 # --- one row ------------------------------------------------------------------------------------------------------------------
 
 
-async def _row(asked: Asked, only: str | None) -> Answer:
+async def _row(asked: Asked, only: str | None) -> ViewAnswer:
     """`only` is what another worker asks with: these partitions, and nobody else."""
     app, table = asked.app, asked.table
     if only is not None:
@@ -160,21 +160,21 @@ async def _row(asked: Asked, only: str | None) -> Answer:
     return _together(table, asked.key, answers + await _elsewhere(asked, wanted - here))
 
 
-def _row_here(asked: Asked, wanted: set[int]) -> Answer:
+def _row_here(asked: Asked, wanted: set[int]) -> ViewAnswer:
     app, table, key = asked.app, asked.table, asked.key.encode()
     held = table.partitions_held()
     for number in sorted(wanted & held.keys()):
         row = held[number].get(key)
         if row is not None:
             found = _entry(number, key, held[number], row, whole=asked.whole)
-            return Answer(200, {"table": table.name, **found, "worker": str(app.conf.canonical_url)})
+            return ViewAnswer(200, {"table": table.name, **found, "worker": str(app.conf.canonical_url)})
     absent = wanted - held.keys()
     if absent:
         return _error(503, f"partitions {sorted(absent)} are not here: {_why(app)}")
     return _error(404, f"no row {asked.key!r} in table {table.name}")
 
 
-async def _elsewhere(asked: Asked, numbers: Iterable[int]) -> list[Answer]:
+async def _elsewhere(asked: Asked, numbers: Iterable[int]) -> list[ViewAnswer]:
     """What the owners of the partitions say, each asked once."""
     app = asked.app
     owners = app.router.owners(asked.table.name)
@@ -190,14 +190,14 @@ async def _elsewhere(asked: Asked, numbers: Iterable[int]) -> list[Answer]:
     return answers + list(await asyncio.gather(*asking))
 
 
-async def _ask(asked: Asked, owner: URL, partitions: list[int]) -> Answer:
+async def _ask(asked: Asked, owner: URL, partitions: list[int]) -> ViewAnswer:
     app = asked.app
     path = f"/tables/{quote(asked.table.name)}/{quote(asked.key)}"
     url = owner.with_path(path, encoded=True).with_query(partitions=",".join(map(str, partitions)))
     patience = aiohttp.ClientTimeout(total=ASK_SECONDS)
     try:
         async with app.http_client.get(url, headers=asked.headers, timeout=patience) as answer:
-            told = Answer(answer.status, orjson.loads(await answer.read()))
+            told = ViewAnswer(answer.status, orjson.loads(await answer.read()))
     except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
         return _error(
             503,
@@ -211,7 +211,7 @@ async def _ask(asked: Asked, owner: URL, partitions: list[int]) -> Answer:
     return told
 
 
-def _together(table: BatchTable, key: str, answers: list[Answer]) -> Answer:
+def _together(table: BatchTable, key: str, answers: list[ViewAnswer]) -> ViewAnswer:
     """Found by anyone, else not known while somebody could not look, else nowhere."""
     for answer in answers:
         if answer.status == 200:

@@ -16,10 +16,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
-from pipelines.engine.names import app_id, changelog_topic
+from pipelines.engine.kafka_names import app_id, changelog_topic
 from pipelines.stages import APPS, tables
 from schemas.catalog import CHANGELOG_BYTES, TOPICS
-from schemas.kafka_reach import Reach, Unreached
+from schemas.kafka_reachability import KafkaReachability, Unreached
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -132,7 +132,7 @@ def _refuse_old_layout(existing: Iterable[str]) -> None:
 
 def _reached(settings: Settings) -> tuple[AdminClient, Mapping[str, int]]:
     """A client, and the partitions of every topic there is."""
-    reach = Reach(settings.kafka)
+    reach = KafkaReachability(settings.kafka)
     # silent: what goes wrong here is said once, as the sentence of an exception
     try:
         admin = AdminClient(reach.settings("topics"))

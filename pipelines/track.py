@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from pipelines.taken import taken
+from pipelines.typed_record import typed
 from schemas import codec
 from schemas.keys import key_of
-from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
+from schemas.records import DeliveryState, SequencedMessage, StatusUpdate
 from tables import timelines
 from tables.layout import Layout
 from tables.table import Table
-from tables.timeline_rows import TIMELINES
+from tables.timeline_layout import TIMELINES
 from tables.timelines import Timeline
 
 EXPIRED_PER_TURN = 2000
@@ -54,9 +54,9 @@ class Track(Stage[State]):
         for record in inputs.records:
             try:
                 if record.topic == "conversation-log":
-                    self._introduce(taken(record, SequencedMessage), state, decision, now)
+                    self._introduce(typed(record, SequencedMessage), state, decision, now)
                 else:
-                    self._hear(record, taken(record, StatusUpdate), state, decision)
+                    self._take(record, typed(record, StatusUpdate), state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         self._expire(state, decision, now)
@@ -69,21 +69,10 @@ class Track(Stage[State]):
             if row is not None and row.known:
                 continue
             early = [] if row is None else list(zip(row.early, row.places, strict=True))
-            row = timelines.introduce(message, ref)
+            row, published = timelines.introduce(message, ref, state.partition, now)
             state.rows.put(key, row)
             decision.count("introduced")
-            created = StatusUpdate(
-                tenant_id=message.tenant_id,
-                event_id=f"{ref.delivery_id}:created",
-                delivery_id=ref.delivery_id,
-                conversation_id=message.conversation_id,
-                home_partition=state.partition,
-                status=Status.PENDING,
-                cause=Cause.CREATED,
-                occurred_at=message.accepted_at,
-                observed_at=now,
-            )
-            self._tell(timelines.told(row, created, Status.PENDING, None), state, decision)
+            self._publish(published, state, decision)
             for update, place in early:
                 if update.tenant_id == row.tenant_id:
                     row = self._update(key, row, update, state, decision)
@@ -91,7 +80,7 @@ class Track(Stage[State]):
                     record = Record("status-updates", state.partition, *place, key_of(update), codec.encode(update), ())
                     decision.refusals.append(_foreign(record, update, row))
 
-    def _hear(self, record: Record, update: StatusUpdate, state: State, decision: Decision) -> None:
+    def _take(self, record: Record, update: StatusUpdate, state: State, decision: Decision) -> None:
         """An update waits for its delivery, moves it, or is refused because the delivery is another tenant's."""
         key = update.delivery_id.encode()
         row = state.rows.get(key)
@@ -111,7 +100,7 @@ class Track(Stage[State]):
             return
         if len(row.early) >= timelines.MOST_EARLY:
             decision.count("too_many_waiting")
-            detail = f"{len(row.early)} updates wait already for a delivery that the conversation log has not told of"
+            detail = f"{len(row.early)} updates wait already for a delivery that is not in the conversation log yet"
             decision.refusals.append(Refusal(record, "too_many_waiting", detail, update.tenant_id))
             return
         places = (*row.places, (record.offset, record.timestamp))
@@ -120,23 +109,21 @@ class Track(Stage[State]):
 
     def _update(self, key: bytes, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> Timeline:
         """The row after the update."""
-        before = timelines.status(row)
-        taken = timelines.take(row, update)
-        if taken is None:
+        row, published = timelines.apply(row, update)
+        if published is None:
             decision.count("repeated")
             return row
-        row, anomaly = taken
         state.rows.put(key, row)
-        after = timelines.status(row)
-        if after is not before:
-            decision.count(after.lower())
-        if anomaly is not None:
+        if published.status is not published.previous_status:
+            decision.count(published.status.lower())
+        if published.anomaly is not None:
             decision.count("anomaly")
-        self._tell(timelines.told(row, update, before, anomaly), state, decision)
+        self._publish(published, state, decision)
         return row
 
-    def _tell(self, told: DeliveryState, state: State, decision: Decision) -> None:
-        decision.outputs.append(Output("delivery-states", key_of(told), codec.encode(told), state.partition))
+    def _publish(self, transition: DeliveryState, state: State, decision: Decision) -> None:
+        output = Output("delivery-states", key_of(transition), codec.encode(transition), state.partition)
+        decision.outputs.append(output)
 
     def _expire(self, state: State, decision: Decision, now: int) -> None:
         for key in state.rows.expired(now - self._state_ms, EXPIRED_PER_TURN):

@@ -23,7 +23,7 @@ class NoToken(Exception):
     """The command gave no token; one sentence without what it printed."""
 
 
-class Token(NamedTuple):
+class BearerToken(NamedTuple):
     """`expires_at` is in Unix seconds, as librdkafka wants it."""
 
     text: str
@@ -34,7 +34,7 @@ class Token(NamedTuple):
         return f"Token(expires_at={self.expires_at})"
 
 
-def token(command: Sequence[str]) -> Token:
+def token(command: Sequence[str]) -> BearerToken:
     """Runs the command. Blocks; raises NoToken."""
     try:
         done = subprocess.run(  # noqa: S603  # the deployment's own command
@@ -53,7 +53,7 @@ def token(command: Sequence[str]) -> Token:
     return read(done.stdout, time.time())
 
 
-def read(printed: str, now: float) -> Token:
+def read(printed: str, now: float) -> BearerToken:
     """What a command has printed, as a token."""
     text, lifetime = printed.strip(), None
     if text.startswith("{"):
@@ -66,7 +66,7 @@ def read(printed: str, now: float) -> Token:
     claims = _claims(text)
     told = now + lifetime if isinstance(lifetime, int | float) else claims.get("exp")
     expires_at = float(told) if isinstance(told, int | float) else now + UNSAID_SECONDS
-    return Token(text, expires_at, str(claims.get("sub", "")))
+    return BearerToken(text, expires_at, str(claims.get("sub", "")))
 
 
 def _claims(text: str) -> dict[str, Any]:

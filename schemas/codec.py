@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import fastavro
 import fastavro.schema
 
-from schemas import catalog, records, within
+from schemas import catalog, limit_check, records
 
 MAGIC = 0
 _HEADER = struct.Struct(">bI")
@@ -211,7 +211,7 @@ def decode(value: bytes | None, expected: type[R]) -> R:
             f"a {_EXPECTED[type(record)]} where a {_EXPECTED[expected]} belongs: produce it to its own topic (schemas/topics.toml)"
         )
     check(record)
-    most = within.most_bytes(expected)
+    most = limit_check.most_bytes(expected)
     if most is not None and len(value or b"") > most:  # bytes that say nothing: numbers may be written long in Avro
         raise OutOfLimits(
             f"{len(value or b'')} bytes: a {_EXPECTED[expected]} within its limits has at most {most}, encode it as Avro does"
@@ -221,7 +221,7 @@ def decode(value: bytes | None, expected: type[R]) -> R:
 
 def check(record: records.Record) -> None:
     """Raises OutOfLimits when a field of the record is out of its limits."""
-    found = within.fault(record)
+    found = limit_check.fault(record)
     if found is not None:
         raise OutOfLimits(f"{found} (docs/limits.md)")
 

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from schemas.masked import MaskedText
 from schemas.records import CHANNELS
+from schemas.secret_masking import MaskedText
 
 PREFIX = "CHAT4ALL_"
 OF_FILE = "_file"

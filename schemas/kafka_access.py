@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from schemas import bearer
-from schemas.masked import MaskedText
+from schemas.secret_masking import MaskedText
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -71,7 +71,7 @@ class KafkaAccess:
             context.load_cert_chain(self.certificate_file, self.key_file or None, password="")
         return context
 
-    def token(self) -> bearer.Token:
+    def token(self) -> bearer.BearerToken:
         """A new token of the command. Blocks; raises bearer.NoToken."""
         return bearer.token(shlex.split(self.token_command))
 

@@ -1,6 +1,6 @@
 """How long each field of a record may be, and which characters it may have: declared here, once, as data.
 
-The codec refuses every record that has a field out of its limits (schemas/within.py). The numbers are chosen together, so that what
+The codec refuses every record that has a field out of its limits (schemas/limit_check.py). The numbers are chosen together, so that what
 passes can be written anywhere we write it: a Kafka record and a table's row below 1 MB, PostgreSQL, ClickHouse. Dead letters have no
 limits here: they hold what had to be refused. docs/limits.md shows the table.
 """

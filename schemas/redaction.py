@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from schemas.masked import OF_A_URL, in_place_of
+from schemas.secret_masking import OF_A_URL, in_place_of
 
 SHORTEST = 10  # a shorter one may be a word that lines need
 _SECRET_NAME = re.compile(r"(password|secret|token|key)s?$")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from schemas.kafka_access import unreadable
-from schemas.masked import MaskedUrl
+from schemas.secret_masking import MaskedUrl
 
 
 class WrongUrl(ValueError):

@@ -14,11 +14,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from schemas import server_urls
 from schemas.accounts import accounts_in
-from schemas.clients import tokens_in
+from schemas.client_tokens import tokens_in
 from schemas.environment import OfChannels, SecretFiles, StateFile, Unreadable, choose_state, of_channel, state_file
 from schemas.gateway_settings import GatewaySettings
 from schemas.kafka_access import KafkaAccess, Mechanism, Protocol, WrongAccess
-from schemas.masked import MaskedText, SecretUrl
+from schemas.secret_masking import MaskedText, SecretUrl
 from schemas.tracker import keys_in
 
 __all__ = ["MissingSetting", "Settings", "state_file", "use_state", "wrong"]

@@ -36,7 +36,7 @@ UNCAUGHT = logging.getLogger("uncaught")
 _QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 
-def told(error: BaseException) -> str:
+def described_error(error: BaseException) -> str:
     """An exception in one line: its type, and its sentence where that quotes nothing."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == builtins.__name__ else f"{kind.__module__}.{kind.__qualname__}"
@@ -89,7 +89,7 @@ def _frames(error: BaseException) -> Iterator[str]:
     if places:
         yield "Traceback (most recent call last):\n"
         yield from places.format()
-    yield f"{told(error)}\n"
+    yield f"{described_error(error)}\n"
 
 
 def _walked(found: TracebackType | None) -> list[tuple[FrameType, int]]:
@@ -108,12 +108,12 @@ class Discreet(logging.Filter):
         elif isinstance(record.args, dict):
             record.args = {name: _told_value(each) for name, each in record.args.items()}
         if isinstance(record.msg, BaseException):
-            record.msg = told(record.msg)
+            record.msg = described_error(record.msg)
         return True
 
 
 def _told_value(value: object) -> object:
-    return _Told(told(value)) if isinstance(value, BaseException) else value
+    return _Told(described_error(value)) if isinstance(value, BaseException) else value
 
 
 class _Told(str):
@@ -125,7 +125,7 @@ class _Told(str):
         return str(self)
 
 
-class Output(logging.StreamHandler[TextIO]):
+class LogOutput(logging.StreamHandler[TextIO]):
     """Standard error. A line that cannot be written is told by its logger, its place and what was wrong: the standard library would print
     its text and its arguments."""
 
@@ -135,7 +135,7 @@ class Output(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the standard library's name
         error = sys.exc_info()[1]
-        why = "" if error is None else f" ({told(error)})"
+        why = "" if error is None else f" ({described_error(error)})"
         with suppress(OSError, ValueError):  # standard error itself may be closed
             self.stream.write(f"a line of {record.name} could not be written: {record.filename}:{record.lineno}{why}\n")
 
@@ -157,7 +157,7 @@ class Plain(logging.Formatter):
 
 def log_plainly(redact: Callable[[str], str] = str) -> None:
     """Logging of a process that has no other: warnings and worse, on standard error."""
-    output = Output()
+    output = LogOutput()
     output.setFormatter(Plain(redact))
     logging.basicConfig(level=logging.WARNING, handlers=[output], force=True)
     catch_all()

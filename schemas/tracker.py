@@ -15,8 +15,8 @@ from hmac import compare_digest, digest
 from urllib.parse import unquote
 
 from schemas.keys import quoted
+from schemas.limit_check import allows
 from schemas.records import Delivery
-from schemas.within import allows
 
 LIMIT = 512
 MOST_KEYS = 2

@@ -16,10 +16,10 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_connect.driver.insert import InsertContext
 
-from schemas import refusals
+from schemas import access_errors
 from schemas.records import DeliveryState
-from sinks.base import NotMigrated, Unavailable, sentence
-from sinks.content import held
+from sinks.sink_errors import NotMigrated, Unavailable, sentence
+from sinks.storable_text import held
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ _FOR_NOW = {
 }
 
 
-class Facts:
+class ClickHouseFacts:
     """One HTTP client, used by one insert at a time, in a thread. All inserts go through one context of the client: each context
     refers to itself, and one for each insert would keep every batch until Python next looks for cycles."""
 
@@ -163,7 +163,7 @@ def connect(url: str) -> Client:
             )
         )
     except (DatabaseError, Unavailable) as error:
-        if known := refusals.known(refusals.of_url("ClickHouse", url), str(error)):
+        if known := access_errors.known(access_errors.of_url("ClickHouse", url), str(error)):
             raise Unavailable(known) from error
         if isinstance(error, Unavailable):
             raise

@@ -16,10 +16,10 @@ import psycopg
 from clickhouse_connect.driver.client import Client
 from pydantic import ValidationError
 
-from schemas import refusals
+from schemas import access_errors
 from schemas.settings import MissingSetting, Settings, wrong
-from sinks.base import Unavailable
 from sinks.clickhouse import connect
+from sinks.sink_errors import Unavailable
 
 DDL = Path(__file__).parent / "ddl"
 _LOCK = 4_201_841_042  # any number, the same in every release: "one migration at a time"
@@ -63,7 +63,7 @@ def _postgres(url: str) -> psycopg.Connection:
         psycopg.OperationalError,
         psycopg.ProgrammingError,
     ) as error:  # the second: the URL has a word it does not know
-        raise Unavailable(refusals.told(refusals.of_url("PostgreSQL", url), error)) from error
+        raise Unavailable(access_errors.access_error(access_errors.of_url("PostgreSQL", url), error)) from error
 
 
 def migrate(postgres_url: str, clickhouse_url: str, folder: Path = DDL) -> list[str]:

@@ -13,10 +13,10 @@ from typing import cast
 import psycopg
 from psycopg import AsyncConnection
 
-from schemas import refusals
+from schemas import access_errors
 from schemas.records import DeliveryState, SequencedMessage
 from sinks import staging
-from sinks.base import Fenced, NotMigrated, Unavailable, sentence
+from sinks.sink_errors import NotMigrated, SinkFenced, Unavailable, sentence
 from sinks.staging import Staging
 
 Partition = tuple[str, int]  # topic, partition
@@ -28,7 +28,7 @@ _ADVANCE = """
 """
 
 
-class Archive:
+class PostgresArchive:
     """One connection, one transaction at a time; safe to share among a worker's partitions.
 
     `conflicts` counts the messages that broke a key of `messages` and were set aside whole in `message_conflicts`: 0, unless
@@ -75,17 +75,17 @@ class Archive:
     ) -> None:
         """One transaction: the rows, and each partition moved from its expected offset to its next one.
 
-        The expected offset is what `positions` told, later the `next` of the write before. Raises Fenced when a partition is not
+        The expected offset is what `positions` told, later the `next` of the write before. Raises SinkFenced when a partition is not
         where expected, Unavailable when PostgreSQL is; then nothing was written and the same call may be repeated.
         """
         _check(offsets)
         async with self._turn:
             try:
-                await self._settle(messages, states, offsets)
+                await self._commit(messages, states, offsets)
             except Unavailable:
                 if self._connection is not None and not self._connection.closed:
                     raise  # PostgreSQL itself said why (disk, deadlock); the stage's patience decides
-                await self._settle(messages, states, offsets)  # once more, on a new connection
+                await self._commit(messages, states, offsets)  # once more, on a new connection
 
     async def close(self) -> None:
         """Closes the connection; an unfinished transaction is undone."""
@@ -108,7 +108,9 @@ class Archive:
         except psycopg.OperationalError as error:
             await self.close()
             raise Unavailable(
-                await asyncio.to_thread(refusals.told, refusals.of_url("PostgreSQL", self._url), error)
+                await asyncio.to_thread(
+                    access_errors.access_error, access_errors.of_url("PostgreSQL", self._url), error
+                )
             ) from error
 
     @asynccontextmanager
@@ -122,7 +124,7 @@ class Archive:
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"PostgreSQL did not take the batch: {sentence(error)}") from error
 
-    async def _settle(
+    async def _commit(
         self,
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
@@ -134,7 +136,7 @@ class Archive:
             self._doubtful = {**self._doubtful, **offsets}
             try:
                 conflicts, reused = await self._write(messages, states, offsets)
-            except Fenced:
+            except SinkFenced:
                 self._forget(offsets)
                 raise
             self.conflicts += conflicts
@@ -178,7 +180,7 @@ class Archive:
         held = await self._held(connection, list(offsets))
         for partition, (expected, _) in sorted(offsets.items()):
             if held.get(partition) != expected:
-                raise Fenced(
+                raise SinkFenced(
                     f"PostgreSQL has {self._sink} of {partition[0]}[{partition[1]}] at {held.get(partition, 'no position')}, not at "
                     f"{expected}: another worker writes this partition"
                 )

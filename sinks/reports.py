@@ -1,7 +1,7 @@
 """Questions to the databases: one message's timeline from PostgreSQL, the delivery report from ClickHouse.
 
 Enters: a connection or a client, and what to ask. Leaves: plain values, with the SQL where an analyst may want it. Reads only; times
-are Unix milliseconds, and texts are as people wrote them (sinks/content.py undone).
+are Unix milliseconds, and texts are as people wrote them (sinks/storable_text.py undone).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import psycopg
 from clickhouse_connect.driver.client import Client
 from psycopg.rows import dict_row
 
-from sinks.content import key, original, original_json
+from sinks.storable_text import key, original, original_json
 
 Row = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ class Trail:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class MessageTimeline:
     """One message and everything that became of it. `message` is None while only deliveries have reached the archive."""
 
     message_id: str
@@ -57,7 +57,7 @@ def timelines(
     tenant_id: str = "default",
     conversation_id: str | None = None,
     at_most: int = 100,
-) -> tuple[Timeline, ...]:
+) -> tuple[MessageTimeline, ...]:
     """Everything PostgreSQL knows of a message: one timeline, or one for each conversation in which a tenant used the id, up to
     `at_most`; only the one that is named, if one is. Empty when it knows nothing."""
     tenant, message = key(tenant_id), key(message_id)
@@ -70,7 +70,7 @@ def timelines(
     return tuple(each for each in found if each is not None)
 
 
-def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) -> Timeline | None:
+def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) -> MessageTimeline | None:
     """`place` is tenant, conversation and message id as the key columns have them."""
     with connection.cursor(row_factory=dict_row) as cursor:
         message = cursor.execute(
@@ -87,7 +87,7 @@ def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) 
         ).fetchall()
     if message is None and not deliveries:
         return None
-    return Timeline(
+    return MessageTimeline(
         message_id=original(place[2]),
         conversation_id=original(place[1]),
         message=None if message is None else _told(message),

@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
-from schemas.content import as_json
+from schemas.content_json import as_json
 from schemas.records import DeliveryState, SequencedMessage
-from sinks.content import held, key, storable, storable_json
+from sinks.storable_text import held, key, storable, storable_json
 
 # A binary timestamptz is int64 microseconds since 2000-01-01, so COPY takes our milliseconds without a datetime per field.
 _EPOCH_2000 = 946_684_800_000

@@ -33,7 +33,7 @@ def is_usable(folder: Path) -> bool:
     return (folder / _FILE).is_file()
 
 
-def is_settled(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether there is nothing to make: a cache is there, or the reason why none can be."""
     return is_usable(folder) or (folder / _WHY_NOT).is_file()
 
@@ -72,7 +72,7 @@ def make(folder: Path, train: Callable[[Path, list[str]], None]) -> None:
         if why_not:
             (staging / _FILE).unlink(missing_ok=True)
             (staging / _WHY_NOT).write_text(f"{why_not}\n", encoding="utf-8")
-        _settle(staging, folder)
+        _publish(staging, folder)
     finally:  # whoever is interrupted leaves nothing
         shutil.rmtree(staging, ignore_errors=True)
     _clear(folder)
@@ -105,7 +105,7 @@ def _try(train: Callable[[Path, list[str]], None], staging: Path) -> str:
     return "" if is_usable(staging) else "the JVM wrote none"
 
 
-def _settle(staging: Path, folder: Path) -> None:
+def _publish(staging: Path, folder: Path) -> None:
     """Gives the finished folder its name, unless somebody else was quicker."""
     for file in staging.iterdir():
         if file.is_file():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from schemas import private
+from schemas import private_files
 
 HERE = ("127.0.0.1", "localhost")
 
@@ -36,7 +36,7 @@ class Certificates:
 
         if self._authority is None:
             self._authority = trustme.CA(organization_name="a development stack of Chat4All")
-            private.write(self.ca, self._authority.cert_pem.bytes())
+            private_files.write(self.ca, self._authority.cert_pem.bytes())
         certificate = self._authority.issue_cert(*hosts, common_name=name, not_before=not_before, not_after=not_after)
         key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), password=None)
         # as Kafka wants it; libraries that read OpenSSL's own form read this one, too
@@ -44,7 +44,9 @@ class Certificates:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         file = self.folder / f"{name}.pem"
-        private.write(file, b"".join((pem, *(each.bytes() for each in certificate.cert_chain_pems))).decode("ascii"))
+        private_files.write(
+            file, b"".join((pem, *(each.bytes() for each in certificate.cert_chain_pems))).decode("ascii")
+        )
         return file
 
     def expired(self, name: str) -> Path:

@@ -34,7 +34,7 @@ DATA_PREFIX = "insert-"  # names the files of running inserts in the engine's fo
 ANSWERS = (b"SELECT", b"WITH", b"SHOW", b"DESC", b"EXISTS", b"EXPLAIN", b"CHECK", b"FROM")
 
 
-class Refused(Exception):
+class QueryRefused(Exception):
     """A query refused before it reached the engine; worded as the engine words its errors."""
 
     def __init__(self, code: int, name: str, sentence: str) -> None:
@@ -53,7 +53,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryAnswer:
     """The engine's result: bytes, their format ("" for a statement without a result), and the counters of the summary."""
 
     body: bytes
@@ -90,13 +90,13 @@ def keep_default(path: str) -> None:
         link.unlink()  # the engine makes it again; found at its start, it would be taken for the other database's
 
 
-def execute(path: str, query: Query) -> Answer:
+def execute(path: str, query: Query) -> QueryAnswer:
     """Runs the query on the engine of `path`; blocks, and may be called from several threads at once."""
     insert = INSERT_WITH_DATA.match(query.sql)
     try:
         sql = (insert[0] if insert else query.sql).decode()
     except UnicodeDecodeError as error:
-        raise Refused(62, "SYNTAX_ERROR", f"the query is not UTF-8 at byte {error.start}") from None
+        raise QueryRefused(62, "SYNTAX_ERROR", f"the query is not UTF-8 at byte {error.start}") from None
     refuse_reaching(path, sql, query.params.values())
     with opened(path) as handle:
         for statement in _preparation(query):
@@ -106,7 +106,7 @@ def execute(path: str, query: Query) -> Answer:
         result = handle.query(sql, query.default_format)
         body = result.bytes() or b""
         counters = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read(), "result_bytes": len(body)}
-        return Answer(body, _format_of_result(query), counters | _written(result))
+        return QueryAnswer(body, _format_of_result(query), counters | _written(result))
 
 
 _handles = threading.local()  # of formatQuery: settings of a request must not change what it says
@@ -122,7 +122,7 @@ def refuse_reaching(path: str, sql: str, given: Iterable[str] = ()) -> None:
     except RuntimeError as error:
         raise _of_the_query(str(error)) from None
     if what := reaches(normal, given):
-        raise Refused(497, "ACCESS_DENIED", f"{what} is not for SQL on this server: it would reach outside of it")
+        raise QueryRefused(497, "ACCESS_DENIED", f"{what} is not for SQL on this server: it would reach outside of it")
 
 
 def _of_the_query(error: str) -> Exception:
@@ -130,7 +130,7 @@ def _of_the_query(error: str) -> Exception:
     found = re.search(
         r"Code: (\d+)\. DB::Exception: (.*?)(?:: In scope SELECT formatQuery.*)?\. \((\w+)\)\s*$", error, re.DOTALL
     )
-    return Refused(int(found[1]), found[3], found[2]) if found else RuntimeError(error)
+    return QueryRefused(int(found[1]), found[3], found[2]) if found else RuntimeError(error)
 
 
 def discard_unfinished(path: str) -> None:
@@ -139,14 +139,16 @@ def discard_unfinished(path: str) -> None:
         file.unlink()
 
 
-def _insert(path: str, handle: Any, insert: re.Match[bytes], data: bytes) -> Answer:
+def _insert(path: str, handle: Any, insert: re.Match[bytes], data: bytes) -> QueryAnswer:
     """From a file, because the engine's send_insert() reports success for blocks that a constraint or a view refused."""
     head, settings, format_ = (insert[part].decode() for part in ("head", "settings", "format"))
     with tempfile.NamedTemporaryFile(dir=path, prefix=DATA_PREFIX) as file:
         file.write(data)
         file.flush()
         source = f"FROM INFILE {_quoted(str(Path(file.name).resolve()))} COMPRESSION 'none'"
-        return Answer(b"", "", _written(handle.query(f"{head} {source} {settings} FORMAT {format_}", "TabSeparated")))
+        return QueryAnswer(
+            b"", "", _written(handle.query(f"{head} {source} {settings} FORMAT {format_}", "TabSeparated"))
+        )
 
 
 def _written(result: Any) -> dict[str, int]:
@@ -159,7 +161,7 @@ def _preparation(query: Query) -> list[str]:
     pairs = {**query.settings, **{f"param_{name}": value for name, value in query.params.items()}}
     for name in pairs:
         if not SETTING.fullmatch(name):
-            raise Refused(115, "UNKNOWN_SETTING", f"Unknown setting {_quoted(name)}")
+            raise QueryRefused(115, "UNKNOWN_SETTING", f"Unknown setting {_quoted(name)}")
     use = [f"USE `{(query.database or 'default').replace('`', '``')}`"]
     return use + ([f"SET {', '.join(f'{name} = {_quoted(value)}' for name, value in pairs.items())}"] if pairs else [])
 

@@ -29,7 +29,7 @@ from aiohttp import web
 from schemas.tracebacks import log_plainly
 from stack import unprivileged
 from stack.clickhouse_door import door
-from stack.clickhouse_engine import Query, Refused, discard_unfinished, execute, keep_default, opened
+from stack.clickhouse_engine import Query, QueryRefused, discard_unfinished, execute, keep_default, opened
 from stack.confinement import confine
 
 # Query parameters that are about the request itself; every other one is a setting of the engine.
@@ -64,14 +64,14 @@ async def read_query(request: web.Request) -> Query:
         form = await request.post()
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
         if len(texts) < len(form):
-            raise Refused(48, "NOT_IMPLEMENTED", "external data are not supported by this front")
+            raise QueryRefused(48, "NOT_IMPLEMENTED", "external data are not supported by this front")
         given, body = given | texts, b""
     else:
         raw = await request.read()
         decode = decoders.get(request.headers.get("Content-Encoding", ""))
         body = decode(raw) if decode and raw else raw
     if "1" in (given.get("compress"), given.get("decompress")):
-        raise Refused(48, "NOT_IMPLEMENTED", "native compression is not supported by this front")
+        raise QueryRefused(48, "NOT_IMPLEMENTED", "native compression is not supported by this front")
     head = given.get("query", "").encode()
     settings = {name: value for name, value in given.items() if name not in TRANSPORT and not name.startswith("param_")}
     if request.method == "GET":
@@ -90,7 +90,9 @@ async def readable(request: web.Request) -> Query:
     try:
         return await read_query(request)
     except (web.RequestPayloadError, ValueError, LookupError, RuntimeError) as error:  # what aiohttp and lz4 raise
-        raise Refused(27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"the request cannot be read: {error}"[:200]) from None
+        raise QueryRefused(
+            27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"the request cannot be read: {error}"[:200]
+        ) from None
 
 
 def compressed(request: web.Request, body: bytes, headers: dict[str, str]) -> bytes:
@@ -103,7 +105,7 @@ def compressed(request: web.Request, body: bytes, headers: dict[str, str]) -> by
     return body
 
 
-class Front:
+class ClickHouseFront:
     """The request handlers over one engine path."""
 
     def __init__(self, path: str) -> None:
@@ -148,7 +150,7 @@ class Front:
 
 
 def application(path: str, password: str) -> web.Application:
-    front = Front(path)
+    front = ClickHouseFront(path)
     app = web.Application(client_max_size=2**31, middlewares=[door(password)])
     app.router.add_get("/ping", front.ping)
     app.router.add_route("*", "/", front.query)

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from schemas import private
-from stack import kafka
-from stack.plan import Plan
-from stack.state import FAILED, READY, State, is_running, lock, read_state, state_path
+from schemas import private_files
+from stack import kafka_server
+from stack.plan import StackPlan
+from stack.state import FAILED, READY, StackState, is_running, lock, read_state, state_path
 from stack.supervisor import KEPT
 
 
@@ -29,18 +29,18 @@ class StackRefused(Exception):
 
 def start(
     folder: Path,
-    plan: Plan,
-    progress: Callable[[State], None] = lambda _state: None,
+    plan: StackPlan,
+    progress: Callable[[StackState], None] = lambda _state: None,
     say: Callable[[str], None] = lambda _sentence: None,
     limit_seconds: float = 180.0,
-) -> State:
+) -> StackState:
     """Starts the stack and returns when all of it answers; `progress` sees every state on the way, `say` gets what a first start of
     this machine does besides. Raises StackRefused."""
     folder = folder.resolve()
     if is_running(folder):
         raise StackRefused(_already(folder))
     if "kafka" in plan.servers:
-        kafka.make_ready(say)  # what only a first run does belongs to whoever waits, not to the supervisor
+        kafka_server.make_ready(say)  # what only a first run does belongs to whoever waits, not to the supervisor
     claim = lock(folder)
     if claim is None:
         raise StackRefused(_already(folder))
@@ -123,7 +123,7 @@ def _await_end(pid: int, limit_seconds: float = 15.0) -> None:
             time.sleep(0.02)
 
 
-def _make_room(folder: Path, plan: Plan) -> None:
+def _make_room(folder: Path, plan: StackPlan) -> None:
     """Data are taken up only when somebody asked for it; the rest of an earlier stack would only confuse this one."""
     kept = folder / KEPT
     if not (plan.keep_data or kept.exists()):
@@ -136,10 +136,10 @@ def _make_room(folder: Path, plan: Plan) -> None:
     state_path(folder).unlink(missing_ok=True)
 
 
-def _spawn(folder: Path, plan: Plan, claim: int) -> None:
+def _spawn(folder: Path, plan: StackPlan, claim: int) -> None:
     command = [sys.executable, "-m", "stack.supervisor", "--folder", str(folder), "--lock", str(claim)]
     log = folder / "supervisor.log"
-    with private.append_to(log) as output:
+    with private_files.append_to(log) as output:
         text = plan.to_json().encode()
         done = subprocess.run(
             command, input=text, stdout=output, stderr=output, start_new_session=True, pass_fds=[claim], check=False
@@ -148,7 +148,7 @@ def _spawn(folder: Path, plan: Plan, claim: int) -> None:
         raise StackRefused(f"the supervisor ended with {done.returncode}; look into {log}")
 
 
-def _await_ready(folder: Path, progress: Callable[[State], None], limit_seconds: float) -> State:
+def _await_ready(folder: Path, progress: Callable[[StackState], None], limit_seconds: float) -> StackState:
     deadline = time.monotonic() + limit_seconds
     while True:
         running = is_running(folder)  # asked first: what it wrote before its end is read after it

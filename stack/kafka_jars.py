@@ -2,7 +2,7 @@
 
 Enters: the folder they are kept in. Leaves: their paths. Guaranteed: what is returned has been read whole and compared by this process,
 whether it was downloaded now or lay in the cache; a jar too many, a changed or a missing one is never run: the folder is put right
-from Maven Central, once, and what is wrong even then raises ServiceFailed. `python -m stack.kafka_lock` writes the file.
+from Maven Central, once, and what is wrong even then raises ServiceFailed. `python -m tools.lock_jars` writes the file.
 """
 
 import hashlib
@@ -101,14 +101,14 @@ def _put_right(folder: Path, wanted: Iterable[Jar], bad: Iterable[str]) -> None:
         if still:
             told = ", ".join(f"{name} {why}" for name, why in still.items())
             raise ServiceFailed(f"kafka: what Maven Central gave is not what the lock says: {told}; nothing was run")
-        _settle(jars, folder, wanted)
+        _publish(jars, folder, wanted)
     except OSError as error:
         raise ServiceFailed(f"kafka: cannot keep jars in {folder} ({error})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _settle(jars: Path, folder: Path, wanted: Iterable[Jar]) -> None:
+def _publish(jars: Path, folder: Path, wanted: Iterable[Jar]) -> None:
     """Gives the new set its name. A running Kafka keeps the files it has open; another first run may have been quicker."""
     old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     try:

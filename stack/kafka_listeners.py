@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from schemas import private
+from schemas import private_files
 from schemas.kafka_access import KafkaAccess
-from schemas.masked import MaskedText
+from schemas.secret_masking import MaskedText
 from stack.certificates import Certificates
 
 Locks = Literal["open", "password", "secured"]
@@ -85,7 +85,7 @@ def listeners(locks: Locks, folder: Path, port: int, controller: int, mutual: in
         made.issue(ADMIN)
     ca = certificates / "ca.pem"
     for each in (ca.name, f"{BROKER}.pem"):  # copies, for whoever the broker runs as
-        private.write(folder / "tmp" / each, (certificates / each).read_bytes())
+        private_files.write(folder / "tmp" / each, (certificates / each).read_bytes())
     server = folder / "tmp" / f"{BROKER}.pem"
     properties = SECURED.format(
         port=port, controller=controller, mutual=mutual, server=server, ca=folder / "tmp" / ca.name
@@ -127,5 +127,5 @@ def _with_password(folder: Path, url: str, port: int, controller: int) -> Listen
 
 def _password(file: Path) -> str:
     if not file.exists():
-        private.write(file, secrets.token_hex(16))
+        private_files.write(file, secrets.token_hex(16))
     return file.read_text(encoding="ascii")

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     UserScramCredentialUpsertion,
 )
 
-from schemas import private
+from schemas import private_files
 from schemas.kafka_access import KafkaAccess
 
 ITERATIONS = 4096
@@ -58,8 +58,8 @@ def passwords(folder: Path, users: Sequence[str]) -> dict[str, str]:
     for user in users:
         file = password_file(folder, user)
         if not file.exists():
-            private.make_folder(file.parent)
-            private.write(file, secrets.token_hex(16))
+            private_files.make_folder(file.parent)
+            private_files.write(file, secrets.token_hex(16))
         found[user] = file.read_text(encoding="ascii")
     return found
 

@@ -39,7 +39,7 @@ class Process(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StackPlan:
     """A whole stack, in the order of its start: servers, then the prepare commands, then the processes."""
 
     # Servers to start, names of stack.servers.SERVERS.
@@ -62,7 +62,7 @@ class Plan:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Plan":
+    def from_json(cls, text: str) -> "StackPlan":
         fields = json.loads(text)
         prepare = [Command(**command) for command in fields["prepare"]]
         return cls(**{**fields, "prepare": prepare, "processes": [Process(**each) for each in fields["processes"]]})

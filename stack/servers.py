@@ -14,7 +14,7 @@ from stack.service import Service
 
 def _made_by(module: str) -> Callable[..., Service]:
     def make(folder: Path, **more: Any) -> Service:
-        service: Service = import_module(f"stack.{module}").service(folder, **more)
+        service: Service = import_module(f"stack.{module}_server").service(folder, **more)
         return service
 
     return make

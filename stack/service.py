@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schemas import private
+from schemas import private_files
 from schemas.environment import foreign
-from schemas.masked import masked
+from schemas.secret_masking import masked
 from stack.fork_server import Start
 from stack.forks import Forked, Forks
 from stack.launch import ServiceFailed, wrapped
@@ -98,10 +98,10 @@ class Child:
         that still imports is waited for. Raises ServiceFailed when it cannot start anything."""
         self._signal(signal.SIGKILL)  # what an earlier life may have left in its group
         service = self.service
-        tmp = private.make_folder(service.folder / "tmp")
+        tmp = private_files.make_folder(service.folder / "tmp")
         env = {**(os.environ if service.ours else foreign()), "TMPDIR": str(tmp), **service.env}
         if self._forks is not None:
-            private.append_to(service.log).close()  # made for its owner only, whoever writes to it then
+            private_files.append_to(service.log).close()  # made for its owner only, whoever writes to it then
             self._process = self._forks.begin(
                 Start(
                     name=service.name,
@@ -118,7 +118,7 @@ class Child:
     def _opened(self, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         service = self.service
         rights = self._rights() if os.geteuid() == 0 else None
-        with private.append_to(service.log) as log:
+        with private_files.append_to(service.log) as log:
             return subprocess.Popen(
                 wrapped(service.steps, death_signal=service.death_signal, unprivileged=rights),
                 stdin=subprocess.DEVNULL,
@@ -126,7 +126,7 @@ class Child:
                 stderr=log,
                 env=env,
                 start_new_session=True,
-                umask=private.UMASK,
+                umask=private_files.UMASK,
             )
 
     def wait(self, limit_seconds: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> None:

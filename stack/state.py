@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schemas import private
-from schemas.masked import masked
+from schemas import private_files
+from schemas.secret_masking import masked
 
 STARTING, READY, DEAD, EXTERNAL, FAILED = "starting", "ready", "dead", "external", "failed"
 
@@ -45,7 +45,7 @@ class ServiceState:
 
 
 @dataclass
-class State:
+class StackState:
     """The stack as its supervisor last described it."""
 
     pid: int  # of the supervisor
@@ -60,7 +60,7 @@ def state_path(folder: Path) -> Path:
     return folder / "state.json"
 
 
-def write_state(folder: Path, state: State) -> None:
+def write_state(folder: Path, state: StackState) -> None:
     path = state_path(folder)
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
@@ -69,11 +69,11 @@ def write_state(folder: Path, state: State) -> None:
     draft.replace(path)
 
 
-def read_state(folder: Path) -> State | None:
+def read_state(folder: Path) -> StackState | None:
     """The last description, of a live or a dead stack; None when there is none."""
     try:
         fields = json.loads(state_path(folder).read_text(encoding="utf-8"))
-        return State(**{**fields, "services": [ServiceState(**service) for service in fields["services"]]})
+        return StackState(**{**fields, "services": [ServiceState(**service) for service in fields["services"]]})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -83,7 +83,7 @@ def lock(folder: Path) -> int | None:
 
     A lock of the kernel ends with its holder, however it ends; so a state file without a lock is that of a dead supervisor.
     """
-    private.make_folder(folder)
+    private_files.make_folder(folder)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

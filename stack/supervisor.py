@@ -20,17 +20,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from schemas import private
-from schemas.masked import masked
+from schemas import private_files
 from schemas.redaction import redactor
+from schemas.secret_masking import masked
 from schemas.tracebacks import log_plainly
 from stack import ports
 from stack.forks import Forks
 from stack.launch import ServiceFailed
-from stack.plan import Command, Plan, Process
+from stack.plan import Command, Process, StackPlan
 from stack.servers import SERVERS
 from stack.service import Child, Service
-from stack.state import DEAD, EXTERNAL, FAILED, READY, STARTING, ServiceState, State, state_path, write_state
+from stack.state import DEAD, EXTERNAL, FAILED, READY, STARTING, ServiceState, StackState, state_path, write_state
 
 KEPT = "kept"  # the marker of data that the last stack was told to keep
 FIRST_BACKOFF_SECONDS = 0.5
@@ -50,11 +50,11 @@ class Stopped(Exception):
 class Supervisor:
     """Owns the children; every method runs in the main thread, because children die with the thread that forked them."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: StackPlan) -> None:
         self.folder = folder
         self.plan = plan
         self.stopping = threading.Event()
-        self.state = State(pid=os.getpid(), phase=STARTING, keep_data=plan.keep_data, settings=dict(plan.settings))
+        self.state = StackState(pid=os.getpid(), phase=STARTING, keep_data=plan.keep_data, settings=dict(plan.settings))
         self.children: list[Child] = []
         modules = dict.fromkeys(name for each in (*plan.prepare, *plan.processes) for name in each.preload)
         self.forks = Forks(list(modules), folder / "supervisor.log") if modules else None
@@ -118,10 +118,10 @@ class Supervisor:
 
     def _behind_tls(self) -> Service:
         """TLS for the servers that have none of their own; their settings lead through it from now on."""
-        from stack import tls  # noqa: PLC0415  # with the maker of certificates, which no other stack needs
+        from stack import tls_server  # noqa: PLC0415  # with the maker of certificates, which no other stack needs
 
         own = {name: url for name, url in self.state.settings.items() if name.removesuffix("_url") in self.plan.servers}
-        service = tls.service(self.folder / "tls", own)
+        service = tls_server.service(self.folder / "tls", own)
         self.state.settings |= service.settings
         self._launch(service)
         return service
@@ -300,11 +300,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--lock", type=int, required=True, help="inherited file descriptor that claims the folder")
     arguments = parser.parse_args()
-    os.umask(private.UMASK)  # data, logs and state of all children too
-    arguments.folder.chmod(private.FOLDER)  # one that an earlier release made may be open
+    os.umask(private_files.UMASK)  # data, logs and state of all children too
+    arguments.folder.chmod(private_files.FOLDER)  # one that an earlier release made may be open
     log_plainly(masked)  # an end that nobody foresaw may quote what servers say
     os.set_inheritable(arguments.lock, False)  # the claim must not outlive this process in a child
-    plan = Plan.from_json(sys.stdin.read())
+    plan = StackPlan.from_json(sys.stdin.read())
     if os.fork():
         os._exit(0)  # detached: the starter waits for this first process, and nobody's zombie is left at the end
     supervisor = Supervisor(arguments.folder, plan)

@@ -26,7 +26,7 @@ TLS_REQUEST, GSS_REQUEST = 80_877_103, 80_877_104
 WITH_REQUEST = "postgres"  # its clients ask in plain text first whether there is TLS
 
 
-class Front(NamedTuple):
+class TlsFront(NamedTuple):
     """One server: where it is reached with TLS, and where it is."""
 
     name: str
@@ -34,13 +34,13 @@ class Front(NamedTuple):
     target: int
 
 
-def front(text: str) -> Front:
+def front(text: str) -> TlsFront:
     name, _, ports = text.partition("=")
     port, _, target = ports.partition(":")
-    return Front(name, int(port), int(target))
+    return TlsFront(name, int(port), int(target))
 
 
-async def serve(fronts: list[Front], context: ssl.SSLContext) -> None:
+async def serve(fronts: list[TlsFront], context: ssl.SSLContext) -> None:
     for each in fronts:
         if each.name == WITH_REQUEST:
             await asyncio.start_server(partial(_asked, context, each.target), "127.0.0.1", each.port)

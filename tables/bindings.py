@@ -6,14 +6,14 @@ original bytes, so that one that never matches becomes a dead letter and nothing
 
 from dataclasses import dataclass
 
-from tables.framed import FramedLayout
+from tables.framed_layout import FramedLayout
 from tables.layout import JsonLayout
 
 MOST_WAITING = 64  # receipts of one provider message; far above what providers tell of one
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundDelivery:
     tenant_id: str
     delivery_id: str
     conversation_id: str
@@ -23,12 +23,12 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingReceipt:
     since: int  # Unix milliseconds, when the first of them came
     # (offset, timestamp, event id) of each receipt, in the order they came, each event once
     places: tuple[tuple[int, int, str], ...] = ()
     receipts: tuple[bytes, ...] = ()  # their values as they came
 
 
-BINDINGS = JsonLayout("bindings", Bound, time="bound_at", keyed_by_record=True)
-WAITING = FramedLayout("waiting", Waiting, framed="receipts", time="since", version=2, keyed_by_record=True)
+BINDINGS = JsonLayout("bindings", BoundDelivery, time="bound_at", keyed_by_record=True)
+WAITING = FramedLayout("waiting", WaitingReceipt, framed="receipts", time="since", version=2, keyed_by_record=True)

@@ -7,14 +7,14 @@ its stage takes no further messages: they wait in Kafka.
 
 from dataclasses import dataclass
 
-from tables.framed import FramedLayout
+from tables.framed_layout import FramedLayout
 
 MOST_HELD = 1000  # rows of a partition above which nothing further is taken; a turn may go over by what it brought
 MOST_HELD_BYTES = 16 << 20  # the same of their records' bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldRecord:
     """A record that waits, whole. Immutable; `size` is in bytes."""
 
     tenant_id: str
@@ -32,4 +32,4 @@ class Held:
         return sum(map(len, self.frames))
 
 
-HELD = FramedLayout("held", Held, framed="frames")
+HELD = FramedLayout("held", HeldRecord, framed="frames")

@@ -8,7 +8,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 
 from schemas.records import Delivery
-from tables.ready import Lane, Ready, place_of
+from tables.fair_queue import FairQueue, Lane, place_of
 
 Entry = tuple[int, str, str]  # sequence, delivery id, place
 
@@ -19,7 +19,7 @@ class Lanes:
     def __init__(self) -> None:
         self._queues: dict[Lane, list[Entry]] = {}
         self._begun: set[Lane] = set()  # lanes whose head was called before
-        self._ready = Ready()
+        self._ready = FairQueue()
 
     def __len__(self) -> int:
         return len(self._queues)

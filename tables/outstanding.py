@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from schemas.records import Delivery
-from tables.framed import FramedLayout
+from tables.framed_layout import FramedLayout
 
 
 class Phase(StrEnum):

@@ -10,9 +10,9 @@ from tables.layout import JsonLayout
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PlannedBatch:
     # (first offset, last offset) of each batch, in order, both inclusive
     ranges: tuple[tuple[int, int], ...]
 
 
-PLANS = JsonLayout("plans", Plan)
+PLANS = JsonLayout("plans", PlannedBatch)

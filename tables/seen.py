@@ -9,7 +9,7 @@ import json
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from schemas import content, ids
+from schemas import content_json, ids
 from schemas.keys import message_key
 from schemas.records import Message
 
@@ -51,5 +51,5 @@ def digest(message: Message) -> bytes:
     parts: list[str] = [message.direction, message.sender, message.kind, message.text]
     parts += [repr((r.user_id, r.channel, r.address, r.account)) for r in message.recipients]
     if message.content is not None:
-        parts.append(json.dumps(content.as_json(message.content)))
+        parts.append(json.dumps(content_json.as_json(message.content)))
     return ids.digest(parts, 8)

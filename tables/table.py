@@ -1,7 +1,7 @@
 """What a stage and the engine may ask of one partition of one table, wherever its rows are kept; the contract of every store.
 
 A turn writes with `put` and `delete` and reads its own writes. Its `changes` go on the changelog inside the turn's transaction;
-then the turn ends with `settle`, after the commit and never before it, or with `rollback`. A store on disk therefore holds what its
+then the turn ends with `commit`, after the commit and never before it, or with `rollback`. A store on disk therefore holds what its
 changelog held up to `position`, no more and no less, whenever the process ends. Not safe for threads: one at a time.
 """
 
@@ -61,7 +61,7 @@ class Table(Protocol[Row]):
         """Forgets the open turn."""
         ...
 
-    def settle(self, position: int | None = None) -> None:
+    def commit(self, position: int | None = None) -> None:
         """The open turn's transaction has committed: its rows stay. `position` is the changelog offset after its last row, None
         when it had none."""
         ...
@@ -69,11 +69,11 @@ class Table(Protocol[Row]):
     # --- age, for layouts with `time_of` ----------------------------------------------------------------------------------
 
     def oldest(self) -> int | None:
-        """The time of the oldest settled row; in memory it may be a later row of the same minute."""
+        """The time of the oldest committed row; in memory it may be a later row of the same minute."""
         ...
 
     def expired(self, until: int, at_most: int) -> list[bytes]:
-        """Keys of settled rows whose time is `until` or before, without those the open turn has deleted or made younger; never a
+        """Keys of committed rows whose time is `until` or before, without those the open turn has deleted or made younger; never a
         row that is younger, the oldest first. In memory a row may be told up to a minute late, when younger rows of its minute
         were written before it. While `oldest() <= until` it is never empty for a turn that has written nothing."""
         ...

@@ -17,7 +17,7 @@ FAILURES = (Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED)
 
 class Timeline(NamedTuple):
     """Times are Unix milliseconds, None while not seen. `known` turns true with the conversation log's record. Its bytes:
-    tables/timeline_rows.py."""
+    tables/timeline_layout.py."""
 
     tenant_id: str
     conversation_id: str
@@ -31,7 +31,7 @@ class Timeline(NamedTuple):
     kind: str = "text"
     requested_at: int = 0
     accepted_at: int = 0
-    version: int = 0  # transitions told so far
+    version: int = 0  # transitions published so far
     dispatched_at: int | None = None  # the latest attempt's
     sent_at: int | None = None
     delivered_at: int | None = None
@@ -51,6 +51,13 @@ class Timeline(NamedTuple):
     places: tuple[tuple[int, int], ...] = ()  # offset and timestamp of the records of `early`
 
 
+class Transition(NamedTuple):
+    """A delivery after one update: its row, and what to publish, None when the row has taken this update before."""
+
+    row: Timeline
+    published: DeliveryState | None
+
+
 def status(row: Timeline) -> Status:
     """Positive evidence beats a failure, a failure beats a mere acceptance."""
     if row.read_at is not None:
@@ -67,12 +74,52 @@ def digest_of(event_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=8).digest(), "little")
 
 
-def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None] | None:
-    """The row after an update, and the anomaly the update is, if it contradicts what is known; None when the row has taken it before."""
+def apply(row: Timeline, update: StatusUpdate) -> Transition:
+    """What one update does to a delivery that the conversation log has introduced (`row.known`). Pure."""
     event = digest_of(update.event_id)
     if event in row.events:
-        return None
+        return Transition(row, None)
     before = status(row)
+    row, anomaly = _with(row, update, event, before)
+    return Transition(row, _published(row, update, before, anomaly))
+
+
+def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: int) -> tuple[Timeline, DeliveryState]:
+    """A delivery's row and its first transition: the conversation log has it, and nothing has happened to it. `partition` is its home
+    partition, `now` our clock in Unix milliseconds. Pure."""
+    row = Timeline(
+        tenant_id=message.tenant_id,
+        conversation_id=message.conversation_id,
+        known=True,
+        message_id=message.message_id,
+        seq=message.seq,
+        channel=ref.channel,
+        account=ref.account,
+        recipient=ref.recipient,
+        address=ref.address,
+        kind=message.kind,
+        requested_at=message.requested_at,
+        accepted_at=message.accepted_at,
+        version=1,
+        # a delivery that is scheduled for later is kept for the state window from then
+        updated_at=max(message.accepted_at, message.not_before or 0),
+    )
+    created = StatusUpdate(
+        tenant_id=message.tenant_id,
+        event_id=f"{ref.delivery_id}:created",
+        delivery_id=ref.delivery_id,
+        conversation_id=message.conversation_id,
+        home_partition=partition,
+        status=Status.PENDING,
+        cause=Cause.CREATED,
+        occurred_at=message.accepted_at,
+        observed_at=now,
+    )
+    return row, _published(row, created, Status.PENDING, None)
+
+
+def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tuple[Timeline, str | None]:
+    """The row with what the update proves, and how the update contradicts what was known, if it does."""
     changed: dict[str, Any] = {
         "version": row.version + 1,
         "events": (*row.events, event)[-KEPT_EVENTS:],
@@ -103,30 +150,8 @@ def take(row: Timeline, update: StatusUpdate) -> tuple[Timeline, str | None] | N
     return row._replace(**changed), anomaly
 
 
-def introduce(message: SequencedMessage, ref: DeliveryRef) -> Timeline:
-    """The row once the conversation log has told about its delivery, before anything that happened to it; that is told as well."""
-    return Timeline(
-        tenant_id=message.tenant_id,
-        conversation_id=message.conversation_id,
-        known=True,
-        message_id=message.message_id,
-        seq=message.seq,
-        channel=ref.channel,
-        account=ref.account,
-        recipient=ref.recipient,
-        address=ref.address,
-        kind=message.kind,
-        requested_at=message.requested_at,
-        accepted_at=message.accepted_at,
-        version=1,
-        updated_at=max(
-            message.accepted_at, message.not_before or 0
-        ),  # what is to be sent later is remembered from then
-    )
-
-
-def told(row: Timeline, update: StatusUpdate, before: Status, anomaly: str | None) -> DeliveryState:
-    """The transition to publish: `row` is what is known after the update, `before` the status before it."""
+def _published(row: Timeline, update: StatusUpdate, before: Status, anomaly: str | None) -> DeliveryState:
+    """The record of a transition: `row` is what is known after the update, `before` the status before it."""
     now = status(row)
     reached = now in (Status.DELIVERED, Status.READ)
     return DeliveryState(

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from connectors import exchange_log
+from connectors import call_log
 from schemas.settings import Settings
 from stack.replaced import EnvironmentSettings, replaced
 from stack.servers import SERVERS
 from stack.service import Child
-from tests import leaks
+from tests.support import leaks
 
 pytest_runtest_makereport = leaks.pytest_runtest_makereport  # pytest finds its hooks here
 ServerSettings = Callable[[str], dict[str, str]]
@@ -28,7 +28,7 @@ ServerSettings = Callable[[str], dict[str, str]]
 @pytest.fixture(scope="session", autouse=True)
 def _no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every call to a provider is logged, and no log of any process the tests start may hold a text or a secret."""
-    exchange_log.LOGGER.setLevel(logging.INFO)
+    call_log.LOGGER.setLevel(logging.INFO)
     yield
     assert leaks.in_files(tmp_path_factory.getbasetemp()) == []
 

@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from benchmarks.connectors import simulators, wire
-from benchmarks.connectors.channels import SETTINGS, answer
+from benchmarks.connectors import bare_http, simulator_costs
+from benchmarks.connectors.channel_costs import SETTINGS, answer
 from benchmarks.engine.machine import OTHERS, Process, pinned
 from schemas import benchmark
 from schemas.benchmark import Figure
@@ -44,7 +44,7 @@ def main() -> None:
         if "simulators" in options.parts:
             for channel in SETTINGS:
                 figures |= _simulator(
-                    channel, asyncio.run(simulators.measured(channel, options.simulated, folder)), options
+                    channel, asyncio.run(simulator_costs.measured(channel, options.simulated, folder)), options
                 )
         if "memory" in options.parts:
             figures |= asyncio.run(_memory("whatsapp", LONG if options.long else SHORT, folder))
@@ -66,7 +66,7 @@ def _options() -> argparse.Namespace:
 
 
 async def _calls(channel: str, options: argparse.Namespace, folder: Path) -> dict[str, Figure]:
-    async with wire.answering(answer(channel)) as url:
+    async with bare_http.answering(answer(channel)) as url:
         pairs = await _child(
             [
                 "benchmarks.connectors.caller",
@@ -94,7 +94,7 @@ async def _calls(channel: str, options: argparse.Namespace, folder: Path) -> dic
 
 
 def _webhooks(folder: Path) -> dict[str, Figure]:
-    rates = asyncio.run(_child(["benchmarks.connectors.webhooks"], folder))
+    rates = asyncio.run(_child(["benchmarks.connectors.webhook_costs"], folder))
     units = {"telegram": "updates a CPU second, one a POST", "whatsapp": "statuses a CPU second, 100 a POST"}
     return {
         f"{name}_webhook": Figure(
@@ -104,7 +104,7 @@ def _webhooks(folder: Path) -> dict[str, Figure]:
     }
 
 
-def _simulator(channel: str, rates: simulators.Rates, options: argparse.Namespace) -> dict[str, Figure]:
+def _simulator(channel: str, rates: simulator_costs.Rates, options: argparse.Namespace) -> dict[str, Figure]:
     name = f"{channel}_simulator"
     posted = f"{rates.receipts_posted} of {options.simulated} calls"
     return {
@@ -116,7 +116,7 @@ def _simulator(channel: str, rates: simulators.Rates, options: argparse.Namespac
 
 
 async def _memory(channel: str, calls: int, folder: Path) -> dict[str, Figure]:
-    async with wire.answering(answer(channel)) as url:
+    async with bare_http.answering(answer(channel)) as url:
         held = await _child(["benchmarks.connectors.caller", channel, url, "--memory", str(calls)], folder)
     growth = (held[-1] - held[1]) / 2**20
     about = f"MiB resident of the connector's process, from a fifth of {calls:,} calls to all"

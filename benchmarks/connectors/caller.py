@@ -18,9 +18,9 @@ import orjson
 import psutil
 from yarl import URL
 
-from benchmarks.connectors.channels import deliveries, settings
+from benchmarks.connectors.channel_costs import deliveries, settings
 from connectors.base import Connector
-from connectors.exchange import Answer, Calls
+from connectors.http_calls import Answer, HttpCalls
 from connectors.registry import CHANNELS
 from pipelines import logs
 from schemas.outcomes import Accepted
@@ -43,7 +43,7 @@ async def spread(items: Iterable[Any], call: Callable[[Any], Awaitable[None]]) -
 
 async def captured(connector: Connector, wanted: list[Delivery]) -> list[Posted]:
     """What the connector would post."""
-    calls: Calls = connector._calls  # type: ignore[attr-defined]  # noqa: SLF001  # to post the same bodies without it
+    calls: HttpCalls = connector._calls  # type: ignore[attr-defined]  # noqa: SLF001  # to post the same bodies without it
     posted: list[Posted] = []
 
     async def keep(url: str, body: bytes, headers: dict[str, str], **_: object) -> Answer:

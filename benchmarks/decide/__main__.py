@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.decide import memory, rates
+from benchmarks.decide import decide_rates, delivery_memory
 from benchmarks.engine.machine import CONTENDER, pinned
 from schemas import benchmark
 from schemas.benchmark import Figure
@@ -33,9 +33,9 @@ def main() -> None:
     options = _options()
     if options.here:
         found = (
-            rates.measure(options.messages)
+            decide_rates.measure(options.messages)
             if options.here == "rates"
-            else memory.measure(options.deliveries, options.here)
+            else delivery_memory.measure(options.deliveries, options.here)
         )
         print(json.dumps(found))
         return
@@ -103,7 +103,7 @@ def _compare(decided: Found) -> None:
 
 def _decisions(decided: Found) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
-    for stage in (*rates.STAGES, "all"):
+    for stage in (*decide_rates.STAGES, "all"):
         for side, runs in decided.items():
             us = median(_of(run["us"], stage) for run in runs)
             size = median(_of(run["changelog"], stage) for run in runs)

@@ -1,7 +1,7 @@
 """One partition of each stage of core without Kafka: what one stage puts out is what the next one reads.
 
 Enters: turns of records. Leaves: their outputs, and the CPU time of `decide` and of the rows it changed (encoded as for a changelog, then
-settled). What stands between stages here (an output becomes a record) is not timed; it is the engine's.
+committed). What stands between stages here (an output becomes a record) is not timed; it is the engine's.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.engine import stage as engine
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Result, Stage
-from tables.stores import open_partition
+from tables.stores.factory import open_partition
 
 CALLS = 100_000  # a worker that never lacks room for one
 
@@ -53,7 +53,7 @@ class Desk:
         decision = self.stage.decide(inputs, self.state, now)
         changes = [table.changes() for table in self.tables.values()]
         for table in self.tables.values():
-            table.settle()
+            table.commit()
         self.cpu_seconds += time.process_time() - began
         self.changelog_bytes += sum(len(key) + len(value or b"") for rows in changes for key, value in rows)
         self.counts.update(decision.counts)

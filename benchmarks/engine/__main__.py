@@ -15,16 +15,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.engine import job, latency, report, restore
+from benchmarks.engine import engine_report, job, latency, restore_rates
+from benchmarks.engine.bench_topics import Topics
 from benchmarks.engine.contenders import CONTENDERS, add_parent
+from benchmarks.engine.engine_rates import Run, Source, WrongWork, run
+from benchmarks.engine.engine_report import Measured
 from benchmarks.engine.environments import Unavailable
 from benchmarks.engine.machine import OTHERS, pinned
-from benchmarks.engine.rates import Run, Source, WrongWork, run
-from benchmarks.engine.report import Measured
-from benchmarks.engine.topics import Topics
 from benchmarks.engine.verify import expected_outputs
 from schemas import benchmark
-from stack import kafka
+from stack import kafka_server
 from stack.service import Child
 
 PARTS = ("rates", "restore", "latency")
@@ -45,7 +45,7 @@ def main() -> None:
         if "latency" in options.parts:
             for name in [name for name in WITH_LATENCY if name in options.contenders]:
                 measured.lone_ms[name] = latency.lone_records(name, options.lone, topics, folder)
-    figures = report.figures(measured)
+    figures = engine_report.figures(measured)
     console.print(benchmark.table(figures))
     if not options.trial:
         path = benchmark.write("engine", " ".join(["python -m benchmarks.engine", *sys.argv[1:]]), figures)
@@ -76,7 +76,7 @@ def _options() -> argparse.Namespace:
 @contextmanager
 def _kafka() -> Iterator[tuple[Topics, Path]]:
     folder = Path(".chat4all") / f"bench-engine-{os.getpid()}"
-    child = Child(kafka.service(folder / "kafka", heap="2g", short_lived=False))
+    child = Child(kafka_server.service(folder / "kafka", heap="2g", short_lived=False))
     try:
         child.start()
         child.wait()
@@ -123,16 +123,16 @@ def _said(found: Run) -> str:
 
 
 def _restores(options: argparse.Namespace, topics: Topics, folder: Path, measured: Measured) -> None:
-    empty, full = restore.prepare(0, topics), restore.prepare(options.rows, topics)
+    empty, full = restore_rates.prepare(0, topics), restore_rates.prepare(options.rows, topics)
     for name in [name for name in STORES if name in options.contenders]:
         try:
-            measured.empty[name] = restore.restore(name, empty, topics, folder)
-            measured.restored[name] = [restore.restore(name, full, topics, folder) for _ in range(options.runs)]
+            measured.empty[name] = restore_rates.restore(name, empty, topics, folder)
+            measured.restored[name] = [restore_rates.restore(name, full, topics, folder) for _ in range(options.runs)]
         except Unavailable as reason:
             console.print(f"restore of {name}: left out, {reason}")
     if "faust" in options.contenders:
-        few = restore.prepare(options.faust_rows, topics)
-        measured.restored["faust"] = [restore.restore_faust(few, topics, folder) for _ in range(options.runs)]
+        few = restore_rates.prepare(options.faust_rows, topics)
+        measured.restored["faust"] = [restore_rates.restore_faust(few, topics, folder) for _ in range(options.runs)]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.engine import environments
+from benchmarks.engine.bench_topics import PARTITIONS
 from benchmarks.engine.environments import Unavailable
 from benchmarks.engine.task import Task
-from benchmarks.engine.topics import PARTITIONS
 from schemas.settings import Settings
 
 Command = Callable[[Task], list[str]]

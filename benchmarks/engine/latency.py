@@ -8,11 +8,11 @@ from pathlib import Path
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.engine import job
+from benchmarks.engine.bench_topics import PARTITIONS, Topics
 from benchmarks.engine.contenders import CONTENDERS
+from benchmarks.engine.engine_rates import TABLES
 from benchmarks.engine.machine import Process
-from benchmarks.engine.rates import TABLES
 from benchmarks.engine.task import Task
-from benchmarks.engine.topics import PARTITIONS, Topics
 
 WARM_UP = 1000  # records before the first that counts: a broker that has just started compiles its code meanwhile
 GAP_SECONDS = 0.02

@@ -18,11 +18,11 @@ import psutil
 from rich.console import Console
 
 from benchmarks.idle.requests import LOGGED, Requests
-from cli.composition import compose
+from cli.dev_stack import compose
 from schemas import benchmark
 from schemas.benchmark import Figure
 from stack import control
-from stack.state import State
+from stack.state import StackState
 
 MOST_PERCENT = 4.0
 CORES = 2  # of which the percentages are, whatever the machine has
@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _stack() -> Iterator[tuple[Path, State]]:
+def _stack() -> Iterator[tuple[Path, StackState]]:
     folder = Path(".chat4all") / f"bench-idle-{os.getpid()}"
     try:
         yield folder, control.start(folder, compose(folder))
@@ -67,7 +67,7 @@ def _stack() -> Iterator[tuple[Path, State]]:
         control.stop(folder)
 
 
-def _cpu(state: State) -> dict[str, float]:
+def _cpu(state: StackState) -> dict[str, float]:
     """CPU seconds of each process of the stack, with its children, so far."""
     found = {"supervisor": _seconds(psutil.Process(state.pid))}
     for service in state.services:

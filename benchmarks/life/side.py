@@ -18,21 +18,21 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from cli import stack
 from cli.load import CHANNELS
-from cli.rehearsal import Knobs, rehearse
+from cli.load_run import LoadOptions, run_load
 from schemas.settings import use_state
 from stack import control
 from stack.state import read_state, state_path
 
 
-def _knobs(count: int, rate: float, seed: int) -> Knobs:
-    return Knobs(
+def _knobs(count: int, rate: float, seed: int) -> LoadOptions:
+    return LoadOptions(
         count=count, rate=rate, channels=CHANNELS, conversations=3000, group_share=0.0, groups=1, group_size=20, duplicates=0.0,
         seed=seed,
     )  # fmt: skip
 
 
 LOADS = {  # in this order: the first one meets a stack that has just started, and is what `chat4all demo` sends
-    "demo": Knobs(
+    "demo": LoadOptions(
         count=1000, rate=100.0, channels=CHANNELS, conversations=200, group_share=0.05, groups=1, group_size=20, duplicates=0.05,
         seed=1,
     ),
@@ -58,10 +58,10 @@ def main() -> None:
     found_at.write_text(json.dumps(found), encoding="utf-8")
 
 
-def _measured(folder: Path, knobs: Knobs) -> dict[str, Any]:
+def _measured(folder: Path, knobs: LoadOptions) -> dict[str, Any]:
     settings = use_state(state_path(folder))
     before, committed = _cpu(folder), _transactions(_kafka(settings))
-    outcome = rehearse(folder, settings, knobs)
+    outcome = run_load(folder, settings, knobs)
     after = _cpu(folder)
     if not outcome.ok:
         raise SystemExit("the verdict of a load was not good: no figure is written")

@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 from rich.console import Console
 
 from benchmarks.neighbours import inputs
-from cli.composition import compose
+from cli.dev_stack import compose
 from schemas import benchmark, codec
 from schemas.benchmark import Figure
 from schemas.keys import key_of

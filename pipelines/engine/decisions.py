@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from pipelines.engine.kafka_sizes import KafkaSizes
 from pipelines.engine.poison import Isolation, NotData, TooLarge, raised_where
-from pipelines.engine.producer import Rows
 from pipelines.engine.shared_changelog import prefix_of
-from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Decision, Inputs, Stage, Tables
+from pipelines.engine.transactional_producer import Rows
 from tables.table import StoreFailed
 
 S = TypeVar("S")
@@ -33,7 +33,7 @@ class Decisions(Generic[S]):
     """Of one partition. `state` is what the stage derives from the tables."""
 
     def __init__(
-        self, *, stage: Stage[S], number: int, tables: Tables, changelogs: Mapping[str, str], sizes: Sizes, poison_limit: int
+        self, *, stage: Stage[S], number: int, tables: Tables, changelogs: Mapping[str, str], sizes: KafkaSizes, poison_limit: int
     ) -> None:  # fmt: skip
         self.isolation = Isolation(stage.name, poison_limit)
         self.state = stage.open(number, tables)

@@ -23,8 +23,8 @@ from typing import Literal
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipelines.engine import clients
-from pipelines.engine.clients import PASSING
+from pipelines.engine import client_settings
+from pipelines.engine.client_settings import PASSING
 from pipelines.engine.poison import raised_where
 from pipelines.engine.stage import Record
 from schemas.kafka_access import KafkaAccess
@@ -77,7 +77,7 @@ class Fetch:
         on_found: Callable[[], None],
     ) -> None:
         self._consumer_settings = {
-            **clients.settings(kafka, "fetch"),  # `_note_error` says what happens to the connection
+            **client_settings.settings(kafka, "fetch"),  # `_note_error` says what happens to the connection
             "error_cb": self._note_error,
             "group.id": group,
             "enable.auto.commit": False,

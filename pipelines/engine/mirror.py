@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipelines.engine import clients
-from pipelines.engine.clients import PASSING
+from pipelines.engine import client_settings
+from pipelines.engine.client_settings import PASSING
 from pipelines.engine.poison import raised_where
 from pipelines.engine.stage import Mirrored, View
 from schemas.kafka_access import KafkaAccess
@@ -77,7 +77,7 @@ class Mirror:
     # --- in the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        settings = clients.settings(self._kafka, "mirror", group_id=f"chat4all-mirror-{self.topic}")
+        settings = client_settings.settings(self._kafka, "mirror", group_id=f"chat4all-mirror-{self.topic}")
         reading = {
             "enable.auto.commit": False,
             "enable.partition.eof": True,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.engine.stage import Record, Refusal
-from schemas.tracebacks import told
+from schemas.tracebacks import described_error
 
 LIMIT = 20  # in a row: one producer's bad batch passes, a stage that can do nothing any more does not empty its topic
 SHARE = 0.2  # of the last WINDOW records, once ENOUGH were seen: below it the good records are worth going on for
@@ -123,7 +123,7 @@ class Isolation:
 
 def raised_where(error: Exception) -> str:
     """What it is and where it was raised: `ValueError (pipelines/route.py:12, in decide)`. Its sentence may quote the record."""
-    line = told(error)
+    line = described_error(error)
     frames = list(
         traceback.walk_tb(error.__traceback__)
     )  # without the lines of the source, which would be read from files

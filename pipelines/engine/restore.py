@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from pipelines.engine import clients
-from pipelines.engine.clients import PASSING
+from pipelines.engine import client_settings
+from pipelines.engine.client_settings import PASSING
 from pipelines.engine.shared_changelog import OneTable, SharedChangelog
 from schemas.kafka_access import KafkaAccess
 
@@ -58,7 +58,7 @@ def restore(
     """
     consumer = Consumer(
         {
-            **clients.settings(kafka, "restore"),
+            **client_settings.settings(kafka, "restore"),
             "group.id": "chat4all-restore",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

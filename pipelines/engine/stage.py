@@ -162,7 +162,7 @@ class Decision:
     calls: list[Call] = field(default_factory=list)
     # counter name -> how often: counted once the turn has committed
     counts: dict[str, int] = field(default_factory=dict)
-    # for sinks: what `Stage.settle` writes after the commit
+    # for sinks: what `Stage.write` writes after the commit
     writes: Any = None
     # (topic, partition) -> offset to commit instead of the turn's end
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -262,5 +262,5 @@ class Stage(ABC, Generic[S]):
         """Where a sink wants to be read from, by (topic, partition); what is missing starts at the committed offset."""
         return {}
 
-    async def settle(self, decision: Decision) -> None:
+    async def write(self, decision: Decision) -> None:
         """Writes `decision.writes` to the outside after the commit; the partition's next turn waits for it."""

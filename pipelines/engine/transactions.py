@@ -17,11 +17,11 @@ from typing import NamedTuple
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from pipelines.engine import clients
-from pipelines.engine.marks import Mark
+from pipelines.engine import client_settings
 from pipelines.engine.membership import Member
-from pipelines.engine.producer import Rows, TransactionalProducer
+from pipelines.engine.offset_metadata import OffsetMetadata
 from pipelines.engine.stage import Output
+from pipelines.engine.transactional_producer import Rows, TransactionalProducer
 from schemas.kafka_access import KafkaAccess
 
 COMMIT_SECONDS = 15.0
@@ -55,15 +55,15 @@ class Unreachable(Exception):
     """Kafka does not answer now."""
 
 
-class Held(NamedTuple):
+class HeldOffset(NamedTuple):
     """What the group holds for a source partition: the offset of the next record, and the mark of whoever committed it."""
 
     offset: int
     mark: str
 
 
-class Turn(NamedTuple):
-    """What one partition makes visible in a transaction. `starts` and `trying` go into the mark (pipelines/engine/marks.py)."""
+class TurnContents(NamedTuple):
+    """What one partition makes visible in a transaction. `starts` and `trying` go into the mark (pipelines/engine/offset_metadata.py)."""
 
     outputs: Sequence[Output] = ()
     rows: Sequence[Rows] = ()
@@ -75,8 +75,8 @@ class Turn(NamedTuple):
 class Sent(NamedTuple):
     """One transaction: its turns, and what the group holds once it has committed, as it did with no other one."""
 
-    turns: Sequence[Turn]
-    held: Mapping[TopicPart, Held]
+    turns: Sequence[TurnContents]
+    held: Mapping[TopicPart, HeldOffset]
 
 
 class Transactions:
@@ -87,9 +87,9 @@ class Transactions:
         *,
         kafka: KafkaAccess,
         transactional_id: Callable[[], str],
-        mark: Callable[[], Mark],
+        mark: Callable[[], OffsetMetadata],
         topic: str,
-        held: Callable[[Iterable[TopicPart], float], Mapping[TopicPart, Held]],
+        held: Callable[[Iterable[TopicPart], float], Mapping[TopicPart, HeldOffset]],
     ) -> None:
         """`mark` goes along with every offset, `topic` is any that exists, and `held` asks the group for what it holds for sources, for
         so many seconds; it may raise KafkaException."""
@@ -99,7 +99,7 @@ class Transactions:
         self._mark = mark
         self._topic = topic
         self._held = held
-        self._known: dict[TopicPart, Held] = {}
+        self._known: dict[TopicPart, HeldOffset] = {}
         self._name = uuid.uuid4().hex[:12]  # of this object: no other one's marks are the same
         self._number = 0
         self._producer: TransactionalProducer | None = None
@@ -111,19 +111,19 @@ class Transactions:
 
     # --- what the group holds ---------------------------------------------------------------------------------------------
 
-    def knows(self, held: Mapping[TopicPart, Held]) -> None:
+    def knows(self, held: Mapping[TopicPart, HeldOffset]) -> None:
         """What the group holds for sources that are newly this worker's: whatever else it holds later is ours, or somebody else's."""
         self._known.update(held)
 
-    def is_last(self, sources: Iterable[TopicPart], held: Mapping[TopicPart, Held]) -> bool:
+    def is_last(self, sources: Iterable[TopicPart], held: Mapping[TopicPart, HeldOffset]) -> bool:
         """Whether nobody but this worker has committed anything for these sources since `knows`; `held` is what the group holds now."""
         return all(held.get(source) == self._known.get(source) for source in sources)
 
-    def settled(self, sent: Sent) -> None:
+    def record_committed(self, sent: Sent) -> None:
         """The transaction has committed."""
         self._known.update(sent.held)
 
-    def has_happened(self, sent: Sent, held: Mapping[TopicPart, Held]) -> bool:
+    def has_happened(self, sent: Sent, held: Mapping[TopicPart, HeldOffset]) -> bool:
         """Whether a transaction has, all of it or nothing, when `held` is what the group holds and it can happen no more. Raises Fenced
         when somebody else has committed since."""
         if not sent.held:
@@ -136,15 +136,15 @@ class Transactions:
 
     # --- one transaction --------------------------------------------------------------------------------------------------
 
-    def send(self, turns: Sequence[Turn]) -> Sent:
+    def send(self, turns: Sequence[TurnContents]) -> Sent:
         """Gives the turns' records to the producer, in a transaction."""
         self._number += 1
         self._produce(turns)
         of_all = dataclasses.replace(self._mark(), turn=f"{self._name}.{self._number}", writer=self.id)
-        held: dict[TopicPart, Held] = {}
+        held: dict[TopicPart, HeldOffset] = {}
         for turn in turns:
             text = dataclasses.replace(of_all, starts=turn.starts, trying=turn.trying).text()
-            held.update((source, Held(offset, text)) for source, offset in turn.offsets.items())
+            held.update((source, HeldOffset(offset, text)) for source, offset in turn.offsets.items())
         return Sent(turns, held)
 
     def commit(self, sent: Sent) -> list[Ends]:
@@ -180,7 +180,7 @@ class Transactions:
         """
         producer = TransactionalProducer(kafka=self._access, transactional_id=self.id)
         failure: KafkaError | None = None
-        held: Mapping[TopicPart, Held] = {}
+        held: Mapping[TopicPart, HeldOffset] = {}
         try:
             producer.connect(self._topic, seconds)
             producer.fence(time.monotonic() + seconds)
@@ -205,11 +205,11 @@ class Transactions:
             leave(self._producer)
             self._producer = None
 
-    def _produce(self, turns: Sequence[Turn]) -> None:
+    def _produce(self, turns: Sequence[TurnContents]) -> None:
         for turn in turns:
             self._open_producer.send(turn.outputs, turn.rows)
 
-    def _asked_ends(self, turns: Sequence[Turn]) -> list[Ends]:
+    def _asked_ends(self, turns: Sequence[TurnContents]) -> list[Ends]:
         """Where the changelogs of turns end, asked when nobody else can have written to them since."""
         try:
             return _watermarks(self._access, turns)
@@ -253,12 +253,12 @@ def leave(producer: TransactionalProducer) -> None:
     threading.Thread(target=producer.close, name="leave", daemon=True).start()
 
 
-def _ends(turn: Turn, found: Mapping[TopicPart, int]) -> Ends:
+def _ends(turn: TurnContents, found: Mapping[TopicPart, int]) -> Ends:
     return {rows.topic: found[rows.topic, rows.partition] for rows in turn.rows if rows.changes}
 
 
-def _watermarks(kafka: KafkaAccess, turns: Sequence[Turn]) -> list[Ends]:
-    consumer = Consumer(clients.settings(kafka, "ends", group_id="chat4all-ends"))
+def _watermarks(kafka: KafkaAccess, turns: Sequence[TurnContents]) -> list[Ends]:
+    consumer = Consumer(client_settings.settings(kafka, "ends", group_id="chat4all-ends"))
 
     def end(topic: str, partition: int) -> int:
         return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REACH_SECONDS)[1]

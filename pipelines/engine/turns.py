@@ -19,23 +19,23 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from pipelines.engine import marks
-from pipelines.engine.brake import Alone, Brake, blank
+from pipelines.engine import offset_metadata, turn_offsets
+from pipelines.engine.batch_queue import Batch, BatchQueue
 from pipelines.engine.calls import Budget, Calls
-from pipelines.engine.counting import count_turn
+from pipelines.engine.crash_loop import CrashLoopGuard, OneAtATime, blank
 from pipelines.engine.dead_letters import dead_letter, lost_records
 from pipelines.engine.decisions import Decisions, Undone
-from pipelines.engine.fit import Fit
-from pipelines.engine.intake import Batch, Intake
+from pipelines.engine.kafka_sizes import KafkaSizes
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.poison import LIMIT, NotData
-from pipelines.engine.producer import Rows
-from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
-from pipelines.engine.transactions import CommitFailed, Fenced, Held, Turn
-from pipelines.engine.unread import Unread
+from pipelines.engine.transactional_producer import Rows
+from pipelines.engine.transactions import CommitFailed, Fenced, HeldOffset, TurnContents
+from pipelines.engine.turn_metrics import count_turn
+from pipelines.engine.turn_size import TurnSize
+from pipelines.engine.unread_sources import UnreadSources
 from pipelines.engine.writer import Writer
-from schemas.tracebacks import formatted, told, unquoted
+from schemas.tracebacks import described_error, formatted, unquoted
 from tables.table import StoreFailed
 
 S = TypeVar("S")
@@ -60,8 +60,8 @@ class Partition(Generic[S]):
         writer: Writer,
         mirrors: Mirrors,
         budget: Budget,
-        alone: Alone,
-        sizes: Sizes,
+        alone: OneAtATime,
+        sizes: KafkaSizes,
         fail: Callable[[str], None],
         fenced: Callable[[int], None],
         now: Now,
@@ -85,19 +85,19 @@ class Partition(Generic[S]):
         self._writer = writer
         self._views = mirrors.views
         self._alone = alone
-        self._brake = Brake(number, alone)
+        self._crash_loop = CrashLoopGuard(number, alone)
         self._fail = fail
         self._fenced = fenced
         self._now = now
         self._drain_seconds = drain_seconds
         self._last_words = last_words
-        self._fit = Fit(stage.turn_records, stage.turn_ms / 1000)
-        self._intake = Intake(
+        self._fit = TurnSize(stage.turn_records, stage.turn_ms / 1000)
+        self._intake = BatchQueue(
             takes=lambda topic: stage.takes(topic, self.state), first=(s.topic for s in stage.sources if s.first)
         )
         self._deleted: dict[Source, tuple[int, int]] = {}
         self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
-        self.unread = Unread()
+        self.unread = UnreadSources()
         self._condemned: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
             budget=budget, perform=partial(mirrors.perform, stage), news=self.wake, now=now,
@@ -119,18 +119,23 @@ class Partition(Generic[S]):
         """Whether it waits on purpose: the stage takes nothing of what is there for a time, or lets other partitions go first."""
         return self._in_line or (self._waiting and self._intake.held)
 
-    async def take_over(self, held: Mapping[Source, Held], committed: Mapping[Source, int]) -> None:
+    async def take_over(self, held: Mapping[Source, HeldOffset], committed: Mapping[Source, int]) -> None:
         """Counts this start in the group's offsets, before `start`. `held` is what the group holds, `committed` where it is to stand,
         for every source. Raises Fenced or CommitFailed."""
-        self._brake.take_over([marks.read(found.mark) for found in held.values()], 2 * self._stage.turn_records)
-        if self._brake.on:
+        marks = [offset_metadata.read(found.mark) for found in held.values()]
+        self._crash_loop.take_over(marks, 2 * self._stage.turn_records)
+        if self._crash_loop.on:
             log.error(
-                "taking records one by one", stage=self._stage.name, partition=self.number, start=self._brake.starts,
-                reason="the worker ended again and again at this place", blamed=self._brake.blamed,
-            )  # fmt: skip
+                "taking records one by one",
+                stage=self._stage.name,
+                partition=self.number,
+                start=self._crash_loop.starts,
+                blamed=self._crash_loop.blamed,
+                reason="the worker ended again and again at this place",
+            )
         self._committed = dict(committed)
         self._writer.knows(held)
-        await self._writer.commit(self._brake.marked(Turn(offsets=self._committed)))
+        await self._writer.commit(self._crash_loop.marked(TurnContents(offsets=self._committed)))
 
     def start(
         self,
@@ -171,15 +176,15 @@ class Partition(Generic[S]):
         if self._stopping or not self._stage.is_done(self.state):
             return
         passed = {source: end for source, end in ends.items() if end > self._committed.get(source, 0)}
-        if passed or self._brake.is_marked:
-            self._brake.release()
+        if passed or self._crash_loop.is_marked:
+            self._crash_loop.release()
             self._passed = passed or dict(list(self._committed.items())[:1])
             self._wake.set()
 
     def abandon(self) -> None:
         """The partition is no longer ours: nobody waits for its calls any more; its next owner finds their intents."""
         self._calls.cancel()
-        self._brake.release()
+        self._crash_loop.release()
 
     async def stop(self) -> None:
         """Finishes the open turn, waits a bounded time for calls in flight and commits their results; takes no more records."""
@@ -214,7 +219,7 @@ class Partition(Generic[S]):
             self._fail(f"partition {self.number}: {error}")
         except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
             log.error("turn failed", stage=self._stage.name, partition=self.number, traceback=formatted(error))
-            self._fail(f"partition {self.number}: {told(error)}")
+            self._fail(f"partition {self.number}: {described_error(error)}")
 
     async def _drain(self) -> None:
         await self._calls.end(self._drain_seconds)
@@ -224,9 +229,9 @@ class Partition(Generic[S]):
 
     async def _end_well(self) -> None:
         """What ends here does not end because of a record: the next start counts from one."""
-        if self._brake.is_marked:
-            self._brake.release()
-            await self._writer.commit(self._brake.marked(Turn(offsets=self._committed)))
+        if self._crash_loop.is_marked:
+            self._crash_loop.release()
+            await self._writer.commit(self._crash_loop.marked(TurnContents(offsets=self._committed)))
 
     async def _gather(self) -> tuple[Inputs, list[Batch]]:
         """Waits until there is something to decide on, then takes what is there, up to the turn's bound."""
@@ -237,10 +242,7 @@ class Partition(Generic[S]):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_asked.wait(), rest)
             await self._wait_in_line()
-            at_most = (
-                1 if self._brake.on else self._isolation.at_most or (self._fit.at_most if self._fit.is_less else None)
-            )
-            batches = self._intake.take(self._stage.turn_records, at_most)
+            batches = self._intake.take(self._stage.turn_records, self._at_most())
             due = self._stage.next_due(self.state)
             now = self._now()
             kept = self._calls.has_results or self._calls.wanted or self._condemned or self._deleted or self._passed
@@ -258,12 +260,18 @@ class Partition(Generic[S]):
                 self._waiting = False
         return Inputs([], self._calls.take_results(), closing=True, views=self._views), []
 
+    def _at_most(self) -> int | None:
+        """How many records the next turn may take, None for as many as the stage takes at most."""
+        if self._crash_loop.on:
+            return 1
+        return self._isolation.at_most or (self._fit.at_most if self._fit.is_less else None)
+
     async def _wait_in_line(self) -> None:
         """Until the stage lets this partition go before the others, if it has records and is not in a hurry."""
         while self._intake.records() and not self._hurried() and (seconds := self._stage.must_wait(self.number)) > 0:
             self._in_line = True
-            if not self._brake.counts:  # the turn before is done with: Kafka is to know it, however long this takes
-                await self._end_well()
+            if not self._crash_loop.counts:
+                await self._end_well()  # the turn before is done with: Kafka is to know it, however long this takes
             self._wake.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), seconds)
@@ -272,7 +280,7 @@ class Partition(Generic[S]):
     def _hurried(self) -> bool:
         """Whether the next turn waits for no company."""
         full = self._intake.records() >= self._fit.at_most
-        return self._stopping or self._brake.on or self._isolation.at_most is not None or full
+        return self._stopping or self._crash_loop.on or self._isolation.at_most is not None or full
 
     def _rest(self) -> float:
         """Seconds until the next turn may start: after the stage's linger unless a turn is full."""
@@ -292,7 +300,7 @@ class Partition(Generic[S]):
         decision.refusals += self._isolation.decided(len(inputs.records))
         batches, self._condemned = self._condemned + batches, []
         offsets = self._offsets(decision, batches)
-        decision.refusals = self._unheard(decision.refusals, batches)
+        decision.refusals = turn_offsets.new_refusals(decision.refusals, batches, self._committed)
         decision.refusals += [lost_records(source, *offsets) for source, offsets in self._deleted.items()]
         if crashed is not None:
             decision.refusals = [r for r in decision.refusals if r.record[:3] != crashed.record[:3]] + [crashed]
@@ -304,11 +312,11 @@ class Partition(Generic[S]):
         if decision.calls:
             await asyncio.sleep(0)  # every call has begun before the next decision: its intent is no dead worker's
         self.waiting_for_sink = True
-        await self._stage.settle(decision)
+        await self._stage.write(decision)
         self.waiting_for_sink = False
         self.progressed_at = time.monotonic()  # else the first look after a long wait would take it for a standstill
         if decision.writes is not None:
-            self._brake.done(len(inputs.records))
+            self._crash_loop.done(len(inputs.records))
         for batch in batches:
             batch.release()
         if not inputs.records and not inputs.results:
@@ -324,32 +332,22 @@ class Partition(Generic[S]):
     async def _carefully(self, inputs: Inputs) -> tuple[Inputs, Refusal | None]:
         """While the brake is on: a record is named in the group's offsets before it is decided on, and the one the worker ended on is
         not read again. Returns what to decide on, and that record's refusal."""
-        if not self._brake.on or not inputs.records:
+        if not self._crash_loop.on or not inputs.records:
             return inputs, None
         (record,) = inputs.records
-        if self._brake.is_blamed(record):
-            refusal = self._brake.refusal(record, self._stage.name, self._last_words)
-            log.error(
-                "refused what the worker ended on",
-                stage=self._stage.name,
-                place=record[:3],
-                detail=unquoted(refusal.detail),
-            )
+        if self._crash_loop.is_blamed(record):
+            refusal = self._crash_loop.refusal(record, self._stage.name, self._last_words)
+            detail = unquoted(refusal.detail)
+            log.error("refused what the worker ended on", stage=self._stage.name, place=record[:3], detail=detail)
             return inputs._replace(records=[blank(record)]), refusal
-        self._brake.trying = (record.topic, record.offset)
-        await self._writer.commit(self._brake.marked(Turn(offsets=self._committed)))
+        self._crash_loop.trying = (record.topic, record.offset)
+        await self._writer.commit(self._crash_loop.marked(TurnContents(offsets=self._committed)))
         return inputs, None
 
     def _offsets(self, decision: Decision, batches: list[Batch]) -> dict[Source, int]:
-        """What the group is to hold after the turn; of one that took nothing, what it holds already, so that the turn leaves its mark."""
-        offsets = {source: end for source, (_, end) in self._deleted.items()}
-        if not batches and not decision.offsets:
-            offsets.update(self._passed)
+        offsets = turn_offsets.after(self._committed, batches, decision.offsets, self._deleted, self._passed)
         self._passed = {}
-        offsets.update({(r.topic, r.partition): r.offset + 1 for batch in batches for r in (batch.records[-1],)})
-        offsets.update(decision.offsets)
-        # a sink that reads again what the group has passed must not move the group back
-        return {source: max(offset, self._committed.get(source, 0)) for source, offset in offsets.items()}
+        return offsets
 
     def _undone(self, why: Undone, inputs: Inputs, batches: list[Batch]) -> None:
         """Nothing is left of the decision; its inputs come again, all but a record that is to blame."""
@@ -369,26 +367,16 @@ class Partition(Generic[S]):
         if offsets or decision.outputs or letters or rows:
             offsets = offsets or dict(list(self._committed.items())[:1])
             if decision.writes is None:
-                self._brake.done(records)
-            elif self._brake.counts:  # a sink's turn is done with once it is written outside: until then its mark stays
+                self._crash_loop.done(records)
+            elif self._crash_loop.counts:
+                # a sink's turn is done with once it is written outside: until then its mark stays
                 offsets = {**self._committed, **offsets}
-            ends = await self._writer.commit(self._brake.marked(Turn([*decision.outputs, *letters], rows, offsets)))
+            contents = TurnContents([*decision.outputs, *letters], rows, offsets)
+            ends = await self._writer.commit(self._crash_loop.marked(contents))
             self._committed.update(offsets)
             self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():
-            table.settle(ends.get(self._changelogs[name]))  # nothing may reach a disk before it was committed
-
-    def _unheard(self, refusals: list[Refusal], batches: list[Batch]) -> list[Refusal]:
-        """Without the refusals of records that a sink reads again: they are in dead-letters since the group passed them."""
-        if not refusals:
-            return refusals
-        again = {
-            (r.topic, r.partition, r.offset)
-            for batch in batches
-            for r in batch.records
-            if r.offset < self._committed.get((r.topic, r.partition), 0)
-        }
-        return [r for r in refusals if (r.record.topic, r.record.partition, r.record.offset) not in again]
+            table.commit(ends.get(self._changelogs[name]))  # nothing may reach a disk before it was committed
 
     def _count(self, batches: list[Batch], decision: Decision, seconds: float) -> None:
         self.turns += 1

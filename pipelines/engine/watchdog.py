@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaException
 
-from pipelines.engine.footing import Footing
+from pipelines.engine.topic_identity import TopicIdentity
 from pipelines.engine.turns import Partition
 from schemas import metrics
 
@@ -37,7 +37,7 @@ class Watchdog:
         stuck_seconds: float,
         partitions: Callable[[], Mapping[int, Partition[Any]]],
         topics: list[str],
-        footing: Footing,
+        topic_identity: TopicIdentity,
         lag_of: Callable[[TopicPart, int], int],
         end_of: Callable[[TopicPart], int | None],
         fail: Callable[[str], None],
@@ -47,7 +47,7 @@ class Watchdog:
         self._stuck_seconds = stuck_seconds
         self._partitions = partitions
         self._topics = topics
-        self._footing = footing
+        self._topic_identity = topic_identity
         self._lag_of = lag_of
         self._end_of = end_of
         self._fail = fail
@@ -69,17 +69,17 @@ class Watchdog:
         running = dict(self._partitions())
         sources = [(topic, number) for topic in self._topics for number in running]
         try:
-            lost = await asyncio.to_thread(self._footing.lost)
+            lost = await asyncio.to_thread(self._topic_identity.lost)
             if lost is not None:
                 self._fail(lost)
-            ends = await asyncio.to_thread(self._footing.stable_ends, sources)
+            ends = await asyncio.to_thread(self._topic_identity.stable_ends, sources)
         except KafkaException as error:
             log.warning("lag could not be asked", stage=self._stage, error=error.args[0].str())
             self._idle_since.update(dict.fromkeys(running, time.monotonic()))  # nobody can make progress
             return
         self.lag = {source: self._lag_of(source, end) for source, end in ends.items()}
         self._tell()
-        self._settle(running)
+        self._note_progress(running)
         for number in self.stuck(running):
             if not running[number].waiting_for_sink:
                 self._fail(f"partition {number} has lag and committed nothing for {self._stuck_seconds:.0f} s")
@@ -96,7 +96,7 @@ class Watchdog:
             if now - max(partition.progressed_at, self._idle_since.get(number, 0.0)) > self._stuck_seconds
         ]
 
-    def _settle(self, running: Mapping[int, Partition[Any]]) -> None:
+    def _note_progress(self, running: Mapping[int, Partition[Any]]) -> None:
         for number, partition in running.items():
             ends = {(topic, number): self._end_of((topic, number)) for topic in self._topics}
             known = {source: end for source, end in ends.items() if end is not None}

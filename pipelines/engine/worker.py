@@ -16,34 +16,34 @@ from typing import Any
 
 import structlog
 
-from pipelines.engine.brake import Alone, LastWords
+from pipelines.engine.batch_queue import Batch, BatchEvent, GroupConsumer
 from pipelines.engine.calls import Budget
+from pipelines.engine.connection_state import ConnectionState
+from pipelines.engine.crash_loop import EndReason, OneAtATime
 from pipelines.engine.fetch import Fetch
-from pipelines.engine.footing import Footing, Unfit
-from pipelines.engine.group import Group
-from pipelines.engine.identity import Identity
-from pipelines.engine.intake import Batch, BatchEvent, GroupConsumer
-from pipelines.engine.link import Link
+from pipelines.engine.garbage_collection import collect_garbage, favour_long_decisions
+from pipelines.engine.group_offsets import GroupOffsets
+from pipelines.engine.kafka_names import changelog_topic
+from pipelines.engine.kafka_sizes import KafkaSizes
+from pipelines.engine.local_members import LocalMembers
 from pipelines.engine.membership import Member
-from pipelines.engine.memory import collect_garbage, favour_long_decisions
 from pipelines.engine.mirrors import Mirrors
-from pipelines.engine.names import changelog_topic
-from pipelines.engine.opening import Opening, while_kafka_starts
+from pipelines.engine.partition_tables import PartitionTables
 from pipelines.engine.poison import LIMIT, raised_where
-from pipelines.engine.positions import check_committed
-from pipelines.engine.positions import deleted as deleted_before
 from pipelines.engine.restore import RestoreProgress, restore
-from pipelines.engine.roll import Roll
-from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Record, Stage
-from pipelines.engine.stores import Stores
-from pipelines.engine.transactions import Fenced, Held, IdTaken
+from pipelines.engine.start_offsets import check_committed
+from pipelines.engine.start_offsets import deleted as deleted_before
+from pipelines.engine.takeover import Takeover, while_kafka_starts
+from pipelines.engine.topic_identity import TopicIdentity, UnusableTopics
+from pipelines.engine.transactional_id import TransactionalId
+from pipelines.engine.transactions import Fenced, HeldOffset, IdTaken
 from pipelines.engine.turns import Partition
 from pipelines.engine.watchdog import Watchdog
 from pipelines.engine.writer import REST_SECONDS
 from schemas import metrics
 from schemas.kafka_access import KafkaAccess
-from tables.stores import Kind
+from tables.stores.factory import Kind
 from tables.table import Table
 
 log = structlog.get_logger(__name__)
@@ -89,36 +89,36 @@ class Engine:
         self._app_id = app_id
         self._kafka = kafka
         self._now = now
-        self.roll = Roll(folder / ".members")
-        self.identity = Identity(folder / ".names", app_id)
+        self.local_members = LocalMembers(folder / ".members")
+        self.identity = TransactionalId(folder / ".names", app_id)
         self._session_seconds = session_seconds
         self._poison_limit = poison_limit
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
-        self.link = Link()
-        self._alone = Alone()
+        self.connection = ConnectionState()
+        self._alone = OneAtATime()
         self._budget = Budget(stage.name, stage.most_calls)
-        self._sizes = Sizes(record_bytes)
-        self._last_words = LastWords(folder)
-        self._group = Group(kafka, app_id)
+        self._sizes = KafkaSizes(record_bytes)
+        self._last_words = EndReason(folder)
+        self._group = GroupOffsets(kafka, app_id)
         self._running: set[int] = set()
         self._topics = {source.topic for source in stage.sources}
-        self._footing = Footing(
+        self._topic_identity = TopicIdentity(
             stage=stage.name, kafka=kafka, group=app_id, sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )  # fmt: skip
-        self._mirrors = Mirrors(stage.mirrored, kafka=kafka, ends=self._footing.ends, fail=self.fail)
-        self._stores = Stores(
+        self._mirrors = Mirrors(stage.mirrored, kafka=kafka, ends=self._topic_identity.ends, fail=self.fail)
+        self._stores = PartitionTables(
             kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, shared=stage.one_changelog,
-            footing=self._footing, consumer=self._group.consumer,
+            topic_identity=self._topic_identity, consumer=self._group.consumer,
         )  # fmt: skip
-        self._opening = Opening(
-            kafka=kafka, group=self._group, footing=self._footing, sources=stage.sources, link=self.link,
+        self._takeover = Takeover(
+            kafka=kafka, group=self._group, topic_identity=self._topic_identity, sources=stage.sources, connection=self.connection,
             own=lambda: self.identity.id, members=lambda: self.consumer.members(),  # noqa: PLW0108  # there is none yet
         )  # fmt: skip
-        self._writer = self._opening.writer(rest_seconds)
+        self._writer = self._takeover.writer(rest_seconds)
         self.watchdog = Watchdog(
             stage=stage.name, stuck_seconds=stuck_seconds, partitions=self.running, topics=sorted(self._topics),
-            footing=self._footing, lag_of=self._lag_of, end_of=self._end_of, fail=self.fail,
+            topic_identity=self._topic_identity, lag_of=self._lag_of, end_of=self._end_of, fail=self.fail,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []  # that run as long as the worker does
         self._fenced: set[int] = set()
@@ -126,8 +126,8 @@ class Engine:
         self._id = uuid.uuid4().hex
 
     def check(self) -> None:
-        """Raises Unfit, one line, when the stage's topics are not fit for it. Blocks; to be called before the worker joins."""
-        self._footing.check()
+        """Raises UnusableTopics, one line, when the stage's topics are not fit for it. Blocks; to be called before the worker joins."""
+        self._topic_identity.check()
 
     # --- what Faust's recovery asks for ---------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Engine:
         """The group takes partitions away: nobody's leftovers are ended any more, and what is being ended is waited for, since its writer
         may be a member of the next generation. Then every partition is stopped."""
         self._given_up = self.consumer.generation
-        await self._opening.ended()
+        await self._takeover.ended()
         await self.stop_partitions()
 
     async def take_over(self, numbers: set[int], is_current: Callable[[], bool]) -> bool:
@@ -156,7 +156,7 @@ class Engine:
         self.restoring = progress = RestoreProgress(began=began)
         await self.stop_partitions()
         if not self._tasks:
-            if not self._footing.ids:
+            if not self._topic_identity.ids:
                 await asyncio.to_thread(self.check)
             await self._mirrors.start()
             await self.stage.start()
@@ -168,7 +168,7 @@ class Engine:
         for number in [number for number in self.partitions if number not in numbers or number in fenced]:
             self._drop(number)
         await self._writer.open(self.member)
-        held = await self._opening.offsets(numbers, is_current)
+        held = await self._takeover.offsets(numbers, is_current)
         if held is None:
             return False
         for number in [number for number in self.partitions if not self._writer.is_last(self._sources([number]), held)]:
@@ -176,7 +176,7 @@ class Engine:
             self._drop(number)
         fresh = sorted(numbers - set(self.partitions))
         logs = sorted({(self.changelog(layout.name), number) for layout in self.stage.tables for number in fresh})
-        if not await self._opening.changelogs(logs, fresh, is_current):
+        if not await self._takeover.changelogs(logs, fresh, is_current):
             return False
         tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
         changelogs = self._stores.changelogs(tables)
@@ -203,13 +203,15 @@ class Engine:
         sources = self._sources(self.partitions)
         held = await asyncio.to_thread(self._group.held, sources)
         tables = {number: partition.tables for number, partition in self.partitions.items()}
-        check_committed(tables, held, self._app_id, self._footing)
-        begin = await asyncio.to_thread(self._footing.first, [source for source in sources if source not in held])
+        check_committed(tables, held, self._app_id, self._topic_identity)
+        begin = await asyncio.to_thread(
+            self._topic_identity.first, [source for source in sources if source not in held]
+        )
         committed = {source: found.offset for source, found in held.items()} | begin
         positions = committed | dict(await self.stage.positions(sources))
-        deleted = await deleted_before(self.stage.name, positions, self._footing)
+        deleted = await deleted_before(self.stage.name, positions, self._topic_identity)
         positions |= {source: end for source, (_, end) in deleted.items()}
-        ends = await asyncio.to_thread(self._footing.ends, sources) if self.stage.hands_over else {}
+        ends = await asyncio.to_thread(self._topic_identity.ends, sources) if self.stage.hands_over else {}
         if not is_current():
             return
         await asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
@@ -221,7 +223,7 @@ class Engine:
                 kafka=self._kafka, group=self._app_id, pause_above=4 * self.stage.turn_records,
                 min_bytes=self.stage.fetch_min_bytes, wait_ms=self.stage.fetch_wait_ms,
                 gather_ms=self.stage.fetch_gather_ms,
-                on_records=self._on_news, on_failure=self.fail, on_lost=self.link.lost, on_found=self.link.found,
+                on_records=self._on_news, on_failure=self.fail, on_lost=self.connection.lost, on_found=self.connection.found,
             )  # fmt: skip
         self.epoch += 1
         self.consumer.in_flight.clear()
@@ -263,7 +265,7 @@ class Engine:
                 table.close()
         self._writer.close()
         self._group.close()
-        self.roll.leave()
+        self.local_members.leave()
         self.identity.leave()
 
     # --- what the transport asks for ------------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ class Engine:
 
         try:
             await while_kafka_starts(again, is_current=is_current, seconds=self.stuck_seconds)
-        except Unfit as error:
+        except UnusableTopics as error:
             self.fail(str(error))
         except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
             self.fail(f"opening partitions again failed: {raised_where(error)}")
@@ -367,7 +369,7 @@ class Engine:
         return fetch.unread(source, stable_end) + max(0, fetch.fetched(source) - partition.done[source])
 
     async def _take_note(
-        self, number: int, held: Mapping[tuple[str, int], Held], committed: Mapping[tuple[str, int], int]
+        self, number: int, held: Mapping[tuple[str, int], HeldOffset], committed: Mapping[tuple[str, int], int]
     ) -> None:
         """The group's offsets say that the partition was started, before it does anything."""
         partition = self.partitions[number]
@@ -390,7 +392,7 @@ class Engine:
     def _partition(self, number: int, tables: Mapping[str, Table[Any]]) -> Partition[Any]:
         return Partition(
             stage=self.stage, number=number, tables=tables, changelogs={name: self.changelog(name) for name in tables},
-            writer=self._writer, mirrors=self._mirrors, budget=self._budget, alone=self._alone, sizes=self._sizes, fail=self.fail,
-            fenced=self._on_fenced, now=self._now, drain_seconds=self._drain_seconds, poison_limit=self._poison_limit,
+            writer=self._writer, mirrors=self._mirrors, budget=self._budget, alone=self._alone, sizes=self._sizes,
+            fail=self.fail, fenced=self._on_fenced, now=self._now, drain_seconds=self._drain_seconds, poison_limit=self._poison_limit,
             last_words=self._last_words.found,
         )  # fmt: skip

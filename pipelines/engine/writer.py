@@ -13,19 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 
 from pipelines.engine import transactions as limits
-from pipelines.engine.line import Line
-from pipelines.engine.link import Link, Unanswered
+from pipelines.engine.connection_state import ConnectionState, Unanswered
 from pipelines.engine.membership import Member
+from pipelines.engine.serial_executor import SerialExecutor
 from pipelines.engine.transactions import (
     CommitFailed,
     Ends,
     Fenced,
-    Held,
+    HeldOffset,
     IdTaken,
     OutcomeUnknown,
     Sent,
     Transactions,
-    Turn,
+    TurnContents,
     Unreachable,
 )
 
@@ -37,7 +37,7 @@ TRIES = 3  # of a transaction, each ended by a Kafka that answers
 AGAIN_SECONDS = 0.1
 AWAY_SECONDS = 10.0  # between two tries while Kafka is known to be away
 TELL_SECONDS = 10.0
-Waiting = tuple[Turn, "asyncio.Future[Ends]"]
+Waiting = tuple[TurnContents, "asyncio.Future[Ends]"]
 log = structlog.get_logger(__name__)
 
 
@@ -47,12 +47,17 @@ class Writer:
     that does not answer; without it, it waits for ever. `fenced` says why nothing is committed."""
 
     def __init__(
-        self, transactions: Transactions, line: Line, link: Link, *, rest_seconds: float = REST_SECONDS
+        self,
+        transactions: Transactions,
+        executor: SerialExecutor,
+        connection: ConnectionState,
+        *,
+        rest_seconds: float = REST_SECONDS,
     ) -> None:
         self.transactions = transactions
         self.fenced: Fenced | None = None
-        self._line = line
-        self._link = link
+        self._executor = executor
+        self._connection = connection
         self._rest_seconds = rest_seconds
         self._next_at = 0.0  # not before, in the event loop's time
         self._losses = -1  # of the link when the producer was opened
@@ -65,7 +70,7 @@ class Writer:
         No turn may be under way. Waits for Kafka as long as it takes."""
         self.transactions.member = member
         self._give_up_at = None
-        while self._losses != self._link.losses or self.fenced is not None:
+        while self._losses != self._connection.losses or self.fenced is not None:
             try:
                 await self._reopen(None, limits.COMMIT_SECONDS)
                 self.fenced = None
@@ -77,15 +82,15 @@ class Writer:
         """The partitions are being given up: what cannot be committed by then is left, as if another worker had them."""
         self._give_up_at = None if seconds is None else time.monotonic() + seconds
 
-    def knows(self, held: Mapping[tuple[str, int], Held]) -> None:
+    def knows(self, held: Mapping[tuple[str, int], HeldOffset]) -> None:
         """What the group holds for the sources of a partition that is taken over."""
         self.transactions.knows(held)
 
-    def is_last(self, sources: Iterable[tuple[str, int]], held: Mapping[tuple[str, int], Held]) -> bool:
+    def is_last(self, sources: Iterable[tuple[str, int]], held: Mapping[tuple[str, int], HeldOffset]) -> bool:
         """Whether what the group holds for these sources is what this worker committed last."""
         return self.transactions.is_last(sources, held)
 
-    async def commit(self, turn: Turn) -> Ends:
+    async def commit(self, turn: TurnContents) -> Ends:
         """Commits a turn, together with those that wait; returns, for each changelog written to, the offset after its last row. Raises
         Fenced or CommitFailed."""
         future: asyncio.Future[Ends] = asyncio.get_running_loop().create_future()
@@ -96,7 +101,7 @@ class Writer:
 
     def close(self) -> None:
         """Nothing more is committed. Does not block."""
-        self._line.leave()
+        self._executor.leave()
         self.transactions.leave()
 
     # --- gathering --------------------------------------------------------------------------------------------------------
@@ -131,7 +136,7 @@ class Writer:
 
     # --- one transaction --------------------------------------------------------------------------------------------------
 
-    async def _outcomes(self, turns: Sequence[Turn], tries: int = TRIES) -> list[Ends | Exception]:
+    async def _outcomes(self, turns: Sequence[TurnContents], tries: int = TRIES) -> list[Ends | Exception]:
         """What becomes of each turn. One that is tried alone after it was tried with others is tried once."""
         try:
             return list(await self._together(turns, tries))
@@ -145,24 +150,26 @@ class Writer:
             return [error for _ in turns]
         return [outcome for turn in turns for outcome in await self._outcomes([turn], 1)]
 
-    async def _together(self, turns: Sequence[Turn], tries: int) -> Sequence[Ends]:
+    async def _together(self, turns: Sequence[TurnContents], tries: int) -> Sequence[Ends]:
         """One transaction, tried until it has happened or cannot be."""
         if self.fenced is not None:
             raise self.fenced
         try:
-            if self._losses != self._link.losses:
+            if self._losses != self._connection.losses:
                 await self._reopen(None)
             return await self._tried(turns, tries)
         except Fenced as error:
             self.fenced = error
             raise
 
-    async def _tried(self, turns: Sequence[Turn], tries: int) -> Sequence[Ends]:
+    async def _tried(self, turns: Sequence[TurnContents], tries: int) -> Sequence[Ends]:
         for tried in range(1, tries + 1):
             sent = self.transactions.send(turns)
             try:
                 seconds = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS
-                ends: Sequence[Ends] = await self._link.answer(self._line, seconds, self.transactions.commit, sent)
+                ends: Sequence[Ends] = await self._connection.answer(
+                    self._executor, seconds, self.transactions.commit, sent
+                )
             except (OutcomeUnknown, Unanswered) as error:
                 log.warning("outcome of a commit not known", transaction=self.transactions.id, detail=str(error))
                 found = await self._reopen(sent)
@@ -171,7 +178,7 @@ class Writer:
                 if found is None:
                     continue
                 ends = found
-            self.transactions.settled(sent)
+            self.transactions.record_committed(sent)
             return ends
         raise AssertionError("not reached")
 
@@ -182,18 +189,18 @@ class Writer:
 
     async def _reopen(self, sent: Sent | None, seconds: float = limits.REACH_SECONDS) -> Sequence[Ends] | None:
         """What Transactions.reopen says, as soon as Kafka answers."""
-        self._line.leave()  # its thread may be in a call that never returns
+        self._executor.leave()  # its thread may be in a call that never returns
         tell_at = time.monotonic()
         while True:
-            await self._link.until_found(self._patience())
-            losses = self._link.losses
+            await self._connection.until_found(self._patience())
+            losses = self._connection.losses
             try:
                 whole = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS
-                ends = await self._link.answer(
-                    self._line, whole, self.transactions.reopen, sent, seconds, whatever_is_lost=True
+                ends = await self._connection.answer(
+                    self._executor, whole, self.transactions.reopen, sent, seconds, whatever_is_lost=True
                 )
             except (Unreachable, Unanswered) as error:
-                self._line.leave()
+                self._executor.leave()
                 if self._give_up_at is not None and time.monotonic() > self._give_up_at:
                     raise Fenced(f"{self.transactions.id}: given up, Kafka does not answer: {error}") from error
                 if time.monotonic() >= tell_at:
@@ -205,7 +212,7 @@ class Writer:
                 return ends
 
 
-def _size(turn: Turn) -> int:
+def _size(turn: TurnContents) -> int:
     """Bytes of its values."""
     outputs = sum([len(value) for _, _, value, *_ in turn.outputs if value])
     return outputs + sum([len(value) for rows in turn.rows for _, value in rows.changes if value])

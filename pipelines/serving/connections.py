@@ -16,8 +16,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from pipelines.serving.addresses import Addresses, named
-from pipelines.serving.bounds import HEAD_BYTES, LINGER_SECONDS, RECEIVE_BYTES, Bounds
 from pipelines.serving.denials import Denials
+from pipelines.serving.request_limits import HEAD_BYTES, LINGER_SECONDS, RECEIVE_BYTES, RequestLimits
 from schemas import metrics
 
 SWEEP_SECONDS = 0.5
@@ -29,7 +29,7 @@ _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\
 class Connections:
     """All of them. `bounds` may be left as they are by who needs no limits; `close` ends the clock that looks for late ones."""
 
-    def __init__(self, bounds: Bounds, addresses: Addresses, denials: Denials) -> None:
+    def __init__(self, bounds: RequestLimits, addresses: Addresses, denials: Denials) -> None:
         self.bounds = bounds
         self._addresses = addresses
         self._denials = denials
@@ -211,7 +211,7 @@ class Connection(RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002  # they quote what was sent
-        """Of aiohttp itself; an error of ours is answered before it comes here (pipelines/serving/front.py)."""
+        """Of aiohttp itself; an error of ours is answered before it comes here (pipelines/serving/middleware.py)."""
         error = kw.get("exc_info")
         self.logger.error("HTTP server failed: %s", type(error).__name__)
 

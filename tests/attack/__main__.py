@@ -12,7 +12,7 @@ import sys
 
 from schemas import benchmark
 from schemas.benchmark import Figure
-from tests.attack.run import LONG, MEMORY_MIB, RATIO, REFUSED_MS, SHORT, Report, Views, run
+from tests.attack.attack_run import LONG, MEMORY_MIB, RATIO, REFUSED_MS, SHORT, Report, Views, run
 
 
 def main() -> None:

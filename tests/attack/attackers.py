@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 
 from tests.attack.sources import BLOCK, HUNG_UP, UNSIGNED, Line, line, request, signature
-from tests.integration.odd_requests import JSON, Door, requests
+from tests.support.odd_requests import JSON, Door, requests
 
 HUGE = 300_000_000
 LARGE = 2_900_000

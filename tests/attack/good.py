@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 
-from tests.attack.gateway import ACCOUNT
+from tests.attack.attacked_gateway import ACCOUNT
 from tests.attack.sources import HUNG_UP, Line, request, signature
 
 CONNECTIONS = 4

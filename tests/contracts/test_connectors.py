@@ -16,11 +16,11 @@ import pytest
 
 from connectors.base import Connector
 from connectors.registry import CHANNELS
-from schemas import content
+from schemas import content_json
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
 from schemas.settings import Settings
-from tests.contracts.scripted import Script, scripted
+from tests.support.scripted import Script, scripted
 
 FILES: Mapping[str, Any] = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def _delivery(channel: str, changes: Mapping[str, Any]) -> Delivery:
     repeat = changes.get("text_repeat")  # [text, times], so that long texts stay out of the case files
     more: dict[str, Any] = {"text": repeat[0] * repeat[1]} if repeat else {}
     if "content" in changes:
-        more["content"] = content.from_json(changes["content"])
+        more["content"] = content_json.from_json(changes["content"])
     return Delivery(**(fields | {k: v for k, v in changes.items() if k != "text_repeat"} | more))
 
 

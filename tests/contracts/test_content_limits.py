@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors import instagram, limits
+from connectors import content_check
 from connectors.base import Capabilities
+from connectors.instagram import bodies as instagram
 from connectors.registry import CHANNELS
-from connectors.whatsapp import WhatsApp
+from connectors.whatsapp import bodies as whatsapp
 from schemas.records import KINDS, Content, Delivery, Location, LongText, Media, Template
-from tests.builders import delivery, examples
 from tests.contracts.test_registry import SETTINGS
+from tests.support.builders import delivery, examples
 
 META = ("whatsapp", "instagram")
 TEXTS = st.text(max_size=20) | st.sampled_from(
@@ -49,9 +50,7 @@ DELIVERIES = st.builds(
 
 
 def body(channel: str, sent: Delivery, part: int) -> bytes:
-    if channel == "instagram":
-        return orjson.dumps(instagram._action(sent, part))
-    return orjson.dumps(WhatsApp(url="http://unused", version="v1.0", account="1")._body(sent, 1, part))
+    return orjson.dumps(instagram.body(sent, part) if channel == "instagram" else whatsapp.body(sent, part, None))
 
 
 @pytest.mark.parametrize("channel", META)
@@ -62,7 +61,7 @@ def test_no_delivery_raises_and_what_passes_has_a_body_for_each_part(channel: st
     refused = CHANNELS[channel].check(sent)
     assert parts >= 1
     if refused is None:
-        assert parts <= limits.MOST_PARTS
+        assert parts <= content_check.MOST_PARTS
         assert all(len(body(channel, sent, part)) > 10 for part in range(parts))
     else:
         assert refused.reason

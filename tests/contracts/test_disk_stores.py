@@ -1,6 +1,6 @@
 """A store on disk after whatever happened to it: its process killed, its files cut, swapped, deleted, of another table or age.
 
-Either it comes back as it was at one settled turn, and its position is exactly that turn's; or it is rebuilt, empty and without a
+Either it comes back as it was at one committed turn, and its position is exactly that turn's; or it is rebuilt, empty and without a
 position, and one log line says why.
 """
 
@@ -15,19 +15,19 @@ import pytest
 import rocksdict
 from structlog.testing import capture_logs
 
-from tables import database, rocks
-from tables.rocks import RocksTablePartition
+from tables.stores import rocksdb, rocksdb_folder
+from tables.stores.rocksdb import RocksDBTable
 from tables.table import StoreFailed, StoreInUse
-from tests.contracts.table_contract import Note, NoteLayout
-from tests.contracts.table_writer import IDENTITY, LAYOUT, SMALL_BUFFER, opened, rows_at, turns, write
-from tests.unit.source_tree import REPOSITORY
+from tests.support.source_tree import REPOSITORY
+from tests.support.table_contract import Note, NoteLayout
+from tests.support.table_writer import IDENTITY, LAYOUT, SMALL_BUFFER, opened, rows_at, turns, write
 
 # --- killed -------------------------------------------------------------------------------------------------------------
 
 
 def killed_after(folder: Path, lines: int, way: str) -> int:
     """Lets a process write until it has told that many positions, kills it with SIGKILL, and gives the last position told."""
-    command = [sys.executable, "-m", "tests.contracts.table_writer", str(folder), way]
+    command = [sys.executable, "-m", "tests.support.table_writer", str(folder), way]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         told = [child.stdout.readline() for _ in range(lines)]
@@ -54,7 +54,7 @@ def test_a_killed_store_is_at_its_position(tmp_path: Path, way: str) -> None:
     """Again and again on the same folder, so that it is also killed while it comes back."""
     for lines in (1, 40, 300, 7, 1500):
         told = killed_after(tmp_path / "store", lines, way)
-        assert holds_what_its_position_says(tmp_path / "store") >= told, "what was settled outlives the process"
+        assert holds_what_its_position_says(tmp_path / "store") >= told, "what was committed outlives the process"
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
@@ -87,7 +87,7 @@ def write_some(folder: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_ends_the_worker_and_loses_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.contracts.table_writer", str(tmp_path / "store"), "full"]
+    command = [sys.executable, "-m", "tests.support.table_writer", str(tmp_path / "store"), "full"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=100)
     *told, failed = done.stdout.splitlines()
     assert failed.startswith("failed: table store ")
@@ -101,7 +101,7 @@ def test_a_disk_that_takes_no_more_ends_the_worker_and_loses_nothing(tmp_path: P
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A store with rows in files and in its log."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "WRITE_BUFFER_BYTES", SMALL_BUFFER)
+        patch.setattr(rocksdb_folder, "WRITE_BUFFER_BYTES", SMALL_BUFFER)
         table = opened(tmp_path / "store")
         fill(table)
         table.close()
@@ -109,7 +109,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "store"
 
 
-def fill(table: RocksTablePartition[Note]) -> None:
+def fill(table: RocksDBTable[Note]) -> None:
     for position, turn in turns():
         for key, row in turn.items():
             table.load(key, None if row is None else LAYOUT.encode(row))
@@ -142,7 +142,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def is_rebuilt(folder: Path, identity: str = IDENTITY) -> None:
     """Opens it, and sees that it was rebuilt, that this was said in one line, and that it works."""
     with capture_logs() as lines:
-        table = RocksTablePartition(LAYOUT, folder, identity=identity)
+        table = RocksDBTable(LAYOUT, folder, identity=identity)
     assert [line["event"] for line in lines] == ["table store is rebuilt"]
     assert lines[0]["folder"] == str(folder)
     assert "\n" not in lines[0]["reason"]
@@ -150,7 +150,7 @@ def is_rebuilt(folder: Path, identity: str = IDENTITY) -> None:
     fill(table)
     table.close()
     with capture_logs() as lines:
-        table = RocksTablePartition(LAYOUT, folder, identity=identity)
+        table = RocksDBTable(LAYOUT, folder, identity=identity)
     assert dict(table.items()) == rows_at(table.position) != {}
     assert lines == []
     table.close()
@@ -170,7 +170,7 @@ def test_a_store_of_something_else_is_rebuilt_and_that_is_said(folder: Path, ide
 
 
 def test_a_store_of_an_older_form_is_rebuilt_and_that_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rocks, "FORMAT", rocks.FORMAT + 1)
+    monkeypatch.setattr(rocksdb, "FORMAT", rocksdb.FORMAT + 1)
     is_rebuilt(folder)
 
 
@@ -204,7 +204,7 @@ def test_damage_found_while_reading_ends_the_worker_and_the_next_one_rebuilds(fo
     is_rebuilt(folder)
 
 
-def read_each(table: RocksTablePartition[Note]) -> None:
+def read_each(table: RocksDBTable[Note]) -> None:
     for key in rows_at(table.position):
         table.get(key)
 
@@ -236,7 +236,7 @@ def test_a_store_is_opened_once(folder: Path) -> None:
 
 
 def test_a_store_of_another_process_is_left_alone(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.contracts.table_writer", str(tmp_path / "store"), "turns"]
+    command = [sys.executable, "-m", "tests.support.table_writer", str(tmp_path / "store"), "turns"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         child.stdout.readline()
@@ -261,9 +261,9 @@ def test_rows_need_a_position_and_positions_only_rise(folder: Path) -> None:
     held, rows = table.position or 0, dict(table.items())
     table.put(b"new", Note(1, 1))
     with pytest.raises(ValueError, match="there is a position after them"):
-        table.settle()
+        table.commit()
     with pytest.raises(ValueError, match="is before"):
-        table.settle(held - 1)
+        table.commit(held - 1)
     table.close()
     table = opened(folder)
     assert (table.position, dict(table.items())) == (held, rows), "nothing was written"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from connectors.base import Forbidden, WebhookItems
 from schemas import codec
 from schemas.records import Content, Media, Message, Receipt, ReceiptStatus
-from tests.contracts.webhook_samples import (
+from tests.support.webhook_samples import (
     INSTAGRAM,
     PERSON,
     PROFESSIONAL,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from connectors.base import Overstepped, WebhookItems, WebhookRequest
-from connectors.internal import Internal
-from schemas.clients import tokens_in
+from connectors.base import ForbiddenItem, WebhookItems, WebhookRequest
+from connectors.internal.connector import InternalConnector
+from schemas.client_tokens import tokens_in
 from schemas.ids import shown_id
 from schemas.records import Delivery
 from schemas.settings import Settings
@@ -16,7 +16,7 @@ from schemas.settings import Settings
 AT = 1_750_857_390_123
 HERS, ACME, ALL = "of-ana-alone", "of-all-of-acme", "of-everybody"
 TOKENS = tokens_in(f"{HERS}=acme:ana|eve,{ACME}=acme:*,{ALL}=*:*")
-SHARED = Internal(account="app", tokens=TOKENS)
+SHARED = InternalConnector(account="app", tokens=TOKENS)
 
 
 def read(token: str, **whom: str) -> WebhookItems:
@@ -24,7 +24,7 @@ def read(token: str, **whom: str) -> WebhookItems:
     return read_by(SHARED, token, whom)
 
 
-def read_by(connector: Internal, token: str, whom: Mapping[str, str]) -> WebhookItems:
+def read_by(connector: InternalConnector, token: str, whom: Mapping[str, str]) -> WebhookItems:
     """A receipt and a message of the same person."""
     receipt: dict[str, Any] = {"delivery_id": "dlv-1", "status": "read", **whom}
     message: dict[str, Any] = {"id": "m-1", "kind": "text", "text": "a", **whom}
@@ -58,7 +58,7 @@ def test_it_speaks_for_its_own(token: str, whom: dict[str, str], tenant: str) ->
     ],
 )
 def test_it_speaks_for_nobody_else(token: str, whom: dict[str, str]) -> None:
-    with pytest.raises(Overstepped) as caught:
+    with pytest.raises(ForbiddenItem) as caught:
         read(token, **whom)
     assert (caught.value.status, whom["address"] in str(caught.value)) == (403, False)
 
@@ -66,7 +66,7 @@ def test_it_speaks_for_nobody_else(token: str, whom: dict[str, str]) -> None:
 def test_one_item_too_many_refuses_all() -> None:
     items = [{"delivery_id": "d", "address": each, "status": "read"} for each in ("ana", "bob")]
     body = json.dumps({"receipts": items}).encode()
-    with pytest.raises(Overstepped):
+    with pytest.raises(ForbiddenItem):
         SHARED.parse_webhook(WebhookRequest("POST", {}, {"authorization": f"Bearer {HERS}"}, body), AT)
 
 
@@ -86,13 +86,13 @@ def test_a_tenant_that_is_none_is_nobodys_and_not_the_default_ones(tenant: objec
 
 
 def test_an_account_of_one_tenant_takes_nothing_of_another() -> None:
-    owned = Internal.from_settings(
+    owned = InternalConnector.from_settings(
         Settings.model_validate(
             {"internal_account": "app", "accounts": "internal:app=acme", "internal_tokens": f"{ALL}=*:*"}
         )
     )
     assert read_by(owned, ALL, {"address": "bob"}).receipts[0].tenant_id == "acme"
-    with pytest.raises(Overstepped):
+    with pytest.raises(ForbiddenItem):
         read_by(owned, ALL, {"address": "bob", "tenant_id": "default"})
 
 

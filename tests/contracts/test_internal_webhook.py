@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.base import Forbidden, WebhookItems, WebhookRequest
-from connectors.internal import Internal
+from connectors.internal.connector import InternalConnector
 from pipelines import gateway
 from schemas import codec
-from schemas.clients import Token
+from schemas.client_tokens import ClientToken
 from schemas.ids import shown_id
 from schemas.records import Content, Location, Media, Receipt, ReceiptStatus
-from tests.builders import examples
+from tests.support.builders import examples
 
 AT = 1_750_857_390_123
 TOKEN = "token-new"
-INTERNAL = Internal(account="our-app", tokens=(Token(TOKEN), Token("token-old")))
+INTERNAL = InternalConnector(account="our-app", tokens=(ClientToken(TOKEN), ClientToken("token-old")))
 SHOWN = shown_id("dlv-1", "default", "ana")
 
 
@@ -158,6 +158,8 @@ def test_only_our_tokens_may_post(token: str) -> None:
 def test_both_tokens_may_post_and_without_tokens_nobody_may() -> None:
     assert INTERNAL.parse_webhook(_request({}, "token-old"), AT) == WebhookItems(own_tenants=True)
     for headers in ({}, {"authorization": ""}, {"authorization": "Bearer "}):
-        for tokens in ((), (Token("token-new"),)):
+        for tokens in ((), (ClientToken("token-new"),)):
             with pytest.raises(Forbidden):
-                Internal(account="a", tokens=tokens).parse_webhook(WebhookRequest("POST", {}, headers, b"{}"), AT)
+                InternalConnector(account="a", tokens=tokens).parse_webhook(
+                    WebhookRequest("POST", {}, headers, b"{}"), AT
+                )

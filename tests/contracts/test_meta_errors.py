@@ -7,58 +7,63 @@ import orjson
 import pytest
 from multidict import CIMultiDict
 
-from connectors import meta
-from connectors.exchange import Answer
-from connectors.faults import Fault
-from connectors.instagram_errors import INSTAGRAM
-from connectors.whatsapp_errors import WHATSAPP
+from connectors import meta_errors
+from connectors.error_classes import ErrorClass
+from connectors.http_calls import Answer
+from connectors.instagram.errors import INSTAGRAM
+from connectors.whatsapp.errors import WHATSAPP
 from schemas import metrics
 from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
-GRAPH: Mapping[Fault, tuple[Any, ...]] = {
-    Fault.CONFIGURATION: (0, 190, 3, 10, *range(200, 300), 803),
-    Fault.TRANSIENT: (1, 2),
-    Fault.THROTTLE: (4, 17, 32, 613),
-    Fault.PERMANENT: (100, 33),
-    Fault.HOLD: (368,),
+GRAPH: Mapping[ErrorClass, tuple[Any, ...]] = {
+    ErrorClass.CONFIGURATION: (0, 190, 3, 10, *range(200, 300), 803),
+    ErrorClass.TRANSIENT: (1, 2),
+    ErrorClass.THROTTLE: (4, 17, 32, 613),
+    ErrorClass.PERMANENT: (100, 33),
+    ErrorClass.HOLD: (368,),
 }
-OF_WHATSAPP: Mapping[Fault, tuple[Any, ...]] = {
-    Fault.CONFIGURATION: (131005, 131031, 131037, 131042, 131045, *range(133000, 133004), *range(133005, 133011), 133015, 133016),
-    Fault.TRANSIENT: (131000, 131016, 131053, 131057, 133004),
-    Fault.THROTTLE: (80007, 130429, 131056, 132069),
-    Fault.PERMANENT: (
+OF_WHATSAPP: Mapping[ErrorClass, tuple[Any, ...]] = {
+    ErrorClass.CONFIGURATION: (131005, 131031, 131037, 131042, 131045, *range(133000, 133004), *range(133005, 133011), 133015, 133016),
+    ErrorClass.TRANSIENT: (131000, 131016, 131053, 131057, 133004),
+    ErrorClass.THROTTLE: (80007, 130429, 131056, 132069),
+    ErrorClass.PERMANENT: (
         130472, 130497, 131008, 131009, 131021, 131026, 131030, 131047, 131049, 131050, 131051, 131052, 131062, 132000, 132001,
         132005, 132007, 132008, 132012, 132015, 132016, 132068, 134011, 135000, 137000,
     ),
-    Fault.HOLD: (131048, 131064),
+    ErrorClass.HOLD: (131048, 131064),
 }  # fmt: skip
-OF_INSTAGRAM: Mapping[Fault, tuple[Any, ...]] = {
-    Fault.CONFIGURATION: tuple((190, sub) for sub in (458, 459, 460, 463, 464, 467)),
-    Fault.TRANSIENT: (1200, (100, 2018047)),
-    Fault.THROTTLE: (80002, 80006),
-    Fault.PERMANENT: (
+OF_INSTAGRAM: Mapping[ErrorClass, tuple[Any, ...]] = {
+    ErrorClass.CONFIGURATION: tuple((190, sub) for sub in (458, 459, 460, 463, 464, 467)),
+    ErrorClass.TRANSIENT: (1200, (100, 2018047)),
+    ErrorClass.THROTTLE: (80002, 80006),
+    ErrorClass.PERMANENT: (
         (10, 2534022), (10, 2018278), (10, 2018065), (100, 33), (100, 2534014), (100, 2018001), (100, 2018074), 551, 36000,
     ),
-    Fault.HOLD: (),
+    ErrorClass.HOLD: (),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("table", "own"), [(WHATSAPP, OF_WHATSAPP), (INSTAGRAM, OF_INSTAGRAM)], ids=["whatsapp", "instagram"]
 )
-def test_every_code_has_its_class(table: meta.Table, own: Mapping[Fault, tuple[Any, ...]]) -> None:
-    for fault in Fault:
-        assert {code for code, meaning in table.items() if meaning.fault is fault} == {*GRAPH[fault], *own[fault]}
+def test_every_code_has_its_class(table: meta_errors.Table, own: Mapping[ErrorClass, tuple[Any, ...]]) -> None:
+    for error_class in ErrorClass:
+        assert {code for code, meaning in table.items() if meaning.error_class is error_class} == {
+            *GRAPH[error_class],
+            *own[error_class],
+        }
     assert all(len(meaning.sentence) > 20 for meaning in table.values())
 
 
 def test_a_throttle_reaches_as_far_as_its_limit() -> None:
-    scopes = {code: meaning.scope for code, meaning in WHATSAPP.items() if meaning.fault is Fault.THROTTLE}
+    scopes = {code: meaning.scope for code, meaning in WHATSAPP.items() if meaning.error_class is ErrorClass.THROTTLE}
     assert [code for code, scope in scopes.items() if scope is Scope.PAIR] == [131056]
     assert [code for code, scope in scopes.items() if scope is Scope.APP] == [4]
-    assert {meaning.scope for meaning in WHATSAPP.values() if meaning.fault in (Fault.CONFIGURATION, Fault.HOLD)} == {
-        Scope.ACCOUNT
-    }
+    assert {
+        meaning.scope
+        for meaning in WHATSAPP.values()
+        if meaning.error_class in (ErrorClass.CONFIGURATION, ErrorClass.HOLD)
+    } == {Scope.ACCOUNT}
 
 
 def answer(status: int, body: object, **headers: str) -> Answer:
@@ -72,16 +77,16 @@ def test_a_code_nobody_knows_is_counted_and_told() -> None:
         return float(found)
 
     before = counted()
-    outcome = meta.outcome(answer(400, {"error": {"code": 424242}}), WHATSAPP, "whatsapp", 1)
+    outcome = meta_errors.outcome(answer(400, {"error": {"code": 424242}}), WHATSAPP, "whatsapp", 1)
     assert outcome == Rejected("unknown_424242", "Meta refused with HTTP 400 with the unknown error code 424242")
-    meta.outcome(answer(400, {"error": {"code": 131047}}), WHATSAPP, "whatsapp", 1)
-    meta.outcome(answer(502, None), WHATSAPP, "whatsapp", 1)
+    meta_errors.outcome(answer(400, {"error": {"code": 131047}}), WHATSAPP, "whatsapp", 1)
+    meta_errors.outcome(answer(502, None), WHATSAPP, "whatsapp", 1)
     assert counted() == before + 1, "once, and neither for a code of the table nor for an answer without one"
 
 
 @pytest.mark.parametrize("tries", [-3, 0, 1, 7, 10**9])
 def test_the_wait_for_a_pair_is_bounded(tries: int) -> None:
-    outcome = meta.outcome(answer(400, {"error": {"code": 131056}}), WHATSAPP, "whatsapp", tries)
+    outcome = meta_errors.outcome(answer(400, {"error": {"code": 131056}}), WHATSAPP, "whatsapp", tries)
     assert isinstance(outcome, RetryLater)
     assert outcome.after_seconds is not None
     assert 1 <= outcome.after_seconds <= 1024
@@ -101,7 +106,7 @@ def test_the_wait_for_a_pair_is_bounded(tries: int) -> None:
 )
 def test_the_usage_header_tells_when_to_go_on(header: str, wait: float | None) -> None:
     told = answer(400, {"error": {"code": 80007}}, X_Business_Use_Case_Usage=header)
-    outcome = meta.outcome(told, WHATSAPP, "whatsapp", 1)
+    outcome = meta_errors.outcome(told, WHATSAPP, "whatsapp", 1)
     assert isinstance(outcome, RetryLater)
     assert outcome.after_seconds == wait
 
@@ -110,6 +115,6 @@ def test_the_usage_header_tells_when_to_go_on(header: str, wait: float | None) -
 def test_a_code_that_is_none_falls_back_by_status(code: object) -> None:
     whole = not isinstance(code, int) or isinstance(code, bool)
     body = {"error": {"code": code if whole else str(code), "error_subcode": code if whole else "x"}}
-    assert meta.outcome(answer(500, body), WHATSAPP, "whatsapp", 1) == Unknown(
+    assert meta_errors.outcome(answer(500, body), WHATSAPP, "whatsapp", 1) == Unknown(
         "Meta answered HTTP 500: it may have taken the message", "http_500"
     )

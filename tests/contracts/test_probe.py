@@ -8,7 +8,7 @@ import pytest
 from connectors.base import Probed, Probing
 from connectors.registry import CHANNELS
 from schemas.settings import Settings
-from tests.contracts.scripted import scripted
+from tests.support.scripted import scripted
 
 SECRET = "secret-of-ours"
 GIVEN: dict[str, dict[str, Any]] = {

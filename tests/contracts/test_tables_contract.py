@@ -4,21 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tables import bucketed, buckets, rocks
-from tests.builders import examples
-from tests.contracts.table_contract import STORES, TableMachine
+from tables.stores import bucketed_memory, buckets, rocksdb
+from tests.support.builders import examples
+from tests.support.table_contract import STORES, TableMachine
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_bounds() -> Iterator[None]:
     """So that a few rows are enough to pass them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rocks, "CACHED_ROWS", 2)
-        patch.setattr(rocks, "SCANNED_ROWS", 2)
-        patch.setattr(rocks, "LOADED_ROWS", 3)
+        patch.setattr(rocksdb, "CACHED_ROWS", 2)
+        patch.setattr(rocksdb, "SCANNED_ROWS", 2)
+        patch.setattr(rocksdb, "LOADED_ROWS", 3)
         patch.setattr(buckets, "LOAD", 1)
         patch.setattr(buckets, "LARGE", 9)
-        patch.setattr(bucketed, "REMEMBERED", 2)
+        patch.setattr(bucketed_memory, "REMEMBERED", 2)
         yield
 
 

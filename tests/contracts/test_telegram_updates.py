@@ -6,7 +6,7 @@ import pytest
 
 from connectors.base import WebhookItems
 from schemas.records import Content, Location, Media
-from tests.contracts.webhook_samples import TELEGRAM, from_telegram, ours, theirs
+from tests.support.webhook_samples import TELEGRAM, from_telegram, ours, theirs
 
 AT = 1_750_857_390_123
 

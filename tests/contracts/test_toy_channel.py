@@ -1,6 +1,6 @@
 """Adding a channel is a connector's file, its cases and its name: done to a copy of this repository, where every test then follows.
 
-The copy has three differences: connectors/pigeon.py, tests/contracts/cases/pigeon.json and one word in schemas/records.py. The pages of
+The copy has three differences: connectors/pigeon/, tests/contracts/cases/pigeon.json and one word in schemas/records.py. The pages of
 docs/ are brought up to date by the command that CONTRIBUTING.md names.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.source_tree import REPOSITORY
+from tests.support.source_tree import REPOSITORY
 
 TOY = REPOSITORY / "tests" / "toy_channel"
 FOLLOW = [
@@ -35,7 +35,10 @@ def copy(tmp_path: Path) -> Path:
         if (REPOSITORY / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, tmp_path / name)
-    shutil.copy(TOY / "pigeon.py", tmp_path / "connectors" / "pigeon.py")
+    folder = tmp_path / "connectors" / "pigeon"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    shutil.copy(TOY / "pigeon.py", folder / "connector.py")
     shutil.copy(TOY / "pigeon.json", tmp_path / "tests" / "contracts" / "cases" / "pigeon.json")
     records = tmp_path / "schemas" / "records.py"
     text, count = re.subn(r'^(CHANNELS = \([^)]*")\)', r'\1, "pigeon")', records.read_text("utf-8"), flags=re.MULTILINE)
@@ -55,7 +58,7 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def test_everything_follows_from_a_connector_its_cases_and_its_name(copy: Path) -> None:
-    run(copy, "tests.unit.reference_pages")
+    run(copy, "tools.reference_pages")
     assert "| `deliveries.pigeon` |" in (copy / "docs" / "topics.md").read_text(encoding="utf-8")
     wanted = "pigeon or topic or stage or page or declared or case_file"
     told = run(copy, "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-k", wanted, *FOLLOW)

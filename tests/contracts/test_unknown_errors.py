@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from connectors import telegram_errors
-from connectors.exchange import Answer
+from connectors.http_calls import Answer
+from connectors.telegram import errors as telegram_errors
 from schemas import metrics
 from schemas.outcomes import Rejected, RetryLater
 
@@ -45,4 +45,4 @@ def test_only_unknown_errors_are_counted(status: int, description: str, kind: ty
     ],
 )
 def test_the_exchange_log_names_a_refusal_without_quoting_it(description: str, told: str) -> None:
-    assert telegram_errors.told(_answer(400, description)).error == told
+    assert telegram_errors.error_details(_answer(400, description)).error == told

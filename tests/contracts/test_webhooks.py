@@ -11,7 +11,7 @@ from connectors.base import Forbidden, WebhookRequest
 from connectors.signatures import is_from_telegram, is_signed_by_meta
 from schemas import codec
 from schemas.records import Content, Location, Media, Message, Receipt, ReceiptStatus
-from tests.contracts.webhook_samples import (
+from tests.support.webhook_samples import (
     ACCOUNT,
     INSTAGRAM,
     TELEGRAM,

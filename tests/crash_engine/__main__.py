@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 
 from schemas import benchmark
-from tests.crash_engine.run import Report, run
+from tests.crash_engine.crash_run import Report, run
 
 BENCHMARK_MINUTES = 5.0  # a shorter run is a check, not a measurement
 

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.digests import digest
-from tests.integration.engine_harness import TABLES, Toy, ask, read_back
+from tests.support.digests import digest
+from tests.support.engine_harness import TABLES, Toy, ask, read_back
 
 
 @dataclass

@@ -24,14 +24,14 @@ from pipelines import topics
 from schemas import codec
 from schemas.catalog import SCHEMAS
 from schemas.kafka_access import KafkaAccess
+from schemas.message_validation import contradiction
 from schemas.partitions import home_partition
 from schemas.records import Direction, Message, Recipient
-from schemas.sense import contradiction
 from schemas.settings import Settings
-from stack import kafka, kafka_jars
+from stack import kafka_jars, kafka_server
 from stack.service import Child
-from tests.builders import delivery
-from tests.unit.source_tree import REPOSITORY, ROOMS
+from tests.support.builders import delivery
+from tests.support.source_tree import REPOSITORY, ROOMS
 
 PAGE = (REPOSITORY / "docs" / "produce.md").read_text(encoding="utf-8")
 SCHEMA = REPOSITORY / "schemas" / "avro" / "message.v2.avsc"
@@ -106,7 +106,7 @@ def test_the_python_producer(kafka_url: str, topic: str, tmp_path: Path) -> None
 
 
 def test_the_producers_know_a_password_as_the_kafka_of_a_stack_wants_it(tmp_path: Path) -> None:
-    child = Child(kafka.service(tmp_path / "kafka", locks="password"))
+    child = Child(kafka_server.service(tmp_path / "kafka", locks="password"))
     child.start()
     try:
         child.wait()
@@ -145,16 +145,16 @@ def java(tmp_path: Path) -> list[str]:
     runtime = Path(shutil.which("javac") or "").resolve().with_name("java")
     tidy = ["-XX:+PerfDisableSharedMem", f"-Djava.io.tmpdir={tmp_path}", "-Dfile.encoding=UTF-8"]
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-    jars = os.pathsep.join(map(str, [*java_libraries(), *kafka.jars()]))
+    jars = os.pathsep.join(map(str, [*java_libraries(), *kafka_server.jars()]))
     return [str(runtime), *tidy, quiet, "-cp", jars, str(file)]
 
 
 def java_libraries() -> list[Path]:
     """Avro of the version the page names; the Kafka client and Jackson are in the stack's own jars, of the version it names too."""
-    assert f"org.apache.kafka:kafka-clients:{kafka.VERSION}" in PAGE
+    assert f"org.apache.kafka:kafka-clients:{kafka_server.VERSION}" in PAGE
     (coordinate,) = re.findall(r"org\.apache\.avro:avro:[\d.]+", PAGE)
     avro = [jar for jar in kafka_jars.locked(JARS) if jar.coordinate == coordinate]
-    return kafka_jars.ready(kafka.cache() / avro[0].name.removesuffix(".jar"), jars=avro)
+    return kafka_jars.ready(kafka_server.cache() / avro[0].name.removesuffix(".jar"), jars=avro)
 
 
 @pytest.mark.parametrize("shown", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL), ids=["image", "template", "reply"])

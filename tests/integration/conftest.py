@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.engine_harness import Toy
+from tests.support.engine_harness import Toy
 
 
 @pytest.fixture

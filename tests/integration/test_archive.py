@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from pipelines.archive import Archive as Stage
-from schemas.content import as_json
+from schemas.content_json import as_json
 from schemas.records import Cause, Content, DeliveryState, Media, SequencedMessage, Status
-from sinks.base import Fenced, NotMigrated, Unavailable
-from sinks.content import EARLIEST, LATEST, key, original
-from sinks.postgres import Archive
-from tests import builders
-from tests.integration.sink_databases import T0, postgres_database, sequenced, state
+from sinks.postgres import PostgresArchive
+from sinks.sink_errors import NotMigrated, SinkFenced, Unavailable
+from sinks.storable_text import EARLIEST, LATEST, key, original
+from tests.support import builders
+from tests.support.sink_databases import T0, postgres_database, sequenced, state
 
 STATES = ("delivery-states", 0)
 IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg", size=48_211),), reply_to="wamid.0")
@@ -30,8 +30,8 @@ def url(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-async def archive(url: str) -> AsyncIterator[Archive]:
-    archive = Archive(url)
+async def archive(url: str) -> AsyncIterator[PostgresArchive]:
+    archive = PostgresArchive(url)
     await archive.open()
     yield archive
     await archive.close()
@@ -51,7 +51,10 @@ def content(url: str) -> dict[str, set[str]]:
 
 
 async def write(
-    archive: Archive, *, messages: list[SequencedMessage] | None = None, states: list[DeliveryState] | None = None
+    archive: PostgresArchive,
+    *,
+    messages: list[SequencedMessage] | None = None,
+    states: list[DeliveryState] | None = None,
 ) -> None:
     """One batch at wherever the archive stands."""
     at = await archive.positions([STATES, LOG])
@@ -65,13 +68,13 @@ async def write(
     )
 
 
-async def test_a_new_partition_begins_at_zero_and_positions_follow_the_writes(archive: Archive) -> None:
+async def test_a_new_partition_begins_at_zero_and_positions_follow_the_writes(archive: PostgresArchive) -> None:
     assert await archive.positions([STATES, LOG]) == {STATES: 0, LOG: 0}
     await archive.write(messages=[sequenced(1)], states=[], offsets={LOG: (0, 17)})
     assert await archive.positions([STATES, LOG]) == {STATES: 0, LOG: 17}
 
 
-async def test_every_field_comes_back_as_it_was(archive: Archive, url: str) -> None:
+async def test_every_field_comes_back_as_it_was(archive: PostgresArchive, url: str) -> None:
     given = state(1, 4, anomaly="late", reason_code="131026", reason="undeliverable", delivered_implied=True, resends=2)
     message = sequenced(1, metadata={"campaign": "spring", "ü": "ß"}, text="Olá 👋\n\t\\N", kind="image", content=IMAGE)
     await write(archive, messages=[message], states=[given])
@@ -90,33 +93,33 @@ async def test_every_field_comes_back_as_it_was(archive: Archive, url: str) -> N
             assert kept_value == (as_json(given_value) if column == "content" else given_value), column
 
 
-async def test_a_repeated_write_is_fenced_and_changes_nothing(archive: Archive, url: str) -> None:
+async def test_a_repeated_write_is_fenced_and_changes_nothing(archive: PostgresArchive, url: str) -> None:
     offsets = {STATES: (0, 2)}
     await archive.positions([STATES])
     await archive.write(messages=[], states=[state(1, 1), state(1, 2)], offsets=offsets)
     before = content(url)
     with pytest.raises(
-        Fenced,
+        SinkFenced,
         match=r"^PostgreSQL has archive of delivery-states\[0\] at 2, not at 0: another worker writes this partition$",
     ):
         await archive.write(messages=[sequenced(9)], states=[state(9, 1)], offsets=offsets)
     assert content(url) == before
 
 
-async def test_a_partition_without_a_position_is_fenced(archive: Archive) -> None:
-    with pytest.raises(Fenced, match="at no position, not at 0"):
+async def test_a_partition_without_a_position_is_fenced(archive: PostgresArchive) -> None:
+    with pytest.raises(SinkFenced, match="at no position, not at 0"):
         await archive.write(messages=[], states=[state(1)], offsets={("delivery-states", 7): (0, 1)})
 
 
-async def test_one_fenced_partition_undoes_the_whole_batch(archive: Archive, url: str) -> None:
+async def test_one_fenced_partition_undoes_the_whole_batch(archive: PostgresArchive, url: str) -> None:
     await archive.positions([STATES, LOG])
-    with pytest.raises(Fenced):
+    with pytest.raises(SinkFenced):
         await archive.write(messages=[sequenced(1)], states=[state(1)], offsets={LOG: (0, 1), STATES: (5, 6)})
     assert await archive.positions([STATES, LOG]) == {STATES: 0, LOG: 0}
     assert not any(content(url).values())
 
 
-async def test_a_position_never_goes_back(archive: Archive) -> None:
+async def test_a_position_never_goes_back(archive: PostgresArchive) -> None:
     with pytest.raises(ValueError, match="never goes back"):
         await archive.write(messages=[], states=[], offsets={STATES: (5, 4)})
 
@@ -126,7 +129,7 @@ async def test_two_owners_of_a_partition_write_each_record_once(url: str) -> Non
     states = [state(n, version) for n in range(40) for version in (1, 2, 3)]
     fenced = 0
 
-    async def own(archive: Archive) -> None:
+    async def own(archive: PostgresArchive) -> None:
         nonlocal fenced
         await archive.open()
         at = (await archive.positions([STATES]))[STATES]
@@ -135,12 +138,12 @@ async def test_two_owners_of_a_partition_write_each_record_once(url: str) -> Non
             try:
                 await archive.write(messages=[], states=states[at:following], offsets={STATES: (at, following)})
                 at = following
-            except Fenced:
+            except SinkFenced:
                 fenced += 1
                 at = (await archive.positions([STATES]))[STATES]
         await archive.close()
 
-    await asyncio.gather(own(Archive(url)), own(Archive(url)))
+    await asyncio.gather(own(PostgresArchive(url)), own(PostgresArchive(url)))
     assert fenced > 0
     assert rows(url, "select count(*), max(version), min(version) from deliveries") == [(40, 3, 3)]
     assert rows(url, "select count(*) from delivery_events") == [(120,)]
@@ -148,7 +151,7 @@ async def test_two_owners_of_a_partition_write_each_record_once(url: str) -> Non
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_any_order_and_any_repetition_end_in_the_same_rows(archive: Archive, url: str, seed: int) -> None:
+async def test_any_order_and_any_repetition_end_in_the_same_rows(archive: PostgresArchive, url: str, seed: int) -> None:
     order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, no secret
     states = [state(n, version) for n in range(6) for version in (1, 2, 3, 4)]
     messages = [sequenced(n) for n in range(1, 6)]
@@ -166,7 +169,7 @@ async def test_any_order_and_any_repetition_end_in_the_same_rows(archive: Archiv
     assert rows(url, "select count(*) from message_conflicts") == [(0,)]
 
 
-async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: Archive, url: str) -> None:
+async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: PostgresArchive, url: str) -> None:
     await write(archive, messages=[sequenced(1), sequenced(2)])
     same_number = sequenced(3, seq=2)
     same_id = sequenced(1, seq=4)
@@ -181,7 +184,7 @@ async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: Archive
     assert archive.conflicts == 2  # that one is known already
 
 
-async def test_an_id_in_another_conversation_is_another_message_and_counted(archive: Archive, url: str) -> None:
+async def test_an_id_in_another_conversation_is_another_message_and_counted(archive: PostgresArchive, url: str) -> None:
     """All but the first of an id are counted, in one batch or in several; a repetition and another tenant's id are not."""
     await write(archive, messages=[sequenced(1), sequenced(2)])
     elsewhere = [sequenced(1, seq=1, conversation_id=f"c{n}", text=f"in c{n}") for n in (2, 3)]
@@ -198,7 +201,7 @@ async def test_an_id_in_another_conversation_is_another_message_and_counted(arch
     ]
 
 
-async def test_no_content_fails_a_batch(archive: Archive, url: str) -> None:
+async def test_no_content_fails_a_batch(archive: PostgresArchive, url: str) -> None:
     long_id, nul = "k" * 100_000, "a\x00b\u2400c"
     hostile = [
         sequenced(1, message_id=nul, text=nul * 3, metadata={nul: nul}, sender="\x00", content=Content(reply_to=nul)),
@@ -233,7 +236,7 @@ async def test_no_content_fails_a_batch(archive: Archive, url: str) -> None:
         assert [original(text) for text in kept] == [nul, nul, nul]
 
 
-async def test_a_connection_that_breaks_between_writes_is_replaced(archive: Archive, url: str) -> None:
+async def test_a_connection_that_breaks_between_writes_is_replaced(archive: PostgresArchive, url: str) -> None:
     await write(archive, states=[state(1)])
     end_other_sessions(url)
     await archive.write(messages=[], states=[state(2)], offsets={STATES: (1, 2)})
@@ -241,7 +244,7 @@ async def test_a_connection_that_breaks_between_writes_is_replaced(archive: Arch
 
 
 async def test_a_commit_whose_answer_is_lost_is_recognised(
-    archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch
+    archive: PostgresArchive, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transaction commits, then the session dies before the worker learns of it: the retry must neither double nor be fenced."""
     offsets = {STATES: (0, 1)}
@@ -257,12 +260,12 @@ async def test_a_commit_whose_answer_is_lost_is_recognised(
     monkeypatch.setattr(archive, "_write", write_and_lose_the_answer)
     await archive.write(messages=[], states=[state(1)], offsets=offsets)
     assert rows(url, "select count(*) from delivery_events") == [(1,)]
-    with pytest.raises(Fenced):
+    with pytest.raises(SinkFenced):
         await archive.write(messages=[], states=[state(1)], offsets=offsets)
 
 
 async def test_a_group_whose_answer_is_lost_is_recognised_in_its_parts(
-    archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch
+    archive: PostgresArchive, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transaction of two partitions commits, and nobody learns of it; what follows may bring each of them alone."""
     await archive.positions([STATES, LOG])
@@ -280,11 +283,11 @@ async def test_a_group_whose_answer_is_lost_is_recognised_in_its_parts(
     await archive.write(messages=[sequenced(1)], states=[], offsets={LOG: (0, 1)})
     assert rows(url, "select count(*) from delivery_events") == rows(url, "select count(*) from messages") == [(1,)]
     for source in (STATES, LOG):  # but once only
-        with pytest.raises(Fenced):
+        with pytest.raises(SinkFenced):
             await archive.write(messages=[], states=[], offsets={source: (0, 1)})
 
 
-async def test_a_fenced_partition_of_a_group_fails_alone(archive: Archive, url: str) -> None:
+async def test_a_fenced_partition_of_a_group_fails_alone(archive: PostgresArchive, url: str) -> None:
     """The stage on a real database: three partitions in one transaction, one of them another worker's by now."""
     sources = [("delivery-states", number) for number in range(3)]
     stage = Stage(sink=archive, linger_ms=0)
@@ -296,15 +299,15 @@ async def test_a_fenced_partition_of_a_group_fails_alone(archive: Archive, url: 
         )
         for number in range(3)
     ]
-    told = await asyncio.gather(*map(stage.settle, turns), return_exceptions=True)
-    assert [type(each) for each in told] == [type(None), Fenced, type(None)]
+    told = await asyncio.gather(*map(stage.write, turns), return_exceptions=True)
+    assert [type(each) for each in told] == [type(None), SinkFenced, type(None)]
     assert rows(url, "select partition, next_offset from sink_offsets order by 1") == [(0, 1), (1, 4), (2, 1)]
     assert rows(url, "select delivery_id from deliveries order by 1") == [("d0",), ("d2",), ("d9",)]
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_goes_together_and_whoever_forgets_it_each_record_is_there_once(
-    archive: Archive, url: str, seed: int
+    archive: PostgresArchive, url: str, seed: int
 ) -> None:
     """Partitions write in any company; now and then the worker dies after a write, and the next one reads the positions again."""
     order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, no secret
@@ -324,7 +327,7 @@ async def test_whatever_goes_together_and_whoever_forgets_it_each_record_is_ther
     assert await archive.positions(logs) == {source: len(log) for source, log in logs.items()}
 
 
-async def test_a_write_waits_for_a_commit_under_way(archive: Archive, url: str) -> None:
+async def test_a_write_waits_for_a_commit_under_way(archive: PostgresArchive, url: str) -> None:
     """`positions` of a new owner must not report what a former owner is just replacing."""
     await archive.positions([STATES])
     with psycopg.connect(url) as former:
@@ -338,7 +341,7 @@ async def test_a_write_waits_for_a_commit_under_way(archive: Archive, url: str) 
 
 async def test_an_unreachable_server_is_unavailable_in_one_line() -> None:
     with pytest.raises(Unavailable, match=r"CHAT4ALL_POSTGRES_URL") as told:
-        await Archive("postgresql://nobody@127.0.0.1:1/none").open()
+        await PostgresArchive("postgresql://nobody@127.0.0.1:1/none").open()
     assert "\n" not in str(told.value)
 
 
@@ -347,10 +350,10 @@ async def test_a_database_without_our_relations_says_what_to_run(postgres_url: s
         postgres_database(postgres_url, migrated=False) as url,
         pytest.raises(NotMigrated, match=r"python -m sinks\.migrate"),
     ):
-        await Archive(url).open()
+        await PostgresArchive(url).open()
 
 
-async def test_a_full_disk_is_not_fenced_but_unavailable(archive: Archive, url: str) -> None:
+async def test_a_full_disk_is_not_fenced_but_unavailable(archive: PostgresArchive, url: str) -> None:
     """PostgreSQL refuses for a reason that passes: nothing is written, and the same call succeeds later."""
     await archive.positions([STATES])
     with psycopg.connect(url, autocommit=True) as connection:
@@ -366,7 +369,7 @@ async def test_a_full_disk_is_not_fenced_but_unavailable(archive: Archive, url: 
     assert rows(url, "select count(*) from deliveries") == [(1,)]
 
 
-async def test_at_least_5000_states_a_second(archive: Archive) -> None:
+async def test_at_least_5000_states_a_second(archive: PostgresArchive) -> None:
     """The floor of the stage, with room: this machine does some 35,000 at batches of 500."""
     states = [state(n, version) for version in (1, 2, 3) for n in range(2_000)]
     at = (await archive.positions([STATES]))[STATES]
@@ -378,7 +381,7 @@ async def test_at_least_5000_states_a_second(archive: Archive) -> None:
     assert len(states) / (time.perf_counter() - started) > 5_000
 
 
-async def test_a_terminal_status_with_later_evidence_follows_the_version(archive: Archive, url: str) -> None:
+async def test_a_terminal_status_with_later_evidence_follows_the_version(archive: PostgresArchive, url: str) -> None:
     failed = state(1, 2, status=Status.FAILED, cause=Cause.REJECTED, failed_at=T0 + 50, sent_at=None)
     recovered = state(1, 3, previous_status=Status.FAILED)
     await write(archive, states=[recovered, failed])

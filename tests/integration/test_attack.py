@@ -8,8 +8,8 @@ import urllib.request
 import pytest
 
 from stack.ports import free_port
-from tests.attack.run import SHORT, Views, attack_views, odd_answers, run
-from tests.integration.engine_harness import Toy, await_true
+from tests.attack.attack_run import SHORT, Views, attack_views, odd_answers, run
+from tests.support.engine_harness import Toy, await_true
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_gateway_bears_every_attack() -> None:
 @pytest.mark.timeout(180)
 def test_the_views_of_a_worker_answer_afterwards_as_before(toy: Toy) -> None:
     port, probe_port = free_port(), free_port()
-    toy.command = [sys.executable, "-m", "tests.hampered_worker", toy.name]
+    toy.command = [sys.executable, "-m", "tests.support.hampered_worker", toy.name]
     toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)})
 
     def is_ready() -> bool:

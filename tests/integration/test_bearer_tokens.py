@@ -17,12 +17,12 @@ from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from pipelines.engine.faust.credentials import credentials
 from schemas.kafka_access import KafkaAccess
-from schemas.kafka_reach import Reach, Unreached
-from schemas.masked import MaskedText
-from stack import kafka
+from schemas.kafka_reachability import KafkaReachability, Unreached
+from schemas.secret_masking import MaskedText
+from stack import kafka_server
 from stack.ports import answers
 from stack.service import Child
-from tests.integration.engine_harness import await_true
+from tests.support.engine_harness import await_true
 
 SECONDS = 30.0
 # Kafka's own check for development: tokens that nobody has signed.
@@ -44,14 +44,14 @@ print(part({{"alg": "none"}}) + "." + part({{"sub": "core", "iat": time.time(), 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    service = kafka.service(tmp_path_factory.mktemp("bearer") / "kafka")
+    service = kafka_server.service(tmp_path_factory.mktemp("bearer") / "kafka")
     file = service.folder / "tmp" / "server.properties"
     properties = re.sub(r"(listeners=)PLAINTEXT:", r"\1SASL_PLAINTEXT:", file.read_text(encoding="utf-8"))
     file.write_text(properties + BEARER, encoding="utf-8")
 
     def probe() -> str:
         answers(int(service.url.rpartition(":")[2]))
-        return kafka.VERSION
+        return kafka_server.VERSION
 
     child = Child(dataclasses.replace(service, probe=probe))
     child.start()
@@ -73,7 +73,7 @@ def access(url: str, folder: Path, seconds: int) -> KafkaAccess:
 
 
 def brokers(kafka: KafkaAccess) -> int:
-    reach = Reach(kafka)
+    reach = KafkaReachability(kafka)
     client = AdminClient(reach.settings("test"))
     return len(reach.metadata(client, 5.0).brokers)
 

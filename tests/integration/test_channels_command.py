@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from cli import channels
 from schemas.settings import MissingSetting
-from tests.contracts.scripted import scripted
+from tests.support.scripted import scripted
 
 BOT = {"ok": True, "result": {"id": 4242, "is_bot": True, "first_name": "B", "username": "our_bot"}}
 run = CliRunner()

@@ -21,8 +21,8 @@ from hiinsta import InstagramMessenger
 from hiinsta.types.exeptions import InstagramApiException
 from hiinsta.webhooks import verify_signature
 
-from loadgen.providers.limits import Limits
-from tests.integration.simulators import APP_SECRET, IG_ACCOUNT, IG_TOKEN, Rig, rig
+from simulators.provider_limits import ProviderLimits
+from tests.support.running_simulators import APP_SECRET, IG_ACCOUNT, IG_TOKEN, Rig, rig
 
 PERSON = "9001000200030004"
 LINK = "https://example.org/a"
@@ -56,7 +56,7 @@ async def test_hiinsta_sends_what_it_can(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_hiinsta_reads_every_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with _hiinsta(monkeypatch, limits=Limits()) as (messenger, at):
+    async with _hiinsta(monkeypatch, limits=ProviderLimits()) as (messenger, at):
         with pytest.raises(InstagramApiException) as stranger:
             await messenger.send_text("x", PERSON)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
@@ -161,7 +161,7 @@ async def test_metas_sdk_sends_by_account_and_by_page(monkeypatch: pytest.Monkey
 
 async def test_metas_sdk_reads_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     message = {"recipient": {"id": PERSON}, "message": {"text": "x"}}
-    async with _sdk(monkeypatch, limits=Limits()) as (api, at):
+    async with _sdk(monkeypatch, limits=ProviderLimits()) as (api, at):
         account = IGUser(IG_ACCOUNT, api=api)
         with pytest.raises(FacebookRequestError) as stranger:
             await asyncio.to_thread(account.create_message, params=message)

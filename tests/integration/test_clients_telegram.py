@@ -48,8 +48,8 @@ from telegram.ext import (
     filters,
 )
 
-from loadgen.providers.limits import Limits
-from tests.integration.simulators import BOT_TOKEN, Rig, eventually, rig
+from simulators.provider_limits import ProviderLimits
+from tests.support.running_simulators import BOT_TOKEN, Rig, eventually, rig
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 MP4 = b"\x00\x00\x00\x18ftypmp42" + b"\0" * 20
@@ -68,7 +68,7 @@ EVERY_KIND = [
     "contact",
     "album",
 ]
-SLOW_CHAT = Limits().changed({"bot_per_second": 0, "chat_burst": 1, "chat_per_second": 1})
+SLOW_CHAT = ProviderLimits().changed({"bot_per_second": 0, "chat_burst": 1, "chat_per_second": 1})
 
 
 async def _sent(at: Rig) -> list[dict[str, Any]]:

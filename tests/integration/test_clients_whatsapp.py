@@ -14,9 +14,9 @@ from pywa_async import WhatsApp
 from pywa_async.types import Button, CallbackButton, Contact, Message, MessageStatus
 from pywa_async.types.templates import BodyText, TemplateLanguage
 
-from loadgen.providers import graph
-from loadgen.providers.limits import Limits
-from tests.integration.simulators import ACCOUNT, APP_SECRET, TOKEN, Rig, rig
+from simulators import graph_api
+from simulators.provider_limits import ProviderLimits
+from tests.support.running_simulators import ACCOUNT, APP_SECRET, TOKEN, Rig, rig
 
 PERSON = "15551234567"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -92,7 +92,7 @@ async def test_the_number_is_described() -> None:
     assert (number.id, number.display_phone_number, number.verified_name) == (ACCOUNT, "15550783881", "Demo")
 
 
-KNOWN = sorted(code for code in graph.ERRORS if WhatsAppError._get_exception(code) is not WhatsAppError)
+KNOWN = sorted(code for code in graph_api.ERRORS if WhatsAppError._get_exception(code) is not WhatsAppError)
 
 
 async def test_every_error_pywa_knows_is_recognised() -> None:
@@ -103,7 +103,7 @@ async def test_every_error_pywa_knows_is_recognised() -> None:
             with pytest.raises(WhatsAppError) as refused:
                 await wa.send_message(PERSON, "x")
             assert type(refused.value) is WhatsAppError._get_exception(code)
-            assert (refused.value.code, refused.value.status_code) == (code, graph.ERRORS[code][0])
+            assert (refused.value.code, refused.value.status_code) == (code, graph_api.ERRORS[code][0])
             assert refused.value.fbtrace_id
 
 
@@ -119,7 +119,7 @@ async def test_a_wrong_token_and_a_page_of_a_front_end() -> None:
 
 
 async def test_a_pair_limit_is_met_and_passes() -> None:
-    limits = Limits().changed({"window_hours": 0, "pair_burst": 2})
+    limits = ProviderLimits().changed({"window_hours": 0, "pair_burst": 2})
     async with pywa(limits=limits) as (wa, at):
         await wa.send_message(PERSON, "1")
         await wa.send_message(PERSON, "2")
@@ -186,7 +186,7 @@ async def test_a_failure_outside_the_window_is_pywas_re_engagement() -> None:
     async def on_status(_: WhatsApp, status: MessageStatus) -> None:
         failures.append(status)
 
-    async with pywa(limits=Limits()) as (wa, at):
+    async with pywa(limits=ProviderLimits()) as (wa, at):
         wa.on_message_status()(on_status)
         await wa.send_message(PERSON, "x")
         await at.receiver.until(lambda: bool(at.receiver.posts))

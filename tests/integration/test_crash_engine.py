@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.crash_engine.faults import KINDS
-from tests.crash_engine.run import run
+from tests.crash_engine.crash_run import run
+from tests.crash_engine.fault_injection import KINDS
 
 SEED = 3  # its faults are of every kind, also in a run as short as this
 

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from schemas import codec
 from schemas.kafka_access import KafkaAccess
 from schemas.records import DeadLetter
-from tests.integration.engine_harness import (
+from tests.support.engine_harness import (
     PARTITIONS,
     Toy,
     await_true,
@@ -151,7 +151,7 @@ def test_poison_goes_to_dead_letters_alone(toy: Toy) -> None:
         b"poison",
         toy.source,
     )
-    assert "ValueError (tests/toy_stage.py:" in letter.detail
+    assert "ValueError (tests/support/toy_stage.py:" in letter.detail
 
 
 def test_aborted_source_records_are_invisible(toy: Toy) -> None:

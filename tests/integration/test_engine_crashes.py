@@ -23,10 +23,10 @@ from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Mirrored
 from pipelines.engine.worker import EXIT_CODE
 from schemas.kafka_access import KafkaAccess
-from stack import kafka
+from stack import kafka_server
 from stack.service import Child
-from tests import sabotage
-from tests.integration.engine_harness import Toy, await_true, check_exactly_once, count, extend, values
+from tests.support import sabotage
+from tests.support.engine_harness import Toy, await_true, check_exactly_once, count, extend, values
 
 
 @pytest.mark.usefixtures("without_cython")
@@ -89,7 +89,7 @@ def _limit(toy: Toy, topic: str, size: int) -> None:
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Child]:
     """A Kafka of its own, for a test that stops it."""
-    child = Child(kafka.service(tmp_path / "kafka", heap="512m"))
+    child = Child(kafka_server.service(tmp_path / "kafka", heap="512m"))
     child.start()
     child.wait()
     child.service = dataclasses.replace(

@@ -9,7 +9,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # ex
 
 from schemas.kafka_access import KafkaAccess
 from stack.ports import free_port
-from tests.integration.engine_harness import PARTITIONS, Toy, ask, await_true, check_exactly_once, count
+from tests.support.engine_harness import PARTITIONS, Toy, ask, await_true, check_exactly_once, count
 
 STUCK_SECONDS = 10
 

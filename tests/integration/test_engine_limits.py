@@ -11,14 +11,14 @@ import pytest
 from confluent_kafka import TopicPartition
 from faust.types.tuples import TP
 
+from pipelines.engine.batch_queue import Batch
 from pipelines.engine.faust.transport import IN_FLIGHT, BatchConsumer, BatchMessage
-from pipelines.engine.intake import Batch
 from pipelines.engine.turns import Partition
 from pipelines.engine.worker import Engine
 from schemas.kafka_access import KafkaAccess
 from stack.ports import free_port
-from tests import sabotage
-from tests.integration.engine_harness import (
+from tests.support import sabotage
+from tests.support.engine_harness import (
     PARTITIONS,
     Toy,
     ask,
@@ -28,7 +28,7 @@ from tests.integration.engine_harness import (
     extend,
     values,
 )
-from tests.toy_stage import Toy as ToyStage
+from tests.support.toy_stage import Toy as ToyStage
 
 
 @pytest.mark.usefixtures("without_cython")

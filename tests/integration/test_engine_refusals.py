@@ -17,10 +17,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
-from pipelines.engine.names import app_id
+from pipelines.engine.kafka_names import app_id
 from schemas import codec
 from schemas.records import DeadLetter
-from tests.integration.engine_harness import (
+from tests.support.engine_harness import (
     PARTITIONS,
     TABLES,
     Toy,
@@ -228,7 +228,7 @@ def test_a_worker_that_can_decide_on_nothing_stops_and_loses_nothing(toy: Toy) -
     toy.produce([("k0", b"poison")] * 30 + [("k0", b"good")])
     line = said(toy, toy.start_worker(), 3)
     assert "a bug in the code of stage" in line
-    assert "ValueError (tests/toy_stage.py:" in line
+    assert "ValueError (tests/support/toy_stage.py:" in line
     assert set(toy.offsets().values()) == {0}
     toy.start_worker(environment={"CHAT4ALL_POISON_LIMIT": "0"})
     await_true(lambda: count(toy) == 1, "the good one", 60)

@@ -11,8 +11,8 @@ import pytest
 from loadgen.evidence import gather
 from loadgen.verdict import Kind, judge
 from schemas.records import DeliveryRef
-from sinks.postgres import Archive
-from tests.integration.sink_databases import T0, postgres_database, sequenced, state
+from sinks.postgres import PostgresArchive
+from tests.support.sink_databases import T0, postgres_database, sequenced, state
 
 PEOPLE = (("whatsapp", "15551234567"), ("telegram", "700"))
 
@@ -50,7 +50,7 @@ def fill(url: str, numbers: tuple[int, ...]) -> None:
     states += [state(n, v, channel="telegram", address="700", delivery_id=f"t{n}") for n in numbers for v in (1, 2)]
 
     async def write() -> None:
-        archive = Archive(url)
+        archive = PostgresArchive(url)
         await archive.open()
         await archive.positions([("t", 0)])
         await archive.write(messages=[*messages, elsewhere], states=states, offsets={("t", 0): (0, 1)})
@@ -89,7 +89,7 @@ def test_what_the_archive_set_aside_is_found(url: str, logs: Path) -> None:
     fill(url, (1, 2, 3))
 
     async def write() -> None:
-        archive = Archive(url)
+        archive = PostgresArchive(url)
         await archive.open()
         await archive.write(messages=[sequenced(4, seq=2)], states=[], offsets={("t", 0): (1, 2)})
         await archive.close()

@@ -12,10 +12,10 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.records import DeliveryState, Status
-from sinks.base import NotMigrated, Unavailable
-from sinks.clickhouse import COLUMNS, Facts, answered, connect
-from sinks.content import LATEST
-from tests.integration.sink_databases import T0, clickhouse_database, state
+from sinks.clickhouse import COLUMNS, ClickHouseFacts, answered, connect
+from sinks.sink_errors import NotMigrated, Unavailable
+from sinks.storable_text import LATEST
+from tests.support.sink_databases import T0, clickhouse_database, state
 
 RELATIONS = ("delivery_events", "deliveries", "deliveries_by_minute", "deliveries_by_hour")
 WIDE = "(since = '2020-01-01 00:00:00', until = '2100-01-01 00:00:00')"
@@ -37,8 +37,8 @@ def client(url: str) -> Iterator[Client]:
 
 
 @pytest.fixture
-async def facts(url: str) -> AsyncIterator[Facts]:
-    facts = Facts(url)
+async def facts(url: str) -> AsyncIterator[ClickHouseFacts]:
+    facts = ClickHouseFacts(url)
     await facts.open()
     yield facts
     await facts.close()
@@ -58,7 +58,7 @@ def counts(row: dict[str, Any]) -> dict[str, int]:
     return {name: row[name] for name in names}
 
 
-async def test_every_column_comes_back_as_it_was(facts: Facts, client: Client) -> None:
+async def test_every_column_comes_back_as_it_was(facts: ClickHouseFacts, client: Client) -> None:
     given = state(1, 4, anomaly="late", reason_code="131026", delivered_implied=True, resends=2, attempts=3)
     fresh = state(2, 1)
     await facts.insert("t", [given, fresh])
@@ -73,7 +73,7 @@ async def test_every_column_comes_back_as_it_was(facts: Facts, client: Client) -
                 ), column
 
 
-async def test_the_same_token_again_changes_neither_facts_nor_views(facts: Facts, client: Client) -> None:
+async def test_the_same_token_again_changes_neither_facts_nor_views(facts: ClickHouseFacts, client: Client) -> None:
     batches = {f"states-0-{v}": [state(n, v) for n in range(50)] for v in (1, 2, 3, 4)}
     for token, batch in batches.items():
         await facts.insert(token, batch)
@@ -81,7 +81,7 @@ async def test_the_same_token_again_changes_neither_facts_nor_views(facts: Facts
     assert rows["delivery_events"] == 200
     for token, batch in batches.items():
         await facts.insert(token, batch)
-    again = Facts(facts._url)  # another worker, after a restart
+    again = ClickHouseFacts(facts._url)  # another worker, after a restart
     await again.insert("states-0-1", batches["states-0-1"])
     await again.close()
     assert physical_rows(client) == rows
@@ -89,7 +89,7 @@ async def test_the_same_token_again_changes_neither_facts_nor_views(facts: Facts
     assert report(client) == exact
 
 
-async def test_other_tokens_are_other_batches(facts: Facts, client: Client) -> None:
+async def test_other_tokens_are_other_batches(facts: ClickHouseFacts, client: Client) -> None:
     """The token decides, not the content: the test above would pass too if ClickHouse compared blocks."""
     await facts.insert("a", [state(1)])
     await facts.insert("b", [state(1)])
@@ -137,7 +137,9 @@ def lives(order: random.Random) -> list[list[DeliveryState]]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_roll_ups_count_each_delivery_once_wherever_it_went(facts: Facts, client: Client, seed: int) -> None:
+async def test_roll_ups_count_each_delivery_once_wherever_it_went(
+    facts: ClickHouseFacts, client: Client, seed: int
+) -> None:
     """Exact report, hourly report and a count by hand agree, with batches cut anywhere and repeated."""
     order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, no secret
     deliveries = lives(order)
@@ -174,7 +176,7 @@ async def test_roll_ups_count_each_delivery_once_wherever_it_went(facts: Facts, 
         assert minutes.result_rows == [(by_hand["accepted"], by_hand["read"], by_hand["failed"])]
 
 
-async def test_percentiles_are_of_what_was_measured(facts: Facts, client: Client) -> None:
+async def test_percentiles_are_of_what_was_measured(facts: ClickHouseFacts, client: Client) -> None:
     """100 deliveries sent after 1..100 ms and delivered 10..1000 ms later; READ that only implies DELIVERED measures nothing."""
     sent = [state(n, 2, sent_at=T0 + n, accepted_at=T0) for n in range(1, 101)]
     delivered = [state(n, 3, sent_at=T0 + n, accepted_at=T0, delivered_at=T0 + 11 * n) for n in range(1, 101)]
@@ -197,20 +199,20 @@ async def test_percentiles_are_of_what_was_measured(facts: Facts, client: Client
     assert hourly["sent_to_delivered_p99_ms"] == pytest.approx(990, abs=15)
 
 
-async def test_the_newest_version_wins_whatever_comes_last(facts: Facts, client: Client) -> None:
+async def test_the_newest_version_wins_whatever_comes_last(facts: ClickHouseFacts, client: Client) -> None:
     await facts.insert("new", [state(1, 3)])
     await facts.insert("old", [state(1, 1), state(1, 2)])
     assert counts(report(client)[0])["delivered"] == 1
     assert report(client)[0]["accepted"] == 1
 
 
-async def test_the_bounds_of_a_report_are_half_open(facts: Facts, client: Client) -> None:
+async def test_the_bounds_of_a_report_are_half_open(facts: ClickHouseFacts, client: Client) -> None:
     await facts.insert("a", [state(n, 1, accepted_at=T0 + n) for n in range(3)])
     first = datetime.fromtimestamp(T0 / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     assert report(client, bounds=f"(since = '{first}.000', until = '{first}.002')")[0]["accepted"] == 2
 
 
-async def test_the_same_id_in_another_conversation_is_another_message(facts: Facts, client: Client) -> None:
+async def test_the_same_id_in_another_conversation_is_another_message(facts: ClickHouseFacts, client: Client) -> None:
     """Two recipients of one message are one message; the same id elsewhere is not, and another tenant's is in a line of its own."""
     same = [state(1, 1), state(1, 1, delivery_id="d1b")]
     others = [state(1, 1, delivery_id="d2", conversation_id="c2"), state(1, 1, delivery_id="d3", tenant_id="acme")]
@@ -219,7 +221,7 @@ async def test_the_same_id_in_another_conversation_is_another_message(facts: Fac
     assert client.query(query).result_rows == [("acme", 1, 1), ("default", 2, 3)]
 
 
-async def test_no_person_and_no_text_enters(facts: Facts, client: Client) -> None:
+async def test_no_person_and_no_text_enters(facts: ClickHouseFacts, client: Client) -> None:
     """Every field that can hold an address, a provider's id or a sentence is filled with a mark that must not arrive."""
     given = state(1, 2, address="MARK", recipient="MARK", provider_message_id="MARK", reason="MARK", event_id="MARK")
     await facts.insert("t", [given])
@@ -232,7 +234,7 @@ async def test_no_person_and_no_text_enters(facts: Facts, client: Client) -> Non
     }  # fmt: skip
 
 
-async def test_no_content_fails_a_batch(facts: Facts, client: Client) -> None:
+async def test_no_content_fails_a_batch(facts: ClickHouseFacts, client: Client) -> None:
     """Times from any year (one partition a month, 300 months in one batch), NULs and long keys."""
     hostile = [state(n, 1, delivery_id=f"d\x00{n}", accepted_at=T0 + n * 31 * 86_400_000) for n in range(300)]
     hostile.append(
@@ -246,7 +248,7 @@ async def test_no_content_fails_a_batch(facts: Facts, client: Client) -> None:
     assert [(round(at.timestamp() * 1000), code) for at, code in kept] == [(LATEST, "\x00'\\")]
 
 
-async def test_an_empty_batch_is_no_insert(facts: Facts, client: Client) -> None:
+async def test_an_empty_batch_is_no_insert(facts: ClickHouseFacts, client: Client) -> None:
     await facts.insert("t", [])
     await facts.insert("t", [state(1)])
     assert physical_rows(client)["delivery_events"] == 1
@@ -254,15 +256,15 @@ async def test_an_empty_batch_is_no_insert(facts: Facts, client: Client) -> None
 
 async def test_an_unreachable_server_is_unavailable_in_one_line() -> None:
     with pytest.raises(Unavailable, match=r"CHAT4ALL_CLICKHOUSE_URL") as told:
-        await Facts("http://default:@127.0.0.1:1/default").open()
+        await ClickHouseFacts("http://default:@127.0.0.1:1/default").open()
     assert "\n" not in str(told.value)
 
 
 async def test_a_database_without_our_relations_says_what_to_run(clickhouse_url: str) -> None:
     with clickhouse_database(clickhouse_url, migrated=False) as url:
         with pytest.raises(NotMigrated, match=r"python -m sinks\.migrate"):
-            await Facts(url).open()
-        unopened = Facts(url)
+            await ClickHouseFacts(url).open()
+        unopened = ClickHouseFacts(url)
         with pytest.raises(NotMigrated):
             await unopened.insert("t", [state(1)])
         await unopened.close()
@@ -270,18 +272,18 @@ async def test_a_database_without_our_relations_says_what_to_run(clickhouse_url:
 
 async def test_a_database_that_is_not_there_is_one_line(clickhouse_url: str) -> None:
     with pytest.raises(Unavailable, match=r"CHAT4ALL_CLICKHOUSE_URL") as told:
-        await Facts(clickhouse_url.rpartition("/")[0] + "/no_such_database").open()
+        await ClickHouseFacts(clickhouse_url.rpartition("/")[0] + "/no_such_database").open()
     assert "\n" not in str(told.value)
 
 
-async def test_a_value_the_client_cannot_write_is_no_reason_to_wait(facts: Facts) -> None:
+async def test_a_value_the_client_cannot_write_is_no_reason_to_wait(facts: ClickHouseFacts) -> None:
     """A fault of ours must end the worker, not be retried for ever."""
     with pytest.raises(ValueError, match="'one'"):
         await facts.insert("t", [state(1, 1, seq="one")])
 
 
 async def test_a_batch_that_broke_between_facts_and_views_is_completed_not_doubled(
-    facts: Facts, client: Client
+    facts: ClickHouseFacts, client: Client
 ) -> None:
     """ClickHouse has no transaction around the facts and the views' targets: the retry must mend what the first try left half done."""
     await facts.insert("a", [state(1)])
@@ -309,13 +311,13 @@ def test_what_passes_by_itself_is_worth_another_try(name: str | None) -> None:
         answered(refuse)
 
 
-async def test_an_insert_the_engine_refused_is_not_taken_for_done(facts: Facts, client: Client) -> None:
+async def test_an_insert_the_engine_refused_is_not_taken_for_done(facts: ClickHouseFacts, client: Client) -> None:
     client.command("alter table delivery_events add constraint never check seq > 1000")
     with pytest.raises(DatabaseError, match="never"):
         await facts.insert("t", [state(1)])
 
 
-async def test_an_insert_leaves_nothing_behind_for_the_collector(facts: Facts) -> None:
+async def test_an_insert_leaves_nothing_behind_for_the_collector(facts: ClickHouseFacts) -> None:
     """What refers to itself stays until Python looks for it, which a worker makes it do seldom: each batch would stay as long."""
     batch = [state(n) for n in range(50)]
     await facts.insert("first", batch)  # the first one opens what the others use

@@ -13,12 +13,12 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from pipelines.engine import clients
+from pipelines.engine import client_settings
 from pipelines.engine import fetch as module
 from pipelines.engine.fetch import UNREADABLE, Fetch
 from pipelines.engine.stage import Record
 from schemas.kafka_access import KafkaAccess
-from tests.integration.engine_harness import await_true
+from tests.support.engine_harness import await_true
 
 RECORDS = 30_000
 PAUSE_ABOVE = 1000
@@ -153,9 +153,9 @@ async def test_an_idle_source_is_asked_for_as_rarely_as_its_stage_says_and_a_lon
     def counted(kafka: KafkaAccess, client: str, **more: Any) -> dict[str, Any]:
         return {**settings(kafka, client, **more), "statistics.interval.ms": 100, "stats_cb": count}
 
-    settings = clients.settings
+    settings = client_settings.settings
     monkeypatch.setattr(module, "_CALM_SECONDS", 0.0)
-    monkeypatch.setattr(clients, "settings", counted)
+    monkeypatch.setattr(client_settings, "settings", counted)
     fetch = Fetch(
         kafka=KafkaAccess(kafka_url), group=unique, pause_above=PAUSE_ABOVE, min_bytes=1, wait_ms=500,
         on_records=lambda: None, on_failure=lambda _: None, on_lost=lambda: None, on_found=lambda: None,

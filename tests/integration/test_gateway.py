@@ -22,16 +22,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 )
 
 from pipelines import topics
+from pipelines.acknowledged_producer import AcknowledgedProducer, NotAcknowledged, OutgoingRecord
 from pipelines.gateway import Gateway
-from pipelines.produce import NotAcknowledged, Produced, Producing
 from schemas import codec
 from schemas.catalog import TOPICS
 from schemas.kafka_access import KafkaAccess
 from schemas.records import DeadLetter, Message, Receipt
 from schemas.settings import Settings
-from stack import kafka
+from stack import kafka_server
 from stack.service import Child
-from tests.integration.engine_harness import await_true, read_back
+from tests.support.engine_harness import await_true, read_back
 from tests.toy_channel.pigeon import Pigeon
 
 TOKEN = "made-up-token"
@@ -40,7 +40,7 @@ TOKEN = "made-up-token"
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """A Kafka of these tests' own: it is stopped, and the names of the topics are fixed."""
-    child = Child(kafka.service(tmp_path_factory.mktemp("gateway") / "kafka", heap="512m"))
+    child = Child(kafka_server.service(tmp_path_factory.mktemp("gateway") / "kafka", heap="512m"))
     child.start()
     child.wait()
     child.service = dataclasses.replace(child.service, steps=child.service.steps[-1:])  # a second start formats nothing
@@ -87,9 +87,11 @@ class Running(NamedTuple):
 
 @pytest.fixture
 async def running(broker: Child) -> AsyncIterator[Running]:
-    producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop(), delivery_timeout_ms=2_000)
+    producer = AcknowledgedProducer(
+        KafkaAccess(broker.service.url), asyncio.get_running_loop(), delivery_timeout_ms=2_000
+    )
     pigeon = Pigeon(url="http://127.0.0.1:1", loft="loft-1", token=TOKEN, timeout_seconds=1.0)
-    gateway = Gateway(connectors={"pigeon": pigeon}, producing=producing, partitions=2)
+    gateway = Gateway(connectors={"pigeon": pigeon}, producer=producer, partitions=2)
     async with TestClient(TestServer(gateway.app)) as client, TestClient(TestServer(gateway.probe)) as probe:
         yield Running(client, probe, broker.service.url)
 
@@ -117,11 +119,13 @@ async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(
 async def test_a_record_goes_to_the_partition_it_names(broker: Child, unique: str) -> None:
     admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
-    producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop())
+    producer = AcknowledgedProducer(KafkaAccess(broker.service.url), asyncio.get_running_loop())
     try:
-        assert await producing.all([Produced(unique, b"k", b"%d" % number, number) for number in (2, 0, 1, 2)]) == []
+        assert (
+            await producer.all([OutgoingRecord(unique, b"k", b"%d" % number, number) for number in (2, 0, 1, 2)]) == []
+        )
     finally:
-        await producing.close()
+        await producer.close()
     consumer = Consumer({**KafkaAccess(broker.service.url).settings("test"), "group.id": unique})
     ends = [consumer.get_watermark_offsets(TopicPartition(unique, number), timeout=10)[1] for number in range(3)]
     consumer.close()
@@ -178,13 +182,13 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
     admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 1, 1)])[unique].result(timeout=30)
     loop = asyncio.get_running_loop()
-    producing = Producing(
+    producer = AcknowledgedProducer(
         KafkaAccess(broker.service.url), loop, topic_metadata_propagation_max_ms=2_000, delivery_timeout_ms=2_000
     )
 
     async def taken() -> bool:
         try:
-            return await producing.all([Produced(unique, b"k", b"w")]) == []
+            return await producer.all([OutgoingRecord(unique, b"k", b"w")]) == []
         except NotAcknowledged:
             return False
 
@@ -199,7 +203,7 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
         while not await taken():
             assert loop.time() < end, "it is there again"
     finally:
-        await producing.close()
+        await producer.close()
 
 
 async def test_after_a_fatal_error_a_new_producer_goes_on(
@@ -209,19 +213,21 @@ async def test_after_a_fatal_error_a_new_producer_goes_on(
     admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     small = NewTopic(unique, 1, 1, config={topics.LIMIT: "1000"})
     admin.create_topics([small])[unique].result(timeout=30)
-    producing = Producing(KafkaAccess(broker.service.url), asyncio.get_running_loop(), enable_gapless_guarantee=True)
+    producer = AcknowledgedProducer(
+        KafkaAccess(broker.service.url), asyncio.get_running_loop(), enable_gapless_guarantee=True
+    )
     try:
-        assert await producing.all([Produced(unique, b"k", b"first")]) == []
+        assert await producer.all([OutgoingRecord(unique, b"k", b"first")]) == []
         outcomes = await asyncio.gather(
-            *[producing.all([Produced(unique, b"k", value)]) for value in (b"x" * 5_000, b"beside it")],
+            *[producer.all([OutgoingRecord(unique, b"k", value)]) for value in (b"x" * 5_000, b"beside it")],
             return_exceptions=True,
         )
         assert any(outcomes)
-        await asyncio.to_thread(await_true, lambda: producing.opened == 2, "a new producer", 20)
-        assert await producing.all([Produced(unique, b"k", b"again")]) == []
+        await asyncio.to_thread(await_true, lambda: producer.opened == 2, "a new producer", 20)
+        assert await producer.all([OutgoingRecord(unique, b"k", b"again")]) == []
     finally:
-        await producing.close()
-    assert producing.opened == 2
+        await producer.close()
+    assert producer.opened == 2
     assert "%0|" not in capfd.readouterr().err
     assert b"again" in [value for _, _, value in read_back(broker.service.url, unique)]
 

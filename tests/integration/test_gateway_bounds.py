@@ -15,19 +15,19 @@ import pytest
 import structlog.testing
 
 from connectors.base import Connector
-from connectors.internal import Internal
-from connectors.telegram import Telegram
-from connectors.whatsapp import WhatsApp
+from connectors.internal.connector import InternalConnector
+from connectors.telegram.connector import TelegramConnector
+from connectors.whatsapp.connector import WhatsAppConnector
+from pipelines.acknowledged_producer import AcknowledgedProducer
 from pipelines.gateway import Gateway
-from pipelines.produce import Producing
-from pipelines.serving import listening
-from pipelines.serving.bounds import Bounds
+from pipelines.serving import listener
 from pipelines.serving.connections import Connection
 from pipelines.serving.denials import Denials
+from pipelines.serving.request_limits import RequestLimits
 from schemas import metrics
-from schemas.clients import Token
+from schemas.client_tokens import ClientToken
 from schemas.kafka_access import KafkaAccess
-from tests.integration.simulators import ACCOUNT, APP_SECRET, BOT_TOKEN, HOOK_SECRET
+from tests.support.running_simulators import ACCOUNT, APP_SECRET, BOT_TOKEN, HOOK_SECRET
 
 CLIENT_TOKEN = "token-of-a-client"
 VERIFY_TOKEN = "token-of-the-subscription"
@@ -122,19 +122,21 @@ def signed(body: bytes, **more: str) -> bytes:
 @asynccontextmanager
 async def served(kafka_url: str, **bounds: Any) -> AsyncIterator[Served]:
     connectors: dict[str, Connector] = {
-        "whatsapp": WhatsApp(
+        "whatsapp": WhatsAppConnector(
             url="http://unused", version="v23.0", account=ACCOUNT, app_secrets=(APP_SECRET,), verify_token=VERIFY_TOKEN
         ),
-        "telegram": Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
-        "internal": Internal(account="app", tokens=(Token(CLIENT_TOKEN, "default", frozenset({"ana"})),)),
+        "telegram": TelegramConnector(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
+        "internal": InternalConnector(
+            account="app", tokens=(ClientToken(CLIENT_TOKEN, "default", frozenset({"ana"})),)
+        ),
     }
     gateway = Gateway(
         connectors=connectors,
-        producing=Producing(KafkaAccess(kafka_url), asyncio.get_running_loop()),
+        producer=AcknowledgedProducer(KafkaAccess(kafka_url), asyncio.get_running_loop()),
         partitions=1,
-        bounds=Bounds(**bounds),
+        bounds=RequestLimits(**bounds),
     )
-    async with listening.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
+    async with listener.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
         made = Served(gateway, port, [])
         try:
             yield made
@@ -444,7 +446,7 @@ async def test_what_nobody_expected_is_asked_for_again_and_told_by_its_place(
     def broken(*_: object) -> None:
         raise ZeroDivisionError(SECRETIVE.decode())
 
-    monkeypatch.setattr(WhatsApp, "parse_webhook", broken)
+    monkeypatch.setattr(WhatsAppConnector, "parse_webhook", broken)
     with structlog.testing.capture_logs() as logs:
         async with served(kafka_url) as at:
             assert (await at.ask(signed(SECRETIVE))).status == 503

@@ -12,7 +12,7 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from loadgen.load import Load, LoadFailed, Progress
+from loadgen.load_producer import Load, LoadFailed, Progress
 from schemas import codec
 from schemas.kafka_access import KafkaAccess
 from schemas.records import Contact, Conversation, Message

@@ -18,10 +18,10 @@ from schemas import codec
 from schemas.kafka_access import KafkaAccess
 from schemas.partitions import home_partition
 from schemas.records import CHANNELS, Cause, Content, DeliveryState, Media, Message, Recipient, SequencedMessage, Status
-from sinks.clickhouse import Facts, connect
-from sinks.postgres import Archive
+from sinks.clickhouse import ClickHouseFacts, connect
+from sinks.postgres import PostgresArchive
 from sinks.reports import timelines
-from tests.integration.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
+from tests.support.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
 
 run = CliRunner()
 IMAGE = Media("image", url="https://shop.example/a.jpg")
@@ -51,7 +51,7 @@ def kafka(kafka_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def archive(url: str, messages: list[SequencedMessage], states: list[DeliveryState]) -> None:
-    sink = Archive(url)
+    sink = PostgresArchive(url)
     await sink.open()
     at = (await sink.positions([("t", 0)]))["t", 0]
     await sink.write(messages=messages, states=states, offsets={("t", 0): (at, at + 1)})
@@ -244,7 +244,7 @@ def test_show_without_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def facts_of_four(clickhouse: str) -> Client:
     async def fill() -> None:
-        facts = Facts(clickhouse)
+        facts = ClickHouseFacts(clickhouse)
         await facts.insert("a", [state(n, 1) for n in (1, 2, 3, 4)] + [state(n, 2) for n in (1, 2)] + [state(1, 3)])
         await facts.close()
 

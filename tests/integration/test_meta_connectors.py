@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 
 from connectors.base import Connector
-from connectors.instagram import Instagram
-from connectors.whatsapp import WhatsApp
-from loadgen.providers.limits import Limits
+from connectors.instagram.connector import InstagramConnector
+from connectors.whatsapp.connector import WhatsAppConnector
 from schemas import tracker
 from schemas.outcomes import Accepted, Outcome, Rejected
 from schemas.records import Content, Delivery, Location, LongText, Media, ReceiptStatus, Template
-from tests.builders import TRACKER_KEYS, delivery
-from tests.integration.simulators import ACCOUNT, APP_SECRET, IG_ACCOUNT, IG_TOKEN, TOKEN, Receiver, Rig, rig
+from simulators.provider_limits import ProviderLimits
+from tests.support.builders import TRACKER_KEYS, delivery
+from tests.support.running_simulators import ACCOUNT, APP_SECRET, IG_ACCOUNT, IG_TOKEN, TOKEN, Receiver, Rig, rig
 
 PERSON = {"whatsapp": "15551234567", "instagram": "9001000200030004"}
 
 
 def connector(channel: str, url: str) -> Connector:
     if channel == "instagram":
-        return Instagram(url=url, version="v23.0", account=IG_ACCOUNT, token=IG_TOKEN, app_secrets=APP_SECRET)
-    return WhatsApp(
+        return InstagramConnector(url=url, version="v23.0", account=IG_ACCOUNT, token=IG_TOKEN, app_secrets=APP_SECRET)
+    return WhatsAppConnector(
         url=url, version="v23.0", account=ACCOUNT, token=TOKEN, app_secrets=APP_SECRET, tracker_keys=TRACKER_KEYS
     )
 
@@ -140,7 +140,7 @@ async def test_what_answers_a_person_refers_to_their_message(channel: str) -> No
 
 @pytest.mark.parametrize(("channel", "code"), [("whatsapp", "131047"), ("instagram", "10")])
 async def test_outside_the_window_nothing_is_taken(channel: str, code: str) -> None:
-    windows = Limits().changed({"window_hours": 24})
+    windows = ProviderLimits().changed({"window_hours": 24})
     async with meeting(channel, limits=windows, sync_window_rate=1.0) as (at, made):
         await at.control("/_control/inbound", **{"from": PERSON[channel], "text": "olá"})
         first = await made.send(sent(channel), 1)

@@ -10,7 +10,7 @@ import pytest
 
 from sinks.clickhouse import connect
 from sinks.migrate import DDL, ChangedMigration, migrate, migrations, statements
-from tests.integration.sink_databases import clickhouse_database, postgres_database
+from tests.support.sink_databases import clickhouse_database, postgres_database
 
 
 @pytest.fixture

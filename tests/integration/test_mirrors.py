@@ -9,15 +9,15 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from pipelines.contacts import contact_in
-from pipelines.engine.footing import Footing
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.stage import Call, EndOf, Mirrored
+from pipelines.engine.topic_identity import TopicIdentity
 from schemas import codec
 from schemas.kafka_access import KafkaAccess
 from schemas.records import Address, Contact
-from tests.builders import NOW
-from tests.integration.engine_harness import await_true
-from tests.toy_stage import Toy
+from tests.support.builders import NOW
+from tests.support.engine_harness import await_true
+from tests.support.toy_stage import Toy
 
 PARTITIONS = 3
 STAGE = Toy("toy")  # asked for nothing: calls with `end_of` are the engine's
@@ -32,7 +32,9 @@ class World:
         self.failures: list[str] = []
         self.admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
         self.producer = Producer({**KafkaAccess(kafka_url).settings("test"), "enable.idempotence": True})
-        self.footing = Footing(stage="toy", kafka=KafkaAccess(kafka_url), group=topic, sources=(), changelogs={})
+        self.topic_identity = TopicIdentity(
+            stage="toy", kafka=KafkaAccess(kafka_url), group=topic, sources=(), changelogs={}
+        )
         self.partitions = [(topic, number) for number in range(PARTITIONS)]
         self.made: list[Mirrors] = []
 
@@ -43,7 +45,9 @@ class World:
     def mirrors(self, decode: Callable[[bytes, bytes], Any] = lambda _, value: value) -> Mirrors:
         mirrored = Mirrored(self.topic, decode)
         self.made.append(
-            Mirrors([mirrored], kafka=KafkaAccess(self.kafka_url), ends=self.footing.ends, fail=self.failures.append)
+            Mirrors(
+                [mirrored], kafka=KafkaAccess(self.kafka_url), ends=self.topic_identity.ends, fail=self.failures.append
+            )
         )
         return self.made[-1]
 
@@ -155,7 +159,7 @@ async def test_a_topic_whose_first_records_were_deleted_is_read_from_what_is_lef
     world.create("compact,delete")
     for number in range(30):
         world.produce(b"%d" % number)
-    ends = {source: end for source, end in world.footing.ends(world.partitions).items() if end}
+    ends = {source: end for source, end in world.topic_identity.ends(world.partitions).items() if end}
     before = [TopicPartition(*source, end - 1) for source, end in ends.items()]
     for future in world.admin.delete_records(before).values():
         future.result(30)

@@ -12,24 +12,33 @@ from pathlib import Path
 import pytest
 
 from connectors.base import Connector
-from connectors.instagram import Instagram
-from connectors.internal import Internal
-from connectors.telegram import Telegram
-from connectors.whatsapp import WhatsApp
-from loadgen.providers.faults import Faults
-from loadgen.providers.internal import Internal as SimulatedInternal
-from loadgen.providers.log import Log
-from loadgen.providers.server import running
+from connectors.instagram.connector import InstagramConnector
+from connectors.internal.connector import InternalConnector
+from connectors.telegram.connector import TelegramConnector
+from connectors.whatsapp.connector import WhatsAppConnector
+from pipelines.acknowledged_producer import AcknowledgedProducer
 from pipelines.gateway import Gateway
-from pipelines.produce import Producing
-from pipelines.serving import listening
-from pipelines.serving.bounds import Bounds
-from schemas.clients import Token
+from pipelines.serving import listener
+from pipelines.serving.request_limits import RequestLimits
+from schemas.client_tokens import ClientToken
 from schemas.kafka_access import KafkaAccess
+from simulators.http_server import running
+from simulators.internal import InternalSimulator as SimulatedInternal
+from simulators.misbehaviour import Misbehaviour
+from simulators.provider_log import Log
 from stack.ports import free_port
-from tests.integration.engine_harness import Toy
-from tests.integration.odd_requests import Door, requests, status_of
-from tests.integration.simulators import ACCOUNT, APP_SECRET, BOT_TOKEN, HOOK_SECRET, IG_ACCOUNT, IG_TOKEN, TOKEN, rig
+from tests.support.engine_harness import Toy
+from tests.support.odd_requests import Door, requests, status_of
+from tests.support.running_simulators import (
+    ACCOUNT,
+    APP_SECRET,
+    BOT_TOKEN,
+    HOOK_SECRET,
+    IG_ACCOUNT,
+    IG_TOKEN,
+    TOKEN,
+    rig,
+)
 
 CONTROLS = [f"/_control/{name}" for name in ("faults", "limits", "clock", "schedule", "inbound", "nothing", "")]
 CONTROLS += ["/_log", "/_control/health"]
@@ -62,7 +71,7 @@ async def is_up(port: int, path: str) -> None:
 async def gateway(kafka_url: str) -> AsyncIterator[tuple[int, int]]:
     """Its port, and that of its probes."""
     connectors: dict[str, Connector] = {
-        "whatsapp": WhatsApp(
+        "whatsapp": WhatsAppConnector(
             url="http://unused",
             version="v23.0",
             account=ACCOUNT,
@@ -70,20 +79,20 @@ async def gateway(kafka_url: str) -> AsyncIterator[tuple[int, int]]:
             app_secrets=(APP_SECRET,),
             verify_token="verify-token",
         ),
-        "instagram": Instagram(
+        "instagram": InstagramConnector(
             url="http://unused", version="v23.0", account=IG_ACCOUNT, token="", app_secrets=(APP_SECRET,)
         ),
-        "telegram": Telegram(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
-        "internal": Internal(account="app", tokens=(Token("client-token"),)),
+        "telegram": TelegramConnector(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET),
+        "internal": InternalConnector(account="app", tokens=(ClientToken("client-token"),)),
     }
     served = Gateway(
         connectors=connectors,
-        producing=Producing(KafkaAccess(kafka_url), asyncio.get_running_loop()),
+        producer=AcknowledgedProducer(KafkaAccess(kafka_url), asyncio.get_running_loop()),
         partitions=1,
-        bounds=Bounds(unproven_by_address=0),
+        bounds=RequestLimits(unproven_by_address=0),
     )
-    probes = listening.plain(served.probe, "127.0.0.1", 0)
-    async with probes as probe, listening.bounded(served.app, served.front, "127.0.0.1", 0) as port:
+    probes = listener.plain(served.probe, "127.0.0.1", 0)
+    async with probes as probe, listener.bounded(served.app, served.front, "127.0.0.1", 0) as port:
         yield port, probe
 
 
@@ -115,7 +124,7 @@ async def test_the_probes_of_the_gateway(kafka_url: str) -> None:
 
 async def test_a_worker(toy: Toy) -> None:
     port, probe_port = free_port(), free_port()
-    toy.command = [sys.executable, "-m", "tests.hampered_worker", toy.name]
+    toy.command = [sys.executable, "-m", "tests.support.hampered_worker", toy.name]
     toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)})
     await is_up(probe_port, "/health")
     door = Door(
@@ -172,7 +181,7 @@ async def test_the_simulator_of_telegram() -> None:
 async def test_the_simulator_of_our_clients(kafka_url: str) -> None:
     simulated = SimulatedInternal(
         account="app", token="client-token", kafka=KafkaAccess(kafka_url), webhook_url="http://127.0.0.1:9/",
-        faults=Faults(), seed=1, log=Log(None),
+        misbehaviour=Misbehaviour(), seed=1, log=Log(None),
     )  # fmt: skip
     async with running(simulated, "127.0.0.1", 0) as port:
         await answers(Door(port, [*CONTROLS, "/anything"], ["", "/_control"], LOG), "/_control/health")

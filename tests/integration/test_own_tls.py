@@ -14,15 +14,15 @@ import psycopg
 import pytest
 import redis
 
-from schemas import private, refusals
+from schemas import access_errors, private_files
 from schemas.settings import Settings
 from sinks import migrate
-from sinks.base import Unavailable
-from sinks.postgres import Archive
+from sinks.postgres import PostgresArchive
+from sinks.sink_errors import Unavailable
 from stack.certificates import Certificates
 from stack.ports import free_port
 from stack.service import Child, Service, as_nobody, nobody
-from tests.integration.sink_databases import postgres_database
+from tests.support.sink_databases import postgres_database
 
 PASSWORD = "own-tls/of this:test@alone"
 USER = "chat4all"
@@ -50,7 +50,7 @@ class OwnTls:
         self.name, self.folder, self.port = name, folder.resolve(), free_port()
         self._child: Child | None = None
         for each in (self.folder / "data", self.folder / "tmp"):
-            private.make_folder(each)
+            private_files.make_folder(each)
         self.certificate = self.folder / "tmp" / "server.pem"
 
     def start(self, certificate: Path, steps: list[list[str]], binary: Path) -> None:
@@ -65,7 +65,7 @@ class OwnTls:
 
     def give(self, file: Path, text: str) -> Path:
         """A file that the server may read, and nobody else."""
-        private.write(file, text)
+        private_files.write(file, text)
         if (user := nobody()) is not None:
             os.chown(file, user, user)
         return file
@@ -163,7 +163,7 @@ def why_not(name: str, url: str) -> str:
     else:
         with redis.Redis.from_url(url) as client, pytest.raises(redis.RedisError) as away:
             client.ping()
-        told = refusals.told(refusals.of_url("Valkey", url), away.value)
+        told = access_errors.access_error(access_errors.of_url("Valkey", url), away.value)
     assert "\n" not in told
     assert PASSWORD not in told
     return told
@@ -177,7 +177,7 @@ def made(tmp_path: Path) -> Certificates:
 async def test_the_archive_writes_to_a_postgresql_with_tls(postgres: Callable[[Path], int], made: Certificates) -> None:
     port = postgres(made.issue("server"))
     with postgres_database(access("postgres", port, made.ca)) as url:
-        archive = Archive(url)
+        archive = PostgresArchive(url)
         await archive.open()
         assert await archive.positions([("messages", 0)]) == {("messages", 0): 0}
         await archive.close()

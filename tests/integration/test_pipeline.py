@@ -22,13 +22,13 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from cli.composition import WORKERS, compose
+from cli.dev_stack import WORKERS, compose
 from pipelines.stages import WORKERS as STAGES_OF
 from pipelines.stages import tables
 from schemas import codec
 from schemas.catalog import record_bytes
-from schemas.clients import tokens_in
-from schemas.content import from_json
+from schemas.client_tokens import tokens_in
+from schemas.content_json import from_json
 from schemas.partitions import home_partition
 from schemas.records import (
     Address,
@@ -46,10 +46,10 @@ from schemas.records import (
 )
 from schemas.settings import Settings
 from stack import control
-from stack.state import State, state_path
-from tests import leaks
-from tests.builders import conversation, delivery, receipt, ref, sequenced, update
-from tests.integration.engine_harness import await_true
+from stack.state import StackState, state_path
+from tests.support import leaks
+from tests.support.builders import conversation, delivery, receipt, ref, sequenced, update
+from tests.support.engine_harness import await_true
 
 
 class Running(NamedTuple):
@@ -57,7 +57,7 @@ class Running(NamedTuple):
 
     folder: Path
     settings: Settings
-    state: State
+    state: StackState
 
     def url(self, service: str, part: str = "views") -> str:
         named = {s.name: s.parts.get(part, s.url) for s in self.state.services}

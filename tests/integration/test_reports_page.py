@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from sinks.clickhouse import connect
-from tests.integration.sink_databases import clickhouse_database, postgres_database
+from tests.support.sink_databases import clickhouse_database, postgres_database
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
 STATEMENTS: list[tuple[str, str]] = re.findall(r"^```sql (\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -14,8 +14,8 @@ import psutil
 import psycopg
 import pytest
 
-from schemas import private
-from stack import clickhouse, kafka, postgres, s3, tls, unprivileged, valkey
+from schemas import private_files
+from stack import clickhouse_server, kafka_server, postgres_server, s3_server, tls_server, unprivileged, valkey_server
 from stack.launch import ServiceFailed
 from stack.programs import reachable
 from stack.service import Child, Service
@@ -23,12 +23,12 @@ from stack.service import Child, Service
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 NOBODY = pwd.getpwnam("nobody").pw_uid
 MAKERS: dict[str, Callable[[Path], Service]] = {
-    "kafka": lambda folder: kafka.service(folder, heap="512m", locks="secured"),
-    "postgres": postgres.service,
-    "valkey": valkey.service,
-    "clickhouse": clickhouse.service,
-    "s3": s3.service,
-    "tls": lambda folder: tls.service(folder, {"valkey_url": "redis://default:of-the-stack@127.0.0.1:1/0"}),
+    "kafka": lambda folder: kafka_server.service(folder, heap="512m", locks="secured"),
+    "postgres": postgres_server.service,
+    "valkey": valkey_server.service,
+    "clickhouse": clickhouse_server.service,
+    "s3": s3_server.service,
+    "tls": lambda folder: tls_server.service(folder, {"valkey_url": "redis://default:of-the-stack@127.0.0.1:1/0"}),
 }
 Start = Callable[[str], Child]
 
@@ -36,9 +36,9 @@ Start = Callable[[str], Child]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stack's folder below one that nobody else passes, as /root is one; with a state file."""
-    folder = private.make_folder(tmp_path_factory.mktemp("closed") / ".chat4all" / "dev")
+    folder = private_files.make_folder(tmp_path_factory.mktemp("closed") / ".chat4all" / "dev")
     folder.parents[1].chmod(0o700)
-    private.write(folder / "state.json", '{"settings": {"telegram_token": "1:secret"}}')
+    private_files.write(folder / "state.json", '{"settings": {"telegram_token": "1:secret"}}')
     return folder
 
 
@@ -144,10 +144,10 @@ def test_no_process_list_shows_a_password_and_no_server_has_our_secrets(start: S
 @as_root
 def test_a_checkout_that_only_root_may_enter_is_no_obstacle(tmp_path: Path) -> None:
     """The project, with a stack in it, below a folder of root: nobody can pass it, and the code in it is still found."""
-    checkout = private.make_folder(tmp_path / "root" / "project")
-    (checkout / "stack").symlink_to(Path(clickhouse.__file__).parent)
+    checkout = private_files.make_folder(tmp_path / "root" / "project")
+    (checkout / "stack").symlink_to(Path(clickhouse_server.__file__).parent)
     for name in ("clickhouse", "kafka", "postgres"):
-        child = Child(MAKERS[name](private.make_folder(checkout / ".chat4all" / "dev" / name)))
+        child = Child(MAKERS[name](private_files.make_folder(checkout / ".chat4all" / "dev" / name)))
         try:
             child.start()
             child.wait()
@@ -159,11 +159,11 @@ def test_a_checkout_that_only_root_may_enter_is_no_obstacle(tmp_path: Path) -> N
 WITHOUT_NAMESPACES = """
 import sys
 from pathlib import Path
-from stack import postgres, unprivileged
+from stack import postgres_server, unprivileged
 from stack.launch import ServiceFailed
 from stack.service import Child
 assert unprivileged.LIBC.prctl(unprivileged.PR_CAPBSET_DROP, 21, 0, 0, 0) == 0  # CAP_SYS_ADMIN: gone with the next exec
-child = Child(postgres.service(Path(sys.argv[1])))
+child = Child(postgres_server.service(Path(sys.argv[1])))
 try:
     child.start()
     child.wait()
@@ -186,11 +186,11 @@ def without_namespaces(folder: Path) -> str:
 def test_where_root_may_make_no_namespace_it_opens_its_own_folders_and_no_others(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
-        folder = private.make_folder(Path(place) / ".chat4all" / "dev" / "postgres")
+        folder = private_files.make_folder(Path(place) / ".chat4all" / "dev" / "postgres")
         assert without_namespaces(folder).startswith("18")
         assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o711
     tmp_path.chmod(0o700)
-    said = without_namespaces(private.make_folder(tmp_path / ".chat4all" / "dev" / "postgres"))
+    said = without_namespaces(private_files.make_folder(tmp_path / ".chat4all" / "dev" / "postgres"))
     closed = unprivileged.closed_above(tmp_path / "any", NOBODY)
     assert f"cannot pass {closed} to reach {tmp_path}" in said
     assert f"run `chmod o+x {closed}`" in said
@@ -223,7 +223,7 @@ print(*reachable(*map(Path, sys.argv[1:])))
 @as_root
 def test_programs_below_a_closed_folder_are_copied_where_root_may_make_no_namespace(tmp_path: Path) -> None:
     """Kafka's jars are below root's own cache; a container's root mostly has no CAP_SYS_ADMIN."""
-    cache = private.make_folder(tmp_path / "root") / "jars"
+    cache = private_files.make_folder(tmp_path / "root") / "jars"
     cache.mkdir()
     (cache / "one.jar").write_bytes(b"one")
     (cache / "one.jar").chmod(0o644)
@@ -237,9 +237,9 @@ def test_programs_below_a_closed_folder_are_copied_where_root_may_make_no_namesp
 
 @as_root
 def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
-    folder = private.make_folder(tmp_path / "valkey")
+    folder = private_files.make_folder(tmp_path / "valkey")
     (folder / "valkey.log").symlink_to(tmp_path / "target")
-    child = Child(valkey.service(folder))
+    child = Child(valkey_server.service(folder))
     with pytest.raises((OSError, ServiceFailed)):
         child.start()
     assert not (tmp_path / "target").exists()

@@ -15,17 +15,17 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from cli.composition import SIMULATED, compose
+from cli.dev_stack import SIMULATED, compose
+from cli.load_run import LoadOptions, run_load
 from cli.message import produce
-from cli.rehearsal import Knobs, rehearse
-from pipelines.access_rules import rules
+from pipelines.kafka_acls import rules
 from schemas.records import Message, Recipient
 from schemas.settings import Settings, use_state
 from stack import control
 from stack.kafka_users import password_file
-from stack.state import State, state_path
-from tests import leaks
-from tests.integration.engine_harness import await_true
+from stack.state import StackState, state_path
+from tests.support import leaks
+from tests.support.engine_harness import await_true
 
 TO = {
     "whatsapp": "15550001234",
@@ -34,7 +34,7 @@ TO = {
     "internal": "u-made-up",
 }
 DENIED = re.compile(r"Principal = User:\S+ is Denied operation.*")
-KNOBS = Knobs(
+KNOBS = LoadOptions(
     count=500, rate=100.0, channels=tuple(SIMULATED), conversations=100, group_share=0.02, groups=1, group_size=20,
     duplicates=0.05, seed=1,
 )  # fmt: skip
@@ -43,7 +43,7 @@ KNOBS = Knobs(
 class Running(NamedTuple):
     folder: Path
     settings: Settings
-    state: State
+    state: StackState
 
     def denied(self) -> list[str]:
         return DENIED.findall((self.folder / "kafka" / "kafka.log").read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def test_one_message_the_whole_way_on_each_channel(running: Running, unique: str
 
 
 def test_a_load_says_0_everywhere(running: Running) -> None:
-    outcome = rehearse(running.folder, running.settings, KNOBS)
+    outcome = run_load(running.folder, running.settings, KNOBS)
     assert outcome.ok, outcome.verdict
     assert running.denied() == []
 

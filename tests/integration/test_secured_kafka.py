@@ -14,18 +14,18 @@ from confluent_kafka.admin import AdminClient
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from pipelines import topics
-from pipelines.access_rules import Rule, plain
+from pipelines.acknowledged_producer import AcknowledgedProducer, OutgoingRecord
 from pipelines.engine.faust.credentials import credentials
-from pipelines.produce import Produced, Producing
+from pipelines.kafka_acls import Rule, plain
 from schemas.environment import foreign
 from schemas.kafka_access import KafkaAccess
-from schemas.kafka_reach import Reach, Unreached
+from schemas.kafka_reachability import KafkaReachability, Unreached
 from schemas.settings import Settings
-from stack import kafka, kafka_listeners, kafka_users
+from stack import kafka_listeners, kafka_server, kafka_users
 from stack.certificates import Certificates
 from stack.ports import free_port
 from stack.service import Child, Service
-from tests.integration.engine_harness import await_true
+from tests.support.engine_harness import await_true
 
 SECONDS = 30.0
 USER = "core"
@@ -56,7 +56,7 @@ class Secured(NamedTuple):
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("secured")
-    child = Child(kafka.service(folder / "kafka", locks="secured"))
+    child = Child(kafka_server.service(folder / "kafka", locks="secured"))
     child.start()
     try:
         child.wait()
@@ -84,9 +84,9 @@ def test_a_certificate_gets_in_and_prepares(secured: Secured) -> None:
 
 
 async def test_a_password_gets_in_to_produce_and_to_read(secured: Secured) -> None:
-    producing = Producing(secured.as_user(), asyncio.get_running_loop())
-    assert await producing.all([Produced("messages", b"key", b"value", 1)]) == []
-    await producing.close()
+    producer = AcknowledgedProducer(secured.as_user(), asyncio.get_running_loop())
+    assert await producer.all([OutgoingRecord("messages", b"key", b"value", 1)]) == []
+    await producer.close()
     settings = secured.as_user().settings("test", group_id="own", auto_offset_reset="earliest")
     consumer = Consumer(settings)
     consumer.assign([TopicPartition("messages", 1, 0)])
@@ -129,7 +129,7 @@ def test_a_rule_of_an_earlier_start_is_taken_back(secured: Secured) -> None:
 
 
 def why_not(access: KafkaAccess) -> str:
-    reach = Reach(access)
+    reach = KafkaReachability(access)
     with pytest.raises(Unreached) as refused:
         reach.metadata(AdminClient(reach.settings("test")), 4.0)
     assert "\n" not in str(refused.value)

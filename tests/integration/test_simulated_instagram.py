@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loadgen.providers.limits import Limits
-from tests.integration.simulators import APP_SECRET, IG_ACCOUNT, IG_TOKEN, Rig, rig
+from simulators.provider_limits import ProviderLimits
+from tests.support.running_simulators import APP_SECRET, IG_ACCOUNT, IG_TOKEN, Rig, rig
 
 PERSON = "9001000200030004"
 BEARER = {"Authorization": f"Bearer {IG_TOKEN}"}
@@ -112,7 +112,7 @@ async def test_an_echo_may_be_here_before_the_answer() -> None:
 
 
 async def test_only_people_who_wrote_are_known_and_their_window_ends() -> None:
-    async with rig("instagram", limits=Limits()) as at:
+    async with rig("instagram", limits=ProviderLimits()) as at:
         stranger = await _send(at, TEXT)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
         assert (await _send(at, TEXT))[0] == 200
@@ -153,7 +153,7 @@ async def test_actions_send_nothing_and_answer_the_recipient_only() -> None:
 
 
 async def test_what_people_do_is_told_and_conversations_are_shown() -> None:
-    async with rig("instagram", limits=Limits().changed({"reads_per_second": 2})) as at:
+    async with rig("instagram", limits=ProviderLimits().changed({"reads_per_second": 2})) as at:
         _, written = await at.control("/_control/inbound", **{"from": PERSON, "text": "olá / 🌻"})
         _, ours = await _send(at, TEXT)
         for kind in ("reaction", "read"):
@@ -180,7 +180,7 @@ async def test_what_people_do_is_told_and_conversations_are_shown() -> None:
 
 async def test_media_go_slower_than_texts() -> None:
     image = {"message": {"attachment": {"type": "video", "payload": {"url": "https://example.org/a.mp4"}}}}
-    limits = Limits().changed({"window_hours": 0, "media_per_second": 1})
+    limits = ProviderLimits().changed({"window_hours": 0, "media_per_second": 1})
     async with rig("instagram", limits=limits) as at:
         first, second = await _send(at, image), await _send(at, image)
         text, _ = await _send(at, TEXT)

@@ -13,17 +13,17 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from connectors.internal import Internal as Connector
-from loadgen.providers.faults import Faults
-from loadgen.providers.internal import Internal
-from loadgen.providers.log import Log
-from loadgen.providers.server import running
+from connectors.internal.connector import InternalConnector as Connector
 from schemas import codec
-from schemas.clients import Token
+from schemas.client_tokens import ClientToken
 from schemas.ids import shown_id
 from schemas.kafka_access import KafkaAccess
 from schemas.records import Delivery, ReceiptStatus
-from tests.integration.simulators import QUICK, Receiver, Rig, delivery
+from simulators.http_server import running
+from simulators.internal import InternalSimulator
+from simulators.misbehaviour import Misbehaviour
+from simulators.provider_log import Log
+from tests.support.running_simulators import QUICK, Receiver, Rig, delivery
 
 DELIVERED, READ = ReceiptStatus.DELIVERED, ReceiptStatus.READ
 STORY = {"seed": 3, "double": 0.3, "early": 0.3, "shuffle": 0.3, "read_without_delivered": 0.3}
@@ -43,16 +43,16 @@ async def clients(
     kafka_url: str, topic: str, *, log: Path | None = None, refusals: int = 0, seed: int = 1, **knobs: float
 ) -> AsyncIterator[Rig]:
     """Clients whose receipts our connector reads; a wrong token or an unreadable item fails the test."""
-    receiver = Receiver(Connector(account="app", tokens=(Token("new"), Token("old"))), refusals)
+    receiver = Receiver(Connector(account="app", tokens=(ClientToken("new"), ClientToken("old"))), refusals)
     runner = web.ServerRunner(web.Server(receiver.take, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    provider = Internal(
+    provider = InternalSimulator(
         account="app",
         token="old",
         kafka=KafkaAccess(kafka_url),
         webhook_url=f"http://127.0.0.1:{runner.addresses[0][1]}/webhooks/internal",
-        faults=Faults().changed(QUICK | knobs),
+        misbehaviour=Misbehaviour().changed(QUICK | knobs),
         seed=seed,
         log=Log(log),
         topic=topic,

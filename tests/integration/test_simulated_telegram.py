@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loadgen.providers.limits import Limits
-from tests.integration.simulators import BOT_TOKEN, HOOK_SECRET, Rig, eventually, rig
+from simulators.provider_limits import ProviderLimits
+from tests.support.running_simulators import BOT_TOKEN, HOOK_SECRET, Rig, eventually, rig
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 LINK = "https://example.org/a"
@@ -180,7 +180,7 @@ async def test_chats_that_cannot_be_reached_say_why() -> None:
 
 async def test_a_chat_and_a_group_are_paced_and_told_how_long_to_wait() -> None:
     async with (
-        rig("telegram", limits=Limits().changed({"bot_per_second": 0})) as at,
+        rig("telegram", limits=ProviderLimits().changed({"bot_per_second": 0})) as at,
         aiohttp.ClientSession(at.url) as session,
     ):
         assert all([(await _call(at, "sendMessage", chat_id=-5, text="x"))["ok"] for _ in range(20)])

@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loadgen.providers.limits import Limits, Windows
-from loadgen.providers.whatsapp_bodies import canonical
-from tests.integration.simulators import ACCOUNT, APP_SECRET, TOKEN, Rig, rig
+from simulators.provider_limits import ProviderLimits, Windows
+from simulators.whatsapp_bodies import canonical
+from tests.support.running_simulators import ACCOUNT, APP_SECRET, TOKEN, Rig, rig
 
 PERSON = "15551234567"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -104,7 +104,7 @@ async def test_a_template_counts_its_parameters_and_says_it_was_accepted() -> No
         "language": {"code": "en_US"},
         "components": [{"type": "body", "parameters": parameters}],
     }
-    async with rig("whatsapp", limits=Limits()) as at:
+    async with rig("whatsapp", limits=ProviderLimits()) as at:
         status, answer = await _send(at, {"type": "template", "template": template})
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 3)
         await at.control("/_control/templates", name="order_shipped", parameters={"body": 1}, state="paused")
@@ -115,7 +115,7 @@ async def test_a_template_counts_its_parameters_and_says_it_was_accepted() -> No
 
 
 async def test_outside_the_window_a_text_is_accepted_and_fails_later() -> None:
-    async with rig("whatsapp", limits=Limits()) as at:
+    async with rig("whatsapp", limits=ProviderLimits()) as at:
         status, answer = await _send(at, TEXT)
         await at.receiver.until(lambda: bool(_items(at, "statuses")))
         (failed,) = _items(at, "statuses")
@@ -134,7 +134,7 @@ async def test_outside_the_window_a_text_is_accepted_and_fails_later() -> None:
 
 
 async def test_a_pair_has_a_burst_of_45_and_then_one_in_six_seconds() -> None:
-    limits = Limits().changed({"window_hours": 0, "account_per_second": 0})
+    limits = ProviderLimits().changed({"window_hours": 0, "account_per_second": 0})
     async with rig("whatsapp", limits=limits, receipt_delay_ms=1000.0) as at:
         codes = [(await _send(at, TEXT))[1].get("error", {}).get("code") for _ in range(46)]
         other, _ = await _send(at, TEXT, "15557654321")
@@ -148,7 +148,7 @@ async def test_a_pair_has_a_burst_of_45_and_then_one_in_six_seconds() -> None:
 
 
 async def test_a_number_sends_80_a_second() -> None:
-    limits = Limits().changed({"window_hours": 0})
+    limits = ProviderLimits().changed({"window_hours": 0})
     async with rig("whatsapp", limits=limits, latency_ms=0.0) as at:
         buckets = at.provider._buckets  # type: ignore[attr-defined]  # emptied here: 80 calls may take longer than a second
         buckets._full_at[""] = at.provider.clock.now() + 60_000.0
@@ -239,7 +239,7 @@ async def test_webhooks_are_verified_signed_and_remembered_in_the_history() -> N
 
 
 async def test_marking_as_read_names_a_message_somebody_wrote() -> None:
-    async with rig("whatsapp", limits=Limits()) as at:
+    async with rig("whatsapp", limits=ProviderLimits()) as at:
         _, written = await at.control("/_control/inbound", **{"from": PERSON, "kind": "image"})
         marked = await at.post(
             MESSAGES, {"messaging_product": "whatsapp", "status": "read", "message_id": written["id"]}, **BEARER

@@ -13,13 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loadgen.providers.faults import Dice, Fate, Faults
-from loadgen.providers.log import Log
 from schemas import tracker
 from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
 from schemas.records import ReceiptStatus
-from tests.builders import TRACKER_KEYS
-from tests.integration.simulators import ACCOUNT, BOT_TOKEN, TOKEN, Street, delivery, street
+from simulators.misbehaviour import Dice, Fate, Misbehaviour
+from simulators.provider_log import Log
+from tests.support.builders import TRACKER_KEYS
+from tests.support.running_simulators import ACCOUNT, BOT_TOKEN, TOKEN, Street, delivery, street
 
 ORDER = [ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ]
 
@@ -276,14 +276,14 @@ async def test_the_control_api_refuses_what_it_does_not_know() -> None:
 
 
 def test_the_same_seed_draws_the_same_fates() -> None:
-    faults = Faults(double=0.5, shuffle=0.5, early=0.5, throttle_rate=0.2, hang_rate=0.2)
+    misbehaviour = Misbehaviour(double=0.5, shuffle=0.5, early=0.5, throttle_rate=0.2, hang_rate=0.2)
 
     def draws(seed: int) -> list[Any]:
         dice = Dice(seed)
         drawn = []
         for number in range(200):
             draw = dice.draw(f"5555{number % 50}")
-            drawn.append((draw.fate(faults), draw.plan(faults, draw.statuses(faults))))
+            drawn.append((draw.fate(misbehaviour), draw.plan(misbehaviour, draw.statuses(misbehaviour))))
         return drawn
 
     assert draws(3) == draws(3) != draws(4)
@@ -370,7 +370,7 @@ async def test_the_process_writes_its_log_to_the_end_when_told_to_stop(tmp_path:
 
 
 async def test_several_share_a_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadgen.providers", "telegram", "--log", str(tmp_path / "one.log"), "--no-limits"]
+    command = [sys.executable, "-m", "simulators", "telegram", "--log", str(tmp_path / "one.log"), "--no-limits"]
     command += ["+", "telegram", "--log", str(tmp_path / "two.log")]
     process = await asyncio.create_subprocess_exec(*command, env=_environment(tmp_path), stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None

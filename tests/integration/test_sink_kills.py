@@ -10,13 +10,13 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from pipelines.engine.names import app_id, changelog_topic
+from pipelines.engine.kafka_names import app_id, changelog_topic
 from schemas import codec
 from schemas.kafka_access import KafkaAccess
 from sinks.clickhouse import connect
-from tests.integration.engine_harness import Toy, await_true
-from tests.integration.sink_databases import clickhouse_database, postgres_database, state
-from tests.sabotage import EXIT_CODE
+from tests.support.engine_harness import Toy, await_true
+from tests.support.sabotage import EXIT_CODE
+from tests.support.sink_databases import clickhouse_database, postgres_database, state
 
 DELIVERIES, VERSIONS = 300, 4
 STATES = DELIVERIES * VERSIONS
@@ -65,7 +65,7 @@ def run_to_the_end(toy: Toy, is_done: Callable[[], bool]) -> None:
 
 def test_postgresql_holds_every_transition_once_whoever_dies_with_whatever_group(sink: Toy, postgres_url: str) -> None:
     with postgres_database(postgres_url) as url:
-        sink.command = [sys.executable, "-m", "tests.sink_worker", sink.name, "archive"]
+        sink.command = [sys.executable, "-m", "tests.support.sink_worker", sink.name, "archive"]
         sink.extra = {"CHAT4ALL_POSTGRES_URL": url, "CHAT4ALL_ARCHIVE_LINGER_MS": "100"}
         whole = sum(ends(sink).values())
         assert whole == STATES
@@ -93,7 +93,7 @@ def test_clickhouse_counts_every_transition_once_whoever_dies_with_whatever_inse
     sink: Toy, clickhouse_url: str
 ) -> None:
     with clickhouse_database(clickhouse_url) as url:
-        sink.command = [sys.executable, "-m", "tests.sink_worker", sink.name, "analyse"]
+        sink.command = [sys.executable, "-m", "tests.support.sink_worker", sink.name, "analyse"]
         sink.extra = {"CHAT4ALL_CLICKHOUSE_URL": url, "CHAT4ALL_ANALYSE_LINGER_MS": "100"}
         client = connect(url)
         for relation in ("delivery_events", "deliveries"):

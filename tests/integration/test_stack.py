@@ -29,7 +29,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.kafka_access import KafkaAccess
-from stack import aot_cache, clickhouse, kafka, servers, valkey
+from stack import aot_cache, clickhouse_server, kafka_server, servers, valkey_server
 from stack.launch import ServiceFailed
 from stack.ports import free_port
 from stack.replaced import replaced
@@ -86,25 +86,25 @@ def _first_error(consumer: Consumer) -> object:
 @pytest.fixture(scope="module")
 def aot_folder() -> Path:
     """The AOT cache of this machine, made now if it was not."""
-    kafka.make_ready()
-    folder = kafka.aot_folder()
+    kafka_server.make_ready()
+    folder = kafka_server.aot_folder()
     assert aot_cache.is_usable(folder)
     return folder
 
 
 def test_a_new_kafka_is_formatted_as_its_own_tool_does(tmp_path: Path, aot_folder: Path) -> None:
-    assert (aot_folder / kafka.BOOTSTRAP).is_file()
-    ours = kafka.service(tmp_path / "ours")
+    assert (aot_folder / kafka_server.BOOTSTRAP).is_file()
+    ours = kafka_server.service(tmp_path / "ours")
     assert len(ours.steps) == 1  # no run of the tool
-    theirs = kafka.service(tmp_path / "theirs", extra=["-Xshare:auto"])
+    theirs = kafka_server.service(tmp_path / "theirs", extra=["-Xshare:auto"])
     subprocess.run(theirs.steps[0], check=True, capture_output=True)
     mine, tools = ({path.name: path for path in (folder / "data").iterdir()} for folder in (ours.folder, theirs.folder))
-    assert mine.keys() == tools.keys() == {"meta.properties", kafka.BOOTSTRAP}
+    assert mine.keys() == tools.keys() == {"meta.properties", kafka_server.BOOTSTRAP}
     random = re.compile(rb"(?<=\.id=)[\w-]{22}(?=\n)|(?<=#)\w{3} \w{3} \d\d \d\d:\d\d:\d\d UTC \d{4}")
     said, expected = (random.sub(b"*", files["meta.properties"].read_bytes()) for files in (mine, tools))
     assert said == expected
     assert said.count(b"*") == 3
-    batches, expected_batches = (without_times(files[kafka.BOOTSTRAP].read_bytes()) for files in (mine, tools))
+    batches, expected_batches = (without_times(files[kafka_server.BOOTSTRAP].read_bytes()) for files in (mine, tools))
     assert batches == expected_batches
 
 
@@ -129,16 +129,16 @@ def test_kafka_starts_without_an_aot_cache_that_does_not_fit_and_discards_it(
     if damage == "overwritten":
         whole[len(whole) // 2 : len(whole) // 2 + 100_000] = bytes(100_000)
     cache.write_bytes({"cut off": bytes(whole[: len(whole) // 3]), "another file": b"hello"}.get(damage, bytes(whole)))
-    monkeypatch.setattr(kafka, "aot_folder", lambda: folder)
-    child = start(kafka.service(tmp_path / "kafka"))
+    monkeypatch.setattr(kafka_server, "aot_folder", lambda: folder)
+    child = start(kafka_server.service(tmp_path / "kafka"))
     child.wait()
-    assert not aot_cache.is_settled(folder)  # so that the next start makes it anew
+    assert not aot_cache.is_finished(folder)  # so that the next start makes it anew
 
 
 def test_kafka_starts_from_its_aot_cache(tmp_path: Path, aot_folder: Path, start: Callable[[Service], Child]) -> None:
     for file in aot_folder.iterdir():
         file.chmod(0o600)  # as root makes it with a strict umask; Kafka is another user then
-    child = start(kafka.service(tmp_path / "kafka"))
+    child = start(kafka_server.service(tmp_path / "kafka"))
     child.wait()
     assert aot_cache.is_usable(aot_folder)
     mapped = Path(f"/proc/{child.pid}/maps")
@@ -413,10 +413,10 @@ def test_a_server_whose_url_is_set_counts_as_replaced(monkeypatch: pytest.Monkey
 def test_a_server_that_fails_says_which_log_and_its_last_lines(
     tmp_path: Path, start: Callable[[Service], Child]
 ) -> None:
-    running = start(valkey.service(tmp_path / "one"))
+    running = start(valkey_server.service(tmp_path / "one"))
     running.wait()
     port = running.service.url.rpartition(":")[2].removesuffix("/0")
-    healthy = valkey.service(tmp_path / "two")
+    healthy = valkey_server.service(tmp_path / "two")
     taken = [[*healthy.steps[0], "--port", port]]
     failing = start(Service(name="valkey", folder=healthy.folder, url=healthy.url, steps=taken, probe=healthy.probe))
     with pytest.raises(
@@ -475,7 +475,7 @@ def test_a_clickhouse_server_on_path_is_preferred(tmp_path: Path, monkeypatch: p
     program.parent.mkdir()
     program.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(program.parent))
-    service = clickhouse.service(tmp_path / "clickhouse")
+    service = clickhouse_server.service(tmp_path / "clickhouse")
     written = tmp_path / "clickhouse" / "tmp" / "config.xml"
     assert service.steps == [[str(program), "server", f"--config-file={written}"]]
     config = ET.parse(written)  # noqa: S314  # we wrote it

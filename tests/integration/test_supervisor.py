@@ -20,10 +20,10 @@ import redis
 from schemas.settings import Settings
 from stack import control
 from stack.control import StackRefused
-from stack.plan import Command, Plan, Process
+from stack.plan import Command, Process, StackPlan
 from stack.ports import free_port
 from stack.servers import SERVERS
-from stack.state import DEAD, FAILED, READY, ServiceState, State, is_running, read_state, state_path
+from stack.state import DEAD, FAILED, READY, ServiceState, StackState, is_running, read_state, state_path
 
 # Serves its environment; any request for /end makes it end by itself.
 PROGRAM = """
@@ -44,8 +44,8 @@ def program(name: str, *, restarts: bool) -> Process:
     return Process(name=name, argv=argv, env={"MY_NAME": name}, health=f"{url}/health", url=url, restarts=restarts)
 
 
-def small_plan(*, keep_data: bool = False, prepare: str = "print('prepared')") -> Plan:
-    return Plan(
+def small_plan(*, keep_data: bool = False, prepare: str = "print('prepared')") -> StackPlan:
+    return StackPlan(
         servers=["valkey"],
         replaced={"kafka": "broker:9092"},
         settings={"partitions": 4, "telegram_token": "1:secret", "kafka_url": "broker:9092"},
@@ -92,7 +92,7 @@ def end_by_itself(process: ServiceState) -> None:
 
 
 def test_a_stack_comes_up_is_described_and_goes_down(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[State] = []
+    seen: list[StackState] = []
     state = control.start(folder, small_plan(), seen.append)
     assert [service.name for service in state.services] == ["kafka", "valkey", "simulator", "stage"]
     assert [service.status for service in state.services] == ["external", READY, READY, READY]
@@ -169,7 +169,7 @@ import socket, time
 time.sleep(1.5)  # it would have begun long ago
 assert socket.socket().connect_ex(("127.0.0.1", {port})) != 0, "it has begun"
 """
-    control.start(folder, Plan(servers=["valkey"], prepare=small_plan(prepare=look).prepare, processes=[early]))
+    control.start(folder, StackPlan(servers=["valkey"], prepare=small_plan(prepare=look).prepare, processes=[early]))
     before = row(folder, "early")
     with urllib.request.urlopen(f"{before.url}/") as response:
         assert response.status == 200
@@ -197,7 +197,7 @@ def unsteady(name: str, ends: int, folder: Path, *, code: int) -> Process:
 
 
 def test_a_worker_that_asks_for_a_new_start_gets_it_before_it_has_answered_too(folder: Path, tmp_path: Path) -> None:
-    plan = Plan(servers=[], processes=[unsteady("twice", 2, tmp_path, code=3)])
+    plan = StackPlan(servers=[], processes=[unsteady("twice", 2, tmp_path, code=3)])
     control.start(folder, plan)
     assert (row(folder, "twice").status, row(folder, "twice").restarts) == (READY, 2)
     assert "TWICE ENDED with 3 before it answered; restarting it" in (folder / "supervisor.log").read_text()
@@ -206,7 +206,7 @@ def test_a_worker_that_asks_for_a_new_start_gets_it_before_it_has_answered_too(f
 @pytest.mark.parametrize(("ends", "code"), [(9, 3), (1, 2)])
 def test_a_worker_that_cannot_start_fails_the_start(folder: Path, tmp_path: Path, ends: int, code: int) -> None:
     with pytest.raises(StackRefused, match=f"never ended with {code} before it answered"):
-        control.start(folder, Plan(servers=[], processes=[unsteady("never", ends, tmp_path, code=code)]))
+        control.start(folder, StackPlan(servers=[], processes=[unsteady("never", ends, tmp_path, code=code)]))
 
 
 def test_a_killed_supervisor_takes_all_with_it_and_is_told_from_a_live_one(folder: Path) -> None:
@@ -252,8 +252,8 @@ def test_a_start_that_fails_says_why_ends_the_rest_and_keeps_the_logs(folder: Pa
 
 
 def test_interrupting_a_start_ends_what_it_started(folder: Path) -> None:
-    script = "import sys; from pathlib import Path; from stack import control; from stack.plan import Plan;"
-    script += "control.start(Path(sys.argv[1]), Plan.from_json(sys.stdin.read()))"
+    script = "import sys; from pathlib import Path; from stack import control; from stack.plan import StackPlan;"
+    script += "control.start(Path(sys.argv[1]), StackPlan.from_json(sys.stdin.read()))"
     starter = subprocess.Popen(
         [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

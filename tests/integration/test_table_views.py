@@ -15,7 +15,7 @@ import pytest
 
 from schemas.partitions import home_partition
 from stack.ports import free_port
-from tests.integration.engine_harness import PARTITIONS, Toy, await_true, count, whole
+from tests.support.engine_harness import PARTITIONS, Toy, await_true, count, whole
 
 KEYS = [f"k{number}" for number in range(40)] + ["a/b c", "50%41?x=1&y#z", "Grüße/日本"]
 
@@ -58,7 +58,7 @@ def start(toy: Toy, *options: str, **settings: str) -> Worker:
 @pytest.fixture
 def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
     made = Toy(kafka_url, unique, tmp_path)
-    made.command = [sys.executable, "-m", "tests.hampered_worker", unique]
+    made.command = [sys.executable, "-m", "tests.support.hampered_worker", unique]
     yield made
     made.stop()
 

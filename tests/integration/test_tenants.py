@@ -12,16 +12,16 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from cli.composition import calls_log, compose
+from cli.dev_stack import calls_log, compose
 from schemas import codec
-from schemas.clients import tokens_in
+from schemas.client_tokens import tokens_in
 from schemas.keys import contact_key, conversation_key, message_key
 from schemas.partitions import home_partition
 from schemas.records import Address, Contact, Conversation, DeadLetter, Direction, Message, Recipient
 from schemas.settings import Settings
 from stack import control
-from tests.integration.engine_harness import await_true
 from tests.integration.test_pipeline import Running, command, dead_letters, get, post, text_message
+from tests.support.engine_harness import await_true
 
 Produce = Callable[..., None]
 

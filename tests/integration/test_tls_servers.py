@@ -17,17 +17,17 @@ import pytest
 import redis
 from botocore.config import Config
 
-from schemas import refusals
+from schemas import access_errors
 from schemas.settings import Settings
 from sinks import migrate
-from sinks.base import Unavailable
 from sinks.clickhouse import connect
-from sinks.postgres import Archive
-from stack import tls
+from sinks.postgres import PostgresArchive
+from sinks.sink_errors import Unavailable
+from stack import tls_server
 from stack.certificates import Certificates
 from stack.ports import answers, free_port
 from stack.service import Child, Service
-from tests.integration.sink_databases import postgres_database
+from tests.support.sink_databases import postgres_database
 
 BIG = 3_000_000
 
@@ -41,7 +41,7 @@ def secured(
     s3: dict[str, str],
 ) -> Iterator[Settings]:
     urls = {"postgres_url": postgres_url, "clickhouse_url": clickhouse_url, "valkey_url": valkey_url, **s3}
-    child = Child(tls.service(tmp_path_factory.mktemp("tls"), urls))
+    child = Child(tls_server.service(tmp_path_factory.mktemp("tls"), urls))
     child.start()
     try:
         child.wait()
@@ -75,7 +75,7 @@ def test_every_server_is_reached_with_tls(secured: Settings) -> None:
 
 async def test_the_product_s_own_clients_use_it(secured: Settings) -> None:
     with postgres_database(secured.postgres_url) as url:
-        archive = Archive(url)
+        archive = PostgresArchive(url)
         await archive.open()
         assert await archive.positions([("messages", 0)]) == {("messages", 0): 0}
         await archive.close()
@@ -168,7 +168,7 @@ def test_a_certificate_that_is_not_good_is_one_line(
     with redis.Redis.from_url(settings.valkey_url) as valkey, pytest.raises(redis.ConnectionError) as away:
         valkey.ping()
     expected = EXPECTED[fault].format(ca if fault == "unknown" else "VALKEY")
-    told = refusals.told(refusals.of_url("Valkey", settings.valkey_url), away.value)
+    told = access_errors.access_error(access_errors.of_url("Valkey", settings.valkey_url), away.value)
     assert told.startswith(f"Valkey at 127.0.0.1:{port}: {expected}")
 
 
@@ -188,7 +188,7 @@ def test_a_wrong_password_is_one_line_without_it(secured: Settings) -> None:
     valkey = redis.Redis.from_url(url)
     with valkey, pytest.raises(redis.RedisError) as away:
         valkey.ping()
-    told = refusals.told(refusals.of_url("Valkey", secured.valkey_url), away.value)
+    told = access_errors.access_error(access_errors.of_url("Valkey", secured.valkey_url), away.value)
     assert "unknown there, or a wrong password; look at CHAT4ALL_VALKEY_URL and CHAT4ALL_VALKEY_PASSWORD" in told
 
 

@@ -11,13 +11,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 )
 
 from pipelines import topics
-from pipelines.engine.producer import LARGEST_RECORD
+from pipelines.engine.transactional_producer import LARGEST_RECORD
 from schemas.catalog import CHANGELOG_BYTES, TOPICS, record_bytes
 from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
-from stack import kafka
+from stack import kafka_server
 from stack.service import Child
-from tests.integration.engine_harness import await_true
+from tests.support.engine_harness import await_true
 
 CHANGELOG = "chat4all-core-changelog"
 MB_8 = 8_388_608
@@ -26,7 +26,7 @@ MB_8 = 8_388_608
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A Kafka of these tests' own: the names of the topics are fixed. An older release made some of them."""
-    child = Child(kafka.service(tmp_path_factory.mktemp("topics") / "kafka", heap="512m"))
+    child = Child(kafka_server.service(tmp_path_factory.mktemp("topics") / "kafka", heap="512m"))
     child.start()
     child.wait()
     settings = Settings.model_validate({**child.service.settings, "partitions": 2})

@@ -12,7 +12,7 @@ import pytest
 
 from schemas.partitions import home_partition
 from stack.ports import free_port
-from tests.integration.engine_harness import FULL_TOKEN, PARTITIONS, Toy, ask, await_true
+from tests.support.engine_harness import FULL_TOKEN, PARTITIONS, Toy, ask, await_true
 
 WEB_TOKEN = "sees-masked-rows-of-tests"
 KEYS = [f"k{number}" for number in range(12)]
@@ -40,7 +40,7 @@ class Worker(NamedTuple):
 @pytest.fixture
 def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
     made = Toy(kafka_url, unique, tmp_path)
-    made.command = [sys.executable, "-m", "tests.hampered_worker", unique]
+    made.command = [sys.executable, "-m", "tests.support.hampered_worker", unique]
     made.extra = {"CHAT4ALL_LOG_LEVEL": "error", "CHAT4ALL_WEB_TOKEN": WEB_TOKEN}
     yield made
     made.stop()

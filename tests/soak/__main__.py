@@ -10,9 +10,9 @@ import os
 import sys
 
 from schemas import benchmark
-from tests.integration.engine_harness import REPOSITORY
-from tests.soak import report
-from tests.soak.run import run
+from tests.soak import soak_report
+from tests.soak.soak_run import run
+from tests.support.engine_harness import REPOSITORY
 
 BENCHMARK_MINUTES = 20.0  # a shorter run is a check, not a measurement
 
@@ -22,9 +22,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     minutes = parser.parse_args().minutes
     found = run(minutes, REPOSITORY / ".chat4all" / f"soak-{os.getpid()}")
-    print("\n".join(report.lines(found)))
+    print("\n".join(soak_report.lines(found)))
     if minutes >= BENCHMARK_MINUTES:
-        written = benchmark.write("soak", f"make soak MINUTES={minutes:g}", report.figures(found))
+        written = benchmark.write("soak", f"make soak MINUTES={minutes:g}", soak_report.figures(found))
         print(f"written: {written.name}")
     sys.exit(1 if found.findings else 0)
 

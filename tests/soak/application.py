@@ -1,7 +1,7 @@
 """An application beside the load that produces to `messages` in transactions: committed ones, aborted ones, and one that stays open.
 
-In: a phase. Out: records in Kafka; a log like the loader's (loadgen/load.py) of what was committed; the ids of what was aborted. Its
-tenant and its conversations are its own. Two producers: while the long transaction is open, short ones go on.
+In: a phase. Out: records in Kafka; a log like the loader's (loadgen/load_producer.py) of what was committed; the ids of what was
+aborted. Its tenant and its conversations are its own. Two producers: while the long transaction is open, short ones go on.
 """
 
 import json
@@ -17,7 +17,7 @@ from schemas import codec
 from schemas.kafka_access import KafkaAccess
 from schemas.keys import key_of
 from schemas.records import Message, Recipient
-from tests.soak.scenario import OPEN_UNTIL, SHORT_UNTIL, Kind, Phase
+from tests.soak.soak_scenario import OPEN_UNTIL, SHORT_UNTIL, Kind, Phase
 
 TENANT = "soak"
 BETWEEN_SECONDS = 2.0  # short transactions

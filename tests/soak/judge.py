@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
-from loadgen.evidence import Call, Produced
+from loadgen.evidence import ProducedMessage, ProviderCall
 from stack.servers import SERVERS
-from tests.soak.scenario import Kind, Phase
-from tests.soak.watch import Process, Sample
+from tests.soak.soak_scenario import Kind, Phase
+from tests.soak.stack_watch import Process, Sample
 
 MIB = 2**20
 BYTES_A_ROW = 600  # a row of a table in memory; measured: 390 in send, 480 in track, 830 in match
@@ -112,7 +112,10 @@ def undone(aborted: Sequence[str], called: Iterable[str | None], archived: Itera
 
 
 def last_seconds(
-    produced: Iterable[Produced], calls: Iterable[Call], phases: Iterable[Phase], prefix: Callable[[Phase], str]
+    produced: Iterable[ProducedMessage],
+    calls: Iterable[ProviderCall],
+    phases: Iterable[Phase],
+    prefix: Callable[[Phase], str],
 ) -> dict[int, float | None]:
     """How long the last message of each phase took from its acknowledgement (or commit) until a provider had it; None: never.
     `prefix` is how the ids of a phase's messages begin."""

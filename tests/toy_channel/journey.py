@@ -1,7 +1,7 @@
 """A message by pigeon, through every stage, and what the loft tells: run inside the copy that test_toy_channel.py makes."""
 
+from cli.load_run import LAST_SIGNS
 from cli.message import recipient
-from cli.rehearsal import LAST_SIGNS
 from connectors.base import WebhookRequest
 from connectors.registry import CHANNELS
 from loadgen.scenario import Scenario
@@ -11,8 +11,8 @@ from pipelines.stages import BUILDERS
 from schemas.partitions import home_partition
 from schemas.records import Binding, Delivery, DeliveryState, SequencedMessage, Status, StatusUpdate
 from schemas.settings import Settings
-from tests.builders import NOW, PARTITIONS, Desk, decoded, message, raw, record
-from tests.contracts.scripted import scripted
+from tests.support.builders import NOW, PARTITIONS, Desk, decoded, message, raw, record
+from tests.support.scripted import scripted
 
 LANDED = b'{"landed": [{"ring": "r-1"}], "notes": [{"from": "roof-3", "ring": "r-2", "note": "thank you"}]}'
 

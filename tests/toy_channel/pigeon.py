@@ -6,12 +6,12 @@ carried. Its settings (CHAT4ALL_PIGEON_URL, _LOFT, _TOKEN) have no field in sche
 
 import orjson
 
-from connectors import limits
-from connectors.base import Capabilities, Channel, Forbidden, Inbound, WebhookItems, WebhookRequest
-from connectors.bounds import kept
-from connectors.exchange import Answer, Calls, Told
-from connectors.shape import Node, Unexpected, decode, items, node, text
+from connectors import content_check
+from connectors.base import Capabilities, ChannelDeclaration, Forbidden, Inbound, WebhookItems, WebhookRequest
+from connectors.http_calls import Answer, ErrorDetails, HttpCalls
+from connectors.json_fields import Node, Unexpected, decode, items, node, text
 from connectors.signatures import is_same
+from connectors.webhook_limits import trimmed_to_limits
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery, Receipt, ReceiptStatus
 from schemas.settings import Settings
@@ -21,7 +21,7 @@ CAPABILITIES = Capabilities(delivered=True, read=False, text_limit=160, text_uni
 
 
 def check(delivery: Delivery) -> Rejected | None:
-    return limits.refusal(delivery, CAPABILITIES, "the pigeon")
+    return content_check.refusal_of(delivery, CAPABILITIES, "the pigeon")
 
 
 class Pigeon:
@@ -34,8 +34,12 @@ class Pigeon:
         self._url = f"{url}/flights"
         self._loft = loft
         self._token = token
-        self._calls = Calls(
-            channel=CHANNEL, secrets=(token,), told=lambda _: Told(), timeout_seconds=timeout_seconds, connections=8
+        self._calls = HttpCalls(
+            channel=CHANNEL,
+            secrets=(token,),
+            error_details=lambda _: ErrorDetails(),
+            timeout_seconds=timeout_seconds,
+            connections=8,
         )
 
     @classmethod
@@ -71,7 +75,7 @@ class Pigeon:
             inbound = tuple(self._note(node(item, "notes"), received_at) for item in items(body, "notes"))
         except Unexpected as why:
             return WebhookItems(unrecognised=(str(why),))
-        return kept(WebhookItems(receipts, inbound))
+        return trimmed_to_limits(WebhookItems(receipts, inbound))
 
     async def close(self) -> None:
         await self._calls.close()
@@ -105,7 +109,7 @@ def _outcome(answer: Answer) -> Outcome:
         return Unknown("the loft's answer has no ring: a bird may have left")
 
 
-DECLARATION = Channel(
+DECLARATION = ChannelDeclaration(
     capabilities=CAPABILITIES,
     check=check,
     account=lambda settings: settings.text("pigeon_loft"),

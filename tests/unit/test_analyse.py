@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from pipelines.analyse import TOPIC, Analyse, Chunk, State
 from pipelines.engine.stage import Decision, Record
 from schemas.records import SIGNALS, DeliveryState
-from sinks.base import Unavailable
-from sinks.clickhouse import Facts
-from tests.builders import Desk, delivery_state, examples, raw, record, refused
+from sinks.clickhouse import ClickHouseFacts
+from sinks.sink_errors import Unavailable
+from tests.support.builders import Desk, delivery_state, examples, raw, record, refused
 
 PARTITION = 2
 NOWHERE = "http://127.0.0.1:1"
 
 
-def an_analyse(sink: Facts | None = None) -> Analyse:
-    return Analyse(sink=sink or Facts(NOWHERE), linger_ms=0)
+def an_analyse(sink: ClickHouseFacts | None = None) -> Analyse:
+    return Analyse(sink=sink or ClickHouseFacts(NOWHERE), linger_ms=0)
 
 
 def state_record(offset: int) -> Record:
@@ -106,7 +106,7 @@ def test_what_is_refused_is_refused_once_and_the_rest_is_inserted(desk: Desk[Sta
 # --- the insert ---------------------------------------------------------------------------------------------------------
 
 
-class Ledger(Facts):
+class Ledger(ClickHouseFacts):
     """Facts that remember instead of asking ClickHouse; `away` times they cannot be reached."""
 
     def __init__(self, away: int = 0) -> None:
@@ -125,7 +125,7 @@ async def test_settling_inserts_every_chunk_with_rows_and_waits_for_clickhouse()
     ledger = Ledger(away=1)
     stage = an_analyse(ledger)
     chunks = [Chunk(0, "a", [delivery_state("e1")]), Chunk(0, "b", []), Chunk(0, "c", [delivery_state("e2")])]
-    await stage.settle(Decision(writes=chunks))
+    await stage.write(Decision(writes=chunks))
     assert ledger.inserted == [("a", ["e1"]), ("c", ["e2"])]
 
 
@@ -135,7 +135,7 @@ async def test_anything_else_than_a_clickhouse_away_passes_through() -> None:
             raise ValueError(f"{token} of {len(states)}")
 
     with pytest.raises(ValueError, match="a of 1"):
-        await an_analyse(Broken()).settle(Decision(writes=[Chunk(0, "a", [delivery_state()])]))
+        await an_analyse(Broken()).write(Decision(writes=[Chunk(0, "a", [delivery_state()])]))
 
 
 async def test_partitions_insert_one_after_the_other_at_a_distance() -> None:
@@ -143,9 +143,9 @@ async def test_partitions_insert_one_after_the_other_at_a_distance() -> None:
     stage = Analyse(sink=Ledger(), linger_ms=60_000)
     assert stage.must_wait(0) == 0, "after a silence nobody waits"
     assert [round(stage.must_wait(number) / 60) for number in (1, 2, 1)] == [1, 2, 1]
-    await stage.settle(Decision(writes=[]))
+    await stage.write(Decision(writes=[]))
     assert stage.must_wait(0) == 0
-    await stage.settle(Decision(writes=[Chunk(0, "a", [delivery_state("e1")])]))
+    await stage.write(Decision(writes=[Chunk(0, "a", [delivery_state("e1")])]))
     assert round(stage.must_wait(0) / 60) == 3
 
 
@@ -160,7 +160,7 @@ async def test_while_clickhouse_is_away_one_insert_is_tried_and_the_others_wait(
     ledger = Counting(away=2)
     stage = an_analyse(ledger)
     writes = [Chunk(number, f"t{number}", [delivery_state(f"e{number}")]) for number in range(3)]
-    await asyncio.gather(*(stage.settle(Decision(writes=[chunk])) for chunk in writes))
+    await asyncio.gather(*(stage.write(Decision(writes=[chunk])) for chunk in writes))
     assert ledger.tried == ["t0", "t0", "t0", "t1", "t2"]
     assert ledger.inserted == [(f"t{n}", [f"e{n}"]) for n in range(3)]
 

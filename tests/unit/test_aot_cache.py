@@ -92,7 +92,7 @@ def test_what_cannot_be_made_is_not_tried_at_every_start(folder: Path) -> None:
 
     with pytest.raises(NotMade, match=f"no space left on device; delete {folder} to have it tried again"):
         aot_cache.make(folder, dies)
-    assert aot_cache.is_settled(folder)
+    assert aot_cache.is_finished(folder)
     assert not aot_cache.is_usable(folder)
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -112,11 +112,11 @@ def test_a_refused_cache_is_made_anew_once(folder: Path) -> None:
     aot_cache.make(folder, trained)
     aot_cache.discard(folder)
     aot_cache.discard(folder)  # another stack found the same
-    assert not aot_cache.is_settled(folder)
+    assert not aot_cache.is_finished(folder)
     aot_cache.make(folder, trained)
     assert aot_cache.is_usable(folder)
     aot_cache.discard(folder)
-    assert aot_cache.is_settled(folder)
+    assert aot_cache.is_finished(folder)
     assert not aot_cache.is_usable(folder)
 
 

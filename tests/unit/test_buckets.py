@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.records import CHANNELS
-from tables import buckets
-from tables.buckets import Buckets
-from tables.timeline_rows import PACKED, TIMELINES
+from tables.stores import buckets
+from tables.stores.buckets import Buckets
+from tables.timeline_layout import PACKED, TIMELINES
 from tables.timelines import KEPT_EVENTS, Timeline, digest_of
-from tests.builders import NOW, examples
+from tests.support.builders import NOW, examples
 
 # Keys that are part of one another, and values that hold a whole pair of another key.
 _KEYS = st.sampled_from([b"", b"a", b"ab", b"b", b"\x01\x00", *(b"key-%d" % n for n in range(12))])

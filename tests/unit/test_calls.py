@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.engine.calls import WAKE_SECONDS, Budget, Calls
 from pipelines.engine.stage import Call, Room
-from tests.builders import examples
+from tests.support.builders import examples
 
 SECONDS = 10.0
 

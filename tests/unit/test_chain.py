@@ -9,23 +9,23 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from pipelines.engine.batch_queue import Batch
 from pipelines.engine.chain import COPY, DETOUR, Chain, State
-from pipelines.engine.intake import Batch
 from pipelines.engine.poison import NotData, TooLarge
 from pipelines.engine.stage import Call, Decision, Inputs, Output, Reading, Record, Result, Room, Source, Stage, View
-from pipelines.engine.unread import Unread
+from pipelines.engine.unread_sources import UnreadSources
 from pipelines.match import Match
-from pipelines.recipients import Channel
+from pipelines.recipients import Reachable
 from pipelines.route import Route
 from pipelines.send import Send
-from pipelines.sending import Limits
+from pipelines.send_state import SendLimits
 from pipelines.track import Track
 from schemas import codec
 from schemas.keys import conversation_key
 from schemas.outcomes import Accepted
 from schemas.records import Binding, DeliveryState, Status
 from tables.layout import Layout
-from tests.builders import (
+from tests.support.builders import (
     HERE,
     NOW,
     PARTITIONS,
@@ -39,7 +39,7 @@ from tests.builders import (
     record,
     to_address,
 )
-from tests.provider import Provider
+from tests.support.counting_provider import Provider
 
 DAY_MS = 86_400_000
 INNER = frozenset({"conversation-log"})
@@ -51,11 +51,11 @@ VIEWS: Mapping[str, View[Any]] = {"contacts": View({})}
 
 def core(*, outstanding: int = 100, poison_limit: int = 20) -> Chain:
     """Route, match, send and track as a worker chains them."""
-    limits = Limits(concurrency=4, outstanding=outstanding, attempts=3, hold_ms=1000, scheduled=0)
+    limits = SendLimits(concurrency=4, outstanding=outstanding, attempts=3, hold_ms=1000, scheduled=0)
     route = Route(
         partitions=PARTITIONS,
         dedupe_ms=7 * DAY_MS,
-        channels={name: Channel(f"acc-{name}", lambda _: None) for name in CHANNELS},
+        channels={name: Reachable(f"acc-{name}", lambda _: None) for name in CHANNELS},
     )
     return Chain(
         name="core",
@@ -311,7 +311,7 @@ def batch(topic: str) -> Batch:
 
 def test_a_topic_is_behind_until_what_was_there_at_the_start_is_read() -> None:
     position = {("a", 0): 3}
-    unread = Unread()
+    unread = UnreadSources()
     unread.start(
         {("a", 0): 5, ("b", 0): 0}, lambda source, end, batches: position.get(source, 0) >= end and batches < 2, b"m"
     )
@@ -325,7 +325,7 @@ def test_a_topic_is_behind_until_what_was_there_at_the_start_is_read() -> None:
 
 
 def test_a_topic_is_behind_until_its_detours_have_come_back() -> None:
-    unread = Unread()
+    unread = UnreadSources()
     unread.start({}, lambda *_: True, b"m")
     gone, back = Decision(), Decision()
     gone.detours["a"] += 2
@@ -367,7 +367,7 @@ class ChainModel(RuleBasedStateMachine):
         self.calls.clear()
         self.stage = core(outstanding=3)
         self.desk.restart(self.stage)
-        self.unread = Unread()
+        self.unread = UnreadSources()
         ends = {(topic, 0): len(self.kafka[topic]) for topic in (source.topic for source in self.stage.sources)}
         self.unread.start(ends, self._is_read_to, b"start %d" % self.starts)
 

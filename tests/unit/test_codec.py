@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import causes, codec, records, within
+from schemas import causes, codec, limit_check, records
 from schemas.catalog import SCHEMAS, newest
 from schemas.codec import CodecError, MalformedDatum, NotAvro, OutOfLimits, UnexpectedRecord, UnknownSchema
 from schemas.records import StatusUpdate
-from tests.builders import examples, update
+from tests.support.builders import examples, update
 
 ID_OF = {s.record: s.id for s in SCHEMAS if s is newest(s.record)}
 BINDING = records.Binding(
@@ -71,7 +71,7 @@ def test_a_record_comes_back_as_it_was(cls: type[records.Record], data: st.DataO
     record: records.Record = data.draw(values(newest(cls.__name__).definition))
     value = codec.encode(record)
     assert codec.decode_any(value) == record
-    if within.fault(record) is None:
+    if limit_check.fault(record) is None:
         assert codec.decode(value, cls) == record
 
 

@@ -14,8 +14,8 @@ from fastavro.schema import parse_schema
 
 from schemas import catalog, codec, records
 from schemas.catalog import ROOM, SCHEMAS, Schema
-from tests.unit.avro_rules import obstacles
-from tests.unit.examples import datum
+from tests.support.avro_rules import obstacles
+from tests.support.examples import datum
 
 V1 = next(s for s in SCHEMAS if (s.name, s.version) == ("status_update", 1))
 EXAMPLE = json.loads((ROOM / "examples/status_update.v1/accepted_by_the_provider.json").read_text(encoding="utf-8"))

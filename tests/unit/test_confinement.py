@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stack import clickhouse_front
-from tests.unit.source_tree import REPOSITORY
+from tests.support.source_tree import REPOSITORY
 
 CONFINED = """
 import json, socket, subprocess, sys, threading

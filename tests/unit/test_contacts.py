@@ -5,7 +5,7 @@ import pytest
 from pipelines.contacts import contact_in
 from schemas import codec
 from schemas.records import Address, Contact
-from tests.builders import NOW, conversation
+from tests.support.builders import NOW, conversation
 
 
 def contact(user_id: str = "ana", tenant_id: str = "default", address: str = "1") -> bytes:

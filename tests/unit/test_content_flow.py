@@ -2,18 +2,18 @@
 
 from connectors.base import Inbound
 from pipelines import gateway
-from pipelines.recipients import Channel
+from pipelines.recipients import Reachable
 from pipelines.route import Route
 from pipelines.send import Send
-from pipelines.sending import Limits
+from pipelines.send_state import SendLimits
 from schemas import codec
 from schemas.records import Content, Delivery, Direction, Location, Media, Message, SequencedMessage
-from tests.builders import HERE, NOW, PARTITIONS, Desk, decoded, message, raw, record
-from tests.provider import Provider
+from tests.support.builders import HERE, NOW, PARTITIONS, Desk, decoded, message, raw, record
+from tests.support.counting_provider import Provider
 
 IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg"),), reply_to="wamid.0")
-CHECKLESS = {"whatsapp": Channel("acc-1", lambda _: None)}
-LIMITS = Limits(concurrency=4, outstanding=100, attempts=3, hold_ms=1000)
+CHECKLESS = {"whatsapp": Reachable("acc-1", lambda _: None)}
+LIMITS = SendLimits(concurrency=4, outstanding=100, attempts=3, hold_ms=1000)
 
 
 def test_what_a_producer_sends_reaches_the_call_and_survives_a_restart() -> None:

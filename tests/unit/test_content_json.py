@@ -3,12 +3,12 @@
 import orjson
 from hypothesis import given
 
-from schemas import content
+from schemas import content_json
 from schemas.catalog import newest
 from schemas.records import Content, Location, Media
 from tables.outstanding import OUTSTANDING, Outstanding
 from tables.seen import digest
-from tests.builders import delivery, examples, message
+from tests.support.builders import delivery, examples, message
 from tests.unit.test_codec import values
 
 CONTENT = newest("Message").definition["fields"][-1]["type"][1]
@@ -18,19 +18,19 @@ IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg"),))
 @given(values(CONTENT))
 @examples(100)
 def test_content_comes_back_from_json_as_it_was(found: Content) -> None:
-    assert content.from_json(orjson.loads(orjson.dumps(content.as_json(found)))) == found
+    assert content_json.from_json(orjson.loads(orjson.dumps(content_json.as_json(found)))) == found
 
 
 def test_only_what_was_said_is_in_the_json() -> None:
-    assert content.as_json(IMAGE) == {"media": [{"kind": "image", "url": "https://shop.example/a.jpg"}]}
-    assert content.as_json(Content()) == {}
-    assert content.as_json(None) is None
-    assert content.from_json(None) is None
+    assert content_json.as_json(IMAGE) == {"media": [{"kind": "image", "url": "https://shop.example/a.jpg"}]}
+    assert content_json.as_json(Content()) == {}
+    assert content_json.as_json(None) is None
+    assert content_json.from_json(None) is None
 
 
 def test_what_a_newer_program_wrote_is_left_out() -> None:
     newer = {"mood": "good", "location": {"latitude": 1.5, "longitude": 2.5, "altitude": 3}}
-    assert content.from_json(newer) == Content(location=Location(1.5, 2.5))
+    assert content_json.from_json(newer) == Content(location=Location(1.5, 2.5))
 
 
 def test_an_outstanding_delivery_keeps_its_content() -> None:

@@ -23,7 +23,7 @@ from pipelines.engine.stage import Headers, Output, Record, Refusal
 from schemas import codec
 from schemas.catalog import record_bytes
 from schemas.records import DeadLetter, Header
-from tests.builders import NOW, examples
+from tests.support.builders import NOW, examples
 
 AROUND = st.sampled_from([0, 1, KEY_BYTES, VALUE_BYTES, 1_000_000, 5_000_000]).flatmap(
     lambda size: st.integers(max(0, size - 2), size + 2)

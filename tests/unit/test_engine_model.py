@@ -15,12 +15,12 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from pipelines.engine.brake import Alone
+from pipelines.engine.batch_queue import Batch
 from pipelines.engine.calls import Budget
-from pipelines.engine.intake import Batch
-from pipelines.engine.link import Link
+from pipelines.engine.connection_state import ConnectionState
+from pipelines.engine.crash_loop import OneAtATime
+from pipelines.engine.kafka_sizes import KafkaSizes
 from pipelines.engine.membership import Member
-from pipelines.engine.sizes import Sizes
 from pipelines.engine.stage import Call, Record
 from pipelines.engine.transactions import CommitFailed, Unreachable
 from pipelines.engine.turns import Partition
@@ -28,11 +28,11 @@ from pipelines.engine.writer import REST_SECONDS, Writer
 from schemas import codec
 from schemas.records import DeadLetter
 from tables.layout import Layout
-from tables.partition import TablePartition
-from tests.builders import NOW, examples
-from tests.toy_stage import TIMER_MS, State, Toy
-from tests.unit.kafka_model import Ending, Entry, Kafka, ModelTransactions, Slow
-from tests.unit.turns_bench import no_mirrors
+from tables.stores.memory import MemoryTable
+from tests.support.builders import NOW, examples
+from tests.support.kafka_model import Ending, Entry, Kafka, ModelTransactions, Slow
+from tests.support.toy_stage import TIMER_MS, State, Toy
+from tests.support.turns_harness import no_mirrors
 
 SOURCES = ("toy-in", "toy-more")
 KEYS = (b"a", b"b", b"c")
@@ -75,7 +75,7 @@ def check_reference(kafka: Kafka, number: int) -> None:
     assert refused == [(source, offset) for source, offset, entry in taken if entry.value == b"poison"]
 
 
-class OnDisk(TablePartition[Any]):
+class OnDisk(MemoryTable[Any]):
     """A table with a store as the contract wants it: the rows of a turn and their position, written together once it has committed."""
 
     def __init__(self, layout: Layout[Any], number: int, disk: Disk, kafka: Kafka) -> None:
@@ -91,8 +91,8 @@ class OnDisk(TablePartition[Any]):
             self.load(*entry)
         self._write(len(changelog))
 
-    def settle(self, position: int | None = None) -> None:
-        super().settle(position)
+    def commit(self, position: int | None = None) -> None:
+        super().commit(position)
         if position is not None:
             self._write(position)
 
@@ -153,7 +153,7 @@ class Worker:
         self.released = 0
         self.positions: dict[tuple[str, int], int] = {}
         self.transactions = ModelTransactions(model.kafka, name)
-        self.writer = Writer(self.transactions, self.slow, Link())
+        self.writer = Writer(self.transactions, self.slow, ConnectionState())
         self.partitions: dict[int, Partition[State]] = {}
         self.tables: dict[int, dict[str, OnDisk]] = {}
         self._model = model
@@ -205,8 +205,8 @@ class Worker:
             writer=self.writer,
             mirrors=no_mirrors(),
             budget=Budget(self.stage.name, self.stage.most_calls),
-            alone=Alone(),
-            sizes=Sizes(lambda _: 1_000_000),
+            alone=OneAtATime(),
+            sizes=KafkaSizes(lambda _: 1_000_000),
             poison_limit=0,  # a model of every order of faults gives far more poison than data does
             fail=self._end,
             fenced=self.fenced.add,

@@ -1,4 +1,4 @@
-"""Faust's own command line on our apps: `faust -A pipelines.apps:NAME ...`, as an operator types it. No Kafka is needed."""
+"""Faust's own command line on our apps: `faust -A pipelines.faust_apps:NAME ...`, as an operator types it. No Kafka is needed."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def faust(app: str, *arguments: str, **settings: str) -> subprocess.CompletedPro
     assert command is not None
     before, after = [a for a in arguments if a.startswith("-")], [a for a in arguments if not a.startswith("-")]
     return subprocess.run(
-        [command, "-A", f"pipelines.apps:{app}", *before, *after],
+        [command, "-A", f"pipelines.faust_apps:{app}", *before, *after],
         env=os.environ | SETTINGS | settings,
         capture_output=True,
         text=True,
@@ -55,7 +55,7 @@ def test_who_asks_for_what_is_not_there_gets_one_line() -> None:
     done = faust("pigeons", "tables")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
-        "no app 'pigeons': faust -A pipelines.apps:NAME with one of analyse, archive, core"
+        "no app 'pigeons': faust -A pipelines.faust_apps:NAME with one of analyse, archive, core"
     ]
     done = faust("core", "tables", CHAT4ALL_KAFKA_URL="")
     assert done.returncode == 1

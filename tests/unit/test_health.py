@@ -10,7 +10,7 @@ from pipelines.engine.restore import RestoreProgress
 from pipelines.engine.worker import Engine
 from pipelines.health import health_of
 from schemas.kafka_access import KafkaAccess
-from tests.toy_stage import Toy
+from tests.support.toy_stage import Toy
 
 STUCK_SECONDS = 60.0
 

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import recipients
-from pipelines.engine.sizes import TURN_BYTES
+from pipelines.engine.kafka_sizes import TURN_BYTES
 from pipelines.engine.stage import Call, Output, Record
-from pipelines.recipients import Channel
+from pipelines.recipients import Reachable
 from pipelines.route import AGAIN_BYTES, CONTACTS, MAX_OUTPUT_BYTES, Route, State
 from schemas import codec
 from schemas.keys import contact_key
 from schemas.outcomes import Rejected
 from schemas.records import Address, Contact, Delivery, Direction, Message, SequencedMessage
 from tables import held
-from tests.builders import (
+from tests.support.builders import (
     HERE,
     NOW,
     PARTITIONS,
@@ -47,7 +47,7 @@ def _any(_: Delivery) -> Rejected | None:
 
 
 def a_route(check: recipients.Check = _any) -> Route:
-    return Route(partitions=PARTITIONS, dedupe_ms=86_400_000, channels={"whatsapp": Channel("acc", check)})
+    return Route(partitions=PARTITIONS, dedupe_ms=86_400_000, channels={"whatsapp": Reachable("acc", check)})
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from schemas import server_urls
 from schemas.catalog import TOPICS
 from schemas.causes import DESCRIPTIONS
 from schemas.settings import Settings
-from tests.unit.reference_pages import METRICS
-from tests.unit.source_tree import (
+from tests.support.source_tree import (
     FLOORS,
     OUTSIDE,
     REPOSITORY,
@@ -27,6 +26,7 @@ from tests.unit.source_tree import (
     top,
     tracked,
 )
+from tools.reference_pages import METRICS
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -65,7 +65,7 @@ AT_HOME = {
     "faust": {"pipelines/"},
     "aiokafka": {"pipelines/engine/"},
     "mode": {"pipelines/"},
-    "confluent_kafka": {"schemas/kafka_reach.py", "pipelines/", "loadgen/", "stack/", "cli/"},
+    "confluent_kafka": {"schemas/kafka_reachability.py", "pipelines/", "simulators/", "loadgen/", "stack/", "cli/"},
     "psycopg": {"sinks/", "loadgen/", "stack/", "cli/"},
     "clickhouse_connect": {"sinks/", "loadgen/", "stack/", "cli/"},
     "chdb": {"stack/"},
@@ -132,13 +132,13 @@ def test_only_settings_reads_the_environment() -> None:
 
 def test_decisions_read_no_clock_and_no_chance() -> None:
     """Ids and decisions are functions of their inputs; `send` and the gateway measure calls and stamp arrivals. What they import says
-    much; what they call is told by tests/purity.py."""
+    much; what they call is told by tests/support/purity.py."""
     banned = {"random", "uuid", "secrets", "datetime", "time"}
     pure = (
         "pipelines/route.py",
         "pipelines/holding.py",
         "pipelines/recipients.py",
-        "pipelines/sending.py",
+        "pipelines/send_state.py",
         "pipelines/match.py",
         "pipelines/track.py",
         "pipelines/archive.py",

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from schemas import bearer
 from schemas.kafka_access import KafkaAccess, WrongAccess
-from schemas.masked import MaskedText, masked
+from schemas.secret_masking import MaskedText, masked
 from stack.certificates import Certificates
 
 SECRET = "never-shown-7f3a"

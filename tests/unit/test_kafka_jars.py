@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from stack import kafka, kafka_jars
+from stack import kafka_jars, kafka_server
 from stack.kafka_jars import Jar
-from stack.kafka_lock import REPLACED, STREAMS
 from stack.launch import ServiceFailed
-from tests.unit.source_tree import modules
+from tests.support.source_tree import modules
+from tools.lock_jars import REPLACED, STREAMS
 
 CONTENT = {"org.one:one:1.0": b"one", "org.two:two:2.0": b"two"}
 
@@ -106,7 +106,7 @@ def test_the_lock_names_every_jar_once_and_none_with_a_known_weakness() -> None:
     assert len({jar.name for jar in jars}) == len(jars) > 40
     assert all(len(jar.sha512) == 128 and jar.coordinate.count(":") == 2 for jar in jars)
     coordinates = {jar.coordinate.rpartition(":")[0]: jar.coordinate.rpartition(":")[2] for jar in jars}
-    assert coordinates["org.apache.kafka:kafka_2.13"] == kafka.VERSION
+    assert coordinates["org.apache.kafka:kafka_2.13"] == kafka_server.VERSION
     assert "org.lz4:lz4-java" not in coordinates  # CVE-2025-12183, and nobody maintains it
     assert tuple(map(int, coordinates["at.yawk.lz4:lz4-java"].split("."))) >= (1, 11, 1)
 
@@ -123,8 +123,8 @@ def test_the_lock_of_kafka_streams_is_of_the_same_releases_and_replaces_the_same
     """What the benchmark runs, and Avro for the Java producer of docs/produce.md."""
     streams = {jar.coordinate for jar in kafka_jars.locked(STREAMS)}
     assert {
-        f"org.apache.kafka:kafka-streams:{kafka.VERSION}",
-        f"org.apache.kafka:kafka-clients:{kafka.VERSION}",
+        f"org.apache.kafka:kafka-streams:{kafka_server.VERSION}",
+        f"org.apache.kafka:kafka-clients:{kafka_server.VERSION}",
     } <= streams
     assert not {
         name for name in streams if name.rpartition(":")[0] in REPLACED and name != REPLACED[name.rpartition(":")[0]]
@@ -136,7 +136,7 @@ def test_the_lock_of_kafka_streams_is_of_the_same_releases_and_replaces_the_same
 def test_whoever_asks_maven_for_a_jar_has_a_lock() -> None:
     """A jar that comes without one is run unseen."""
     asking = {module.name for module in modules() if any(dotted.startswith("jgo") for _, dotted in module.imports())}
-    assert asking == {"stack/kafka_jars.py", "stack/kafka_lock.py"}
+    assert asking == {"stack/kafka_jars.py", "tools/lock_jars.py"}
 
 
 def test_other_jars_are_compared_as_kafkas_are(folder: Path, fetched: list[str]) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from schemas import ids
 from schemas.keys import contact_key, conversation_key, is_tenant, message_key, shown
-from tests.builders import examples
+from tests.support.builders import examples
 
 _TENANTS = st.sampled_from(["default", "acme", "a", "a.b"])
 _IDS = st.text(

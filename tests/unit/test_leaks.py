@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
-from tests.unit.source_tree import REPOSITORY
+from tests.support import leaks
+from tests.support.source_tree import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_logs_of_processes_are_read_with_the_secrets_of_their_stack(tmp_path: Pa
 
 def test_a_test_that_tells_a_text_fails(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
-        "from tests import leaks\npytest_runtest_makereport = leaks.pytest_runtest_makereport\n"
+        "from tests.support import leaks\npytest_runtest_makereport = leaks.pytest_runtest_makereport\n"
     )
     telling = [f"logging.getLogger('x').warning({leaks.MARKS[0]!r})", f"print({leaks.MARKS[0]!r})", "print('nothing')"]
     tests = "".join(f"def test_{number}():\n    {line}\n" for number, line in enumerate(telling))

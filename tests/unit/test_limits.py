@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from schemas import codec, within
+from schemas import codec, limit_check
 from schemas.limits import LIMITS, SENTENCE, UNLIMITED, WORD, Labels, Many, Text, Whole, limit_of, record_in
 from schemas.records import Delivery, Message, Receipt, Record
-from tables.bindings import MOST_WAITING, WAITING, Waiting
+from tables.bindings import MOST_WAITING, WAITING, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding
-from tables.timeline_rows import TIMELINES
+from tables.timeline_layout import TIMELINES
 from tables.timelines import KEPT_EVENTS, MOST_EARLY, Timeline
-from tests.builders import NOW, delivery, message, receipt, update
-from tests.unit.reference_pages import limited_classes
-from tests.unit.straddling import SAMPLES, cases
+from tests.support.builders import NOW, delivery, message, receipt, update
+from tests.support.straddling import SAMPLES, cases
+from tools.reference_pages import limited_classes
 
 MOST = 1_000_000  # bytes of a record and of a row
 TOP = [cls for cls in typing.get_args(Record) if cls.__name__ not in UNLIMITED]
@@ -49,7 +49,7 @@ def test_a_record_is_refused_exactly_when_a_field_is_beyond_its_limit(cls: type[
     sample = SAMPLES[cls.__name__]
     for case in cases(cls):
         record = case.of(sample)
-        found = within.fault(record)
+        found = limit_check.fault(record)
         assert (found is not None) == case.beyond, case.name
         if found is None:
             assert codec.decode(codec.encode(record), cls) == record
@@ -63,7 +63,7 @@ def test_a_record_is_refused_exactly_when_a_field_is_beyond_its_limit(cls: type[
 @pytest.mark.parametrize("odd", ["\ud800", "a\udfffb" * 40], ids=ascii)
 @pytest.mark.parametrize("field", ["text", "message_id", "sender", "kind", "tenant_id"])
 def test_half_a_character_is_no_text(field: str, odd: str) -> None:
-    assert within.fault(message(**{field: odd})) is not None
+    assert limit_check.fault(message(**{field: odd})) is not None
 
 
 def test_numbers_written_long_make_no_record_larger_than_its_class() -> None:
@@ -114,8 +114,8 @@ def largest(cls: type[Any], character: str) -> Any:
 @pytest.mark.parametrize("cls", TOP, ids=lambda cls: cls.__name__)
 def test_the_largest_record_is_within_the_bytes_of_its_class(cls: type[Any], character: str) -> None:
     record = largest(cls, character)
-    assert within.fault(record) is None
-    most = within.most_bytes(cls)
+    assert limit_check.fault(record) is None
+    most = limit_check.most_bytes(cls)
     assert most is not None
     assert len(codec.encode(record)) <= most
     if cls not in (Message, *(c for c in TOP if c.__name__ == "SequencedMessage")):
@@ -137,7 +137,7 @@ def rows() -> list[tuple[Layout[Any], Any]]:
     people = largest(type(SAMPLES["Conversation"]), "\x01").members
     return [
         (OUTSTANDING, Outstanding(LARGEST_DELIVERY, ("deliveries.whatsapp", 2**63 - 1, 2**63 - 1), evidence='"' * 512)),
-        (WAITING, Waiting(NOW, (place,) * MOST_WAITING, (codec.encode(LARGEST_RECEIPT),) * MOST_WAITING)),
+        (WAITING, WaitingReceipt(NOW, (place,) * MOST_WAITING, (codec.encode(LARGEST_RECEIPT),) * MOST_WAITING)),
         (TIMELINES, timeline),
         (CONVERSATIONS, Members("t" * 64, people, NOW)),
     ]
@@ -171,10 +171,10 @@ def test_control_characters_take_no_more_room_in_a_row_than_in_the_record() -> N
     ids=lambda each: ascii(each)[:20],
 )
 def test_a_describing_text_is_cut_where_it_is_too_long_and_says_so(said: str, kept: str) -> None:
-    assert within.trimmed(said, SENTENCE) == kept
+    assert limit_check.trimmed(said, SENTENCE) == kept
     assert len(kept.encode()) <= 1000
 
 
 def test_a_word_is_cut_and_loses_its_control_characters() -> None:
-    assert within.trimmed("a\x00b\x85c", WORD) == "a b c"
-    assert len(within.trimmed("c" * 800_000, WORD).encode()) == 64
+    assert limit_check.trimmed("a\x00b\x85c", WORD) == "a b c"
+    assert len(limit_check.trimmed("c" * 800_000, WORD).encode()) == 64

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from connectors.registry import CHANNELS
 from pipelines.analyse import Analyse
 from pipelines.archive import Archive, Writes
-from pipelines.engine.sizes import TURN_BYTES
+from pipelines.engine.kafka_sizes import TURN_BYTES
 from pipelines.engine.stage import Call, Decision, Record, Result, Stage
 from pipelines.match import Match
-from pipelines.recipients import Channel
+from pipelines.recipients import Reachable
 from pipelines.route import MAX_OUTPUT_BYTES, MAX_RECORD_BYTES, Route
 from pipelines.send import DUE_PER_TURN, Send
-from pipelines.sending import Limits
+from pipelines.send_state import SendLimits
 from pipelines.track import Track
-from schemas import codec, within
+from schemas import codec, limit_check
 from schemas.keys import key_of
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import (
@@ -37,11 +37,11 @@ from schemas.records import (
     StatusUpdate,
     Template,
 )
-from sinks.clickhouse import Facts
-from sinks.postgres import Archive as Sink
+from sinks.clickhouse import ClickHouseFacts
+from sinks.postgres import PostgresArchive as Sink
 from tables.bindings import MOST_WAITING
 from tables.timelines import MOST_EARLY
-from tests.builders import (
+from tests.support.builders import (
     NOW,
     TRACKER_KEYS,
     Desk,
@@ -62,8 +62,8 @@ from tests.builders import (
     to_address,
     update,
 )
-from tests.provider import Provider
-from tests.unit.straddling import SAMPLES, cases
+from tests.support.counting_provider import Provider
+from tests.support.straddling import SAMPLES, cases
 
 MOST = 1_000_000
 HOUR = 3_600_000
@@ -71,13 +71,13 @@ CHANNEL_NAMES = ("whatsapp", "telegram", "instagram", "internal")
 
 
 def a_route() -> Route:
-    channels = {name: Channel("acc", CHANNELS[name].check) for name in CHANNEL_NAMES}
+    channels = {name: Reachable("acc", CHANNELS[name].check) for name in CHANNEL_NAMES}
     return Route(partitions=1, dedupe_ms=HOUR, channels=channels)
 
 
 def a_send() -> Send:
     providers = {name: Provider(name, "hold") for name in CHANNEL_NAMES}
-    return Send(connectors=providers, limits=Limits(concurrency=64, outstanding=1000, attempts=3, hold_ms=HOUR))
+    return Send(connectors=providers, limits=SendLimits(concurrency=64, outstanding=1000, attempts=3, hold_ms=HOUR))
 
 
 TWO_DELIVERIES = [record("deliveries.whatsapp", delivery(f"dlv-{i}", address=str(i))) for i in (1, 2)]
@@ -85,7 +85,7 @@ TWO_DELIVERIES = [record("deliveries.whatsapp", delivery(f"dlv-{i}", address=str
 
 def of_an_outstanding_delivery(update: StatusUpdate) -> bool:
     """Or of one whose id send does not trust; track judges the others."""
-    return update.delivery_id in {"dlv-1", "dlv-2"} or not within.allows("delivery_id", update.delivery_id)
+    return update.delivery_id in {"dlv-1", "dlv-2"} or not limit_check.allows("delivery_id", update.delivery_id)
 
 
 class Place(NamedTuple):
@@ -112,7 +112,7 @@ PLACES = {
     ),
     "archive log": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "conversation-log", SequencedMessage),
     "archive states": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "delivery-states", DeliveryState),
-    "analyse states": Place(lambda: Analyse(sink=Facts("http://127.0.0.1:1"), linger_ms=0), "delivery-states", DeliveryState),
+    "analyse states": Place(lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0), "delivery-states", DeliveryState),
 }  # fmt: skip
 OUTPUTS: Mapping[str, type[Any]] = {
     "conversation-log": SequencedMessage,
@@ -140,7 +140,7 @@ def check(desk: Desk[Any], decision: Decision) -> None:
         written = [*decision.writes.messages, *decision.writes.states]
     elif decision.writes:
         written = [state for chunk in decision.writes for state in chunk.states]
-    assert not any(within.fault(each) for each in written)
+    assert not any(limit_check.fault(each) for each in written)
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -175,7 +175,7 @@ def test_any_fields_at_their_limits_together_end_no_stage(place: Place, data: st
         sent.append(record(place.topic, made, key=b"key"))
         is_too_large = place.cls is Message and len(sent[-1].value or b"") > MAX_RECORD_BYTES
         looked_at = place.looks_at(made)
-        beyond.append(looked_at and within.fault(made) is not None and not is_too_large)
+        beyond.append(looked_at and limit_check.fault(made) is not None and not is_too_large)
     left = numbered(sent)
     causes = []
     while left:
@@ -204,7 +204,7 @@ OUTCOMES: list[Outcome] = [
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda o: ascii(o)[:40])
 @pytest.mark.parametrize("policy", ["hold", "resend", "fail"])
 def test_whatever_a_connector_says_becomes_updates_within_the_limits(policy: str, outcome: Outcome) -> None:
-    limits = Limits(concurrency=1, outstanding=10, attempts=2, hold_ms=1000)
+    limits = SendLimits(concurrency=1, outstanding=10, attempts=2, hold_ms=1000)
     desk = Desk(Send(connectors={"whatsapp": Provider("whatsapp", policy)}, limits=limits))
     decision = desk.turn([record("deliveries.whatsapp", delivery())])
     for turn in range(1, 4):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pipelines import logs
-from tests.unit.source_tree import REPOSITORY
+from tests.support.source_tree import REPOSITORY
 
 BAD_REQUEST = """
 import asyncio
@@ -52,7 +52,7 @@ def test_a_request_that_is_no_http_leaves_no_url_in_the_log_and_our_own_faults_s
 
 SCRIPT = """
 import asyncio, sys
-from connectors.exchange_log import EXCHANGES, Exchange
+from connectors.call_log import CALL_LOG, LoggedCall
 from pipelines import logs
 from schemas.settings import Settings
 
@@ -60,9 +60,9 @@ logs.configure(Settings.model_validate({"exchange_log": sys.argv[1], "log_format
 
 async def calls():
     for status, error in ((200, None), (429, "429")):
-        EXCHANGES.record(Exchange(started_at=0, duration_ms=1.5, channel="toy", delivery_id="d", attempt=1, method="POST",
+        CALL_LOG.record(LoggedCall(started_at=0, duration_ms=1.5, channel="toy", delivery_id="d", attempt=1, method="POST",
                                   url="https://api.example.org/send", status=status, error=error, request_id=None))
-    EXCHANGES.flush()
+    CALL_LOG.flush()
 
 asyncio.run(calls())
 """

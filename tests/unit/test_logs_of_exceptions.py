@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from stack.ports import free_port
-from tests.raising_process import BOT_TOKEN, DATABASE, HOOK_SECRET, TOLD
-from tests.unit.source_tree import REPOSITORY
+from tests.support.raising_process import BOT_TOKEN, DATABASE, HOOK_SECRET, TOLD
+from tests.support.source_tree import REPOSITORY
 
 LONGEST = 30_000  # bytes of log of all that is raised
 UPDATE = b'{"update_id": 1}'
@@ -36,7 +36,7 @@ def process(part: str, log_format: str, port: int) -> Iterator["subprocess.Popen
         "gateway_port": str(port),
     }
     environment = os.environ | {f"CHAT4ALL_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "tests.raising_process", part, str(port)]
+    command = [sys.executable, "-m", "tests.support.raising_process", part, str(port)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as started:
@@ -111,12 +111,12 @@ def test_a_server_that_fails_at_a_request_tells_where_and_nothing_else(
 
 BROKEN = """
 import asyncio, resource, sys, time
-from connectors.telegram import Telegram
+from connectors.telegram.connector import TelegramConnector
 from pipelines import logs
 from pipelines.gateway import Gateway
-from pipelines.serving import listening
+from pipelines.serving import listener
 from schemas.settings import Settings
-from tests.raising_process import BOT_TOKEN, HOOK_SECRET, TEXT
+from tests.support.raising_process import BOT_TOKEN, HOOK_SECRET, TEXT
 
 TIMES = 50
 HEAD = b"POST /webhooks/telegram?token=hook-secret-of-nobody HTTP/1.1\\r\\nHost: localhost\\r\\n"
@@ -137,9 +137,9 @@ async def post(port, body):
 
 async def main():
     logs.configure(Settings())
-    telegram = Telegram(url="http://127.0.0.1:1", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
-    gateway = Gateway(connectors={"telegram": telegram}, producing=Nothing(), partitions=1)
-    async with listening.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
+    telegram = TelegramConnector(url="http://127.0.0.1:1", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
+    gateway = Gateway(connectors={"telegram": telegram}, producer=Nothing(), partitions=1)
+    async with listener.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
         await post(port, TEXT.encode())
         began = time.process_time()
         statuses = {await post(port, TEXT.encode()) for _ in range(TIMES)}

@@ -12,7 +12,7 @@ from schemas import codec, tracker
 from schemas.causes import DESCRIPTIONS
 from schemas.records import Cause, Receipt, ReceiptStatus, Status, StatusUpdate
 from schemas.tracker import Keys
-from tests.builders import (
+from tests.support.builders import (
     HERE,
     NOW,
     PARTITIONS,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipelines.engine.poison import ENOUGH, LIMIT, Isolation, NotData, raised_where
 from pipelines.engine.stage import Record
-from tests.builders import examples, raw
+from tests.support.builders import examples, raw
 
 
 def records(number: int) -> list[Record]:

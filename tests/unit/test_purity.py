@@ -33,20 +33,20 @@ from pipelines.analyse import Analyse
 from pipelines.archive import Archive
 from pipelines.engine.stage import Decision, Inputs, Record, Result, Source, Stage, Tables
 from pipelines.match import Match
-from pipelines.recipients import Channel
+from pipelines.recipients import Reachable
 from pipelines.route import Route
 from pipelines.send import Send
-from pipelines.sending import Limits
+from pipelines.send_state import SendLimits
 from pipelines.stages import BUILDERS
 from pipelines.track import Track
 from schemas import codec
 from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
 from schemas.records import Address, Contact, Direction, ReceiptStatus, Status
-from sinks.clickhouse import Facts
-from sinks.postgres import Archive as ArchiveSink
+from sinks.clickhouse import ClickHouseFacts
+from sinks.postgres import PostgresArchive as ArchiveSink
 from tables.layout import Layout
 from tables.sequences import SEQUENCES
-from tests.builders import (
+from tests.support.builders import (
     HERE,
     NOW,
     Desk,
@@ -67,8 +67,8 @@ from tests.builders import (
     to_user,
     update,
 )
-from tests.provider import Provider
-from tests.purity import Impure, purely
+from tests.support.counting_provider import Provider
+from tests.support.purity import Impure, purely
 
 # --- the guard ----------------------------------------------------------------------------------------------------------
 
@@ -178,8 +178,8 @@ CONTACTS = {
     b"ana": Contact(user_id="ana", addresses=(Address(channel="whatsapp", address="1"),), updated_at=NOW),
     b"bob": Contact(user_id="bob", addresses=(), updated_at=NOW),
 }
-CHECKED = {name: Channel(f"acc-{name}", lambda _: None) for name in ("whatsapp", "telegram")}
-LIMITS = Limits(concurrency=3, outstanding=50, attempts=2, hold_ms=1000)
+CHECKED = {name: Reachable(f"acc-{name}", lambda _: None) for name in ("whatsapp", "telegram")}
+LIMITS = SendLimits(concurrency=3, outstanding=50, attempts=2, hold_ms=1000)
 OUTCOMES = (Accepted(("p1",)), RetryLater("slow", "429", after_seconds=1.0), Rejected("no", "131"), Unknown("?"))
 
 
@@ -258,7 +258,7 @@ CASES = {
         ),
     ),
     "analyse": Case(
-        lambda: Analyse(sink=Facts("http://127.0.0.1:1"), linger_ms=0),
+        lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0),
         (*(record("delivery-states", delivery_state(f"e{n}")) for n in range(3)), raw("delivery-states", b"junk")),
     ),
 }

@@ -8,10 +8,10 @@ import pytest
 import structlog
 from confluent_kafka import Consumer, Producer
 
-from pipelines.produce import Producing
+from pipelines.acknowledged_producer import AcknowledgedProducer
 from schemas.kafka_access import KafkaAccess
 from stack.ports import free_port
-from tests.integration.engine_harness import await_true
+from tests.support.engine_harness import await_true
 
 
 def threads() -> int:
@@ -25,10 +25,10 @@ async def test_a_gateway_whose_kafka_is_away_says_so_in_our_format_and_leaves_no
 ) -> None:
     before = threads()
     with structlog.testing.capture_logs() as lines:
-        producing = Producing(KafkaAccess(f"127.0.0.1:{free_port()}"), asyncio.get_running_loop())
+        producer = AcknowledgedProducer(KafkaAccess(f"127.0.0.1:{free_port()}"), asyncio.get_running_loop())
         assert threads() > before
         await asyncio.to_thread(await_true, lambda: bool(lines), "a line about the client", 20.0)
-        await producing.close()
+        await producer.close()
     assert [(line["log_level"], line["event"]) for line in lines] == [("warning", "Kafka's client has a problem")]
     assert threads() == before
     assert "%3|" not in "".join(capfd.readouterr())

@@ -6,14 +6,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.acknowledged_producer import OutgoingRecord
 from pipelines.engine.stage import Output
 from pipelines.gateway import UPDATES, _receipt
 from pipelines.match import Match
-from pipelines.produce import Produced
 from schemas import metrics, tracker
 from schemas.accounts import Accounts
 from schemas.records import Receipt, ReceiptStatus
-from tests.builders import NOW, PARTITIONS, TRACKER_KEYS, Desk, delivery, examples, raw, receipt, refused
+from tests.support.builders import NOW, PARTITIONS, TRACKER_KEYS, Desk, delivery, examples, raw, receipt, refused
 
 ACCOUNTS = Accounts({("whatsapp", "of-acme"): "acme", ("whatsapp", "of-t"): "t"})
 NO_PARTITION = 0  # with which every tracker is another deployment's, and the gateway leaves the receipt to match
@@ -64,7 +64,7 @@ def test_both_ways_make_the_identical_update_and_the_gateway_takes_none_that_mat
     sent = _receipt(told, PARTITIONS, ACCOUNTS, TRACKER_KEYS)
     outputs, causes = matched(told)
     if sent.topic == UPDATES:
-        assert [Produced(each.topic, each.key, each.value or b"", each.partition) for each in outputs] == [sent]
+        assert [OutgoingRecord(each.topic, each.key, each.value or b"", each.partition) for each in outputs] == [sent]
         assert causes == []
     else:
         assert sent == _receipt(told, NO_PARTITION, ACCOUNTS, TRACKER_KEYS)
@@ -73,7 +73,7 @@ def test_both_ways_make_the_identical_update_and_the_gateway_takes_none_that_mat
 
 
 def test_a_tracker_is_told_at_once_and_one_that_lies_is_left_to_match() -> None:
-    def kept(data: str | None, partitions: int = PARTITIONS, **changes: Any) -> Produced:
+    def kept(data: str | None, partitions: int = PARTITIONS, **changes: Any) -> OutgoingRecord:
         return _receipt(receipt(callback_data=data, **changes), partitions, ACCOUNTS, TRACKER_KEYS)
 
     def told(account: str, tenant_id: str = "t") -> str | None:

@@ -7,13 +7,13 @@ import pytest
 
 from schemas.metrics import exposition
 from schemas.objectives import OBJECTIVES, Objective
-from tests.unit.reference_pages import METRICS, PAGES, exposed_name, shown
-from tests.unit.source_tree import REPOSITORY, modules, tracked
+from tests.support.source_tree import REPOSITORY, modules, tracked
+from tools.reference_pages import METRICS, PAGES, exposed_name, shown
 
 
 @pytest.mark.parametrize(("page", "mark"), [(page, mark) for page, tables in PAGES.items() for mark in tables])
 def test_a_page_shows_what_the_code_has(page: str, mark: str) -> None:
-    assert shown(page, mark) == PAGES[page][mark](), "run `python -m tests.unit.reference_pages`"
+    assert shown(page, mark) == PAGES[page][mark](), "run `python -m tools.reference_pages`"
 
 
 def test_metric_names_are_the_ones_prometheus_sees() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from connectors.registry import CHANNELS
 from pipelines.engine.stage import Output, Record
-from pipelines.recipients import Channel
+from pipelines.recipients import Reachable
 from pipelines.route import EXPIRED_PER_TURN, MAX_RECORD_BYTES, Route, State
 from schemas import codec
 from schemas.accounts import Accounts
@@ -25,7 +25,7 @@ from schemas.records import (
     SequencedMessage,
     Template,
 )
-from tests.builders import (
+from tests.support.builders import (
     HERE,
     NOW,
     PARTITIONS,
@@ -82,7 +82,7 @@ CONTACTS: Mapping[bytes, Contact] = {
 
 
 def a_route() -> Route:
-    channels = {name: Channel(account, CHANNELS[name].check) for name, account in ACCOUNTS.items()}
+    channels = {name: Reachable(account, CHANNELS[name].check) for name, account in ACCOUNTS.items()}
     return Route(partitions=PARTITIONS, dedupe_ms=DEDUPE_MS, channels=channels, accounts=LISTED)
 
 
@@ -395,7 +395,7 @@ def test_what_is_refused_leaves_no_trace_and_the_rest_flows(case: Refusable) -> 
     with_it, without = a_desk(), a_desk()
     before, after = of(message("before"), message("after"))
     bad = case.record._replace(offset=7, headers=(("traceparent", b"00-1"),))
-    decision = with_it.settled([before, bad, after])
+    decision = with_it.committed([before, bad, after])
     assert refused(decision) == [case.cause]
     assert case.cause in DESCRIPTIONS
     assert decision.refusals[0].record == bad, "with its bytes, key, headers and place"
@@ -473,7 +473,7 @@ def test_a_group_without_members_is_refused(desk: Desk[State]) -> None:
 
 
 def test_one_member_who_cannot_be_reached_refuses_the_whole(desk: Desk[State]) -> None:
-    decision = desk.settled(numbered([members("ana", "hugo"), to_group("a"), record("messages", message("b"))]))
+    decision = desk.committed(numbered([members("ana", "hugo"), to_group("a"), record("messages", message("b"))]))
     assert refused(decision) == ["unreachable_user"]
     assert sequences(decision.outputs) == [("b", 1)]
 

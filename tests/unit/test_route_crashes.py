@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipelines.engine.stage import Call, Output, Record, Refusal
 from schemas.records import SequencedMessage
-from tests.builders import (
+from tests.support.builders import (
     HERE,
     NOW,
     conversation_at_home,
@@ -62,7 +62,7 @@ def test_any_turns_and_any_crash_come_to_the_same_as_one_by_one(batch: list[Reco
     come when they come, or are lost with the worker that asked."""
     batch = _members_first(batch)  # within a turn members come first; so the sizes of turns may not matter
     alone, desk = a_desk(), a_desk()
-    expected = [alone.settled([each]) for each in batch]
+    expected = [alone.committed([each]) for each in batch]
     outputs: list[Output] = []
     refusals: list[Refusal] = []
     left = batch

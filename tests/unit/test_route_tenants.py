@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from connectors.registry import CHANNELS
 from pipelines.engine.stage import Output, Record
-from pipelines.recipients import Channel
+from pipelines.recipients import Reachable
 from pipelines.route import Route, State
 from schemas import codec
 from schemas.accounts import Accounts
 from schemas.keys import contact_key, conversation_key
 from schemas.partitions import home_partition
 from schemas.records import Address, Conversation, Delivery, Direction, Message, Recipient, SequencedMessage
-from tests.builders import (
+from tests.support.builders import (
     HERE,
     NOW,
     PARTITIONS,
@@ -143,7 +143,7 @@ def test_a_tenant_sends_with(case: Sending, desk: Desk[State]) -> None:
 
 
 def test_a_configured_account_that_is_listed_is_shared_no_more() -> None:
-    channels = {"whatsapp": Channel("acc-wa", CHANNELS["whatsapp"].check)}
+    channels = {"whatsapp": Reachable("acc-wa", CHANNELS["whatsapp"].check)}
     owned = Accounts({("whatsapp", "acc-wa"): "acme"})
     desk = a_desk(stage=Route(partitions=PARTITIONS, dedupe_ms=DEDUPE_MS, channels=channels, accounts=owned))
     decision = desk.turn(of(message("m"), message("n", recipients=(_with_account("acc-wa"),))))
@@ -162,7 +162,7 @@ def test_what_is_refused_is_told_with_its_tenant(desk: Desk[State]) -> None:
     name = conversation_at_home(0, tenant_id="acme")
     bad = message("m", tenant_id="acme", conversation_id=name, recipients=(to_user("nobody"),))
     unnamed = message("m", tenant_id="a" * 100_000)
-    decision = desk.settled(of(bad, unnamed))
+    decision = desk.committed(of(bad, unnamed))
     assert [(each.cause, each.tenant_id) for each in decision.refusals] == [
         ("field_out_of_limits", "default"),
         ("unknown_user", "acme"),
@@ -221,7 +221,7 @@ def _all_partitions(batch: list[Record]) -> list[tuple[str, Any]]:
     route = Route(
         partitions=PARTITIONS,
         dedupe_ms=DEDUPE_MS,
-        channels={name: Channel(f"acc-{name}", CHANNELS[name].check) for name in ("whatsapp", "telegram")},
+        channels={name: Reachable(f"acc-{name}", CHANNELS[name].check) for name in ("whatsapp", "telegram")},
         accounts=Accounts({("whatsapp", "acc-acme"): "acme"}),
     )
     desks = [Desk(route, number, {"contacts": _PEOPLE}) for number in range(PARTITIONS)]
@@ -229,7 +229,7 @@ def _all_partitions(batch: list[Record]) -> list[tuple[str, Any]]:
     left = list(batch)
     while left:
         each = left.pop(0)
-        decision = desks[each.partition].settled([each])
+        decision = desks[each.partition].committed([each])
         seen += [(refusal.cause, refusal.detail) for refusal in decision.refusals]
         for output in decision.outputs:
             if output.topic == each.topic:

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-from loadgen.providers.log import text_key
 from loadgen.scenario import DUPLICATE_DISTANCE, Scenario
+from simulators.provider_log import text_key
 
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
 BASE = Scenario(

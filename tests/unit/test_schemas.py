@@ -22,7 +22,7 @@ from pipelines.stages import BUILDERS
 from schemas import codec, records
 from schemas.catalog import ROOM, SCHEMAS, TOPICS, Schema, newest, record_bytes
 from schemas.settings import Settings
-from tests.unit.examples import as_json, datum
+from tests.support.examples import as_json, datum
 
 EXAMPLES = sorted((ROOM / "examples").glob("*/*.json"))
 SCALARS = {"string": str, "int": int, "long": int, "double": float, "boolean": bool, "bytes": bytes}

@@ -8,22 +8,22 @@ import pytest
 
 from pipelines.engine.stage import Call, Decision, Record, Result
 from pipelines.send import Attempt, Send
-from pipelines.sending import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, Limits, State
+from pipelines.send_state import FIRST_BACKOFF_MS, LONGEST_BACKOFF_MS, SendLimits, State
 from schemas import codec
 from schemas.causes import DESCRIPTIONS
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
 from tables.outstanding import Phase
-from tests.builders import HERE, NOW, Desk, decoded, delivery, numbered, raw, record, refused, update
-from tests.provider import Provider
+from tests.support.builders import HERE, NOW, Desk, decoded, delivery, numbered, raw, record, refused, update
+from tests.support.counting_provider import Provider
 
 HOLD_MS = 60_000
-LIMITS = Limits(concurrency=4, outstanding=10, attempts=3, hold_ms=HOLD_MS)
+LIMITS = SendLimits(concurrency=4, outstanding=10, attempts=3, hold_ms=HOLD_MS)
 POLICIES = {"whatsapp": "hold", "telegram": "resend", "internal": "fail"}
 THROTTLED = RetryLater("too fast", "429", after_seconds=7.0, throttled=True)
 
 
-def a_send(limits: Limits = LIMITS) -> Send:
+def a_send(limits: SendLimits = LIMITS) -> Send:
     return Send(connectors={name: Provider(name, policy) for name, policy in POLICIES.items()}, limits=limits)
 
 

@@ -4,13 +4,13 @@ import pytest
 
 from pipelines.engine.stage import Call, Result
 from pipelines.send import UNCONFIGURED_MS, Send
-from pipelines.sending import Limits
+from pipelines.send_state import SendLimits
 from schemas.outcomes import Accepted, Unknown
 from schemas.records import Status, StatusUpdate
-from tests.builders import NOW, Desk, decoded, delivery, numbered, record, refused, update
-from tests.provider import Provider
+from tests.support.builders import NOW, Desk, decoded, delivery, numbered, record, refused, update
+from tests.support.counting_provider import Provider
 
-LIMITS = Limits(concurrency=4, outstanding=10, attempts=2, hold_ms=1000)
+LIMITS = SendLimits(concurrency=4, outstanding=10, attempts=2, hold_ms=1000)
 TELEGRAM = delivery("tg", channel="telegram")
 
 

@@ -11,22 +11,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from pipelines.engine.stage import Decision, Record, Refusal, Result
 from pipelines.send import Attempt, Send
-from pipelines.sending import Limits, State
+from pipelines.send_state import SendLimits, State
 from schemas import codec
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
+from tables.fair_queue import Lane, place_of
 from tables.lanes import lane_of
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
-from tables.ready import Lane, place_of
-from tests.builders import NOW, Desk, decoded, delivery, examples, record, update
-from tests.provider import Performed, Provider
+from tests.support.builders import NOW, Desk, decoded, delivery, examples, record, update
+from tests.support.counting_provider import Performed, Provider
 
 POLICIES = {"whatsapp": "hold", "telegram": "resend", "internal": "fail"}
 HOLD_MS = 5000
 LIMITS = (
-    Limits(concurrency=3, outstanding=6, attempts=3, hold_ms=HOLD_MS, scheduled=4),
-    Limits(concurrency=3, account=1, outstanding=6, attempts=3, hold_ms=HOLD_MS, scheduled=4),
-    Limits(concurrency=8, account=2, outstanding=30, attempts=3, hold_ms=HOLD_MS, scheduled=10, scheduled_bytes=500),
+    SendLimits(concurrency=3, outstanding=6, attempts=3, hold_ms=HOLD_MS, scheduled=4),
+    SendLimits(concurrency=3, account=1, outstanding=6, attempts=3, hold_ms=HOLD_MS, scheduled=4),
+    SendLimits(
+        concurrency=8, account=2, outstanding=30, attempts=3, hold_ms=HOLD_MS, scheduled=10, scheduled_bytes=500
+    ),
 )
 TENANTS = ("many", "many", "many", "few")
 # channel, account: lanes share an account, so that a throttle of one holds the others; in one lane there may be two accounts
@@ -76,7 +78,7 @@ class Told:
 
 class SendModel(RuleBasedStateMachine):
     @initialize(ending=st.sampled_from(ENDINGS), limits=st.sampled_from(LIMITS))
-    def begin(self, ending: str, limits: Limits) -> None:
+    def begin(self, ending: str, limits: SendLimits) -> None:
         self.ending = ending
         self.limits = limits
         self.now = NOW

@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 
 from pipelines.engine.stage import Call, Decision, Record, Result
 from pipelines.send import DUE_PER_TURN, LOOKS_PER_TURN, Send
-from pipelines.sending import Limits, State
+from pipelines.send_state import SendLimits, State
 from schemas import codec
 from schemas.causes import DESCRIPTIONS
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Cause, Delivery, Status, StatusUpdate
 from tables.outstanding import OUTSTANDING, Outstanding
-from tables.partition import TablePartition
-from tests.builders import NOW, Desk, decoded, delivery, examples, numbered, record, refused
-from tests.provider import Provider
+from tables.stores.memory import MemoryTable
+from tests.support.builders import NOW, Desk, decoded, delivery, examples, numbered, record, refused
+from tests.support.counting_provider import Provider
 
 DAY_MS = 86_400_000
-LIMITS = Limits(concurrency=64, outstanding=20_000, attempts=3, hold_ms=60_000)  # as the settings' defaults
+LIMITS = SendLimits(concurrency=64, outstanding=20_000, attempts=3, hold_ms=60_000)  # as the settings' defaults
 ACCOUNT_THROTTLED = RetryLater("all of you", "429", after_seconds=7.0, throttled=True, scope=Scope.ACCOUNT)
 
 
-def a_send(limits: Limits = LIMITS) -> Send:
+def a_send(limits: SendLimits = LIMITS) -> Send:
     return Send(connectors={"whatsapp": Provider("whatsapp", "hold")}, limits=limits)
 
 
@@ -155,7 +155,7 @@ def test_a_lane_goes_on_by_another_account_when_its_head_ends_behind_a_throttled
     assert keys(desk.turn(now=NOW + 10)) == ["2"]
 
 
-class Counted(TablePartition[Outstanding]):
+class Counted(MemoryTable[Outstanding]):
     """Counts how often a row is looked at."""
 
     gets = 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cli.message import shown
-from tests.builders import examples
+from tests.support.builders import examples
 
 HARMLESS = {
     "a family": "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",

@@ -5,26 +5,26 @@ from collections.abc import Callable
 
 import pytest
 
-from loadgen.providers.clock import Clock
-from loadgen.providers.faults import Dice, Faults
-from loadgen.providers.limits import Buckets
-from loadgen.providers.schedule import Schedule
+from simulators.clock import Clock
+from simulators.misbehaviour import Dice, Misbehaviour
+from simulators.misbehaviour_schedule import Schedule
+from simulators.provider_limits import TokenBuckets
 
-STEADY = Faults()
+STEADY = Misbehaviour()
 
 
 def test_what_others_call_changes_nobodys_luck() -> None:
-    faults = Faults(throttle_rate=0.3, error_rate=0.3, hang_rate=0.3)
+    misbehaviour = Misbehaviour(throttle_rate=0.3, error_rate=0.3, hang_rate=0.3)
     alone = Dice(7)
-    fates = [alone.draw("ana").fate(faults) for _ in range(50)]
+    fates = [alone.draw("ana").fate(misbehaviour) for _ in range(50)]
     among_others = Dice(7)
     met = []
     for number in range(50):
-        among_others.draw(f"somebody {number}").fate(faults)
-        met.append(among_others.draw("ana").fate(faults))
+        among_others.draw(f"somebody {number}").fate(misbehaviour)
+        met.append(among_others.draw("ana").fate(misbehaviour))
     assert met == fates
     assert len(set(fates)) == 4
-    assert [Dice(8).draw("ana").fate(faults) for _ in range(50)] != fates
+    assert [Dice(8).draw("ana").fate(misbehaviour) for _ in range(50)] != fates
 
 
 def test_rates_are_shares() -> None:
@@ -43,8 +43,8 @@ def test_phases_counted_in_calls_come_and_go_exactly() -> None:
         ]
     )
     seen = [schedule.now() for _ in range(8)]
-    assert [faults.error_rate for faults in seen] == [0, 0, 1, 1, 1, 0, 0, 0]
-    assert [faults.latency_ms for faults in seen] == [20, 20, 20, 20, 500, 500, 20, 20]
+    assert [misbehaviour.error_rate for misbehaviour in seen] == [0, 0, 1, 1, 1, 0, 0, 0]
+    assert [misbehaviour.latency_ms for misbehaviour in seen] == [20, 20, 20, 20, 500, 500, 20, 20]
 
 
 def test_phases_in_seconds_follow_the_providers_clock() -> None:
@@ -80,7 +80,7 @@ def test_a_wrong_schedule_changes_nothing(phases: object) -> None:
 
 
 def test_a_bucket_holds_its_burst_and_fills_by_the_clock() -> None:
-    buckets = Buckets()
+    buckets = TokenBuckets()
 
     def wait(now: int) -> float:
         return buckets.wait("pair", now, burst=45, every_ms=6000)

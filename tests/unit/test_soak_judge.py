@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from loadgen.evidence import Call, Evidence, Name, Produced
+from loadgen.evidence import Evidence, Name, ProducedMessage, ProviderCall
 from loadgen.verdict import judge as judged
-from tests.soak import judge, report
+from tests.soak import judge, soak_report
 from tests.soak.judge import BYTES_A_ROW, MIB
-from tests.soak.run import Report
-from tests.soak.scenario import Kind, Phase, phases
-from tests.soak.watch import Place, Process, Sample, Worker
+from tests.soak.soak_run import Report
+from tests.soak.soak_scenario import Kind, Phase, phases
+from tests.soak.stack_watch import Place, Process, Sample, Worker
 
 RUNNING = {"send": Process(10, 0, 100 * MIB), "kafka": Process(11, 0, 400 * MIB)}
 QUIET = Worker(health_lag=0, metrics_lag=0, rows=5)
@@ -124,13 +124,13 @@ def test_an_aborted_message_is_never_sent_and_never_kept() -> None:
 def test_how_long_the_last_message_of_a_phase_took() -> None:
     plan = [Phase(number, 0, Kind.STEADY, 10) for number in range(12)]
     produced = [
-        Produced(f"rp{phase}-m{n}", "c", 0, n, at, ())
+        ProducedMessage(f"rp{phase}-m{n}", "c", 0, n, at, ())
         for phase, n, at in ((1, 1, 500), (1, 2, 1000), (1, 1, 1400), (11, 3, 5000))
     ]
     calls = [
-        Call("whatsapp", 1, 1100, "a", Name("c", "rp1-m1"), "w1", "accepted"),
-        Call("whatsapp", 2, 1200, "a", Name("c", "rp1-m2"), None, "error"),
-        Call("whatsapp", 3, 1500, "a", Name("c", "rp1-m2"), "w2", "accepted"),
+        ProviderCall("whatsapp", 1, 1100, "a", Name("c", "rp1-m1"), "w1", "accepted"),
+        ProviderCall("whatsapp", 2, 1200, "a", Name("c", "rp1-m2"), None, "error"),
+        ProviderCall("whatsapp", 3, 1500, "a", Name("c", "rp1-m2"), "w2", "accepted"),
     ]
     found = judge.last_seconds(produced, calls, plan, lambda phase: f"rp{phase.number}-")
     assert found == {1: 0.5, 11: None}
@@ -142,12 +142,12 @@ def test_how_long_the_last_message_of_a_phase_took() -> None:
 def test_the_report_tells_growth_findings_and_the_last_messages() -> None:
     samples, nothing = series(20, lambda minute: 100 + 1.5 * minute), judged(Evidence([], [], [], [], []))
     made = Report(phases(20), samples, {"load": nothing}, {1: 0.25, 2: None}, 7, 3, ["send ended 2 x: so"] * 50)
-    lines = list(report.lines(made))
-    assert sum(line.startswith("FOUND: send ended") for line in lines) == report.SHOWN
-    assert f"and {50 - report.SHOWN} findings more" in lines
+    lines = list(soak_report.lines(made))
+    assert sum(line.startswith("FOUND: send ended") for line in lines) == soak_report.SHOWN
+    assert f"and {50 - soak_report.SHOWN} findings more" in lines
     assert any("0.25 s" in line for line in lines)
     assert any(line.endswith("never") for line in lines)
-    figures = report.figures(made)
+    figures = soak_report.figures(made)
     assert figures["growth: send"].value == pytest.approx(1.5)
     assert figures["findings"].value == 50
-    assert list(report.lines(replace(made, findings=[])))[-1].startswith("OK")
+    assert list(soak_report.lines(replace(made, findings=[])))[-1].startswith("OK")

@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from schemas import codec
 from schemas.records import Delivery, Message, Status
 from tables import seen
-from tables.agenda import Agenda, Agendas
-from tables.bindings import BINDINGS, WAITING, Bound, Waiting
+from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
-from tables.held import HELD, Held
+from tables.fair_queue import Lane, place_of
+from tables.held import HELD, HeldRecord
 from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
-from tables.partition import TablePartition
-from tables.plans import PLANS, Plan
-from tables.ready import Lane, place_of
+from tables.plans import PLANS, PlannedBatch
 from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
-from tables.tally import Tally
-from tables.timeline_rows import TIMELINES
+from tables.stores.memory import MemoryTable
+from tables.tenant_quota import TenantQuota
+from tables.timeline_layout import TIMELINES
 from tables.timelines import FAILURES, KEPT_EVENTS, Timeline
-from tests.builders import NOW, delivery, examples, message, receipt, to_address, update
+from tables.timers import TenantTimers, Timers
+from tests.support.builders import NOW, delivery, examples, message, receipt, to_address, update
 
 # --- layouts ------------------------------------------------------------------------------------------------------------
 
@@ -73,11 +73,11 @@ KEPT = (
     Kept(SEEN, st.builds(Seen, st.binary(min_size=8, max_size=8), _MS)),
     Kept(SEQUENCES, st.builds(Sequence, _MS)),
     Kept(CONVERSATIONS, st.builds(Members, _TEXT, st.lists(_TEXT, max_size=4).map(tuple), _MS)),
-    Kept(BINDINGS, st.builds(Bound, _TEXT, _TEXT, _TEXT, st.integers(0, 99), _MS)),
+    Kept(BINDINGS, st.builds(BoundDelivery, _TEXT, _TEXT, _TEXT, st.integers(0, 99), _MS)),
     Kept(
         HELD,
         st.builds(
-            Held,
+            HeldRecord,
             _TEXT,
             _TEXT,
             _MS,
@@ -89,7 +89,7 @@ KEPT = (
     Kept(
         WAITING,
         st.builds(
-            Waiting,
+            WaitingReceipt,
             _MS,
             st.lists(st.tuples(_MS, _MS, _TEXT), max_size=3).map(tuple),
             st.lists(st.builds(receipt, _TEXT, error_title=_TEXT).map(codec.encode) | st.binary(), max_size=3).map(
@@ -97,7 +97,7 @@ KEPT = (
             ),
         ),
     ),
-    Kept(PLANS, st.builds(Plan, st.lists(st.tuples(_MS, _MS), max_size=3).map(tuple))),
+    Kept(PLANS, st.builds(PlannedBatch, st.lists(st.tuples(_MS, _MS), max_size=3).map(tuple))),
     Kept(
         OUTSTANDING,
         st.builds(
@@ -136,15 +136,15 @@ def test_a_row_of_another_version_still_reads() -> None:
 
 
 def test_an_agenda_is_as_large_as_what_is_due_however_often_it_moves() -> None:
-    agenda = Agenda()
+    timers = Timers()
     for i in range(10_000):
-        agenda.set("always moved", NOW + 10_000 - i)
-        agenda.set(f"cancelled {i}", NOW + 1_000_000 + i)
-        agenda.cancel(f"cancelled {i}")
-        agenda.set("never moved", NOW + 5)
-    assert len(agenda._heap) < 200
-    assert agenda.take_due(NOW + 2_000_000, 1) == ["always moved"]
-    assert agenda.take_due(NOW + 2_000_000) == ["never moved"]
+        timers.set("always moved", NOW + 10_000 - i)
+        timers.set(f"cancelled {i}", NOW + 1_000_000 + i)
+        timers.cancel(f"cancelled {i}")
+        timers.set("never moved", NOW + 5)
+    assert len(timers._heap) < 200
+    assert timers.take_due(NOW + 2_000_000, 1) == ["always moved"]
+    assert timers.take_due(NOW + 2_000_000) == ["never moved"]
 
 
 def test_a_row_that_holds_a_record_reads_with_fields_missing_and_unknown() -> None:
@@ -164,7 +164,7 @@ _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.sampled_from("abcd"), st.integers(0, 5)),
         st.tuples(st.just("delete"), st.sampled_from("abcd"), st.just(0)),
-        st.tuples(st.sampled_from(["settle", "rollback"]), st.just(""), st.just(0)),
+        st.tuples(st.sampled_from(["commit", "rollback"]), st.just(""), st.just(0)),
     ),
     max_size=40,
 )
@@ -173,8 +173,8 @@ _STEPS = st.lists(
 @examples(200)
 @given(steps=_STEPS)
 def test_a_turn_is_on_the_changelog_whole_or_undone_whole(steps: list[tuple[str, str, int]]) -> None:
-    table: TablePartition[Sequence] = TablePartition(SEQUENCES)
-    changelog: TablePartition[Sequence] = TablePartition(SEQUENCES)  # as another worker would restore it
+    table: MemoryTable[Sequence] = MemoryTable(SEQUENCES)
+    changelog: MemoryTable[Sequence] = MemoryTable(SEQUENCES)  # as another worker would restore it
     committed: dict[bytes, Sequence] = {}
     open_turn: dict[bytes, Sequence] = {}
     for step, name, seq in steps:
@@ -185,13 +185,13 @@ def test_a_turn_is_on_the_changelog_whole_or_undone_whole(steps: list[tuple[str,
         elif step == "delete":
             table.delete(key)
             open_turn.pop(key, None)
-        elif step == "settle":
+        elif step == "commit":
             changes = table.changes()
             assert len({key for key, _ in changes}) == len(changes), "one record per key"
             for changed, value in changes:
                 assert value is not None or changed in committed, "a row that never was needs no tombstone"
                 changelog.load(changed, value)
-            table.settle()
+            table.commit()
             committed = dict(open_turn)
         else:
             table.rollback()
@@ -219,39 +219,39 @@ TENANTS = st.sampled_from("xyz")
 @examples(200)
 @given(steps=_DUE_STEPS)
 def test_an_agenda_tells_each_key_once_at_its_latest_time(steps: list[tuple[str, str, int]]) -> None:
-    agenda = Agenda()
+    timers = Timers()
     model: dict[str, int] = {}
     for step, key, at in steps:
         if step == "set":
-            agenda.set(key, at)
+            timers.set(key, at)
             model[key] = at
         elif step == "cancel":
-            agenda.cancel(key)
+            timers.cancel(key)
             model.pop(key, None)
         else:
-            taken = agenda.take_due(at)
+            taken = timers.take_due(at)
             assert sorted(taken) == sorted(key for key, due in model.items() if due <= at)
             assert taken == sorted(taken, key=lambda key: model[key]), "the earliest first"
             for key_taken in taken:
                 del model[key_taken]
-        assert agenda.next_due() == min(model.values(), default=None)
-        assert len(agenda) == len(model)
+        assert timers.next_due() == min(model.values(), default=None)
+        assert len(timers) == len(model)
 
 
 def test_an_agenda_takes_no_more_than_asked_and_the_lowest_rank_first() -> None:
-    agenda = Agenda()
+    timers = Timers()
     for rank in (3, 1, 2):
-        agenda.set(f"{9 - rank}", 5, rank)
-    assert agenda.take_due(5, 2) == ["8", "7"]
-    assert agenda.take_due(5, 2) == ["6"]
+        timers.set(f"{9 - rank}", 5, rank)
+    assert timers.take_due(5, 2) == ["8", "7"]
+    assert timers.take_due(5, 2) == ["6"]
 
 
 def test_an_agenda_forgets_what_was_cancelled_long_before_its_time() -> None:
-    agenda = Agenda()
+    timers = Timers()
     for number in range(10_000):
-        agenda.set(str(number), 10**12)
-        agenda.cancel(str(number))
-    assert len(agenda._heap) < 1000
+        timers.set(str(number), 10**12)
+        timers.cancel(str(number))
+    assert len(timers._heap) < 1000
 
 
 @examples(200)
@@ -259,7 +259,7 @@ def test_an_agenda_forgets_what_was_cancelled_long_before_its_time() -> None:
 def test_agendas_are_one_whose_tenants_share_what_is_taken(
     steps: list[tuple[str, str, int]], tenant_of: dict[str, str], at_most: int
 ) -> None:
-    agendas, model = Agendas(), Agenda()
+    agendas, model = TenantTimers(), Timers()
     for step, key, at in steps:
         tenant = tenant_of[key]
         if step == "set":
@@ -289,19 +289,19 @@ def test_agendas_are_one_whose_tenants_share_what_is_taken(
     size=st.integers(0, 60),
 )
 def test_a_tally_knows_what_is_full(steps: list[tuple[bool, str, int]], rows: int, size: int) -> None:
-    tally, held = Tally(rows=rows, size=size), list[tuple[str, int]]()
+    quota, held = TenantQuota(rows=rows, size=size), list[tuple[str, int]]()
     for is_added, tenant, length in steps:
         if is_added:
             held.append((tenant, length))
-            tally.add(tenant, length)
+            quota.add(tenant, length)
         elif held:
-            tally.remove(*held.pop())
-        assert len(tally) == len(held)
-        assert tally.is_full() == (len(held) >= rows or sum(each for _, each in held) >= size)
+            quota.remove(*held.pop())
+        assert len(quota) == len(held)
+        assert quota.is_full() == (len(held) >= rows or sum(each for _, each in held) >= size)
         lengths = {name: [each for other, each in held if other == name] for name in "xyz"}
         full = {name for name, of in lengths.items() if 2 * len(of) >= rows or 2 * sum(of) >= size}
-        assert {name for name in "xyz" if tally.is_share_full(name)} == full
-        assert tally.is_any_share_full() == any(name in full for name, of in lengths.items() if of)
+        assert {name for name in "xyz" if quota.is_share_full(name)} == full
+        assert quota.is_any_share_full() == any(name in full for name, of in lengths.items() if of)
 
 
 # --- lanes --------------------------------------------------------------------------------------------------------------

@@ -14,15 +14,24 @@ import psycopg
 import pytest
 import structlog
 
-from pipelines.engine.counting import count_turn
 from pipelines.engine.stage import Decision, Record, Refusal
+from pipelines.engine.turn_metrics import count_turn
 from schemas.redaction import redactor
 from schemas.settings import MissingSetting, Settings
-from schemas.tracebacks import LONGEST, Discreet, Output, Plain, formatted, told, unquoted, where_all_stand
-from sinks.base import sentence
-from stack.plan import Plan
+from schemas.tracebacks import (
+    LONGEST,
+    Discreet,
+    LogOutput,
+    Plain,
+    described_error,
+    formatted,
+    unquoted,
+    where_all_stand,
+)
+from sinks.sink_errors import sentence
+from stack.plan import StackPlan
 from stack.supervisor import Supervisor
-from tests.unit.source_tree import REPOSITORY, ROOMS, modules
+from tests.support.source_tree import REPOSITORY, ROOMS, modules
 
 VALUE = "Grüße an +55 11 95550 1234"
 TOKEN = "7310256241:AAF-redacted-everywhere"
@@ -60,7 +69,7 @@ def raised(error: Exception) -> Exception:
     ],
 )
 def test_a_type_is_told_and_a_sentence_only_where_it_quotes_nothing(error: Exception, line: str) -> None:
-    assert told(error) == line
+    assert described_error(error) == line
     assert formatted(raised(error)).splitlines()[-1] == line
 
 
@@ -115,7 +124,7 @@ def test_an_exception_among_named_arguments_is_told_as_one_among_others() -> Non
 
 def test_a_line_that_cannot_be_written_is_told_by_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     """Python itself prints its text and its arguments, and where it was called."""
-    output = Output()
+    output = LogOutput()
     output.setFormatter(Plain(str))
     for text, arguments in (("%d of them", (VALUE,)), (VALUE + "%s %s", ("one",)), (Unprintable(), ())):
         output.handle(logging.LogRecord("lib", logging.ERROR, "where.py", 7, text, arguments, None))
@@ -206,7 +215,7 @@ def test_secrets_of_the_settings_and_passwords_of_urls_are_masked(line: str, mas
 
 
 def test_the_supervisor_of_a_stack_tells_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Supervisor(tmp_path, Plan(servers=[])).say(
+    Supervisor(tmp_path, StackPlan(servers=[])).say(
         "postgres 18 answers on postgresql://chat4all:of-this-stack@127.0.0.1:5432/chat4all after 1.0 s"
     )
     assert "postgresql://chat4all:***@127.0.0.1:5432/chat4all after" in capsys.readouterr().err

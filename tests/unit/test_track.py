@@ -14,7 +14,20 @@ from pipelines.track import State, Track
 from schemas.records import Cause, DeliveryState, Status, StatusUpdate
 from tables import timelines
 from tables.timelines import Timeline
-from tests.builders import HERE, NOW, Desk, decoded, examples, numbered, raw, record, ref, refused, sequenced, update
+from tests.support.builders import (
+    HERE,
+    NOW,
+    Desk,
+    decoded,
+    examples,
+    numbered,
+    raw,
+    record,
+    ref,
+    refused,
+    sequenced,
+    update,
+)
 
 STATE_MS = 8 * 86_400_000
 PENDING, SENT, DELIVERED, READ, FAILED = Status.PENDING, Status.SENT, Status.DELIVERED, Status.READ, Status.FAILED

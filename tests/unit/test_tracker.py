@@ -11,7 +11,7 @@ from schemas import tracker
 from schemas.records import Delivery
 from schemas.settings import Settings, wrong
 from schemas.tracker import LIMIT, NO_KEYS, Keys, Tracker, keys_in
-from tests.builders import delivery, examples, signed_tracker
+from tests.support.builders import delivery, examples, signed_tracker
 
 OLD, NEW, FOREIGN = (letter * 32 for letter in (b"o", b"n", b"f"))
 BEFORE, BETWEEN, AFTER = Keys((OLD,)), Keys((NEW, OLD)), Keys((NEW,))

@@ -10,7 +10,7 @@ from faust.types.tuples import TP
 from pipelines.app import build
 from pipelines.engine.faust.transport import BatchConsumer, BatchMessage
 from schemas.settings import Settings
-from tests.toy_stage import Toy
+from tests.support.toy_stage import Toy
 
 
 class ToldConsumer(BatchConsumer):

@@ -11,18 +11,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pipelines.engine import link, sizes
+from pipelines.engine import connection_state, kafka_sizes
 from pipelines.engine.dead_letters import dead_letter
-from pipelines.engine.fit import FEWEST_RECORDS
-from pipelines.engine.marks import Mark
+from pipelines.engine.offset_metadata import OffsetMetadata
 from pipelines.engine.stage import Refusal, Source
-from pipelines.engine.transactions import CommitFailed, Held, OutcomeUnknown
+from pipelines.engine.transactions import CommitFailed, HeldOffset, OutcomeUnknown
+from pipelines.engine.turn_size import FEWEST_RECORDS
 from schemas import codec
 from schemas.records import DeadLetter, Header
 from tables.sequences import SEQUENCES
 from tables.sequences import Sequence as Row
-from tests.builders import NOW, raw
-from tests.unit.turns_bench import CHANGELOG, Bench, Toy, benched, until
+from tests.support.builders import NOW, raw
+from tests.support.turns_harness import CHANGELOG, Bench, Toy, benched, until
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def test_a_turn_is_one_transaction_of_outputs_rows_and_offsets(bench: Benc
     assert turn.rows == [(CHANGELOG, 0, b"k", SEQUENCES.encode(Row(2)))]
     assert turn.offsets == {("a", 0): 2}
     assert bench.released == ["x"]
-    assert bench.stage.settled == 1
+    assert bench.stage.committed == 1
     assert bench.tables["sequences"].changes() == []
 
 
@@ -301,7 +301,7 @@ async def test_a_call_that_raises_ends_the_worker(bench: Bench) -> None:
     bench.start()
     bench.submit("a", "call, and fail")
     await until(lambda: bool(bench.failures))
-    assert "call k raised RuntimeError (unit/turns_bench.py:" in bench.failures[0]
+    assert "call k raised RuntimeError (support/turns_harness.py:" in bench.failures[0]
     assert "a stage must not" not in bench.failures[0]  # it may quote a text
 
 
@@ -315,7 +315,7 @@ async def test_a_commit_that_fails_ends_the_worker_and_lets_nothing_out(bench: B
     bench.submit("b", "later")
     await until(lambda: bool(bench.failures))
     assert "fenced" in bench.failures[0]
-    assert (bench.released, bench.stage.performed, bench.stage.settled) == ([], [], 0)
+    assert (bench.released, bench.stage.performed, bench.stage.committed) == ([], [], 0)
 
 
 # --- stopping -----------------------------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ async def test_a_row_that_is_too_large_is_found_too(bench: Bench) -> None:
 async def test_a_turn_whose_outputs_together_are_too_large_is_made_smaller(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizes, "TURN_BYTES", 1000)
+    monkeypatch.setattr(kafka_sizes, "TURN_BYTES", 1000)
     bench.start()
     await bench.turned(*[f"{n:099}" for n in range(40)])
     assert bench.journal.outputs() == [f"{n:099}" for n in range(40)]
@@ -451,14 +451,14 @@ async def test_a_commit_that_does_not_say_what_it_came_to_is_asked_about_and_don
 async def test_a_commit_that_never_answers_is_left_when_the_connection_is_lost(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(connection_state, "GRACE_SECONDS", 0.01)
     bench.journal.gate.clear()
     bench.journal.happened = True
     bench.start()
     bench.submit("a", "1")
     await until(lambda: bench.journal.begun == 1)
-    bench.link.lost()
-    bench.link.found()
+    bench.connection.lost()
+    bench.connection.found()
     await until(lambda: bench.released == ["1"])
     assert bench.failures == []
 
@@ -466,8 +466,8 @@ async def test_a_commit_that_never_answers_is_left_when_the_connection_is_lost(
 async def test_a_producer_whose_connection_was_lost_is_opened_anew_before_its_next_turn(bench: Bench) -> None:
     bench.start()
     await bench.turned("1")
-    bench.link.lost()
-    bench.link.found()
+    bench.connection.lost()
+    bench.connection.found()
     assert bench.journal.reopened == []
     await bench.turned("2")
     await bench.turned("3")
@@ -519,8 +519,8 @@ async def test_a_start_that_came_to_nothing_in_good_order_is_not_counted(bench: 
     await bench.partition.stop()
     for _ in range(4):
         last = bench.journal.committed[-1:]
-        mark = Mark(turn="t", starts=last[0].starts if last else 0)
-        held = {("a", 0): Held(0, mark.text())}
+        mark = OffsetMetadata(turn="t", starts=last[0].starts if last else 0)
+        held = {("a", 0): HeldOffset(0, mark.text())}
         await bench.partition.take_over(held, {("a", 0): 0})
         assert bench.journal.committed[-1].starts == 1
         await bench.partition.stop()

@@ -12,7 +12,7 @@ from pipelines.engine.mirror import Mirror
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Mirrored
 from schemas.kafka_access import KafkaAccess
-from tests.unit.turns_bench import SOON, Bench, Toy, ToyState, benched, until
+from tests.support.turns_harness import SOON, Bench, Toy, ToyState, benched, until
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from schemas.records import DeadLetter
 from tables.sequences import SEQUENCES
 from tables.sequences import Sequence as Row
 from tables.table import StoreFailed
-from tests.builders import NOW, decoded
-from tests.unit.turns_bench import CHANGELOG, Bench, benched, until
+from tests.support.builders import NOW, decoded
+from tests.support.turns_harness import CHANGELOG, Bench, benched, until
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def test_a_poison_record_goes_alone_and_leaves_no_trace(bench: Bench) -> N
         ("decision_failed", 4, b"boom"),
     ]
     assert "decision_failed" in DESCRIPTIONS
-    assert all("ValueError (unit/turns_bench.py:" in each.detail for each in letters)
+    assert all("ValueError (support/turns_harness.py:" in each.detail for each in letters)
     assert bench.released == ["before", "1"]
     assert bench.failures == []
 
@@ -71,7 +71,7 @@ async def test_more_poison_than_allowed_is_a_bug_and_ends_the_worker(bench: Benc
     bench.submit("a", *["boom"] * (LIMIT + 1), "good")
     await until(lambda: bool(bench.failures))
     assert "a bug in the code of stage toy, not data" in bench.failures[0]
-    assert "a 0 at offset 20: ValueError (unit/turns_bench.py:" in bench.failures[0]
+    assert "a 0 at offset 20: ValueError (support/turns_harness.py:" in bench.failures[0]
     assert "\n" not in bench.failures[0]
     assert (bench.journal.committed, bench.released) == ([], [])
 

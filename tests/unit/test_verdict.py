@@ -11,7 +11,17 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from loadgen.evidence import Archived, Call, Evidence, Kept, Name, Produced, Told, read_produced, read_provider
+from loadgen.evidence import (
+    Archived,
+    Evidence,
+    Kept,
+    Name,
+    ProducedMessage,
+    ProviderCall,
+    ReportedReceipt,
+    read_produced,
+    read_provider,
+)
 from loadgen.verdict import EXAMPLES, Kind, Percentiles, judge, percentiles
 from loadgen.verdict_view import render
 
@@ -24,9 +34,9 @@ class Run:
 
     def __init__(self, seed: int, *, resent: bool = False) -> None:
         draw = random.Random(seed)  # noqa: S311  # a reproducible run, no secret
-        self.produced: list[Produced] = []
-        self.calls: list[Call] = []
-        self.told: list[Told] = []
+        self.produced: list[ProducedMessage] = []
+        self.calls: list[ProviderCall] = []
+        self.told: list[ReportedReceipt] = []
         self.archived: list[Archived] = []
         self.kept: list[Kept] = []
         self._n = 0
@@ -38,7 +48,9 @@ class Run:
             seqs[conversation] += 1
             people_of = tuple(ways[conversation])
             name = Name(f"c{conversation}", f"m{seqs[conversation]}")  # every conversation has an m1
-            self.produced.append(Produced(name.message_id, name.conversation_id, conversation, n, T0 + n, people_of))
+            self.produced.append(
+                ProducedMessage(name.message_id, name.conversation_id, conversation, n, T0 + n, people_of)
+            )
             self.archived.append(Archived(name.message_id, name.conversation_id, seqs[conversation]))
             self._message(draw, n, name, people_of, resent)
         for twice in draw.sample(self.produced, len(self.produced) // 4):
@@ -59,7 +71,7 @@ class Run:
             )  # fmt: skip
             for receipt in names:
                 self._n += 1
-                self.told.append(Told(channel, self._n, receipt, draw.choice(ids)))
+                self.told.append(ReportedReceipt(channel, self._n, receipt, draw.choice(ids)))
             sent, delivered = T0 + n + 40, T0 + n + 90 if status in ("DELIVERED", "READ") else None
             self.kept.append(
                 Kept(f"d-{n}-{address}", *name, channel, address, status, resends, T0 + n, sent, delivered)
@@ -68,16 +80,18 @@ class Run:
     def _call(self, channel: str, address: str, name: Name, draw: random.Random) -> str:
         if draw.random() < 0.2:  # a try that was throttled or broke: nobody got anything
             self._n += 1
-            self.calls.append(Call(channel, self._n, T0, address, name, None, draw.choice(["throttled", "error"])))
+            self.calls.append(
+                ProviderCall(channel, self._n, T0, address, name, None, draw.choice(["throttled", "error"]))
+            )
         self._n += 1
         provider_id = f"{channel}-{self._n}"
-        self.calls.append(Call(channel, self._n, T0, address, name, provider_id, "accepted"))
+        self.calls.append(ProviderCall(channel, self._n, T0, address, name, provider_id, "accepted"))
         return provider_id
 
     def evidence(self) -> Evidence:
         return Evidence(self.produced, self.calls, self.told, self.archived, self.kept)
 
-    def taken(self) -> list[Call]:
+    def taken(self) -> list[ProviderCall]:
         return [call for call in self.calls if call.provider_message_id]
 
 
@@ -107,8 +121,8 @@ def sent_to_a_stranger(run: Run, draw: random.Random) -> None:
     run.calls.append(replace(draw.choice(run.taken()), n=10_000, address="19990000000", provider_message_id="stray"))
 
 
-def _two_of_a_conversation(run: Run, draw: random.Random) -> tuple[Produced, Produced]:
-    firsts: dict[Name, Produced] = {}
+def _two_of_a_conversation(run: Run, draw: random.Random) -> tuple[ProducedMessage, ProducedMessage]:
+    firsts: dict[Name, ProducedMessage] = {}
     for record in sorted(run.produced, key=lambda r: r.offset):
         firsts.setdefault(record.name, record)
     pairs = [
@@ -125,7 +139,7 @@ def overtaken_in_a_lane(run: Run, draw: random.Random) -> None:
     pair = _two_of_a_conversation(run, draw)
     who = draw.choice(pair[0].recipients)
 
-    def first(name: Name) -> Call:
+    def first(name: Name) -> ProviderCall:
         return min((c for c in run.taken() if (c.name, c.channel, c.address) == (name, *who)), key=lambda c: c.n)
 
     early, late = first(pair[0].name), first(pair[1].name)
@@ -168,7 +182,7 @@ def a_read_receipt_nobody_kept(run: Run, draw: random.Random) -> None:
     assume(unread)
     row = draw.choice(unread)
     call = next(c for c in run.taken() if (c.name, c.channel, c.address) == (row.name, row.channel, row.address))
-    run.told.append(Told(row.channel, 10_000, "read", call.provider_message_id or ""))
+    run.told.append(ReportedReceipt(row.channel, 10_000, "read", call.provider_message_id or ""))
 
 
 def a_delivery_missing_or_double(run: Run, draw: random.Random) -> None:
@@ -225,9 +239,9 @@ def test_a_single_fault_is_found_and_named_as_what_it_is(
 def one(**changes: object) -> Run:
     """A run of one message to one person on WhatsApp, delivered."""
     run = Run(0)
-    run.produced = [Produced("m1", "c1", 0, 5, T0, (("whatsapp", "1555"),))]
-    run.calls = [Call("whatsapp", 1, T0, "1555", M1, "wamid.1", "accepted")]
-    run.told = [Told("whatsapp", 2, "delivered", "wamid.1")]
+    run.produced = [ProducedMessage("m1", "c1", 0, 5, T0, (("whatsapp", "1555"),))]
+    run.calls = [ProviderCall("whatsapp", 1, T0, "1555", M1, "wamid.1", "accepted")]
+    run.told = [ReportedReceipt("whatsapp", 2, "delivered", "wamid.1")]
     run.archived = [Archived("m1", "c1", 1)]
     run.kept = [Kept("d1", *M1, "whatsapp", "1555", "DELIVERED", 0, T0, T0 + 30, T0 + 80)]
     for witness, said in changes.items():
@@ -265,7 +279,7 @@ def test_a_run_of_nothing_is_not_ok() -> None:
 
 
 def test_what_a_provider_refused_is_no_loss_as_long_as_postgresql_says_so() -> None:
-    refusal = Call("whatsapp", 1, T0, "1555", M1, None, "rejected")
+    refusal = ProviderCall("whatsapp", 1, T0, "1555", M1, None, "rejected")
     failed = Kept("d1", *M1, "whatsapp", "1555", "FAILED", 0, T0, reason="undeliverable")
     verdict = judge(one(calls=[refusal], told=[], kept=[failed]).evidence())
     assert verdict.ok
@@ -280,7 +294,7 @@ def test_what_a_provider_refused_is_no_loss_as_long_as_postgresql_says_so() -> N
 
 def test_giving_up_without_the_provider_s_refusal_is_a_loss_with_its_reason() -> None:
     given_up = Kept("d1", *M1, "whatsapp", "1555", "FAILED", 0, T0, reason="8 attempts")
-    throttled = Call("whatsapp", 1, T0, "1555", M1, None, "throttled")
+    throttled = ProviderCall("whatsapp", 1, T0, "1555", M1, None, "throttled")
     assert sentences(one(calls=[throttled], told=[], kept=[given_up])) == {
         Kind.LOST: [
             "message m1 of conversation c1 to whatsapp:1555: no provider took it, PostgreSQL says FAILED (8 attempts)"
@@ -290,19 +304,19 @@ def test_giving_up_without_the_provider_s_refusal_is_a_loss_with_its_reason() ->
 
 def test_read_may_be_concluded_from_an_answer_on_telegram_only_with_the_answer() -> None:
     telegram = one(
-        produced=[Produced("m1", "c1", 0, 5, T0, (("telegram", "-100"),))],
-        calls=[Call("telegram", 1, T0, "-100", M1, "-100:1", "accepted")],
-        told=[Told("telegram", 2, "message", "-100:2")],
+        produced=[ProducedMessage("m1", "c1", 0, 5, T0, (("telegram", "-100"),))],
+        calls=[ProviderCall("telegram", 1, T0, "-100", M1, "-100:1", "accepted")],
+        told=[ReportedReceipt("telegram", 2, "message", "-100:2")],
         kept=[Kept("d1", *M1, "telegram", "-100", "READ", 0, T0)],
     )
     assert judge(telegram.evidence()).ok
-    telegram.told = [Told("telegram", 2, "message", "-101:2")]
+    telegram.told = [ReportedReceipt("telegram", 2, "message", "-101:2")]
     assert set(sentences(telegram)) == {Kind.DISAGREEMENT}
 
 
 def test_other_runs_in_the_same_logs_are_no_matter_of_this_one() -> None:
-    others = [Call("whatsapp", n, T0, "1999", Name("c1", f"other{n}"), f"w{n}", "accepted") for n in (7, 8)]
-    nameless = Call("whatsapp", 9, T0, "", None, None, "rejected")
+    others = [ProviderCall("whatsapp", n, T0, "1999", Name("c1", f"other{n}"), f"w{n}", "accepted") for n in (7, 8)]
+    nameless = ProviderCall("whatsapp", 9, T0, "", None, None, "rejected")
     run = one()
     run.calls += [*others, others[0], nameless]
     assert judge(run.evidence()).ok
@@ -350,10 +364,10 @@ def test_logs_are_read_as_written_and_torn_lines_skipped(tmp_path: Path) -> None
         '{"n":10003,"at":7,"receipt":"read","provider_message_id":"w1","tries":1}\n',
         encoding="utf-8",
     )
-    assert read_produced(loader) == [Produced("m1", "c1", 3, 9, 5, (("whatsapp", "1555"),))]
+    assert read_produced(loader) == [ProducedMessage("m1", "c1", 3, 9, 5, (("whatsapp", "1555"),))]
     assert read_provider("whatsapp", provider) == (
-        [Call("whatsapp", 1, 6, "1555", M1, "w1", "accepted")],
-        [Told("whatsapp", 10003, "read", "w1")],
+        [ProviderCall("whatsapp", 1, 6, "1555", M1, "w1", "accepted")],
+        [ReportedReceipt("whatsapp", 10003, "read", "w1")],
     )
 
 

@@ -8,8 +8,8 @@ import pytest
 from pipelines.engine import writer as limits
 from pipelines.engine.membership import Member
 from pipelines.engine.stage import Output
-from pipelines.engine.transactions import CommitFailed, Fenced, IdTaken, OutcomeUnknown, Turn
-from tests.unit.turns_bench import Bench, until
+from pipelines.engine.transactions import CommitFailed, Fenced, IdTaken, OutcomeUnknown, TurnContents
+from tests.support.turns_harness import Bench, until
 
 MEMBER = Member("toy", "a member", 2)
 
@@ -23,11 +23,11 @@ async def bench() -> AsyncIterator[Bench]:
     made.writer.close()
 
 
-def turn(number: int, value: bytes = b"x") -> Turn:
-    return Turn([Output("out", b"k", value, number)], (), {("a", number): 1})
+def turn(number: int, value: bytes = b"x") -> TurnContents:
+    return TurnContents([Output("out", b"k", value, number)], (), {("a", number): 1})
 
 
-async def committed(bench: Bench, *turns: Turn) -> list[object]:
+async def committed(bench: Bench, *turns: TurnContents) -> list[object]:
     """What becomes of turns that are handed over at once."""
     return list(await asyncio.gather(*map(bench.writer.commit, turns), return_exceptions=True))
 

@@ -32,7 +32,7 @@ class TableRouter(Router):
         }
 
     async def _route_req(self, dest_url: URL, web: Any, request: Any) -> Any:
-        """As Faust does, but under the owner's own name, which it looks at (access.py); the caller's token goes with it."""
+        """As Faust does, but under the owner's own name, which it looks at (view_access.py); the caller's token goes with it."""
         if self._urlident(dest_url) == self._urlident(self.app.conf.canonical_url):
             raise SameNode
         headers = [(name, value) for name, value in request.headers.items() if name.lower() != "host"]

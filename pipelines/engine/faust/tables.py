@@ -13,9 +13,9 @@ from faust.tables.recovery import RebalanceAgain, Recovery
 from mode import Service
 
 from pipelines.engine.faust.rows import RowsOfWorker
-from pipelines.engine.footing import Unfit
-from pipelines.engine.opening import while_kafka_starts
 from pipelines.engine.poison import raised_where
+from pipelines.engine.takeover import while_kafka_starts
+from pipelines.engine.topic_identity import UnusableTopics
 from tables.layout import Layout
 from tables.table import StoreFailed, Table
 
@@ -78,7 +78,7 @@ class BulkRecovery(Recovery):
                 )
             except RebalanceAgain:
                 continue  # the next one is on its way
-            except (StoreFailed, Unfit) as error:
+            except (StoreFailed, UnusableTopics) as error:
                 engine.fail(str(error))
             except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
                 engine.fail(f"taking partitions over failed: {raised_where(error)}")

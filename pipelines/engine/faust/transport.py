@@ -21,7 +21,7 @@ from mode import Service
 
 from pipelines.engine.membership import Member
 from pipelines.engine.worker import Engine
-from schemas.tracebacks import told
+from schemas.tracebacks import described_error
 
 log = structlog.get_logger(__name__)
 LOOK_SECONDS = 0.5
@@ -115,10 +115,10 @@ class BatchConsumer(driver.Consumer):
         while not self.should_stop:
             await self.sleep(LOOK_SECONDS)
             try:
-                for member_id in self.engine.roll.dead():
+                for member_id in self.engine.local_members.dead():
                     await self._thread.take_out(member_id)
             except Exception as error:  # noqa: BLE001  # it is tried again; without it the session time-out does the same, later
-                log.warning("a death could not be told", error=told(error))
+                log.warning("a death could not be told", error=described_error(error))
 
     async def wait_empty(self) -> None:
         await self.engine.give_up()

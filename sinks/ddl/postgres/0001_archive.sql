@@ -1,4 +1,4 @@
--- The history. Rules of content (sinks/content.py): U+0000, which PostgreSQL cannot hold, is stored as U+2400 U+0030 and U+2400 itself
+-- The history. Rules of content (sinks/storable_text.py): U+0000, which PostgreSQL cannot hold, is stored as U+2400 U+0030 and U+2400 itself
 -- as U+2400 U+2400; a key over 512 bytes is shortened to its first 100 characters and a digest; a time outside 1900..2299 is held at
 -- the limit. There are no foreign keys: a message and its deliveries come from two topics, in any order.
 

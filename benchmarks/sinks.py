@@ -1,0 +1,124 @@
+"""What writing together saves: `python -m benchmarks.sinks [--rounds 20] [--rows 30] [--partitions 12]`.
+
+In each round every partition has so many new transitions of deliveries. They are written as transactions, or inserts, of one partition
+each, and as one for all. PostgreSQL and ClickHouse are started for it and gone after it. Prints, for each way: rows a second, CPU a
+round and a row of the database's processes and of this one, the client's.
+"""
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from schemas.records import DeliveryState
+from sinks.clickhouse import ClickHouseFacts
+from sinks.postgres import PostgresArchive
+from stack.servers import SERVERS
+from stack.service import Child
+from tests.support.sink_databases import clickhouse_database, postgres_database, state
+
+Round = list[list[DeliveryState]]  # the rows of each partition
+Way = Callable[[Round], Awaitable[None]]
+
+
+@contextmanager
+def server(name: str) -> Iterator[tuple[str, psutil.Process]]:
+    """URL and first process of a server of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-sinks-"))
+    child = Child(SERVERS[name](folder / name))
+    before = set(psutil.Process().children())
+    try:
+        child.start()
+        child.wait()
+        (process,) = set(psutil.Process().children()) - before
+        yield child.service.settings[f"{name}_url"], process
+    finally:
+        child.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cpu(process: psutil.Process) -> float:
+    """Seconds of CPU so far, with all descendants."""
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
+async def measure(name: str, way: Way, given: argparse.Namespace, process: psutil.Process, first: int) -> None:
+    rounds: list[Round] = []
+    for number in range(first, first + given.rounds + 1):
+        start = number * given.partitions * given.rows
+        rounds.append([[state(start + p * given.rows + n) for n in range(given.rows)] for p in range(given.partitions)])
+    await way(rounds.pop(0))  # the first one opens what the others use
+    began, server_before, client_before = time.perf_counter(), cpu(process), time.process_time()
+    for each in rounds:
+        await way(each)
+    seconds = time.perf_counter() - began
+    on_server, on_client = cpu(process) - server_before, time.process_time() - client_before
+    rows = given.rounds * given.partitions * given.rows
+    print(
+        f"{name:<42} {rows / seconds:>8,.0f} rows/s {on_server / given.rounds * 1000:>8.1f} + {on_client / given.rounds * 1000:.1f} "
+        f"ms of CPU a round {(on_server + on_client) / rows * 1e6:>8.0f} us a row",
+        flush=True,
+    )
+
+
+async def postgres(given: argparse.Namespace) -> None:
+    with server("postgres") as (server_url, process), postgres_database(server_url) as url:
+        archive = PostgresArchive(url)
+        await archive.open()
+        at = await archive.positions([("delivery-states", number) for number in range(given.partitions)])
+
+        async def write(numbers: list[int], each: Round) -> None:
+            spans = {
+                source: (at[source], at[source] + given.rows) for n in numbers for source in [("delivery-states", n)]
+            }
+            await archive.write(messages=[], states=[row for n in numbers for row in each[n]], offsets=spans)
+            at.update({source: end for source, (_, end) in spans.items()})
+
+        async def apart(each: Round) -> None:
+            for number in range(given.partitions):
+                await write([number], each)
+
+        async def together(each: Round) -> None:
+            await write(list(range(given.partitions)), each)
+
+        await measure("PostgreSQL, a transaction a partition", apart, given, process, 0)
+        await measure("PostgreSQL, one transaction", together, given, process, given.rounds + 1)
+        await archive.close()
+
+
+async def clickhouse(given: argparse.Namespace) -> None:
+    with server("clickhouse") as (server_url, process), clickhouse_database(server_url) as url:
+        facts = ClickHouseFacts(url)
+        await facts.open()
+
+        async def apart(each: Round) -> None:
+            for rows in each:
+                await facts.insert(rows[0].event_id, rows)
+
+        async def together(each: Round) -> None:
+            await facts.insert(each[0][0].event_id, [row for rows in each for row in rows])
+
+        await measure("ClickHouse, an insert a partition", apart, given, process, 0)
+        await measure("ClickHouse, one insert of as many rows", together, given, process, given.rounds + 1)
+        await facts.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=30)
+    parser.add_argument("--partitions", type=int, default=12)
+    given = parser.parse_args()
+    asyncio.run(postgres(given))
+    asyncio.run(clickhouse(given))
+
+
+if __name__ == "__main__":
+    main()

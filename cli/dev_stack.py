@@ -1,0 +1,223 @@
+"""The development stack of this product: which servers, simulators, workers and ports, as a Plan for stack/.
+
+Enters: the environment's settings. Leaves: a Plan. Guaranteed: all ports are chosen before anything starts, so that simulators know
+the gateway's address; secrets are random per stack; what the environment sets (a server's URL, a provider's URL, a port) is left as it is.
+"""
+
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pipelines.kafka_acls import APPLICATIONS, CLIENTS, PREPARE, plain, rules
+from simulators import AND
+from stack.kafka_users import password_file
+from stack.plan import Command, Process, StackPlan
+from stack.ports import free_port
+from stack.replaced import EnvironmentSettings, replaced
+from stack.servers import SERVERS
+
+# Kinds of workers, and the modules of their stages, imported while the servers start.
+STAGE_MODULES: Mapping[str, Sequence[str]] = {
+    "core": ("pipelines.route", "pipelines.match", "pipelines.send", "pipelines.track"),
+    "sinks": ("pipelines.archive", "pipelines.analyse"),
+}
+WORKERS = tuple(STAGE_MODULES)
+# How often receipts come as the real providers' sometimes do, a share of the messages. Telegram's simulator sends no receipts.
+MISBEHAVIOUR = {
+    "whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
+    "instagram": {"double": 0.02, "early": 0.02, "shuffle": 0.05},
+    "internal": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
+}
+SIMULATORS = "simulators"
+AnyCommand = TypeVar("AnyCommand", bound=Command)
+PARTITIONS = 4  # a demo needs few; a deployment chooses its own
+
+
+def compose(
+    folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({}), secure: bool = False
+) -> StackPlan:
+    """The whole stack, with its data, logs and state below `folder`; `workers` says how many of a kind, one where it says nothing.
+    `secure`: TLS everywhere, and in Kafka a user for each kind of process, which may do what access_rules says."""
+    given = EnvironmentSettings()
+    folder = folder.resolve()
+    gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
+    probe_port = given.gateway_probe_port if "gateway_probe_port" in given.model_fields_set else free_port()
+    settings: dict[str, Any] = {
+        "partitions": PARTITIONS,
+        "gateway_port": gateway_port,
+        "gateway_probe_port": probe_port,
+        "data_dir": str(folder / "workers"),
+        "tracker_keys": secrets.token_hex(32),
+        "web_full_token": secrets.token_urlsafe(24),
+    }
+    settings |= {f"{name}_url": url for name, url in replaced().items()} | _access_of(given, replaced())
+    simulated = {}
+    for provider, its_secrets in SIMULATED.items():
+        real = "internal_account" if provider == "internal" else f"{provider}_url"  # says that the real one is there
+        if real not in given.model_fields_set:
+            simulated[provider] = free_port()
+            settings |= its_secrets()
+            if provider != "internal":  # nobody calls our own clients
+                settings[real] = f"http://127.0.0.1:{simulated[provider]}"
+    servers = [name for name in SERVERS if name not in replaced()]
+    access = plain(rules()) if secure and "kafka" in servers else {}
+    settings |= _user_of(APPLICATIONS, folder, access)
+    prepare = [Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])]
+    processes = [*_simulators(simulated, folder, gateway_port), _gateway(gateway_port, probe_port), *_workers(workers)]
+    return StackPlan(
+        servers=servers,
+        replaced=replaced(),
+        settings=settings,
+        prepare=[_as_user(PREPARE, each, folder, access) for each in prepare],
+        processes=[_as_user(_user_name(each.name), each, folder, access) for each in processes],
+        locks="secured" if secure else "password",
+        access=access,
+        keep_data=keep_data,
+    )
+
+
+def _access_of(given: EnvironmentSettings, servers: Mapping[str, str]) -> dict[str, Any]:
+    """How the environment says that servers are reached, where their URL does not hold it: commands of another shell ask the stack."""
+    names = (name for name in given.model_fields_set if name.startswith(("kafka_", "s3_")))
+    found = {name: given.text(name) for name in names if name.partition("_")[0] in servers}
+    return {name: str(Path(text).resolve()) if name.endswith("_file") else text for name, text in found.items()}
+
+
+def _user_name(process: str) -> str:
+    """Whose name a process uses in Kafka: the simulators are our own clients there."""
+    return CLIENTS if process == SIMULATORS else kind_of(process)
+
+
+def _user_of(user: str, folder: Path, access: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of a user of Kafka; none where Kafka has no users."""
+    return {"kafka_user": user, "kafka_password_file": str(password_file(folder, user))} if access else {}
+
+
+def _as_user(user: str, command: AnyCommand, folder: Path, access: Mapping[str, Any]) -> AnyCommand:
+    own = {f"CHAT4ALL_{name.upper()}": value for name, value in _user_of(user, folder, access).items()}
+    return replace(command, env=command.env | own)
+
+
+def calls_log(folder: Path, provider: str) -> Path:
+    """Where a simulator writes down every call it received."""
+    return folder.resolve() / "simulators" / f"{provider}.jsonl"
+
+
+def _pipelines(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines", *arguments]
+
+
+def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> list[Process]:
+    """One process for all of them; none when all providers are real."""
+    if not ports:
+        return []
+    argv = [sys.executable, "-m", "simulators"]
+    for number, (provider, port) in enumerate(ports.items()):
+        argv += [AND] if number else []
+        argv += _simulator(provider, port, folder, gateway_port)
+    parts = {provider: f"http://127.0.0.1:{port}" for provider, port in ports.items()}
+    last = list(parts.values())[-1]  # listens when all the others do
+    health = f"{last}/_control/health"
+    preload = ["simulators.__main__"]
+    return [Process(name=SIMULATORS, argv=argv, preload=preload, health=health, url=last, parts=parts)]
+
+
+def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> list[str]:
+    webhook = f"http://127.0.0.1:{gateway_port}/webhooks/{provider}"
+    # A load writes to people who never wrote to us, as fast as it can: windows and rate limits would refuse most of it.
+    argv = [
+        provider,
+        "--port",
+        str(port),
+        "--webhook-url",
+        webhook,
+        "--no-limits",
+        "--log",
+        str(calls_log(folder, provider)),
+        "--closed-log",  # other users of this machine reach the port, and not the file
+    ]
+    return [*argv, *(f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items())]
+
+
+def _gateway(port: int, probe_port: int) -> Process:
+    return Process(
+        name="gateway",
+        argv=_pipelines("gateway"),
+        env={"CHAT4ALL_GATEWAY_PORT": str(port), "CHAT4ALL_GATEWAY_PROBE_PORT": str(probe_port)},
+        preload=["pipelines.gateway"],
+        health=f"http://127.0.0.1:{probe_port}/health",
+        url=f"http://127.0.0.1:{port}",
+        parts={"webhooks": f"http://127.0.0.1:{port}", "probes": f"http://127.0.0.1:{probe_port}"},
+        restarts=True,
+    )
+
+
+def kind_of(service: str) -> str:
+    """The kind of worker that a service of this name is: `core-2` is the second core."""
+    return service.partition("-")[0]
+
+
+def _workers(numbers: Mapping[str, int]) -> list[Process]:
+    return [
+        _worker(kind, kind if number == 1 else f"{kind}-{number}")
+        for kind in WORKERS
+        for number in range(1, numbers.get(kind, 1) + 1)
+    ]
+
+
+def _worker(kind: str, name: str) -> Process:
+    port, probe_port = free_port(), free_port()
+    url, probes = (f"http://127.0.0.1:{each}" for each in (port, probe_port))
+    return Process(
+        name=name,
+        argv=_pipelines("worker", kind),
+        env={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)},
+        preload=["pipelines.run_worker", *STAGE_MODULES[kind]],
+        health=f"{probes}/health",
+        url=url,
+        parts={"views": url, "probes": probes},
+        restarts=True,
+    )
+
+
+def _whatsapp_secrets() -> dict[str, str]:
+    return {
+        "whatsapp_account": str(10**14 + secrets.randbelow(9 * 10**14)),
+        "whatsapp_token": f"EAA{secrets.token_hex(24)}",
+        "whatsapp_app_secrets": secrets.token_hex(16),
+        "whatsapp_verify_token": secrets.token_urlsafe(16),
+    }
+
+
+def _telegram_secrets() -> dict[str, str]:
+    return {
+        "telegram_token": f"{10**9 + secrets.randbelow(9 * 10**9)}:{secrets.token_urlsafe(26)}",
+        "telegram_webhook_secret": secrets.token_urlsafe(24),
+    }
+
+
+def _instagram_secrets() -> dict[str, str]:
+    return {
+        "instagram_account": str(17841 * 10**12 + secrets.randbelow(10**12)),
+        "instagram_token": f"IGAA{secrets.token_hex(24)}",
+        "instagram_app_secrets": secrets.token_hex(16),
+        "instagram_verify_token": secrets.token_urlsafe(16),
+    }
+
+
+def _internal_secrets() -> dict[str, str]:
+    # The simulator stands before the clients of all tenants.
+    return {"internal_account": "app", "internal_tokens": f"{secrets.token_urlsafe(24)}=*:*"}
+
+
+# Channels with a simulator in simulators/, and the made-up account and secrets both sides get.
+SIMULATED: Mapping[str, Callable[[], dict[str, str]]] = {
+    "whatsapp": _whatsapp_secrets,
+    "telegram": _telegram_secrets,
+    "instagram": _instagram_secrets,
+    "internal": _internal_secrets,
+}

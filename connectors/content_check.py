@@ -1,0 +1,166 @@
+"""Whether a channel could ever take a delivery: checked before the call, from what the channel declares.
+
+What enters: a Delivery and the channel's Capabilities. What leaves: None, or Rejected with the limit in its sentence. Guaranteed: pure;
+whatever passes can be encoded as JSON; what a provider alone knows (whether a link can be fetched, a template exists) is left to it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+import orjson
+
+from connectors.base import Capabilities, MediaLimit
+from connectors.splitting import split
+from schemas.outcomes import Rejected
+from schemas.records import MEDIA_KINDS, Content, Delivery, LongText, Media
+
+MOST_PARTS = 10
+_EMPTY = Content()
+_Check = Callable[[Delivery, Content, Capabilities, str], Rejected | None]
+
+
+def content_of(delivery: Delivery) -> Content:
+    return delivery.content or _EMPTY
+
+
+def pieces(delivery: Delivery, can: Capabilities) -> tuple[str, ...]:
+    """The text as the messages it makes: itself, or its pieces when it is too long and the message asks for them."""
+    too_long = can.length(delivery.text) > can.text_limit
+    if too_long and content_of(delivery).long_text is LongText.SPLIT:
+        return split(delivery.text, can.text_limit, can.length)
+    return (delivery.text,)
+
+
+def refusal_of(delivery: Delivery, can: Capabilities, name: str) -> Rejected | None:
+    """Why the channel called `name` can never take the delivery; None when it may."""
+    content, kind = content_of(delivery), delivery.kind
+    if kind not in can.kinds:
+        return Rejected("kind_unsupported", f"{name} takes no message of this kind; it takes {_listed(can.kinds)}")
+    if not delivery.address:
+        return Rejected("no_address", f"the delivery names no {name} address")
+    if not _is_unicode(delivery):
+        return Rejected("text_not_unicode", "the text holds a lone surrogate, which no UTF-8 can carry")
+    if kind in can.targeted and not content.reply_to:
+        return Rejected("no_target", f"on {name} this kind of message needs `reply_to`, the provider's id of a message")
+    if content.reply_to and kind not in can.targeted and not can.replies:
+        return Rejected("reply_unsupported", f"{name} has no replies that refer to a message")
+    check = _CHECKS.get(kind)
+    return None if check is None else check(delivery, content, can, name)
+
+
+def _text(delivery: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
+    range_of = f"{name} takes 1 to {can.text_limit} {can.text_unit}"
+    if not delivery.text:
+        return Rejected("text_empty", f"the text is empty; {range_of}")
+    length = can.length(delivery.text)
+    if length <= can.text_limit:
+        return None
+    if content.long_text is not LongText.SPLIT:
+        return Rejected(
+            "text_too_long", f"the text has {length} {can.text_unit}; {name} takes at most {can.text_limit}"
+        )
+    needed = len(split(delivery.text, can.text_limit, can.length))
+    if not needed:
+        return Rejected("text_empty", f"the text is white space alone; {range_of}")
+    if needed > MOST_PARTS:
+        return Rejected(
+            "text_too_long", f"the text would make {needed} messages on {name}; we send at most {MOST_PARTS}"
+        )
+    return None
+
+
+def _one_medium(delivery: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
+    if len(content.media) != 1 or content.media[0].kind != delivery.kind:
+        return Rejected("media_missing", f"a message of kind {delivery.kind} needs exactly one medium of that kind")
+    return medium(content.media[0], can, name) or _caption(delivery, can.media[delivery.kind], can, name)
+
+
+def _album(delivery: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
+    fewest, most = can.album
+    if not fewest <= len(content.media) <= most:
+        return Rejected("album_size", f"the album has {len(content.media)} media; {name} takes {fewest} to {most}")
+    refusals = (medium(each, can, name) for each in content.media)
+    found = next((each for each in refusals if each is not None), None)
+    return found or _caption(delivery, MediaLimit(0), can, name)
+
+
+def medium(media: Media, can: Capabilities, name: str) -> Rejected | None:
+    """Why the channel cannot take this medium: its kind, its place, its type or its size."""
+    limit = can.media.get(media.kind)
+    if limit is None:
+        return Rejected("media_unsupported", f"{name} takes no media of this kind; it takes {_listed(can.media)}")
+    if (media.url is None) == (media.provider_media_id is None):
+        return Rejected("media_place", "a medium needs either a link or the provider's id of it, and not both")
+    if not media.provider_media_id and not _is_link(media.url or ""):
+        return Rejected("media_place", "the medium's link is no http or https address")
+    if media.mime_type and limit.mime_types and media.mime_type.partition(";")[0].strip() not in limit.mime_types:
+        taken = _listed(limit.mime_types)
+        return Rejected("media_type", f"{name} does not take this type of {media.kind}; it takes {taken}")
+    if media.url and media.size is not None and media.size > limit.max_bytes:  # what the provider has, it took
+        told = f"the {media.kind} has {media.size} bytes; {name} takes at most {limit.max_bytes}"
+        return Rejected("media_too_large", told)
+    return None
+
+
+def _caption(delivery: Delivery, limit: MediaLimit, can: Capabilities, name: str) -> Rejected | None:
+    length = can.length(delivery.text)
+    if length and not limit.captioned:
+        return Rejected(
+            "caption_unsupported", f"{name} takes no text with this kind of media: send it as its own message"
+        )
+    if length > can.caption_limit:
+        told = f"the caption has {length} {can.text_unit}; {name} takes at most {can.caption_limit}"
+        return Rejected("caption_too_long", told)
+    return None
+
+
+def _location(_: Delivery, content: Content, _can: Capabilities, _name: str) -> Rejected | None:
+    place = content.location
+    if place is None:
+        return Rejected("location_missing", "a message of kind location needs a location")
+    if not (-90 <= place.latitude <= 90 and -180 <= place.longitude <= 180):  # not a number fails too
+        return Rejected("location_range", "the latitude must be -90 to 90 degrees, the longitude -180 to 180")
+    return None
+
+
+def _template(_: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
+    template = content.template
+    if template is None or not template.name or not template.language:
+        return Rejected("template_missing", "a message of kind template needs a template's name and language")
+    if len(content.media) > 1:
+        return Rejected("media_missing", "a template has at most one medium, in its header")
+    return medium(content.media[0], can, name) if content.media else None
+
+
+_CHECKS: Mapping[str, _Check] = MappingProxyType(
+    {
+        "text": _text,
+        "album": _album,
+        "location": _location,
+        "template": _template,
+        **dict.fromkeys(MEDIA_KINDS, _one_medium),
+    }
+)
+
+
+def _is_unicode(delivery: Delivery) -> bool:
+    if delivery.content is None and delivery.text.isascii() and delivery.address.isascii():
+        return True  # nearly all; encoding the rest finds out
+    try:
+        orjson.dumps(delivery)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_link(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(c.isspace() for c in url)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,143 @@
+"""What a request of our own clients says: receipts they confirm, and messages they write.
+
+What enters: the JSON of POST /webhooks/internal, and the token it came with. What leaves: receipts and inbound messages, and the
+names of items that make no sense. Guaranteed: a token that may not speak for the person of one item has nothing of its request kept.
+docs/internal.md is the contract. Pure, no I/O.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from connectors.base import ForbiddenItem, Inbound, WebhookItems
+from connectors.json_fields import (
+    Node,
+    Unexpected,
+    decode,
+    items,
+    milliseconds,
+    node,
+    number,
+    optional_text,
+    optional_whole,
+    text,
+    word,
+)
+from schemas.client_tokens import ClientToken
+from schemas.ids import shown_id
+from schemas.keys import DEFAULT_TENANT
+from schemas.records import KINDS, Content, Location, Media, Receipt, ReceiptStatus
+
+CHANNEL = "internal"
+_STATUSES = {"delivered": ReceiptStatus.DELIVERED, "read": ReceiptStatus.READ, "failed": ReceiptStatus.FAILED}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One request of a client: which account it came to, who owns that account (None: all tenants share it), and for whom it may speak."""
+
+    account: str
+    owner: str | None
+    token: ClientToken
+    received_at: int
+
+    def items(self, raw: bytes) -> WebhookItems:
+        """What the JSON holds, within no limits yet; raises ForbiddenItem when the token may not speak for somebody."""
+        body = decode(raw)
+        if not isinstance(body, dict):
+            return WebhookItems(unrecognised=("body: not a JSON object",), own_tenants=True)
+        receipts, odd_receipts = _each(body, "receipts", self._receipt)
+        inbound, odd_messages = _each(body, "messages", self._inbound)
+        return WebhookItems(receipts, inbound, odd_receipts + odd_messages, own_tenants=True)
+
+    def _whom(self, item: Node) -> tuple[str, str]:
+        """Tenant and person an item speaks for; raises ForbiddenItem when the token may not, and then nothing of the request is kept."""
+        named = None if item.get("tenant_id") is None else text(item, "tenant_id")
+        tenant = named or self.token.tenant or self.owner or DEFAULT_TENANT
+        person = text(item, "address")
+        if not self.token.speaks_for(tenant, person) or self.owner not in (None, tenant):
+            raise ForbiddenItem("the token does not speak for the tenant or the person of an item")
+        return tenant, person
+
+    def _receipt(self, item: Node) -> Receipt:
+        delivery_id, name = text(item, "delivery_id"), text(item, "status")
+        tenant, person = self._whom(item)
+        if name not in _STATUSES:
+            raise Unexpected(f"status {word(name)} is none of {', '.join(_STATUSES)}")
+        shown = shown_id(delivery_id, tenant, person)
+        return Receipt(
+            tenant_id=tenant,
+            event_id=f"internal:{self.account}:{shown}:{name}",
+            channel=CHANNEL,
+            account=self.account,
+            provider_message_id=shown,
+            status=_STATUSES[name],
+            provider_at=milliseconds(item, "at", self.received_at),
+            received_at=self.received_at,
+            error_code=optional_text(item, "error_code"),
+            error_title=optional_text(item, "error_title"),
+        )
+
+    def _inbound(self, item: Node) -> Inbound:
+        tenant, person = self._whom(item)
+        kind = text(item, "kind")
+        if kind not in KINDS:
+            raise Unexpected(f"kind {word(kind)} is none of {', '.join(KINDS)}")
+        return Inbound(
+            channel=CHANNEL,
+            account=self.account,
+            address=person,
+            provider_message_id=text(item, "id"),
+            kind=kind,
+            text=optional_text(item, "text") or "",
+            at=milliseconds(item, "at", self.received_at),
+            content=_content(node(item["content"], "content")) if item.get("content") is not None else None,
+            tenant_id=tenant,
+        )
+
+
+def _each(body: Node, name: str, read: Callable[[Node], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
+    """What each item of a list is, and the names of those that are odd."""
+    found: list[T] = []
+    odd: list[str] = []
+    try:
+        for item in items(body, name):
+            try:
+                found.append(read(node(item, name)))
+            except Unexpected as why:
+                odd.append(f"{name}: {why}")
+    except Unexpected as why:
+        odd.append(str(why))
+    return tuple(found), tuple(odd)
+
+
+def _content(said: Node) -> Content:
+    """The part of a Content that a person can write (schemas/avro/message.v2.avsc), of the same names."""
+    place = said.get("location")
+    return Content(
+        media=tuple(_medium(node(item, "medium")) for item in items(said, "media")),
+        location=None if place is None else _location(node(place, "location")),
+        reply_to=optional_text(said, "reply_to"),
+        reaction=optional_text(said, "reaction"),
+    )
+
+
+def _medium(medium: Node) -> Media:
+    return Media(
+        kind=text(medium, "kind"),
+        url=optional_text(medium, "url"),
+        provider_media_id=optional_text(medium, "provider_media_id"),
+        mime_type=optional_text(medium, "mime_type") or "",
+        filename=optional_text(medium, "filename"),
+        size=optional_whole(medium, "size"),
+    )
+
+
+def _location(place: Node) -> Location:
+    return Location(
+        number(place, "latitude"),
+        number(place, "longitude"),
+        optional_text(place, "name") or "",
+        optional_text(place, "address") or "",
+    )

@@ -1,0 +1,102 @@
+"""WhatsApp Cloud API: everything a business may send to one address.
+
+What enters: a Delivery, or a webhook request signed with one of our app secrets. What leaves: an Outcome, or what the webhook told
+(whatsapp/webhook.py). Guaranteed: one call a part; our signed tracker travels in biz_opaque_callback_data, so a receipt names its delivery
+without a join and proves a call whose answer was lost. Provider's id of a message: its wamid.
+https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
+"""
+
+import dataclasses
+from typing import Any, Self
+
+import orjson
+
+from connectors import meta_errors
+from connectors.base import ChannelDeclaration, Probed, WebhookItems, WebhookRequest
+from connectors.http_calls import Answer
+from connectors.json_fields import Unexpected, items, node, text
+from connectors.meta_graph import Graph, again_if_harmless
+from connectors.whatsapp import bodies, webhook
+from connectors.whatsapp.bodies import CAPABILITIES, check
+from connectors.whatsapp.errors import WHATSAPP
+from schemas import tracker
+from schemas.outcomes import Accepted, Outcome, Rejected, Unknown
+from schemas.records import SIGNALS, Delivery
+from schemas.settings import Settings
+
+CHANNEL = webhook.CHANNEL
+
+
+class WhatsAppConnector(Graph):
+    """The connector of one business number."""
+
+    channel = CHANNEL
+    capabilities = CAPABILITIES
+
+    def __init__(self, *, tracker_keys: tracker.Keys = tracker.NO_KEYS, **of_graph: Any) -> None:
+        super().__init__(**of_graph)
+        self._tracker_keys = tracker_keys
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        return cls(
+            url=settings.whatsapp_url,
+            version=settings.whatsapp_version,
+            account=settings.whatsapp_account,
+            token=settings.whatsapp_token.get_secret_value(),
+            app_secrets=settings.whatsapp_app_secrets.get_secret_value(),
+            verify_token=settings.whatsapp_verify_token.get_secret_value(),
+            timeout_seconds=settings.send_timeout_seconds,
+            tracker_keys=tracker.keys_in(settings.tracker_keys.get_secret_value()),
+        )
+
+    def check(self, delivery: Delivery) -> Rejected | None:
+        return check(delivery)
+
+    def parts(self, delivery: Delivery) -> int:
+        return bodies.parts(delivery)
+
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
+        refused = check(delivery)
+        if refused is not None:
+            return refused
+        if not delivery.account:
+            delivery = dataclasses.replace(delivery, account=self._account)  # the path and the tracker name it
+        tracked = tracker.encode(delivery, attempt, self._tracker_keys, partial=part + 1 < self.parts(delivery))
+        body = orjson.dumps(bodies.body(delivery, part, tracked))
+        answer = await self._post(delivery.account, delivery, body, attempt)
+        outcome = _outcome(answer, delivery, attempt - part) if isinstance(answer, Answer) else answer
+        return again_if_harmless(outcome, delivery)
+
+    def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
+        self._prove(request)
+        return webhook.read(request.body, received_at)
+
+    async def probe(self) -> Probed:
+        """https://developers.facebook.com/docs/whatsapp/business-management-api/manage-phone-numbers"""
+        fields = ("display_phone_number", "verified_name", "quality_rating")
+        return await self._probe(self._account, WHATSAPP, "WhatsApp", *fields)
+
+
+def _outcome(answer: Answer, delivery: Delivery, tries: int) -> Outcome:
+    # An error may hide inside a 200, so the envelope is looked for whatever the status.
+    if answer.status != 200 or meta_errors.envelope(answer) is not None:
+        return meta_errors.outcome(answer, WHATSAPP, CHANNEL, tries)
+    try:
+        body = node(answer.json(), "answer")
+        if delivery.kind in SIGNALS and body.get("success") is True:
+            return Accepted(())
+        accepted = items(body, "messages")
+        return Accepted(tuple(text(node(each, "message"), "id") for each in accepted[:1] or [None]))
+    except Unexpected as why:
+        return Unknown(f"WhatsApp answered HTTP 200, but the answer names no message id: {why}", "no_id")
+
+
+DECLARATION = ChannelDeclaration(
+    capabilities=CAPABILITIES,
+    check=check,
+    account=lambda settings: settings.whatsapp_account,
+    build=WhatsAppConnector.from_settings,
+    send_settings=("whatsapp_account", "whatsapp_token"),
+    webhook_settings=("whatsapp_app_secrets", "whatsapp_verify_token"),
+)

@@ -1,0 +1,214 @@
+"""What a webhook of the WhatsApp Cloud API tells: receipts of our messages, and messages of people.
+
+What enters: the raw body of a request whose signature was proven. What leaves: WebhookItems. Guaranteed: every status and every message
+is read on its own, one that cannot be read is named and never loses the others; what we know no use for is named; nothing is raised.
+https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components
+"""
+
+from connectors.base import Inbound, WebhookItems
+from connectors.json_fields import (
+    Node,
+    Unexpected,
+    child,
+    decode,
+    items,
+    node,
+    optional_text,
+    seconds_as_ms,
+    text,
+    word,
+)
+from connectors.webhook_limits import trimmed_to_limits
+from schemas.records import MEDIA_KINDS, Content, Location, Media, Receipt, ReceiptStatus
+
+CHANNEL = "whatsapp"
+_STATUSES = {
+    "sent": ReceiptStatus.SENT,
+    "delivered": ReceiptStatus.DELIVERED,
+    "read": ReceiptStatus.READ,  # often alone: whoever had the chat open gets no `delivered`
+    "played": ReceiptStatus.READ,  # a voice message that was listened to
+    "failed": ReceiptStatus.FAILED,
+}
+# Notices about a person (a new number, a new device), not written by anybody.
+_NOTICES = ("system", "request_welcome")
+_WORDS = ("body", "caption", "text", "emoji")  # where a kind keeps what was written or chosen
+
+
+class _Reading:
+    """One request being read."""
+
+    def __init__(self, received_at: int) -> None:
+        self.received_at = received_at
+        self.receipts: list[Receipt] = []
+        self.inbound: list[Inbound] = []
+        self.unrecognised: list[str] = []
+        self.notices: list[str] = []
+
+    def body(self, body: object) -> None:
+        try:
+            entries = items(node(body, "body"), "entry")
+        except Unexpected as why:
+            self.unrecognised.append(str(why))
+            return
+        for entry in entries:
+            try:
+                changes = items(node(entry, "entry"), "changes")
+            except Unexpected as why:
+                self.unrecognised.append(f"entry: {why}")
+                continue
+            for change in changes:
+                self.change(change)
+
+    def change(self, change: object) -> None:
+        try:
+            found = node(change, "change")
+            if (
+                found.get("field") != "messages"
+            ):  # account_update, smb_message_echoes, message_template_status_update ...
+                self.unrecognised.append(f"field {word(found.get('field'))}")
+                return
+            value = child(found, "value")
+            account = text(child(value, "metadata"), "phone_number_id")
+        except Unexpected as why:
+            self.unrecognised.append(f"change: {why}")
+            return
+        self.statuses(value, account)
+        self.messages(value, account)
+        self.errors(value)
+
+    def statuses(self, value: Node, account: str) -> None:
+        for status in self.each(value, "statuses"):
+            try:
+                self.receipts.append(_receipt(node(status, "status"), account, self.received_at))
+            except Unexpected as why:
+                self.unrecognised.append(f"statuses: {why}")
+
+    def messages(self, value: Node, account: str) -> None:
+        for message in self.each(value, "messages"):
+            try:
+                written = node(message, "message")
+                if written.get("type") in _NOTICES:
+                    self.notices.append(f"{written['type']} message")
+                else:
+                    self.inbound.append(_inbound(written, account))
+            except Unexpected as why:
+                self.unrecognised.append(f"messages: {why}")
+
+    def each(self, value: Node, name: str) -> list[object]:
+        """The items of a list, none where it is no list."""
+        try:
+            return items(value, name)
+        except Unexpected as why:
+            self.unrecognised.append(str(why))
+            return []
+
+    def errors(self, value: Node) -> None:
+        """Errors of the account itself: they name no message, but tell about the health of the channel."""
+        errors = value.get("errors")
+        for error in errors if isinstance(errors, list) else []:
+            code = error.get("code") if isinstance(error, dict) else None
+            self.notices.append(f"account error {code if isinstance(code, int) else '?'}")
+
+
+def read(body: bytes, received_at: int) -> WebhookItems:
+    """Everything a request tells, in the order it tells it."""
+    reading = _Reading(received_at)
+    reading.body(decode(body))
+    return trimmed_to_limits(
+        WebhookItems(
+            tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised), tuple(reading.notices)
+        )
+    )
+
+
+def _receipt(status: Node, account: str, received_at: int) -> Receipt:
+    name, wamid = text(status, "status"), text(status, "id")
+    known = _STATUSES.get(name)
+    if known is None:
+        raise Unexpected(f"status {word(name)} is none we know")
+    participant = optional_text(status, "recipient_participant_id")  # in groups each member has a status of their own
+    code, title = _failure(status)
+    return Receipt(
+        event_id=f"whatsapp:{account}:{wamid}:{name}" + (f":{participant}" if participant else ""),
+        channel=CHANNEL,
+        account=account,
+        provider_message_id=wamid,
+        status=known,
+        provider_at=seconds_as_ms(status, "timestamp"),
+        received_at=received_at,
+        callback_data=optional_text(status, "biz_opaque_callback_data"),
+        error_code=code,
+        error_title=title,
+    )
+
+
+def _failure(status: Node) -> tuple[str | None, str | None]:
+    """Code and title of the first error of a status, None where there is none."""
+    errors = status.get("errors")
+    error = errors[0] if isinstance(errors, list) and errors else None
+    if not isinstance(error, dict):
+        return None, None
+    code = error.get("code")
+    return str(code) if isinstance(code, int) else None, optional_text(error, "title")
+
+
+def _inbound(message: Node, account: str) -> Inbound:
+    kind = text(message, "type")
+    found = message.get(kind)
+    said: Node = found if isinstance(found, dict) else {}
+    return Inbound(
+        channel=CHANNEL,
+        account=account,
+        address=optional_text(message, "from") or text(message, "from_user_id"),
+        provider_message_id=text(message, "id"),
+        kind=word(kind),
+        text=_words(said),
+        at=seconds_as_ms(message, "timestamp"),
+        content=_content(message, kind, said),
+    )
+
+
+def _words(said: Node) -> str:
+    """What the person wrote or chose: text, caption, button, emoji; empty when the kind has none."""
+    replies = [said[reply] for reply in ("button_reply", "list_reply") if isinstance(said.get(reply), dict)]
+    found = [said.get(name) for name in _WORDS] + [each.get("title") for each in replies]
+    return next((each for each in found if isinstance(each, str)), "")
+
+
+def _content(message: Node, kind: str, said: Node) -> Content | None:
+    """What a message says beyond its text; what cannot be read of it is left out, the message stays."""
+    about = said.get("message_id") if kind == "reaction" else _context(message).get("id")
+    content = Content(
+        media=(_media(kind, said),) if kind in MEDIA_KINDS else (),
+        location=_location(said) if kind == "location" else None,
+        reply_to=about if isinstance(about, str) and about else None,
+        reaction=_words(said) if kind == "reaction" else None,
+    )
+    return None if content == Content() else content
+
+
+def _context(message: Node) -> Node:
+    context = message.get("context")
+    return context if isinstance(context, dict) else {}
+
+
+def _media(kind: str, said: Node) -> Media:
+    """The id is good for 7 days: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media."""
+    identity = optional_text(said, "id")
+    return Media(
+        kind,
+        url=None if identity else optional_text(said, "url"),
+        provider_media_id=identity,
+        mime_type=optional_text(said, "mime_type") or "",
+        filename=optional_text(said, "filename"),
+    )
+
+
+def _location(said: Node) -> Location | None:
+    latitude, longitude = said.get("latitude"), said.get("longitude")
+    if not isinstance(latitude, int | float) or not isinstance(longitude, int | float):
+        return None
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        return None
+    name, address = (optional_text(said, field) or "" for field in ("name", "address"))
+    return Location(float(latitude), float(longitude), name, address)

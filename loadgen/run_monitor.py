@@ -1,0 +1,97 @@
+"""How far a run is, while it runs: what PostgreSQL and the workers say, asked a few times a second.
+
+Enters: the run's prefix of conversation ids, PostgreSQL, the workers' /metrics URLs. Leaves: a RunStatus. For eyes only: no verdict is
+taken from here.
+"""
+
+import re
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+_TIMEOUT_SECONDS = 1.0
+_RECORDS = re.compile(r'chat4all_records_total\{stage="(?P<stage>\w+)"\} (?P<count>\S+)')
+_GIVEN_UP = frozenset({"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """One look. `statuses` is (channel, status) -> deliveries of the run, `processed` stage -> source records taken so far."""
+
+    statuses: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    last_signs: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what each channel can show at most; READ where it is not said
+    processed: Mapping[str, int] = field(default_factory=dict)
+    events: int = 0  # transitions of the run in PostgreSQL: while it grows, something is on its way
+
+    @property
+    def known(self) -> int:
+        return sum(self.statuses.values())
+
+    def with_status(self, *wanted: str) -> int:
+        return sum(count for (_, status), count in self.statuses.items() if status in wanted)
+
+    @property
+    def final(self) -> int:
+        """Deliveries that have ended, as far as their channel can show."""
+        return sum(
+            count
+            for (channel, status), count in self.statuses.items()
+            if status in _GIVEN_UP or status == "READ" or status == self.last_signs.get(channel)
+        )
+
+
+class RunMonitor:
+    """Looks at one run. `look` never raises: what cannot be asked now stays as it was."""
+
+    def __init__(
+        self, *, postgres_url: str, run_id: str, metrics_urls: Mapping[str, str], last_signs: Mapping[str, str]
+    ) -> None:
+        self._last_signs = last_signs
+        self._postgres_url = postgres_url
+        self._run_id = run_id
+        self._metrics_urls = metrics_urls
+        self._connection: psycopg.Connection[Any] | None = None
+        self._last = RunStatus()
+        self._counts: dict[str, Mapping[str, int]] = {}  # worker -> stage -> records
+
+    def look(self) -> RunStatus:
+        statuses, events = self._statuses()
+        self._counts |= {name: self._processed(name) for name in self._metrics_urls}
+        processed: Counter[str] = Counter()
+        for counts in self._counts.values():
+            processed.update(counts)
+        self._last = RunStatus(statuses, self._last_signs, processed, events)
+        return self._last
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _statuses(self) -> tuple[Mapping[tuple[str, str], int], int]:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(self._postgres_url, autocommit=True, connect_timeout=5)
+            rows = self._connection.execute(
+                "select channel, status, count(*), sum(version) from deliveries where conversation_id like %s group by 1, 2",
+                (f"{self._run_id}-%",),
+            ).fetchall()
+        except psycopg.OperationalError:
+            return self._last.statuses, self._last.events
+        return {(channel, status): count for channel, status, count, _ in rows}, sum(int(row[3]) for row in rows)
+
+    def _processed(self, worker: str) -> Mapping[str, int]:
+        """Stage -> records a worker has taken, as it was when it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self._metrics_urls[worker]}/metrics", timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own worker
+                lines = answer.read().decode().splitlines()
+        except (OSError, urllib.error.URLError):
+            return self._counts.get(worker, {})
+        found = (_RECORDS.fullmatch(line) for line in lines)
+        return {match["stage"]: int(float(match["count"])) for match in found if match is not None}

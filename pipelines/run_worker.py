@@ -1,0 +1,26 @@
+"""`python -m pipelines worker KIND`: one worker, from its settings to its end."""
+
+from pipelines import topics
+from pipelines.app import build_all, run
+from pipelines.engine.kafka_names import app_id, changelog_topic
+from pipelines.engine.topic_identity import UnusableTopics
+from pipelines.stages import REQUIRED, apps
+from pipelines.view_access import Access
+from schemas.settings import MissingSetting, Settings
+from sinks.sink_errors import NotMigrated, Unavailable
+
+EXPECTED = (MissingSetting, topics.TopicsNotRight, UnusableTopics, Unavailable, NotMigrated)
+
+
+def work(kind: str, settings: Settings) -> None:
+    """Runs one worker until it is told to stop. Raises one of EXPECTED before anything has begun."""
+    settings.require("kafka_url", *REQUIRED[kind])
+    Access(settings)  # before anything is asked of a server
+    built = apps(kind, settings)
+    wanted = {source.topic for stage in built for source in stage.sources}
+    topics.check(settings, wanted | {changelog_topic(app_id(stage.name), None) for stage in built if stage.tables})
+    if kind == "sinks":
+        from sinks import migrate  # noqa: PLC0415  # core has no use for the clients of databases
+
+        migrate.check(settings.postgres_url, settings.clickhouse_url)
+    run(*build_all(built, settings))

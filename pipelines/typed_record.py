@@ -1,0 +1,12 @@
+"""The typed record in a Kafka record: as the stage before handed it over, or decoded from its bytes."""
+
+from pipelines.engine.stage import Handed, Record
+from schemas import codec
+from schemas.codec import R
+
+
+def typed(record: Record, expected: type[R]) -> R:
+    """Raises CodecError, as codec.decode does."""
+    if isinstance(record, Handed) and isinstance(record.content, expected):
+        return record.content
+    return codec.decode(record.value, expected)

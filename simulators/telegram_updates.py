@@ -1,0 +1,256 @@
+"""What a simulated bot has to tell: updates, fetched by getUpdates or posted to the bot's webhook, never both.
+
+What enters: updates with a queue (a chat). What leaves: pages of getUpdates, or one POST an update. Guaranteed: within a queue the next
+update is not posted before the one ahead was taken or expired; queues go side by side, `max_connections` at most; an update lives 24 h of
+the provider's clock; at most KEPT wait, the oldest go first. Back-off as in the server: at once, then 2 s doubling to a cap of 60 to 120 s;
+Retry-After is honoured.
+https://github.com/tdlib/telegram-bot-api (WebhookActor) · https://core.telegram.org/bots/api#getting-updates
+"""
+
+import asyncio
+import heapq
+import zlib
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from simulators.clock import Clock
+from simulators.provider_log import Log
+from simulators.telegram_fields import TelegramRefused
+from simulators.webhook_sender import Posted, Poster
+
+KEPT = 100_000
+LIFE_MS = 24 * 3_600_000
+GONE_MS = 23 * 3_600_000  # a webhook that answers 410 for so long is removed
+KINDS = frozenset(
+    ("message", "edited_message", "channel_post", "callback_query", "my_chat_member", "chat_member", "message_reaction",
+     "message_reaction_count", "poll", "inline_query", "business_message")
+)  # fmt: skip
+DEFAULT_KINDS = KINDS - {"chat_member", "message_reaction", "message_reaction_count"}
+_FIRST_BACK_OFF_MS = 2_000
+_LONGEST_WAIT_MS = 3_600_000
+
+
+@dataclass(slots=True)
+class Update:
+    """One update. `name` is what the log calls the message it is about."""
+
+    update_id: int
+    queue: str
+    kind: str
+    name: str
+    body: bytes
+    born: int
+
+
+class Updates:
+    """The outbox of one bot."""
+
+    def __init__(self, *, url: str, secret: str, first: int, log: Log, clock: Clock) -> None:
+        self.url = url
+        self.secret = secret
+        self.max_connections = 40
+        self.kinds: frozenset[str] = KINDS
+        self.last_error: tuple[int, str] | None = None  # Unix seconds, sentence
+        self._poster = Poster()
+        self._log = log
+        self._clock = clock
+        self._newest = 10_000_000 + first
+        self._born: list[tuple[float, int, Any]] = []  # what will be an update at its time
+        self._order = 0
+        self._waiting: OrderedDict[int, Update] = OrderedDict()
+        self._queues: dict[str, deque[Update]] = {}
+        self._drains: dict[str, asyncio.Task[None]] = {}
+        self._under_way = 0
+        self._room = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._poll: asyncio.Event | None = None  # set ends the getUpdates that waits
+        self._arrived = asyncio.Event()
+        self._gone_since: int | None = None
+
+    @property
+    def pending(self) -> int:
+        """Updates nobody took yet, those not due yet included."""
+        return len(self._waiting) + len(self._born)
+
+    def schedule(self, kind: str, content: Mapping[str, Any], *, queue: str, name: str, delay_ms: float) -> None:
+        self._order += 1
+        heapq.heappush(self._born, (self._clock.now() + delay_ms, self._order, (kind, content, queue, name)))
+        self._wake.set()
+
+    # --- getUpdates --------------------------------------------------------------------------------------------------
+
+    async def fetch(self, offset: int, limit: int, patience: float) -> list[bytes]:
+        """One page; what lies below a positive offset is confirmed and gone. Raises the server's 409."""
+        if self.url:
+            raise TelegramRefused(
+                409,
+                "Conflict: can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first",
+            )
+        self.end_poll()
+        self._confirm(offset)
+        if not self._waiting and patience > 0:
+            await self._wait(patience)
+            self._confirm(offset)
+        return [update.body for update, _ in zip(list(self._waiting.values()), range(limit), strict=False)]
+
+    def end_poll(self) -> None:
+        """Ends a getUpdates that waits."""
+        if self._poll is not None:
+            self._poll.set()
+
+    async def _wait(self, patience: float) -> None:
+        ended = self._poll = asyncio.Event()
+        self._arrived.clear()
+        waits = [asyncio.create_task(event.wait()) for event in (ended, self._arrived)]
+        try:
+            await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            if self._poll is ended:
+                self._poll = None
+        if ended.is_set():
+            raise TelegramRefused(
+                409, "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
+            )
+
+    def _confirm(self, offset: int) -> None:
+        now = self._clock.now()
+        ids = list(self._waiting)
+        below = offset if offset >= 0 else (ids[offset] if len(ids) > -offset else 0)
+        for update_id in ids:
+            update = self._waiting[update_id]
+            if update_id < below:
+                self._finish(update, "receipt")
+            elif now - update.born > LIFE_MS:
+                self._finish(update, "expired")
+            else:
+                return
+
+    # --- webhook -----------------------------------------------------------------------------------------------------
+
+    def set_webhook(self, url: str, secret: str, max_connections: int, kinds: frozenset[str] | None) -> None:
+        self.url, self.secret, self.max_connections = url, secret, max_connections
+        self.kinds = kinds if kinds is not None else self.kinds
+        self.last_error = self._gone_since = None
+        self.end_poll()
+        for queue in self._queues:
+            self._drain_soon(queue)
+
+    def drop_pending(self) -> None:
+        for update in list(self._waiting.values()):
+            self._finish(update, "dropped")
+
+    async def run(self) -> None:
+        """Turns what is due into updates until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                if not self._born:
+                    self._wake.clear()
+                    continue
+                await self._clock.sleep_until(min(self._born[0][0], self._clock.now() + 10))
+                while self._born and self._born[0][0] <= self._clock.now():
+                    self._happen(*heapq.heappop(self._born)[2])
+        finally:
+            tasks = list(self._drains.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._poster.close()
+
+    def _happen(self, kind: str, content: Mapping[str, Any], queue: str, name: str) -> None:
+        if kind not in self.kinds:
+            self._log.dropped(kind, name, "not allowed")
+            return
+        self._newest += 1
+        body = orjson.dumps({"update_id": self._newest, kind: content})
+        update = Update(self._newest, queue, kind, name, body, self._clock.now())
+        self._waiting[self._newest] = update
+        self._queues.setdefault(queue, deque()).append(update)
+        if len(self._waiting) > KEPT:
+            self._finish(next(iter(self._waiting.values())), "too many")
+        self._arrived.set()
+        self._drain_soon(queue)
+
+    def _drain_soon(self, queue: str) -> None:
+        if self.url and queue not in self._drains:
+            self._drains[queue] = asyncio.create_task(self._drain(queue))
+
+    async def _drain(self, queue: str) -> None:
+        """Posts one queue's updates in their order."""
+        try:
+            waiting, failures, tries = self._queues[queue], 0, 0
+            while waiting and self.url:
+                update = waiting[0]
+                if self._clock.now() - update.born > LIFE_MS:
+                    self._finish(update, "expired")
+                    continue
+                posted = await self._post(update)
+                tries += 1
+                if posted.taken:
+                    self._finish(update, "receipt", tries)
+                    failures = tries = 0
+                    continue
+                failures += 1
+                await self._clock.sleep_until(self._clock.now() + self._back_off(update, posted, failures))
+        finally:
+            del self._drains[queue]
+            if not self._queues.get(queue):
+                self._queues.pop(queue, None)
+
+    async def _post(self, update: Update) -> Posted:
+        headers = {"Content-Type": "application/json"}
+        if self.secret:
+            headers["X-Telegram-Bot-Api-Secret-Token"] = self.secret
+        async with self._room:
+            await self._room.wait_for(lambda: self._under_way < self.max_connections)
+            self._under_way += 1
+        try:
+            posted = await self._poster.post(self.url, update.body, headers)
+        finally:
+            async with self._room:
+                self._under_way -= 1
+                self._room.notify()
+        self._judge(posted)
+        return posted
+
+    def _judge(self, posted: Posted) -> None:
+        """What getWebhookInfo will say, and whether the webhook has to go."""
+        if posted.taken:
+            self._gone_since = None
+            return
+        answer = f"Wrong response from the webhook: {posted.status} {posted.reason}"
+        self.last_error = (self._clock.seconds(), answer if posted.status else posted.reason)
+        if posted.status != 410:
+            self._gone_since = None
+        elif self._gone_since is None:
+            self._gone_since = self._clock.now()
+        elif self._clock.now() - self._gone_since > GONE_MS:
+            self.url = ""
+
+    def _back_off(self, update: Update, posted: Posted, failures: int) -> float:
+        if posted.retry_after.isdecimal():
+            return float(min(int(posted.retry_after) * 1000, _LONGEST_WAIT_MS))
+        if failures == 1:
+            return 0.0
+        cap = 60_000 + zlib.crc32(str(update.update_id).encode()) % 60_000
+        return float(min(_FIRST_BACK_OFF_MS * 2 ** min(failures - 2, 10), cap))
+
+    def _finish(self, update: Update, how: str, tries: int = 1) -> None:
+        """The update is gone: taken, or lost for that reason."""
+        if self._waiting.pop(update.update_id, None) is None:
+            return
+        queue = self._queues.get(update.queue)
+        if queue is not None:
+            queue.remove(update)
+            if not queue and update.queue not in self._drains:
+                del self._queues[update.queue]
+        if how == "receipt":
+            self._log.receipt(update.kind, update.name, tries)
+        else:
+            self._log.dropped(update.kind, update.name, how)

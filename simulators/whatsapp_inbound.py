@@ -1,0 +1,108 @@
+"""What people write to a simulated WhatsApp number: every kind of message, told by webhook, and the window it opens.
+
+What enters: POST /_control/inbound {"from", "text"} or {"from", "kind", "content"}, perhaps with "reply_to". What leaves: a notice as Meta
+words it; media are really there to download. Guaranteed: the window of the person opens at that moment of the provider's clock.
+https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
+"""
+
+import base64
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from simulators import whatsapp_bodies
+from simulators.clock import Clock
+from simulators.graph_api import GraphRefused
+from simulators.provider import keys_of
+from simulators.provider_limits import Windows
+from simulators.webhook_sender import Notice, Webhooks
+from simulators.whatsapp_media import INBOUND_DAYS, MediaDesk
+from simulators.whatsapp_statuses import DISPLAY_NUMBER, contact
+
+_KEPT = 50_000
+# The smallest files of their kinds that say what they are.
+_SAMPLES = {
+    "image": ("image/jpeg", b"\xff\xd8\xff\xd9"),
+    "sticker": ("image/webp", b"RIFF\x04\x00\x00\x00WEBP"),
+    "audio": ("audio/ogg", b"OggS"),
+    "video": ("video/mp4", b"\x00\x00\x00\x08ftyp"),
+    "document": ("application/pdf", b"%PDF-1.4"),
+}
+
+
+class Number(Protocol):
+    """What the inbox needs of its business number."""
+
+    clock: Clock
+    windows: Windows
+    media: MediaDesk
+    webhooks: Webhooks
+    first: int
+
+    def wamid(self, name: str) -> str:
+        """An id that no other message has."""
+        ...
+
+
+class Inbox:
+    """Messages of people to one number."""
+
+    def __init__(self, number: Number) -> None:
+        self._number = number
+        self._written = 0
+        self._authors: OrderedDict[str, str] = OrderedDict()  # wamid -> who wrote it, for marking as read
+
+    def write(self, wanted: Mapping[str, Any]) -> object:
+        """Schedules one message; returns its id. Raises ValueError with a sentence."""
+        keys_of(("from", "text", "kind", "content", "reply_to", "name"), wanted)
+        author, kind, number = wanted.get("from"), wanted.get("kind", "text"), self._number
+        if not (isinstance(author, str) and author and isinstance(kind, str)):
+            raise ValueError('an inbound message needs "from" and "text", or "from", "kind" and "content"')
+        self._written += 1
+        wamid = number.wamid(f"in{number.first + self._written}")
+        message: dict[str, Any] = {"from": author, "id": wamid, "timestamp": str(number.clock.seconds()), "type": kind}
+        message |= self._content(kind, wanted)
+        if wanted.get("reply_to") is not None and kind != "reaction":
+            message["context"] = {"from": DISPLAY_NUMBER, "id": str(wanted["reply_to"])}
+        number.windows.open(whatsapp_bodies.canonical(author), number.clock.now())
+        self._authors[wamid] = author
+        if len(self._authors) > _KEPT:
+            self._authors.popitem(last=False)
+        written = {"contacts": [contact(author, str(wanted.get("name", "Zoë 🌻")))], "messages": [message]}
+        number.webhooks.schedule(Notice("inbound", wamid, written), 0.0)
+        return {"id": wamid}
+
+    def author(self, wamid: str, *, is_strict: bool) -> str:
+        """Who wrote a message; raises for one nobody wrote, unless windows are off: then nobody has written at all."""
+        author = self._authors.get(wamid)
+        if author is None and is_strict:
+            raise GraphRefused(100, "Invalid parameter: message_id names no message received by this number")
+        return author or ""
+
+    def _content(self, kind: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        content = wanted.get("content", {})
+        if not isinstance(content, dict):
+            raise ValueError('"content" is an object')  # noqa: TRY004  # answered with 400, as every ValueError
+        match kind:
+            case "text":
+                text = wanted.get("text")
+                if not isinstance(text, str):
+                    raise ValueError('an inbound message needs "from" and "text", both texts')  # noqa: TRY004  # the same
+                return {"text": {"body": text}}
+            case "reaction":
+                return {"reaction": {"message_id": str(wanted.get("reply_to", "")), "emoji": "👍"} | content}
+            case "unsupported":
+                error = {"code": 131051, "title": "Message type unknown", "message": "Message type unknown"}
+                return {"errors": [error | {"error_data": {"details": "Message type is currently not supported."}}]}
+        if kind in _SAMPLES:
+            return {kind: self._media(kind, dict(content))}
+        return {kind: content}
+
+    def _media(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        """`bytes` (base64) and `mime_type` of the content, else a sample."""
+        mime_type, sample = _SAMPLES[kind]
+        given = content.pop("bytes", None)
+        sample = base64.b64decode(given, validate=True) if isinstance(given, str) else sample
+        mime_type = str(content.pop("mime_type", mime_type))
+        media = self._number.media.keep(sample, mime_type, str(content.get("filename", "")), INBOUND_DAYS)
+        return {"id": media.media_id, "mime_type": mime_type, "sha256": media.sha256} | content

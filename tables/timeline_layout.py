@@ -1,0 +1,166 @@
+"""The bytes of a row of `timelines`: 150 to 300 for nearly every delivery, on the changelog, on disk and in memory alike.
+
+Packed: a head of numbers, one bit for each thing that is there; times as milliseconds from the time of acceptance; digests of events;
+sizes of texts, then the texts. What does not fit (updates that wait for their delivery, a time 24 days from the acceptance, a text of
+more than 255 bytes, numbers of a delivery that is tried for weeks) is spelled out: JSON with field names, a line feed, then the waiting
+updates as their Avro bytes (tables/framed_layout.py).
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
+from typing import Any, Final
+
+from schemas.keys import DEFAULT_TENANT
+from schemas.records import Status, StatusUpdate
+from tables.framed_layout import FramedLayout
+from tables.layout import frozen
+from tables.timelines import Timeline
+
+PACKED: Final = 1  # the first byte of a packed row; that of a spelled one is a brace
+_HEAD = struct.Struct("<BIHBBBIq")  # PACKED, bits, version, attempts, resends, number of events, sequence, accepted_at
+# Bits of the head, for what is there and what it is. None of them ever comes to mean something else.
+_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED = (1 << n for n in range(6))  # times
+_TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON = (1 << n for n in range(8, 15))  # texts
+_TIMES, _TEXTS = 0x3F, 0x7F00
+_CHANNELS: Mapping[str, int] = {
+    name: n << 16 for n, name in enumerate(("whatsapp", "telegram", "instagram", "internal"), 1)
+}
+_FAILURES: Mapping[str | None, int] = {
+    None: 0, **{str(s): n << 20 for n, s in enumerate((Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED), 1)}
+}  # fmt: skip
+_CHANNEL_OF = {bits: name for name, bits in _CHANNELS.items()}
+_FAILURE_OF = {bits: name for name, bits in _FAILURES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelled:
+    fields: Mapping[str, Any]  # those of a Timeline, but for `early`
+    early: tuple[StatusUpdate, ...]
+
+
+_SPELLED = FramedLayout("timelines", _Spelled, framed="early")
+
+
+class TimelinesLayout:
+    """Version 3: packed rows. Those of older versions are not read."""
+
+    name = "timelines"
+    version = 3
+    packed = False
+    bucketed = True
+    keyed_by_record = False
+    time_of: Callable[[Timeline], int | None] = attrgetter("updated_at")
+
+    def encode(self, row: Timeline) -> bytes:
+        if row.known and not (row.early or row.places):
+            try:
+                return _packed(row)
+            except (struct.error, ValueError, KeyError):
+                pass  # it does not fit
+        return _SPELLED.encode(_Spelled({k: v for k, v in row._asdict().items() if k != "early"}, row.early))
+
+    def decode(self, value: bytes) -> Timeline:
+        if value[0] == PACKED:
+            return _unpacked(value)
+        found = _SPELLED.decode(value)
+        fields: dict[str, Any] = {
+            k: frozen(v) if type(v) is list else v for k, v in found.fields.items() if k in Timeline._fields
+        }
+        return Timeline(**fields, early=found.early)
+
+    def as_json(self, row: Timeline) -> Any:
+        shown = row._asdict() | {"events": [f"{event:016x}" for event in row.events]}
+        return shown | {"early": _SPELLED.as_json(_Spelled({}, row.early))["early"]}
+
+
+TIMELINES = TimelinesLayout()
+
+
+@cache
+def _numbers(times: int, events: int) -> struct.Struct:
+    return struct.Struct(f"<{times}i{events}Q")
+
+
+def _packed(row: Timeline) -> bytes:
+    """Raises struct.error, ValueError or KeyError for a row that does not fit."""
+    at = row.accepted_at
+    bits = _FAILURES[row.failure]
+    times = [row.requested_at - at, row.updated_at - at]
+    for bit, time in (
+        (_DISPATCHED, row.dispatched_at),
+        (_SENT, row.sent_at),
+        (_DELIVERED, row.delivered_at),
+        (_READ, row.read_at),
+        (_FAILED, row.failed_at),
+        (_REASONED, row.reason_at or None),
+    ):
+        if time is not None:
+            bits |= bit
+            times.append(time - at)
+    texts = [row.conversation_id, row.message_id, row.account, row.address]
+    channel = _CHANNELS.get(row.channel, 0)
+    bits |= channel
+    for bit, text, usual in (
+        (_TENANT, row.tenant_id, DEFAULT_TENANT),
+        (_CHANNEL, row.channel, row.channel if channel else None),
+        (_RECIPIENT, row.recipient, row.address),
+        (_KIND, row.kind, "text"),
+        (_PROVIDER_ID, row.provider_message_id, None),
+        (_CODE, row.reason_code, None),
+        (_REASON, row.reason, None),
+    ):
+        if text is not None and text != usual:
+            bits |= bit
+            texts.append(text)
+    coded = [text.encode() for text in texts]
+    events = row.events
+    return b"".join(
+        (
+            _HEAD.pack(PACKED, bits, row.version, row.attempts, row.resends, len(events), row.seq, at),
+            _numbers(len(times), len(events)).pack(*times, *events),
+            bytes(map(len, coded)),
+            *coded,
+        )
+    )
+
+
+def _unpacked(value: bytes) -> Timeline:
+    _, bits, version, attempts, resends, number, seq, accepted = _HEAD.unpack_from(value)
+    numbers = _numbers(2 + (bits & _TIMES).bit_count(), number)
+    found = numbers.unpack_from(value, _HEAD.size)
+    times = iter(found)
+    requested, updated = accepted + next(times), accepted + next(times)
+    dispatched, sent, delivered, read, failed = (
+        accepted + next(times) if bits & bit else None for bit in (_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED)
+    )
+    reasoned = accepted + next(times) if bits & _REASONED else 0
+    texts = iter(_texts(value, _HEAD.size + numbers.size, 4 + (bits & _TEXTS).bit_count()))
+    conversation, message, account, address = next(texts), next(texts), next(texts), next(texts)
+    tenant = next(texts) if bits & _TENANT else DEFAULT_TENANT
+    channel = next(texts) if bits & _CHANNEL else _CHANNEL_OF[bits & 0xF0000]
+    recipient = next(texts) if bits & _RECIPIENT else address
+    kind = next(texts) if bits & _KIND else "text"
+    provider_id, code, reason = (next(texts) if bits & bit else None for bit in (_PROVIDER_ID, _CODE, _REASON))
+    return Timeline(
+        tenant, conversation, True, message, seq, channel, account, recipient, address, kind, requested, accepted, version,
+        dispatched, sent, delivered, read, failed, _FAILURE_OF[bits & 0xF00000], attempts, resends, provider_id, code, reason,
+        reasoned, tuple(times), updated,
+    )  # fmt: skip
+
+
+def _texts(value: bytes, start: int, number: int) -> list[str]:
+    sizes = value[start : start + number]
+    start += number
+    whole = value[start:].decode()
+    if len(whole) < len(value) - start:  # characters of several bytes: each text for itself
+        ends = [sum(sizes[: n + 1]) for n in range(number)]
+        return [value[start + end - size : start + end].decode() for size, end in zip(sizes, ends, strict=True)]
+    found = []
+    at = 0
+    for size in sizes:
+        found.append(whole[at : at + size])
+        at += size
+    return found

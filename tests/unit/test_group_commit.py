@@ -1,0 +1,140 @@
+"""Writes of several partitions go together, fail alone, and wait for a database that is away."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.group_commit import GroupCommit
+from sinks.sink_errors import SinkFenced, Unavailable
+from tests.support.builders import examples
+
+
+@dataclass
+class Batch:
+    name: str
+    size: int = 1
+    fault: str = ""  # what the database says to any group with it
+
+
+class Database:
+    """Takes a group whole or not at all. `away` is how often it cannot be reached; `gate` holds it up."""
+
+    def __init__(self, away: int = 0) -> None:
+        self.away = away
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.tried: list[list[str]] = []
+        self.taken: list[list[str]] = []
+        self.under_way = 0
+        self.begun = asyncio.Event()
+
+    async def write(self, batches: Sequence[Batch]) -> None:
+        self.under_way += 1
+        assert self.under_way == 1
+        self.begun.set()
+        self.tried.append([batch.name for batch in batches])
+        await self.gate.wait()
+        self.under_way -= 1
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away")
+        for batch in batches:
+            if batch.fault:
+                raise SinkFenced(f"{batch.name} {batch.fault}")
+        self.taken.append([batch.name for batch in batches])
+
+
+def a_group(database: Database, *, distance_ms: int = 0, most_bytes: int = 100) -> GroupCommit[Batch]:
+    return GroupCommit(database.write, database="PostgreSQL", distance_ms=distance_ms, most_bytes=most_bytes)
+
+
+async def put_all(group: GroupCommit[Batch], *batches: Batch) -> list[str]:
+    """Each put by a partition of its own; what became of them, "" for done."""
+    outcomes = await asyncio.gather(*(group.put(batch) for batch in batches), return_exceptions=True)
+    return ["" if outcome is None else str(outcome) for outcome in outcomes]
+
+
+async def test_all_that_wait_are_one_write_and_who_comes_meanwhile_makes_the_next() -> None:
+    database = Database()
+    group = a_group(database)
+    database.gate.clear()
+    first = asyncio.create_task(put_all(group, Batch("a"), Batch("b")))
+    await database.begun.wait()
+    second = asyncio.create_task(put_all(group, Batch("c"), Batch("d"), Batch("e")))
+    await asyncio.sleep(0)
+    database.gate.set()
+    assert await first == ["", ""]
+    assert await second == ["", "", ""]
+    assert database.taken == [["a", "b"], ["c", "d", "e"]]
+
+
+async def test_a_fenced_partition_fails_alone_and_the_others_are_written() -> None:
+    database = Database()
+    told = await put_all(a_group(database), Batch("a"), Batch("b", fault="is another worker's"), Batch("c"))
+    assert told == ["", "b is another worker's", ""]
+    assert database.taken == [["a"], ["c"]]
+    assert database.tried == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+async def test_a_database_that_is_away_gets_the_same_group_again_and_nobody_else_in_it() -> None:
+    database = Database(away=2)
+    group = a_group(database)
+    first = asyncio.create_task(put_all(group, Batch("a"), Batch("b")))
+    await database.begun.wait()
+    assert await put_all(group, Batch("c")) == [""]
+    assert await first == ["", ""]
+    assert database.tried == [["a", "b"], ["a", "b"], ["a", "b"], ["c"]]
+
+
+async def test_who_begins_after_waiting_has_company() -> None:
+    """Partitions whose turns end some milliseconds after each other are in one group, and the next is a distance away."""
+    database = Database()
+    group = a_group(database, distance_ms=200)
+
+    async def partition(name: str, late: float) -> None:
+        for _ in range(3):
+            await asyncio.sleep(group.wait())
+            await asyncio.sleep(late)  # its turn
+            await group.put(Batch(name))
+
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(partition("a", 0), partition("b", 0.003), partition("c", 0.006))
+    assert [sorted(names) for names in database.taken] == [["a", "b", "c"]] * 3
+    assert asyncio.get_running_loop().time() - began > 0.4
+
+
+async def test_a_partition_that_is_gone_does_not_stop_the_others() -> None:
+    database = Database()
+    group = a_group(database)
+    database.gate.clear()
+    gone = asyncio.create_task(group.put(Batch("gone")))
+    stays = asyncio.create_task(group.put(Batch("stays")))
+    await database.begun.wait()
+    gone.cancel()
+    database.gate.set()
+    await stays
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert database.taken == [["gone", "stays"]]
+
+
+@examples(150)
+@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=30), st.integers(1, 100))
+def test_whatever_comes_is_written_once_or_refused_for_itself_and_groups_are_bounded(
+    batches: list[tuple[int, bool]], most_bytes: int
+) -> None:
+    async def run() -> None:
+        database = Database()
+        made = [Batch(str(n), size, "fault" if is_faulty else "") for n, (size, is_faulty) in enumerate(batches)]
+        told = await put_all(a_group(database, most_bytes=most_bytes), *made)
+        assert told == [f"{batch.name} fault" if batch.fault else "" for batch in made]
+        taken = [name for names in database.taken for name in names]
+        assert sorted(taken) == sorted(batch.name for batch in made if not batch.fault)
+        sizes = {batch.name: batch.size for batch in made}
+        assert all(len(names) == 1 or sum(sizes[name] for name in names) <= most_bytes for names in database.tried)
+
+    asyncio.run(run())

@@ -1,0 +1,139 @@
+"""What a row shows to whoever may not see texts and addresses: every field of every table is one or the other, by name."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipelines.row_masking import SHOWN, WHOLE, masked, masked_id
+from pipelines.stages import APPS
+from schemas import codec, records
+from schemas.records import Content, Location, Media, Template
+from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
+from tables.conversations import CONVERSATIONS, Members
+from tables.held import HELD
+from tables.outstanding import OUTSTANDING, Outstanding
+from tables.plans import PLANS
+from tables.seen import SEEN
+from tables.sequences import SEQUENCES
+from tables.timeline_layout import TIMELINES
+from tables.timelines import introduce
+from tests.support.builders import binding, delivery, receipt, ref, sequenced, update
+
+# Texts, addresses, names of people, what providers call a message (WhatsApp's ids hold the number), and words of others.
+HIDDEN = {
+    "address", "addresses", "anomaly", "body", "buttons", "callback_data", "content", "deliveries", "delivery", "early", "error_title",
+    "event_id", "places",
+    "evidence", "filename", "frames", "header", "headers", "latitude", "location", "longitude", "media", "members", "metadata", "mime_type",
+    "name", "provider_media_id", "provider_message_id", "reaction", "reason", "receipts", "recipient", "recipients", "reply_to", "sender",
+    "template", "text", "time_zone", "url", "user_id", "user_ids", "opt_outs",
+}  # fmt: skip
+PERSON = "15557654321"
+TOLD = ("olá", "secret-words", PERSON, "wamid.of-", "Ana", "-23.5")
+CONTENT = Content(
+    media=(Media("image", url=f"https://x.example/{PERSON}.jpg", filename="Ana.jpg"),),
+    template=Template("secret-words", "pt_BR", body=("Ana",)),
+    location=Location(-23.5, -46.6, "Ana", "Ana"),
+    reply_to=f"wamid.of-{PERSON}",
+)
+
+
+def rows() -> Iterator[tuple[str, Any]]:
+    sent = delivery(
+        address=PERSON,
+        recipient=PERSON,
+        text="secret-words olá",
+        content=CONTENT,
+        conversation_id=f"whatsapp:1:{PERSON}",
+    )
+    yield (
+        "outstanding",
+        OUTSTANDING.as_json(Outstanding(sent, ("deliveries.whatsapp", 1, 2), evidence=f"wamid.of-{PERSON}")),
+    )
+    bound = binding(f"wamid.of-{PERSON}", conversation_id=f"internal:app:{PERSON}")
+    yield "bindings", BINDINGS.as_json(BoundDelivery("t", bound.delivery_id, bound.conversation_id, 1, 2))
+    told = receipt(f"wamid.of-{PERSON}", error_title="Ana has no WhatsApp", callback_data=f"c4a1|{PERSON}")
+    place = (5, 6, f"whatsapp:1:wamid.of-{PERSON}:read")
+    yield "waiting", WAITING.as_json(WaitingReceipt(1, (place,), (codec.encode(told),)))
+    yield "conversations", CONVERSATIONS.as_json(Members("t", (PERSON, "Ana"), 1))
+    timeline, _ = introduce(sequenced(), dataclasses.replace(ref(), address=PERSON, recipient="Ana"), 0, 0)
+    early = update(f"whatsapp:1:wamid.of-{PERSON}:read", provider_message_id=f"wamid.of-{PERSON}", reason="Ana")
+    yield "timelines", TIMELINES.as_json(timeline._replace(reason="Ana", provider_message_id=PERSON, early=(early,)))
+
+
+@pytest.mark.parametrize(("table", "row"), list(rows()), ids=[table for table, _ in rows()])
+def test_no_row_shows_a_text_or_an_address(table: str, row: Any) -> None:
+    whole, cut = (json.dumps(each, ensure_ascii=False, default=str) for each in (row, masked(row)))
+    assert any(each in whole for each in TOLD), table
+    assert [each for each in TOLD if each in cut] == []
+
+
+def test_what_an_operator_needs_is_shown() -> None:
+    cut = masked(dict(rows())["outstanding"])
+    assert cut["delivery"]["delivery_id"] == delivery().delivery_id
+    assert cut["delivery"]["conversation_id"] == "whatsapp:1:***"
+    assert (cut["phase"], cut["attempt"], cut["source"]) == ("waiting", 0, ["deliveries.whatsapp", 1, 2])
+    assert cut["delivery"]["text"] == "***"
+    assert masked({"seq": 3}) == {"seq": 3}
+
+
+def test_a_field_that_nobody_has_thought_of_is_masked_and_metadata_whatever_it_is_called() -> None:
+    assert masked({"new": "Ana", "flag": True, "none": None, "empty": "", "list": ["Ana", 1]}) == {
+        "new": "***", "flag": True, "none": None, "empty": "", "list": ["***", "***"],
+    }  # fmt: skip
+    assert masked({"metadata": {"kind": "secret-words"}}) == {"metadata": "***"}
+
+
+def test_every_field_of_every_row_is_shown_or_hidden() -> None:
+    """A new field needs a decision: it is masked until then."""
+    layouts = (OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES)
+    found = {name for layout in layouts for name in _fields(_row_class(layout))} | {"digest", "accepted_at"}
+    found |= {name for each in typing.get_args(records.Record) for name in _fields(each) if each.__name__ in KEPT}
+    assert found - SHOWN - HIDDEN == set()
+    assert set() == SHOWN & (HIDDEN | WHOLE)
+    assert {"archive", "analyse", "core"} == set(APPS), "a new app has tables to look at"
+    assert SEEN.name == "seen"
+
+
+KEPT = {"Message", "Delivery", "Receipt", "StatusUpdate"}  # records that rows hold
+
+
+def _row_class(layout: Any) -> Any:
+    return getattr(layout, "row", None) or typing.get_type_hints(type(layout).decode)["return"]
+
+
+def _fields(kind: Any) -> Iterator[str]:
+    """Names of a row's fields, and of those of what it holds."""
+    for name, hint in typing.get_type_hints(kind).items():
+        yield name
+        for inner in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(inner) or hasattr(inner, "_fields"):
+                yield from _fields(inner)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("c-1", "c-1"),
+        ("acme/c-1", "acme/c-1"),
+        (f"whatsapp:106540352242922:{PERSON}", "whatsapp:106540352242922:***"),
+        (f"acme/internal:app:ana/{PERSON}", "acme/internal:app:***"),
+        ("telegram:7310256241:5005:17", "telegram:7310256241:***"),
+        (
+            f"default/whatsapp%3A106%3A{PERSON}/whatsapp%3A106%3Awamid.X",
+            "default/whatsapp%3A106%3A***/whatsapp%3A106%3A***",
+        ),
+        (f"/tables/sequences/whatsapp:106:{PERSON}?partitions=1", "/tables/sequences/whatsapp:106:***"),
+        (f"+{PERSON}", "***"),
+        (f"{PERSON}/whatsapp:106:{PERSON}", "***/whatsapp:106:***"),
+        (f"whatsapp%3A106%3A{PERSON}/{PERSON}", "whatsapp%3A106%3A***/***"),
+        (f"order-{PERSON}-x", "order-***-x"),
+        ("1814c0fcb1e76a7ae5df8138ca409447", "1814c0fcb1e76a7ae5df8138ca409447"),
+        ("messages/3/1207", "messages/3/1207"),
+    ],
+)
+def test_an_id_keeps_what_is_of_no_person(text: str, shown: str) -> None:
+    assert masked_id(text) == shown

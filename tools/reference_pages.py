@@ -1,0 +1,283 @@
+"""The tables of docs/settings.md, topics.md, limits.md and metrics.md, made from the code they describe, and those of figures.
+
+`python -m tools.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
+"""
+
+import ast
+import dataclasses
+import json
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+from pydantic import SecretStr
+
+from pipelines import kafka_acls
+from schemas import metrics
+from schemas.benchmark import FOLDER
+from schemas.catalog import SCHEMAS, TOPICS, record_bytes
+from schemas.causes import DESCRIPTIONS
+from schemas.limits import UNLIMITED, described, limit_of, record_in
+from schemas.objectives import OBJECTIVES
+from schemas.records import Record
+from schemas.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+METRICS: Mapping[str, Any] = {
+    name: value for name, value in vars(metrics).items() if isinstance(value, Counter | Gauge | Histogram)
+}
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; what Markdown would take for markup is escaped."""
+    lines = [list(header), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in line) + " |" for line in lines
+    )
+
+
+def settings_table() -> str:
+    return table(
+        ("setting", "default", "meaning"),
+        (
+            (f"`CHAT4ALL_{name.upper()}`", _default(field.default), str(field.description))
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def _default(value: object) -> str:
+    plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return "" if plain == "" else f"`{plain}`"
+
+
+def topics_table() -> str:
+    return table(
+        ("topic", "key", "record", "partitions", "policy", "largest record", "producers", "consumers", "what"),
+        (
+            (
+                f"`{topic.name}`",
+                topic.key,
+                ", ".join(topic.records),
+                str(topic.partitions or "`CHAT4ALL_PARTITIONS`"),
+                topic.policy if topic.retention_days is None else f"delete, {topic.retention_days} d",
+                f"{record_bytes(topic.name):,}",
+                ", ".join(topic.producers),
+                ", ".join(topic.consumers) or "none",
+                topic.about,
+            )
+            for topic in TOPICS.values()
+        ),
+    )
+
+
+def schemas_table() -> str:
+    return table(
+        ("id", "schema", "record", "what"),
+        (
+            (str(s.id), f"`schemas/avro/{s.name}.v{s.version}.avsc`", s.record, s.definition["doc"])
+            for s in sorted(SCHEMAS, key=lambda s: s.id)
+        ),
+    )
+
+
+def causes_table() -> str:
+    return table(("cause", "meaning"), ((f"`{code}`", text) for code, text in DESCRIPTIONS.items()))
+
+
+def limits_table() -> str:
+    """Each field once, with every record it is in; a field whose type is its limit (an enum, yes or no) is left out."""
+    fields: dict[tuple[str, str], list[str]] = {}
+    for cls in limited_classes():
+        for field in dataclasses.fields(cls):
+            limit = limit_of(cls.__name__, field.name)
+            if limit is not None:
+                fields.setdefault((field.name, described(limit)), []).append(cls.__name__)
+    return table(
+        ("field", "allowed", "of"),
+        ((f"`{name}`", allowed, ", ".join(classes)) for (name, allowed), classes in fields.items()),
+    )
+
+
+def limited_classes() -> list[type[Any]]:
+    """Every record class with limits, and those inside them."""
+    found: list[type[Any]] = [cls for cls in typing.get_args(Record) if cls.__name__ not in UNLIMITED]
+    for cls in found:  # grows while it is read
+        found += [
+            inner for hint in typing.get_type_hints(cls).values() if (inner := record_in(hint)) and inner not in found
+        ]
+    return found
+
+
+def metrics_table() -> str:
+    return table(
+        ("metric", "kind", "labels", "what"),
+        (
+            (
+                f"`{exposed_name(metric)}`",
+                metric._type,
+                ", ".join(metric._labelnames),
+                metric._documentation,
+            )
+            for metric in METRICS.values()
+        ),
+    )
+
+
+def exposed_name(metric: Any) -> str:
+    """The name Prometheus sees: a counter ends in _total."""
+    return f"{metric._name}_total" if isinstance(metric, Counter) else str(metric._name)
+
+
+def events_table() -> str:
+    return table(
+        ("stage", "events"),
+        ((stage, ", ".join(f"`{event}`" for event in sorted(events))) for stage, events in counted_events().items()),
+    )
+
+
+# what counts an event -> where its name stands; a sink's stage counts after its write, when the decision is counted already
+COUNTS = {"decision.count": 0, "metrics.EVENTS.labels": 1}
+
+
+def counted_events() -> dict[str, set[str]]:
+    """Names a stage counts, by stage: the literals in its calls of COUNTS, and a status where it counts one."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((REPOSITORY / "pipelines").glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and (place := COUNTS.get(ast.unparse(call.func))) is not None:
+                names = _texts(call.args[place]) or {"the new status, in lower case"}
+                found.setdefault(path.stem, set()).update(names)
+    return found
+
+
+def _texts(node: ast.expr) -> set[str]:
+    """The texts an expression may come to: a literal, or the two arms of a choice."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return {text}
+        case ast.IfExp(body=one, orelse=other):
+            return _texts(one) | _texts(other)
+    return set()
+
+
+def objectives_table() -> str:
+    return table(
+        ("objective", "limit", "measured by", "what"),
+        (
+            (
+                o.name,
+                f"{o.share:.0%} within {o.seconds:g} s",
+                f"`{o.measured_by if isinstance(o.measured_by, str) else exposed_name(o.measured_by)}`",
+                o.about,
+            )
+            for o in OBJECTIVES
+        ),
+    )
+
+
+def figures_table(benchmark: str) -> str:
+    """The figures of benchmarks/<benchmark>.json."""
+    figures = json.loads((FOLDER / f"{benchmark}.json").read_text(encoding="utf-8"))["figures"]
+    return table(
+        ("figure", "value", "target", "unit"),
+        ((name.replace("_", " "), _plain(f["value"]), _plain(f["target"]), f["unit"]) for name, f in figures.items()),
+    )
+
+
+# what is wanted of the product's speed -> the file and the figure of benchmarks/ that says whether it was reached
+GOALS: Mapping[str, tuple[str, str]] = {
+    "CPU of all processes at 100 messages/s": ("life", "at_100_cpu_ratio"),
+    "accept to sent at 100 messages/s, p50": ("life", "at_100_accept_to_sent_p50"),
+    "accept to sent at 100 messages/s, p95": ("life", "at_100_accept_to_sent_p95"),
+    "deliveries a second at saturation": ("life", "saturation_rate_ratio"),
+    "CPU a delivery at saturation": ("life", "saturation_cpu_a_delivery"),
+    "CPU a delivery at saturation, beside the commit before": ("life", "saturation_cpu_ratio"),
+    "transactions a second at 100 messages/s": ("life", "at_100_transactions"),
+    "demo: accept to sent, p95": ("life", "demo_accept_to_sent_p95"),
+    "the engine beside a loop by hand with transactions": ("engine", "ours_to_transactional_loop"),
+    "the engine beside Kafka Streams, exactly_once_v2": ("engine", "ours_to_streams_exactly_once"),
+    "a lone record through one stage, p95": ("engine", "lone_record_p95"),
+    "track: memory of a delivery that has ended": ("decide", "track_ended"),
+    "track: memory of a delivery that is open": ("decide", "track_open"),
+    "an idle stack": ("idle", "idle cpu"),
+    "a broker was killed: work goes on": (
+        "crash_engine",
+        "longest without progress: broker SIGKILL, while Kafka answered",
+    ),
+    "a worker was killed: work goes on": ("crash_engine", "longest without progress: SIGKILL"),
+    "chat4all up": ("start", "up"),
+    "chat4all demo": ("start", "demo"),
+}
+
+
+def goals_table() -> str:
+    rows = []
+    for what, (file, name) in GOALS.items():
+        figure = json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))["figures"][name]
+        value, target = figure["value"], figure["target"]
+        reached = target is None or (value <= target if figure["better"] == "lower" else value >= target)
+        rows.append((what, _plain(value), _plain(target), "yes" if reached else "**no**", figure["unit"], f"`{file}`"))
+    return table(("figure", "value", "wanted", "reached", "unit", "file"), rows)
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:,.10g}"
+
+
+def access_table() -> str:
+    """Every ACL by who it is for; what may be done to several things stands on one line."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for who, of_process in kafka_acls.rules().items():
+        for rule in of_process:
+            name = f"`{rule.name}*`" if rule.is_prefix else f"`{rule.name}`"
+            grouped.setdefault((who, rule.resource.replace("_", " "), ", ".join(rule.operations)), []).append(name)
+    return table(
+        ("process", "resource", "operations", "names"), ((*key, ", ".join(names)) for key, names in grouped.items())
+    )
+
+
+# page -> mark -> table
+PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "settings": {"settings": settings_table},
+    "limits": {"limits": limits_table},
+    "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
+    "providers": {"connectors": partial(figures_table, "connectors")},
+    "gateway": {"attack": partial(figures_table, "attack")},
+    "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
+    "performance": {"goals": goals_table}
+    | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide")},
+    "security": {"access": access_table},
+    "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
+}
+
+
+def page(name: str) -> Path:
+    return REPOSITORY / "docs" / f"{name}.md"
+
+
+def shown(name: str, mark: str) -> str:
+    """The table a page shows between its marks."""
+    _, _, rest = page(name).read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+    text, end, _ = rest.partition(f"\n<!-- end of {mark} -->")
+    return text if end else ""
+
+
+def write() -> None:
+    for name, tables in PAGES.items():
+        for mark, make in tables.items():
+            text = page(name).read_text(encoding="utf-8")
+            head, begin, rest = text.partition(f"<!-- {mark} -->\n")
+            _, end, tail = rest.partition(f"<!-- end of {mark} -->")
+            if not end:
+                raise ValueError(f"docs/{name}.md lacks the marks of {mark}")
+            page(name).write_text(f"{head}{begin}{make()}\n{end}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
