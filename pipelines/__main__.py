@@ -1,8 +1,7 @@
 """`python -m pipelines worker core|sinks | gateway | prepare`: what a deployment runs, one process each.
 
-An expected failure (a missing setting, a server that cannot be reached, a topic that is not as declared) ends in one line on
-standard error and exit code 2; a worker that can no longer be right ends with 3 and is to be started again. Each part imports what it
-needs itself: a gateway has no use for Faust, nor `route` for the client of a database.
+An expected failure (a missing setting, an unreachable server, a topic that differs from its declaration) prints one line on
+standard error and ends with exit code 2. A worker that can no longer trust its memory ends with exit code 3: start it again.
 """
 
 import argparse
@@ -16,13 +15,14 @@ from pipelines.stages import WORKERS
 from schemas.redaction import redactor
 from schemas.settings import Settings, wrong
 
-Part = tuple[Callable[[Settings], None], tuple[type[Exception], ...]]  # what it does, and what may be expected to fail
+# What it runs, and the exceptions that end in one line and exit code 2.
+Part = tuple[Callable[[Settings], None], tuple[type[Exception], ...]]
 
 
 def part_of(arguments: argparse.Namespace) -> Part:
-    """The chosen part, imported."""
+    """The chosen part. Only its modules are imported: the gateway does not need Faust, and core does not need database clients."""
     if arguments.part == "worker":
-        from pipelines import run_worker  # noqa: PLC0415  # one part, one part's imports
+        from pipelines import run_worker  # noqa: PLC0415  # only what this part needs
 
         return lambda settings: run_worker.work(arguments.kind, settings), run_worker.EXPECTED
     if arguments.part == "gateway":
@@ -37,14 +37,17 @@ def part_of(arguments: argparse.Namespace) -> Part:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("worker").add_argument("kind", choices=sorted(WORKERS))
-    parts.add_parser("gateway")
-    parts.add_parser("prepare")
+    worker = parts.add_parser("worker", help="run the stages of one worker")
+    worker.add_argument(
+        "kind", choices=sorted(WORKERS), help="core: route, match, send, track; sinks: archive, analyse"
+    )
+    parts.add_parser("gateway", help="receive the webhooks of the providers")
+    parts.add_parser("prepare", help="create the topics and migrate the databases; safe to repeat")
     arguments = parser.parse_args()
     try:
         settings = Settings()
     except ValidationError as error:
-        print(f"{arguments.part}: {wrong(error)}", file=sys.stderr)  # noqa: T201  # the line a person reads, not a log
+        print(f"{arguments.part}: {wrong(error)}", file=sys.stderr)  # noqa: T201  # for the person at the terminal
         return 2
     logs.configure(settings)
     run, expected = part_of(arguments)
@@ -52,7 +55,7 @@ def main() -> int:
         run(settings)
     except expected as error:
         line = redactor(settings)(f"{arguments.part}: {error}")
-        print(line, file=sys.stderr)  # noqa: T201  # the line a person reads, not a log
+        print(line, file=sys.stderr)  # noqa: T201  # for the person at the terminal
         return 2
     return 0
 

@@ -1,7 +1,7 @@
-"""Producing from an event loop and waiting for Kafka's acknowledgement: what the gateway needs before it may answer 200.
+"""Produces from an event loop and waits for Kafka's acknowledgement, so that the gateway can answer 200.
 
-In: records. Out: which of them can never be kept (produce_errors.py); all others are acknowledged by all replicas, else
-NotAcknowledged is raised. A producer that can send nothing any more is replaced by a new one.
+In: records. Out: those that Kafka can never store (produce_errors.py). Guaranteed: all in-sync replicas have acknowledged every other
+record, or NotAcknowledged is raised. After a fatal error the producer is replaced by a new one.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from pipelines.engine import client_settings
 from schemas.catalog import TOPICS, record_bytes
 from schemas.kafka_access import KafkaAccess
 
-SAY_SECONDS = 10.0
-ACKNOWLEDGE_SECONDS = 8.0  # below the 10 s or so after which providers give a webhook up
+LOG_SECONDS = 10.0  # at least, between two log lines about the client
+ACKNOWLEDGE_SECONDS = 8.0  # less than the time-out of providers for a webhook, about 10 s
 LARGEST_RECORD = max(topic.max_bytes for topic in TOPICS.values())
 log = structlog.get_logger(__name__)
 
 
 class OutgoingRecord(NamedTuple):
-    """A record to produce; to a partition by number, or by the key's hash when `partition` is None."""
+    """A record to produce. With `partition` None, Kafka's partitioner chooses by the hash of the key."""
 
     topic: str
     key: bytes
@@ -34,11 +34,11 @@ class OutgoingRecord(NamedTuple):
 
 
 class NotAcknowledged(Exception):
-    """Kafka has not acknowledged a record in time; it may or may not be there."""
+    """Kafka did not acknowledge a record in time. The record may or may not be in its topic."""
 
 
 class RefusedRecord(NamedTuple):
-    """A record that can never be kept: a cause of schemas/causes.py, and why in a sentence."""
+    """A record that Kafka can never store. `cause` is a code of schemas/causes.py, `detail` a sentence."""
 
     record: OutgoingRecord
     cause: str
@@ -46,9 +46,12 @@ class RefusedRecord(NamedTuple):
 
 
 class AcknowledgedProducer:
-    """An idempotent producer (acks from all replicas) whose acknowledgements can be awaited. It gathers what comes within `linger_ms`:
-    a request to Kafka costs both sides about the same whatever is in it. `more` are further settings of Kafka's
-    producer, with `_` for `.`."""
+    """An idempotent producer (acks=all) whose acknowledgements can be awaited on `loop`.
+
+    Call `produce` and `close` on that loop; they never block it. A thread of its own polls librdkafka for acknowledgements and
+    replaces the producer after a fatal error. The producer collects records for `linger_ms` before a request, because a
+    request costs about the same however many records it carries. `more` are further settings of librdkafka, with `_` for `.`.
+    """
 
     def __init__(self, kafka: KafkaAccess, loop: asyncio.AbstractEventLoop, *, linger_ms: int = 5, **more: Any) -> None:
         self._loop = loop
@@ -60,32 +63,34 @@ class AcknowledgedProducer:
             "message_max_bytes": LARGEST_RECORD,
         }
         self._settings = client_settings.settings(kafka, "gateway", **(own | more))
-        self.opened = 0  # producers so far
-        self._said_at = -SAY_SECONDS
+        self.opened = 0  # how many producers were created so far
+        self._logged_at = -LOG_SECONDS
         self._producer = self._open()
         self._is_broken = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="acknowledgements", daemon=True)
         self._thread.start()
 
-    async def all(self, records: Sequence[OutgoingRecord]) -> list[RefusedRecord]:
-        """Produces the records in order. Returns those that can never be kept, once all others are acknowledged; else raises
-        NotAcknowledged, and any of them may be there or not."""
+    async def produce(self, records: Sequence[OutgoingRecord]) -> list[RefusedRecord]:
+        """Produces the records in order and waits until all replicas acknowledged them. Returns those that Kafka can never store.
+
+        Raises NotAcknowledged when Kafka does not acknowledge a record within ACKNOWLEDGE_SECONDS, or when the local queue is full;
+        each record may then be in its topic or not."""
         too_large = [_too_large(record) for record in records]
         fitting = [record for record, found in zip(records, too_large, strict=True) if found is None]
-        return [found for found in too_large if found is not None] + await self._keep(fitting)
+        return [found for found in too_large if found is not None] + await self._produce(fitting)
 
     async def close(self) -> None:
-        """Waits for what was produced, and lets go of Kafka's client, whoever still knows this object."""
+        """Waits at most ACKNOWLEDGE_SECONDS for open acknowledgements, stops the thread and releases Kafka's client."""
         await asyncio.to_thread(self._serve, self._producer.flush, ACKNOWLEDGE_SECONDS)
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
         del self._producer
 
-    async def _keep(self, records: Sequence[OutgoingRecord]) -> list[RefusedRecord]:
-        """As `all`. The broker refuses a batch whole, so what one record may have cost the others is tried again in halves."""
+    async def _produce(self, records: Sequence[OutgoingRecord]) -> list[RefusedRecord]:
+        """As `produce`. The broker refuses a whole batch because of one record, so refused records are retried in halves."""
         errors = await asyncio.gather(*[self._send(record) for record in records])
-        unkept, again = [], []
+        refused, again = [], []
         for record, error in zip(records, errors, strict=True):
             if error is None:
                 continue
@@ -94,11 +99,11 @@ class AcknowledgedProducer:
             elif (cause := produce_errors.cause(error)) is None:
                 raise NotAcknowledged(error.str())
             else:
-                unkept.append(RefusedRecord(record, cause, f"topic {record.topic} does not take it: {error.str()}"))
+                refused.append(RefusedRecord(record, cause, f"topic {record.topic} does not take it: {error.str()}"))
         middle = (len(again) + 1) // 2
         for half in filter(None, (again[:middle], again[middle:])):
-            unkept += await self._keep(half)
-        return unkept
+            refused += await self._produce(half)
+        return refused
 
     def _send(self, record: OutgoingRecord) -> "asyncio.Future[KafkaError | None]":
         future: asyncio.Future[KafkaError | None] = self._loop.create_future()
@@ -111,7 +116,7 @@ class AcknowledgedProducer:
             partition = -1 if record.partition is None else record.partition
             self._producer.produce(record.topic, record.value, record.key, partition, on_delivery=acknowledged)
         except BufferError:
-            future.set_result(KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # the names of librdkafka's own errors begin so
+            future.set_result(KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # names of librdkafka's own errors begin with _
         except KafkaException as error:
             self._note(error.args[0])
             future.set_result(error.args[0])
@@ -121,44 +126,44 @@ class AcknowledgedProducer:
         if error is not None and produce_errors.is_of_the_producer(error):
             self._is_broken.set()
 
-    def _hear(self, error: KafkaError) -> None:
-        """What happens to the client beside its records: while Kafka is away or lets us in no more, a line now and then."""
+    def _on_client_error(self, error: KafkaError) -> None:
+        """An error of the client itself, for example while Kafka is unavailable: at most one log line in LOG_SECONDS."""
         self._note(error)
-        if time.monotonic() - self._said_at > SAY_SECONDS:
-            self._said_at = time.monotonic()
+        if time.monotonic() - self._logged_at > LOG_SECONDS:
+            self._logged_at = time.monotonic()
             log.warning("Kafka's client has a problem", error=error.str())
 
     def _open(self) -> Producer:
         self.opened += 1
-        return Producer({**self._settings, "error_cb": self._hear})
+        return Producer({**self._settings, "error_cb": self._on_client_error})
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
             self._serve(self._producer.poll, 0.1)
             if self._is_broken.is_set():
-                self._open_anew()
+                self._replace()
 
     def _serve(self, callbacks: Callable[[float], object], seconds: float) -> None:
-        """Lets librdkafka call back; it may raise a fatal error from there."""
+        """Lets librdkafka run its callbacks for up to `seconds`; a fatal error that it raises is noted."""
         try:
             callbacks(seconds)
         except KafkaException as error:
             self._note(error.args[0])
 
-    def _open_anew(self) -> None:
-        """Whoever waits for the old one hears that it was not acknowledged."""
+    def _replace(self) -> None:
+        """Opens a new producer. Records that still wait in the old one fail, so their callers get NotAcknowledged."""
         old, self._producer = self._producer, self._open()
         old.purge()
         self._serve(old.flush, ACKNOWLEDGE_SECONDS)
-        self._is_broken.clear()  # should the new one be broken as well, its next record tells
-        log.error("producer opened anew after a fatal error", opened=self.opened)
+        self._is_broken.clear()  # if the new producer is broken too, its next record sets this again
+        log.error("producer replaced after a fatal error", opened=self.opened)
 
 
 def _too_large(record: OutgoingRecord) -> RefusedRecord | None:
     size, limit = len(record.key) + len(record.value), record_bytes(record.topic)
     if size <= limit:
         return None
-    detail = f"{size} bytes of key and value for {record.topic}, which takes {limit}"
+    detail = f"{size} bytes of key and value: topic {record.topic} takes at most {limit}"
     return RefusedRecord(record, produce_errors.TOO_LARGE, detail)
 
 

@@ -1,9 +1,10 @@
-"""Stage analyse: every transition of every delivery into ClickHouse, for reports.
+"""Stage analyse: writes every transition of every delivery to ClickHouse, for reports.
 
-In: delivery-states. Out: ClickHouse, dead letters. Exactly-once as ClickHouse allows it: a batch is planned in Kafka (first and
-last offset, a table row) before it is inserted, and the group's offset stays before it until it was; so whoever inserts it
-again, after any crash, inserts the identical batch with the identical token, and ClickHouse drops it. What an insert costs is what its
-parts cost, so the partitions of a worker gather over time and take turns: one insert, of one partition's batch, at a time (0017).
+In: delivery-states. Out: ClickHouse, dead letters. Guaranteed: each transition is counted once. A turn first commits a plan of its
+batch to Kafka (first and last offset, a row of table `plans`) and inserts the batch after that. The group's offset stays before the
+batch until the batch is inserted. After a crash, the next owner therefore inserts the identical batch with the identical token, and
+ClickHouse drops the repetition. The cost of an insert depends on its parts, not on its rows, so the partitions of a worker
+insert one after the other, each a larger batch (docs/decisions/0017).
 """
 
 import asyncio
@@ -22,11 +23,11 @@ from tables.table import Table
 
 TOPIC = "delivery-states"
 KEY = TOPIC.encode()
-LEAST_FETCH_WAIT_MS = 100  # a fetch that waits for nothing would ask without end
+LEAST_FETCH_WAIT_MS = 100  # with 0, fetches would follow each other without a pause
 
 
 class Chunk(NamedTuple):
-    """One insert: the partition it is of, its token, and its rows in offset order."""
+    """One insert: its partition, its token, and its rows in offset order."""
 
     partition: int
     token: str
@@ -35,19 +36,23 @@ class Chunk(NamedTuple):
 
 @dataclass(slots=True)
 class State:
-    """One partition of analyse. `replay` are the ranges of an earlier owner that may not have been inserted."""
+    """One partition of analyse. `replay` holds the planned ranges, first and last offset, that may not have been inserted yet."""
 
     partition: int
     plans: Table[PlannedBatch]
     replay: list[tuple[int, int]]
-    planned_to: int  # highest offset of any plan so far: what was refused up to it is in dead-letters already
-    partial: list[DeliveryState] = field(default_factory=list)  # of the first replayed range, until it is whole
-    done_to: int | None = None  # last offset inserted but not yet committed
+    planned_to: int  # highest planned offset: refused records up to it are in dead-letters already
+    partial: list[DeliveryState] = field(default_factory=list)  # rows of the first replayed range, until it is complete
+    done_to: int | None = None  # last offset that is inserted, but not committed yet
 
 
 class Analyse(Stage[State]):
-    """`sink` is shared by the worker's partitions, and so is the distance of inserts, `linger_ms`: it makes them larger, and reports older
-    by as much for each partition that has something to insert."""
+    """All partitions of a worker share `sink` and the interval between inserts, `linger_ms`. A longer interval makes inserts larger, and
+    reports older by one interval for each partition that has rows to insert.
+
+    While ClickHouse is unavailable, `write` retries without end: no partition takes its next turn, records wait in Kafka, and the
+    lag shows it. At a rebalance the engine waits for the turn in progress; if that takes too long, it ends the worker, and the next
+    owner of the partition inserts the planned batch again."""
 
     name = "analyse"
     one_changelog = True
@@ -60,33 +65,39 @@ class Analyse(Stage[State]):
     def __init__(self, *, sink: ClickHouseFacts, linger_ms: int) -> None:
         self._sink = sink
         self._slots = TimeSlots(linger_ms)
-        self._turn = asyncio.Lock()  # one insert at a time; while ClickHouse is away one tries, and the others wait
-        self.linger_ms = linger_ms  # the next records take the offset of the batch before with them
+        self._insert_lock = asyncio.Lock()  # one insert at a time; while ClickHouse is unavailable, only one retries
+        self.linger_ms = linger_ms  # the next turn commits the offset of the batch before
         self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
 
     async def start(self) -> None:
+        """Connects, in a thread; raises Unavailable or NotMigrated."""
         await self._sink.open()
 
     async def stop(self) -> None:
         await self._sink.close()
 
     def open(self, partition: int, tables: Tables) -> State:
+        """Reads the plan: its ranges may not have been inserted, so they are collected and inserted again."""
         plan = tables["plans"].get(KEY)
         ranges = [] if plan is None else [(first, last) for first, last in plan.ranges]
         return State(partition, tables["plans"], ranges, max((last for _, last in ranges), default=-1))
 
     def must_wait(self, partition: int) -> float:
+        """Seconds until the partition's time slot; see time_slots.py."""
         return self._slots.wait(partition)
 
     def next_due(self, state: State) -> int | None:
-        return (
-            0 if state.done_to is not None else None
-        )  # the last batch's offset is committed as soon as nothing follows
+        # the offset of the last batch is committed as soon as no record follows
+        return 0 if state.done_to is not None else None
 
     def is_done(self, state: State) -> bool:
         return state.done_to is None and not state.replay
 
-    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # nothing is timed
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # nothing here depends on time
+        """Plans the inserts of a turn, and moves the group's offset behind the inserts of the turn before.
+
+        Reads and writes table `plans`; puts Chunks into `decision.writes`. Refuses a record that cannot be decoded, once. Raises
+        nothing on purpose."""
         decision = Decision(writes=[])
         if state.done_to is not None:
             decision.offsets[TOPIC, state.partition] = state.done_to + 1
@@ -106,7 +117,7 @@ class Analyse(Stage[State]):
         unfinished = [] if not state.replay else list(state.replay)
         state.plans.put(KEY, PlannedBatch((*ranges, *unfinished)))
         state.planned_to = max(state.planned_to, inputs.records[-1].offset)
-        # hold the group before what is not inserted yet
+        # the group's offset stays before rows that are not inserted yet
         decision.offsets[TOPIC, state.partition] = ranges[0][0] if ranges else state.replay[0][0]
         state.done_to = ranges[-1][1] if ranges and not state.replay else None
         return decision
@@ -114,7 +125,7 @@ class Analyse(Stage[State]):
     def _replay(
         self, records: list[Record], state: State, decision: Decision, ranges: list[tuple[int, int]]
     ) -> list[Record]:
-        """Collects the first planned range again, exactly; returns the records after it."""
+        """Collects exactly the first planned range again; returns the records after it."""
         first, last = state.replay[0]
         within = [record for record in records if record.offset <= last]
         state.partial += self._decoded(within, state, decision)
@@ -129,24 +140,24 @@ class Analyse(Stage[State]):
         states = []
         for record in records:
             try:
-                told = codec.decode(record.value, DeliveryState)
+                transition = codec.decode(record.value, DeliveryState)
             except codec.CodecError as error:
                 if record.offset > state.planned_to:
                     decision.refusals.append(Refusal(record, error.cause, str(error)))
             else:
-                if (
-                    told.kind not in SIGNALS
-                ):  # nobody is ever told that a signal arrived: it would stand as sent for good
-                    states.append(told)
+                if transition.kind not in SIGNALS:  # a signal has no receipt: reports would show it as sent for ever
+                    states.append(transition)
         return states
 
     def _chunk(self, state: State, first: int, last: int, states: list[DeliveryState]) -> Chunk:
         return Chunk(state.partition, f"{TOPIC}-{state.partition}-{first}-{last}", states)
 
     async def write(self, decision: Decision) -> None:
+        """Inserts the planned chunks, one at a time in the worker; retries while ClickHouse is unavailable. Runs on the worker's loop;
+        the insert itself runs in a thread. Raises the sink's other errors, which end the worker."""
         for chunk in decision.writes:
             if chunk.states:
-                async with self._turn:
+                async with self._insert_lock:
                     self._slots.used(chunk.partition)
                     await until_available(lambda chunk=chunk: self._insert(chunk), "ClickHouse")  # type: ignore[misc]  # mypy cannot type a default in a lambda
 

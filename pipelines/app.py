@@ -1,4 +1,8 @@
-"""A worker's Faust app: the engine in place of Faust's transport, recovery and tables; an agent for each stage; the web views."""
+"""A worker's Faust app: the engine in place of Faust's transport, recovery and tables; one agent per stage; the web views.
+
+In: stages and settings. Out: apps, ready to run. Guaranteed: nothing connects to a server before the app runs; an agent only hands
+batches to the engine, which takes the turns.
+"""
 
 import logging
 import socket
@@ -30,20 +34,20 @@ WEEK_SECONDS = 7 * 86_400.0
 
 
 def _free_port(host: str) -> int:
-    """Faust wants a port by number; whoever asks for 0 finds it in the log."""
+    """A free port for setting 0: Faust needs a number. The log shows it."""
     with socket.socket() as found:
         found.bind((host, 0))
         return int(found.getsockname()[1])
 
 
 def _web_url(settings: Settings, port: int) -> str:
-    """Where the other workers reach this one's views; the group tells them with the assignment."""
+    """Where the other workers reach the views of this one; they get it from the group, with the assignment."""
     host = settings.web_host
     return settings.web_url or f"http://{socket.gethostname() if host in ANY_ADDRESS else host}:{port}"
 
 
 def build_all(stages: Sequence[Stage[Any]], settings: Settings) -> list[faust.App]:
-    """The apps of one worker. The last one has the web views, which tell of all."""
+    """The apps of one worker. The last one serves the web views, which show all apps."""
     apps: list[faust.App] = []
     for number, stage in enumerate(stages, 1):
         apps.append(build(stage, settings, beside=apps, web_views=number == len(stages)))
@@ -53,7 +57,7 @@ def build_all(stages: Sequence[Stage[Any]], settings: Settings) -> list[faust.Ap
 def build(
     stage: Stage[Any], settings: Settings, *, beside: Sequence[faust.App] = (), web_views: bool = True
 ) -> faust.App:
-    """The app of a stage or of a chain; its web views tell of the apps `beside` it in the same process too."""
+    """The app of a stage or of a chain. Its web views also show the apps `beside` it in the same process."""
     app = _bare(stage, settings, web_views=web_views)
     app.engine = Engine(
         stage=stage,
@@ -82,7 +86,7 @@ def build(
 
 
 def _add_web(app: faust.App, engines: Sequence[Engine], settings: Settings) -> None:
-    """Views for people, behind their doors, and beside them, on a port of their own, what machines ask."""
+    """Views for people, which check who may read them, and probes for machines on a port of their own."""
     access = Access(settings)
     app.web.web_app.middlewares.append(access.middleware())
     worker_views.add_views(app, engines)
@@ -91,12 +95,12 @@ def _add_web(app: faust.App, engines: Sequence[Engine], settings: Settings) -> N
 
 
 def _add_agent(app: faust.App, name: str, topics: Sequence[str], own: AbstractSet[str]) -> None:
-    """An agent that reads the topics of its stage. A batch goes to the partition's turns once, whichever stages take it there: by the
-    agent whose `own` topic it is."""
+    """An agent that reads the topics of its stage. Two stages of a chain may read the same topic: only the agent whose `own` topic it is
+    hands the batch to the engine."""
 
     @app.agent(app.topic(*topics, schema=RawBatch()), name=name, supervisor_strategy=CrashingSupervisor)
     async def take_turns(stream: Any) -> None:
-        """Batches of records, one partition's each, to the partition's turns."""
+        """Hands batches of records, each of one partition, to the engine."""
         async for event in stream.noack().events():
             if event.message.topic in own:
                 app.engine.submit(event.message)
@@ -119,35 +123,37 @@ def _bare(stage: Stage[Any], settings: Settings, *, web_views: bool) -> faust.Ap
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=settings.session_timeout_seconds,
-        # Twelve a session: the group expels a dead worker a session after its last one, survivors hear of it with their next.
+        # Twelve heartbeats per session time-out. The group expels a crashed worker one session time-out after its last heartbeat; the
+        # other workers learn of it with their next heartbeat.
         broker_heartbeat_interval=max(0.25, settings.session_timeout_seconds / 12),
-        broker_max_poll_interval=WEEK_SECONDS,  # aiokafka polls nothing here; the engine's health watches progress
+        broker_max_poll_interval=WEEK_SECONDS,  # aiokafka polls nothing here; the engine's watchdog checks progress
         web_enabled=web_views,
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=port,
         canonical_url=_web_url(settings, port),
-        web_tables_enabled=False,  # ours have the same paths
+        web_tables_enabled=False,  # table_views.py has the same paths
         web_cors_options=None,
     )
 
 
 class _Worker(faust.Worker):
-    """Faust's, but for two signals: on SIGUSR1 it would write every local variable to the log, on SIGUSR2 wait in a debugger."""
+    """Faust's worker with two signals replaced: Faust writes every local variable to the log on SIGUSR1, and starts a debugger on SIGUSR2.
+    This one logs stacks without values on SIGUSR1, and ignores SIGUSR2."""
 
     async def _cry(self) -> None:
-        log.warning("where all stand", stacks=where_all_stand())
+        log.warning("stacks requested", stacks=where_all_stand())
 
     def _on_sigusr2(self) -> None:
-        log.warning("SIGUSR2 means nothing here")
+        log.warning("signal ignored", signal="SIGUSR2")
 
 
 def run(*apps: faust.App) -> None:
-    """Runs a worker until it is told to stop; prints nothing and leaves logging as it is. Raises Unfit when the stages' topics are not
-    fit for them, before anything has begun."""
+    """Runs a worker and blocks until SIGTERM or SIGINT. Prints nothing and does not configure logging. Raises UnusableTopics, before
+    anything starts, when the topics do not fit the stages."""
     for app in apps:
         app.engine.check()
     *beside, app = apps
     worker = _Worker(app, *beside, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
-    worker.spinner = None  # even a quiet one writes to standard output: backspaces and "show the cursor"
+    worker.spinner = None  # even with `quiet`, Faust's spinner writes control characters to standard output
     worker.execute_from_commandline()

@@ -1,8 +1,8 @@
-"""Stage archive: messages, deliveries and every transition into PostgreSQL.
+"""Stage archive: writes messages, deliveries and every transition to PostgreSQL.
 
-In: conversation-log, delivery-states. Out: PostgreSQL, dead letters. Exactly-once: PostgreSQL holds the offset in the same
-transaction as the rows, and on assignment this stage reads from there; the group's offsets in Kafka only show the lag. The partitions
-of a worker are written together: one transaction for all, which holds a position of each.
+In: conversation-log, delivery-states. Out: PostgreSQL, dead letters. Guaranteed: each record is written exactly once, because
+PostgreSQL stores the offset in the same transaction as the rows. When a partition is assigned, this stage reads from the offset in
+PostgreSQL; the group's offsets in Kafka only show the lag. One transaction writes the batches and offsets of several partitions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,31 +17,34 @@ from schemas.records import DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
 
 log = structlog.get_logger(__name__)
-LEAST_FETCH_WAIT_MS = 100  # a fetch that waits for nothing would ask without end
+LEAST_FETCH_WAIT_MS = 100  # with 0, fetches would follow each other without a pause
 
 
 @dataclass(slots=True)
 class State:
-    """A partition of archive remembers nothing."""
+    """One partition of archive. It has no tables."""
 
     partition: int
 
 
 @dataclass(slots=True)
 class Writes:
-    """A partition's batch: rows, the offset after the last record of each source partition, and the bytes of the records."""
+    """One partition's batch: the rows, `ends` (the offset after the last record of each source partition), and `size` in bytes."""
 
     messages: list[SequencedMessage] = field(default_factory=list)
     states: list[DeliveryState] = field(default_factory=list)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     size: int = 0
-    offsets: dict[tuple[str, int], tuple[int, int]] = field(
-        default_factory=dict
-    )  # from where to where, once it is to be written
+    # (topic, partition) -> (offset in PostgreSQL before, offset after); set by `write`
+    offsets: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
 
 
 class Archive(Stage[State]):
-    """`sink` is shared by the worker's partitions, and so are its transactions, which keep `linger_ms` from each other."""
+    """All partitions of a worker share `sink` and its transactions; `linger_ms` is the interval between two transactions.
+
+    While PostgreSQL is unavailable, `write` retries without end: the partitions take no turns, records wait in Kafka, and the lag shows
+    it. At a rebalance the engine waits for the turn in progress; if that takes too long, it ends the worker, and the next owner reads
+    from the offset in PostgreSQL. A worker that lost its partition is fenced: its write raises SinkFenced."""
 
     name = "archive"
     sources = (Source("conversation-log"), Source("delivery-states"))
@@ -51,17 +54,19 @@ class Archive(Stage[State]):
     def __init__(self, *, sink: Sink, linger_ms: int) -> None:
         self._sink = sink
         self._positions: dict[tuple[str, int], int] = {}
-        self._conflicts = self._reused = 0  # those of the sink that were counted
-        self._group: GroupCommit[Writes] = GroupCommit(self._write, database="PostgreSQL", distance_ms=linger_ms)
+        self._conflicts = self._reused = 0  # what the metrics contain so far of the sink's counters
+        self._group: GroupCommit[Writes] = GroupCommit(self._write, database="PostgreSQL", interval_ms=linger_ms)
         self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
 
     async def start(self) -> None:
+        """Connects; raises Unavailable or NotMigrated."""
         await self._sink.open()
 
     async def stop(self) -> None:
         await self._sink.close()
 
     async def positions(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """The offsets in PostgreSQL, by (topic, partition). The engine asks at each assignment. Raises Unavailable."""
         found = await self._sink.positions(partitions)
         self._positions.update(found)
         return found
@@ -69,10 +74,12 @@ class Archive(Stage[State]):
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # this stage has no tables
         return State(partition)
 
-    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # all begin together
+    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # all partitions wait for the same transaction
+        """Seconds until the next transaction may start."""
         return self._group.wait()
 
-    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # nothing is remembered, nothing is timed
+    def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # no state, no time
+        """Decodes the records into `decision.writes`. Refuses a record that cannot be decoded. Raises nothing on purpose."""
         writes = Writes()
         decision = Decision(writes=writes)
         for record in inputs.records:
@@ -88,6 +95,9 @@ class Archive(Stage[State]):
         return decision
 
     async def write(self, decision: Decision) -> None:
+        """Returns when the batch is committed in PostgreSQL, in one transaction with waiting batches of other partitions; retries while
+        PostgreSQL is unavailable. Runs on the worker's loop and does not block it. Raises SinkFenced or another error of the sink, which
+        ends the worker."""
         writes: Writes = decision.writes
         if writes.ends:
             writes.offsets = {source: (self._positions[source], end) for source, end in writes.ends.items()}
@@ -95,7 +105,7 @@ class Archive(Stage[State]):
             self._positions.update(writes.ends)
 
     async def _write(self, group: Sequence[Writes]) -> None:
-        """One transaction. No partition has two batches in a group: its next turn waits for this one."""
+        """One transaction for a group. A partition never has two batches in it, because its next turn waits for this one."""
         messages = [message for writes in group for message in writes.messages]
         states = [state for writes in group for state in writes.states]
         offsets = {source: span for writes in group for source, span in writes.offsets.items()}
@@ -108,7 +118,5 @@ class Archive(Stage[State]):
         metrics.EVENTS.labels("archive", "conflict").inc(self._sink.conflicts - self._conflicts)
         metrics.EVENTS.labels("archive", "message_id_reused").inc(self._sink.reused - self._reused)
         if self._sink.reused > self._reused:
-            log.warning(
-                "message ids reused", messages=self._sink.reused - self._reused, query="docs/reports.md tells which"
-            )
+            log.warning("message ids reused", messages=self._sink.reused - self._reused, query="see docs/reports.md")
         self._conflicts, self._reused = self._sink.conflicts, self._sink.reused

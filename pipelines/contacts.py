@@ -1,7 +1,7 @@
-"""Contacts as they lie on their topic.
+"""Reads the records of topic contacts.
 
-Enters: key and value of a record. Leaves: the Contact. Guaranteed: a contact is taken under its own key only, so that no tenant's
-record takes the place of another's.
+In: key and value of a record. Out: the Contact. Guaranteed: a contact is accepted only under its own key, so a tenant's record cannot
+replace a record of another tenant.
 """
 
 from schemas import codec
@@ -10,10 +10,10 @@ from schemas.records import Contact
 
 
 def contact_in(key: bytes, value: bytes) -> Contact:
-    """Raises ValueError with a sentence for what is no contact, or lies under another key than its own content's."""
+    """The contact of a record. Raises ValueError, with a sentence, for a value that is no contact or a key that is not the contact's."""
     contact = codec.decode(value, Contact)
     if not is_tenant(contact.tenant_id):
-        raise ValueError(f"tenant_id {contact.tenant_id[:40]!r} is no tenant's name")
+        raise ValueError(f"tenant_id {contact.tenant_id[:40]!r} is not a valid tenant name")
     wanted = contact_key(contact.tenant_id, contact.user_id).encode()
     if key != wanted:
         raise ValueError(f"the record is of contact {shown(wanted)}: set its key to that, not to {shown(key)}")

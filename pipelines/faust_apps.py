@@ -1,7 +1,7 @@
 """A Faust app by its name (core, archive, analyse), for Faust's own command line: `faust -A pipelines.faust_apps:core tables`.
 
-Settings come from the environment, or from the running development stack. `python -m pipelines worker` stays the way to run one: it
-looks at the topics first.
+Settings come from the environment, or from the running development stack. To run a worker, use `python -m pipelines worker`: it checks
+the topics first.
 """
 
 from functools import cache

@@ -1,12 +1,13 @@
-"""The gateway: providers' webhooks in, receipts and inbound messages out to Kafka. HTTP only, no state.
+"""The gateway: receives the webhooks of the providers and produces receipts and inbound messages to Kafka. It keeps no state.
 
-A receipt that names its delivery, by our tracker, becomes the status update itself; any other, and one whose tracker cannot be believed,
-goes to `receipts`, where match finds its delivery or refuses it.
+A receipt with a valid tracker names its delivery, so it is produced as a status update. Any other receipt goes to topic `receipts`,
+where stage match finds its delivery or refuses it.
 
-Guaranteed: a request is answered 200 only after everything in it is acknowledged by Kafka (all replicas), what can never be kept as a
-dead letter; a wrong signature is answered 401 and produces nothing, and where headers are enough to see it, no body is read; whatever
-else goes wrong is answered 503, so the provider sends it again. Repetitions are harmless: receipts and message ids are deterministic.
-What senders may cost is bounded (serving/, docs/gateway.md); health, metrics and schemas are on a port of their own.
+Guaranteed: a request is answered 200 only after Kafka (all replicas) has acknowledged everything in it; an item that Kafka can never
+store is produced as a dead letter. A wrong signature or secret is answered 401 and produces nothing; if the headers show it, no body is
+read. Any other failure is answered 503, so that the provider sends the webhook again. Repetitions are harmless, because ids of receipts
+and messages are deterministic. What a sender can cost is bounded (serving/, docs/gateway.md). Health, metrics and schemas have their
+own port.
 """
 
 import asyncio
@@ -39,14 +40,16 @@ from schemas.tracker import NO_KEYS, Keys, keys_in
 
 EXPECTED = (MissingSetting, topics.TopicsNotRight, listener.CannotListen)
 UPDATES = "status-updates"
-STAGE = "gateway"  # as dead letters and metrics name it
-NAMED = 10  # items of a request that are logged one by one
+STAGE = "gateway"  # the stage in dead letters and metrics
+MOST_LOGGED = 10  # items of one request that get a log line each
 log = structlog.get_logger(__name__)
 
 
 class Gateway:
-    """The aiohttp applications, `app` for webhooks and `probe` for whom we know, and what they hold; `partitions` are those of a
-    conversation's topics, `accounts` says whose is what comes in; trackers are believed that one of `tracker_keys` signed."""
+    """Two aiohttp applications: `app` for webhooks, `probe` for the operator. Their handlers run on the loop of `producer`; none blocks it.
+
+    `partitions` is the number of partitions of a conversation's topics. `accounts` maps accounts to tenants. A tracker is valid if
+    one of `tracker_keys` signed it. When `app` is cleaned up, it closes the producer and the connectors."""
 
     def __init__(
         self,
@@ -66,11 +69,11 @@ class Gateway:
         self._accounts = accounts
         self._producer = producer
         signed = frozenset(name for name, each in screening.items() if each.signs_bodies)
-        self.front = GatewayMiddleware(bounds, frozenset(connectors), signed)
-        self.app = web.Application(middlewares=[self.front.middleware()])
+        self.limits = GatewayMiddleware(bounds, frozenset(connectors), signed)
+        self.app = web.Application(middlewares=[self.limits.middleware()])
         self.app.router.add_get("/webhooks/{channel}", self.verify, expect_handler=expected, allow_head=False)
         self.app.router.add_post("/webhooks/{channel}", self.receive, expect_handler=expected)
-        # aiohttp's own answer to what has no route passes no middleware where a header `Expect` comes with it
+        # without this route, a request with `Expect` and an unknown path gets aiohttp's own answer, past every middleware
         self.app.router.add_route("*", "/{path:.*}", self.nowhere, expect_handler=expected)
         self.app.on_cleanup.append(self._close)
         self.probe = web.Application()
@@ -85,7 +88,7 @@ class Gateway:
         return web.Response(body=metrics.exposition(), content_type="text/plain")
 
     async def verify(self, request: web.Request) -> web.Response:
-        """A provider's question whether the webhook is ours, as Meta asks; other channels have none."""
+        """Answers the question of a provider (Meta) whether the webhook is ours. Raises Denied: 404 or 403."""
         connector = self._connectors.get(request.match_info["channel"])
         if not isinstance(connector, Challenged):
             raise Denied(404, "no such webhook")
@@ -93,13 +96,14 @@ class Gateway:
             answer = connector.challenge(_webhook_request(request))
         except Forbidden as error:
             raise Denied(403, str(error)) from None
-        self.front.proven(request)
+        self.limits.proven(request)
         return web.Response(text=answer)
 
     async def nowhere(self, _: web.Request) -> web.Response:
         raise Denied(404, "no such path or method")
 
     async def receive(self, request: web.Request) -> web.Response:
+        """Takes one webhook; answers 200 once Kafka has acknowledged everything in it. Raises Denied for every refusal."""
         channel = request.match_info["channel"]
         known = channel if channel in self._connectors else "unknown"
         status = 503
@@ -119,19 +123,19 @@ class Gateway:
         if connector is None:
             raise Denied(404, "no such webhook")
         received_at = int(time.time() * 1000)
-        with self.front.body(request) as body:
+        with self.limits.body(request) as body:
             try:
                 if channel in self._screens:
                     self._screens[channel](_headers(request))
                 items = connector.parse_webhook(_webhook_request(request, await body.read()), received_at)
             except Forbidden as error:
                 raise Denied(error.status, str(error)) from None
-            self.front.proven(request)
-            self.front.admit(_accounts_of(channel, items))
+            self.limits.proven(request)
+            self.limits.admit(_accounts_of(channel, items))
             return await self._take(channel, items, received_at)
 
     async def _take(self, channel: str, items: WebhookItems, received_at: int) -> web.Response:
-        """Keeps what a proven request told."""
+        """Produces the items of a proven request, and answers."""
         _count(channel, items)
         accounts = None if items.own_tenants else self._accounts
         records = [_receipt(r, self._partitions, accounts, self._keys) for r in items.receipts]
@@ -139,29 +143,28 @@ class Gateway:
         metrics.WEBHOOK_ITEMS.labels(channel, "told_by_tracker").inc(direct)
         records += [_inbound(i, received_at, accounts) for i in items.inbound]
         try:
-            unkept = await self._keep(channel, records, received_at)
+            refused = await self._produce(channel, records, received_at)
         except NotAcknowledged as error:
-            raise Denied(503, "not kept, send it again", 1, because=f"not kept: {error}") from None
-        told = [f"not recognised: {name}" for name in items.unrecognised] + [
-            f"refused: {each.detail}" for each in unkept
-        ]
-        return web.Response(text="\n".join(("ok", *told[:100])))
+            raise Denied(503, "not stored, send it again", 1, because=f"not stored: {error}") from None
+        lines = [f"not recognised: {name}" for name in items.unrecognised]
+        lines += [f"refused: {each.detail}" for each in refused]
+        return web.Response(text="\n".join(("ok", *lines[:100])))
 
-    async def _keep(self, channel: str, records: list[OutgoingRecord], received_at: int) -> list[RefusedRecord]:
-        """Returns when all are in Kafka: on their topics, or, those it returns, as dead letters; else raises NotAcknowledged."""
-        unkept = await self._producer.all(records)
-        letters = [_letter(each, received_at) for each in unkept]
-        refused = await self._producer.all(letters) if letters else []
-        if refused:
-            raise NotAcknowledged(f"the dead letter of an item is refused as well: {refused[0].detail}")
-        for number, each in enumerate(unkept):
-            if number < NAMED:
+    async def _produce(self, channel: str, records: list[OutgoingRecord], received_at: int) -> list[RefusedRecord]:
+        """Returns once Kafka has every record, in its topic or, for those it returns, as a dead letter; else raises NotAcknowledged."""
+        refused = await self._producer.produce(records)
+        letters = [_letter(each, received_at) for each in refused]
+        refused_letters = await self._producer.produce(letters) if letters else []
+        if refused_letters:
+            raise NotAcknowledged(f"the dead letter of an item is refused as well: {refused_letters[0].detail}")
+        for number, each in enumerate(refused):
+            if number < MOST_LOGGED:
                 log.error(
                     "webhook item refused", channel=channel, topic=each.record[0], cause=each.cause, detail=each.detail
                 )
             metrics.DEAD_LETTERS.labels(STAGE, each.cause).inc()
             metrics.WEBHOOK_ITEMS.labels(channel, "refused").inc()
-        return unkept
+        return refused
 
     async def _close(self, _: web.Application) -> None:
         await self._producer.close()
@@ -169,10 +172,10 @@ class Gateway:
             await connector.close()
 
 
-def _letter(unkept: RefusedRecord, received_at: int) -> OutgoingRecord:
-    topic, key, value, _ = unkept.record
-    record = Record(topic, -1, -1, received_at, key, value, ())  # no place: it never was in Kafka
-    refusal = Refusal(record, unkept.cause, unkept.detail, codec.decode_any(value).tenant_id)
+def _letter(refused: RefusedRecord, received_at: int) -> OutgoingRecord:
+    topic, key, value, _ = refused.record
+    record = Record(topic, -1, -1, received_at, key, value, ())  # no partition, no offset: it never was in Kafka
+    refusal = Refusal(record, refused.cause, refused.detail, codec.decode_any(value).tenant_id)
     output = dead_letter(STAGE, refusal, received_at)
     return OutgoingRecord(output.topic, output.key, output.value or b"")
 
@@ -182,10 +185,10 @@ def _receipt(
 ) -> OutgoingRecord:
     if accounts is not None:
         receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
-    told = by_tracker(receipt, partitions, keys)
-    if isinstance(told, StatusUpdate):
-        return OutgoingRecord(UPDATES, key_of(told), codec.encode(told), told.home_partition)
-    if told is None and receipt.callback_data:
+    update = by_tracker(receipt, partitions, keys)
+    if isinstance(update, StatusUpdate):
+        return OutgoingRecord(UPDATES, key_of(update), codec.encode(update), update.home_partition)
+    if update is None and receipt.callback_data:
         metrics.WEBHOOK_ITEMS.labels(receipt.channel, "tracker_not_believed").inc()
     key = provider_message_key(receipt.channel, receipt.account, receipt.provider_message_id)
     return OutgoingRecord("receipts", key.encode(), codec.encode(receipt))
@@ -217,9 +220,9 @@ def _count(channel: str, items: WebhookItems) -> None:
     metrics.WEBHOOK_ITEMS.labels(channel, "inbound").inc(len(items.inbound))
     metrics.WEBHOOK_ITEMS.labels(channel, "unrecognised").inc(len(items.unrecognised))
     metrics.WEBHOOK_ITEMS.labels(channel, "notice").inc(len(items.notices))
-    for notice in items.notices[:NAMED]:
+    for notice in items.notices[:MOST_LOGGED]:
         log.info("webhook notice", channel=channel, notice=notice, of=len(items.notices))
-    for name in items.unrecognised[:NAMED]:
+    for name in items.unrecognised[:MOST_LOGGED]:
         log.info("webhook item not recognised", channel=channel, item=name, of=len(items.unrecognised))
 
 
@@ -237,7 +240,7 @@ def _webhook_request(request: web.Request, body: bytes = b"") -> WebhookRequest:
 
 
 def run(settings: Settings) -> None:
-    """Serves until it is told to stop."""
+    """Serves webhooks; blocks until SIGTERM or SIGINT. Raises one of EXPECTED before it takes a request."""
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
     settings.require("kafka_url", "tracker_keys", *sorted(wanted))
@@ -257,5 +260,5 @@ async def _serve(settings: Settings, connectors: Mapping[str, Connector]) -> Non
         bounds=dataclasses.replace(bounds, connections=listener.files_for(bounds.connections)),
     )
     probe = listener.plain(gateway.probe, settings.gateway_probe_host, settings.gateway_probe_port)
-    async with probe, listener.bounded(gateway.app, gateway.front, settings.gateway_host, settings.gateway_port):
-        await listener.until_told()
+    async with probe, listener.bounded(gateway.app, gateway.limits, settings.gateway_host, settings.gateway_port):
+        await listener.until_signal()

@@ -1,9 +1,9 @@
-"""Writes of a worker's partitions to one database, together: those that wait make one transaction.
+"""Group commit: the waiting writes of a worker's partitions become one transaction in one database.
 
-In: the write of a partition, which waits until it is done. Out: one call of `write` for all that wait, in the order of their coming.
-Guaranteed: one is under way at most. A group that fails is repeated one by one, so that a partition fails for itself alone. A database
-that is away is waited for, by the same group; whoever comes meanwhile makes the next. A partition waits with one write at a time, and a
-group holds no more than `most_bytes`, or one write that is larger: so memory is bounded by the turns of the partitions.
+In: one write per partition; the partition awaits its result. Out: one call of `write` for all waiting writes, in order of arrival.
+Guaranteed: at most one call runs at a time. If a group fails, each of its writes is repeated alone, so that only the faulty one
+fails. While the database is unavailable, the same group is retried; later writes form the next group. A group holds at most `most_bytes`,
+or one larger write. A partition has one write at a time, so memory is bounded by the turns of the partitions.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from pipelines.sink_retry import until_available
 from schemas.tracebacks import described_error
 
 log = structlog.get_logger(__name__)
-GATHER_SECONDS = 0.02  # partitions that begin their turns together do not end them at the same moment
+GATHER_SECONDS = 0.02  # turns that start together end a little apart
 MOST_BYTES = 32 << 20
 
 
 class Sized(Protocol):
-    """A write that knows how large the records in it are, in bytes."""
+    """A write with the size of its records in bytes."""
 
     size: int
 
@@ -31,31 +31,34 @@ W = TypeVar("W", bound=Sized)
 
 
 class GroupCommit(Generic[W]):
-    """Of one worker and database; lives in its event loop. Groups keep `distance_ms`, as far as who may wait asks `wait`; who comes out
-    of time (a full turn, a partition taken record by record) is written at once."""
+    """One per worker and database. All methods run on the worker's event loop; none blocks it.
+
+    A partition that may wait asks `wait` first, which keeps groups `interval_ms` apart. A partition that does not wait (a full turn, a
+    stop, records taken one by one) is written at once. A write in progress is never cancelled: at a rebalance the partition stops when
+    its write is done, or the engine ends the worker."""
 
     def __init__(
         self,
         write: Callable[[Sequence[W]], Awaitable[None]],
         *,
         database: str,
-        distance_ms: int,
+        interval_ms: int,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._write = write
         self._database = database
-        self._distance = distance_ms / 1000
+        self._interval = interval_ms / 1000
         self._most_bytes = most_bytes
         self._waiting: list[tuple[W, asyncio.Future[None]]] = []
-        self._began: float | None = None  # the latest group
+        self._began: float | None = None  # when the latest group started
         self._task: asyncio.Task[None] | None = None
 
     def wait(self) -> float:
-        """Seconds until the next group is to be made: who begins then has company, and has gathered meanwhile."""
-        return 0.0 if self._began is None else max(0.0, self._began + self._distance - time.monotonic())
+        """Seconds until the next group may start, 0.0 for now. All partitions get the same moment, so their turns start together."""
+        return 0.0 if self._began is None else max(0.0, self._began + self._interval - time.monotonic())
 
     async def put(self, work: W) -> None:
-        """Returns when it is written; raises what `write` raised for it alone."""
+        """Returns when `work` is written, however long the database is unavailable; raises what `write` raised for this work alone."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, future))
         if self._task is None:
@@ -64,14 +67,14 @@ class GroupCommit(Generic[W]):
 
     async def _run(self) -> None:
         while self._waiting:
-            if self._distance and not self.wait():
+            if self._interval and not self.wait():
                 await asyncio.sleep(GATHER_SECONDS)
             gathered = self._gathered()
             self._began = time.monotonic()
             outcomes = await self._outcomes([work for work, _ in gathered])
             for (_, future), outcome in zip(gathered, outcomes, strict=True):
                 if future.done():
-                    continue  # nobody waits any more
+                    continue  # its caller was cancelled
                 if outcome is None:
                     future.set_result(None)
                 else:
@@ -79,7 +82,7 @@ class GroupCommit(Generic[W]):
         self._task = None
 
     def _gathered(self) -> list[tuple[W, asyncio.Future[None]]]:
-        """Who waits, in the order of their coming, as far as their writes have room in one group."""
+        """Takes waiting writes in order of arrival, up to `most_bytes`."""
         size = count = 0
         for work, _ in self._waiting:
             size += work.size
@@ -90,14 +93,14 @@ class GroupCommit(Generic[W]):
         return gathered
 
     async def _outcomes(self, works: Sequence[W]) -> list[Exception | None]:
-        """What becomes of each write; None for one that is done."""
+        """Writes the group; returns the error of each write, None for one that is done."""
         try:
             await until_available(lambda: self._write(works), self._database)
-        except Exception as error:  # noqa: BLE001  # it belongs to whoever waits
+        except Exception as error:  # noqa: BLE001  # raised in the partition that waits for it
             if len(works) == 1:
                 return [error]
             log.warning(
-                "written one by one, to find whose fault it is",
+                "group write failed, writing one by one",
                 sink=self._database,
                 writes=len(works),
                 error=described_error(error),

@@ -1,6 +1,6 @@
-"""What a worker says of its health: restoring, ready or stuck.
+"""The health of a worker: restoring, ready or stuck.
 
-Enters: the engines of the process. Leaves: plain data, for probes and for people.
+In: the engines of the process. Out: plain data, for probes and people. No I/O.
 """
 
 import time
@@ -10,13 +10,12 @@ from typing import Any
 from pipelines.engine.worker import Engine
 from schemas import metrics
 
-STATUSES = ("ready", "restoring", "stuck")  # the better first
+STATUSES = ("ready", "restoring", "stuck")  # best first
 
 
 def health_of(engine: Engine) -> dict[str, Any]:
-    """`status` is restoring (with its progress; also while the group is being assigned), ready, or stuck (lag, and no commit for the
-    set time). Ready is only who takes turns. Live is whoever a restart would not help: all but the stuck, unless it is a database that
-    they wait for."""
+    """`status` is restoring (with its progress; also during an assignment), ready (all partitions take turns), or stuck (lag, and no
+    commit for the set time). `live` is false only if a restart could help: a partition is stuck and does not wait for a database."""
     running = engine.running()
     stuck = engine.watchdog.stuck(running)
     restoring = engine.restoring
@@ -39,7 +38,7 @@ def health_of(engine: Engine) -> dict[str, Any]:
 
 
 def health_of_all(engines: Sequence[Engine]) -> dict[str, Any]:
-    """A worker's health: of its only app as it is, of several the worst of each, with every app's own below `apps`."""
+    """The health of a worker: that of its only app, or the worst of its apps, with each app's own health below `apps`."""
     if len(engines) == 1:
         return health_of(engines[0])
     apps = {engine.stage.name: health_of(engine) for engine in engines}
@@ -54,7 +53,7 @@ def health_of_all(engines: Sequence[Engine]) -> dict[str, Any]:
 
 
 def measure_tables(engine: Engine) -> None:
-    """Sets the metrics of the tables; to be called before they are shown."""
+    """Sets the metrics of the tables; call it before the metrics are read."""
     for name, rows in health_of(engine)["rows"].items():
         metrics.TABLE_ROWS.labels(engine.stage.name, name).set(rows)
         oldest = [at for p in engine.partitions.values() if (at := p.tables[name].oldest()) is not None]

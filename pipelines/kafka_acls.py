@@ -1,7 +1,7 @@
-"""What each process may do in Kafka, and nothing else: the ACLs of a deployment, made from the declarations of topics and apps.
+"""The ACLs of a deployment in Kafka: what each process may do, and nothing more.
 
-What enters: schemas/topics.toml, the apps and their stages. What leaves: rules by who they are for. docs/security.md shows them, and
-`chat4all up --secure` runs under exactly these. Pure: nothing is asked of Kafka.
+In: schemas/topics.toml, the apps and their stages. Out: rules by process. docs/security.md shows them, and `chat4all up --secure` runs
+under exactly these. No I/O.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,11 @@ from pipelines.stages import APPS, INNER, WORKERS, kinds, tables
 from schemas.catalog import TOPICS
 
 Resource = Literal["topic", "group", "transactional_id"]
-# who is no worker -> what it is in schemas/topics.toml
-APPLICATIONS = (
-    "applications"  # whoever has messages to send; of the development stack: `chat4all load`, `message` and `demo`
-)
-CLIENTS = "clients"  # our own clients, of channel internal; of the development stack: the simulators
+# Processes that are no workers, by their names in schemas/topics.toml.
+# Producers of messages; in the development stack `chat4all load`, `message` and `demo`.
+APPLICATIONS = "applications"
+# Clients of channel internal; in the development stack the simulators.
+CLIENTS = "clients"
 GATEWAY = "gateway"
 PREPARE = "prepare"
 OF_CLIENTS = "deliveries.internal"
@@ -26,7 +26,7 @@ READ, WRITE, CONFIGS = "READ", "WRITE", "DESCRIBE_CONFIGS"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Rule:
-    """Operations on a resource, or, `is_prefix`, on all whose names begin so. Kafka lets whoever may read or write describe, too."""
+    """Operations on a resource; with `is_prefix`, on all resources whose names begin with `name`. READ and WRITE include DESCRIBE."""
 
     resource: Resource
     name: str
@@ -35,7 +35,7 @@ class Rule:
 
 
 def rules() -> dict[str, tuple[Rule, ...]]:
-    """By the name of whom they are for."""
+    """The rules by process: a kind of worker, GATEWAY, PREPARE, APPLICATIONS or CLIENTS."""
     found: dict[str, Iterable[Rule]] = {kind: _of_worker(kind) for kind in WORKERS}
     found[GATEWAY] = _topics(_written_by({GATEWAY}), WRITE)
     found[PREPARE] = _of_prepare()
@@ -48,7 +48,7 @@ def rules() -> dict[str, tuple[Rule, ...]]:
 
 
 def _of_worker(kind: str) -> Iterable[Rule]:
-    """Of every app of the worker: its topics, its groups, and the transactions that go under its name."""
+    """For every app of the worker: its topics, its groups and its transactional ids."""
     for app in (app for app, stages in APPS.items() if set(stages) <= set(WORKERS[kind])):
         stages, changelogs = set(APPS[app]), {changelog_topic(app_id(app), None)} if tables(app) else set()
         inner = INNER if len(stages) > 1 else frozenset()
@@ -56,15 +56,14 @@ def _of_worker(kind: str) -> Iterable[Rule]:
         written = _written_by(stages) | changelogs
         mirrored = {each.topic for stage in kinds(app) for each in stage.mirrored}
         for name in read | written:
-            looked_at = name in read - mirrored  # the cleanup policy of its sources and changelogs
-            operations = (READ,) * (name in read) + (WRITE,) * (name in written) + (CONFIGS,) * looked_at
+            checked = name in read - mirrored  # the engine checks the cleanup policy of its sources and changelogs
+            operations = (READ,) * (name in read) + (WRITE,) * (name in written) + (CONFIGS,) * checked
             yield Rule("topic", name, operations)
         yield Rule("group", app_id(app), (READ,))
         yield Rule("transactional_id", f"{app_id(app)}-", (WRITE,), is_prefix=True)
-        # groups of readers that are no members: nothing is committed in their names
-        own = {f"chat4all-mirror-{name}" for name in mirrored} | (
-            {"chat4all-restore", "chat4all-ends"} if changelogs else set()
-        )
+        # consumers without group membership: they commit nothing
+        own = {f"chat4all-mirror-{name}" for name in mirrored}
+        own |= {"chat4all-restore", "chat4all-ends"} if changelogs else set()
         yield from (Rule("group", name, (READ,)) for name in own)
 
 
@@ -72,7 +71,7 @@ def _of_prepare() -> Iterable[Rule]:
     names = [*TOPICS, *(changelog_topic(app_id(app), None) for app in APPS if tables(app))]
     for name in names:
         yield Rule("topic", name, ("CREATE", "DESCRIBE", CONFIGS, "ALTER_CONFIGS"))
-    yield Rule("topic", "chat4all-", ("DESCRIBE",), is_prefix=True)  # it looks for topics of an older layout
+    yield Rule("topic", "chat4all-", ("DESCRIBE",), is_prefix=True)  # `prepare` looks for topics of an older layout
 
 
 def _written_by(parties: set[str]) -> set[str]:
@@ -84,7 +83,7 @@ def _topics(names: Iterable[str], operation: str) -> tuple[Rule, ...]:
 
 
 def plain(found: Mapping[str, Iterable[Rule]]) -> dict[str, list[dict[str, object]]]:
-    """The rules as JSON has them."""
+    """The rules as plain data, for JSON."""
     return {
         who: [
             {

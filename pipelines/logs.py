@@ -1,7 +1,8 @@
-"""One way of logging for every process: structlog, as console lines or as JSON, with the standard library's loggers going through it.
+"""Configures logging for every process: structlog, as console lines or as JSON. The standard library's loggers use the same output.
 
-Guaranteed: an exception is told without values (schemas/tracebacks.py), in both formats; a configured secret is masked wherever it stands
-(schemas/redaction.py); a line has at most LONGEST characters; a request that cannot be read costs one line.
+In: settings. Out: configured loggers. Guaranteed, in both formats: an exception is logged without values (schemas/tracebacks.py); a
+configured secret is masked wherever it occurs (schemas/redaction.py); a line has at most LONGEST characters; an unreadable HTTP
+request costs one line.
 """
 
 import logging
@@ -27,7 +28,7 @@ _EXCHANGES = {"all": logging.INFO, "failures": logging.WARNING, "none": logging.
 
 
 def configure(settings: Settings) -> None:
-    """Sets logging up; to be called once, before anything logs."""
+    """Configures logging. Call it once, before anything logs."""
     level = getattr(logging, settings.log_level.upper())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -57,7 +58,7 @@ def configure(settings: Settings) -> None:
             ],
         )
     )
-    output.addFilter(Seldom(FOREIGN))
+    output.addFilter(RateLimit(FOREIGN))
     logging.basicConfig(level=level, handlers=[output], force=True)
     for name in (*FOREIGN, "aiohttp.access"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
@@ -67,7 +68,7 @@ def configure(settings: Settings) -> None:
 
 
 class Formatter(structlog.stdlib.ProcessorFormatter):
-    """Masks and cuts what the processors made of a line."""
+    """Cuts a rendered line to LONGEST characters and masks secrets in it."""
 
     def __init__(self, redact: Callable[[str], str], **processing: Any) -> None:
         super().__init__(**processing)
@@ -81,7 +82,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
 
 
 def _without_values(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """An exception that was given as a value is told in one line."""
+    """Replaces an exception that was passed as a value by one line."""
     return {
         name: tracebacks.described_error(value) if name != "exc_info" and isinstance(value, BaseException) else value
         for name, value in event.items()
@@ -91,31 +92,30 @@ def _without_values(_logger: Any, _method: str, event: structlog.typing.EventDic
 _EXCEPTION = structlog.processors.ExceptionRenderer(lambda found: tracebacks.formatted(found[1]))
 
 
-class Seldom:
-    """Lets one line of a kind pass in `seconds`, of these loggers: what tries again ten times a second says so ten times a second."""
+class RateLimit:
+    """A filter for libraries that log every retry: it passes one line of a kind in `seconds`. It applies to the loggers `names`."""
 
     def __init__(self, names: tuple[str, ...], seconds: float = 10.0) -> None:
         self._names = names
         self._seconds = seconds
-        self._said: dict[
-            tuple[str, str], float
-        ] = {}  # (logger, text before its values) -> when; as many as there are in the code
+        # (logger, text before its values) -> time of the last line; usually as many as the code has log statements
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     def filter(self, line: logging.LogRecord) -> bool:
         if line.name.partition(".")[0] not in self._names:
             return True
         kind, now = (line.name, str(line.msg)[:80]), time.monotonic()
-        if now - self._said.get(kind, -self._seconds) < self._seconds:
+        if now - self._logged_at.get(kind, -self._seconds) < self._seconds:
             return False
-        if len(self._said) >= 1000:  # texts with their values in them
-            self._said.clear()
-        self._said[kind] = now
+        if len(self._logged_at) >= 1000:  # some texts contain their values
+            self._logged_at.clear()
+        self._logged_at[kind] = now
         return True
 
 
 def in_one_line(line: logging.LogRecord) -> bool:
-    """A request that is no HTTP, or whose body is not what its headers say, was answered 400: that is no fault of ours, and its
-    exceptions quote the URL with whatever secret is in it."""
+    """A filter that logs an unreadable request (no HTTP, or a body that contradicts its headers) as one warning. It was answered 400; the
+    exception is no error of ours, and it quotes the URL, which may contain a secret."""
     error = line.exc_info[1] if line.exc_info else None
     if isinstance(error, HttpProcessingError | RequestPayloadError):
         line.msg, line.args, line.exc_info = "request not readable: %s", (type(error).__name__,), None
@@ -124,6 +124,6 @@ def in_one_line(line: logging.LogRecord) -> bool:
 
 
 def _configure_exchanges(settings: Settings) -> None:
-    """The exchange log has a level of its own, and its lines are JSON already: they go out as they are, whatever the format."""
+    """The call log has its own level. Its lines are JSON already and are written unchanged in both formats."""
     call_log.LOGGER.setLevel(_EXCHANGES[settings.exchange_log])
     call_log.CALL_LOG.write = partial(os.write, sys.stderr.fileno())

@@ -1,15 +1,15 @@
-"""Stage match: receipts find their deliveries.
+"""Stage match: finds the delivery of each receipt.
 
-In: receipts and bindings, both keyed by the provider's id, whichever comes first. Out: status-updates, to the conversation's home
-partition. Guaranteed: every receipt ends as a status update or, when no delivery claims it in time, as a dead letter. A receipt
-that carries our tracker needs no binding; the gateway tells of most of these itself (receipts.py).
+In: receipts and bindings, both keyed by the provider's message id, in any order. Out: status-updates, to the conversation's home
+partition. Guaranteed: every receipt ends as a status update or, if no binding arrives in time, as a dead letter. A receipt with a
+valid tracker needs no binding; the gateway turns most of these into status updates itself (receipts.py).
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from pipelines.receipts import Misled, by_tracker, update_of
+from pipelines.receipts import RefusedTracker, by_tracker, update_of
 from schemas import codec
 from schemas.keys import key_of, provider_message_key
 from schemas.records import Binding, Receipt, StatusUpdate
@@ -20,7 +20,7 @@ from tables.table import Table
 from tables.timers import Timers
 
 PER_TURN = 2000
-ORPHANS_PER_TURN = 64  # rows of up to 64 receipts: of the largest ones about 32 MB of dead letters
+ORPHANS_PER_TURN = 64  # rows of up to 64 receipts each: at most about 32 MB of dead letters
 
 
 @dataclass(slots=True)
@@ -34,13 +34,13 @@ class State:
 
 
 class Match(Stage[State]):
-    """`orphan_ms` is how long a receipt waits for its binding, `binding_ms` how long a binding waits for receipts; trackers are believed
-    that one of `tracker_keys` signed."""
+    """A receipt waits `orphan_ms` for its binding; a binding is kept for `binding_ms`. A tracker is valid if one of `tracker_keys` signed
+    it. Reads and writes tables `bindings` and `waiting`. No method blocks or does I/O; all run on the worker's event loop."""
 
     name = "match"
     sources = (Source("bindings"), Source("receipts"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (BINDINGS, WAITING)
-    linger_ms = 50  # nobody waits for a status: fewer, larger turns leave the machine to route and send
+    linger_ms = 50  # status updates are not urgent: fewer, larger turns leave CPU time for route and send
 
     def __init__(self, *, partitions: int, binding_ms: int, orphan_ms: int, tracker_keys: Keys = NO_KEYS) -> None:
         self._partitions = partitions
@@ -61,6 +61,9 @@ class Match(Stage[State]):
         return min((due for due in dues if due is not None), default=None)
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        """Stores bindings, turns receipts into status updates, and ends receipts that waited too long.
+
+        Refuses: wrong_partition, wrong_tenant, too_many_waiting, orphan_receipt, and what cannot be decoded. Raises nothing on purpose."""
         decision = Decision()
         for record in inputs.records:
             try:
@@ -80,14 +83,17 @@ class Match(Stage[State]):
             return
         key = provider_message_key(binding.channel, binding.account, binding.provider_message_id).encode()
         bound = BoundDelivery(
-            binding.tenant_id, binding.delivery_id, binding.conversation_id, binding.home_partition, binding.bound_at,
+            binding.tenant_id,
+            binding.delivery_id,
+            binding.conversation_id,
+            binding.home_partition,
+            binding.bound_at,
             binding.partial,
-        )  # fmt: skip
+        )
         known = state.bindings.get(key)
         if known is not None and known.delivery_id != bound.delivery_id:
-            decision.count(
-                "id_reused"
-            )  # a provider that starts anew, as simulators do: what comes now is about the newer one
+            # a provider that started again without its ids, as simulators do: later receipts are about the newer delivery
+            decision.count("id_reused")
         state.bindings.put(key, bound)
         waiting = state.waiting.get(key)
         if waiting is not None:
@@ -98,12 +104,12 @@ class Match(Stage[State]):
             state.orphans.cancel(key.decode())
 
     def _match(self, record: Record, receipt: Receipt, state: State, decision: Decision, now: int) -> None:
-        told = by_tracker(receipt, self._partitions, self._keys)
-        if isinstance(told, Misled):
-            decision.refusals.append(Refusal(record, *told))
+        update = by_tracker(receipt, self._partitions, self._keys)
+        if isinstance(update, RefusedTracker):
+            decision.refusals.append(Refusal(record, *update))
             return
-        if told is not None:
-            decision.outputs.append(_output(told))
+        if update is not None:
+            decision.outputs.append(_output(update))
             decision.count("matched_by_tracker")
             return
         if receipt.callback_data:
@@ -125,7 +131,7 @@ class Match(Stage[State]):
         if len(row.receipts) >= MOST_WAITING:
             decision.count("too_many_waiting")
             detail = (
-                f"{len(row.receipts)} receipts of one provider message wait already, and no delivery has claimed it"
+                f"{len(row.receipts)} receipts of one provider message wait already, and no binding names its delivery"
             )
             decision.refusals.append(Refusal(record, "too_many_waiting", detail, receipt.tenant_id))
             return
@@ -142,7 +148,9 @@ class Match(Stage[State]):
                 continue
             for (offset, timestamp, _), value in zip(waiting.places, waiting.receipts, strict=True):
                 record = Record("receipts", state.partition, offset, timestamp, name.encode(), value, ())
-                detail = f"no delivery claimed provider message {name!r} within {self._orphan_ms // 1000} s"
+                detail = (
+                    f"no binding named the delivery of provider message {name!r} within {self._orphan_ms // 1000} s"
+                )
                 decision.refusals.append(Refusal(record, "orphan_receipt", detail))
             state.waiting.delete(name.encode())
 

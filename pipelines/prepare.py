@@ -1,4 +1,7 @@
-"""`python -m pipelines prepare`: what a deployment runs once before everything else, and again after every release."""
+"""`python -m pipelines prepare`: run it before the first start of a deployment, and again after every release.
+
+In: settings. Out: topics in Kafka, migrated databases. Guaranteed: it is harmless to repeat, and lowers no limit of a topic.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,8 +17,8 @@ EXPECTED = (MissingSetting, topics.TopicsNotRight, Unavailable, migrate.ChangedM
 
 
 def run(settings: Settings) -> None:
-    """Creates the topics, raises the limits of those that take less than declared, and migrates both databases; harmless to repeat.
-    Kafka and the databases know nothing of each other, so both are done at once. Raises one of EXPECTED."""
+    """Creates missing topics, raises record limits that are lower than declared, and migrates both databases. Blocks; Kafka and
+    the databases are prepared at the same time, because neither depends on the other. Raises one of EXPECTED."""
     settings.require("kafka_url", "postgres_url", "clickhouse_url")
     with ThreadPoolExecutor(1) as databases:
         migrating = databases.submit(migrate.migrate, settings.postgres_url, settings.clickhouse_url)

@@ -1,7 +1,7 @@
-"""What a machine asks a worker, on a port of its own: /health, /health/live, /health/ready and /metrics.
+"""Probes of a worker on their own port: /health, /health/live, /health/ready and /metrics.
 
-Enters: the engines of the process. Leaves: an HTTP server that lives as long as the web views. It needs no token: there is nothing of a
-person in it, and nothing of a deployment but the names of tables, topics, stages and channels.
+In: the engines of the process. Out: an HTTP server that runs as long as the web views. It needs no token, because answers contain no
+personal data, only counts and the names of tables, topics, stages and channels.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ log = structlog.get_logger(__name__)
 
 
 def add_probes(app: faust.App, engines: Sequence[Engine], host: str, port: int) -> None:
-    """The server starts and ends with the app's own; port 0 picks a free one, which the log tells."""
+    """Starts and stops the server together with the web server of `app`. Port 0 picks a free one, which the log shows."""
     runner = web.AppRunner(probes(engines), access_log=None)
 
     async def start(_: web.Application) -> None:
         await runner.setup()
         await web.TCPSite(runner, host, port).start()
-        log.info("probes listen", host=host, port=runner.addresses[0][1])
+        log.info("probes listening", host=host, port=runner.addresses[0][1])
 
     async def stop(_: web.Application) -> None:
         await runner.cleanup()
@@ -35,7 +35,8 @@ def add_probes(app: faust.App, engines: Sequence[Engine], host: str, port: int) 
 
 
 def probes(engines: Sequence[Engine]) -> web.Application:
-    """What the server answers: 200 or 503 with the health of all engines, and the metrics of the process."""
+    """The application: 200 or 503 with the health of all engines, and the metrics of the process. Handlers run on the worker's event loop
+    and do no I/O, so they answer only while the loop runs."""
 
     async def health(request: web.Request) -> web.Response:
         asked = request.match_info.get("asked", "ready")

@@ -1,8 +1,8 @@
-"""What an error of the gateway's producer means for a record: whether the same record can ever be kept. Pure, no I/O.
+"""Classifies errors of the gateway's producer: can Kafka ever store this record? No I/O.
 
-Temporary is whatever time, the broker or a new producer mends: the record is to come again. Permanent is what librdkafka does not try
-again and what the next try would hear as well: too large, malformed. A topic that is not there and a right that is missing are for an
-operator to mend, and every record would suffer: temporary. So is an error nobody knows, for then nothing is lost by mistake.
+In: an error of librdkafka. Out: temporary or permanent. Temporary: time, the broker, an operator or a new producer may remove the cause
+(a time-out, a missing topic, a missing right), so the provider sends the record again. Permanent: each retry would fail in the same
+way (too large, malformed). Guaranteed: an unknown error counts as temporary, so that no record is lost by mistake.
 """
 
 from typing import Final
@@ -19,11 +19,11 @@ PERMANENT: Final = {
     KafkaError.INVALID_TIMESTAMP: REFUSED,
     KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: REFUSED,
     KafkaError.POLICY_VIOLATION: REFUSED,
-    KafkaError.TOPIC_EXCEPTION: REFUSED,  # no valid name of a topic
-    KafkaError._BAD_MSG: REFUSED,  # noqa: SLF001  # the names of librdkafka's own errors begin so
+    KafkaError.TOPIC_EXCEPTION: REFUSED,  # not a valid topic name
+    KafkaError._BAD_MSG: REFUSED,  # noqa: SLF001  # names of librdkafka's own errors begin with _
     KafkaError._INVALID_ARG: REFUSED,  # noqa: SLF001  # the same
 }
-# The broker refuses a batch whole: with these, the fault may be another record's.
+# The broker refuses a whole batch: with these errors, another record of the batch may be the cause.
 _OF_THE_BATCH: Final = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -39,17 +39,17 @@ _OF_THE_BATCH: Final = frozenset(
 
 
 def cause(error: KafkaError) -> str | None:
-    """The cause of the dead letter when the record can never be kept; None when it is to come again."""
+    """The dead-letter cause if Kafka can never store the record; None for a temporary error."""
     if error.fatal() or error.retriable():
         return None
     return PERMANENT.get(error.code())
 
 
 def is_of_the_batch(error: KafkaError) -> bool:
-    """Whether a record beside this one may be to blame: tried with fewer others, or alone, it may be kept."""
+    """Whether another record of the batch may be the cause: retried in a smaller batch or alone, this one may be stored."""
     return error.code() in _OF_THE_BATCH and not error.fatal()
 
 
 def is_of_the_producer(error: KafkaError) -> bool:
-    """Whether this producer can never send anything again: a new one is needed."""
+    """Whether this producer can never send again and must be replaced."""
     return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001  # the same

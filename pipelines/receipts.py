@@ -1,8 +1,8 @@
-"""What a receipt says about its delivery: a status update, the same whoever makes it. Pure, no I/O.
+"""Turns a receipt into a status update. No I/O.
 
-A receipt that carries our tracker names its delivery, and the gateway tells track at once; match makes the identical update of one that
-comes to it all the same. Whoever sends with the account can write anything where trackers stand: one that we did not sign counts for
-nothing, and a signed one that names what it must not is refused, by match.
+In: a receipt, and its delivery from a binding or from the tracker in the receipt. Out: the status update. Guaranteed: the gateway and
+stage match make the identical update of the same receipt. Anyone who can send with the account can write the field that carries the
+tracker: a tracker without our signature is ignored, and a signed one for another partition or tenant is refused, by match.
 """
 
 from typing import NamedTuple
@@ -13,31 +13,32 @@ from schemas.records import Cause, Receipt, ReceiptStatus, Status, StatusUpdate
 from schemas.tracker import Keys
 from tables.bindings import BoundDelivery
 
-# Providers tell whole seconds; the truth lies in the second that follows, and never after we heard of it.
+# Providers report whole seconds: the event happened within the following second, and not later than we received the receipt.
 PROVIDER_RESOLUTION_MS = 999
 
 
-class Misled(NamedTuple):
-    """A tracker that is ours and names what it must not. `cause` is a code of schemas/causes.py; whose dead letter it is."""
+class RefusedTracker(NamedTuple):
+    """A signed tracker that names a wrong partition or tenant. `cause` is a code of schemas/causes.py; `tenant_id` owns the dead letter."""
 
     cause: str
     detail: str
     tenant_id: str
 
 
-def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | Misled | None:
-    """The update for the delivery that the receipt's tracker names, of `partitions` of a conversation's topics; None without a tracker
-    that we signed for the receipt's account: then a binding has to tell. `tenant_id` of the receipt is its account's."""
+def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | RefusedTracker | None:
+    """The update for the delivery that the receipt's tracker names. None without a tracker that one of `keys` signed for the receipt's
+    account: then a binding must name the delivery. `partitions` is the number of partitions of a conversation's topics; `tenant_id` of
+    the receipt must be the tenant of its account."""
     tracked = tracker.decode(receipt.callback_data, keys, receipt.channel, receipt.account)
     if tracked is None:
         return None
     if tracked.home_partition >= partitions:
         detail = f"the tracker names partition {tracked.home_partition} of {partitions}: from another deployment?"
-        return Misled("wrong_partition", detail, tracked.tenant_id)
-    # the account may have become another tenant's since
+        return RefusedTracker("wrong_partition", detail, tracked.tenant_id)
+    # the account may belong to another tenant since then
     if receipt.tenant_id not in (DEFAULT_TENANT, tracked.tenant_id):
         detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {tracked.tenant_id[:40]!r}"
-        return Misled("wrong_tenant", detail, receipt.tenant_id)
+        return RefusedTracker("wrong_tenant", detail, receipt.tenant_id)
     bound = BoundDelivery(
         tracked.tenant_id, tracked.delivery_id, tracked.conversation_id, tracked.home_partition, 0, tracked.partial
     )
@@ -45,7 +46,7 @@ def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | 
 
 
 def update_of(receipt: Receipt, bound: BoundDelivery, attempt: int = 0) -> StatusUpdate:
-    """What track is told. A part that is not the last is only explained (PENDING), unless it failed."""
+    """The status update for track. A receipt of a part that is not the last leaves the status at PENDING, unless the part failed."""
     moves = not bound.partial or receipt.status is ReceiptStatus.FAILED
     return StatusUpdate(
         tenant_id=bound.tenant_id,

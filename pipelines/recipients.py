@@ -1,8 +1,8 @@
-"""Who gets a message: every recipient as an address on a channel, with the account to send with.
+"""Finds the recipients of a message: each as an address on a channel, with the account to send with.
 
-In: a message, the members of its conversation, and contacts as they are known now. Out: deliveries to make, or why there are none:
-Refused for good, NotKnownYet where a contact may have been produced that has not arrived. Guaranteed: a tenant sends with accounts it may
-use only; the same message to the same recipient is the same delivery, however often it is decided. No I/O.
+In: a message, the members of its conversation, and the known contacts. Out: references of deliveries; or RecipientRefused, which is
+final; or NotKnownYet, if a contact may have been produced that has not arrived here. Guaranteed: a tenant sends only with accounts that
+it may use; the same message to the same recipient is the same delivery, however often it is decided. No I/O.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ Check = Callable[[Delivery], Rejected | None]
 
 
 class RecipientRefused(Exception):
-    """Why a record is not accepted: a cause of schemas/causes.py and a sentence; `tenant_id` is whose it is, once that is known."""
+    """A record is not accepted: `cause` is a code of schemas/causes.py, the text a sentence, `tenant_id` its tenant once that is known."""
 
     def __init__(self, cause: str, detail: str, tenant_id: str = DEFAULT_TENANT) -> None:
         super().__init__(detail)
@@ -29,32 +29,32 @@ class RecipientRefused(Exception):
 
 
 class NotKnownYet(Exception):
-    """No contact so far says how to reach somebody; one that does may have been produced before the message."""
+    """No known contact says how to reach a recipient, but one may have been produced before the message."""
 
 
 class Reachable(NamedTuple):
-    """What route must know of a channel: our configured account on it, and whether it could ever take a delivery."""
+    """A channel as route needs it: our configured account, and a check whether the channel can ever take a delivery."""
 
     account: str
     check: Check
 
 
 class People(NamedTuple):
-    """Contacts by contact_key. With `certain`, everything that was produced before the message came is in them."""
+    """Contacts by contact_key. With `certain`, they include everything that was produced before the message arrived."""
 
     contacts: View[Contact]
     certain: bool = False
 
 
 class Recipients:
-    """`channels` are those that are configured; `accounts` says whose each account is."""
+    """`channels` are the configured channels by name; `accounts` maps accounts to tenants."""
 
     def __init__(self, channels: Mapping[str, Reachable], accounts: Accounts) -> None:
         self._channels = channels
         self._accounts = accounts
 
     def of(self, message: Message, members: Members | None, people: People) -> list[DeliveryRef]:
-        """Every recipient once; an inbound message has none. Raises Refused, and NotKnownYet while it is not certain."""
+        """One reference per recipient; none for an inbound message. Raises RecipientRefused, or NotKnownYet without `people.certain`."""
         if message.direction is Direction.INBOUND:
             return []
         recipients = message.recipients
@@ -62,7 +62,7 @@ class Recipients:
             if members is None or not members.user_ids:
                 raise RecipientRefused(
                     "no_recipient",
-                    f"no recipient given and conversation {message.conversation_id!r} has no members: name recipients, or produce the "
+                    f"no recipient is given and conversation {message.conversation_id!r} has no members: name recipients, or produce the "
                     "conversation to topic conversations first",
                 )
             recipients = tuple(Recipient(user_id=user_id) for user_id in members.user_ids)
@@ -88,24 +88,25 @@ class Recipients:
         )
 
     def _account(self, tenant_id: str, channel: str, wanted: str | None, shared: str) -> str:
-        """The account to send with: the wanted one where the tenant may use it, else the tenant's own or the shared one."""
+        """The account to send with: the wanted one if the tenant may use it; without a wish, the tenant's own or the shared one."""
         if not wanted:
             found = self._accounts.account_for(tenant_id, channel, shared)
             if found is None:
                 raise RecipientRefused(
                     "account_not_yours",
-                    f"tenant {tenant_id} has no account on {channel}, and the configured one is another's: list one in CHAT4ALL_ACCOUNTS",
+                    f"tenant {tenant_id} has no account on {channel}, and the configured one belongs to another tenant: list one in "
+                    "CHAT4ALL_ACCOUNTS",
                 )
             return found
         if not self._accounts.may_use(tenant_id, channel, wanted, shared):
             raise RecipientRefused(
                 "account_not_yours",
-                f"account {wanted[:40]!r} on {channel} is not one of tenant {tenant_id}: leave it out, or list it in CHAT4ALL_ACCOUNTS",
+                f"account {wanted[:40]!r} on {channel} is not an account of tenant {tenant_id}: omit it, or list it in CHAT4ALL_ACCOUNTS",
             )
         return wanted
 
     def _look_up(self, tenant_id: str, recipient: Recipient, people: People) -> tuple[str, str, str | None]:
-        """(channel, address, account) of a user id: the wanted channel, else the first of the person's preference."""
+        """(channel, address, account) of a user id: on the wanted channel, else on the contact's preferred one."""
         if not recipient.user_id:
             raise RecipientRefused("no_recipient", "a recipient has neither an address nor a user id: give one of them")
         contact = people.contacts.get(contact_key(tenant_id, recipient.user_id).encode())
@@ -122,11 +123,11 @@ class Recipients:
             )
         raise RecipientRefused(
             "unreachable_user",
-            f"user id {recipient.user_id!r} has no address on {recipient.channel or 'any channel we have'}",
+            f"user id {recipient.user_id!r} has no address on {recipient.channel or 'any configured channel'}",
         )
 
 
 def delivery_id(message: Message, recipient: str, channel: str, address: str) -> str:
-    """Deterministic: the same message to the same recipient is the same delivery, however often it is decided."""
+    """The id of a delivery, 32 hex digits: the same for the same message and recipient, however often it is decided."""
     parts = (message.tenant_id, message.conversation_id, message.message_id, recipient, channel, address, "0")
     return ids.digest(parts, 16).hex()

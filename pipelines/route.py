@@ -1,9 +1,9 @@
-"""Stage route: what applications produce becomes a sequenced message and its deliveries.
+"""Stage route: turns each produced message into a sequenced message and its deliveries.
 
-In: messages, inbound, conversations (and contacts, mirrored whole). Out: conversation-log, deliveries.<channel>, all to the
-conversation's home partition. Guaranteed: a message (tenant, conversation, message id) is accepted once in the dedupe window, sequences of
-a conversation are 1, 2, 3 and so on without gaps, in the order of the topic; what cannot be accepted is refused whole, and nothing of it
-goes out; nobody is unknown whose contact was produced before the message; no tenant's records change what becomes of another's.
+In: messages, inbound, conversations, and a mirror of contacts. Out: conversation-log, deliveries.<channel>, all to the conversation's
+home partition. Guaranteed: a message (tenant, conversation, message id) is accepted once within the dedupe window. The sequence numbers
+of a conversation are 1, 2, 3 and so on, without gaps, in the order of the topic. A message is accepted or refused as a whole. A user is
+never unknown if the contact was produced before the message. Records of one tenant never affect messages of another.
 """
 
 import dataclasses
@@ -34,14 +34,13 @@ from tables.sequences import SEQUENCES, Sequence
 from tables.table import StoreFailed, Table
 
 MAX_RECORD_BYTES = 1_000_000
-MAX_OUTPUT_BYTES = 16 << 20  # of all that one message makes
-# Of a delivery and its line in the log, beside what the message says: ids, addresses, keys.
+MAX_OUTPUT_BYTES = 16 << 20  # of all outputs of one message
+# Of a delivery and its entry in the conversation log, besides the content of the message: ids, addresses, keys.
 _BYTES_A_RECIPIENT = 1024
 EXPIRED_PER_TURN = 2000
-LONGEST_KEY = 64 + 1 + LONGEST_CONVERSATION  # bytes: a tenant, a slash, an id
-DIRECTIONS = {"messages": Direction.OUTBOUND, "inbound": Direction.INBOUND}  # what each topic carries
-
-AGAIN_BYTES = 16 << 20  # of what held messages make in one turn; the rest follows in the next
+LONGEST_KEY = 64 + 1 + LONGEST_CONVERSATION  # bytes: tenant, slash, conversation id
+DIRECTIONS = {"messages": Direction.OUTBOUND, "inbound": Direction.INBOUND}  # the direction of a topic's messages
+HELD_OUTPUT_BYTES = 16 << 20  # of outputs of held messages in one turn; the rest follows in the next turn
 CONTACTS = Mirrored("contacts", contact_in)
 
 
@@ -64,16 +63,16 @@ class RouteTurn:
     contacts: View[Contact]
     now: int
     decision: Decision = field(default_factory=Decision)
-    made: int = 0  # bytes of outputs
-    _weighed: int = 0  # outputs
+    output_bytes: int = 0
+    _counted: int = 0  # outputs in `output_bytes`
 
-    def weigh(self) -> None:
-        """Raises TooLarge before memory has grown: the engine comes again with fewer records."""
+    def check_size(self) -> None:
+        """Raises TooLarge as soon as the outputs exceed TURN_BYTES: the engine then decides on fewer records."""
         outputs = self.decision.outputs
-        self.made += sum(len(output.value or b"") for output in outputs[self._weighed :])
-        self._weighed = len(outputs)
-        if self.made > TURN_BYTES:
-            raise TooLarge(f"{self.made} bytes of outputs: a turn may make {TURN_BYTES}", together=True)
+        self.output_bytes += sum(len(output.value or b"") for output in outputs[self._counted :])
+        self._counted = len(outputs)
+        if self.output_bytes > TURN_BYTES:
+            raise TooLarge(f"{self.output_bytes} bytes of outputs: a turn may make {TURN_BYTES}", together=True)
 
     def refuse(self, record: Record, error: codec.CodecError | RecipientRefused) -> None:
         tenant_id = error.tenant_id if isinstance(error, RecipientRefused) else DEFAULT_TENANT
@@ -81,8 +80,8 @@ class RouteTurn:
 
 
 class Route(Stage[State]):
-    """`channels` are those that are configured; `accounts` says whose each account is, and `schedule_ms` how far ahead a message may be
-    timed."""
+    """`channels` are the configured channels; `accounts` maps accounts to tenants; a message may be scheduled up to `schedule_ms` ahead,
+    and a repeated message id counts as a duplicate for `dedupe_ms`. No method blocks or does I/O; all run on the worker's event loop."""
 
     name = "route"
     sources = (Source("conversations", first=True, compacted=True), Source("inbound"), Source("messages"))
@@ -105,6 +104,7 @@ class Route(Stage[State]):
         self._recipients = Recipients(channels, accounts)
 
     def open(self, partition: int, tables: Tables) -> State:
+        """Derives the queues of held messages from table `held`."""
         holding = Holding(tables["held"], partition, CONTACTS.topic)
         return State(partition, tables["seen"], tables["sequences"], tables["conversations"], holding)
 
@@ -115,23 +115,29 @@ class Route(Stage[State]):
         return None if oldest is None else oldest + self._dedupe_ms
 
     def takes(self, topic: str, state: State) -> bool:
+        """False for messages while the partition holds as many as it may; they wait in Kafka."""
         return topic == "conversations" or state.holding.has_room()
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        """Takes conversations, then held messages whose contact is certain now, then new messages.
+
+        Reads the view of contacts; reads and writes tables `seen`, `sequences`, `conversations` and `held`. Asks for a call when a held
+        message needs the end of contacts. A refused record changes no table. Raises TooLarge when the turn's outputs are too large
+        together, and StoreFailed when a table's store fails."""
         turn = RouteTurn(state, inputs.views[CONTACTS.topic], now)
         decision = turn.decision
         for result in inputs.results:
             state.holding.answered(result)
         for record in inputs.records:
             if record.topic == "conversations":  # members before messages
-                self._take(self._remember, record, turn)
-        self._decide_again(turn)
+                self._take(self._take_conversation, record, turn)
+        self._decide_held(turn)
         for record in inputs.records:
             if record.topic != "conversations":
-                self._take(self._receive, record, turn)
-        question = state.holding.ask(closing=inputs.closing)
-        if question is not None:
-            decision.calls.append(question)
+                self._take(self._take_message, record, turn)
+        call = state.holding.ask(closing=inputs.closing)
+        if call is not None:
+            decision.calls.append(call)
         self._expire(state, now)
         return decision
 
@@ -140,12 +146,12 @@ class Route(Stage[State]):
             step(record, turn)
         except (codec.CodecError, RecipientRefused) as error:
             turn.refuse(record, error)
-        turn.weigh()
+        turn.check_size()
 
-    def _decide_again(self, turn: RouteTurn) -> None:
-        """On what was held and can be decided on now. No record of the turn is to blame for what such a row raises: it goes alone."""
-        holding, before = turn.state.holding, turn.made
-        while turn.made - before < AGAIN_BYTES and (waiting := holding.next()) is not None:
+    def _decide_held(self, turn: RouteTurn) -> None:
+        """Decides on held messages. If one raises, it is refused here: the engine would blame a record of this turn."""
+        holding, before = turn.state.holding, turn.output_bytes
+        while turn.output_bytes - before < HELD_OUTPUT_BYTES and (waiting := holding.next()) is not None:
             record = waiting.record
             try:
                 self._accept(record, _message_in(record), turn, certain=waiting.certain)
@@ -160,13 +166,13 @@ class Route(Stage[State]):
                 refusal = Refusal(record, "decision_failed", raised_where(error), waiting.row.tenant_id)
                 turn.decision.refusals.append(refusal)
             holding.release(waiting)
-            turn.weigh()
+            turn.check_size()
 
-    def _remember(self, record: Record, turn: RouteTurn) -> None:
+    def _take_conversation(self, record: Record, turn: RouteTurn) -> None:
         conversations = turn.state.conversations
         if record.key and not record.value:
             _check_tombstone(record.key)
-            if not self._sent_home(record, record.key, turn):
+            if not self._rerouted(record, record.key, turn):
                 conversations.delete(record.key)
             return
         conversation = codec.decode(record.value, Conversation)
@@ -174,11 +180,11 @@ class Route(Stage[State]):
         if record.key != key:
             detail = f"the record is of conversation {shown(key)}: set its key to that, not to {shown(record.key)}"
             raise RecipientRefused("wrong_key", detail, conversation.tenant_id)
-        if not self._sent_home(record, key, turn):
+        if not self._rerouted(record, key, turn):
             conversations.put(key, Members(conversation.tenant_id, conversation.members, conversation.updated_at))
 
-    def _receive(self, record: Record, turn: RouteTurn) -> None:
-        """A message for the first time: decided on, or held, as is whatever follows it in its conversation."""
+    def _take_message(self, record: Record, turn: RouteTurn) -> None:
+        """Decides on a new message, or holds it: because its contact is not known yet, or behind a held one of its conversation."""
         message = _message_in(record)
         holding, key = turn.state.holding, key_of(message)
         if not holding.is_waiting(key):
@@ -192,7 +198,7 @@ class Route(Stage[State]):
         holding.hold(record, message.tenant_id, key)
 
     def _accept(self, record: Record, message: Message, turn: RouteTurn, *, certain: bool = False) -> None:
-        """Raises before it has changed anything."""
+        """Accepts the message. Raises RecipientRefused or NotKnownYet before it changes a table or the decision."""
         try:
             self._route(record, message, turn, certain=certain)
         except RecipientRefused as error:
@@ -204,11 +210,11 @@ class Route(Stage[State]):
         if message.direction is not DIRECTIONS[record.topic]:
             raise RecipientRefused(
                 "inbound_not_allowed",
-                f"a message of direction {message.direction} on topic {record.topic}: applications produce OUTBOUND ones to messages, the "
-                "gateway INBOUND ones to inbound",
+                f"a message of direction {message.direction} on topic {record.topic}: applications produce OUTBOUND messages to messages, "
+                "the gateway produces INBOUND messages to inbound",
             )
         key = key_of(message)
-        if self._sent_home(record, key, turn):
+        if self._rerouted(record, key, turn):
             return
         seen_key, digest = seen_table.key(message), seen_table.digest(message)
         before = state.seen.get(seen_key)
@@ -216,8 +222,8 @@ class Route(Stage[State]):
             if before.digest != digest:
                 raise RecipientRefused(
                     "message_id_conflict",
-                    f"message id {message.message_id!r} was accepted in this conversation with another content: give every message an id "
-                    "of its own",
+                    f"message id {message.message_id!r} was accepted in this conversation with another content: give every message its own "
+                    "id",
                 )
             decision.count("duplicate")
             return
@@ -234,7 +240,7 @@ class Route(Stage[State]):
             if rejected is not None:
                 raise RecipientRefused("content_not_supported", f"{delivery.channel}: {rejected.reason}")
         logged = codec.encode(sequenced)
-        _check_size(logged)  # many recipients make it larger than the message was
+        _check_size(logged)  # with many recipients it is larger than the message
         home, origin = state.partition, f"{record.topic} {record.partition} {record.offset}"
         outputs = [
             Output(f"deliveries.{d.channel}", key, codec.encode(d), home, content=d, origin=origin) for d in deliveries
@@ -246,8 +252,9 @@ class Route(Stage[State]):
         decision.outputs.append(Output("conversation-log", key, logged, home, content=sequenced, origin=origin))
         decision.outputs += outputs
 
-    def _sent_home(self, record: Record, key: bytes, turn: RouteTurn) -> bool:
-        """Whether the record was in the wrong partition and goes home; a conversation known here is at home."""
+    def _rerouted(self, record: Record, key: bytes, turn: RouteTurn) -> bool:
+        """Whether the record is in the wrong partition; then it is produced again to its home partition. A conversation that is known here
+        stays here."""
         state = turn.state
         if key in state.sequences or key in state.conversations:
             return False
@@ -265,10 +272,10 @@ class Route(Stage[State]):
 
 def _message_in(record: Record) -> Message:
     if not record.key:
-        raise RecipientRefused("no_key", "the record has no key: set it to the conversation's")
+        raise RecipientRefused("no_key", "the record has no key: set it to the key of its conversation")
     _check_size(record.value or b"")
     message = codec.decode(record.value, Message)
-    if message.direction is Direction.OUTBOUND:  # what people write to us is kept as it is
+    if message.direction is Direction.OUTBOUND:  # inbound messages are kept as they are
         found = contradiction(message.kind, message.text, message.content)
         if found is not None:
             raise RecipientRefused("contradictory_content", found)
@@ -276,7 +283,7 @@ def _message_in(record: Record) -> Message:
 
 
 def _check_tombstone(key: bytes) -> None:
-    """A key that could be a conversation's: a row is deleted by it, and it may go home."""
+    """Raises RecipientRefused for a key that cannot be a conversation's. The key of a tombstone deletes a row, or is produced again."""
     if len(key) > LONGEST_KEY:
         raise RecipientRefused("field_out_of_limits", f"the key has {len(key)} bytes: no conversation has such a key")
     try:
@@ -289,20 +296,22 @@ def _check_tombstone(key: bytes) -> None:
 
 def _check_size(value: bytes) -> None:
     if len(value) > MAX_RECORD_BYTES:
-        raise RecipientRefused("message_too_large", f"{len(value)} bytes: a message may have {MAX_RECORD_BYTES}")
+        raise RecipientRefused(
+            "message_too_large", f"{len(value)} bytes: a message may have at most {MAX_RECORD_BYTES}"
+        )
 
 
 def _check_outputs(message: Message, recipients: int, size: int) -> None:
-    """Refuses, before any of it is made, a message whose outputs are out of all proportion. `size` is the whole record's."""
+    """Refuses a message whose outputs would exceed MAX_OUTPUT_BYTES, before they are made. `size` is that of the record, in bytes."""
     if recipients * (size + _BYTES_A_RECIPIENT) <= MAX_OUTPUT_BYTES:
         return
-    said = len(codec.encode(dataclasses.replace(message, recipients=(), metadata={})))
-    estimate = recipients * (said + _BYTES_A_RECIPIENT)
+    content = len(codec.encode(dataclasses.replace(message, recipients=(), metadata={})))
+    estimate = recipients * (content + _BYTES_A_RECIPIENT)
     if estimate > MAX_OUTPUT_BYTES:
         raise RecipientRefused(
             "message_too_large",
-            f"{said} bytes to {recipients} recipients make about {estimate} bytes of deliveries: {MAX_OUTPUT_BYTES} are allowed, "
-            "send it to fewer at once, or a link that is shorter",
+            f"{content} bytes to {recipients} recipients make about {estimate} bytes of deliveries: {MAX_OUTPUT_BYTES} are allowed, "
+            "send it to fewer recipients at once, or send a shorter link",
         )
 
 

@@ -1,8 +1,8 @@
-"""What a row shows to whoever may not see texts and addresses: ids, codes, counts and times.
+"""Masks texts and addresses in rows: ids, codes, counts and times stay readable.
 
-Enters: a row as plain data, or a key. Leaves: the same with MASK in place of everything that SHOWN does not name, so a field nobody has
-thought of is masked. An id that a person's address is part of (those of inbound conversations and messages, keys of bindings) keeps its
-channel and account; a number as long as a telephone's is masked in any id.
+In: a row as plain data, or a key. Out: the same, with MASK in place of every field that SHOWN does not name. Guaranteed: an unknown field
+is masked. An id that contains a person's address (inbound conversations and messages, keys of bindings) keeps its channel and account; a
+number as long as a telephone number is masked in any id.
 """
 
 import re
@@ -25,8 +25,8 @@ SHOWN = frozenset(
     # times
     | {"accepted_at", "bound_at", "delivered_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at"}
     | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "updated_at"}
-)  # fmt: skip
-# Everything below is the application's, names too.
+)  # fmt: skip  # one group a line
+# Masked as a whole, names included: the application chooses them.
 WHOLE = frozenset({"metadata"})
 _OF_A_PERSON = re.compile(
     rf"\b({'|'.join(CHANNELS)})(?:(:)([^:/]*):.*|(%3A)((?:(?!%3A)[^/:])*)%3A[^/]*)", re.IGNORECASE | re.DOTALL
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"(?<![0-9A-Za-z])\+?[0-9]{8,15}(?![0-9A-Za-z])")
 
 
 def masked_id(text: str) -> str:
-    """An id, a key or a path without the person in it."""
+    """An id, a key or a path with personal parts masked."""
     parts, end = [], 0
     for found in _OF_A_PERSON.finditer(text):
         parts += [_NUMBER.sub(MASK, text[end : found.start()]), _without_person(found)]
@@ -49,7 +49,7 @@ def _without_person(found: "re.Match[str]") -> str:
 
 
 def masked(row: Any) -> Any:
-    """A row as plain data, without texts and addresses."""
+    """A row as plain data, with texts and addresses masked."""
     return _masked(row, shown=False)
 
 

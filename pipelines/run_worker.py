@@ -1,4 +1,4 @@
-"""`python -m pipelines worker KIND`: one worker, from its settings to its end."""
+"""`python -m pipelines worker KIND`: checks settings, topics and databases, then runs one worker."""
 
 from pipelines import topics
 from pipelines.app import build_all, run
@@ -13,14 +13,14 @@ EXPECTED = (MissingSetting, topics.TopicsNotRight, UnusableTopics, Unavailable, 
 
 
 def work(kind: str, settings: Settings) -> None:
-    """Runs one worker until it is told to stop. Raises one of EXPECTED before anything has begun."""
+    """Runs one worker; blocks until SIGTERM or SIGINT. Raises one of EXPECTED before a stage starts."""
     settings.require("kafka_url", *REQUIRED[kind])
-    Access(settings)  # before anything is asked of a server
+    Access(settings)  # raises MissingSetting before the first request to a server
     built = apps(kind, settings)
     wanted = {source.topic for stage in built for source in stage.sources}
     topics.check(settings, wanted | {changelog_topic(app_id(stage.name), None) for stage in built if stage.tables})
     if kind == "sinks":
-        from sinks import migrate  # noqa: PLC0415  # core has no use for the clients of databases
+        from sinks import migrate  # noqa: PLC0415  # core does not need database clients
 
         migrate.check(settings.postgres_url, settings.clickhouse_url)
     run(*build_all(built, settings))

@@ -1,6 +1,7 @@
-"""Our schemas on the read-only part of the schema registry's HTTP interface, so that any Confluent serialiser finds them.
+"""Serves our schemas with the read-only part of the schema registry's HTTP interface, so that any Confluent serialiser finds them.
 
-Subjects are "<topic>-value". Nothing can be registered here: schemas are reviewed files of this repository.
+In: HTTP requests. Out: schemas as JSON. Subjects are "<topic>-value". Nothing can be registered: schemas are reviewed files of this
+repository.
 """
 
 import json
@@ -51,12 +52,11 @@ async def by_version(request: web.Request) -> web.Response:
 
 
 async def lookup(request: web.Request) -> web.Response:
-    """Whether a schema is ours: what a serialiser asks with auto.register.schemas=false."""
+    """Whether a schema is ours. A serialiser asks this with auto.register.schemas=false."""
     subject = request.match_info["subject"]
     try:
-        wanted = json.loads(
-            json.loads(await request.read())["schema"]
-        )  # JSON is UTF-8, whatever charset the header names
+        body = await request.read()  # JSON is UTF-8, whatever charset the header names
+        wanted = json.loads(json.loads(body)["schema"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return _answer({"error_code": 42201, "message": "Invalid schema"}, status=422)
     for schema in _of(subject):

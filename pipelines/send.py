@@ -1,8 +1,8 @@
-"""Stage send: outstanding deliveries become calls to providers, one at a time within a lane.
+"""Stage send: turns outstanding deliveries into calls to providers, one at a time within a lane.
 
 In: deliveries.<channel>, status-updates (evidence for calls whose answer never came), results of calls. Out: status-updates,
-bindings, dead letters. Guaranteed: an intent is committed before its call starts; a call is repeated only when it surely was not
-taken, or when its outcome is unknown and the channel's policy says so (counted, and told to track as RESENT).
+bindings, dead letters. Guaranteed: the intent of a call is committed before the call starts. A call is repeated only if the provider
+surely did not take it, or if its outcome is unknown and the channel's policy says so (counted, and reported to track as RESENT).
 """
 
 import dataclasses
@@ -15,44 +15,29 @@ import structlog
 
 from connectors.base import Connector
 from connectors.webhook_limits import within_limits
-from pipelines.engine.stage import (
-    Call,
-    Decision,
-    Handed,
-    Inputs,
-    Output,
-    Record,
-    Refusal,
-    Result,
-    Room,
-    Source,
-    Stage,
-    Tables,
-)
+from pipelines.engine.stage import Call, Decision, Handed, Inputs, Record, Refusal, Result, Room, Source, Stage, Tables
+from pipelines.send_outputs import binding_of, given_up, schedule_full, update_of
 from pipelines.send_state import SendLimits, State, backoff
 from pipelines.typed_record import typed
 from schemas import codec, limit_check, metrics
-from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
-from schemas.records import SIGNALS, Binding, Cause, Delivery, Status, StatusUpdate
+from schemas.records import SIGNALS, Cause, Delivery, Status, StatusUpdate
 from tables.fair_queue import Lane
 from tables.lanes import lane_of
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
 
 log = structlog.get_logger(__name__)
-DUE_PER_TURN = (
-    2000  # deliveries whose time has come that a turn looks at; so a campaign for one moment makes no endless turn
-)
-UNCONFIGURED_MS = 60_000  # until rows of a channel that this worker does not have are looked at again
+DUE_PER_TURN = 2000  # due deliveries per turn, so that a campaign for one moment does not make an endless turn
 DUE_BYTES = 8 << 20  # of their rows, which are written again
-LOOKS_PER_TURN = 2000  # lanes a turn looks at for calls to start
-LONGEST_WAIT_SECONDS = 7 * 86_400.0  # whatever a provider wishes for
+UNCONFIGURED_MS = 60_000  # until the next look at rows of a channel that this worker does not have
+LOOKS_PER_TURN = 2000  # lanes that a turn checks for calls to start
+LONGEST_WAIT_SECONDS = 7 * 86_400.0  # a provider's longer retry-after is shortened to this
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a call needs: the delivery, the number of the attempt and the part to send."""
+    """The request of a call: the delivery, the number of the attempt (from 1) and the part to send (from 0)."""
 
     delivery: Delivery
     number: int
@@ -60,37 +45,44 @@ class Attempt:
 
 
 class Send(Stage[State]):
-    """`connectors` are the channels this stage sends on; a worker may have one or several."""
+    """`connectors` are the channels that this stage sends on, by name. All methods run on the worker's event loop; none blocks.
+
+    At a rebalance the engine waits a bounded time for calls in flight. The next owner of the partition treats a call without a committed
+    result as an unknown outcome."""
 
     name = "send"
     tables: ClassVar[tuple[Layout[Any], ...]] = (OUTSTANDING,)
     turn_records = 1000
-    linger_ms = 10  # answers come one by one; together they cost one transaction
+    linger_ms = 10  # answers arrive one by one; a turn puts several into one transaction
 
     def __init__(self, *, connectors: Mapping[str, Connector], limits: SendLimits) -> None:
         self._connectors = connectors
         self._limits = limits
         self.most_calls = limits.concurrency
-        self._in_flight: set[str] = set()  # delivery ids whose call this worker is making
+        self._in_flight: set[str] = set()  # delivery ids with a call of this worker in flight
         self.sources = (Source("status-updates"), *(Source(f"deliveries.{channel}") for channel in sorted(connectors)))
 
     async def stop(self) -> None:
         for connector in self._connectors.values():
             await connector.close()
 
-    def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # a partition's number means nothing here
+    def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # the partition's number is not needed
+        """Derives lanes, timers and quotas from table `outstanding`, and finds calls whose result was lost."""
         return State.opened(tables["outstanding"], self._limits, self._in_flight)
 
     def next_due(self, state: State) -> int | None:
         return state.next_due()
 
     def wants_calls(self, state: State, room: Room) -> bool:
+        """Whether the head of a lane could be called within `room`."""
         return state.wants_calls(room)
 
     def takes(self, topic: str, state: State) -> bool:
+        """False for deliveries while the partition, or any tenant's share of it, is full; they wait in Kafka."""
         return topic == "status-updates" or state.has_room()
 
     async def perform(self, call: Call) -> Outcome:
+        """Makes a call; returns its outcome. Does not raise: an exception of the connector becomes Unknown."""
         attempt: Attempt = call.request
         channel = attempt.delivery.channel
         self._in_flight.add(call.key)
@@ -98,7 +90,7 @@ class Send(Stage[State]):
         outcome: Outcome
         try:
             outcome = await self._connectors[channel].send(attempt.delivery, attempt.number, attempt.part)
-        except Exception as error:  # noqa: BLE001  # a connector promises not to raise; if it does, nobody knows what was sent
+        except Exception as error:  # noqa: BLE001  # connectors must not raise; if one does, it is unknown what was sent
             log.error("connector raised", channel=channel, delivery_id=call.key, error=type(error).__name__)
             outcome = Unknown(f"the connector failed: {type(error).__name__}")
         finally:
@@ -107,20 +99,24 @@ class Send(Stage[State]):
         return outcome
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        """Takes results, records and due timers, then starts calls unless `inputs.closing`.
+
+        Reads and writes table `outstanding`. Refuses: wrong_partition, unknown_channel, schedule_full, attempts_exhausted, and what
+        cannot be decoded. Raises nothing on purpose."""
         decision = Decision()
         for result in inputs.results:
             self._take_result(result, state, decision, now)
         for record in inputs.records:
             try:
                 if record.topic == "status-updates":
-                    self._weigh(record, state, decision, now)
+                    self._take_update(record, state, decision, now)
                 else:
                     self._take(record, state, decision, now)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
         for delivery_id in state.interrupted:
             row = state.rows.get(delivery_id.encode())
-            if row is not None and row.phase is Phase.CALLING:  # else its result came with this very turn
+            if row is not None and row.phase is Phase.CALLING:  # else its result arrived in this turn
                 self._unknown(row, Unknown("the worker ended before the answer was recorded"), state, decision, now)
         state.interrupted.clear()
         for delivery_id in state.take_due(now, DUE_PER_TURN, DUE_BYTES):
@@ -131,7 +127,7 @@ class Send(Stage[State]):
             self._start_calls(state, decision, now)
         return decision
 
-    # --- what comes in --------------------------------------------------------------------------------------------------
+    # --- records and results ------------------------------------------------------------------------------------------------
 
     def _take(self, record: Record, state: State, decision: Decision, now: int) -> None:
         delivery = typed(record, Delivery)
@@ -152,20 +148,20 @@ class Send(Stage[State]):
         row = Outstanding(delivery, source, not_before=later, size=len(record.value or b""))
         if row.is_scheduled and not state.may_schedule(delivery.tenant_id):
             decision.count("schedule_full")
-            why = ("schedule_full", _schedule_full(delivery.tenant_id, state))
-            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, now, why))
+            why = ("schedule_full", schedule_full(delivery.tenant_id, state))
+            decision.outputs.append(update_of(row, Status.FAILED, Cause.REJECTED, now, why))
             decision.refusals.append(Refusal(record, *why, delivery.tenant_id))
             return
         state.take(row)
 
-    def _weigh(self, record: Record, state: State, decision: Decision, now: int) -> None:
-        """A receipt for a delivery whose outcome we do not know is proof that the provider has it."""
+    def _take_update(self, record: Record, state: State, decision: Decision, now: int) -> None:
+        """A receipt proves that the provider has the delivery; it resolves an unknown outcome."""
         if not len(state.rows):
             return
         if not isinstance(record, Handed):
             named = codec.peek(record.value, StatusUpdate, "delivery_id")
             if named is not None and limit_check.allows("delivery_id", named) and named.encode() not in state.rows:
-                return  # not decoded: nearly all are of deliveries that have ended, and track judges every one of them
+                return  # not decoded: nearly all are about ended deliveries, and track checks every update
         update = typed(record, StatusUpdate)
         row = state.rows.get(update.delivery_id.encode())
         if row is None or update.cause is not Cause.RECEIPT or not update.provider_message_id:
@@ -173,7 +169,7 @@ class Send(Stage[State]):
         if update.tenant_id != row.delivery.tenant_id:
             return  # proves nothing here; track refuses it
         if row.part and update.attempt <= row.part_since:
-            return  # a receipt of a part that was taken before; one without our tracker is of such a part always
+            return  # of a part that was accepted before; a receipt without a tracker always counts as such
         is_called = row.phase is Phase.CALLING and update.delivery_id not in state.interrupted
         if is_called or (row.attempt and row.delivery.channel not in self._connectors):
             proven = dataclasses.replace(row, evidence=row.evidence or update.provider_message_id)
@@ -184,8 +180,8 @@ class Send(Stage[State]):
     def _take_result(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
-            return  # ended meanwhile, by evidence
-        at = min(result.at, now) or now  # when the provider answered, not when a turn had time for it
+            return  # evidence ended it meanwhile
+        at = min(result.at, now) or now  # when the provider answered, not when the turn began
         outcome = within_limits(result.value)
         if isinstance(outcome, Accepted):
             self._accepted(row, outcome.provider_ids, state, decision, at)
@@ -195,7 +191,7 @@ class Send(Stage[State]):
             self._retry_later(row, outcome, state, decision, now)
         elif isinstance(outcome, Rejected):
             decision.count("rejected")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.REJECTED, at, (outcome.code, outcome.reason)))
+            decision.outputs.append(update_of(row, Status.FAILED, Cause.REJECTED, at, (outcome.code, outcome.reason)))
             state.end(row)
         else:
             self._unknown(row, outcome, state, decision, now)
@@ -205,26 +201,32 @@ class Send(Stage[State]):
     def _accepted(
         self, row: Outstanding, provider_ids: tuple[str, ...], state: State, decision: Decision, now: int
     ) -> None:
-        """The provider has the part; with the last one it has the delivery, before that the next one is sent."""
+        """The provider has accepted a part. The last part ends the delivery; after any other, the next part is sent."""
         delivery = row.delivery
         partial = row.part + 1 < self._connectors[delivery.channel].parts(delivery)
         decision.count("part_accepted" if partial else "accepted")
-        first = provider_ids[0] if provider_ids else None  # a signal has none
+        first = provider_ids[0] if provider_ids else None  # a signal has no id
         status = Status.PENDING if partial else Status.SENT
-        decision.outputs.append(_update(row, status, Cause.ACCEPTED, now, provider_message_id=first))
-        decision.outputs += [_binding(row, provider_id, now, partial=partial) for provider_id in provider_ids]
+        decision.outputs.append(update_of(row, status, Cause.ACCEPTED, now, provider_message_id=first))
+        decision.outputs += [binding_of(row, provider_id, now, partial=partial) for provider_id in provider_ids]
         if not partial:
             state.end(row)
             return
         following = dataclasses.replace(
-            row, phase=Phase.WAITING, part=row.part + 1, part_since=row.attempt, failures=0, resends=0, not_before=0,
+            row,
+            phase=Phase.WAITING,
+            part=row.part + 1,
+            part_since=row.attempt,
+            failures=0,
+            resends=0,
+            not_before=0,
             evidence=None,
-        )  # fmt: skip
+        )
         state.put(following)
         state.lanes.ready(lane_of(delivery))
 
     def _proven(self, row: Outstanding, provider_id: str, state: State, decision: Decision, now: int) -> None:
-        """Some attempt reached the provider, whatever the latest one came to: another would be a duplicate."""
+        """Some attempt reached the provider, whatever the outcome of the latest one: another attempt would be a duplicate."""
         decision.count("unknown_resolved")
         self._accepted(row, (provider_id,), state, decision, now)
 
@@ -232,14 +234,14 @@ class Send(Stage[State]):
         failures = row.failures + (not outcome.throttled)
         if failures >= self._limits.attempts:
             decision.count("exhausted")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, (outcome.code, outcome.reason)))
-            decision.refusals.append(_given_up(row, outcome))
+            decision.outputs.append(update_of(row, Status.FAILED, Cause.EXHAUSTED, now, (outcome.code, outcome.reason)))
+            decision.refusals.append(given_up(row, outcome))
             state.end(row)
             return
         wished = outcome.after_seconds
         wait = backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
-        decision.outputs.append(_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
+        decision.outputs.append(update_of(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
         if outcome.scope is not Scope.PAIR:
             state.block(row.delivery, now + wait)
         state.put(dataclasses.replace(row, phase=Phase.WAITING, failures=failures, not_before=now + wait))
@@ -249,15 +251,15 @@ class Send(Stage[State]):
             self._proven(row, row.evidence, state, decision, now)
             return
         decision.count("unknown")
-        connector = self._connectors.get(row.delivery.channel)  # none: a setting was taken away since
+        connector = self._connectors.get(row.delivery.channel)  # None: the channel was removed from the settings
         policy = "hold" if connector is None else connector.capabilities.unknown_policy
         if row.delivery.kind in SIGNALS:
-            policy = "resend"  # no evidence of a signal ever comes, and a second one hurts nobody
+            policy = "resend"  # there is never evidence of a signal, and a repeated one does no harm
         if policy == "fail":
-            decision.outputs.append(_update(row, Status.FAILED, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
+            decision.outputs.append(update_of(row, Status.FAILED, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
             state.end(row)
             return
-        decision.outputs.append(_update(row, Status.PENDING, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
+        decision.outputs.append(update_of(row, Status.PENDING, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
         if policy == "hold":
             state.put(dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms))
         else:
@@ -265,14 +267,16 @@ class Send(Stage[State]):
 
     def _resend(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
         if row.resends + 1 >= self._limits.attempts:
-            given_up = RetryLater(reason="every attempt ended without an answer", code="unknown")
+            exhausted = RetryLater(reason="every attempt ended without an answer", code="unknown")
             decision.count("exhausted")
-            decision.outputs.append(_update(row, Status.FAILED, Cause.EXHAUSTED, now, (given_up.code, given_up.reason)))
-            decision.refusals.append(_given_up(row, given_up))
+            decision.outputs.append(
+                update_of(row, Status.FAILED, Cause.EXHAUSTED, now, (exhausted.code, exhausted.reason))
+            )
+            decision.refusals.append(given_up(row, exhausted))
             state.end(row)
             return
         decision.count("resent")
-        decision.outputs.append(_update(row, Status.PENDING, Cause.RESENT, now))
+        decision.outputs.append(update_of(row, Status.PENDING, Cause.RESENT, now))
         wait = backoff(row, row.resends)
         state.put(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=now + wait))
 
@@ -310,7 +314,7 @@ class Send(Stage[State]):
             return
         if _is_over(row.delivery, now):
             self._expire(row, state, decision, now)
-        elif row.delivery.channel not in self._connectors:  # it waits for a worker that has the channel
+        elif row.delivery.channel not in self._connectors:  # waits for a worker with the channel
             decision.count("not_configured")
             state.block(row.delivery, now + UNCONFIGURED_MS)
             state.lanes.ready(lane)
@@ -325,71 +329,9 @@ class Send(Stage[State]):
     def _expire(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
         decision.count("expired")
         why = ("expired", "it could not be sent in time")
-        decision.outputs.append(_update(row, Status.EXPIRED, Cause.EXPIRED, now, why))
+        decision.outputs.append(update_of(row, Status.EXPIRED, Cause.EXPIRED, now, why))
         state.end(row)
 
 
 def _is_over(delivery: Delivery, now: int) -> bool:
     return delivery.expires_at is not None and delivery.expires_at <= now
-
-
-def _schedule_full(tenant: str, state: State) -> str:
-    whose = (
-        f"{state.scheduled.rows(tenant)} of this tenant"
-        if state.scheduled.is_share_full(tenant)
-        else "too many of all tenants"
-    )
-    return (
-        f"of this partition's deliveries {whose} wait for a later time, or have too many bytes: produce it again nearer to its time, "
-        "or raise CHAT4ALL_SEND_SCHEDULED or CHAT4ALL_SEND_SCHEDULED_BYTES"
-    )
-
-
-def _update(
-    row: Outstanding, status: Status, cause: Cause, now: int, why: tuple[str, str] | None = None, *,
-    provider_message_id: str | None = None,
-) -> Output:  # fmt: skip
-    """What track is told about an attempt. The event id is made of the attempt, so that telling it again changes nothing."""
-    delivery = row.delivery
-    update = StatusUpdate(
-        tenant_id=delivery.tenant_id,
-        event_id=f"{delivery.delivery_id}:{row.attempt}:{cause.lower()}",
-        delivery_id=delivery.delivery_id,
-        conversation_id=delivery.conversation_id,
-        home_partition=delivery.home_partition,
-        status=status,
-        cause=cause,
-        occurred_at=now,
-        observed_at=now,
-        dispatched_at=row.dispatched_at,
-        attempt=row.attempt,
-        provider_message_id=provider_message_id,
-        reason_code=why[0] if why else None,
-        reason=why[1] if why else None,
-    )
-    return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition, content=update)
-
-
-def _binding(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> Output:
-    delivery = row.delivery
-    binding = Binding(
-        tenant_id=delivery.tenant_id,
-        channel=delivery.channel,
-        account=delivery.account,
-        provider_message_id=provider_id,
-        delivery_id=delivery.delivery_id,
-        conversation_id=delivery.conversation_id,
-        home_partition=delivery.home_partition,
-        bound_at=now,
-        partial=partial,
-    )
-    key = provider_message_key(delivery.channel, delivery.account, provider_id).encode()
-    return Output("bindings", key, codec.encode(binding), None)
-
-
-def _given_up(row: Outstanding, outcome: RetryLater) -> Refusal:
-    topic, offset, timestamp = row.source
-    delivery = row.delivery
-    record = Record(topic, delivery.home_partition, offset, timestamp, key_of(delivery), codec.encode(delivery), ())
-    detail = f"given up after attempt {row.attempt}: {outcome.reason} ({outcome.code})"
-    return Refusal(record, "attempts_exhausted", detail, delivery.tenant_id)

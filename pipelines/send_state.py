@@ -1,8 +1,9 @@
-"""What one partition of stage send has to do: its rows, and what follows from them.
+"""The state of one partition of stage send: its rows, and lanes, timers and quotas derived from them.
 
-A delivery for later waits outside of the lanes; it enters its lane when it is due and takes its place by sequence. How much is held is
-bounded, and each tenant has a share: of all rows (above it deliveries wait in Kafka), of what waits for its time (above it a delivery is
-refused, since it would keep the place for weeks), and of the worker's calls in flight. All but the rows is derived from them.
+In: rows of table `outstanding` and changes to them. Out: which calls may start, and when a turn is due. A scheduled delivery waits
+outside the lanes; when it is due, it enters its lane at the place of its sequence number. Guaranteed: rows, scheduled rows and calls in
+flight are bounded, and each tenant has a share of each. Above the bound of rows, deliveries wait in Kafka. Above the bound of scheduled
+rows, a delivery is refused, because it would occupy its place for weeks. No I/O.
 """
 
 import dataclasses
@@ -22,22 +23,22 @@ from tables.timers import TenantTimers, Timers
 
 FIRST_BACKOFF_MS = 1000
 LONGEST_BACKOFF_MS = 60_000
-TOGETHER = 64  # deliveries whose time has come, of all tenants in turn, between two looks at their bytes
+DUE_AT_ONCE = 64  # due deliveries, of all tenants in turn, between two checks of their bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SendLimits:
-    """Bounds of one partition of send; of calls, of all partitions of a worker together."""
+    """Bounds of one partition of send; those of calls are for all partitions of a worker together."""
 
-    concurrency: int  # calls in flight; an eighth of them is out of reach for any single tenant
-    outstanding: int  # rows of deliveries to send above which no further ones are taken; half of it for a tenant
+    concurrency: int  # calls in flight; a single tenant may have seven eighths of them
+    outstanding: int  # rows of deliveries to send; at the bound no further one is taken. A tenant may have half
     attempts: int  # failed attempts before a delivery is given up
     hold_ms: int  # how long an unknown outcome waits for evidence
     account: int = 1 << 30  # calls in flight to one account
-    # rows of deliveries that wait for their time above which a further one is refused; half of it for a tenant. What it leaves may be
-    # used by deliveries to send
+    # rows of scheduled deliveries; at the bound a further one is refused. A tenant may have half. Deliveries to send may use the
+    # free rest
     scheduled: int = 100_000
-    scheduled_bytes: int = 256 * 1024 * 1024  # the same in bytes; deliveries to send may have as many again
+    scheduled_bytes: int = 256 * 1024 * 1024  # the same bound in bytes; deliveries to send may have as many again
 
     @property
     def calls_of_a_tenant(self) -> int:
@@ -45,37 +46,36 @@ class SendLimits:
 
 
 class State:
-    """One partition of send."""
+    """One partition of send. Its methods run within `decide`, on the worker's event loop. Times are Unix milliseconds, sizes bytes."""
 
     def __init__(self, rows: Table[Outstanding], limits: SendLimits) -> None:
         self.rows = rows
         self.lanes = Lanes()
-        self.timers = (
-            TenantTimers()
-        )  # delivery ids that wait for a time: their own, a retry's, the end of a hold, their end
+        # delivery ids that wait for a time: a scheduled start, a retry, the end of a hold, their expiry
+        self.timers = TenantTimers()
         self.interrupted: list[str] = []  # intents whose result was lost
-        # place -> until when the account takes nothing; forgotten at a restart, then learnt again
+        # account -> until when it takes no calls; not stored: after a restart the next refusal of the provider sets it again
         self.blocked = Timers()
         self.held = TenantQuota(rows=limits.outstanding + limits.scheduled, size=2 * limits.scheduled_bytes)
         self.scheduled = TenantQuota(rows=limits.scheduled, size=limits.scheduled_bytes)
         self._limits = limits
-        self._full: set[str] = set()  # places that had all the calls they may have: their lanes are not looked at
-        self._free = 0  # calls this decision may still ask for
-        self._running: Counter[str] = Counter()  # the worker's calls by share, those of this decision among them
+        self._full: set[str] = set()  # accounts at their bound of calls: their lanes are skipped
+        self._free = 0  # calls that this decision may still ask for
+        self._running: Counter[str] = Counter()  # calls of the worker by share, including those of this decision
 
     @classmethod
     def opened(cls, rows: Table[Outstanding], limits: SendLimits, in_flight: Collection[str]) -> "State":
-        """The state of a partition from its committed rows; `in_flight` are delivery ids whose call this worker is making."""
+        """The state of a partition from its committed rows. `in_flight` are delivery ids with a call of this worker in flight."""
         state = cls(rows, limits)
-        # what was begun stays at the head of its lane
+        # a delivery with an attempt stays at the head of its lane
         for _, row in sorted(rows.items(), key=lambda item: (not item[1].attempt, item[1].delivery.seq)):
             state._derive(row)
-            if row.phase is Phase.CALLING and row.delivery.delivery_id not in in_flight:  # else the call goes on
+            if row.phase is Phase.CALLING and row.delivery.delivery_id not in in_flight:  # else the call continues
                 state.interrupted.append(row.delivery.delivery_id)
         return state
 
     def has_room(self) -> bool:
-        """Whether another delivery may be taken, whoever's it is."""
+        """Whether another delivery of any tenant may be taken."""
         return not self.held.is_full() and not self.held.is_any_share_full()
 
     def may_schedule(self, tenant: str) -> bool:
@@ -90,19 +90,19 @@ class State:
     # --- rows -------------------------------------------------------------------------------------------------------------
 
     def take(self, row: Outstanding) -> None:
-        """A new delivery: into its lane, or to wait for its time."""
+        """Adds a new delivery: to its lane, or to the scheduled ones."""
         self.rows.put(row.delivery.delivery_id.encode(), row)
         self._derive(row)
 
     def enter(self, row: Outstanding) -> None:
-        """The time of a scheduled delivery has come. The row keeps that, so that a restart finds the lane as it was."""
+        """A scheduled delivery is due: it enters its lane. The row records that, so that a restart finds the same lane."""
         delivery = row.delivery
         self.scheduled.remove(delivery.tenant_id, row.size)
         self.put(dataclasses.replace(row, not_before=0))
         self.lanes.add(delivery)
 
     def put(self, row: Outstanding) -> None:
-        """A row in its lane has changed, and waits for what it says."""
+        """Writes a changed row of a lane, and sets its timer."""
         self.rows.put(row.delivery.delivery_id.encode(), row)
         self.remind(row)
 
@@ -117,11 +117,11 @@ class State:
             self.lanes.remove(delivery)
 
     def remind(self, row: Outstanding) -> None:
-        """When there is something to do for a delivery that waits: to try it, or to end it because its time is over."""
+        """Sets the timer of a waiting delivery to its next attempt or its expiry, whichever is earlier."""
         delivery = row.delivery
         waits = row.phase is Phase.WAITING
         until = [row.not_before] if row.not_before and row.phase is not Phase.CALLING else []
-        if waits and delivery.expires_at is not None:  # evidence of a held one may come after its time
+        if waits and delivery.expires_at is not None:  # evidence for a held delivery may arrive after its expiry
             until.append(delivery.expires_at)
         if until:
             self.timers.set(delivery.tenant_id, delivery.delivery_id, min(until), rank=delivery.seq)
@@ -129,7 +129,7 @@ class State:
             self.timers.cancel(delivery.tenant_id, delivery.delivery_id)
 
     def _derive(self, row: Outstanding) -> None:
-        """Everything that follows from a row that was not there before."""
+        """Adds a new row to quotas, lanes and timers."""
         delivery = row.delivery
         self.held.add(delivery.tenant_id, row.size)
         if row.is_scheduled:
@@ -143,7 +143,7 @@ class State:
     # --- calls ------------------------------------------------------------------------------------------------------------
 
     def wants_calls(self, room: Room) -> bool:
-        """Whether a lane's head might be called with this room."""
+        """Whether the head of a lane could be called within this room."""
         if room.free <= 0:
             return False
         if any(room.running.get(_account(place), 0) < self._limits.account for place in self._full):
@@ -151,7 +151,7 @@ class State:
         return self.lanes.any_ready(lambda tenant: self._is_busy(tenant, room.running))
 
     def admit(self, room: Room) -> None:
-        """What the decision may call. Lanes of an account that has all its calls are put aside, as those of a blocked one."""
+        """Sets how many calls this decision may start. Lanes of an account at its bound are skipped, like those of a blocked one."""
         self._free, self._running = room.free, Counter(room.running)
         for place in [place for place in self._full if self._running[_account(place)] < self._limits.account]:
             self._full.discard(place)
@@ -159,11 +159,11 @@ class State:
                 self.lanes.unblock(place)
 
     def next_lane(self) -> Lane | None:
-        """The lane whose turn it is to be looked at; None when no further call may be made."""
+        """The next lane to check; None when no further call may start."""
         return self.lanes.next_ready(lambda tenant: self._is_busy(tenant, self._running)) if self._free > 0 else None
 
     def has_calls_left(self, delivery: Delivery) -> bool:
-        """Whether the delivery's account may have one call more; if not, its lanes wait until it may."""
+        """Whether the delivery's account may have another call; if not, its lanes are blocked until it may."""
         place = place_of(delivery)
         if self._running[_account(place)] < self._limits.account:
             return True
@@ -173,7 +173,7 @@ class State:
         return False
 
     def begin(self, row: Outstanding) -> tuple[str, ...]:
-        """A call starts; `row` is its intent. Returns the shares the call counts in."""
+        """Starts a call; `row` is its intent. Returns the shares that the call counts in."""
         self.put(row)
         self.lanes.begin(lane_of(row.delivery))
         shares = (_account(place_of(row.delivery)), _tenant(row.delivery.tenant_id))
@@ -182,18 +182,18 @@ class State:
         return shares
 
     def block(self, delivery: Delivery, until: int) -> None:
-        """The delivery's account takes nothing until then."""
+        """Blocks the delivery's account until the time `until`."""
         place = place_of(delivery)
         self.blocked.set(place, max(until, self.blocked.at(place) or 0))
         self.lanes.block(place)
 
     def take_due(self, now: int, at_most: int, most_bytes: int) -> Iterator[str]:
-        """Delivery ids whose time has come, so many at most, and no more once their rows have that many bytes."""
+        """Ids of due deliveries: at most `at_most`, and no further ones once their rows have `most_bytes`."""
         number = size = 0
         while (
             number < at_most
             and size < most_bytes
-            and (taken := self.timers.take_due(now, min(TOGETHER, at_most - number)))
+            and (taken := self.timers.take_due(now, min(DUE_AT_ONCE, at_most - number)))
         ):
             rows = [self.rows.get(delivery_id.encode()) for delivery_id in taken]
             number += len(taken)
@@ -218,7 +218,7 @@ def _tenant(name: str) -> str:
 
 
 def backoff(row: Outstanding, times: int) -> int:
-    """Exponential with jitter, milliseconds; the jitter comes from the ids, so that a decision stays a function of its inputs."""
+    """Exponential back-off with jitter, in milliseconds. The jitter is derived from the ids, so that `decide` stays deterministic."""
     longest = min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS << min(times, 10))
     spread = hashlib.blake2b(f"{row.delivery.delivery_id}{row.attempt}".encode(), digest_size=2).digest()
     return longest // 2 + longest * int.from_bytes(spread, "big") // 131_072

@@ -1,7 +1,7 @@
-"""Waiting for a database that is away: a sink's batch is tried again until it is taken; its partition stands still meanwhile.
+"""Retries a sink's write while its database is unavailable.
 
-Standing still is right: the records wait in Kafka, nothing is lost, and the lag shows it. Anything else than Unavailable passes
-through and ends the worker.
+In: a write. Out: its success, or its error. Guaranteed: the write is retried until it does not raise Unavailable. Its partition takes no
+turn meanwhile; no record is lost, because the records wait in Kafka, and the lag shows it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,20 +15,24 @@ log = structlog.get_logger(__name__)
 
 
 async def until_available(write: Callable[[], Awaitable[object]], what: str) -> None:
-    """Awaits `write()` until it does not raise Unavailable; waits 0.1 to 10 s between tries and says so."""
+    """Awaits `write()` until it does not raise Unavailable. Waits 0.1 to 10 s between attempts (exponential back-off with jitter) and logs
+    each wait. `what` is the database's name for the log.
 
-    def say(state: RetryCallState) -> None:
+    Runs on the caller's loop and does not block it. Raises any other error of `write` at once; a stage lets it end the worker. There is no
+    time-out: the engine decides how long a rebalance waits."""
+
+    def log_wait(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning("waiting for the database", sink=what, tries=state.attempt_number, error=str(error))
+        log.warning("waiting for the database", sink=what, attempt=state.attempt_number, error=str(error))
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_exponential_jitter(multiplier=0.1, max=10),
-        before_sleep=say,
+        before_sleep=log_wait,
         reraise=True,
     )
 
-    async def attempt() -> None:  # tenacity awaits only what it can see to be a coroutine function
+    async def attempt() -> None:  # tenacity awaits only coroutine functions
         await write()
 
     await retrying(attempt)

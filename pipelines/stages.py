@@ -1,6 +1,7 @@
-"""Every stage by name and every kind of worker, built from the settings: the one place where stages, connectors and sinks meet.
+"""Builds every stage and every kind of worker from the settings. Only this module connects stages, connectors and sinks.
 
-A stage is imported when it is built: a worker runs some, and the others' libraries would cost it half its start.
+In: settings. Out: stages that have not started. A stage is imported when it is built: importing the libraries of all stages would double
+the start time of a worker.
 """
 
 from collections.abc import Callable, Mapping
@@ -93,21 +94,21 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
     "archive": _archive,
     "analyse": _analyse,
 }
-# The stages of each kind of worker, in the order in which one hands its outputs to the next. The sets are fixed, so that a group, its
-# offsets and its tables never have to move.
+# The stages of each kind of worker; a stage hands its outputs to the next ones. The sets are fixed, so that offsets and tables never have
+# to move between consumer groups.
 WORKERS: Mapping[str, tuple[str, ...]] = {"core": ("route", "match", "send", "track"), "sinks": ("archive", "analyse")}
-# What each kind of worker cannot start without, besides Kafka.
+# The settings that each kind of worker needs, besides Kafka.
 REQUIRED: Mapping[str, tuple[str, ...]] = {"core": ("tracker_keys",), "sinks": ("postgres_url", "clickhouse_url")}
-# The stages of each app; an app has a consumer group, and one changelog for all its tables.
+# The stages of each app. An app has one consumer group, and one changelog for all its tables.
 APPS: Mapping[str, tuple[str, ...]] = {"core": WORKERS["core"], "archive": ("archive",), "analyse": ("analyse",)}
-# Topics of core that nobody but its own stages writes, and those that others read although core hands their records over.
+# INNER: topics that only the stages of core write. OUTSIDE: topics that others read too, although core hands their records over.
 INNER = frozenset({"conversation-log"})
 OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
 
 
 def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
-    """What a worker of this kind runs, one for each of its Faust apps. The sinks are two, each with a group of its own: so each goes on
-    from its own offsets whatever becomes of the other's database."""
+    """The stages that a worker of this kind runs, one for each of its Faust apps. The sinks are two apps with a consumer group each, so
+    that each continues from its own offsets while the database of the other is unavailable."""
     built = [BUILDERS[name](settings) for name in WORKERS[worker]]
     if worker == "sinks":
         return built
@@ -126,10 +127,10 @@ def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
 
 
 def kinds(app: str) -> list[type[Stage[Any]]]:
-    """The classes of an app's stages, for what can be said without building one."""
+    """The classes of an app's stages, to read their declarations without building a stage."""
     return [getattr(import_module(f"pipelines.{stage}"), stage.capitalize()) for stage in APPS[app]]
 
 
 def tables(app: str) -> tuple[str, ...]:
-    """The names of an app's tables; `prepare` creates their changelog without building a stage."""
+    """The names of an app's tables, found without building a stage. `prepare` creates their changelog."""
     return tuple(layout.name for kind in kinds(app) for layout in kind.tables)

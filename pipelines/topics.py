@@ -1,4 +1,8 @@
-"""Topics in Kafka, as schemas/topics.toml declares them, and the changelogs of the stages' tables."""
+"""Creates and checks the topics in Kafka: those of schemas/topics.toml, and the changelogs of the apps' tables.
+
+In: settings and declarations. Out: created topics, raised limits, or TopicsNotRight. Guaranteed: no topic is deleted, and no limit is
+lowered. Every function blocks on Kafka; call them before an event loop runs.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,15 +29,16 @@ from schemas.settings import Settings
 log = structlog.get_logger(__name__)
 REACH_SECONDS = 8.0
 LIMIT = "max.message.bytes"
-OLD_CHANGELOG = re.compile(r"chat4all-(route|send|match|track|archive|analyse)-\w+-changelog")  # of a table, up to 0.1
+# Up to 0.1, each table had its own changelog.
+OLD_CHANGELOG = re.compile(r"chat4all-(route|send|match|track|archive|analyse)-\w+-changelog")
 
 
 class TopicsNotRight(Exception):
-    """Kafka cannot be reached, or a topic there is not as declared; the sentence says what to do."""
+    """Kafka is unreachable, or a topic differs from its declaration. The sentence says what to do."""
 
 
 def declared(settings: Settings) -> list[NewTopic]:
-    """Every topic of the product, with its partitions and settings for this deployment."""
+    """All topics of the product, with their partitions and settings for this deployment."""
     changelogs = [changelog_topic(app_id(app), None) for app in APPS if tables(app)]
     return [_topic(name, settings) for name in (*TOPICS, *changelogs)]
 
@@ -53,7 +58,7 @@ def _topic(name: str, settings: Settings) -> NewTopic:
 
 
 def create(settings: Settings) -> set[str]:
-    """Creates the topics that do not exist yet; returns their names. Raises TopicsNotRight."""
+    """Creates the topics that do not exist; returns their names. Raises TopicsNotRight."""
     admin, existing = _reached(settings)
     _refuse_old_layout(existing)
     missing = [topic for topic in declared(settings) if topic.topic not in existing]
@@ -67,7 +72,7 @@ def create(settings: Settings) -> set[str]:
 
 
 def raise_limits(settings: Settings, except_for: AbstractSet[str] = frozenset()) -> dict[str, int]:
-    """Lets every topic there is take records as large as declared; returns the topics that took less, with what they take now.
+    """Raises the record limit of existing topics to the declared one, in bytes. Returns the changed topics with their new limits.
     Never lowers a limit. Raises TopicsNotRight."""
     admin, existing = _reached(settings)
     wanted = {
@@ -83,7 +88,7 @@ def raise_limits(settings: Settings, except_for: AbstractSet[str] = frozenset())
     altered = admin.incremental_alter_configs([_resource(*each) for each in raised.items()]) if raised else {}
     for asked, future in altered.items():
         _answer(asked.name, future)
-        log.info("topic takes larger records", topic=asked.name, before=found[asked.name], now=raised[asked.name])
+        log.info("topic limit raised", topic=asked.name, before=found[asked.name], now=raised[asked.name])
     return raised
 
 
@@ -109,7 +114,7 @@ def check(settings: Settings, wanted: set[str]) -> None:
         if topic.topic not in existing:
             raise TopicsNotRight(f"topic {topic.topic} does not exist: run `python -m pipelines prepare`")
     if len({existing[topic.topic] for topic in topics}) > 1:
-        return  # the engine refuses what is not co-partitioned, and no setting would help
+        return  # the engine refuses topics with different partition counts; no setting helps
     for topic in topics:
         found = existing[topic.topic]
         if found != topic.num_partitions:
@@ -120,20 +125,20 @@ def check(settings: Settings, wanted: set[str]) -> None:
 
 
 def _refuse_old_layout(existing: Iterable[str]) -> None:
-    """Offsets and rows of 0.1 are of other groups and topics: whoever read on from the beginning would deliver everything again."""
+    """Refuses topics of 0.1: their offsets and rows belong to other groups and topics, so a worker would deliver everything again."""
     old = sorted(name for name in existing if OLD_CHANGELOG.fullmatch(name))
     if old:
         raise TopicsNotRight(
-            f"topics of the layout of 0.1 are here ({old[0]} and {len(old) - 1} more): let the workers of 0.1 finish (stop producing, wait "
+            f"topics of release 0.1 exist ({old[0]} and {len(old) - 1} more): let the workers of 0.1 finish (stop producing, wait "
             "until every lag and table `outstanding` is 0), stop them, delete all topics of Chat4All (`kafka-topics.sh --delete`), and run "
             "`python -m pipelines prepare`; or use another Kafka"
         )
 
 
 def _reached(settings: Settings) -> tuple[AdminClient, Mapping[str, int]]:
-    """A client, and the partitions of every topic there is."""
+    """A client, and the partition count of every existing topic."""
     reach = KafkaReachability(settings.kafka)
-    # silent: what goes wrong here is said once, as the sentence of an exception
+    # the client logs nothing: an error is reported once, as an exception
     try:
         admin = AdminClient(reach.settings("topics"))
         found = reach.metadata(admin, REACH_SECONDS).topics

@@ -1,8 +1,8 @@
-"""Stage track: what is known of each delivery, and every transition of it.
+"""Stage track: keeps the timeline of each delivery and publishes every transition.
 
-In: conversation-log (which deliveries there are), status-updates (what happened to them), in any order between the two. Out:
-delivery-states, to the home partition. Guaranteed: a status never goes backwards; the same updates in any order and any number
-end in the same timeline; versions of a delivery count 1, 2, 3 and so on.
+In: conversation-log (which deliveries exist) and status-updates (what happened to them), in any order between the two. Out:
+delivery-states, to the home partition. Guaranteed: a status never goes backwards; the same updates, in any order and repeated any
+number of times, end in the same timeline; the versions of a delivery are 1, 2, 3 and so on.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,13 @@ class State:
 
 
 class Track(Stage[State]):
-    """`state_ms` is how long a delivery is remembered after its last news."""
+    """A delivery is kept in table `timelines` for `state_ms` after its last update. No method blocks or does I/O; all run on the worker's
+    event loop."""
 
     name = "track"
     sources = (Source("conversation-log"), Source("status-updates"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (TIMELINES,)
-    linger_ms = 50  # nobody waits for a status: fewer, larger turns leave the machine to route and send
+    linger_ms = 50  # status updates are not urgent: fewer, larger turns leave CPU time for route and send
 
     def __init__(self, *, state_ms: int) -> None:
         self._state_ms = state_ms
@@ -50,6 +51,9 @@ class Track(Stage[State]):
         return None if oldest is None else oldest + self._state_ms
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
+        """Introduces deliveries, applies updates, and forgets deliveries without an update for `state_ms`. Reads and writes `timelines`.
+
+        Refuses: wrong_tenant, too_many_waiting, and what cannot be decoded. Raises nothing on purpose."""
         decision = Decision()
         for record in inputs.records:
             try:
@@ -76,12 +80,12 @@ class Track(Stage[State]):
             for update, place in early:
                 if update.tenant_id == row.tenant_id:
                     row = self._update(key, row, update, state, decision)
-                else:  # only what is refused becomes a record again
+                else:  # only a refused update becomes a record again
                     record = Record("status-updates", state.partition, *place, key_of(update), codec.encode(update), ())
                     decision.refusals.append(_foreign(record, update, row))
 
     def _take(self, record: Record, update: StatusUpdate, state: State, decision: Decision) -> None:
-        """An update waits for its delivery, moves it, or is refused because the delivery is another tenant's."""
+        """Applies the update, or keeps it until its delivery is introduced. Refuses one for a delivery of another tenant."""
         key = update.delivery_id.encode()
         row = state.rows.get(key)
         if row is None or not row.known:
@@ -108,7 +112,7 @@ class Track(Stage[State]):
         state.rows.put(update.delivery_id.encode(), row)
 
     def _update(self, key: bytes, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> Timeline:
-        """The row after the update."""
+        """Applies and publishes an update; returns the row after it."""
         row, published = timelines.apply(row, update)
         if published is None:
             decision.count("repeated")

@@ -1,4 +1,4 @@
-"""The typed record in a Kafka record: as the stage before handed it over, or decoded from its bytes."""
+"""Returns the typed record of a Kafka record: as the stage before handed it over, or decoded from the bytes."""
 
 from pipelines.engine.stage import Handed, Record
 from schemas import codec
@@ -6,7 +6,7 @@ from schemas.codec import R
 
 
 def typed(record: Record, expected: type[R]) -> R:
-    """Raises CodecError, as codec.decode does."""
+    """The content of `record` as an `expected`. Raises CodecError, as codec.decode does."""
     if isinstance(record, Handed) and isinstance(record.content, expected):
         return record.content
     return codec.decode(record.value, expected)

@@ -1,8 +1,8 @@
-"""Who may read a worker's views, and what they see.
+"""Decides who may read a worker's views, and what they see.
 
-Enters: the settings, and requests. Leaves: a middleware that refuses (403 for a host that is not ours, 401 without a token), and a line of
-the log for each answer: who read what, never what was in it. Guaranteed: views that others can reach want a token; texts and addresses are
-for CHAT4ALL_WEB_FULL_TOKEN alone; comparing takes the same time for every wrong token.
+In: settings and requests. Out: a middleware that refuses requests (403 for a foreign host name, 401 without a valid token), and one log
+line for each answer: who read which path, never the content. Guaranteed: views that are reachable from other machines need a token; only
+CHAT4ALL_WEB_FULL_TOKEN shows texts and addresses; comparing a token takes the same time for every wrong token.
 """
 
 import ipaddress
@@ -23,19 +23,19 @@ from schemas.settings import MissingSetting, Settings
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 LONGEST = 300  # characters of a path in the log
-SHOWN = "/?&=:*,+@!;|"  # in it as they are; a key in it is written with them
-# No more than a browser or a client sends: a name or an address, and a port.
+SHOWN = "/?&=:*,+@!;|"  # characters that stay unquoted in it; keys contain them
+# What a browser or a client sends: a name or an address, and a port.
 _HOST_HEADER = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:@/?#\\\[\]]+)(:[0-9]*)?")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _AUDIT = logging.getLogger(__name__)
-_AUDIT.setLevel(logging.INFO)  # whatever CHAT4ALL_LOG_LEVEL says: who read what is to be known afterwards
+_AUDIT.setLevel(logging.INFO)  # at any CHAT4ALL_LOG_LEVEL: it must be known later who read what
 log = structlog.wrap_logger(_AUDIT, wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 
 class Caller(StrEnum):
-    """As the log names them."""
+    """The caller of a view, as the log names it."""
 
-    NOBODY = "without a token"
+    ANONYMOUS = "without a token"
     MASKED = "web_token"
     FULL = "web_full_token"
 
@@ -44,7 +44,9 @@ CALLER: "web.RequestKey[Caller]" = web.RequestKey("caller", Caller)
 
 
 class Access:
-    """The doors of one worker. Raises MissingSetting when others can reach the views and there is no token."""
+    """The access rules of one worker's views. Raises MissingSetting if other machines can reach the views and no token is set.
+
+    No method blocks or does I/O, except for log lines."""
 
     def __init__(self, settings: Settings) -> None:
         self._tokens = [(Caller.FULL, token) for token in _listed(settings.web_full_token.get_secret_value())]
@@ -62,10 +64,10 @@ class Access:
         self._hosts = {host.lower() for host in LOCAL | own | named | {_host(settings.web_url)} if host}
 
     def caller(self, authorization: str | None) -> Caller | None:
-        """Who asks; None for whoever may not."""
+        """The caller by its Authorization header; None if it may not read the views."""
         scheme, _, presented = (authorization or "").partition(" ")
         if not authorization:
-            return Caller.NOBODY if self._open else None
+            return Caller.ANONYMOUS if self._open else None
         found = [
             who
             for who, token in self._tokens
@@ -74,23 +76,25 @@ class Access:
         return found[0] if found and scheme.lower() == "bearer" else None
 
     def is_ours(self, host: str) -> bool:
-        """Whether a Host header names this worker: a page of somebody else's that led its own name here does not."""
+        """Whether a Host header names this worker. This refuses DNS rebinding: a foreign page whose own name resolves to this worker."""
         found = _HOST_HEADER.fullmatch(host)
         return found is not None and found["host"].strip("[]").lower() in self._hosts
 
     def headers(self, caller: Caller) -> dict[str, str]:
-        """What another worker is asked with in the name of this caller."""
+        """Headers for a request to another worker, with the rights of this caller."""
         own = Caller.FULL if caller is Caller.FULL else Caller.MASKED
         token = next((token for who, token in self._tokens if who is own), None)
         return {} if token is None else {"Authorization": f"Bearer {token.decode()}"}
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not self.is_ours(request.headers.get("Host", "")):
-            log.warning("view refused", remote=request.remote, reason="the Host header names none of ours")
-            return _refusal(403, "this worker has another name: use it, or put this one into CHAT4ALL_WEB_NAMES")
+            log.warning("view refused", remote=request.remote, reason="the Host header does not name this worker")
+            return _refusal(
+                403, "this worker has another host name: use that one, or add this one to CHAT4ALL_WEB_NAMES"
+            )
         caller = self.caller(request.headers.get("Authorization"))
         if caller is None:
-            log.warning("view refused", remote=request.remote, reason="no token, or a wrong one")
+            log.warning("view refused", remote=request.remote, reason="no valid token")
             return _refusal(401, "send Authorization: Bearer with CHAT4ALL_WEB_TOKEN", {"WWW-Authenticate": "Bearer"})
         request[CALLER] = caller
         status = 500
@@ -106,6 +110,8 @@ class Access:
         return answer
 
     def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+        """The aiohttp middleware that applies these rules and logs each answer."""
+
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._answer(request, handler)
@@ -114,12 +120,12 @@ class Access:
 
 
 def shown_path(path: str) -> str:
-    """A path with its query as the log may tell it: without the person in a key, however the key is quoted."""
+    """A path with its query for the log: personal parts of a key are masked, however the key is quoted."""
     return quote(masked_id(unquote(path)), safe=SHOWN)[:LONGEST]
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Whether only this machine can reach this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -135,7 +141,7 @@ def _listed(text: str) -> Iterable[bytes]:
 
 
 def _host(url: str) -> str:
-    """The host of a URL, empty without one."""
+    """The host of a URL; empty if it has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:

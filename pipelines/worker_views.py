@@ -1,8 +1,7 @@
-"""Web views of a worker: what an operator asks it at 3 a.m.
+"""Web views of a worker, for operators: /partitions/ and /exchanges/?delivery=&since=&until=&limit= (times in Unix milliseconds).
 
-/partitions/, /exchanges/?delivery=&since=&until=&limit= (times in Unix milliseconds); tables are in table_views.py, who may read them in
-view_access.py; /health and /metrics have a port of their own (probes.py). All are read-only and show this worker only: the newest calls to
-providers are found at the worker that made them.
+In: the engines of the process and the call log. Out: JSON. The views are read-only and show this worker only: ask the worker that made a
+call for its exchange. Views of tables are in table_views.py, access rules in view_access.py; probes have their own port (probes.py).
 """
 
 import time
@@ -18,7 +17,7 @@ from pipelines.view_access import sees_all
 
 
 def add_views(app: faust.App, engines: Sequence[Engine]) -> None:
-    """Adds the views to a worker's app; they tell of all its engines."""
+    """Adds the views to a worker's app; they show all `engines`. Handlers run on the worker's event loop and do no I/O."""
 
     @app.page("/partitions/")
     async def partitions(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
@@ -56,5 +55,5 @@ def _exchanges(query: Mapping[str, str]) -> list[Any]:
 
 
 def _masked(exchange: Mapping[str, Any]) -> dict[str, Any]:
-    """An exchange holds neither texts nor addresses; what a provider makes of its own ids and codes is not ours to know."""
+    """An exchange contains no texts and no addresses, but a provider's request id could contain a number of a person."""
     return {name: masked_id(each) if name == "request_id" and each else each for name, each in exchange.items()}

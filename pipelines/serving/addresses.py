@@ -1,24 +1,24 @@
-"""Whose request it is, as far as limits go: an address, or the network of one household.
+"""Names the sender of a request, for limits: by its IPv4 address or its IPv6 network.
 
-In: the address of a connection, and X-Forwarded-For where the connection is a proxy's of ours. Out: a text; of IPv6 the first 64 bits, for
-who has one address of these has them all. A header of anybody else is not believed.
+In: the address of a connection, and X-Forwarded-For if the connection comes from one of our proxies. Out: a text; for IPv6 the first 64
+bits, because the owner of one such address has all of them. Guaranteed: the header of any other sender is ignored.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import web
 
-_OF_ONE = 64  # bits
-NOBODY = "unknown"
+_SENDER_BITS = 64
+UNKNOWN = "unknown"
 
 
 def networks_in(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The networks of `10.0.0.0/8,192.0.2.7`; raises ValueError for the first entry that is none."""
+    """The networks in a text such as `10.0.0.0/8,192.0.2.7`. Raises ValueError for an entry that is no network."""
     return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())
 
 
 class Addresses:
-    """`proxies` are the addresses of our own proxies, as `networks_in` reads them."""
+    """Finds the sender of a request. `proxies` are the addresses of our own proxies, in the form of `networks_in`."""
 
     def __init__(self, proxies: str = "") -> None:
         self._proxies = networks_in(proxies)
@@ -28,26 +28,27 @@ class Addresses:
         return parsed is not None and any(parsed in network for network in self._proxies)
 
     def of_request(self, request: web.Request) -> str:
-        """Behind proxies of ours, the last address in X-Forwarded-For that is none of theirs."""
+        """The name of the sender: behind our proxies, the last address in X-Forwarded-For that is not one of theirs."""
         peer = _peer(request)
         if not self._proxies or not self.is_proxy(peer):
             return named(peer)
-        told = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
-        for each in reversed(told):
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+        for each in reversed(forwarded):
             address = _without_port(each.strip())
             if _parsed(address) is None:
-                break  # a proxy writes addresses; before this one anybody may have written
+                break  # our proxies write addresses; the sender may have written everything before this entry
             if not self.is_proxy(address):
                 return named(address)
         return named(peer)
 
 
 def named(address: str) -> str:
+    """The name of an address for limits; UNKNOWN if it cannot be parsed."""
     parsed = _parsed(address)
     if parsed is None:
-        return NOBODY
+        return UNKNOWN
     if isinstance(parsed, IPv6Address):
-        return str(IPv6Network((int(parsed) >> _OF_ONE << _OF_ONE, _OF_ONE)))
+        return str(IPv6Network((int(parsed) >> _SENDER_BITS << _SENDER_BITS, _SENDER_BITS)))
     return str(parsed)
 
 

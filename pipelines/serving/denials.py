@@ -1,7 +1,8 @@
-"""Requests that are refused before anything is made of them: what is answered, counted and logged.
+"""Refused requests: how they are answered, counted and logged.
 
-In: a Denied, raised anywhere on the way of a request. Out: the answer, a metric, and a log line of a kind in ten seconds at most, which
-says how many there were. Guaranteed: no answer and no line holds anything the sender wrote; a flood of refused requests fills no disk.
+In: a Denied, raised anywhere in the handling of a request. Out: the answer, a metric, and for each kind at most one log line in
+QUIET_SECONDS, with the number of refusals. Guaranteed: answers and log lines contain nothing that the sender wrote, and a flood of
+refused requests does not fill a disk with log lines.
 """
 
 import math
@@ -18,8 +19,8 @@ log = structlog.get_logger(__name__)
 
 
 class Denied(Exception):
-    """A request is not taken: the status of the answer, and a sentence of ours. `retry_seconds` becomes Retry-After; `because` is for the
-    log alone."""
+    """A request is refused with `status` and the sentence `why`, which is ours. `retry_seconds` becomes Retry-After; `because` replaces
+    the sentence in the log."""
 
     def __init__(self, status: int, why: str, retry_seconds: float | None = None, *, because: str = "") -> None:
         super().__init__(why)
@@ -33,28 +34,28 @@ class Denied(Exception):
 
 
 class Denials:
-    """Counts them; a kind is a channel (or what was refused instead) and a status."""
+    """Counts and logs refusals. A kind is a channel (or another name, as "connection") and a status. Methods do not block."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said: dict[tuple[str, int], float] = {}  # as many as there are channels and statuses
-        self._unsaid: dict[tuple[str, int], int] = {}
+        self._logged_at: dict[tuple[str, int], float] = {}  # at most one entry per channel and status
+        self._counted: dict[tuple[str, int], int] = {}
 
     def note(self, what: str, status: int, why: str) -> None:
-        """One more. `what` and `why` are words of ours."""
+        """Counts one refusal, and logs it unless its kind was logged a short time ago. `what` and `why` must be our own texts."""
         metrics.GATEWAY_REFUSED.labels(str(status)).inc()
         kind, now = (what, status), self._clock()
-        if now - self._said.get(kind, -math.inf) < QUIET_SECONDS:
-            self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+        if now - self._logged_at.get(kind, -math.inf) < QUIET_SECONDS:
+            self._counted[kind] = self._counted.get(kind, 0) + 1
             return
-        self._said[kind] = now
-        say = log.warning if status < 500 else log.error
-        say("request refused", what=what, status=status, reason=why, times=1 + self._unsaid.pop(kind, 0))
+        self._logged_at[kind] = now
+        write = log.warning if status < 500 else log.error
+        write("request refused", what=what, status=status, reason=why, times=1 + self._counted.pop(kind, 0))
 
-    def tell(self) -> None:
-        """Says how often those came that were not said yet and have been quiet long enough; to be called now and then."""
+    def log_counted(self) -> None:
+        """Logs the refusals that were only counted, once their kind was last logged QUIET_SECONDS ago. Call it regularly."""
         now = self._clock()
-        for kind in [kind for kind in self._unsaid if now - self._said[kind] >= QUIET_SECONDS]:
-            self._said[kind] = now
+        for kind in [kind for kind in self._counted if now - self._logged_at[kind] >= QUIET_SECONDS]:
+            self._logged_at[kind] = now
             what, status = kind
-            log.warning("request refused", what=what, status=status, times=self._unsaid.pop(kind))
+            log.warning("request refused", what=what, status=status, times=self._counted.pop(kind))

@@ -1,7 +1,7 @@
-"""Serving an application on a port, within the bounds of its connections, until it is told to stop.
+"""Serves an aiohttp application on a port, with or without limits of connections, until the process is stopped.
 
-In: applications and addresses. Out: served requests. Guaranteed: what was asked before the stop is answered; a port that cannot be had is
-one sentence (CannotListen).
+In: applications and addresses. Out: served requests. Guaranteed: requests in progress at the stop have STOP_SECONDS to be answered; a
+port that cannot be opened is one sentence (CannotListen).
 """
 
 import asyncio
@@ -17,22 +17,25 @@ from aiohttp import web
 from pipelines.serving.connections import Connection, Connections
 from pipelines.serving.middleware import GatewayMiddleware
 
-BACKLOG = 128  # as many new connections are also taken in one go, before any of them may be refused
-SPARE_FILES = 256 + BACKLOG  # beside those of connections
-STOP_SECONDS = 5.0  # for requests under way; the supervisor of the development stack waits for ten
+BACKLOG = 128  # asyncio also accepts up to this many connections at once, before one can be refused
+SPARE_FILES = 256 + BACKLOG  # open files besides those of connections
+STOP_SECONDS = 5.0  # for requests in progress; the supervisor of the development stack waits for 10 s
 log = structlog.get_logger(__name__)
 
 
 class CannotListen(Exception):
-    """The port cannot be had; the sentence says which and why."""
+    """The port cannot be opened; the sentence says which port and why."""
 
 
 @asynccontextmanager
-async def bounded(app: web.Application, front: GatewayMiddleware, host: str, port: int) -> AsyncIterator[int]:
-    """Serves within the front's bounds; gives the port."""
+async def bounded(app: web.Application, limits: GatewayMiddleware, host: str, port: int) -> AsyncIterator[int]:
+    """Serves `app` within `limits`; gives the port. Runs on the current event loop. Raises CannotListen."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
-    server, connections = cast("web.Server", runner.server), Connections(front.bounds, front.addresses, front.denials)
+    server, connections = (
+        cast("web.Server", runner.server),
+        Connections(limits.bounds, limits.addresses, limits.denials),
+    )
     listening: asyncio.Server | None = None
     try:
         with _as_sentence(host, port):
@@ -49,7 +52,8 @@ async def bounded(app: web.Application, front: GatewayMiddleware, host: str, por
 
 @asynccontextmanager
 async def plain(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
-    """Serves whom we know: probes, and serialisers that look for schemas."""
+    """Serves `app` without limits, for known clients (probes, serialisers); gives the port. Runs on the current event loop. Raises
+    CannotListen."""
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     try:
@@ -60,16 +64,16 @@ async def plain(app: web.Application, host: str, port: int) -> AsyncIterator[int
         await runner.cleanup()
 
 
-async def until_told() -> None:
-    """Returns on SIGTERM or SIGINT."""
-    told = asyncio.Event()
+async def until_signal() -> None:
+    """Returns on SIGTERM or SIGINT. Call it on the main thread's loop."""
+    stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    await told.wait()
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
 
 
 def files_for(connections: int) -> int:
-    """Raises this process's limit of open files to what so many connections need; returns how many it can have."""
+    """Raises the process's limit of open files for this number of connections; returns how many connections it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_FILES
     if hard != resource.RLIM_INFINITY:
@@ -78,7 +82,7 @@ def files_for(connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     allowed = min(connections, max(16, wanted - SPARE_FILES))
     if allowed < connections:
-        log.warning("fewer connections than wanted: raise the limit of open files", wanted=connections, allowed=allowed)
+        log.warning("limit of open files allows fewer connections", wanted=connections, allowed=allowed)
     return allowed
 
 

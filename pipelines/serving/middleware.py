@@ -1,9 +1,9 @@
-"""What every request to the gateway passes before it is looked at, and what its answer passes at the end.
+"""The gateway's middleware: limits by address and account, and the answer to every error.
 
-In: a request. Out: the handler's answer, or a refusal: 429 by address, what the handler denied, 503 for an error nobody expected.
-Guaranteed: nothing raised by a handler reaches aiohttp, which would log what was sent; a refused request is counted, logged at most once
-and costs its address a token, a proven one does not. An address without tokens is still heard where that costs no more than to refuse it: a
-small body of a channel whose bodies are signed. So who floods from somebody's address, or through the same proxy, does not silence them.
+In: a request. Out: the handler's answer, or a refusal: 429 by address, what the handler denied, 503 for an unexpected error. Guaranteed: no
+exception of a handler reaches aiohttp, which would log the request's content. A refused request is counted, logged at most once and
+costs its address a token; a proven request costs none. Without tokens, a small body of a channel with signed bodies is still read,
+because refusing it would cost as much. So a flood from the same address, or through the same proxy, does not keep out the provider.
 """
 
 import time
@@ -21,11 +21,13 @@ from pipelines.serving.request_limits import BURST_SECONDS, HEAD_BYTES, RequestL
 from pipelines.serving.request_rates import RequestRates
 
 log = structlog.get_logger(__name__)
-_WAIT = web.RequestKey("wait", float)  # of a request whose address has no token left
+_WAIT = web.RequestKey("wait", float)  # seconds until its address has a token again
 
 
 class GatewayMiddleware:
-    """Limits by address and account, and the room for bodies. `signed` are those of the channels whose bodies are signed."""
+    """Limits by address and account, and memory for bodies. `signed` are those of `channels` whose bodies are signed.
+
+    All methods run on the gateway's event loop and do not block."""
 
     def __init__(
         self,
@@ -45,37 +47,40 @@ class GatewayMiddleware:
         self._by_account = RequestRates(bounds.requests_by_account, BURST_SECONDS * bounds.requests_by_account)
 
     def body(self, request: web.Request) -> RequestBody:
+        """The body of a request, to be read within a `with`. Raises Denied if the headers suffice to refuse it."""
         return RequestBody(self.bodies, request)
 
     def proven(self, request: web.Request) -> None:
-        """The request comes from whom it says: it does not count against its address, and its connection does not give way."""
+        """The request is authentic: it costs its address no token, and its connection is not closed for a new one."""
         if isinstance(request.protocol, Connection):
-            request.protocol.is_proven()
+            request.protocol.request_proven()
         if _WAIT not in request:
             self._by_address.give_back(self.addresses.of_request(request), self._clock())
 
     def admit(self, accounts: frozenset[str]) -> None:
-        """A proven request for these accounts; raises Denied when one of them has had too many."""
+        """Counts a proven request for these accounts. Raises Denied (429) if one of them has no token left."""
         wait = max((self._by_account.take(account, self._clock()) for account in accounts), default=0.0)
         if wait:
             raise Denied(429, "too many requests for this account", wait)
 
     def middleware(self) -> Middleware:
+        """The aiohttp middleware that applies the limits."""
+
         @web.middleware
-        async def pass_front(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
             connection = request.protocol if isinstance(request.protocol, Connection) else None
             if connection is not None:
-                connection.asks()
+                connection.request_began()
             try:
                 response = await self._answered(request, handler)
             finally:
                 if connection is not None:
-                    connection.waits()
+                    connection.request_ended()
             if not request.content.is_eof():
                 response.force_close()
             return response
 
-        return pass_front
+        return limited
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
@@ -85,12 +90,12 @@ class GatewayMiddleware:
             denied = _too_many(request[_WAIT]) if _WAIT in request and reason.status < 429 else reason
             self.denials.note(self._what(request), denied.status, denied.because)
             return denied.response()
-        except web.HTTPException as error:  # no such path, or not with this method
+        except web.HTTPException as error:  # unknown path or method
             self.denials.note(self._what(request), error.status, "no such path or method")
             return web.Response(status=error.status, text=error.reason)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the sender is to send it again and the log is to say where
+        except Exception as error:  # noqa: BLE001  # the sender must send it again, and the log must say where it failed
             log.error("request failed", what=self._what(request), error=type(error).__name__, where=_place(error))
-            return web.Response(status=503, text="not kept, send it again", headers={"Retry-After": "1"})
+            return web.Response(status=503, text="not stored, send it again", headers={"Retry-After": "1"})
 
     def _count(self, request: web.Request) -> None:
         wait = self._by_address.take(self.addresses.of_request(request), self._clock())
@@ -99,10 +104,10 @@ class GatewayMiddleware:
                 raise _too_many(wait)
             request[_WAIT] = wait
         if _head_bytes(request) > HEAD_BYTES:
-            raise Denied(431, "the head of a request is too long")
+            raise Denied(431, "the head of the request is too long")
 
     def _costs_little(self, request: web.Request) -> bool:
-        """Whether to hear it costs no more than to refuse it, and no secret can be found by it: by GET, the verify token could."""
+        """Whether reading it costs no more than refusing it, and helps to guess no secret. With GET, the verify token could be guessed."""
         length = request.content_length
         small = length is not None and length <= FREE_BYTES
         return request.method == "POST" and small and self._what(request) in self._signed
@@ -117,12 +122,12 @@ def _too_many(wait: float) -> Denied:
 
 
 def _head_bytes(request: web.Request) -> int:
-    """As it came, but for the request line's method and version."""
+    """Bytes of the head as received, without the method and the version."""
     return len(request.raw_path) + sum(len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers)
 
 
 def _place(error: Exception) -> str:
-    """Where it was raised; not what it says, which may quote what was sent."""
+    """Where the error was raised. Its text is left out, because it may quote the request."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

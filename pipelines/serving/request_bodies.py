@@ -1,8 +1,8 @@
-"""Reading bodies: each within its size and its time, all together within a number of bytes.
+"""Reads request bodies within limits: size and time of each, and bytes of all together.
 
-In: a request whose headers were looked at. Out: its body, else Denied: 400 cut off or broken, 408 too slow, 413 too large, 503 no room.
-Guaranteed: bytes count as they arrive, whatever a header declares; what is refused is forgotten at once. When there is no room, the
-body that has been on its way for longest gives way: who sends in one go is not held up by those who never end.
+In: a request whose headers were checked. Out: its body, or Denied: 400 incomplete or broken, 408 too slow, 413 too large, 415 encoded, 503
+no memory. Guaranteed: bytes are counted as they arrive, whatever the headers declare; a refused body is freed at once. When memory is
+used up, the body that has been arriving longest is refused, so slow senders do not keep out fast ones.
 """
 
 import asyncio
@@ -16,57 +16,58 @@ from aiohttp import web
 from pipelines.serving.denials import Denied
 from schemas import metrics
 
-FREE_BYTES = 16 * 1024  # of each body, beyond what all share: a usual webhook is smaller, and always finds room
+FREE_BYTES = 16 * 1024  # of each body, not counted in the shared memory: a usual webhook is smaller and never refused
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class RequestBodies:
-    """The room that all bodies share."""
+    """The memory that all bodies share: at most `most` bytes, `body_most` and `seconds` for each body. Used on the gateway's event loop."""
 
     def __init__(self, *, most: int, body_most: int, seconds: float) -> None:
         self._most = most
         self.body_most = body_most
         self.seconds = seconds
         self._held = 0
-        self._arriving: OrderedDict[RequestBody, None] = OrderedDict()  # those in the shared room, the oldest first
+        self._arriving: OrderedDict[RequestBody, None] = OrderedDict()  # bodies in the shared memory, the oldest first
 
     @property
     def held(self) -> int:
-        """Bytes in the shared room."""
+        """Bytes in use of the shared memory."""
         return self._held
 
     def charge(self, body: "RequestBody", size: int) -> None:
-        """`size` more bytes for a body; others give way until there is room, at last the body itself."""
+        """Adds `size` bytes of a body. Above the bound, the oldest bodies are refused, in the end this body itself."""
         self._arriving.setdefault(body)
         self._held += size
         while self._held > self._most and self._arriving:
             oldest, _ = self._arriving.popitem(last=False)
-            oldest.give_way()
+            oldest.evict()
         metrics.GATEWAY_BODY_BYTES.set(self._held)
 
-    def is_whole(self, body: "RequestBody") -> None:
-        """It no longer gives way."""
+    def completed(self, body: "RequestBody") -> None:
+        """The body has arrived completely: it is no longer refused for others."""
         self._arriving.pop(body, None)
 
     def release(self, body: "RequestBody", size: int) -> None:
+        """Frees the `size` bytes of a body."""
         self._arriving.pop(body, None)
         self._held -= size
         metrics.GATEWAY_BODY_BYTES.set(self._held)
 
 
 class RequestBody:
-    """One request's body, in the room until the `with` ends: also while Kafka has not acknowledged what it told. Raises Denied at once for
-    what the headers are enough to refuse."""
+    """One request's body. It counts in the shared memory until the `with` ends, that is until Kafka has acknowledged its items. Raises
+    Denied at once if the headers suffice to refuse it."""
 
     def __init__(self, bodies: RequestBodies, request: web.Request) -> None:
         self._bodies = bodies
         self._request = request
-        self._bytes = bytearray()  # chunks of one byte each would take 40 in a list
+        self._bytes = bytearray()  # in a list, a chunk of one byte would take 40 bytes
         self._charged = 0
-        self._gave_way = False
+        self._evicted = False
         self._deadline: asyncio.Timeout | None = None
         if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-            raise Denied(415, "a body with a Content-Encoding is not taken: send it as it is")
+            raise Denied(415, "a body with a Content-Encoding is not accepted: send it without one")
         if (request.content_length or 0) > bodies.body_most:
             raise self._too_large()
 
@@ -79,39 +80,35 @@ class RequestBody:
         self._forget()
 
     async def read(self) -> bytes:
-        """All of it."""
+        """The whole body. Raises Denied."""
         try:
             async with asyncio.timeout(self._bodies.seconds) as self._deadline:
-                await _go_on(self._request)
+                await _send_continue(self._request)
                 async for chunk in self._request.content.iter_any():
                     self._add(chunk)
         except TimeoutError:
-            if self._gave_way:
+            if self._evicted:
                 raise self._no_room() from None
-            raise Denied(408, "the body did not come in time") from None
-        except (
-            web.RequestPayloadError,
-            ConnectionError,
-            RuntimeError,
-        ):  # aiohttp raises RuntimeError when the sender has gone
-            raise Denied(400, "the body is cut off or broken") from None
-        if self._gave_way:
+            raise Denied(408, "the body did not arrive in time") from None
+        except (web.RequestPayloadError, ConnectionError, RuntimeError):  # RuntimeError: the sender has disconnected
+            raise Denied(400, "the body is incomplete or broken") from None
+        if self._evicted:
             raise self._no_room()
-        whole = bytes(self._bytes)
+        body = bytes(self._bytes)
         self._bytes.clear()
-        self._bodies.is_whole(self)
-        return whole
+        self._bodies.completed(self)
+        return body
 
-    def give_way(self) -> None:
-        """To others: it is forgotten now, and refused as soon as its task goes on."""
-        self._gave_way = True
+    def evict(self) -> None:
+        """Frees its memory now, for other bodies; `read` refuses it as soon as its task continues."""
+        self._evicted = True
         self._forget()
         if self._deadline is not None:
-            with contextlib.suppress(RuntimeError):  # its time is over in this very moment
+            with contextlib.suppress(RuntimeError):  # its time-out has just passed
                 self._deadline.reschedule(asyncio.get_running_loop().time())
 
     def _add(self, chunk: bytes) -> None:
-        if self._gave_way:
+        if self._evicted:
             raise self._no_room()
         size = len(self._bytes) + len(chunk)
         if size > self._bodies.body_most:
@@ -121,7 +118,7 @@ class RequestBody:
         if more:
             self._charged += more
             self._bodies.charge(self, more)
-            if self._gave_way:
+            if self._evicted:
                 raise self._no_room()
 
     def _forget(self) -> None:
@@ -137,10 +134,10 @@ class RequestBody:
 
 
 async def expected(_: web.Request) -> None:
-    """In place of aiohttp's answer to `Expect: 100-continue`, which asks for the body before anybody looked at the headers."""
+    """Replaces aiohttp's handler of `Expect: 100-continue`, which asks for the body before the headers are checked."""
 
 
-async def _go_on(request: web.Request) -> None:
+async def _send_continue(request: web.Request) -> None:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(_CONTINUE)
         request.writer.output_size = 0  # the answer has not begun

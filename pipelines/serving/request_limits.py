@@ -1,6 +1,6 @@
-"""What the gateway takes of its senders: sizes, times, rates and numbers, from the settings.
+"""The limits of the gateway: sizes, times, rates and numbers.
 
-In: Settings. Out: RequestLimits, plain values. What each costs when it is reached is in docs/gateway.md.
+In: Settings. Out: RequestLimits, plain values. docs/gateway.md says what happens at each limit.
 """
 
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from schemas.settings import Settings
 
 BODY_BYTES = 3 * 1024 * 1024  # Meta's webhook bodies have up to 3 MB
-HEAD_BYTES = 16 * 1024  # request line and headers; a provider's have 1 or 2 kB
-RECEIVE_BYTES = 64 * 1024  # taken from a connection at a time
-LINGER_SECONDS = 2.0  # for which a refused body is read and dropped, so that its sender hears why
-BURST_SECONDS = 2.0  # of a rate may come at once
+HEAD_BYTES = 16 * 1024  # request line and headers; those of providers have 1 or 2 kB
+RECEIVE_BYTES = 64 * 1024  # read from a connection at once
+LINGER_SECONDS = 2.0  # a refused body is read and dropped for this long, so that its sender reads the answer
+BURST_SECONDS = 2.0  # a burst may have as many requests as the rate allows in this time
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Of all senders together, or of an address or account where the name says so. A rate of 0 is no limit."""
+    """Limits of all senders together, or of each address or account where the name says so. Sizes in bytes, rates in requests a second; a
+    rate of 0 is no limit."""
 
     body_bytes: int = BODY_BYTES
     bodies_bytes: int = 32 * 1024 * 1024

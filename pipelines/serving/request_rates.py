@@ -1,7 +1,7 @@
-"""Requests a second by name (an address, an account): token buckets of which only so many are remembered.
+"""Rate limits by name (an address, an account): one token bucket for each name.
 
-In: a name and the time. Out: how long to wait, 0 for a request that may pass. Guaranteed: memory is bounded whatever names come; the
-name that was not heard of for longest is forgotten first, and begins anew with a full bucket.
+In: a name and the time. Out: how long to wait, 0 for a request that may pass. Guaranteed: at most `most_names` buckets are kept; the least
+recently used one is dropped first, and its name starts again with a full bucket. No I/O.
 """
 
 from collections import OrderedDict
@@ -10,19 +10,19 @@ MOST_NAMES = 10_000
 
 
 class RequestRates:
-    """`rate` tokens a second, at most `burst` at once; a rate of 0 lets everything pass."""
+    """Buckets with `rate` tokens a second and at most `burst` tokens. With rate 0 every request may pass. Times are in seconds."""
 
     def __init__(self, rate: float, burst: float, *, most_names: int = MOST_NAMES) -> None:
         self._rate = rate
         self._burst = max(1.0, burst)
         self._most_names = most_names
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> tokens left, and when
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> (tokens left, at this time)
 
     def __len__(self) -> int:
         return len(self._left)
 
     def take(self, name: str, now: float) -> float:
-        """Takes a token; without one, returns the seconds until there is one again."""
+        """Takes a token and returns 0; if there is none, returns the seconds until the next one."""
         if not self._rate:
             return 0.0
         tokens = self._tokens(name, now)
@@ -34,7 +34,7 @@ class RequestRates:
         return wait
 
     def give_back(self, name: str, now: float) -> None:
-        """The request needed no token after all."""
+        """Returns the token of a request that proved authentic."""
         if name in self._left:
             self._left[name] = (min(self._burst, self._tokens(name, now) + 1), now)
 

@@ -122,7 +122,8 @@ async def test_a_record_goes_to_the_partition_it_names(broker: Child, unique: st
     producer = AcknowledgedProducer(KafkaAccess(broker.service.url), asyncio.get_running_loop())
     try:
         assert (
-            await producer.all([OutgoingRecord(unique, b"k", b"%d" % number, number) for number in (2, 0, 1, 2)]) == []
+            await producer.produce([OutgoingRecord(unique, b"k", b"%d" % number, number) for number in (2, 0, 1, 2)])
+            == []
         )
     finally:
         await producer.close()
@@ -188,7 +189,7 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
 
     async def taken() -> bool:
         try:
-            return await producer.all([OutgoingRecord(unique, b"k", b"w")]) == []
+            return await producer.produce([OutgoingRecord(unique, b"k", b"w")]) == []
         except NotAcknowledged:
             return False
 
@@ -217,14 +218,14 @@ async def test_after_a_fatal_error_a_new_producer_goes_on(
         KafkaAccess(broker.service.url), asyncio.get_running_loop(), enable_gapless_guarantee=True
     )
     try:
-        assert await producer.all([OutgoingRecord(unique, b"k", b"first")]) == []
+        assert await producer.produce([OutgoingRecord(unique, b"k", b"first")]) == []
         outcomes = await asyncio.gather(
-            *[producer.all([OutgoingRecord(unique, b"k", value)]) for value in (b"x" * 5_000, b"beside it")],
+            *[producer.produce([OutgoingRecord(unique, b"k", value)]) for value in (b"x" * 5_000, b"beside it")],
             return_exceptions=True,
         )
         assert any(outcomes)
         await asyncio.to_thread(await_true, lambda: producer.opened == 2, "a new producer", 20)
-        assert await producer.all([OutgoingRecord(unique, b"k", b"again")]) == []
+        assert await producer.produce([OutgoingRecord(unique, b"k", b"again")]) == []
     finally:
         await producer.close()
     assert producer.opened == 2

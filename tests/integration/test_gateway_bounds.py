@@ -136,7 +136,7 @@ async def served(kafka_url: str, **bounds: Any) -> AsyncIterator[Served]:
         partitions=1,
         bounds=RequestLimits(**bounds),
     )
-    async with listener.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
+    async with listener.bounded(gateway.app, gateway.limits, "127.0.0.1", 0) as port:
         made = Served(gateway, port, [])
         try:
             yield made
@@ -164,7 +164,7 @@ async def test_nothing_is_inflated(kafka_url: str) -> None:
     async with served(kafka_url) as at:
         assert (await at.ask(signed(bomb, Content_Encoding="gzip"))).status == 415
         assert (await at.ask(signed(bomb))).status == 200, "bytes that are no JSON tell nothing"
-        assert at.gateway.front.bodies.held == 0
+        assert at.gateway.limits.bodies.held == 0
 
 
 async def test_a_body_that_is_too_large_is_refused_by_what_it_says_or_by_what_comes(kafka_url: str) -> None:
@@ -173,7 +173,7 @@ async def test_a_body_that_is_too_large_is_refused_by_what_it_says_or_by_what_co
         chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
         assert (await at.ask(head("whatsapp", None, X_Hub_Signature_256=SIGNED), chunk * 60)).status == 413
         assert (await at.ask(signed(bytes(3 * 1024 * 1024)))).status == 200
-        assert at.gateway.front.bodies.held == 0
+        assert at.gateway.limits.bodies.held == 0
 
 
 @pytest.mark.parametrize(
@@ -291,15 +291,15 @@ async def test_bodies_share_a_room_and_the_oldest_gives_way(kafka_url: str) -> N
             line.send(head("whatsapp", 3_000_000, X_Hub_Signature_256=SIGNED), bytes(1_000_000))
             held.append(line)
             few = 900_000 * min(len(held), 4)
-            await until(lambda: at.gateway.front.bodies.held >= few)  # noqa: B023  # awaited here
-            assert at.gateway.front.bodies.held <= 4_000_000
+            await until(lambda: at.gateway.limits.bodies.held >= few)  # noqa: B023  # awaited here
+            assert at.gateway.limits.bodies.held <= 4_000_000
             assert (await at.ask(signed(b"{}"))).status == 200, "a usual webhook finds room"
         told = await held[0].answer()
         assert (told.status, told.headers["retry-after"]) == (503, "1")
         assert (await at.ask(signed(bytes(2_000_000)))).status == 200, "so does a large one that comes in one go"
         for line in held:
             line.close()
-        await until(lambda: not at.gateway.front.bodies.held)
+        await until(lambda: not at.gateway.limits.bodies.held)
 
 
 @pytest.mark.parametrize("bounds", [{"connections": 5}, {"connections_by_address": 5}])

@@ -92,7 +92,7 @@ async def gateway(kafka_url: str) -> AsyncIterator[tuple[int, int]]:
         bounds=RequestLimits(unproven_by_address=0),
     )
     probes = listener.plain(served.probe, "127.0.0.1", 0)
-    async with probes as probe, listener.bounded(served.app, served.front, "127.0.0.1", 0) as port:
+    async with probes as probe, listener.bounded(served.app, served.limits, "127.0.0.1", 0) as port:
         yield port, probe
 
 

@@ -85,7 +85,7 @@ def test_a_certificate_gets_in_and_prepares(secured: Secured) -> None:
 
 async def test_a_password_gets_in_to_produce_and_to_read(secured: Secured) -> None:
     producer = AcknowledgedProducer(secured.as_user(), asyncio.get_running_loop())
-    assert await producer.all([OutgoingRecord("messages", b"key", b"value", 1)]) == []
+    assert await producer.produce([OutgoingRecord("messages", b"key", b"value", 1)]) == []
     await producer.close()
     settings = secured.as_user().settings("test", group_id="own", auto_offset_reset="earliest")
     consumer = Consumer(settings)

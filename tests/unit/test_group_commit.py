@@ -48,8 +48,8 @@ class Database:
         self.taken.append([batch.name for batch in batches])
 
 
-def a_group(database: Database, *, distance_ms: int = 0, most_bytes: int = 100) -> GroupCommit[Batch]:
-    return GroupCommit(database.write, database="PostgreSQL", distance_ms=distance_ms, most_bytes=most_bytes)
+def a_group(database: Database, *, interval_ms: int = 0, most_bytes: int = 100) -> GroupCommit[Batch]:
+    return GroupCommit(database.write, database="PostgreSQL", interval_ms=interval_ms, most_bytes=most_bytes)
 
 
 async def put_all(group: GroupCommit[Batch], *batches: Batch) -> list[str]:
@@ -93,7 +93,7 @@ async def test_a_database_that_is_away_gets_the_same_group_again_and_nobody_else
 async def test_who_begins_after_waiting_has_company() -> None:
     """Partitions whose turns end some milliseconds after each other are in one group, and the next is a distance away."""
     database = Database()
-    group = a_group(database, distance_ms=200)
+    group = a_group(database, interval_ms=200)
 
     async def partition(name: str, late: float) -> None:
         for _ in range(3):

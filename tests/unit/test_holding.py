@@ -10,7 +10,7 @@ from pipelines import recipients
 from pipelines.engine.kafka_sizes import TURN_BYTES
 from pipelines.engine.stage import Call, Output, Record
 from pipelines.recipients import Reachable
-from pipelines.route import AGAIN_BYTES, CONTACTS, MAX_OUTPUT_BYTES, Route, State
+from pipelines.route import CONTACTS, HELD_OUTPUT_BYTES, MAX_OUTPUT_BYTES, Route, State
 from schemas import codec
 from schemas.keys import contact_key
 from schemas.outcomes import Rejected
@@ -213,7 +213,7 @@ def test_what_is_held_is_bounded_in_bytes(desk: Desk[State]) -> None:
 
 def test_what_held_messages_make_comes_in_bounded_turns(desk: Desk[State], monkeypatch: pytest.MonkeyPatch) -> None:
     """No record of the turn could be blamed for all of them."""
-    monkeypatch.setattr("pipelines.route.AGAIN_BYTES", 100_000)
+    monkeypatch.setattr("pipelines.route.HELD_OUTPUT_BYTES", 100_000)
     people = (to_user("ana"), *(to_address(f"1555{i:07}") for i in range(99)))
     (call,) = desk.turn(of(*(message(f"m{i}", text="a" * 300, recipients=people) for i in range(9)))).calls
     know(desk, contact("ana"))
@@ -225,7 +225,7 @@ def test_what_held_messages_make_comes_in_bounded_turns(desk: Desk[State], monke
         decision = desk.turn()
     assert len(sizes) > 2
     assert max(sizes) < 200_000
-    assert 2 * AGAIN_BYTES + MAX_OUTPUT_BYTES < TURN_BYTES, "with a record of the turn"
+    assert 2 * HELD_OUTPUT_BYTES + MAX_OUTPUT_BYTES < TURN_BYTES, "with a record of the turn"
 
 
 def test_a_held_message_the_code_fails_on_goes_alone_and_leaves_no_trace() -> None:

@@ -79,7 +79,7 @@ def test_the_exchange_log_has_a_level_of_its_own(wanted: str, statuses: list[int
 
 
 def test_what_a_library_says_ten_times_a_second_is_written_once_in_a_while_and_what_we_say_always() -> None:
-    seldom = logs.Seldom(("aiokafka",), seconds=0.2)
+    seldom = logs.RateLimit(("aiokafka",), seconds=0.2)
 
     def passed(name: str, number: int) -> bool:
         return seldom.filter(

@@ -139,7 +139,7 @@ async def main():
     logs.configure(Settings())
     telegram = TelegramConnector(url="http://127.0.0.1:1", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
     gateway = Gateway(connectors={"telegram": telegram}, producer=Nothing(), partitions=1)
-    async with listener.bounded(gateway.app, gateway.front, "127.0.0.1", 0) as port:
+    async with listener.bounded(gateway.app, gateway.limits, "127.0.0.1", 0) as port:
         await post(port, TEXT.encode())
         began = time.process_time()
         statuses = {await post(port, TEXT.encode()) for _ in range(TIMES)}

@@ -1,6 +1,6 @@
 """Requests a second by name, and how many names are remembered."""
 
-from pipelines.serving.addresses import NOBODY, Addresses, named
+from pipelines.serving.addresses import UNKNOWN, Addresses, named
 from pipelines.serving.request_rates import RequestRates
 
 
@@ -44,7 +44,7 @@ def test_addresses_are_told_apart_by_household() -> None:
     assert named("::ffff:203.0.113.7") == "203.0.113.7"
     assert named("2001:db8:1:2::7") == named("2001:db8:1:2:ffff::1") != named("2001:db8:1:3::7")
     assert named("fe80::1%eth0") == "fe80::/64"
-    assert named("") == named("nonsense") == NOBODY
+    assert named("") == named("nonsense") == UNKNOWN
     proxies = Addresses("10.0.0.0/8, 2001:db8::/32,")
     asked = ("10.1.2.3", "11.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "nonsense")
     assert [proxies.is_proxy(each) for each in asked] == [True, False, True, True, False]

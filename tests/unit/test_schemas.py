@@ -212,10 +212,11 @@ def test_a_stage_reads_what_the_topics_say(stage: str) -> None:
 
 
 def written_by(stage: str) -> set[str]:
-    """Topics a stage's module names where it makes outputs. `record.topic` sends a record back to where it came from."""
-    tree = ast.parse((ROOM.parent / "pipelines" / f"{stage}.py").read_text(encoding="utf-8"))
-    found = {"dead-letters"}  # the engine's, on behalf of any stage
-    for call in ast.walk(tree):
+    """Topics that a stage's modules name where they make outputs. `record.topic` produces a record to its own topic again."""
+    sources = sorted((ROOM.parent / "pipelines").glob(f"{stage}*.py"))
+    trees = [ast.parse(source.read_text(encoding="utf-8")) for source in sources]
+    found = {"dead-letters"}  # the engine writes them for every stage
+    for call in (node for tree in trees for node in ast.walk(tree)):
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Output"):
             continue
         match call.args[0]:

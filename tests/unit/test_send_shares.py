@@ -271,8 +271,8 @@ def test_a_tenant_schedules_up_to_its_share_and_what_is_refused_is_told() -> Non
     assert "schedule_full" in DESCRIPTIONS
     assert [refusal.record for refusal in decision.refusals] == [batch[2], batch[5]]
     assert [refusal.tenant_id for refusal in decision.refusals] == ["a", "c"]
-    assert "2 of this tenant wait" in decision.refusals[0].detail
-    assert "too many of all tenants wait" in decision.refusals[1].detail
+    assert "2 deliveries of this tenant wait" in decision.refusals[0].detail
+    assert "too many deliveries of all tenants wait" in decision.refusals[1].detail
     told = decoded(decision.outputs, "status-updates", StatusUpdate)
     assert [(each.delivery_id, each.status, each.cause, each.reason_code) for each in told] == [
         ("3", Status.FAILED, Cause.REJECTED, "schedule_full"),

@@ -41,8 +41,8 @@ def test_a_token_says_who_asks(authorization: str | None, caller: Caller | None)
 
 
 def test_without_tokens_this_machine_may_ask_and_with_one_for_the_rest_it_still_sees_no_more() -> None:
-    assert access().caller(None) is Caller.NOBODY
-    assert access(web_full_token=FULL_TOKEN).caller(None) is Caller.NOBODY
+    assert access().caller(None) is Caller.ANONYMOUS
+    assert access(web_full_token=FULL_TOKEN).caller(None) is Caller.ANONYMOUS
     assert access(web_full_token=FULL_TOKEN).caller(f"Bearer {FULL_TOKEN}") is Caller.FULL
     assert access(web_full_token=FULL_TOKEN).caller("Bearer wrong") is None
     assert access(web_token=WEB_TOKEN).caller(None) is None
@@ -148,8 +148,8 @@ def test_another_worker_is_asked_in_the_callers_name() -> None:
     both, full, none = access(**BOTH), access(web_full_token=FULL_TOKEN), access()
     assert both.headers(Caller.FULL) == {"Authorization": f"Bearer {FULL_TOKEN}"}
     assert both.headers(Caller.MASKED) == {"Authorization": f"Bearer {WEB_TOKEN}"}
-    assert full.headers(Caller.NOBODY) == {}
-    assert none.headers(Caller.NOBODY) == {}
+    assert full.headers(Caller.ANONYMOUS) == {}
+    assert none.headers(Caller.ANONYMOUS) == {}
 
 
 @pytest.mark.parametrize("name", ["web_token", "web_full_token"])

@@ -1,0 +1,83 @@
+"""The records that stage send produces: status updates, bindings and dead letters.
+
+In: a row of table `outstanding` and what happened to it. Out: an Output or a Refusal. Guaranteed: deterministic; an attempt has the same
+event id however often it is reported, so a repetition changes nothing. No I/O.
+"""
+
+from pipelines.engine.stage import Output, Record, Refusal
+from pipelines.send_state import State
+from schemas import codec
+from schemas.keys import key_of, provider_message_key
+from schemas.outcomes import RetryLater
+from schemas.records import Binding, Cause, Status, StatusUpdate
+from tables.outstanding import Outstanding
+
+
+def update_of(
+    row: Outstanding,
+    status: Status,
+    cause: Cause,
+    now: int,
+    why: tuple[str, str] | None = None,
+    *,
+    provider_message_id: str | None = None,
+) -> Output:
+    """The status update about an attempt, for track. `now` is in Unix milliseconds, `why` a reason code and a sentence."""
+    delivery = row.delivery
+    update = StatusUpdate(
+        tenant_id=delivery.tenant_id,
+        event_id=f"{delivery.delivery_id}:{row.attempt}:{cause.lower()}",
+        delivery_id=delivery.delivery_id,
+        conversation_id=delivery.conversation_id,
+        home_partition=delivery.home_partition,
+        status=status,
+        cause=cause,
+        occurred_at=now,
+        observed_at=now,
+        dispatched_at=row.dispatched_at,
+        attempt=row.attempt,
+        provider_message_id=provider_message_id,
+        reason_code=why[0] if why else None,
+        reason=why[1] if why else None,
+    )
+    return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition, content=update)
+
+
+def binding_of(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> Output:
+    """The binding of a provider's message id to the delivery; `partial` when it is not the last part."""
+    delivery = row.delivery
+    binding = Binding(
+        tenant_id=delivery.tenant_id,
+        channel=delivery.channel,
+        account=delivery.account,
+        provider_message_id=provider_id,
+        delivery_id=delivery.delivery_id,
+        conversation_id=delivery.conversation_id,
+        home_partition=delivery.home_partition,
+        bound_at=now,
+        partial=partial,
+    )
+    key = provider_message_key(delivery.channel, delivery.account, provider_id).encode()
+    return Output("bindings", key, codec.encode(binding), None)
+
+
+def given_up(row: Outstanding, outcome: RetryLater) -> Refusal:
+    """The dead letter of a delivery whose attempts are exhausted."""
+    topic, offset, timestamp = row.source
+    delivery = row.delivery
+    record = Record(topic, delivery.home_partition, offset, timestamp, key_of(delivery), codec.encode(delivery), ())
+    detail = f"given up after attempt {row.attempt}: {outcome.reason} ({outcome.code})"
+    return Refusal(record, "attempts_exhausted", detail, delivery.tenant_id)
+
+
+def schedule_full(tenant: str, state: State) -> str:
+    """The detail of a refusal because too many scheduled deliveries wait."""
+    whose = (
+        f"{state.scheduled.rows(tenant)} deliveries of this tenant"
+        if state.scheduled.is_share_full(tenant)
+        else "too many deliveries of all tenants"
+    )
+    return (
+        f"{whose} wait in this partition for a later time, or have too many bytes: produce it again nearer to its time, "
+        "or raise CHAT4ALL_SEND_SCHEDULED or CHAT4ALL_SEND_SCHEDULED_BYTES"
+    )
