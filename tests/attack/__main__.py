@@ -1,9 +1,9 @@
-"""The attack: `python -m tests.attack --seed 1 [--short]`, as `make attack`; exits 1 when anything is wrong. Loopback only.
+"""The attack: `python -m tests.attack --seed 1 [--short]`, as in `make attack`; exits 1 after any finding. It uses the loopback only.
 
-A gateway and a Kafka of its own are attacked by 20 addresses in every way of tests/attack/attackers.py, while a good sender posts signed
-webhooks from an address of its own. Right is: the gateway's memory stays below 250 MB, the good sender keeps 0.7 of its undisturbed rate,
-no answer is a 500, nothing that was to be refused was taken, and no log line holds a secret or a text. `--views URL` attacks a worker's
-views besides, which must answer as before.
+It starts a gateway with its own Kafka. 20 addresses attack it in all ways of tests/attack/attackers.py, while a good sender posts signed
+webhooks from another address. It passes if the gateway's memory stays below 250 MB, the good sender keeps 0.7 of its undisturbed rate, no
+answer is a 500, no bad request is accepted, and no log line contains a secret or a text. `--views URL` attacks a worker's views as well,
+which must answer as before.
 """
 
 import argparse

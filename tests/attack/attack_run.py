@@ -1,7 +1,7 @@
 """One attack, from start to verdict.
 
-In: a seed, a size, perhaps a worker's views. Out: a Report with its findings. Processes and folder are gone at the end; only after a
-finding the log stays, and the report says where.
+In: a seed, a size, perhaps a worker's views. Out: a Report with its findings. In the end all processes have ended and the folder is gone;
+after a finding the log stays, and the report says where.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ MEMORY_MIB = 250.0
 RATIO = 0.7
 REFUSED_MS = 1.0
 MOST_LINES = 500
-TEXT = "secret-words"  # in every body that holds a text
+TEXT = "secret-words"  # in every body that contains a text
 Say = Callable[[str], None]
-# Ways that may end without any answer: connections that wait give way to others.
+# Attacks that may end without any answer: their waiting connections are closed for new ones.
 UNANSWERED = {"silent connections", "slow headers", "slow bodies"}
-# What the answer to each way may be; HUNG_UP is a connection closed without one.
+# The allowed answers to each attack; HUNG_UP is a connection that was closed without an answer.
 REFUSED = {HUNG_UP, 400, 401, 404, 405, 408, 411, 413, 415, 417, 429, 431, 503}
 ALLOWED = {
     "gzip bombs": {HUNG_UP, 415, 429},
@@ -41,11 +41,11 @@ ALLOWED = {
 
 
 class Size(NamedTuple):
-    """How much of it."""
+    """The size of an attack."""
 
     undisturbed_seconds: float
     refused_posts: int
-    attackers: dict[str, float]  # fields of Plan that are not as a full attack has them
+    attackers: dict[str, float]  # fields of Plan that differ from a full attack
     asserts_rate: bool
 
 
@@ -62,7 +62,7 @@ SHORT = Size(
 
 
 class Views(NamedTuple):
-    """A worker's views, which others start."""
+    """A worker's views; the caller starts the worker."""
 
     url: str
     token: str = ""
@@ -70,7 +70,7 @@ class Views(NamedTuple):
 
 @dataclass
 class Report:
-    """What was measured and what was wrong."""
+    """The figures and the findings."""
 
     before_mib: float
     most_mib: float
@@ -97,7 +97,7 @@ class Report:
         return sum(sum(way["statuses"].values()) for way in self.ways)
 
     def lines(self) -> list[str]:
-        found = [f"{way['way']:34} {way['seconds']:6.1f} s  {_told(way['statuses'])}" for way in self.ways]
+        found = [f"{way['way']:34} {way['seconds']:6.1f} s  {_counted(way['statuses'])}" for way in self.ways]
         found += [
             f"memory of the gateway: {self.before_mib:.0f} MiB before, {self.most_mib:.0f} MiB at most (below {MEMORY_MIB:.0f})",
             f"good sender: {self.undisturbed:.1f} webhooks a second undisturbed, {self.attacked:.1f} under attack: {self.ratio:.2f}",
@@ -110,7 +110,7 @@ class Report:
 
 
 def run(*, seed: int, size: Size, views: Views | None = None, say: Say = print) -> Report:
-    """Starts what is attacked, attacks it, judges."""
+    """Starts the target, attacks it, and judges the result."""
     folder = REPOSITORY / ".chat4all" / f"attack-{seed}-{time.time_ns()}"
     folder.mkdir(parents=True)
     try:
@@ -134,7 +134,7 @@ async def _attack(target: Target, memory: Memory, seed: int, size: Size, say: Sa
     refused_ms = await _refused(target, size.refused_posts)
     good = Good(target.port, target.app_secret)
     good.start()
-    await good.rate(1.0)  # connections, topics, partitions
+    await good.rate(1.0)  # warms up connections, topics and partitions
     undisturbed = await good.rate(size.undisturbed_seconds)
     before, refused = memory.now(), good.refused
     say(f"undisturbed: {undisturbed:.1f} webhooks a second, {before:.0f} MiB")
@@ -150,7 +150,7 @@ async def _attack(target: Target, memory: Memory, seed: int, size: Size, say: Sa
 
 
 async def _refused(target: Target, count: int) -> float:
-    """Milliseconds of the gateway's CPU for an unsigned post, of many on one connection."""
+    """CPU milliseconds of the gateway for one unsigned post, measured over many on one connection."""
     body = b'{"text": "secret-words"}' * 40
     async with line(target.port, 0) as its:
         began = target.cpu_seconds()
@@ -170,16 +170,16 @@ async def _attackers(plan: Plan, say: Say) -> list[dict[str, Any]]:
     process.stdin.write(plan_text(plan).encode())
     process.stdin.close()
     ways = []
-    async for told in process.stdout:
-        ways.append(json.loads(told))
-        say(f"{ways[-1]['way']}: {_told(ways[-1]['statuses'])}")
+    async for report in process.stdout:
+        ways.append(json.loads(report))
+        say(f"{ways[-1]['way']}: {_counted(ways[-1]['statuses'])}")
     if await process.wait():
         raise RuntimeError("the attackers failed")
     return ways
 
 
 async def attack_views(views: Views, seed: int, size: Size, say: Say) -> list[str]:
-    """The same attackers against a worker's views: they answer afterwards as before, and never 500."""
+    """The same attackers against a worker's views, which must answer as before, and never with 500."""
     parts = urlsplit(views.url)
     headers = {"Authorization": f"Bearer {views.token}"} if views.token else {}
     port, path = parts.port or 80, parts.path or "/"
@@ -219,11 +219,11 @@ def _judge(report: Report, target: Target, size: Size) -> None:
 
 
 def odd_answers(way: dict[str, Any]) -> list[str]:
-    """What is wrong with the answers to one way; also that there were none, for then it attacked nothing."""
-    told = {int(status) for status in way["statuses"]}
-    odd = told - ALLOWED.get(way["way"], REFUSED)
+    """The findings about the answers to one attack. No answer at all is a finding too, because nothing was attacked then."""
+    statuses = {int(status) for status in way["statuses"]}
+    odd = statuses - ALLOWED.get(way["way"], REFUSED)
     found = [f"{way['way']}: answered {sorted(odd)}"] if odd else []
-    if not told - {HUNG_UP} and way["way"] not in UNANSWERED:
+    if not statuses - {HUNG_UP} and way["way"] not in UNANSWERED:
         found.append(f"{way['way']}: never answered")
     return found
 
@@ -232,6 +232,6 @@ def _lines_in(log: Path) -> int:
     return log.read_bytes().count(b"\n")
 
 
-def _told(statuses: dict[str, int]) -> str:
+def _counted(statuses: dict[str, int]) -> str:
     named = {("hung up" if status == str(HUNG_UP) else status): count for status, count in statuses.items()}
     return ", ".join(f"{count} x {status}" for status, count in sorted(named.items()))

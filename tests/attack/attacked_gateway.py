@@ -1,4 +1,4 @@
-"""What is attacked: a gateway as a deployment runs it, with a Kafka of its own, and the process's memory and log.
+"""The target of the attack: a gateway as a deployment runs it, with its own Kafka; also its memory and its log.
 
 In: a folder. Out: a Target while the `with` lasts. Secrets are random for each run.
 """
@@ -29,7 +29,7 @@ START_SECONDS = 60.0
 
 
 class Memory:
-    """Resident memory of a process, looked at all the time."""
+    """The resident memory of a process, sampled all the time."""
 
     def __init__(self, pid: int) -> None:
         self._statm = Path(f"/proc/{pid}/statm")
@@ -48,7 +48,7 @@ class Memory:
         self._thread.join()
 
     def _look(self) -> None:
-        with contextlib.suppress(OSError):  # it has ended, which the verdict tells
+        with contextlib.suppress(OSError):  # it has ended; the verdict reports that
             while not self._ended.wait(LOOK_SECONDS):
                 self.most = max(self.most, self.now())
 
@@ -65,9 +65,9 @@ class Target:
     secrets: list[str] = field(default_factory=list)
 
     def cpu_seconds(self) -> float:
-        """Of the process so far, user and system."""
-        told = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU seconds of the process so far, user and system."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def is_ready(self) -> bool:
         if self.process.poll() is not None:

@@ -1,7 +1,7 @@
-"""The attackers, a process of their own: every way to cost a server more than it costs the sender.
+"""The attackers, a process of their own: all attacks that cost a server more than the sender.
 
-Enters: a plan as JSON on standard input. Leaves: one line of JSON for each way, {"way", "seconds", "statuses": {status: how often}}, when
-it has ended. Which way begins when is drawn from the seed; they overlap.
+In: a plan as JSON on standard input. Out: one line of JSON for each attack, {"way", "seconds", "statuses": {status: how often}}, when it
+has ended. The seed decides when each attack begins; they overlap.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from tests.support.odd_requests import JSON, Door, requests
 HUGE = 300_000_000
 LARGE = 2_900_000
 PATIENCE_SECONDS = 30.0
-PAUSE_SECONDS = 2.0  # at most, between the begin of one way and of the next
+PAUSE_SECONDS = 2.0  # at most, between the starts of two attacks
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is attacked, with how much. `secret` signs what is to be read; `replayed` is a good sender's webhook."""
+    """The target and the size of the attacks. `secret` signs bodies that must be read; `replayed` is a good sender's webhook."""
 
     port: int
     path: str
@@ -45,7 +45,7 @@ class Plan:
 
 
 class Attack:
-    """All ways, by name; each returns the statuses it was answered."""
+    """All attacks by name; each returns the statuses of its answers."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -77,10 +77,10 @@ class Attack:
         self._chance.shuffle(ways)
         async with asyncio.TaskGroup() as group:
             for name, way in ways:
-                group.create_task(self._told(name, way))
+                group.create_task(self._reported(name, way))
                 await asyncio.sleep(self._chance.uniform(0, PAUSE_SECONDS))
 
-    async def _told(self, name: str, way: Callable[[], Awaitable[Counter[int]]]) -> None:
+    async def _reported(self, name: str, way: Callable[[], Awaitable[Counter[int]]]) -> None:
         began = time.monotonic()
         statuses = await way()
         sys.stdout.write(json.dumps({"way": name, "seconds": time.monotonic() - began, "statuses": statuses}) + "\n")
@@ -94,10 +94,10 @@ class Attack:
         async def attacker(number: int) -> None:
             try:
                 async with line(self._plan.port, None if itself else number) as its:
-                    told = await one(its, number)
+                    answer = await one(its, number)
             except OSError:
-                told = HUNG_UP
-            found.update(told if isinstance(told, Counter) else [told])
+                answer = HUNG_UP
+            found.update(answer if isinstance(answer, Counter) else [answer])
 
         await asyncio.gather(*[attacker(number) for number in range(count)])
         return found
@@ -132,7 +132,7 @@ class Attack:
         return await self._bomb(its, "deflate", DEFLATE)
 
     async def _bomb(self, its: Line, encoding: str, body: bytes) -> int:
-        """Signed as it is to be, which is the worst case."""
+        """Correctly signed, which is the worst case."""
         signed = signature(body, self._plan.secret) | self._plan.headers
         await its.send(request(self._plan.path, signed | {"Content-Encoding": encoding}, body))
         return await its.status(PATIENCE_SECONDS)
@@ -179,7 +179,7 @@ class Attack:
         return found
 
     async def _odd(self, _: Line, first: int) -> Counter[int]:
-        """Every odd body, query, path, method and header, signed so that it is read, each on a connection of its own."""
+        """Every odd body, query, path, method and header, signed so that it is read, each on its own connection."""
         plan = self._plan
         door = Door(
             plan.port, [plan.path], ["", plan.path], {plan.path: ("limit", "hub.mode")}, plan.headers, plan.secret
@@ -197,7 +197,7 @@ class Attack:
         return await its.status(PATIENCE_SECONDS)
 
     async def _reserialise(self, its: Line, _: int) -> int:
-        """The good sender's signature with the same JSON in other bytes."""
+        """The good sender's signature with the same JSON as different bytes."""
         signed = signature(self._plan.replayed.encode(), self._plan.secret)
         body = json.dumps(json.loads(self._plan.replayed), separators=(" ,", " :")).encode()
         await its.send(request(self._plan.path, signed, body))

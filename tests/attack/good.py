@@ -1,6 +1,6 @@
-"""The good sender: signed webhooks of WhatsApp, a few connections that stay open, each posting again as soon as it is answered.
+"""The good sender: posts signed webhooks of WhatsApp on a few open connections, each again as soon as it is answered.
 
-In: a port and the app secret. Out: how many were taken, refused and not answered. Each webhook is new: a receipt and a message.
+In: a port and the app secret. Out: how many were accepted, refused and not answered. Each webhook is new: a receipt and a message.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ PATH = "/webhooks/whatsapp"
 
 
 def webhook(name: str) -> bytes:
-    """As Meta writes it, slashes escaped: the same JSON in other bytes has another signature."""
+    """The bytes as Meta writes them, with escaped slashes: other bytes of the same JSON have another signature."""
     metadata = {"display_phone_number": "15550783881", "phone_number_id": ACCOUNT}
-    told = {
+    items = {
         "statuses": [{"id": f"wamid.r{name}", "status": "read", "timestamp": "1750857384", "recipient_id": "15551234567"}],
         "messages": [
             {
@@ -28,13 +28,13 @@ def webhook(name: str) -> bytes:
             }
         ],
     }  # fmt: skip
-    value = {"messaging_product": "whatsapp", "metadata": metadata, **told}
+    value = {"messaging_product": "whatsapp", "metadata": metadata, **items}
     entry = {"id": "1", "changes": [{"field": "messages", "value": value}]}
     return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).replace("/", "\\/").encode()
 
 
 class Good:
-    """`taken` are those answered 200; what was refused is posted again under another name, as if it were the next."""
+    """`taken` counts webhooks answered 200. After a refusal it posts a new webhook."""
 
     def __init__(self, port: int, secret: str) -> None:
         self._port = port
@@ -54,7 +54,7 @@ class Good:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def rate(self, seconds: float) -> float:
-        """Webhooks taken a second, from now on."""
+        """Accepted webhooks a second, measured from now."""
         before, began = self.taken, time.monotonic()
         await asyncio.sleep(seconds)
         return (self.taken - before) / (time.monotonic() - began)
@@ -68,7 +68,7 @@ class Good:
                 await its.close()
 
     async def _post_on(self, its: Line) -> None:
-        """Until the other side hangs up."""
+        """Posts until the server closes the connection."""
         status = 200
         while status != HUNG_UP:
             body = webhook(str(next(self._names)))

@@ -1,6 +1,6 @@
-"""Connections of attackers: from addresses of their own on the loopback, bytes out, the status of the answer back.
+"""Connections of attackers, from their own addresses on the loopback: they send bytes and return the status of the answer.
 
-In: a port. Out: statuses; HUNG_UP where none came. Nothing leaves the machine.
+In: a port. Out: statuses; HUNG_UP without an answer. Nothing leaves the machine.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 HUNG_UP = 0
 ADDRESSES = 20
 GOOD = "127.0.0.1"
-UNSIGNED = "sha256=" + "0" * 64  # has the form of a signature
+UNSIGNED = "sha256=" + "0" * 64  # has the form of a signature, but is wrong
 BLOCK = bytes(1 << 16)
 
 
@@ -22,7 +22,7 @@ def address(number: int) -> str:
 
 
 def request(path: str, headers: Mapping[str, str], body: bytes = b"", *, method: str = "POST") -> bytes:
-    """Without a Content-Length or Transfer-Encoding of its own, that of the body."""
+    """A request head; it has the Content-Length of the body unless `lines` set that or Transfer-Encoding."""
     lines = {"Host": "localhost", **headers}
     if not {"Content-Length", "Transfer-Encoding"} & lines.keys():
         lines["Content-Length"] = str(len(body))
@@ -31,19 +31,19 @@ def request(path: str, headers: Mapping[str, str], body: bytes = b"", *, method:
 
 
 def signature(body: bytes, secret: str) -> dict[str, str]:
-    """As Meta signs."""
+    """The signature header, as Meta makes it."""
     return {"X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
 
 
 class Line:
-    """One connection; whatever breaks it counts as hung up."""
+    """One connection; any failure counts as HUNG_UP."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def send(self, data: bytes) -> bool:
-        """False once the other side has closed."""
+        """False once the server has closed the connection."""
         if self._writer.is_closing() or self._reader.at_eof():
             return False
         try:
@@ -59,7 +59,7 @@ class Line:
             await self._writer.wait_closed()
 
     async def status(self, seconds: float) -> int:
-        """Of the next answer, whose body is read as well."""
+        """The status of the next answer; its body is read as well."""
         try:
             async with asyncio.timeout(seconds):
                 head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
@@ -72,7 +72,7 @@ class Line:
 
 @asynccontextmanager
 async def line(port: int, number: int | None) -> AsyncIterator[Line]:
-    """A connection from an attacker's address, without a number from the good sender's."""
+    """A connection from an attacker's address; without a number, from the good sender's address."""
     source = GOOD if number is None else address(number)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     its = Line(reader, writer)

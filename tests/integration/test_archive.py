@@ -1,4 +1,4 @@
-"""The archive against a real PostgreSQL: whatever is replayed, mixed up, interrupted or hostile, the rows are right."""
+"""The archive with a real PostgreSQL: the rows are correct after any replay, reordering, interruption or hostile content."""
 
 import asyncio
 import random
@@ -43,7 +43,7 @@ def rows(url: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def content(url: str) -> dict[str, set[str]]:
-    """Everything in the archive but when it was written."""
+    """Everything in the archive except the time of writing."""
     return {
         relation: {row for (row,) in rows(url, f"select (to_jsonb(r) - 'archived_at')::text from {relation} r")}
         for relation in ("messages", "message_conflicts", "deliveries", "delivery_events")
@@ -56,7 +56,7 @@ async def write(
     messages: list[SequencedMessage] | None = None,
     states: list[DeliveryState] | None = None,
 ) -> None:
-    """One batch at wherever the archive stands."""
+    """Writes one batch at the archive's present positions."""
     at = await archive.positions([STATES, LOG])
     await archive.write(
         messages=messages or [],
@@ -74,7 +74,7 @@ async def test_a_new_partition_begins_at_zero_and_positions_follow_the_writes(ar
     assert await archive.positions([STATES, LOG]) == {STATES: 0, LOG: 17}
 
 
-async def test_every_field_comes_back_as_it_was(archive: PostgresArchive, url: str) -> None:
+async def test_every_field_is_read_back_unchanged(archive: PostgresArchive, url: str) -> None:
     given = state(1, 4, anomaly="late", reason_code="131026", reason="undeliverable", delivered_implied=True, resends=2)
     message = sequenced(1, metadata={"campaign": "spring", "ü": "ß"}, text="Olá 👋\n\t\\N", kind="image", content=IMAGE)
     await write(archive, messages=[message], states=[given])
@@ -111,7 +111,7 @@ async def test_a_partition_without_a_position_is_fenced(archive: PostgresArchive
         await archive.write(messages=[], states=[state(1)], offsets={("delivery-states", 7): (0, 1)})
 
 
-async def test_one_fenced_partition_undoes_the_whole_batch(archive: PostgresArchive, url: str) -> None:
+async def test_one_fenced_partition_rolls_back_the_whole_batch(archive: PostgresArchive, url: str) -> None:
     await archive.positions([STATES, LOG])
     with pytest.raises(SinkFenced):
         await archive.write(messages=[sequenced(1)], states=[state(1)], offsets={LOG: (0, 1), STATES: (5, 6)})
@@ -125,7 +125,7 @@ async def test_a_position_never_goes_back(archive: PostgresArchive) -> None:
 
 
 async def test_two_owners_of_a_partition_write_each_record_once(url: str) -> None:
-    """Both read the same position; whoever is second is fenced, reads again, and goes on."""
+    """Both read the same position; the second writer is fenced, reads again, and continues."""
     states = [state(n, version) for n in range(40) for version in (1, 2, 3)]
     fenced = 0
 
@@ -152,7 +152,7 @@ async def test_two_owners_of_a_partition_write_each_record_once(url: str) -> Non
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_any_order_and_any_repetition_end_in_the_same_rows(archive: PostgresArchive, url: str, seed: int) -> None:
-    order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, no secret
+    order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, not a secret
     states = [state(n, version) for n in range(6) for version in (1, 2, 3, 4)]
     messages = [sequenced(n) for n in range(1, 6)]
     shuffled = states + order.sample(states, 10)
@@ -169,7 +169,7 @@ async def test_any_order_and_any_repetition_end_in_the_same_rows(archive: Postgr
     assert rows(url, "select count(*) from message_conflicts") == [(0,)]
 
 
-async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: PostgresArchive, url: str) -> None:
+async def test_a_key_given_twice_is_set_aside_and_counted(archive: PostgresArchive, url: str) -> None:
     await write(archive, messages=[sequenced(1), sequenced(2)])
     same_number = sequenced(3, seq=2)
     same_id = sequenced(1, seq=4)
@@ -181,11 +181,11 @@ async def test_a_key_given_twice_is_set_aside_whole_and_counted(archive: Postgre
         ("m3", "c1", 2, "text 3"),
     ]
     await write(archive, messages=[same_number])
-    assert archive.conflicts == 2  # that one is known already
+    assert archive.conflicts == 2  # that conflict was counted before
 
 
 async def test_an_id_in_another_conversation_is_another_message_and_counted(archive: PostgresArchive, url: str) -> None:
-    """All but the first of an id are counted, in one batch or in several; a repetition and another tenant's id are not."""
+    """All uses of an id except the first are counted, in one batch or several; a repetition and another tenant's id are not."""
     await write(archive, messages=[sequenced(1), sequenced(2)])
     elsewhere = [sequenced(1, seq=1, conversation_id=f"c{n}", text=f"in c{n}") for n in (2, 3)]
     await write(archive, messages=[*elsewhere, sequenced(1), sequenced(1, tenant_id="acme")])
@@ -207,7 +207,7 @@ async def test_no_content_fails_a_batch(archive: PostgresArchive, url: str) -> N
         sequenced(1, message_id=nul, text=nul * 3, metadata={nul: nul}, sender="\x00", content=Content(reply_to=nul)),
         sequenced(
             2, message_id="a\u24000b\u2400\u2400c"
-        ),  # what the first id is stored as, so it must become something else
+        ),  # the stored form of the first id, so this one must be stored differently
         sequenced(3, message_id=long_id, conversation_id=long_id, tenant_id=long_id, seq=2**63 - 1),
         sequenced(4, requested_at=2**63 - 1, accepted_at=-(2**63)),
         sequenced(5, text="\U0010ffff\u202e'\";--\\." * 10_000, kind=""),
@@ -246,7 +246,7 @@ async def test_a_connection_that_breaks_between_writes_is_replaced(archive: Post
 async def test_a_commit_whose_answer_is_lost_is_recognised(
     archive: PostgresArchive, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transaction commits, then the session dies before the worker learns of it: the retry must neither double nor be fenced."""
+    """The transaction commits, but the session breaks before the answer arrives: the retry must neither duplicate rows nor be fenced."""
     offsets = {STATES: (0, 1)}
     await archive.positions([STATES])
     whole_write = archive._write
@@ -255,7 +255,7 @@ async def test_a_commit_whose_answer_is_lost_is_recognised(
         await whole_write(*batch)
         end_other_sessions(url)
         monkeypatch.undo()
-        return await whole_write(*batch)  # fails on the dead session, as the lost answer would
+        return await whole_write(*batch)  # fails on the closed session, like a lost answer
 
     monkeypatch.setattr(archive, "_write", write_and_lose_the_answer)
     await archive.write(messages=[], states=[state(1)], offsets=offsets)
@@ -267,7 +267,7 @@ async def test_a_commit_whose_answer_is_lost_is_recognised(
 async def test_a_group_whose_answer_is_lost_is_recognised_in_its_parts(
     archive: PostgresArchive, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transaction of two partitions commits, and nobody learns of it; what follows may bring each of them alone."""
+    """The transaction of two partitions commits, but its answer is lost; each partition may then retry alone."""
     await archive.positions([STATES, LOG])
     whole_write = archive._write
 
@@ -282,13 +282,13 @@ async def test_a_group_whose_answer_is_lost_is_recognised_in_its_parts(
     await archive.write(messages=[], states=[state(1)], offsets={STATES: (0, 1)})
     await archive.write(messages=[sequenced(1)], states=[], offsets={LOG: (0, 1)})
     assert rows(url, "select count(*) from delivery_events") == rows(url, "select count(*) from messages") == [(1,)]
-    for source in (STATES, LOG):  # but once only
+    for source in (STATES, LOG):  # but only once
         with pytest.raises(SinkFenced):
             await archive.write(messages=[], states=[], offsets={source: (0, 1)})
 
 
 async def test_a_fenced_partition_of_a_group_fails_alone(archive: PostgresArchive, url: str) -> None:
-    """The stage on a real database: three partitions in one transaction, one of them another worker's by now."""
+    """The stage with a real database: three partitions in one transaction, one of which belongs to another worker by now."""
     sources = [("delivery-states", number) for number in range(3)]
     stage = Stage(sink=archive, linger_ms=0)
     await stage.positions(sources)
@@ -299,18 +299,16 @@ async def test_a_fenced_partition_of_a_group_fails_alone(archive: PostgresArchiv
         )
         for number in range(3)
     ]
-    told = await asyncio.gather(*map(stage.write, turns), return_exceptions=True)
-    assert [type(each) for each in told] == [type(None), SinkFenced, type(None)]
+    outcomes = await asyncio.gather(*map(stage.write, turns), return_exceptions=True)
+    assert [type(each) for each in outcomes] == [type(None), SinkFenced, type(None)]
     assert rows(url, "select partition, next_offset from sink_offsets order by 1") == [(0, 1), (1, 4), (2, 1)]
     assert rows(url, "select delivery_id from deliveries order by 1") == [("d0",), ("d2",), ("d9",)]
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_goes_together_and_whoever_forgets_it_each_record_is_there_once(
-    archive: PostgresArchive, url: str, seed: int
-) -> None:
-    """Partitions write in any company; now and then the worker dies after a write, and the next one reads the positions again."""
-    order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, no secret
+async def test_any_groups_and_any_crashes_leave_each_record_once(archive: PostgresArchive, url: str, seed: int) -> None:
+    """Partitions write in any groups; sometimes the worker crashes after a write, and the next one reads the positions again."""
+    order = random.Random(seed)  # noqa: S311  # a reproducible shuffle, not a secret
     logs = {("delivery-states", p): [state(100 * p + n, v) for n in range(10) for v in (1, 2, 3, 4)] for p in range(4)}
     at = await archive.positions(logs)
     while any(at[source] < len(log) for source, log in logs.items()):
@@ -327,8 +325,8 @@ async def test_whatever_goes_together_and_whoever_forgets_it_each_record_is_ther
     assert await archive.positions(logs) == {source: len(log) for source, log in logs.items()}
 
 
-async def test_a_write_waits_for_a_commit_under_way(archive: PostgresArchive, url: str) -> None:
-    """`positions` of a new owner must not report what a former owner is just replacing."""
+async def test_a_write_waits_for_a_commit_in_progress(archive: PostgresArchive, url: str) -> None:
+    """`positions` of a new owner must not report a position that a former owner is just replacing."""
     await archive.positions([STATES])
     with psycopg.connect(url) as former:
         former.execute("update sink_offsets set next_offset = 50")
@@ -340,9 +338,9 @@ async def test_a_write_waits_for_a_commit_under_way(archive: PostgresArchive, ur
 
 
 async def test_an_unreachable_server_is_unavailable_in_one_line() -> None:
-    with pytest.raises(Unavailable, match=r"CHAT4ALL_POSTGRES_URL") as told:
+    with pytest.raises(Unavailable, match=r"CHAT4ALL_POSTGRES_URL") as caught:
         await PostgresArchive("postgresql://nobody@127.0.0.1:1/none").open()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 async def test_a_database_without_our_relations_says_what_to_run(postgres_url: str) -> None:
@@ -354,7 +352,7 @@ async def test_a_database_without_our_relations_says_what_to_run(postgres_url: s
 
 
 async def test_a_full_disk_is_not_fenced_but_unavailable(archive: PostgresArchive, url: str) -> None:
-    """PostgreSQL refuses for a reason that passes: nothing is written, and the same call succeeds later."""
+    """PostgreSQL refuses for a temporary reason: nothing is written, and the same call succeeds later."""
     await archive.positions([STATES])
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
@@ -370,7 +368,7 @@ async def test_a_full_disk_is_not_fenced_but_unavailable(archive: PostgresArchiv
 
 
 async def test_at_least_5000_states_a_second(archive: PostgresArchive) -> None:
-    """The floor of the stage, with room: this machine does some 35,000 at batches of 500."""
+    """A lower bound with a wide margin: the development machine writes about 35,000 a second in batches of 500."""
     states = [state(n, version) for version in (1, 2, 3) for n in range(2_000)]
     at = (await archive.positions([STATES]))[STATES]
     started = time.perf_counter()

@@ -1,5 +1,4 @@
-"""The short form of the attack on a gateway, and on a worker's views: see tests/attack. What it costs the good sender is measured by the
-long one."""
+"""The short form of the attack on a gateway and on a worker's views: see tests/attack. The long form measures the good sender's rate."""
 
 import asyncio
 import sys
@@ -25,7 +24,7 @@ from tests.support.engine_harness import Toy, await_true
         ("replayed", {"200": 1}, []),
     ],
 )
-def test_a_way_that_is_answered_wrongly_or_not_at_all_is_a_finding(
+def test_an_attack_with_a_wrong_answer_or_none_is_a_finding(
     way: str, statuses: dict[str, int], findings: list[str]
 ) -> None:
     assert odd_answers({"way": way, "statuses": statuses}) == findings
@@ -34,7 +33,7 @@ def test_a_way_that_is_answered_wrongly_or_not_at_all_is_a_finding(
 @pytest.mark.timeout(180)
 def test_the_gateway_bears_every_attack() -> None:
     report = run(seed=1, size=SHORT)
-    print("\n".join(report.lines()))  # shown when the test failed
+    print("\n".join(report.lines()))  # pytest shows it when the test fails
     assert report.findings == []
     assert len(report.ways) == 14
     assert report.attempts > 2_000

@@ -1,4 +1,4 @@
-"""Kafka with OAUTHBEARER: librdkafka and aiokafka get in with the token a command prints, and not with another one."""
+"""Kafka with OAUTHBEARER: librdkafka and aiokafka connect with the token that a command prints, and with no other."""
 
 import asyncio
 import dataclasses
@@ -25,7 +25,7 @@ from stack.service import Child
 from tests.support.engine_harness import await_true
 
 SECONDS = 30.0
-# Kafka's own check for development: tokens that nobody has signed.
+# Kafka's own check for development: unsigned tokens.
 BEARER = """\
 listener.security.protocol.map=SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=SASL_PLAINTEXT
@@ -66,8 +66,8 @@ def access(url: str, folder: Path, seconds: int) -> KafkaAccess:
     command = folder / "print token"
     command.write_text(COMMAND.format(python=sys.executable, seconds=seconds), encoding="utf-8")
     command.chmod(stat.S_IRWXU)
-    told = MaskedText(shlex.quote(str(command)))
-    found = KafkaAccess(url, protocol="SASL_PLAINTEXT", mechanism="OAUTHBEARER", token_command=told)
+    masked = MaskedText(shlex.quote(str(command)))
+    found = KafkaAccess(url, protocol="SASL_PLAINTEXT", mechanism="OAUTHBEARER", token_command=masked)
     found.check()
     return found
 
@@ -87,7 +87,7 @@ async def test_a_token_gets_in(url: str, tmp_path: Path) -> None:
 
 
 async def test_without_a_token_the_member_of_a_group_tries_again(url: str, tmp_path: Path) -> None:
-    """librdkafka does so, too; any other exception would end aiokafka's coordinator, and with it the worker."""
+    """librdkafka retries too; any other exception would end aiokafka's coordinator, and with it the worker."""
     kafka = access(url, tmp_path, 300)
     (tmp_path / "print token").write_text("#!/bin/sh\nexit 7\n", encoding="utf-8")
     consumer = AIOKafkaConsumer(bootstrap_servers=url, **credentials_to_aiokafka_auth(credentials(kafka)))

@@ -1,6 +1,6 @@
-"""The gateway on a real Kafka that is there, away, or does not take what came: every item is kept, a dead letter, or asked for again.
+"""The gateway with a real Kafka that is available, unavailable, or refuses records: every item is stored, or a dead letter, or gets a 503.
 
-The channel is the toy one (tests/toy_channel): its webhook hands on whatever it holds.
+The channel is the toy one (tests/toy_channel): its webhook passes on every item.
 """
 
 import asyncio
@@ -39,11 +39,13 @@ TOKEN = "made-up-token"
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-    """A Kafka of these tests' own: it is stopped, and the names of the topics are fixed."""
+    """A Kafka for these tests only, because they stop it and the names of topics are fixed."""
     child = Child(kafka_server.service(tmp_path_factory.mktemp("gateway") / "kafka", heap="512m"))
     child.start()
     child.wait()
-    child.service = dataclasses.replace(child.service, steps=child.service.steps[-1:])  # a second start formats nothing
+    child.service = dataclasses.replace(
+        child.service, steps=child.service.steps[-1:]
+    )  # a second start does not format the data again
     topics.create(Settings.model_validate({**child.service.settings, "partitions": 2}))
     yield child
     child.stop()
@@ -73,7 +75,7 @@ class Running(NamedTuple):
         return [each.provider_message_id for each in self.kept("receipts") if isinstance(each, Receipt)]
 
     def texts(self) -> list[str]:
-        """Of the inbound messages."""
+        """The texts of the inbound messages."""
         return [each.text for each in self.kept("inbound") if isinstance(each, Message)]
 
     def letters(self, topic: str) -> list[DeadLetter]:
@@ -99,7 +101,7 @@ async def running(broker: Child) -> AsyncIterator[Running]:
 async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(
     running: Running, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a connector hands on fits every topic as it is declared; here `inbound` takes less than a long text needs."""
+    """Items of a connector fit the declared topics; here `inbound` takes less than a long text needs."""
     monkeypatch.setitem(TOPICS, "inbound", dataclasses.replace(TOPICS["inbound"], max_bytes=21_024))
     large = "n" * 60_000
     answer = await running.post(landed=[unique], notes=[(f"{unique}-0", large), (f"{unique}-1", f"small {unique}")])
@@ -111,12 +113,12 @@ async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(
     assert (letter.source_partition, letter.source_offset) == (-1, -1)
     assert "inbound" in letter.detail
     assert codec.decode(letter.value, Message).text == large
-    told = await running.metrics()
-    assert 'chat4all_dead_letters_total{cause="too_large_for_kafka",stage="gateway"} 1.0' in told
-    assert 'chat4all_webhook_items_total{channel="pigeon",kind="refused"} 1.0' in told
+    shown = await running.metrics()
+    assert 'chat4all_dead_letters_total{cause="too_large_for_kafka",stage="gateway"} 1.0' in shown
+    assert 'chat4all_webhook_items_total{channel="pigeon",kind="refused"} 1.0' in shown
 
 
-async def test_a_record_goes_to_the_partition_it_names(broker: Child, unique: str) -> None:
+async def test_a_record_is_produced_to_the_partition_it_names(broker: Child, unique: str) -> None:
     admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
     producer = AcknowledgedProducer(KafkaAccess(broker.service.url), asyncio.get_running_loop())
@@ -134,7 +136,7 @@ async def test_a_record_goes_to_the_partition_it_names(broker: Child, unique: st
 
 
 async def test_what_people_write_without_end_is_cut_and_kept(running: Running, unique: str) -> None:
-    """The whole way in: a text of two megabytes, an id of 700 kB, and something ordinary beside them."""
+    """End to end: a text of two megabytes, an id of 700 kB, and an ordinary item with them."""
     answer = await running.post(
         landed=[f"{unique}-0", "r" * 700_000], notes=[(f"{unique}-2", f"{unique} " + "n" * 2_300_000)]
     )
@@ -146,7 +148,7 @@ async def test_what_people_write_without_end_is_cut_and_kept(running: Running, u
 
 
 async def test_what_the_broker_alone_finds_too_large_costs_nothing_beside_it(running: Running, unique: str) -> None:
-    """An operator lowered the topic's limit: the broker refuses a batch whole, so each is tried again with fewer others."""
+    """An operator lowered the topic's limit: the broker refuses the whole batch, so records are retried in smaller batches."""
     await _limit(running.kafka_url, "receipts", 900)
     rings = [f"{unique}-{number}" for number in range(9)]
     large = [f"{unique}-large-{number}-".ljust(500, "r") for number in range(2)]
@@ -165,7 +167,9 @@ async def test_what_the_broker_alone_finds_too_large_costs_nothing_beside_it(run
     assert sorted(each.provider_message_id for each in letters) == large
 
 
-async def test_while_kafka_is_away_the_webhook_is_asked_for_again(running: Running, broker: Child, unique: str) -> None:
+async def test_while_kafka_is_unavailable_a_webhook_is_answered_503(
+    running: Running, broker: Child, unique: str
+) -> None:
     assert (await running.post(landed=[f"{unique}-before"])).status == 200
     broker.stop()
     try:
@@ -178,8 +182,8 @@ async def test_while_kafka_is_away_the_webhook_is_asked_for_again(running: Runni
     assert unique in running.receipts()
 
 
-async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, unique: str) -> None:
-    """Whatever was meant for it is asked for again until it is there; nothing becomes a dead letter."""
+async def test_a_missing_topic_is_a_temporary_error(broker: Child, unique: str) -> None:
+    """Webhooks with records for it are answered 503 until it exists; no record becomes a dead letter."""
     admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 1, 1)])[unique].result(timeout=30)
     loop = asyncio.get_running_loop()
@@ -197,12 +201,12 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
         assert await taken()
         admin.delete_topics([unique])[unique].result(timeout=30)
         await asyncio.to_thread(await_true, lambda: unique not in admin.list_topics(timeout=10).topics, "its end", 20)
-        for _ in range(3):  # before and after librdkafka says that there is none
+        for _ in range(3):  # before and after librdkafka reports that it is missing
             assert not await taken()
         admin.create_topics([NewTopic(unique, 1, 1)])[unique].result(timeout=30)
         end = loop.time() + 30
         while not await taken():
-            assert loop.time() < end, "it is there again"
+            assert loop.time() < end, "the topic exists again"
     finally:
         await producer.close()
 
@@ -210,7 +214,7 @@ async def test_a_topic_that_is_gone_is_for_an_operator_to_mend(broker: Child, un
 async def test_after_a_fatal_error_a_new_producer_goes_on(
     broker: Child, unique: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A producer that must leave no gap can send nothing again once a record of it was refused: librdkafka calls it fatal."""
+    """An idempotent producer that must leave no gap (librdkafka) can send nothing after a refused record: a fatal error."""
     admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     small = NewTopic(unique, 1, 1, config={topics.LIMIT: "1000"})
     admin.create_topics([small])[unique].result(timeout=30)
@@ -241,7 +245,7 @@ async def _limit(kafka_url: str, topic: str, size: int) -> None:
         future.result(timeout=30)
     asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
 
-    def told() -> bool:
+    def is_applied() -> bool:
         return int(admin.describe_configs([asked])[asked].result(timeout=30)[topics.LIMIT].value) == size
 
-    await asyncio.to_thread(await_true, told, "the broker to know the limit", 10)
+    await asyncio.to_thread(await_true, is_applied, "the broker to know the limit", 10)

@@ -1,4 +1,4 @@
-"""What a sender may cost the gateway: sizes, times, connections and rates, each on real sockets. No item reaches Kafka here."""
+"""The gateway's limits: sizes, times, connections and rates, on real sockets. No item reaches Kafka here."""
 
 import asyncio
 import gc
@@ -31,12 +31,12 @@ from tests.support.running_simulators import ACCOUNT, APP_SECRET, BOT_TOKEN, HOO
 
 CLIENT_TOKEN = "token-of-a-client"
 VERIFY_TOKEN = "token-of-the-subscription"
-SIGNED = "sha256=" + "0" * 64  # has the form of a signature
+SIGNED = "sha256=" + "0" * 64  # has the form of a signature, but is wrong
 SECRETIVE = b'{"text": "secret-words"}'
 
 
 class Answer(NamedTuple):
-    """Of the gateway; status 0 when it hung up."""
+    """An answer of the gateway; status 0 when it closed the connection."""
 
     status: int
     headers: dict[str, str]
@@ -66,7 +66,7 @@ class Line:
         return Answer(int(lines[0].split()[1]), headers)
 
     async def is_closed(self, seconds: float = 10.0) -> bool:
-        """Waits until the other side has hung up."""
+        """Waits until the gateway has closed the connection."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._reader.read() == b""
@@ -78,7 +78,7 @@ class Line:
 
 
 class Served(NamedTuple):
-    """A gateway with bounds of the test's choice."""
+    """A gateway with the limits of the test."""
 
     gateway: Gateway
     port: int
@@ -99,7 +99,7 @@ class Served(NamedTuple):
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # the gateway tells nobody
+        while not condition():  # noqa: ASYNC110  # the gateway has no event for it
             await asyncio.sleep(0.01)
 
 
@@ -109,8 +109,8 @@ def head(channel: str, length: int | None, **headers: str) -> bytes:
         lines["Transfer-Encoding"] = "chunked"
     else:
         lines["Content-Length"] = str(length)
-    told = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"POST /webhooks/{channel} HTTP/1.1\r\n{told}\r\n".encode()
+    fields = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST /webhooks/{channel} HTTP/1.1\r\n{fields}\r\n".encode()
 
 
 def signed(body: bytes, **more: str) -> bytes:
@@ -153,21 +153,21 @@ async def test_a_compressed_body_is_refused_before_it_is_read(kafka_url: str, en
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/health", "/subjects", "/schemas/ids/1002"])
-async def test_what_is_for_whom_we_know_is_not_where_webhooks_come(kafka_url: str, path: str) -> None:
+async def test_probes_and_schemas_are_not_on_the_port_of_webhooks(kafka_url: str, path: str) -> None:
     async with served(kafka_url) as at:
         assert (await at.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())).status == 404
 
 
 async def test_nothing_is_inflated(kafka_url: str) -> None:
-    """A signed bomb of 50 MB that comes whole, beside its head: what aiohttp hands on is what was sent."""
+    """A signed bomb of 50 MB arrives together with its head: aiohttp passes on the compressed bytes."""
     bomb = gzip.compress(bytes(50_000_000))
     async with served(kafka_url) as at:
         assert (await at.ask(signed(bomb, Content_Encoding="gzip"))).status == 415
-        assert (await at.ask(signed(bomb))).status == 200, "bytes that are no JSON tell nothing"
+        assert (await at.ask(signed(bomb))).status == 200, "bytes that are no JSON contain no items"
         assert at.gateway.limits.bodies.held == 0
 
 
-async def test_a_body_that_is_too_large_is_refused_by_what_it_says_or_by_what_comes(kafka_url: str) -> None:
+async def test_a_body_is_refused_by_its_declared_or_its_received_size(kafka_url: str) -> None:
     async with served(kafka_url) as at:
         assert (await at.ask(head("whatsapp", 300_000_000, X_Hub_Signature_256=SIGNED))).status == 413
         chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
@@ -185,14 +185,14 @@ async def test_a_body_that_is_too_large_is_refused_by_what_it_says_or_by_what_co
         head("internal", 2_900_000, Authorization="Bearer wrong"),
         head("whatsapp", 2_900_000, Expect="100-continue"),
     ],
-    ids=["unsigned", "an odd signature", "telegram", "internal", "who asks whether to go on"],
+    ids=["unsigned", "an odd signature", "telegram", "internal", "expect 100-continue"],
 )
-async def test_what_headers_give_away_is_refused_before_the_body_is_read(kafka_url: str, asked: bytes) -> None:
+async def test_what_the_headers_show_is_refused_before_the_body_is_read(kafka_url: str, asked: bytes) -> None:
     async with served(kafka_url) as at:
         assert (await at.ask(asked)).status == 401
 
 
-async def test_who_asks_whether_to_go_on_is_told_so(kafka_url: str) -> None:
+async def test_expect_100_continue_is_answered(kafka_url: str) -> None:
     async with served(kafka_url) as at:
         whole = signed(b"{}", Expect="100-continue")
         line = await at.line()
@@ -223,9 +223,9 @@ async def test_a_connection_stays_between_two_requests_but_not_for_ever(kafka_ur
             each.send(signed(b"{}"))
             assert (await each.answer()).status == 200
         slow.send(b"POST /webhooks/whatsapp")
-        assert (await slow.answer(1.5)).status == 408, "the head of a second request has the time of a head"
+        assert (await slow.answer(1.5)).status == 408, "the time-out for heads applies to a second request too"
         line.send(signed(b"{}"))
-        assert (await line.answer()).status == 200, "idle for longer than a head may take"
+        assert (await line.answer()).status == 200, "idle for longer than the time-out for heads"
         assert await line.is_closed()
 
 
@@ -235,8 +235,8 @@ async def test_an_endless_head_is_cut(kafka_url: str) -> None:
         assert (await at.ask(b"POST /webhooks/whatsapp HTTP/1.1\r\nHost: a\r\n" + lines)).status == 431
 
 
-async def test_a_head_that_is_too_long_is_refused_when_it_comes_whole_as_well(kafka_url: str) -> None:
-    """aiohttp bounds each line, and how many there are; 64 KiB of them come at a time."""
+async def test_a_head_that_is_too_long_is_refused_also_when_it_arrives_at_once(kafka_url: str) -> None:
+    """aiohttp limits each line and their number; up to 64 KiB of them arrive at once."""
     async with served(kafka_url) as at:
         long = {f"X-{number}": "a" * 400 for number in range(38)}
         assert (await at.ask(head("whatsapp", 0, X_Hub_Signature_256=SIGNED, **long))).status == 401
@@ -245,7 +245,7 @@ async def test_a_head_that_is_too_long_is_refused_when_it_comes_whole_as_well(ka
 
 
 async def stuffed(at: Served, *, to_the_brim: bool) -> tuple[Line, Connection]:
-    """A connection whose sender asks and takes no answer: some of them wait in the gateway, or so many that it pauses."""
+    """A connection whose sender reads no answer: some answers wait in the gateway, or so many that it pauses."""
     with socket.socket() as asking:
         asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         asking.setblocking(False)
@@ -267,8 +267,8 @@ async def stuffed(at: Served, *, to_the_brim: bool) -> tuple[Line, Connection]:
     return line, served
 
 
-async def test_answers_that_nobody_takes_hold_no_connection_for_ever(kafka_url: str) -> None:
-    """Closing waits until all is sent. Whoever takes nothing would keep the socket, and nobody would count it any more."""
+async def test_unread_answers_hold_no_connection_for_ever(kafka_url: str) -> None:
+    """Closing waits until everything is sent. A sender that reads nothing would keep the socket, and it would not be counted."""
     async with served(kafka_url, idle_seconds=0.5, unproven_by_address=0) as at:
         _, connection = await stuffed(at, to_the_brim=False)
         own = cast("asyncio.Transport", connection.transport).get_extra_info("socket").fileno()
@@ -282,8 +282,8 @@ async def test_a_head_has_its_size_also_while_an_answer_is_not_taken(kafka_url: 
         await until(lambda: connection.transport is None)
 
 
-async def test_bodies_share_a_room_and_the_oldest_gives_way(kafka_url: str) -> None:
-    """Bytes count as they come: ten that declare 3 MB and hold one are 10 MB in a room of 4."""
+async def test_bodies_share_memory_and_the_oldest_is_refused(kafka_url: str) -> None:
+    """Bytes count as they arrive: ten bodies that declare 3 MB and send 1 MB are 10 MB; the bound is 4 MB."""
     async with served(kafka_url, bodies_bytes=4_000_000) as at:
         held = []
         for _ in range(10):
@@ -293,17 +293,17 @@ async def test_bodies_share_a_room_and_the_oldest_gives_way(kafka_url: str) -> N
             few = 900_000 * min(len(held), 4)
             await until(lambda: at.gateway.limits.bodies.held >= few)  # noqa: B023  # awaited here
             assert at.gateway.limits.bodies.held <= 4_000_000
-            assert (await at.ask(signed(b"{}"))).status == 200, "a usual webhook finds room"
-        told = await held[0].answer()
-        assert (told.status, told.headers["retry-after"]) == (503, "1")
-        assert (await at.ask(signed(bytes(2_000_000)))).status == 200, "so does a large one that comes in one go"
+            assert (await at.ask(signed(b"{}"))).status == 200, "a usual webhook is accepted"
+        answer = await held[0].answer()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert (await at.ask(signed(bytes(2_000_000)))).status == 200, "and so is a large one that is sent at once"
         for line in held:
             line.close()
         await until(lambda: not at.gateway.limits.bodies.held)
 
 
 @pytest.mark.parametrize("bounds", [{"connections": 5}, {"connections_by_address": 5}])
-async def test_who_waits_for_longest_gives_way_to_who_asks(kafka_url: str, bounds: dict[str, int]) -> None:
+async def test_the_longest_waiting_connection_is_closed_for_a_new_one(kafka_url: str, bounds: dict[str, int]) -> None:
     async with served(kafka_url, **bounds) as at:
         good = await at.line()
         good.send(signed(b"{}"))
@@ -319,8 +319,8 @@ async def test_who_waits_for_longest_gives_way_to_who_asks(kafka_url: str, bound
 
 
 @pytest.mark.parametrize("bounds", [{"connections": 5}, {"connections_by_address": 5}])
-async def test_who_asks_without_end_gives_way_to_who_asks_and_is_done(kafka_url: str, bounds: dict[str, int]) -> None:
-    """Bodies too small to share a room, of a byte a second: five of them would keep everybody out."""
+async def test_an_endless_request_is_closed_for_a_new_connection(kafka_url: str, bounds: dict[str, int]) -> None:
+    """Bodies of a byte a second, too small for the shared memory: five of them would keep out all other senders."""
     async with served(kafka_url, **bounds) as at:
         endless = []
         for number in range(5):
@@ -332,7 +332,7 @@ async def test_who_asks_without_end_gives_way_to_who_asks_and_is_done(kafka_url:
         assert await endless[0].is_closed()
 
 
-async def test_connections_of_another_address_do_not_give_way(kafka_url: str) -> None:
+async def test_connections_of_another_address_are_not_closed(kafka_url: str) -> None:
     async with served(kafka_url, connections_by_address=2) as at:
         other = await at.line("127.0.0.2")
         silent = [await at.line() for _ in range(3)]
@@ -341,7 +341,7 @@ async def test_connections_of_another_address_do_not_give_way(kafka_url: str) ->
         assert (await other.answer()).status == 200
 
 
-async def test_an_address_that_proves_nothing_has_a_rate_and_who_proves_it_has_none(kafka_url: str) -> None:
+async def test_unproven_requests_have_a_rate_and_proven_ones_have_none(kafka_url: str) -> None:
     async with served(kafka_url, unproven_by_address=0.5) as at:
         for _ in range(20):
             assert (await at.ask(signed(b"{}"))).status == 200
@@ -349,12 +349,12 @@ async def test_an_address_that_proves_nothing_has_a_rate_and_who_proves_it_has_n
         for asked in (head("whatsapp", 0), head("telegram", 0), head("none", 0), signed(bytes(20_000))):
             refused = await at.ask(asked)
             assert (refused.status, refused.headers["retry-after"]) == (429, "2")
-        assert (await at.ask(signed(b"{}"))).status == 200, "small and signed: a refusal would cost as much"
+        assert (await at.ask(signed(b"{}"))).status == 200, "small and signed: refusing it would cost as much"
         by_guess = head("telegram", 2, X_Telegram_Bot_Api_Secret_Token=HOOK_SECRET) + b"{}"
-        assert (await at.ask(by_guess)).status == 429, "guesses have a rate"
+        assert (await at.ask(by_guess)).status == 429, "guesses of a token are limited"
         query = f"hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}&hub.challenge=1"
         question = f"GET /webhooks/whatsapp?{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-        assert (await at.ask(question.encode())).status == 429, "also those of the verify token"
+        assert (await at.ask(question.encode())).status == 429, "also guesses of the verify token"
         other = await at.line("127.0.0.2")
         other.send(signed(b"{}"))
         assert (await other.answer()).status == 200
@@ -379,7 +379,7 @@ async def test_an_account_has_a_rate(kafka_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "forwarded",
     [
         ("203.0.113.1", "203.0.113.9, 203.0.113.1, 127.0.0.3", "203.0.113.2"),
         ("203.0.113.1:4711", "203.0.113.9, 203.0.113.1:4712, 127.0.0.3:4713", "203.0.113.2:4711"),
@@ -388,12 +388,12 @@ async def test_an_account_has_a_rate(kafka_url: str) -> None:
     ids=["alone", "with ports", "IPv6"],
 )
 @pytest.mark.parametrize(("proxies", "statuses"), [("127.0.0.0/8", [401, 429, 401]), ("", [401, 429, 429])])
-async def test_what_a_proxy_of_ours_says_is_believed_and_nobody_elses_word(
-    kafka_url: str, proxies: str, statuses: list[int], told: tuple[str, ...]
+async def test_only_our_own_proxies_name_the_sender(
+    kafka_url: str, proxies: str, statuses: list[int], forwarded: tuple[str, ...]
 ) -> None:
-    """The first in the header is what the client wrote itself."""
+    """The client itself can write the first entry of the header."""
     async with served(kafka_url, unproven_by_address=0.5, proxies=proxies) as at:
-        asked = [await at.ask(head("whatsapp", 0, X_Forwarded_For=each)) for each in told]
+        asked = [await at.ask(head("whatsapp", 0, X_Forwarded_For=each)) for each in forwarded]
         assert [answer.status for answer in asked] == statuses
 
 
@@ -421,14 +421,14 @@ async def test_a_flood_of_refused_requests_is_a_line_of_each_kind(kafka_url: str
     assert "secret-words" not in str(logs)
 
 
-async def test_requests_that_come_before_the_last_is_answered_are_answered_in_order(kafka_url: str) -> None:
+async def test_pipelined_requests_are_answered_in_order(kafka_url: str) -> None:
     async with served(kafka_url) as at:
         line = await at.line()
         line.send(*[signed(b"{}") if number % 2 else head("whatsapp", 2) + b"{}" for number in range(50)])
         assert [(await line.answer()).status for _ in range(50)] == [401, 200] * 25
 
 
-async def test_a_client_speaks_for_nobody_else(kafka_url: str) -> None:
+async def test_a_client_may_not_report_for_another(kafka_url: str) -> None:
     for address, tenant, status in (("ana", "default", 200), ("bob", "default", 403), ("ana", "acme", 403)):
         body = b'{"receipts": [{"delivery_id": "", "address": "%b", "tenant_id": "%b", "status": "seen"}]}' % (
             address.encode(),
@@ -440,7 +440,7 @@ async def test_a_client_speaks_for_nobody_else(kafka_url: str) -> None:
             assert (await at.ask(asked, body)).status == status
 
 
-async def test_what_nobody_expected_is_asked_for_again_and_told_by_its_place(
+async def test_an_unexpected_error_is_answered_503_and_logged_with_its_place(
     kafka_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -455,7 +455,7 @@ async def test_what_nobody_expected_is_asked_for_again_and_told_by_its_place(
     assert "secret-words" not in str(logs)
 
 
-async def test_an_error_of_the_server_itself_is_told_by_its_type(
+async def test_an_error_of_the_server_itself_is_logged_with_its_type(
     kafka_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:

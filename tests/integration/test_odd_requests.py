@@ -1,5 +1,5 @@
-"""What nobody in his right mind sends is answered 4xx, or 2xx where it does no harm, by every HTTP server of ours; never 5xx, never not at
-all. Afterwards the server answers as before."""
+"""Every HTTP server of ours answers odd requests with 4xx, or 2xx if they are harmless, never with 5xx or not at all. Afterwards it answers
+as before."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ LOG = {"/_log": ("after", "limit")}
 
 
 async def answers(door: Door, healthy: str) -> None:
-    """The test itself. `healthy` is a path that is answered 200 before and after."""
+    """Sends every odd request. `healthy` is a path that must be answered 200 before and after."""
     for label, request in requests(door):
         status = await status_of(door.port, request)
         assert 200 <= status < 500, f"{label}: {status or 'no answer'}"
@@ -69,7 +69,7 @@ async def is_up(port: int, path: str) -> None:
 
 @asynccontextmanager
 async def gateway(kafka_url: str) -> AsyncIterator[tuple[int, int]]:
-    """Its port, and that of its probes."""
+    """The ports of the gateway and of its probes."""
     connectors: dict[str, Connector] = {
         "whatsapp": WhatsAppConnector(
             url="http://unused",

@@ -1,6 +1,6 @@
-"""The whole product on one real stack: good messages, bad ones, webhooks, the views of the workers, the command line.
+"""The whole product on one real stack: good and bad messages, webhooks, the views of the workers, the command line.
 
-One stack serves all tests of this file; each uses conversations of its own.
+All tests of this file share one stack; each uses its own conversations.
 """
 
 import hashlib
@@ -74,10 +74,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     state = control.start(folder, compose(folder), lambda _: None)
     yield Running(folder, Settings.model_validate(state.settings), state)
     assert len(set(leaks.secrets_of_stacks(folder))) > 5
-    logs, told = list(leaks.log_files(folder)), leaks.in_files(folder)
+    logs, found = list(leaks.log_files(folder)), leaks.in_files(folder)
     control.stop(folder)
     assert {"gateway.log", "core.log", "simulators.log"} <= {log.name for log in logs}
-    assert told == [], "a process of the stack logged a text or a secret"
+    assert found == [], "a process of the stack logged a text or a secret"
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def command(running: Running, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_one_message_the_whole_way(running: Running, produce: Callable[..., None], unique: str) -> None:
+def test_one_message_end_to_end(running: Running, produce: Callable[..., None], unique: str) -> None:
     """Kafka, provider, signed receipts, PostgreSQL, ClickHouse; a repetition of the record changes nothing."""
     value = codec.encode(text_message(unique))
     produce("messages", unique, value)
@@ -162,8 +162,8 @@ def test_one_message_the_whole_way(running: Running, produce: Callable[..., None
     assert "READ" in shown.stdout
 
 
-def test_every_content_the_whole_way(running: Running, produce: Callable[..., None], unique: str) -> None:
-    """Media, a template, a place, an album, a signal: taken by strict providers, kept in PostgreSQL as they were sent."""
+def test_every_content_end_to_end(running: Running, produce: Callable[..., None], unique: str) -> None:
+    """Media, a template, a place, an album, a signal: accepted by strict providers, stored unchanged in PostgreSQL."""
     image = Media("image", url="https://shop.example/a.jpg", mime_type="image/jpeg")
     template = Template("order_shipped", "pt_BR", body=("1001",))
     whatsapp, telegram = (
@@ -233,8 +233,8 @@ def test_people_and_groups_by_user_id(running: Running, produce: Callable[..., N
 def test_whoever_was_produced_just_before_the_message_is_found(
     running: Running, produce: Callable[..., None], unique: str
 ) -> None:
-    """Contact and message go to different partitions, so the worker may hear of the message first; the message waits, and its conversation
-    with it. One whose contact never comes is refused, and holds up nobody for good."""
+    """Contact and message are in different partitions, so the worker may read the message first; the message waits, and its conversation
+    with it. A message whose contact never arrives is refused and blocks no other for ever."""
     for number in range(25):
         user_id = f"{unique}-u{number}"
         contact = Contact(
@@ -259,13 +259,13 @@ def test_whoever_was_produced_just_before_the_message_is_found(
         if line.startswith("chat4all_events_total") and 'event="held"' in line
     )
     print(f"{held:.0f} messages were held")
-    assert held, "at least the one who is unknown"
+    assert held, "at least the message to the unknown user"
     assert json.loads(get(f"{running.url('core')}/tables/held/")[1])["shown"] == []
 
 
-def test_a_record_in_the_wrong_partition_goes_home(running: Running, produce: Callable[..., None], unique: str) -> None:
-    away = (home_partition(unique, running.settings.partitions) + 1) % running.settings.partitions
-    produce("messages", unique, codec.encode(text_message(unique)), away)
+def test_a_wrong_partition_is_corrected(running: Running, produce: Callable[..., None], unique: str) -> None:
+    wrong = (home_partition(unique, running.settings.partitions) + 1) % running.settings.partitions
+    produce("messages", unique, codec.encode(text_message(unique)), wrong)
     produce("messages", unique, codec.encode(text_message(unique, 1)))
     await_true(
         lambda: statuses(running, f"{unique}-0") + statuses(running, f"{unique}-1") == ["READ", "READ"], "both", 30
@@ -275,7 +275,7 @@ def test_a_record_in_the_wrong_partition_goes_home(running: Running, produce: Ca
 def test_every_bad_input_is_a_dead_letter_and_the_rest_flows(
     running: Running, produce: Callable[..., None], unique: str
 ) -> None:
-    """Cause, place and the original bytes; a counter; and the good message behind them goes its way."""
+    """Cause, place and the original bytes; a counter; and the good message behind them is delivered."""
     good = text_message(unique)
     bad = {
         "not_avro": (unique, b'{"text": "hello"}'),
@@ -317,7 +317,7 @@ def test_every_bad_input_is_a_dead_letter_and_the_rest_flows(
 def test_what_is_nearly_too_large_for_kafka_is_a_dead_letter_and_the_rest_flows(
     running: Running, produce: Callable[..., None], unique: str
 ) -> None:
-    """A key of 2 MB is cut in its letter, a value near the topic's limit is in it whole."""
+    """A key of 2 MB is cut in its dead letter; a value near the topic's limit is complete in it."""
     large = Producer({**running.settings.kafka.settings("tests"), "message.max.bytes": 4_000_000})
     long_key = unique.encode().ljust(2_000_000, b"k")
     value = codec.encode(text_message(unique, 1)).ljust(record_bytes("messages") - len(unique), b"v")
@@ -348,7 +348,7 @@ def started_at(running: Running) -> dict[str, str]:
 
 
 def test_no_size_ends_a_stage(running: Running, produce: Callable[..., None], unique: str) -> None:
-    """Each of these ended a worker once, again and again: a row, an output or a record larger than Kafka takes."""
+    """Each of these ended workers repeatedly in the past: a row, an output or a record larger than Kafka takes."""
     before = started_at(running)
     control_characters = "\x01" * 200_000
     link = Content(media=(Media("image", url=f"https://shop.example/{control_characters}"),))
@@ -374,7 +374,7 @@ def test_no_size_ends_a_stage(running: Running, produce: Callable[..., None], un
             unknown = receipt(f"{unique}-unknown", channel="telegram", event_id=f"{unique}-{event}")
             batch.produce("receipts", codec.encode(unknown), f"telegram:acc-1:{unique}-unknown")
         batch.poll(0)
-    now = int(time.time() * 1000)  # what is old is forgotten
+    now = int(time.time() * 1000)  # old entries expire
     for i in range(4300):
         early = update(f"{unique}-{i}", delivery_id=f"{unique}-unknown", observed_at=now, **ids)
         batch.produce("status-updates", codec.encode(early), unique, ids["home_partition"])
@@ -486,7 +486,7 @@ def test_views_of_the_workers(running: Running, produce: Callable[..., None], un
     assert get(f"{core}/tables/pigeons/1")[0] == 404
 
 
-def test_the_worker_shows_what_it_sent_and_what_came_back(
+def test_the_worker_shows_its_calls_and_their_answers(
     running: Running, produce: Callable[..., None], unique: str
 ) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
@@ -505,7 +505,7 @@ def test_the_worker_shows_what_it_sent_and_what_came_back(
 
 
 def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[..., None], unique: str) -> None:
-    """Accepted when stored; what a client confirms moves the delivery, twice as much as once; what it writes is kept."""
+    """Accepted when stored; a client's confirmation moves the delivery, a repeated one changes nothing; what it writes is stored."""
     silence = f"{running.url('internal')}/_control/faults"
     assert post(silence, b'{"receipt_loss": 1}', {}) == 200  # here the test is the client
     to_ana = (Recipient(channel="internal", address=f"ana-{unique}"),)
@@ -522,7 +522,7 @@ def test_our_own_clients_confirm_and_write(running: Running, produce: Callable[.
     body = json.dumps({"receipts": [read, read, {"status": "read"}], "messages": [written]}).encode()
     assert post(url, body, {"Authorization": "Bearer nobody"}) == 401
     others = json.dumps({"receipts": not_hers}).encode()
-    assert post(url, others, {"Authorization": f"Bearer {token}"}) == 200  # kept, and of no delivery
+    assert post(url, others, {"Authorization": f"Bearer {token}"}) == 200  # stored, but of no delivery
     for _ in range(2):
         assert post(url, body, {"Authorization": f"Bearer {token}"}) == 200
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
@@ -547,7 +547,7 @@ def test_the_credentials_of_every_channel_can_be_tested(running: Running, channe
 
 def test_schemas_are_served_like_a_registry(running: Running) -> None:
     gateway = f"http://127.0.0.1:{running.settings.gateway_probe_port}"
-    assert get(f"{running.url('gateway')}/subjects")[0] == 404, "webhooks have a port of their own"
+    assert get(f"{running.url('gateway')}/subjects")[0] == 404, "webhooks have their own port"
     latest = json.loads(get(f"{gateway}/subjects/messages-value/versions/latest")[1])
     assert (latest["id"], latest["version"]) == (1002, 2)
     assert json.loads(get(f"{gateway}/schemas/ids/1002")[1])["schema"] == latest["schema"]
@@ -561,7 +561,7 @@ def test_a_worker_writes_no_escape_sequence_to_its_log(running: Running) -> None
 
 
 def test_a_short_load_with_kills_ends_well(running: Running) -> None:
-    """The seeded short run of `chat4all load`: core is killed twice on the way, sinks once."""
+    """The seeded short run of `chat4all load`: core is killed twice during the run, sinks once."""
     done = command(
         running, "load", "--count", "1500", "--rate", "150", "--duplicates", "0.05", "--seed", "7",
         "--kill", "core", "--kill", "core", "--kill", "sinks",

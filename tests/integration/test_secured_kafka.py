@@ -1,4 +1,4 @@
-"""Kafka with TLS, SCRAM and client certificates: every client of the product gets in, and who does not is told why in one line."""
+"""Kafka with TLS, SCRAM and client certificates: every client of the product connects; a refused process reports why in one line."""
 
 import asyncio
 import subprocess
@@ -34,7 +34,7 @@ RULES = (Rule("topic", "messages", ("READ", "WRITE")), Rule("group", "own", ("RE
 
 
 class Secured(NamedTuple):
-    """The broker, and what leads to it: as a user with a password, and as the admin with a certificate."""
+    """The broker, and two accesses to it: as a user with a password, and as the admin with a certificate."""
 
     settings: dict[str, Any]
     password: Path
@@ -71,7 +71,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority nobody believes."""
+    """An unknown authority."""
     made = Certificates(tmp_path_factory.mktemp("stranger"))
     made.issue(USER)
     return made
@@ -98,8 +98,8 @@ async def test_a_password_gets_in_to_produce_and_to_read(secured: Secured) -> No
 @pytest.mark.parametrize("who", ["password", "certificate"])
 async def test_faust_s_client_gets_in(secured: Secured, who: str) -> None:
     access = secured.as_user() if who == "password" else secured.as_admin().kafka
-    told = credentials_to_aiokafka_auth(credentials(access))
-    consumer = AIOKafkaConsumer("messages", bootstrap_servers=access.url, group_id="own", **told)
+    settings = credentials_to_aiokafka_auth(credentials(access))
+    consumer = AIOKafkaConsumer("messages", bootstrap_servers=access.url, group_id="own", **settings)
     async with asyncio.timeout(SECONDS), consumer:
         await consumer.seek_to_beginning()
         assert {partition.topic for partition in consumer.assignment()} == {"messages"}
@@ -116,7 +116,7 @@ async def test_what_a_user_may_not_do_is_refused(secured: Secured) -> None:
 
 
 def test_a_rule_of_an_earlier_start_is_taken_back(secured: Secured) -> None:
-    """Data that are kept keep their ACLs, and the next release may have fewer."""
+    """ACLs stay with stored data, and the next release may have fewer."""
 
     def seen() -> set[str]:
         return set(AdminClient(secured.as_user().settings("test")).list_topics(timeout=SECONDS).topics)
@@ -156,21 +156,21 @@ def test_another_mechanism_another_protocol_and_no_certificate_are_one_line_each
     assert why_not(plain_text).endswith(" hangs up on PLAINTEXT; look at CHAT4ALL_KAFKA_SECURITY_PROTOCOL")
     mechanism = why_not(secured.as_user(kafka_sasl_mechanism="PLAIN"))
     assert mechanism.endswith(" does not take PLAIN; look at CHAT4ALL_KAFKA_SASL_MECHANISM")
-    nobody = why_not(secured.as_admin(kafka_certificate_file="").kafka)
-    assert nobody.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
+    anonymous = why_not(secured.as_admin(kafka_certificate_file="").kafka)
+    assert anonymous.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
 
 
 def test_a_certificate_of_ours_that_the_broker_does_not_believe_is_one_line(
     secured: Secured, stranger: Certificates
 ) -> None:
     for certificate in (stranger.folder / f"{USER}.pem", stranger.expired("late")):
-        told = why_not(secured.as_admin(kafka_certificate_file=str(certificate)).kafka)
-        assert told.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
+        reason = why_not(secured.as_admin(kafka_certificate_file=str(certificate)).kafka)
+        assert reason.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
 
 
 @pytest.fixture
 def before_kafka(kafka_url: str, tmp_path: Path) -> Iterator[Any]:
-    """Starts TLS before the ordinary Kafka, with a certificate that is not good; gives the access."""
+    """Starts a TLS proxy with a bad certificate in front of the ordinary Kafka; gives the access."""
     children: list[Child] = []
 
     def start(certificate: Path, authority: Path) -> KafkaAccess:
@@ -203,8 +203,8 @@ def test_an_expired_certificate_and_another_name_are_one_line_each(before_kafka:
 def test_a_process_that_is_not_let_in_ends_with_one_line(
     secured: Secured, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """And tells nobody what it was given."""
-    (tmp_path / "password").write_text("wrong-and-never-told\n", encoding="utf-8")
+    """It prints none of its secrets."""
+    (tmp_path / "password").write_text("wrong-and-never-printed\n", encoding="utf-8")
     environment = foreign() | {f"CHAT4ALL_{name.upper()}": str(value) for name, value in secured.settings.items()}
     environment["CHAT4ALL_TRACKER_KEYS"] = "of-this-test-" * 3
     environment |= {"CHAT4ALL_KAFKA_USER": USER, "CHAT4ALL_KAFKA_PASSWORD_FILE": str(tmp_path / "password")}
@@ -219,4 +219,4 @@ def test_a_process_that_is_not_let_in_ends_with_one_line(
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.strip().splitlines()
     assert "does not let user core in" in line
-    assert "never-told" not in done.stdout + done.stderr
+    assert "never-printed" not in done.stdout + done.stderr

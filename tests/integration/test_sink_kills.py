@@ -1,5 +1,5 @@
-"""Workers of the sinks that die between a write and the word of it, again and again, with other partitions in a group each time: both
-databases hold every transition once."""
+"""Workers of the sinks crash repeatedly between a write and its confirmation, each time with other partitions in a group: both databases
+contain every transition once."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from tests.support.sink_databases import clickhouse_database, postgres_database,
 
 DELIVERIES, VERSIONS = 300, 4
 STATES = DELIVERIES * VERSIONS
-SECONDS = 90.0  # for what must happen
+SECONDS = 90.0  # time-out of each wait
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def sink(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
 
 
 def ends(toy: Toy) -> dict[int, int]:
-    """Where the partitions of the topic end."""
+    """The end offsets of the topic's partitions."""
     consumer = Consumer({**KafkaAccess(toy.kafka_url).settings("test"), "group.id": "ends"})
     found = {
         number: consumer.get_watermark_offsets(TopicPartition(toy.source, number), timeout=10)[1]
@@ -50,8 +50,8 @@ def ends(toy: Toy) -> dict[int, int]:
 
 
 def die(toy: Toy, *kinds: tuple[str, int]) -> None:
-    """Workers, side by side, that each end at a write of theirs; the next ones find what they left. Each of them gets further than the one
-    before: who ends again and again at one place is another matter (decision 0013)."""
+    """Workers that run together and each crash at one of their writes; the next ones take over. Each gets further than the one before:
+    repeated crashes at the same place are another matter (decision 0013)."""
     workers = [toy.start_worker(f"--end-{when}", str(number)) for when, number in kinds]
     for worker in workers:
         assert worker.wait(SECONDS) == EXIT_CODE
@@ -79,10 +79,10 @@ def test_postgresql_holds_every_transition_once_whoever_dies_with_whatever_group
 
         die(sink, ("after", 6))
         grouped = rows("select count(*) from sink_offsets where next_offset > 0")[0][0]
-        assert grouped > 1, "or no group had several partitions, and this proves nothing"
+        assert grouped > 1, "otherwise no group had several partitions, and the test proves nothing"
         die(sink, ("after", 5), ("before", 6))
         die(sink, ("after", 5))
-        assert 0 < written() < whole, "or they died of nothing"
+        assert 0 < written() < whole, "otherwise no worker crashed in the middle"
         run_to_the_end(sink, lambda: written() == whole)
         assert rows("select count(*), count(distinct event_id) from delivery_events") == [(STATES, STATES)]
         assert rows("select count(*), min(version), max(version) from deliveries") == [(DELIVERIES, VERSIONS, VERSIONS)]
@@ -107,7 +107,7 @@ def test_clickhouse_counts_every_transition_once_whoever_dies_with_whatever_inse
         assert 0 < rows() < STATES
         die(sink, ("after", 5), ("before", 6))
         die(sink, ("after", 9))
-        assert rows() < STATES, "or they died of nothing"
+        assert rows() < STATES, "otherwise no worker crashed in the middle"
         run_to_the_end(sink, lambda: sink.committed() == ends(sink))
         assert rows() == rows("deliveries") == STATES
         assert client.query("select sum(accepted), sum(read), sum(pending) from deliveries_by_minute").result_rows == [

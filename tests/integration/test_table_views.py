@@ -1,4 +1,4 @@
-"""Rows over HTTP: asked for at any worker, answered by the one that owns them, or a sentence that says why not yet."""
+"""Rows over HTTP: any worker answers with the row of its owner, or with a sentence that says why it cannot yet."""
 
 import signal
 import sys
@@ -64,7 +64,7 @@ def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
 
 
 def two_workers(toy: Toy) -> tuple[Worker, Worker]:
-    """Two workers with two partitions each, and a value for every key in them."""
+    """Two workers with two partitions each, and a value for every key."""
     first, second = start(toy), start(toy)
     await_true(
         lambda: all(w.status() == "ready" and len(w.partitions()) == 2 for w in (first, second)), "two workers", 60
@@ -74,7 +74,7 @@ def two_workers(toy: Toy) -> tuple[Worker, Worker]:
     return first, second
 
 
-def test_a_row_is_answered_by_its_owner_whoever_is_asked(toy: Toy) -> None:
+def test_any_worker_answers_with_the_row_of_its_owner(toy: Toy) -> None:
     workers = two_workers(toy)
     owner = {number: worker.url for worker in workers for number in worker.partitions()}
     assert len(set(owner.values())) == 2
@@ -83,7 +83,7 @@ def test_a_row_is_answered_by_its_owner_whoever_is_asked(toy: Toy) -> None:
             home = home_partition(key, PARTITIONS)
             row = {"table": "counts", "key": key, "partition": home, "row": {"n": 1}, "worker": owner[home]}
             assert asked.get(f"/tables/counts/{quote(key)}") == (200, row)
-            # The key of this table is not the record's: whoever has it is found all the same.
+            # The key of this table is not the record's key: its owner is found nevertheless.
             status, found = asked.get(f"/tables/values/{quote(f'v-{key}')}")
             assert (status, found["partition"], found["worker"]) == (200, home, owner[home])
         # Faust's own routing: its decorator, its router's view.
@@ -136,7 +136,7 @@ def test_faust_reads_the_rows_as_a_mapping_and_may_not_write(toy: Toy) -> None:
     assert toy.table("counts") == {b"k0": b'{"n":2}', b"k1": b'{"n":1}'}
 
 
-def test_what_a_dead_owner_had_is_not_known_until_it_is_taken_over(toy: Toy) -> None:
+def test_rows_of_a_crashed_owner_are_unknown_until_they_are_taken_over(toy: Toy) -> None:
     first, second = two_workers(toy)
     lost = {key for key in KEYS if home_partition(key, PARTITIONS) in second.partitions()}
     second.process.send_signal(signal.SIGKILL)
@@ -150,7 +150,7 @@ def test_what_a_dead_owner_had_is_not_known_until_it_is_taken_over(toy: Toy) -> 
         assert first.get(f"/tables/counts/{quote(key)}")[0] == 200
 
 
-def test_restoring_is_told_with_its_progress_and_no_row_is_missed_meanwhile(toy: Toy) -> None:
+def test_restoring_is_reported_with_its_progress_and_no_row_is_missing(toy: Toy) -> None:
     first = start(toy)
     await_true(lambda: first.status() == "ready", "the worker", 60)
     many = [f"r{number}" for number in range(600)]
@@ -159,7 +159,7 @@ def test_restoring_is_told_with_its_progress_and_no_row_is_missed_meanwhile(toy:
     first.process.send_signal(signal.SIGTERM)
     first.process.wait()
     slow = start(toy, "--row-seconds", "0.005")
-    told: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
 
     def restored() -> bool:
         try:
@@ -170,30 +170,34 @@ def test_restoring_is_told_with_its_progress_and_no_row_is_missed_meanwhile(toy:
             assert status == 503
             assert slow.get("/health/live")[0] == 200
             if health.get("restoring", {}).get("rows"):
-                told.append(health["restoring"])
+                shown.append(health["restoring"])
                 answer = slow.get("/tables/counts/r1")
                 assert answer[0] == 200 or "restoring" in answer[1]["error"], answer
         return bool(health["status"] == "ready")
 
     await_true(restored, "the restore", 60)
     assert slow.get("/health/ready")[0] == 200
-    rows = [progress["rows"] for progress in told]
+    rows = [progress["rows"] for progress in shown]
     assert rows == sorted(rows)
     assert len(set(rows)) > 1
-    assert all(progress["rows_per_second"] > 0 for progress in told)
-    assert told[-1]["seconds_left"] < 60
+    assert all(progress["rows_per_second"] > 0 for progress in shown)
+    assert shown[-1]["seconds_left"] < 60
     assert slow.get("/tables/counts/r1")[1]["row"] == {"n": 1}
 
 
-def test_who_waits_for_a_database_is_stuck_but_live(toy: Toy, tmp_path: Path) -> None:
-    waits = tmp_path / "database-is-away"
+def test_a_worker_that_waits_for_a_database_is_stuck_but_live(toy: Toy, tmp_path: Path) -> None:
+    waits = tmp_path / "database-is-unavailable"
     worker = start(toy, "--wait-for", str(waits), stuck_seconds="10")
     await_true(lambda: worker.status() == "ready", "the worker", 60)
     waits.touch()
     toy.produce([(f"k{number}", b"v%d" % number) for number in range(40)])
     await_true(lambda: all(each["turns"] for each in worker.get("/partitions/")[1]), "first turns", 30)
-    toy.produce([(f"k{number}", b"w%d" % number) for number in range(40)])  # these wait behind
-    await_true(lambda: worker.get("/health")[1].get("stuck") == worker.partitions(), "the standstill to be told", 60)
+    toy.produce([(f"k{number}", b"w%d" % number) for number in range(40)])  # these wait behind the first ones
+    await_true(
+        lambda: worker.get("/health")[1].get("stuck") == worker.partitions(),
+        "/health to report the stuck partitions",
+        60,
+    )
     assert worker.status() == "stuck"
     assert worker.get("/health")[0] == 503
     assert worker.get("/health/ready")[0] == 503
@@ -205,7 +209,7 @@ def test_who_waits_for_a_database_is_stuck_but_live(toy: Toy, tmp_path: Path) ->
 
 
 def test_who_holds_records_back_on_purpose_is_not_stuck(toy: Toy, tmp_path: Path) -> None:
-    """As send does while an account is throttled: nothing is committed, and starting again would not help."""
+    """As in send while an account is throttled: nothing is committed, and a restart would not help."""
     holds = tmp_path / "hold"
     holds.touch()
     worker = start(toy, "--hold", str(holds), stuck_seconds="10")
@@ -221,7 +225,7 @@ def test_who_holds_records_back_on_purpose_is_not_stuck(toy: Toy, tmp_path: Path
     await_true(lambda: worker.health()["lag"] == 0, "the rest to be done", 30)
 
 
-def test_who_is_stuck_for_no_good_reason_ends_and_says_so(toy: Toy) -> None:
+def test_a_worker_that_is_stuck_without_a_reason_ends_and_logs_it(toy: Toy) -> None:
     worker = start(toy, "--deaf", stuck_seconds="10")
     await_true(lambda: worker.status() == "ready", "the worker", 60)
     toy.produce([(f"k{number}", b"v%d" % number) for number in range(40)])

@@ -1,6 +1,6 @@
-"""Tenants on one real stack: equal ids of different conversations and tenants, other people's keys, directions and accounts.
+"""Tenants on one real stack: equal ids in several conversations and tenants; keys, directions and accounts of another tenant.
 
-One stack serves all tests of this file, with the internal account listed for tenant `acme`; other tenants are named like the test.
+All tests of this file share one stack, with the internal account listed for tenant `acme`; other tenants are named like the test.
 """
 
 import json
@@ -59,7 +59,7 @@ def in_postgres(running: Running, question: str, *values: object) -> list[tuple[
 
 
 def calls(running: Running, text: str) -> list[dict[str, Any]]:
-    """WhatsApp's calls whose text begins with that in brackets."""
+    """Calls to WhatsApp whose text begins with this name in brackets."""
     lines = calls_log(running.folder, "whatsapp").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines if line.endswith("}")]
     return [call for call in found if call.get("text_key") == text]
@@ -83,7 +83,7 @@ def apart(running: Running, tenant_id: str, unique: str) -> tuple[str, str]:
 def test_the_same_id_in_two_conversations_is_two_messages_everywhere(
     running: Running, produce: Produce, unique: str
 ) -> None:
-    """On different partitions: what was one delivery id, called twice, kept once and counted as it fell."""
+    """On different partitions. In the past both had one delivery id: called twice, stored once, and counted at random."""
     conversations = apart(running, unique, unique)
     for conversation_id in conversations:
         sent = text_message(unique, tenant_id=unique, conversation_id=conversation_id)
@@ -150,7 +150,7 @@ def test_no_tenant_takes_the_place_of_anothers_members_and_people(
     assert sorted(call["recipient"] for call in calls(running, f"{unique}-0")) == sorted(theirs.values())
     log = "".join(path.read_text(encoding="utf-8") for path in running.folder.rglob("core.log"))
     assert "record not taken" in log
-    assert "the record is of contact ***: set its key to that, not to ***" in log  # whose it is, the log does not say
+    assert "the record is of contact ***: set its key to that, not to ***" in log  # the log does not name the contact
 
 
 def test_nobody_but_the_gateway_tells_what_people_wrote(running: Running, produce: Produce, unique: str) -> None:

@@ -1,4 +1,4 @@
-"""Topics on a real Kafka: what `prepare` makes of those there are, and that a record of the declared size is taken."""
+"""Topics on a real Kafka: what `prepare` does with existing ones; records of the declared size are accepted."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ MB_8 = 8_388_608
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A Kafka of these tests' own: the names of the topics are fixed. An older release made some of them."""
+    """A Kafka for these tests only, because the names of topics are fixed. An older release made some of them."""
     child = Child(kafka_server.service(tmp_path_factory.mktemp("topics") / "kafka", heap="512m"))
     child.start()
     child.wait()
@@ -58,11 +58,11 @@ def test_prepare_raises_limits_and_never_lowers_one(settings: Settings) -> None:
     assert before["receipts"][0] < TOPICS["receipts"].max_bytes
     topics.create(settings)
     assert topics.raise_limits(settings) == {"receipts": 1_310_720, CHANGELOG: CHANGELOG_BYTES}
-    # the controller answers before the brokers have heard of it
+    # the controller answers before the brokers have applied it
     await_true(lambda: limits(settings)[CHANGELOG][0] == CHANGELOG_BYTES, "the broker to know the limits", 10)
     after = limits(settings)
     assert after["receipts"] == (1_310_720, "delete")
-    assert after[CHANGELOG] == (CHANGELOG_BYTES, "compact"), "the other settings stay"
+    assert after[CHANGELOG] == (CHANGELOG_BYTES, "compact"), "the other settings are unchanged"
     assert (after["messages"], after["not-ours"]) == (before["messages"], before["not-ours"])
     for topic in topics.declared(settings):
         assert after[topic.topic][0] >= int((topic.config or {})[topics.LIMIT]), topic.topic
@@ -70,7 +70,7 @@ def test_prepare_raises_limits_and_never_lowers_one(settings: Settings) -> None:
 
 
 def test_topics_of_the_old_layout_are_refused_in_one_line(settings: Settings) -> None:
-    """Neither `prepare` nor a worker goes on beside them; once they are gone both do."""
+    """Neither `prepare` nor a worker continues while they exist; without them both do."""
     admin = _admin(settings)
     names = ["chat4all-route-seen-changelog", "chat4all-send-outstanding-changelog"]
     for future in admin.create_topics([NewTopic(name, 2, 1) for name in names]).values():
@@ -89,16 +89,16 @@ def test_topics_of_the_old_layout_are_refused_in_one_line(settings: Settings) ->
 
 
 def test_a_record_of_the_size_we_say_is_taken_by_every_topic(settings: Settings) -> None:
-    """Key, value and headers together have `record_bytes`; the engine and the gateway measure by it."""
+    """Key, value and headers together have `record_bytes`, the limit of the engine and the gateway."""
     topics.create(settings)
     topics.raise_limits(settings)
     producer = Producer(
         {**KafkaAccess(settings.kafka_url).settings("test"), "message.max.bytes": LARGEST_RECORD, "linger.ms": 0}
     )
-    told: dict[str, KafkaError | None] = {}
+    errors: dict[str, KafkaError | None] = {}
 
     def note(error: KafkaError | None, message: Message) -> None:
-        told[message.topic() or ""] = error
+        errors[message.topic() or ""] = error
 
     names = [*TOPICS, CHANGELOG, "not-ours"]
     for name in names:
@@ -106,5 +106,5 @@ def test_a_record_of_the_size_we_say_is_taken_by_every_topic(settings: Settings)
             name, b"v" * (record_bytes(name) - 1_000), b"k" * 900, headers=[("h" * 50, b"v" * 50)], on_delivery=note
         )
         assert producer.flush(30) == 0
-    assert told == dict.fromkeys(names)
+    assert errors == dict.fromkeys(names)
     assert max(topic.max_bytes for topic in TOPICS.values()) <= LARGEST_RECORD

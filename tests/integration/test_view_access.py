@@ -1,4 +1,4 @@
-"""The doors of real workers: tokens, hosts, what is masked, what the log says of who read what, and what has a port of its own."""
+"""Access to the views of real workers: tokens, host names, masking, the log of who read what, and the separate port of probes."""
 
 import sys
 import urllib.error
@@ -67,7 +67,7 @@ def test_two_workers_with_tokens(toy: Toy) -> None:
     owned = {number: each.views for each in workers for number in ask(each.probes, "/health")["partitions"]}
     for worker in workers:
         _says_nothing_without_a_token(worker)
-        for key in KEYS:  # of both: the owner is asked with the caller's token
+        for key in KEYS:  # keys of both workers: the owner is asked with the caller's token
             owner = owned[home_partition(key, PARTITIONS)]
             assert worker.get(f"/tables/counts/{key}", FULL_TOKEN)[1]["row"] == {"n": 1}
             status, found = worker.get(f"/tables/counts/{key}", WEB_TOKEN)
@@ -84,10 +84,10 @@ def test_two_workers_with_tokens(toy: Toy) -> None:
 def _says_nothing_without_a_token(worker: Worker) -> None:
     for path in ("/tables/", "/tables/counts/k1", "/partitions/", "/exchanges/", "/router/counts/k1/", "/nothing"):
         for token in (None, "wrong", FULL_TOKEN[:-1]):
-            status, told = worker.get(path, token)
-            assert (status, "CHAT4ALL_WEB_TOKEN" in told) == (401, True), path
-        status, told = worker.get(path, FULL_TOKEN, host="evil.example:6066")
-        assert (status, "CHAT4ALL_WEB_NAMES" in told) == (403, True), path
+            status, answer = worker.get(path, token)
+            assert (status, "CHAT4ALL_WEB_TOKEN" in answer) == (401, True), path
+        status, answer = worker.get(path, FULL_TOKEN, host="evil.example:6066")
+        assert (status, "CHAT4ALL_WEB_NAMES" in answer) == (403, True), path
     assert worker.get("/metrics", FULL_TOKEN)[0] == 404
     assert worker.get("/health", FULL_TOKEN)[0] == 404
     for path in ("/tables/", "/partitions/", "/exchanges/"):
@@ -104,7 +104,7 @@ def _is_told_who_read_what(log: str) -> None:
     assert [each for each in ("secret-words", "5511955501234", WEB_TOKEN, FULL_TOKEN) if each in log] == []
 
 
-def test_on_this_machine_alone_no_token_is_wanted_and_everything_is_masked(toy: Toy) -> None:
+def test_on_this_machine_no_token_is_needed_and_everything_is_masked(toy: Toy) -> None:
     toy.extra = {}
     worker = start(toy)
     await_true(lambda: is_ready(worker), "the worker", 90)

@@ -1,7 +1,7 @@
-"""Records as the tests of the stages need them: every field has a value, and a test names only those it is about.
+"""Records for the tests of the stages: every field has a value, and a test names only those it is about.
 
-All pure functions. `Desk` is one partition of one stage as the engine sees it, with what was committed, so that a test can crash it. Every
-decision it makes is held to be pure (tests/support/purity.py), of a long row every tenth, for the guard has a price.
+All functions are pure. `Desk` is one partition of one stage as the engine sees it, with its committed rows, so that a test can crash it. It
+checks that decisions are pure (tests/support/purity.py): the first ones, and then every tenth, because the check is slow.
 """
 
 from collections import Counter
@@ -37,16 +37,16 @@ from tests.support.purity import purely
 NOW = 1_700_000_000_000
 PARTITIONS = 4
 TRACKER_KEYS = Keys((b"a key that signs trackers of tests",))
-GUARDED = 50  # first decisions of a Desk that are each held to be pure; later ones are now and then
+GUARDED = 50  # first decisions of a Desk that are all checked to be pure; of later ones, some are
 S = TypeVar("S")
 R = TypeVar("R", bound=records.Record)
 
-# The same examples in every run, on any machine: a red test is red for everybody.
+# The same examples in every run, on any machine: a test fails everywhere or nowhere.
 _CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 def examples(number: int, *, steps: int = 50) -> settings:
-    """`number` examples of a property, `steps` steps each where it is a state machine."""
+    """`number` examples of a property; `steps` steps each for a state machine."""
     return settings(
         max_examples=number,
         stateful_step_count=steps,
@@ -60,7 +60,7 @@ def examples(number: int, *, steps: int = 50) -> settings:
 def conversation_at_home(
     partition: int, *, number: int = 0, partitions: int = PARTITIONS, tenant_id: str = "default"
 ) -> str:
-    """Id of a tenant's conversation whose home is the partition; another one for each `number`."""
+    """The id of a tenant's conversation with this home partition; another one for each `number`."""
     names = (f"conv-{i}" for i in range(100_000))
     at_home = (name for name in names if home_partition(conversation_key(tenant_id, name), partitions) == partition)
     return next(name for i, name in enumerate(at_home) if i == number)
@@ -70,7 +70,7 @@ HERE = conversation_at_home(0)
 
 
 def message(message_id: str = "msg-1", **changes: Any) -> Message:
-    """One text to one WhatsApp address, of a conversation that lives in partition 0."""
+    """One text to one WhatsApp address, in a conversation with home partition 0."""
     fields: dict[str, Any] = {
         "message_id": message_id,
         "conversation_id": HERE,
@@ -156,8 +156,7 @@ def update(event_id: str = "evt-1", **changes: Any) -> StatusUpdate:
 
 
 def signed_tracker(said: str, keys: Keys = TRACKER_KEYS) -> str:
-    """A tracker of the account of `delivery` and `receipt` that says this, whatever it is: what another release, or a slip of ours, might
-    make."""
+    """A signed tracker for the account of `delivery` and `receipt` with any content, as another release or a bug might make it."""
     return f"c4a2|{keys.sign(tracker.to_sign('whatsapp', 'acc-1', said))}{said}"
 
 
@@ -213,19 +212,19 @@ def delivery_state(event_id: str = "evt-1", **changes: Any) -> DeliveryState:
 
 
 def raw(topic: str, value: bytes | None, *, key: bytes | None = b"key", **changes: Any) -> Record:
-    """A Kafka record of any bytes."""
+    """A Kafka record with any bytes."""
     fields: dict[str, Any] = {"partition": 0, "offset": 0, "timestamp": NOW - 5, "headers": ()}
     return Record(topic=topic, key=key, value=value, **(fields | changes))
 
 
 def record(topic: str, content: records.Record, **changes: Any) -> Record:
-    """A Kafka record as our own producers make it: keyed by the conversation where there is one."""
+    """A Kafka record as our own producers make it, with the conversation's key if it has one."""
     key = key_of(content) if hasattr(content, "conversation_id") else b"key"
     return raw(topic, codec.encode(content), **({"key": key} | changes))
 
 
 def numbered(kafka_records: Sequence[Record], start: int = 0) -> list[Record]:
-    """The same records with the offsets a topic would give them; each source partition counts for itself."""
+    """The same records with offsets as a topic gives them, counted for each source partition."""
     ends: dict[tuple[str, int], int] = {}
     placed = []
     for each in kafka_records:
@@ -237,13 +236,13 @@ def numbered(kafka_records: Sequence[Record], start: int = 0) -> list[Record]:
 
 
 def decoded(outputs: Sequence[Output], topic: str, expected: type[R]) -> list[R]:
-    """What was produced to a topic."""
+    """The records produced to a topic, decoded."""
     return [codec.decode(output.value, expected) for output in outputs if output.topic == topic]
 
 
 class Desk(Generic[S]):
-    """One partition of one stage with its committed changelog. A turn is decided, and then committed or lost. `mirrored` is what the
-    mirrored topics hold, by their names; a test may add to it."""
+    """One partition of one stage with its committed changelog. A turn is decided, and then committed or lost. `mirrored` has the content of
+    the mirrored topics by name; a test may add to it."""
 
     def __init__(
         self, stage: Stage[S], partition: int = 0, mirrored: Mapping[str, Mapping[bytes, Any]] | None = None
@@ -255,7 +254,7 @@ class Desk(Generic[S]):
         self.restart(stage)
 
     def restart(self, stage: Stage[S]) -> None:
-        """As a new worker finds the partition: only what was committed."""
+        """A new worker takes the partition over, with the committed rows only."""
         self.stage = stage
         self.tables: Mapping[str, MemoryTable[Any]] = {layout.name: MemoryTable(layout) for layout in stage.tables}
         for name, rows in self.changelog.items():
@@ -266,7 +265,7 @@ class Desk(Generic[S]):
         self._decided: tuple[Sequence[Result], Sequence[Call]] = ((), ())
 
     def reopen(self) -> None:
-        """As the engine does after a decision that raised, and when a partition stays with its worker."""
+        """Derives the state again, as the engine does after a decision that raised, and when a partition stays with its worker."""
         for table in self.tables.values():
             table.rollback()
         self.state = self.stage.open(self.partition, self.tables)
@@ -279,7 +278,7 @@ class Desk(Generic[S]):
         *,
         closing: bool = False,
     ) -> Decision:
-        """A turn that is not committed yet."""
+        """Decides a turn without committing it."""
         views: dict[str, View[Any]] = {topic: View(values) for topic, values in self.mirrored.items()}
         inputs = Inputs(list(kafka_records), list(results), closing=closing, views=views, room=self.room(results))
         self.decisions += 1
@@ -289,7 +288,7 @@ class Desk(Generic[S]):
         return decision
 
     def room(self, results: Sequence[Result] = ()) -> Room:
-        """What the engine would have for calls, with this partition alone, when these have ended."""
+        """The engine's room for calls, for this partition alone, once these calls have ended."""
         running = [call for key, call in self.running.items() if key not in {result.call.key for result in results}]
         shares = Counter(share for call in running for share in call.shares)
         return Room(max(0, self.stage.most_calls - len(running)), shares)
@@ -315,13 +314,13 @@ class Desk(Generic[S]):
         *,
         closing: bool = False,
     ) -> Decision:
-        """A turn that is decided and committed."""
+        """Decides and commits a turn."""
         decision = self.decide(kafka_records, results, now, closing=closing)
         self.commit()
         return decision
 
     def committed(self, kafka_records: Sequence[Record] = (), now: int = NOW) -> Decision:
-        """A turn and those that follow once the mirrors have passed the ends it asks for, as one decision; other calls are not made."""
+        """A turn, and the turns after the mirrors have reached the ends it asks for, as one decision; other calls are not made."""
         whole = self.turn(kafka_records, now=now)
         asked = [call for call in whole.calls if call.end_of is not None]
         while asked:
@@ -341,7 +340,7 @@ class Desk(Generic[S]):
 
 
 def passed(call: Call) -> Result:
-    """The engine's answer to a call with `end_of`."""
+    """The engine's result of a call with `end_of`."""
     return Result(call, EndOf(call.end_of or "", {0: 0}, {0: 0}))
 
 

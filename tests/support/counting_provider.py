@@ -1,4 +1,4 @@
-"""A provider that answers when a test says so: the connector of a channel that exists in tests only."""
+"""A provider that answers when a test decides: the connector of a channel that exists in tests only."""
 
 from collections.abc import Coroutine, Generator
 from typing import Any
@@ -11,7 +11,7 @@ from schemas.records import Delivery
 
 
 class Answer:
-    """What a call waits for."""
+    """The answer that a call waits for."""
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
@@ -33,17 +33,17 @@ class Provider:
         self.answers: dict[tuple[str, int], Answer] = {}
         self.closed = False
 
-    def check(self, delivery: Delivery) -> Rejected | None:  # noqa: ARG002  # takes everything
+    def check(self, delivery: Delivery) -> Rejected | None:  # noqa: ARG002  # accepts everything
         return None
 
     def parts(self, delivery: Delivery) -> int:
-        return len(delivery.text.split("|"))  # so that a test says how many calls a delivery takes
+        return len(delivery.text.split("|"))  # so a test chooses how many calls a delivery needs
 
-    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # answers alike for every part
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # the same answer for every part
         answer = self.answers[delivery.delivery_id, attempt] = Answer()
         return await answer
 
-    def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:  # noqa: ARG002  # tells nothing
+    def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:  # noqa: ARG002  # returns no items
         return WebhookItems()
 
     async def close(self) -> None:
@@ -51,7 +51,7 @@ class Provider:
 
 
 class Performed:
-    """A call under way, stepped by hand: no event loop, so a model decides the order of everything."""
+    """A call in flight, advanced by hand: without an event loop, so a model decides the order of all events."""
 
     def __init__(self, stage: Send, provider: Provider, call: Call) -> None:
         self.call = call
@@ -60,7 +60,7 @@ class Performed:
         self._coroutine.send(None)
 
     def finish(self, outcome: Outcome) -> Result:
-        """The provider answers; what the stage makes of it."""
+        """The provider answers; returns the outcome that the stage makes of it."""
         self._provider.answers[self.call.key, self.call.request.number].outcome = outcome
         try:
             self._coroutine.send(None)
@@ -69,5 +69,5 @@ class Performed:
         raise AssertionError("an answered call must end")
 
     def lose(self) -> None:
-        """The worker ends; nobody hears the answer."""
+        """The worker crashes; the answer is lost."""
         self._coroutine.close()

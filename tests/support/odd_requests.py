@@ -1,6 +1,6 @@
-"""HTTP requests that nobody in his right mind sends, as bytes: bodies, query values, paths, methods and headers.
+"""Odd HTTP requests as bytes: with odd bodies, query values, paths, methods and headers.
 
-All pure functions but `status_of`, which sends one to a port and reads the first line of the answer.
+All functions are pure except `status_of`, which sends one to a port and reads the first line of the answer.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ BODIES: Mapping[str, tuple[Mapping[str, str], bytes]] = {
     "a part that is not UTF-8": (PARTS, _PART + b"\r\n\r\n\xff\xfe\r\n--a--\r\n"),
     "not compressed as it says": (JSON | {"Content-Encoding": "gzip"}, b"{}"),
     "not lz4 as it says": (JSON | {"Content-Encoding": "lz4"}, b"{}"),
-    "compressed as nobody does": (JSON | {"Content-Encoding": "bogus"}, b"{}"),
+    "an unknown compression": (JSON | {"Content-Encoding": "bogus"}, b"{}"),
     "a length below zero": (JSON | {"Content-Length": "-1"}, b"{}"),
     "a length of digits": (JSON | {"Content-Length": DIGITS}, b"{}"),
     "chunks that are none": (JSON | {"Transfer-Encoding": "chunked"}, b"zz\r\n\r\n"),
@@ -66,18 +66,18 @@ METHODS = ("DELETE", "PUT", "PATCH", "BREW", "get")
 
 
 class Door(NamedTuple):
-    """One HTTP server of ours: where bodies are posted, which paths have others below, and which query parameters are read where."""
+    """One of our HTTP servers: where bodies are posted, which paths have others below them, and which paths read which query parameters."""
 
     port: int
     posts: Sequence[str]
     below: Sequence[str] = ("",)
     queries: Mapping[str, Sequence[str]] = {}
     headers: Mapping[str, str] = {}
-    app_secret: str = ""  # bodies are signed with it as Meta does, so that they are read
+    app_secret: str = ""  # signs bodies as Meta does, so that the server reads them
 
 
 def requests(door: Door) -> Iterator[tuple[str, bytes]]:
-    """Every odd request to the door, with a name."""
+    """Every odd request to the server, by name."""
     for path in door.posts:
         for label, (headers, body) in BODIES.items():
             for method in ("POST", "GET"):
@@ -107,7 +107,7 @@ def _request(method: str, target: bytes, headers: Mapping[str, str], body: bytes
 
 
 async def status_of(port: int, request: bytes) -> int:
-    """The status of the answer; 0 when the server hangs up without one."""
+    """The status of the answer; 0 when the server closes the connection without one."""
     async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:

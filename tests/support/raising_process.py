@@ -1,8 +1,8 @@
-"""A process of the product in which something raises what nobody expects: `python -m tests.support.raising_process PART`.
+"""A process of the product in which unexpected exceptions are raised: `python -m tests.support.raising_process PART`.
 
-PART is core, sinks, gateway, prepare or simulators. What raises has a text, an address, tokens and a database URL with its password in its
-local variables, in its message, and in the message of what that came from. The rest is the product's own program, which needs no server:
-what asks Kafka whether all is well is left out.
+PART is core, sinks, gateway, prepare or simulators. The code that raises has a text, an address, tokens and a database URL with a password
+in its local variables, in the exception's message, and in the message of the exception's cause. The rest is the product's own program. It
+needs no server, because the checks of Kafka are left out.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ TEXT = "secret-words for nobody else"
 BOT_TOKEN = "7310256241:AAbot-token-of-nobody"
 HOOK_SECRET = "hook-secret-of-nobody"
 DATABASE = "postgresql://chat4all:database-password-of-nobody@127.0.0.1:1/chat4all"
-TOLD = (TEXT, ADDRESS, "95550", "AAbot-token-of-nobody", HOOK_SECRET, "database-password-of-nobody")
+SECRETS = (TEXT, ADDRESS, "95550", "AAbot-token-of-nobody", HOOK_SECRET, "database-password-of-nobody")
 
 
 def raises(*arguments: Any, **named: Any) -> Any:
@@ -38,7 +38,7 @@ def raises(*arguments: Any, **named: Any) -> Any:
 
 
 async def raises_in_a_task(*arguments: Any, **named: Any) -> Any:
-    """In a callback and in a task that nobody waits for, as well as where it is called."""
+    """Raises in a callback, in a task without a waiter, and in the call itself."""
     asyncio.get_running_loop().call_soon(raises, TEXT, ADDRESS)
     forgotten = asyncio.create_task(asyncio.to_thread(raises))
     await asyncio.wait([forgotten])

@@ -1,7 +1,7 @@
 """A worker of a sink on a topic of its own: `python -m tests.support.sink_worker NAME SINK [--end-after N | --end-before N]`.
 
-SINK is archive or analyse; it reads the topic NAME-states. With --end-after the worker ends itself when its N-th write is in the database
-and nobody has heard of it, with --end-before when it is about to be made, as if the machine had lost power there.
+SINK is archive or analyse; it reads the topic NAME-states. With --end-after the worker kills itself as soon as its N-th write is in the
+database, before it takes note of it; with --end-before just before that write. Both are like a power failure at that moment.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def sink_on(name: str, sink: str, settings: Settings) -> Stage[Any]:
     stage.name = name
     stage.sources = (Source(f"{name}-states"),)
     stage.turn_records = TURN_RECORDS
-    setattr(analyse, "TOPIC", f"{name}-states")  # noqa: B010  # of this process alone
+    setattr(analyse, "TOPIC", f"{name}-states")  # noqa: B010  # in this process only
     return stage
 
 

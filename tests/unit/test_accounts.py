@@ -1,4 +1,4 @@
-"""Whose account is whose, and what is wrong with a list of them."""
+"""Accounts of tenants, and errors in a list of accounts."""
 
 import pytest
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ def test_an_account_that_is_listed_serves_its_tenant_alone() -> None:
     assert not LISTED.may_use("zeta", "whatsapp", "491", "491"), "though it is the configured one"
 
 
-def test_the_configured_account_serves_everybody_unless_it_is_listed_and_any_other_nobody() -> None:
+def test_the_configured_account_is_shared_unless_it_is_listed() -> None:
     for accounts in (LISTED, NONE_LISTED):
         assert all(accounts.may_use(tenant, "whatsapp", "490", "490") for tenant in ("default", "acme", "zeta"))
         assert not accounts.may_use("default", "whatsapp", "499", "490")
@@ -38,7 +38,7 @@ def test_what_a_tenant_sends_with(tenant: str, channel: str, shared: str, found:
     assert LISTED.account_for(tenant, channel, shared) == found
 
 
-def test_whose_is_what_comes_in() -> None:
+def test_an_inbound_item_belongs_to_the_tenant_of_its_account() -> None:
     assert LISTED.tenant_of("whatsapp", "491") == "acme"
     assert LISTED.tenant_of("telegram", "491") == LISTED.tenant_of("whatsapp", "490") == "default"
 

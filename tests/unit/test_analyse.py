@@ -1,4 +1,4 @@
-"""Stage analyse: every state is inserted once, in batches that come again identical after any crash, and no offset runs ahead."""
+"""Stage analyse: every state is inserted once, in batches that are repeated identically after any crash; no offset is committed early."""
 
 import asyncio
 from collections import Counter
@@ -53,7 +53,7 @@ def test_a_batch_is_planned_inserted_and_only_then_committed(desk: Desk[State]) 
     assert desk.due() is None
     first = desk.turn([state_record(5), state_record(6), state_record(8)])
     assert inserts(first) == [("delivery-states-2-5-8", ["e5", "e6", "e8"])]
-    assert offset_of(first) == 5, "the group stands before what is not inserted yet"
+    assert offset_of(first) == 5, "the group's offset is before rows that are not inserted yet"
     assert [row.ranges for row in desk.rows("plans").values()] == [((5, 8),)]
     assert desk.due() == 0
     last = desk.turn()
@@ -70,7 +70,7 @@ def test_the_next_batch_carries_the_offset_of_the_one_before(desk: Desk[State]) 
     assert [row.ranges for row in desk.rows("plans").values()] == [((1, 2),)]
 
 
-def test_a_planned_batch_comes_again_identical_from_turns_of_any_size(desk: Desk[State]) -> None:
+def test_a_planned_batch_is_repeated_identically_from_turns_of_any_size(desk: Desk[State]) -> None:
     planned = inserts(desk.turn([state_record(i) for i in range(4)]))
     desk.restart(an_analyse())
     again = desk.turn([state_record(0)])
@@ -107,29 +107,29 @@ def test_what_is_refused_is_refused_once_and_the_rest_is_inserted(desk: Desk[Sta
 
 
 class Ledger(ClickHouseFacts):
-    """Facts that remember instead of asking ClickHouse; `away` times they cannot be reached."""
+    """A sink in memory in place of ClickHouse; it is unavailable for `outages` inserts."""
 
-    def __init__(self, away: int = 0) -> None:
+    def __init__(self, outages: int = 0) -> None:
         super().__init__(NOWHERE)
-        self.away = away
+        self.outages = outages
         self.inserted: list[tuple[str, list[str]]] = []
 
     async def insert(self, token: str, states: Sequence[DeliveryState]) -> None:
-        if self.away:
-            self.away -= 1
-            raise Unavailable("away")
+        if self.outages:
+            self.outages -= 1
+            raise Unavailable("unavailable")
         self.inserted.append((token, [state.event_id for state in states]))
 
 
-async def test_settling_inserts_every_chunk_with_rows_and_waits_for_clickhouse() -> None:
-    ledger = Ledger(away=1)
+async def test_write_inserts_every_chunk_with_rows_and_waits_for_clickhouse() -> None:
+    ledger = Ledger(outages=1)
     stage = an_analyse(ledger)
     chunks = [Chunk(0, "a", [delivery_state("e1")]), Chunk(0, "b", []), Chunk(0, "c", [delivery_state("e2")])]
     await stage.write(Decision(writes=chunks))
     assert ledger.inserted == [("a", ["e1"]), ("c", ["e2"])]
 
 
-async def test_anything_else_than_a_clickhouse_away_passes_through() -> None:
+async def test_any_other_error_than_unavailable_is_raised() -> None:
     class Broken(Ledger):
         async def insert(self, token: str, states: Sequence[DeliveryState]) -> None:
             raise ValueError(f"{token} of {len(states)}")
@@ -139,9 +139,9 @@ async def test_anything_else_than_a_clickhouse_away_passes_through() -> None:
 
 
 async def test_partitions_insert_one_after_the_other_at_a_distance() -> None:
-    """Each gathers until its place has come, and plans only then; a replayed range that is not whole yet takes no place."""
+    """Each partition collects records until its slot and plans only then; an incomplete replayed range uses no slot."""
     stage = Analyse(sink=Ledger(), linger_ms=60_000)
-    assert stage.must_wait(0) == 0, "after a silence nobody waits"
+    assert stage.must_wait(0) == 0, "after a pause no partition waits"
     assert [round(stage.must_wait(number) / 60) for number in (1, 2, 1)] == [1, 2, 1]
     await stage.write(Decision(writes=[]))
     assert stage.must_wait(0) == 0
@@ -149,7 +149,7 @@ async def test_partitions_insert_one_after_the_other_at_a_distance() -> None:
     assert round(stage.must_wait(0) / 60) == 3
 
 
-async def test_while_clickhouse_is_away_one_insert_is_tried_and_the_others_wait() -> None:
+async def test_while_clickhouse_is_unavailable_one_insert_is_retried_and_the_others_wait() -> None:
     class Counting(Ledger):
         tried: ClassVar[list[str]] = []
 
@@ -157,7 +157,7 @@ async def test_while_clickhouse_is_away_one_insert_is_tried_and_the_others_wait(
             self.tried.append(token)
             await super().insert(token, states)
 
-    ledger = Counting(away=2)
+    ledger = Counting(outages=2)
     stage = an_analyse(ledger)
     writes = [Chunk(number, f"t{number}", [delivery_state(f"e{number}")]) for number in range(3)]
     await asyncio.gather(*(stage.write(Decision(writes=[chunk])) for chunk in writes))
@@ -169,7 +169,7 @@ async def test_while_clickhouse_is_away_one_insert_is_tried_and_the_others_wait(
 
 
 class World:
-    """Kafka's side and ClickHouse's side of one partition: what the group committed, what was inserted under which token."""
+    """One partition in Kafka and in ClickHouse: what the group committed, and what was inserted with which token."""
 
     def __init__(self, log: list[Record]) -> None:
         self.log = log
@@ -188,7 +188,7 @@ class World:
         return [each for each in self.log if each.offset >= self.position]
 
     def turn(self, size: int, fate: str, inserted: int) -> None:
-        """A turn that is lost, or committed and then cut off after some of its inserts, or whole."""
+        """A turn that is lost, or committed and stopped after some of its inserts, or complete."""
         batch = self.waiting()[:size]
         decision = self.desk.decide(batch)
         if fate == "lost":
@@ -233,7 +233,7 @@ class World:
 
 @st.composite
 def _logs(draw: st.DrawFn) -> list[Record]:
-    """States and junk, with holes in the offsets where transactions ended."""
+    """States and unreadable records, with gaps in the offsets where transactions ended."""
     offset, log = 0, []
     for is_junk, hole in draw(
         st.lists(st.tuples(st.sampled_from([False] * 5 + [True]), st.integers(0, 2)), max_size=25)

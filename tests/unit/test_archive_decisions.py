@@ -1,4 +1,4 @@
-"""Stage archive: what one turn writes, and that positions move one batch after the other."""
+"""Stage archive: what one turn writes, and how positions move from batch to batch."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +18,16 @@ LOG, STATES = "conversation-log", "delivery-states"
 
 
 class Ledger(Sink):
-    """An archive that remembers instead of asking PostgreSQL, and holds to the same rule of positions."""
+    """A sink in memory with PostgreSQL's rule of positions; it is unavailable for `outages` writes."""
 
-    def __init__(self, held: Mapping[Source, int] | None = None, away: int = 0) -> None:
+    def __init__(self, held: Mapping[Source, int] | None = None, outages: int = 0) -> None:
         super().__init__("postgresql://127.0.0.1:1/none")
         self.held = dict(held or {})
-        self.away = away
+        self.outages = outages
         self.set_aside: set[str] = set()
         self.known: set[str] = set()
         self.rows: list[str] = []
-        self.groups: list[list[Source]] = []  # the sources of each write that was taken
+        self.groups: list[list[Source]] = []  # the sources of each successful write
 
     async def positions(self, partitions: Iterable[Source]) -> dict[Source, int]:
         return {source: self.held.setdefault(source, 0) for source in partitions}
@@ -39,9 +39,9 @@ class Ledger(Sink):
         states: Sequence[DeliveryState],
         offsets: Mapping[Source, tuple[int, int]],
     ) -> None:
-        if self.away:
-            self.away -= 1
-            raise Unavailable("away")
+        if self.outages:
+            self.outages -= 1
+            raise Unavailable("unavailable")
         for source, (expected, _) in offsets.items():
             if self.held[source] != expected:
                 raise SinkFenced(f"{source} is at {self.held[source]}")
@@ -87,7 +87,7 @@ BAD = {
 def test_what_cannot_be_read_is_refused_and_passed(bad: Record, desk: Desk[State]) -> None:
     decision = desk.turn([stated(11), bad])
     assert len(refused(decision)) == 1
-    assert of(decision) == ([], ["e11"], {(STATES, 0): 13}), "or it would be read again for ever"
+    assert of(decision) == ([], ["e11"], {(STATES, 0): 13}), "otherwise it would be read again for ever"
 
 
 def test_an_empty_turn_writes_nothing(desk: Desk[State]) -> None:
@@ -119,14 +119,14 @@ async def test_all_partitions_that_wait_are_one_write_with_a_position_of_each() 
     assert sorted(ledger.rows) == ["e3", "e8", "m0"]
 
 
-async def test_who_is_fenced_is_told_alone_and_the_others_of_the_group_are_written() -> None:
+async def test_only_the_fenced_write_fails_and_the_others_of_the_group_are_written() -> None:
     ledger = Ledger()
     stage = Archive(sink=ledger, linger_ms=0)
     await stage.positions([(STATES, number) for number in range(3)])
     ledger.held[STATES, 1] = 5  # the next owner has written
     turns = [Desk(stage, number).turn([stated(0, number)]) for number in range(3)]
-    told = await asyncio.gather(*map(stage.write, turns), return_exceptions=True)
-    assert [type(each) for each in told] == [type(None), SinkFenced, type(None)]
+    outcomes = await asyncio.gather(*map(stage.write, turns), return_exceptions=True)
+    assert [type(each) for each in outcomes] == [type(None), SinkFenced, type(None)]
     assert ledger.held == {(STATES, 0): 1, (STATES, 1): 5, (STATES, 2): 1}
     await stage.write(Desk(stage, 2).turn([stated(1, 2)]))
     assert ledger.held[STATES, 2] == 2
@@ -135,12 +135,12 @@ async def test_who_is_fenced_is_told_alone_and_the_others_of_the_group_are_writt
 async def test_partitions_begin_their_turns_when_the_next_transaction_is_due() -> None:
     stage = Archive(sink=Ledger(), linger_ms=60_000)
     await stage.positions([(STATES, 0), (STATES, 1)])
-    assert stage.must_wait(0) == 0, "after a silence nobody waits"
+    assert stage.must_wait(0) == 0, "after a pause no partition waits"
     await stage.write(Desk(stage, 0).turn([stated(0)]))
     assert 50 < stage.must_wait(0) == pytest.approx(stage.must_wait(1), abs=1)
 
 
-async def test_partitions_that_come_later_leave_the_others_where_they_are() -> None:
+async def test_partitions_that_are_assigned_later_leave_the_others_unchanged() -> None:
     ledger = Ledger({(STATES, 0): 8})
     stage = Archive(sink=ledger, linger_ms=0)
     await stage.positions([(STATES, 0)])
@@ -173,15 +173,15 @@ async def test_reused_ids_are_counted_once() -> None:
     assert counter._value.get() - before == 2
 
 
-async def test_a_postgresql_that_is_away_is_waited_for_and_takes_the_batch_once() -> None:
-    ledger = Ledger(away=1)
+async def test_an_unavailable_postgresql_is_retried_and_takes_the_batch_once() -> None:
+    ledger = Ledger(outages=1)
     stage = Archive(sink=ledger, linger_ms=0)
     await stage.positions([(STATES, 0)])
     await stage.write(Desk(stage).turn([stated(0)]))
     assert (ledger.rows, ledger.held) == (["e0"], {(STATES, 0): 1})
 
 
-async def test_a_fenced_owner_is_told() -> None:
+async def test_the_write_of_a_fenced_owner_raises() -> None:
     ledger = Ledger()
     stage = Archive(sink=ledger, linger_ms=0)
     await stage.positions([(STATES, 0)])

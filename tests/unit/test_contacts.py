@@ -1,4 +1,4 @@
-"""Contacts: what lies under another key than its own content's is not taken, and said."""
+"""Contacts: a record under another key than that of its content is refused, with a sentence."""
 
 import pytest
 

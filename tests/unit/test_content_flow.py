@@ -1,4 +1,4 @@
-"""Content goes the whole way: from a webhook or a producer, through route and send, to the connector and back out of the tables."""
+"""Content, end to end: from a webhook or a producer, through route and send, to the connector, and out of the tables after a restart."""
 
 from connectors.base import Inbound
 from pipelines import gateway
@@ -31,13 +31,17 @@ def test_what_a_producer_sends_reaches_the_call_and_survives_a_restart() -> None
 
 
 def test_what_a_person_writes_keeps_its_content_whatever_it_is() -> None:
-    """Inbound kinds are the provider's; nothing of them is refused."""
-    told = Inbound(
+    """Kinds of inbound messages are the provider's; none is refused."""
+    inbound = Inbound(
         "whatsapp", "acc-1", "15550001", "wamid.1", "live_location", "", NOW, Content(location=Location(1.5, 2.5))
     )
-    topic, key, value, _ = gateway._inbound(told, NOW)
+    topic, key, value, _ = gateway._inbound(inbound, NOW)
     produced = codec.decode(value, Message)
-    assert (produced.direction, produced.kind, produced.content) == (Direction.INBOUND, "live_location", told.content)
+    assert (produced.direction, produced.kind, produced.content) == (
+        Direction.INBOUND,
+        "live_location",
+        inbound.content,
+    )
     route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS))
     decision = route.turn(
         [
@@ -53,4 +57,4 @@ def test_what_a_person_writes_keeps_its_content_whatever_it_is() -> None:
         ]
     )
     (logged,) = decoded(decision.outputs, "conversation-log", SequencedMessage)
-    assert (logged.kind, logged.content, logged.deliveries) == ("live_location", told.content, ())
+    assert (logged.kind, logged.content, logged.deliveries) == ("live_location", inbound.content, ())

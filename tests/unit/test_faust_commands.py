@@ -1,4 +1,4 @@
-"""Faust's own command line on our apps: `faust -A pipelines.faust_apps:NAME ...`, as an operator types it. No Kafka is needed."""
+"""Faust's own command line with our apps: `faust -A pipelines.faust_apps:NAME ...`. No Kafka is needed."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def faust(app: str, *arguments: str, **settings: str) -> subprocess.CompletedPro
     )
 
 
-def told(app: str, command: str) -> list[dict[str, Any]]:
+def printed(app: str, command: str) -> list[dict[str, Any]]:
     done = faust(app, "--json", command)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return list(orjson.loads(done.stdout))
@@ -37,11 +37,11 @@ def told(app: str, command: str) -> list[dict[str, Any]]:
 def test_tables_lists_every_table_with_its_changelog(app: str) -> None:
     """All tables of an app share one."""
     expected = dict.fromkeys(tables(app), f"changelog topic chat4all-{app}-changelog")
-    assert {table["name"]: table["help"] for table in told(app, "tables")} == expected
+    assert {table["name"]: table["help"] for table in printed(app, "tables")} == expected
 
 
 def test_agents_and_models_are_listed_too() -> None:
-    agents = {agent["name"]: agent["topic"] for agent in told("core", "agents")}
+    agents = {agent["name"]: agent["topic"] for agent in printed("core", "agents")}
     assert agents == {
         "@route": "conversations, inbound, messages",
         "@match": "bindings, receipts",
@@ -51,7 +51,7 @@ def test_agents_and_models_are_listed_too() -> None:
     assert faust("archive", "models").returncode == 0
 
 
-def test_who_asks_for_what_is_not_there_gets_one_line() -> None:
+def test_an_unknown_app_is_one_line() -> None:
     done = faust("pigeons", "tables")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [

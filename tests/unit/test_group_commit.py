@@ -1,4 +1,4 @@
-"""Writes of several partitions go together, fail alone, and wait for a database that is away."""
+"""Writes of several partitions share a transaction, fail alone, and wait while the database is unavailable."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from tests.support.builders import examples
 class Batch:
     name: str
     size: int = 1
-    fault: str = ""  # what the database says to any group with it
+    fault: str = ""  # the database's error for any group with this write
 
 
 class Database:
-    """Takes a group whole or not at all. `away` is how often it cannot be reached; `gate` holds it up."""
+    """Takes a group completely or not at all. It is unavailable for `outages` writes; `gate` delays it."""
 
-    def __init__(self, away: int = 0) -> None:
-        self.away = away
+    def __init__(self, outages: int = 0) -> None:
+        self.outages = outages
         self.gate = asyncio.Event()
         self.gate.set()
         self.tried: list[list[str]] = []
@@ -39,9 +39,9 @@ class Database:
         self.tried.append([batch.name for batch in batches])
         await self.gate.wait()
         self.under_way -= 1
-        if self.away:
-            self.away -= 1
-            raise Unavailable("away")
+        if self.outages:
+            self.outages -= 1
+            raise Unavailable("unavailable")
         for batch in batches:
             if batch.fault:
                 raise SinkFenced(f"{batch.name} {batch.fault}")
@@ -53,12 +53,12 @@ def a_group(database: Database, *, interval_ms: int = 0, most_bytes: int = 100) 
 
 
 async def put_all(group: GroupCommit[Batch], *batches: Batch) -> list[str]:
-    """Each put by a partition of its own; what became of them, "" for done."""
+    """Puts each write from its own partition; returns their errors, "" for success."""
     outcomes = await asyncio.gather(*(group.put(batch) for batch in batches), return_exceptions=True)
     return ["" if outcome is None else str(outcome) for outcome in outcomes]
 
 
-async def test_all_that_wait_are_one_write_and_who_comes_meanwhile_makes_the_next() -> None:
+async def test_all_waiting_writes_are_one_group_and_later_ones_form_the_next() -> None:
     database = Database()
     group = a_group(database)
     database.gate.clear()
@@ -74,14 +74,14 @@ async def test_all_that_wait_are_one_write_and_who_comes_meanwhile_makes_the_nex
 
 async def test_a_fenced_partition_fails_alone_and_the_others_are_written() -> None:
     database = Database()
-    told = await put_all(a_group(database), Batch("a"), Batch("b", fault="is another worker's"), Batch("c"))
-    assert told == ["", "b is another worker's", ""]
+    outcomes = await put_all(a_group(database), Batch("a"), Batch("b", fault="is another worker's"), Batch("c"))
+    assert outcomes == ["", "b is another worker's", ""]
     assert database.taken == [["a"], ["c"]]
     assert database.tried == [["a", "b", "c"], ["a"], ["b"], ["c"]]
 
 
-async def test_a_database_that_is_away_gets_the_same_group_again_and_nobody_else_in_it() -> None:
-    database = Database(away=2)
+async def test_an_unavailable_database_gets_the_same_group_again() -> None:
+    database = Database(outages=2)
     group = a_group(database)
     first = asyncio.create_task(put_all(group, Batch("a"), Batch("b")))
     await database.begun.wait()
@@ -90,8 +90,8 @@ async def test_a_database_that_is_away_gets_the_same_group_again_and_nobody_else
     assert database.tried == [["a", "b"], ["a", "b"], ["a", "b"], ["c"]]
 
 
-async def test_who_begins_after_waiting_has_company() -> None:
-    """Partitions whose turns end some milliseconds after each other are in one group, and the next is a distance away."""
+async def test_partitions_that_waited_are_in_one_group() -> None:
+    """Partitions whose turns end a few milliseconds apart are in one group; the next group follows an interval later."""
     database = Database()
     group = a_group(database, interval_ms=200)
 
@@ -107,7 +107,7 @@ async def test_who_begins_after_waiting_has_company() -> None:
     assert asyncio.get_running_loop().time() - began > 0.4
 
 
-async def test_a_partition_that_is_gone_does_not_stop_the_others() -> None:
+async def test_a_cancelled_partition_does_not_stop_the_others() -> None:
     database = Database()
     group = a_group(database)
     database.gate.clear()
@@ -124,14 +124,14 @@ async def test_a_partition_that_is_gone_does_not_stop_the_others() -> None:
 
 @examples(150)
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=30), st.integers(1, 100))
-def test_whatever_comes_is_written_once_or_refused_for_itself_and_groups_are_bounded(
+def test_every_write_succeeds_once_or_fails_alone_and_groups_are_bounded(
     batches: list[tuple[int, bool]], most_bytes: int
 ) -> None:
     async def run() -> None:
         database = Database()
         made = [Batch(str(n), size, "fault" if is_faulty else "") for n, (size, is_faulty) in enumerate(batches)]
-        told = await put_all(a_group(database, most_bytes=most_bytes), *made)
-        assert told == [f"{batch.name} fault" if batch.fault else "" for batch in made]
+        outcomes = await put_all(a_group(database, most_bytes=most_bytes), *made)
+        assert outcomes == [f"{batch.name} fault" if batch.fault else "" for batch in made]
         taken = [name for names in database.taken for name in names]
         assert sorted(taken) == sorted(batch.name for batch in made if not batch.fault)
         sizes = {batch.name: batch.size for batch in made}

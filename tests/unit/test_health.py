@@ -1,4 +1,4 @@
-"""What /health says of an engine that runs, restores, or stands still; a liveness probe must end only whom a restart helps."""
+"""/health of an engine that runs, restores or is stuck. A liveness probe must end a worker only if a restart helps."""
 
 import time
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def said(engine: Engine) -> tuple[str, bool, bool]:
     return found["status"], found["live"], found["ready"]
 
 
-async def test_who_takes_turns_is_ready_and_who_does_not_is_restoring(engine: Engine) -> None:
+async def test_an_engine_that_takes_turns_is_ready_and_another_is_restoring(engine: Engine) -> None:
     assert said(engine) == ("ready", True, True)
     engine._running = set()  # between two assignments
     assert said(engine) == ("restoring", True, False)
@@ -50,7 +50,7 @@ async def test_who_takes_turns_is_ready_and_who_does_not_is_restoring(engine: En
     assert said(engine) == ("restoring", True, False)
 
 
-async def test_only_who_is_stuck_without_an_excuse_is_not_live(engine: Engine) -> None:
+async def test_only_a_stuck_engine_that_waits_for_no_database_is_not_live(engine: Engine) -> None:
     partition = engine.partitions[0]
     partition.progressed_at = time.monotonic() - STUCK_SECONDS - 1
     assert said(engine) == ("ready", True, True)  # nothing to do

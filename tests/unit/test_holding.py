@@ -1,4 +1,4 @@
-"""Messages to people who are in no contact yet: held, in order, until it is certain; never refused when the contact was produced before."""
+"""Messages to users without a known contact are held, in order, until it is certain; none is refused if its contact was produced before."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ def desk() -> Desk[State]:
 
 
 def know(desk: Desk[State], *contacts: Contact) -> None:
-    """The mirror has read them."""
+    """The mirror has read these contacts."""
     for each in contacts:
         desk.mirrored[TOPIC][contact_key(each.tenant_id, each.user_id).encode()] = each
 
@@ -91,7 +91,7 @@ def test_a_contact_that_arrives_while_the_message_is_held_is_used(desk: Desk[Sta
     assert not second.calls
 
 
-def test_one_who_is_unknown_when_it_is_certain_is_refused_with_the_record_as_it_came(desk: Desk[State]) -> None:
+def test_a_user_who_is_certainly_unknown_is_refused_with_the_original_record(desk: Desk[State]) -> None:
     headers = (("traceparent", b"00-1"), ("text", "olá"), ("none", None), ("traceparent", b""), ("empty", ""))
     sent = record("messages", to_ana(), key=b"\xff\n", offset=41, timestamp=NOW - 7, headers=headers)
     (call,) = desk.turn([sent]).calls
@@ -111,10 +111,10 @@ def test_an_address_that_a_known_contact_lacks_is_waited_for_too(desk: Desk[Stat
     assert accepted(desk.turn(results=[passed(call)]).outputs) == [("m", 1)]
 
 
-def test_it_is_asked_once_at_a_time_and_again_for_what_came_meanwhile(desk: Desk[State]) -> None:
+def test_one_call_is_open_at_a_time_and_later_messages_need_another(desk: Desk[State]) -> None:
     (first,) = desk.turn(of(to_ana("a"))).calls
     assert not desk.turn(of(to_ana("b", conversation_id=THERE), start=1)).calls
-    assert desk.due() is None, "nothing to do before the answer comes"
+    assert desk.due() is None, "nothing to do before the result arrives"
     decision = desk.turn(results=[passed(first)])
     assert [each.record.offset for each in decision.refusals] == [0], (
         "nothing is certain of what came after the question"
@@ -131,7 +131,7 @@ def test_nothing_is_asked_while_the_partition_is_given_up(desk: Desk[State]) -> 
 
 
 def test_an_answer_to_a_question_that_is_forgotten_is_good_for_its_rows_alone(desk: Desk[State]) -> None:
-    """The state is made anew, as after a decision that raised, while the question is under way: it is asked again, both are answered."""
+    """The state is derived again, as after a decision that raised, while a call is open: the stage asks again, and both calls end."""
     (first,) = desk.turn(of(to_ana("a"))).calls
     desk.reopen()
     (second,) = desk.turn().calls
@@ -211,8 +211,8 @@ def test_what_is_held_is_bounded_in_bytes(desk: Desk[State]) -> None:
     assert desk.stage.takes("messages", desk.state)
 
 
-def test_what_held_messages_make_comes_in_bounded_turns(desk: Desk[State], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No record of the turn could be blamed for all of them."""
+def test_outputs_of_held_messages_are_bounded_in_a_turn(desk: Desk[State], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine could not find one record that causes all of them."""
     monkeypatch.setattr("pipelines.route.HELD_OUTPUT_BYTES", 100_000)
     people = (to_user("ana"), *(to_address(f"1555{i:07}") for i in range(99)))
     (call,) = desk.turn(of(*(message(f"m{i}", text="a" * 300, recipients=people) for i in range(9)))).calls
@@ -228,7 +228,7 @@ def test_what_held_messages_make_comes_in_bounded_turns(desk: Desk[State], monke
     assert 2 * HELD_OUTPUT_BYTES + MAX_OUTPUT_BYTES < TURN_BYTES, "with a record of the turn"
 
 
-def test_a_held_message_the_code_fails_on_goes_alone_and_leaves_no_trace() -> None:
+def test_a_held_message_that_raises_is_refused_alone_and_leaves_no_trace() -> None:
     def check(delivery: Delivery) -> Rejected | None:
         if delivery.message_id == "bad":
             raise RuntimeError("a bug")
@@ -264,15 +264,15 @@ _STEPS = st.lists(
 
 
 class World:
-    """Kafka, a mirror that is behind, and a stage: contacts and messages in the order in which they were acknowledged."""
+    """Kafka, a mirror with a lag, and a stage: contacts and messages in the order of their acknowledgements."""
 
     def __init__(self) -> None:
         self.desk = Desk(a_route())
         self.contacts: list[Contact] = []
-        self.read = 0  # of the contacts, by the mirror
+        self.read = 0  # contacts that the mirror has read
         self.messages: list[Record] = []
         self.taken = 0
-        self.asked: list[tuple[Call, int]] = []  # questions, and where the topic ended when they were asked
+        self.asked: list[tuple[Call, int]] = []  # calls, and where the topic ended when they were asked for
         self.known_before: dict[str, set[str]] = {}  # message -> users whose contact was acknowledged before it
         self.outputs: list[Output] = []
         self.refused: list[str] = []
@@ -302,20 +302,20 @@ class World:
         self.asked += [(call, len(self.contacts)) for call in decision.calls]
 
     def answer(self, size: int) -> None:
-        """The engine answers once the mirror has come so far."""
+        """The engine answers once the mirror has read up to there."""
         ready = [call for call, end in self.asked if end <= self.read]
         self.asked = [(call, end) for call, end in self.asked if end > self.read]
         self.turn(size, answers=ready)
 
     def lost(self) -> None:
-        """A turn is decided, and rolled back."""
+        """A turn is decided and rolled back."""
         self.desk.decide(
             self.messages[self.taken : self.taken + 2], [passed(c) for c, end in self.asked if end <= self.read]
         )
         self.desk.reopen()
 
     def restart(self) -> None:
-        """As a new worker: its mirror is complete before it begins, and what was asked is forgotten."""
+        """As on a new worker: its mirror is complete before it starts, and open calls are lost."""
         self.desk.restart(a_route())
         self.mirror(len(self.contacts))
         self.asked.clear()

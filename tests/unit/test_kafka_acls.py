@@ -1,4 +1,4 @@
-"""What each process may do in Kafka is what its code does: no topic less, no topic more."""
+"""The ACLs of each process match what its code does: no topic less, no topic more."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_prepare_may_create_what_is_declared_and_write_nothing() -> None:
     assert names(PREPARE, "WRITE") == names(PREPARE, "READ") == set()
 
 
-def test_who_is_outside_may_little() -> None:
+def test_processes_that_are_no_workers_may_do_little() -> None:
     assert names(GATEWAY, "READ") == names(APPLICATIONS, "READ") == set()
     assert names(APPLICATIONS, "WRITE") == {"messages", "contacts", "conversations"}
     assert "inbound" in names(GATEWAY, "WRITE")

@@ -1,5 +1,5 @@
-"""Every stage on records whose fields stand below, at and above every limit: refused exactly when above, and whatever comes of the
-others fits. Then the inputs that ended a stage once."""
+"""Every stage with records whose fields are below, at and above every limit: refused exactly when above, and the outputs of the others
+fit. Then inputs that ended a stage in the past."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +84,7 @@ TWO_DELIVERIES = [record("deliveries.whatsapp", delivery(f"dlv-{i}", address=str
 
 
 def of_an_outstanding_delivery(update: StatusUpdate) -> bool:
-    """Or of one whose id send does not trust; track judges the others."""
+    """Or an update whose delivery id send does not trust; track checks the others."""
     return update.delivery_id in {"dlv-1", "dlv-2"} or not limit_check.allows("delivery_id", update.delivery_id)
 
 
@@ -94,7 +94,7 @@ class Place(NamedTuple):
     stage: Callable[[], Stage[Any]]
     topic: str
     cls: type[Any]
-    before: Sequence[Record] = ()  # what the stage must have had, so that it looks at the record
+    before: Sequence[Record] = ()  # records that the stage needs first, so that it decodes the record
     looks_at: Callable[[Any], bool] = lambda _: True  # which records it decodes at all
 
 
@@ -126,7 +126,7 @@ OUTPUTS: Mapping[str, type[Any]] = {
 
 
 def check(desk: Desk[Any], decision: Decision) -> None:
-    """Whatever came of it fits, and is within the limits."""
+    """All outputs fit and are within the limits."""
     for output in decision.outputs:
         assert output.value is not None
         assert len(output.key) + len(output.value) < MOST + 1000
@@ -151,7 +151,7 @@ def test_a_record_is_refused_exactly_when_a_field_is_beyond_its_limit(place: Pla
             desk.turn(place.before)
         sent = record(place.topic, case.of(SAMPLES[place.cls.__name__]), key=b"key")
         if place.cls is Message and len(sent.value or b"") > MAX_RECORD_BYTES:
-            continue  # larger than a record may be: `message_too_large`
+            continue  # larger than a record: `message_too_large`
         decision = desk.turn([sent])
         is_out = "field_out_of_limits" in refused(decision)
         assert is_out == case.beyond, case.name
@@ -235,7 +235,7 @@ def a_match() -> Match:
 
 
 def test_thousands_of_reactions_to_a_message_that_is_not_ours() -> None:
-    """Telegram tells one event for each message, so they are one receipt; other people's events are as many as there are people."""
+    """Reactions with the same event id are one receipt; receipts with different ids wait separately, up to a bound."""
     desk = Desk(a_match())
     same = [record("receipts", receipt("1:2", channel="telegram", event_id="telegram:1:1:2:read"), key=b"k")] * 6600
     decisions = in_turns(desk, same)
@@ -253,12 +253,12 @@ def test_copies_of_one_unknown_receipt_wait_once_and_are_told_once() -> None:
     desk = Desk(a_match())
     decisions = in_turns(desk, [record("receipts", receipt(), key=b"k")] * 9000)
     assert count(decisions, "repeated") == 8999
-    (told,) = desk.turn([record("bindings", binding(), key=b"k")]).outputs
-    assert codec.decode(told.value, StatusUpdate).event_id == receipt().event_id
+    (output,) = desk.turn([record("bindings", binding(), key=b"k")]).outputs
+    assert codec.decode(output.value, StatusUpdate).event_id == receipt().event_id
 
 
 def test_orphans_without_end_become_dead_letters_a_bounded_number_a_turn() -> None:
-    """What is due without any record must fit one turn: no record could be blamed for it."""
+    """Work that is due without a record must fit one turn: the engine could not blame a record for it."""
     desk = Desk(a_match())
     title = "\x01" * 1000
     came = [
@@ -285,11 +285,15 @@ def test_updates_for_a_delivery_nobody_told_of() -> None:
     assert count(decisions, "repeated") == 2
     assert count(decisions, "too_many_waiting") == 4300 - MOST_EARLY
     assert {cause for d in decisions for cause in refused(d)} == {"too_many_waiting"}
-    told = decoded(desk.turn([record("conversation-log", sequenced(ref()))]).outputs, "delivery-states", DeliveryState)
-    assert [state.version for state in told] == list(range(1, MOST_EARLY + 2)), "what waited is told, in order"
+    published = decoded(
+        desk.turn([record("conversation-log", sequenced(ref()))]).outputs, "delivery-states", DeliveryState
+    )
+    assert [state.version for state in published] == list(range(1, MOST_EARLY + 2)), (
+        "waiting updates are published, in order"
+    )
 
 
-def test_updates_of_a_delivery_that_never_came_are_counted_when_they_are_forgotten() -> None:
+def test_updates_of_a_delivery_that_never_arrived_are_counted_when_forgotten() -> None:
     desk = Desk(Track(state_ms=HOUR))
     desk.turn([record("status-updates", update(f"e{i}")) for i in range(3)])
     assert desk.turn(now=NOW + 2 * HOUR).counts == {"never_introduced": 3}
@@ -388,7 +392,7 @@ def test_what_one_message_makes_is_bounded_before_it_is_made() -> None:
 
 
 def test_a_turn_of_large_messages_stops_before_memory_grows() -> None:
-    """The engine comes again with fewer records and blames none of them."""
+    """The engine decides again on fewer records and blames none of them."""
     desk = Desk(a_route())
     large = numbered([record("messages", message(f"m{i}", text="a" * 1500, recipients=PEOPLE)) for i in range(12)])
     with pytest.raises(Exception, match="a turn may make") as raised:
@@ -400,7 +404,7 @@ def test_a_turn_of_large_messages_stops_before_memory_grows() -> None:
 
 
 def test_what_is_due_in_send_comes_in_bounded_turns() -> None:
-    """Rows that wait for the same moment are written again when it comes, and no record could be blamed for all of them."""
+    """Rows that wait for the same moment are written again then, and the engine could not blame one record for all of them."""
     desk = Desk(a_send())
     heavy = delivery(text="\x01" * 65_536)
     came = [
@@ -434,4 +438,4 @@ def test_blocked_accounts_are_forgotten_when_their_time_has_passed() -> None:
         sent = record("deliveries.whatsapp", delivery(f"d{i}", account=f"acc{i}", address=f"a{i}"), offset=i)
         decision = desk.turn([sent], [Result(call, throttled) for call in calls], now=NOW + i * 10_000)
         calls = list(decision.calls)
-    assert len(desk.state.blocked) <= 64 + 1, "no more than have calls in flight"
+    assert len(desk.state.blocked) <= 64 + 1, "at most as many as have calls in flight"

@@ -1,4 +1,4 @@
-"""Ports that cannot be had, and how many connections a process may have open."""
+"""Ports that cannot be opened, and the limit of open files."""
 
 import socket
 import subprocess
@@ -22,12 +22,12 @@ print(files_for(1000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 @pytest.mark.parametrize(
-    ("soft", "hard", "told"), [(256, 4096, "1000 1384"), (256, 600, "216 600"), (2000, 4096, "1000 2000")]
+    ("soft", "hard", "printed"), [(256, 4096, "1000 1384"), (256, 600, "216 600"), (2000, 4096, "1000 2000")]
 )
-def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(soft: int, hard: int, told: str) -> None:
+def test_the_limit_of_open_files_is_raised_as_far_as_possible(soft: int, hard: int, printed: str) -> None:
     code = COUNT.format(soft=soft, hard=hard)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines()[-1] == told
+    assert done.stdout.splitlines()[-1] == printed
 
 
 async def test_a_port_that_is_taken_is_one_sentence() -> None:
@@ -44,7 +44,7 @@ async def test_a_port_that_is_taken_is_one_sentence() -> None:
                     pass
 
 
-async def test_what_goes_wrong_while_it_is_served_is_no_matter_of_the_port() -> None:
+async def test_an_error_while_serving_is_not_reported_as_a_port_error() -> None:
     for serving in (
         listener.plain(web.Application(), "127.0.0.1", 0),
         listener.bounded(web.Application(), GatewayMiddleware(DEFAULT, frozenset(), frozenset()), "127.0.0.1", 0),

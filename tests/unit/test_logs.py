@@ -1,4 +1,4 @@
-"""The exchange log of a process: its own level, its own lines, whatever the rest of the log looks like."""
+"""The logs of a process: the call log has its own level and JSON lines, and unreadable requests and libraries write few lines."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from schemas.settings import Settings
 
 logs.configure(Settings())
 
-async def told(_):
+async def raising(_):
     raise ValueError("our fault with " + _.path_qs)
 
 async def ask(port, target):
@@ -29,7 +29,7 @@ async def ask(port, target):
     writer.close()
 
 async def main():
-    runner = web.ServerRunner(web.Server(told))
+    runner = web.ServerRunner(web.Server(raising))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     for target in (b"/?token=hidden&odd=\\xff", b"/"):
@@ -46,8 +46,8 @@ def test_a_request_that_is_no_http_leaves_no_url_in_the_log_and_our_own_faults_s
     )
     assert ran.stdout.split() == ["400", "500"]
     assert "hidden" not in ran.stderr
-    assert "in told" in ran.stderr
-    assert "our fault" not in ran.stderr, "it may quote what came in"
+    assert "in raising" in ran.stderr
+    assert "our fault" not in ran.stderr, "it may quote the request"
 
 
 SCRIPT = """
@@ -79,10 +79,10 @@ def test_the_exchange_log_has_a_level_of_its_own(wanted: str, statuses: list[int
 
 
 def test_what_a_library_says_ten_times_a_second_is_written_once_in_a_while_and_what_we_say_always() -> None:
-    seldom = logs.RateLimit(("aiokafka",), seconds=0.2)
+    limited = logs.RateLimit(("aiokafka",), seconds=0.2)
 
     def passed(name: str, number: int) -> bool:
-        return seldom.filter(
+        return limited.filter(
             logging.LogRecord(name, logging.ERROR, "", 1, "Unable connect to node with id %s", (number,), None)
         )
 

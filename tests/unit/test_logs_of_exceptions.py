@@ -1,4 +1,4 @@
-"""What a process writes when its code raises: type and place, and nothing of what it was working on, in each process and both formats."""
+"""The log of a process whose code raises: the exception's type and place, and no data, in each process and in both formats."""
 
 import contextlib
 import json
@@ -14,10 +14,10 @@ from collections.abc import Iterator
 import pytest
 
 from stack.ports import free_port
-from tests.support.raising_process import BOT_TOKEN, DATABASE, HOOK_SECRET, TOLD
+from tests.support.raising_process import BOT_TOKEN, DATABASE, HOOK_SECRET, SECRETS
 from tests.support.source_tree import REPOSITORY
 
-LONGEST = 30_000  # bytes of log of all that is raised
+LONGEST = 30_000  # bytes of log for all exceptions
 UPDATE = b'{"update_id": 1}'
 
 
@@ -47,7 +47,7 @@ def process(part: str, log_format: str, port: int) -> Iterator["subprocess.Popen
 
 
 def post(port: int, path: str) -> int:
-    """The status of the answer, as soon as somebody listens."""
+    """The status of the answer, as soon as the server listens."""
     headers = {"Content-Type": "application/json", "X-Telegram-Bot-Api-Secret-Token": HOOK_SECRET}
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", UPDATE, headers)
     deadline = time.monotonic() + 30
@@ -65,12 +65,12 @@ def post(port: int, path: str) -> int:
 
 def judged(out: str, err: str) -> None:
     discreet(out, err)
-    assert "ValueError" in err, "what it came from"
+    assert "ValueError" in err, "the cause of the exception"
     assert "in raises" in err, "where it was raised"
 
 
 def discreet(out: str, err: str) -> None:
-    assert [secret for secret in TOLD if secret in out + err] == []
+    assert [secret for secret in SECRETS if secret in out + err] == []
     assert "LookupError" in err
     assert "raises" in err, "where it was raised"
     assert len(err) < LONGEST
@@ -78,7 +78,7 @@ def discreet(out: str, err: str) -> None:
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 @pytest.mark.parametrize("part", ["core", "sinks", "prepare"])
-def test_a_worker_that_ends_tells_where_and_nothing_else(part: str, log_format: str) -> None:
+def test_a_worker_that_ends_logs_the_place_and_no_data(part: str, log_format: str) -> None:
     with process(part, log_format, 0) as ended:
         out, err = ended.communicate(timeout=60)
     assert ended.returncode != 0
@@ -95,7 +95,7 @@ def test_a_worker_that_ends_tells_where_and_nothing_else(part: str, log_format: 
     [("gateway", "/webhooks/telegram", 503), ("simulators", f"/bot{BOT_TOKEN}/getMe", 500)],
     ids=["gateway", "simulators"],
 )
-def test_a_server_that_fails_at_a_request_tells_where_and_nothing_else(
+def test_a_server_that_fails_at_a_request_logs_the_place_and_no_data(
     part: str, path: str, status: int, log_format: str
 ) -> None:
     port = free_port()
@@ -105,7 +105,7 @@ def test_a_server_that_fails_at_a_request_tells_where_and_nothing_else(
         out, err = serving.communicate(timeout=30)
     judge = (
         discreet if part == "gateway" else judged
-    )  # strangers make the gateway's errors: type and place are enough of each
+    )  # any sender can cause the gateway's errors: type and place are enough
     judge(out, err)
 
 
@@ -157,5 +157,5 @@ def test_a_body_that_cannot_be_read_costs_a_line_and_about_a_millisecond() -> No
     status, seconds = ran.stdout.split()
     assert status.startswith("4")
     assert len(ran.stderr.splitlines()) <= 51
-    assert [secret for secret in TOLD if secret in ran.stderr] == []
+    assert [secret for secret in SECRETS if secret in ran.stderr] == []
     assert float(seconds) < 0.005, "CPU of client and server together"

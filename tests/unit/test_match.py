@@ -1,4 +1,4 @@
-"""Stage match: a receipt finds its delivery whichever comes first, and one that finds none is a dead letter with its bytes."""
+"""Stage match: a receipt finds its delivery in any order of arrival; a receipt without one becomes a dead letter with its bytes."""
 
 from typing import Any, NamedTuple
 
@@ -82,10 +82,10 @@ def test_a_receipt_finds_its_delivery(turns: list[list[Record]], *, restarts: bo
     assert (found.delivery_id, found.status, found.cause) == ("dlv-1", Status.DELIVERED, Cause.RECEIPT)
     assert (found.event_id, found.provider_message_id) == ("wamid-1:DELIVERED", "wamid-1")
     assert not desk.changelog["waiting"]
-    assert desk.state.orphans.next_due() is None, "no orphan is waited for any more"
+    assert desk.state.orphans.next_due() is None, "no orphan waits any more"
 
 
-def test_every_receipt_that_waited_is_told_in_the_order_it_came(desk: Desk[State]) -> None:
+def test_waiting_receipts_become_updates_in_order_of_arrival(desk: Desk[State]) -> None:
     statuses = [ReceiptStatus.READ, ReceiptStatus.SENT, ReceiptStatus.DELIVERED]
     for each in statuses:
         desk.turn([got(status=each)])
@@ -105,7 +105,7 @@ def test_a_receipt_of_another_message_is_not_taken_for_ours(other: Record, desk:
     assert len(desk.changelog["waiting"]) == 1
 
 
-def test_a_receipts_words_travel_on(desk: Desk[State]) -> None:
+def test_a_receipts_reason_is_in_the_update(desk: Desk[State]) -> None:
     words: dict[str, Any] = {
         "status": ReceiptStatus.FAILED,
         "error_code": "131026",
@@ -119,7 +119,7 @@ def test_a_receipts_words_travel_on(desk: Desk[State]) -> None:
 
 TIMES = {
     "a whole second may have been any moment of it": (NOW, NOW + 1500, NOW + 999),
-    "but never after we heard of it": (NOW, NOW + 300, NOW + 300),
+    "but never after the receipt arrived": (NOW, NOW + 300, NOW + 300),
     "nor may a provider's fast clock be": (NOW + 5000, NOW + 300, NOW + 300),
 }
 
@@ -140,7 +140,7 @@ def test_a_receipt_of_a_shared_account_or_of_the_same_tenant_moves_its_delivery(
 
 
 def test_a_receipt_of_one_tenants_account_moves_no_delivery_of_another(desk: Desk[State]) -> None:
-    """The account was another tenant's when the tracker was made, or whoever has it now saw one of that time."""
+    """The account belonged to another tenant when the tracker was made, or its present owner has seen such a tracker."""
     copied = got(callback_data=tracked(tenant_id="t"), tenant_id="acme")
     (refusal,) = desk.turn([copied]).refusals
     assert (refusal.cause, refusal.tenant_id, refusal.record) == ("wrong_tenant", "acme", copied)
@@ -206,21 +206,21 @@ NOT_OURS = {
     "another system's": "order-4711",
     "one of a later version": "c4a3|default|dlv-1|conv|0|1",
     "one without a signature, as of an older release": "c4a1|default|dlv-1|conv|0|1",
-    "one with a signature of nobody": "c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|0|1",
+    "one with an unknown signature": "c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|0|1",
     "another deployment's": tracker.encode(delivery(), 2, FOREIGN) or "",
     "one with a partition of 1,900 digits": f"c4a2|AAAAAAAAAAAAAAAA|default|dlv-1|conv|{'9' * 1900}|1",
 }
 
 
 @pytest.mark.parametrize("data", NOT_OURS.values(), ids=NOT_OURS)
-def test_a_tracker_that_is_not_ours_goes_through_the_join(data: str, desk: Desk[State]) -> None:
+def test_a_receipt_with_a_foreign_tracker_needs_a_binding(data: str, desk: Desk[State]) -> None:
     decision = desk.turn([bound(), got(callback_data=data)])
     (found,) = updates(decision.outputs)
     assert (found.delivery_id, decision.refusals) == ("dlv-1", [])
     assert decision.counts == {"tracker_not_believed": 1, "matched": 1}
 
 
-def test_a_receipt_without_a_tracker_goes_through_the_join(desk: Desk[State]) -> None:
+def test_a_receipt_without_a_tracker_needs_a_binding(desk: Desk[State]) -> None:
     assert desk.turn([bound(), got(callback_data=None)]).counts == {"matched": 1}
 
 
@@ -243,7 +243,7 @@ def test_an_orphan_is_a_dead_letter_with_its_bytes_and_its_place(desk: Desk[Stat
     assert desk.due() is None
 
 
-def test_a_binding_that_comes_too_late_brings_nothing_back(desk: Desk[State]) -> None:
+def test_a_binding_that_arrives_too_late_changes_nothing(desk: Desk[State]) -> None:
     desk.turn([got()])
     desk.turn(now=NOW + ORPHAN_MS)
     assert desk.turn([bound()], now=NOW + ORPHAN_MS).outputs == []
@@ -261,7 +261,7 @@ def test_a_binding_is_forgotten_after_its_window(desk: Desk[State]) -> None:
     assert desk.turn([got()], now=due).outputs == []
 
 
-def test_a_binding_told_again_lives_from_then(desk: Desk[State]) -> None:
+def test_a_repeated_binding_is_kept_from_then(desk: Desk[State]) -> None:
     desk.turn([bound()])
     desk.turn([bound(bound_at=NOW + BINDING_MS // 2)])
     desk.turn(now=NOW + BINDING_MS)
@@ -285,7 +285,7 @@ UNREADABLE = (
 
 
 @pytest.mark.parametrize("case", UNREADABLE, ids=lambda case: f"{case.topic}: {case.cause}")
-def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(case: Unreadable, desk: Desk[State]) -> None:
+def test_what_cannot_be_read_is_refused_and_the_rest_is_taken(case: Unreadable, desk: Desk[State]) -> None:
     decision = desk.turn([bound(), raw(case.topic, case.value, partition=3, offset=5), got()])
     assert refused(decision) == [case.cause]
     assert len(updates(decision.outputs)) == 1
@@ -331,6 +331,6 @@ def test_any_order_and_any_turns_give_the_same_updates_and_no_receipt_is_lost(
         if each.callback_data or f"whatsapp:acc-1:{each.provider_message_id}".encode() in claimed
     ]
     assert {(each.event_id, each.delivery_id) for each in updates(outputs)} == set(expected)
-    assert len(outputs) + len(orphans) + repeated == len(receipts), "each is told, refused, or waits already"
+    assert len(outputs) + len(orphans) + repeated == len(receipts), "each is published, refused, or waits already"
     assert all(refusal.record.value for refusal in orphans)
     assert not desk.changelog["waiting"]

@@ -17,7 +17,7 @@ REFUSED = [
     "_INVALID_ARG",
 ]
 TEMPORARY = [
-    "UNKNOWN_TOPIC_OR_PART",  # for an operator to mend, as the three that follow
+    "UNKNOWN_TOPIC_OR_PART",  # an operator must repair it, as the next three
     "TOPIC_AUTHORIZATION_FAILED",
     "_UNKNOWN_TOPIC",
     "_UNKNOWN_PARTITION",
@@ -35,7 +35,7 @@ TEMPORARY = [
     "_FATAL",
     "_STATE",
     "_INVALID_DIFFERENT_RECORD",
-    "INVALID_MSG",  # a checksum that is wrong: the next try is another request
+    "INVALID_MSG",  # a wrong checksum: the next attempt is another request
     "LEADER_NOT_AVAILABLE",
     "NOT_LEADER_FOR_PARTITION",
     "NOT_ENOUGH_REPLICAS",
@@ -49,7 +49,7 @@ TEMPORARY = [
     "UNKNOWN_PRODUCER_ID",
     "INVALID_PRODUCER_EPOCH",
     "SASL_AUTHENTICATION_FAILED",
-    "CLUSTER_AUTHORIZATION_FAILED",  # of the whole producer: nothing could be kept, a dead letter neither
+    "CLUSTER_AUTHORIZATION_FAILED",  # of the whole producer: not even a dead letter could be stored
     "UNKNOWN",
 ]
 CASES = {
@@ -64,7 +64,7 @@ def test_an_error_is_temporary_or_permanent(name: str, cause: str | None) -> Non
     assert produce_errors.cause(KafkaError(getattr(KafkaError, name))) == cause
 
 
-def test_only_what_stands_in_the_table_is_permanent_and_each_has_its_cause() -> None:
+def test_only_the_errors_in_the_table_are_permanent_and_each_has_its_cause() -> None:
     assert {code: produce_errors.PERMANENT[code] for code in produce_errors.PERMANENT} == {
         getattr(KafkaError, name): cause for name, cause in CASES.items() if cause
     }

@@ -1,4 +1,4 @@
-"""Clients of Kafka write nothing themselves: what happens to them is told in our format, and they go when they are closed."""
+"""Kafka clients write no log lines of their own: their errors are logged in our format, and closing a client ends its threads."""
 
 import asyncio
 from pathlib import Path
@@ -20,7 +20,7 @@ def threads() -> int:
     return sum(name.startswith("rdk:") for name in names)
 
 
-async def test_a_gateway_whose_kafka_is_away_says_so_in_our_format_and_leaves_no_client(
+async def test_a_gateway_without_kafka_logs_it_in_our_format_and_leaves_no_client(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     before = threads()
@@ -35,9 +35,9 @@ async def test_a_gateway_whose_kafka_is_away_says_so_in_our_format_and_leaves_no
 
 
 @pytest.mark.parametrize("kind", [Producer, Consumer])
-def test_a_client_that_nobody_asks_is_silent(kind: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    told: list[Any] = []
+def test_a_client_writes_no_log_lines_of_its_own(kind: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    errors: list[Any] = []
     settings = KafkaAccess(f"127.0.0.1:{free_port()}").settings("test", group_id="none")
-    client = kind({**settings, "error_cb": told.append})
-    await_true(lambda: bool(client.poll(0.1) or told), "the client to find nobody", 20.0)
+    client = kind({**settings, "error_cb": errors.append})
+    await_true(lambda: bool(client.poll(0.1) or errors), "the client to report an error", 20.0)
     assert "%3|" not in "".join(capfd.readouterr())

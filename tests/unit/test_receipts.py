@@ -1,4 +1,4 @@
-"""A receipt becomes the same status update whichever way it takes: told by the gateway, or matched."""
+"""A receipt becomes the same status update on both paths: made by the gateway, or by stage match."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from schemas.records import Receipt, ReceiptStatus
 from tests.support.builders import NOW, PARTITIONS, TRACKER_KEYS, Desk, delivery, examples, raw, receipt, refused
 
 ACCOUNTS = Accounts({("whatsapp", "of-acme"): "acme", ("whatsapp", "of-t"): "t"})
-NO_PARTITION = 0  # with which every tracker is another deployment's, and the gateway leaves the receipt to match
+NO_PARTITION = 0  # every tracker then names a wrong partition, so the gateway leaves the receipt to match
 SENDERS = st.sampled_from(["acc-1", "of-acme", "of-t"])
 IDS = st.sampled_from(["c-1", "conv|ção 1", "100%", "a/b c"])
 TRACKED: st.SearchStrategy[str | None] = st.builds(
@@ -46,9 +46,9 @@ RECEIPTS: st.SearchStrategy[Mapping[str, Any]] = st.fixed_dictionaries(
 )
 
 
-def matched(told: Receipt) -> tuple[list[Output], list[str]]:
+def matched(received: Receipt) -> tuple[list[Output], list[str]]:
     """What match makes of the receipt: its outputs, and the causes of its refusals."""
-    sent = _receipt(told, NO_PARTITION, ACCOUNTS, TRACKER_KEYS)
+    sent = _receipt(received, NO_PARTITION, ACCOUNTS, TRACKER_KEYS)
     assert (sent.topic, sent.partition) == ("receipts", None)
     desk = Desk(Match(partitions=PARTITIONS, binding_ms=1000, orphan_ms=1000, tracker_keys=TRACKER_KEYS))
     decision = desk.turn([raw(sent.topic, sent.value, key=sent.key)])
@@ -57,44 +57,46 @@ def matched(told: Receipt) -> tuple[list[Output], list[str]]:
 
 @examples(300)
 @given(fields=RECEIPTS)
-def test_both_ways_make_the_identical_update_and_the_gateway_takes_none_that_match_would_not(
+def test_both_paths_make_the_identical_update(
     fields: Mapping[str, Any],
 ) -> None:
-    told = receipt(**fields)
-    sent = _receipt(told, PARTITIONS, ACCOUNTS, TRACKER_KEYS)
-    outputs, causes = matched(told)
+    received = receipt(**fields)
+    sent = _receipt(received, PARTITIONS, ACCOUNTS, TRACKER_KEYS)
+    outputs, causes = matched(received)
     if sent.topic == UPDATES:
         assert [OutgoingRecord(each.topic, each.key, each.value or b"", each.partition) for each in outputs] == [sent]
         assert causes == []
     else:
-        assert sent == _receipt(told, NO_PARTITION, ACCOUNTS, TRACKER_KEYS)
+        assert sent == _receipt(received, NO_PARTITION, ACCOUNTS, TRACKER_KEYS)
         assert outputs == []
         assert causes in ([], ["wrong_partition"], ["wrong_tenant"])
 
 
-def test_a_tracker_is_told_at_once_and_one_that_lies_is_left_to_match() -> None:
+def test_a_valid_tracker_makes_an_update_and_a_wrong_one_is_left_to_match() -> None:
     def kept(data: str | None, partitions: int = PARTITIONS, **changes: Any) -> OutgoingRecord:
         return _receipt(receipt(callback_data=data, **changes), partitions, ACCOUNTS, TRACKER_KEYS)
 
-    def told(account: str, tenant_id: str = "t") -> str | None:
+    def tracker_for(account: str, tenant_id: str = "t") -> str | None:
         return tracker.encode(delivery(tenant_id=tenant_id, account=account, home_partition=2), 1, TRACKER_KEYS)
 
-    data = told("acc-1")
+    data = tracker_for("acc-1")
     assert kept(data).partition == 2
-    assert kept(told("of-t"), account="of-t").topic == UPDATES
-    assert kept(told("of-acme"), account="of-acme").topic == "receipts", "of another tenant"
-    assert kept(told("of-t"), account="of-acme").topic == kept(told("of-t")).topic == "receipts", "of another account"
+    assert kept(tracker_for("of-t"), account="of-t").topic == UPDATES
+    assert kept(tracker_for("of-acme"), account="of-acme").topic == "receipts", "of another tenant"
+    assert kept(tracker_for("of-t"), account="of-acme").topic == kept(tracker_for("of-t")).topic == "receipts", (
+        "of another account"
+    )
     assert kept(data, 2).topic == "receipts", "no such partition"
     assert kept(None).topic == "receipts"
 
 
 def test_a_forged_tracker_fails_nobodys_delivery_and_is_counted() -> None:
-    """Whoever sends with the account past us writes there what the release before would have believed."""
+    """Another sender with the same account may write a tracker that an earlier release accepted."""
     forged = "c4a1|t|dlv-of-t|c-1|2|1", "c4a2|AAAAAAAAAAAAAAAA|t|dlv-of-t|c-1|2|1"
     doubted = metrics.WEBHOOK_ITEMS.labels("whatsapp", "tracker_not_believed")
     before = doubted._value.get()
     for data in forged:
-        told = receipt(callback_data=data, status=ReceiptStatus.FAILED)
-        assert _receipt(told, PARTITIONS, ACCOUNTS, TRACKER_KEYS).topic == "receipts"
-        assert matched(told) == ([], [])
+        received = receipt(callback_data=data, status=ReceiptStatus.FAILED)
+        assert _receipt(received, PARTITIONS, ACCOUNTS, TRACKER_KEYS).topic == "receipts"
+        assert matched(received) == ([], [])
     assert doubted._value.get() == before + 2 * len(forged)

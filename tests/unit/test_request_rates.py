@@ -1,4 +1,4 @@
-"""Requests a second by name, and how many names are remembered."""
+"""Rate limits by name, and how many names are kept."""
 
 from pipelines.serving.addresses import UNKNOWN, Addresses, named
 from pipelines.serving.request_rates import RequestRates
@@ -20,7 +20,7 @@ def test_what_is_given_back_was_never_taken() -> None:
         assert rates.take("a", 0.0) == 0.0
         rates.give_back("a", 0.0)
     rates.give_back("a", 0.0)
-    rates.give_back("never heard of", 0.0)
+    rates.give_back("unknown name", 0.0)
     assert (rates.take("a", 0.0), rates.take("a", 0.0), len(rates)) == (0.0, 1.0, 1)
 
 
@@ -29,7 +29,7 @@ def test_only_so_many_names_are_remembered() -> None:
     for name in ("a", "b", "c", "a", "d"):
         rates.take(name, 0.0)
     assert len(rates) == 3
-    assert rates.take("a", 0.0) == 1.0, "heard of since"
+    assert rates.take("a", 0.0) == 1.0, "used since"
     assert rates.take("b", 0.0) == 0.0, "forgotten"
 
 
@@ -39,7 +39,7 @@ def test_no_rate_is_no_limit_and_remembers_nothing() -> None:
     assert len(rates) == 0
 
 
-def test_addresses_are_told_apart_by_household() -> None:
+def test_ipv6_addresses_of_one_network_share_a_name() -> None:
     assert named("203.0.113.7") == "203.0.113.7"
     assert named("::ffff:203.0.113.7") == "203.0.113.7"
     assert named("2001:db8:1:2::7") == named("2001:db8:1:2:ffff::1") != named("2001:db8:1:3::7")

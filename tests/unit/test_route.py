@@ -1,4 +1,4 @@
-"""Stage route: what is accepted, what is refused and why, and that a message id is taken once whatever happens in between."""
+"""Stage route: what is accepted, what is refused and why; a message id is accepted once, whatever happens in between."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -282,21 +282,21 @@ def test_ids_past_the_window_leave_the_table_by_the_clock_alone(desk: Desk[State
     assert due >= NOW + DEDUPE_MS
     desk.turn(now=due)
     assert list(desk.changelog["seen"]) == [f"default/{HERE}/late".encode()]
-    assert desk.due() is not None, "the late one has its own time"
+    assert desk.due() is not None, "the late one is due at its own time"
     desk.restart(a_route())
     desk.turn(now=desk.due() or 0)
     assert not desk.changelog["seen"]
     assert desk.due() is None
 
 
-def test_forgetting_is_bounded_in_a_turn_and_goes_on_in_the_next(desk: Desk[State]) -> None:
+def test_forgetting_is_bounded_in_a_turn_and_continues_in_the_next(desk: Desk[State]) -> None:
     ids = [f"m{i}" for i in range(EXPIRED_PER_TURN + 10)]
     written = (message(each, direction=Direction.INBOUND, recipients=()) for each in ids)
     desk.turn(numbered([record("inbound", each) for each in written]))
     due = desk.due() or 0
     desk.turn(now=due)
     assert len(desk.changelog["seen"]) == 10
-    assert desk.due() == due, "what is left is due at once"
+    assert desk.due() == due, "the rest is due at once"
     desk.turn(now=due)
     assert not desk.changelog["seen"]
 
@@ -398,7 +398,7 @@ def test_what_is_refused_leaves_no_trace_and_the_rest_flows(case: Refusable) -> 
     decision = with_it.committed([before, bad, after])
     assert refused(decision) == [case.cause]
     assert case.cause in DESCRIPTIONS
-    assert decision.refusals[0].record == bad, "with its bytes, key, headers and place"
+    assert decision.refusals[0].record == bad, "with its bytes, key, headers, partition and offset"
     assert decision.refusals[0].detail
     expected = without.turn([before, after])
     assert decision.outputs == expected.outputs
@@ -422,8 +422,8 @@ def test_a_message_at_the_limit_is_accepted(sent: Message, desk: Desk[State]) ->
     assert decision.counts["accepted"] == 1
 
 
-def test_nothing_larger_than_a_record_may_be_goes_out(desk: Desk[State]) -> None:
-    """An output larger than the producer takes would end the worker, again and again."""
+def test_no_output_is_larger_than_a_record_may_be(desk: Desk[State]) -> None:
+    """An output larger than the producer takes would end the worker at each restart."""
     people = tuple(to_address(f"{i:0150}") for i in range(4_500))
     assert len(codec.encode(message("many", recipients=people))) < MAX_RECORD_BYTES
     decision = desk.turn(of(message("many", recipients=people)))
@@ -472,7 +472,7 @@ def test_a_group_without_members_is_refused(desk: Desk[State]) -> None:
     assert refused(desk.turn([to_group()])) == ["no_recipient"]
 
 
-def test_one_member_who_cannot_be_reached_refuses_the_whole(desk: Desk[State]) -> None:
+def test_one_unreachable_member_refuses_the_whole_message(desk: Desk[State]) -> None:
     decision = desk.committed(numbered([members("ana", "hugo"), to_group("a"), record("messages", message("b"))]))
     assert refused(decision) == ["unreachable_user"]
     assert sequences(decision.outputs) == [("b", 1)]
@@ -493,15 +493,15 @@ ASTRAY = {
 
 
 @pytest.mark.parametrize("astray", ASTRAY.values(), ids=ASTRAY)
-def test_a_record_in_the_wrong_partition_goes_home_as_it_is(astray: Record, desk: Desk[State]) -> None:
+def test_a_record_in_the_wrong_partition_is_rerouted_unchanged(astray: Record, desk: Desk[State]) -> None:
     astray = astray._replace(headers=(("traceparent", b"00-1"), ("hop", None)))
     decision = desk.turn([astray])
     assert decision.outputs == [Output(astray.topic, ELSEWHERE.encode(), astray.value or b"", 2, astray.headers)]
     assert decision.counts == {"rerouted": 1}
-    assert not any(desk.changelog.values()), "it is processed once, at home"
+    assert not any(desk.changelog.values()), "it is processed once, in its home partition"
 
 
-def test_a_tombstone_in_the_wrong_partition_goes_home_too(desk: Desk[State]) -> None:
+def test_a_tombstone_in_the_wrong_partition_is_rerouted_too(desk: Desk[State]) -> None:
     decision = desk.turn([raw("conversations", None, key=ELSEWHERE.encode())])
     assert decision.outputs == [Output("conversations", ELSEWHERE.encode(), None, 2, ())]
     home = a_desk(2)
@@ -519,7 +519,7 @@ def test_a_rerouted_record_is_accepted_at_home() -> None:
 
 
 def test_a_conversation_that_began_here_stays() -> None:
-    """The number of partitions was wrong once, or a custom partitioner is at work: the conversation must not be split."""
+    """The partition count was wrong at first, or the producer has a custom partitioner: the conversation must not be split."""
     begun = Route(partitions=1, dedupe_ms=DEDUPE_MS, channels=a_route()._channels, accounts=LISTED)
     desk = a_desk(stage=begun)
     desk.turn(of(message("a", conversation_id=ELSEWHERE)))

@@ -1,4 +1,4 @@
-"""Stage route through any turns and any crash: what comes out is what comes of its records one by one."""
+"""Stage route with any turns and any crashes: its outputs are those of its records one by one."""
 
 from collections.abc import Sequence
 
@@ -58,9 +58,11 @@ def _by_conversation(outputs: Sequence[Output]) -> dict[bytes, list[Output]]:
 @examples(300)
 @given(batch=_RECORDS, data=st.data())
 def test_any_turns_and_any_crash_come_to_the_same_as_one_by_one(batch: list[Record], data: st.DataObject) -> None:
-    """Turns of any size, each decided once or more: lost before its commit, by a rollback or with the whole worker. The mirror's answers
-    come when they come, or are lost with the worker that asked."""
-    batch = _members_first(batch)  # within a turn members come first; so the sizes of turns may not matter
+    """Turns of any size, each decided once or more: lost before its commit, by a rollback or a crash of the worker. Results of the mirror
+    arrive at any time, or are lost with the worker that asked."""
+    batch = _members_first(
+        batch
+    )  # within a turn, conversations are taken first; with them in front, the sizes of turns do not matter
     alone, desk = a_desk(), a_desk()
     expected = [alone.committed([each]) for each in batch]
     outputs: list[Output] = []

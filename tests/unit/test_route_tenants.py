@@ -1,4 +1,4 @@
-"""Stage route and tenants: what one of them produces changes nothing of another's, and each sends with its own accounts."""
+"""Stage route and tenants: records of one tenant change nothing of another tenant, and each sends with its own accounts."""
 
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ def test_the_members_of_another_tenants_conversation_are_not_ours(desk: Desk[Sta
     desk.turn([members("ana", conversation_id=name, tenant_id="other")])
     assert set(desk.changelog["conversations"]) == {f"other/{name}".encode()}
     ours = a_desk(home_partition(name, PARTITIONS))
-    ours.changelog = desk.changelog  # even if both were at home in one partition
+    ours.changelog = desk.changelog  # as if both had the same home partition
     ours.restart(a_route())
     assert refused(ours.turn([to_group(conversation_id=name)])) == ["no_recipient"]
 
@@ -101,8 +101,8 @@ def test_a_tenant_whose_name_could_be_part_of_a_key_has_no_members(desk: Desk[St
     assert {refusal.tenant_id for refusal in decision.refusals} == {"default"}
 
 
-def test_a_message_keyed_by_the_id_alone_gets_its_tenants_key_on_the_way_home(desk: Desk[State]) -> None:
-    """As whoever knows nothing of tenants keys: it lands at the home of the id, which is not the conversation's."""
+def test_a_message_keyed_by_the_id_alone_gets_its_tenants_key_when_rerouted(desk: Desk[State]) -> None:
+    """A producer that knows no tenants uses this key: the record arrives in the home partition of the id, not of the conversation."""
     name = next(
         name
         for name in (conversation_at_home(0, number=n) for n in range(99))
@@ -158,7 +158,7 @@ def test_a_configured_account_that_is_listed_is_shared_no_more() -> None:
     assert [each.account for each in logged.deliveries] == ["acc-wa"]
 
 
-def test_what_is_refused_is_told_with_its_tenant(desk: Desk[State]) -> None:
+def test_a_refusal_names_the_tenant(desk: Desk[State]) -> None:
     name = conversation_at_home(0, tenant_id="acme")
     bad = message("m", tenant_id="acme", conversation_id=name, recipients=(to_user("nobody"),))
     unnamed = message("m", tenant_id="a" * 100_000)
@@ -188,7 +188,7 @@ _RECIPIENTS = st.sampled_from(
 
 @st.composite
 def _anything(draw: st.DrawFn, tenant_id: str) -> Record:
-    """What a tenant may produce: messages and members of its own, and some that claim another's key or direction."""
+    """Records of a tenant: its own messages and members, and some with another tenant's key or a wrong direction."""
     conversation_id = draw(_CONVERSATIONS)
     key = conversation_key(draw(st.sampled_from([tenant_id, tenant_id, *TENANTS])), conversation_id).encode()
     place: dict[str, Any] = {"key": key, "partition": draw(st.integers(0, PARTITIONS - 1))}
@@ -217,7 +217,7 @@ def _tenant(value: bytes | None, topic: str) -> str:
 
 
 def _all_partitions(batch: list[Record]) -> list[tuple[str, Any]]:
-    """What comes of the records one by one, in every partition; what goes home is read there at once."""
+    """The outputs of the records one by one, in all partitions; a rerouted record is read at once in its home partition."""
     route = Route(
         partitions=PARTITIONS,
         dedupe_ms=DEDUPE_MS,
@@ -244,7 +244,7 @@ def _all_partitions(batch: list[Record]) -> list[tuple[str, Any]]:
 def test_what_a_tenant_does_changes_nothing_of_anothers(
     ours: list[Record], theirs: list[Record], data: st.DataObject
 ) -> None:
-    """The same ids, keys, people and turns: what comes out for each is what would come out without the other."""
+    """The same ids, keys, people and turns: the outputs of each tenant are those without the other tenant."""
     order = data.draw(st.permutations([0] * len(ours) + [1] * len(theirs)))
     sides = (iter(ours), iter(theirs))
     together = _all_partitions([next(sides[side]) for side in order])

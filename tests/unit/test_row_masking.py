@@ -1,4 +1,4 @@
-"""What a row shows to whoever may not see texts and addresses: every field of every table is one or the other, by name."""
+"""Masked rows show no text and no address: every field of every table is either shown or masked, by name."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from tables.timeline_layout import TIMELINES
 from tables.timelines import introduce
 from tests.support.builders import binding, delivery, receipt, ref, sequenced, update
 
-# Texts, addresses, names of people, what providers call a message (WhatsApp's ids hold the number), and words of others.
+# Texts, addresses, names of people, providers' message ids (WhatsApp's contain the number), and texts of providers.
 HIDDEN = {
     "address", "addresses", "anomaly", "body", "buttons", "callback_data", "content", "deliveries", "delivery", "early", "error_title",
     "event_id", "places",
@@ -32,7 +32,7 @@ HIDDEN = {
     "template", "text", "time_zone", "url", "user_id", "user_ids", "opt_outs",
 }  # fmt: skip
 PERSON = "15557654321"
-TOLD = ("olá", "secret-words", PERSON, "wamid.of-", "Ana", "-23.5")
+PERSONAL = ("olá", "secret-words", PERSON, "wamid.of-", "Ana", "-23.5")
 CONTENT = Content(
     media=(Media("image", url=f"https://x.example/{PERSON}.jpg", filename="Ana.jpg"),),
     template=Template("secret-words", "pt_BR", body=("Ana",)),
@@ -55,9 +55,9 @@ def rows() -> Iterator[tuple[str, Any]]:
     )
     bound = binding(f"wamid.of-{PERSON}", conversation_id=f"internal:app:{PERSON}")
     yield "bindings", BINDINGS.as_json(BoundDelivery("t", bound.delivery_id, bound.conversation_id, 1, 2))
-    told = receipt(f"wamid.of-{PERSON}", error_title="Ana has no WhatsApp", callback_data=f"c4a1|{PERSON}")
+    waiting = receipt(f"wamid.of-{PERSON}", error_title="Ana has no WhatsApp", callback_data=f"c4a1|{PERSON}")
     place = (5, 6, f"whatsapp:1:wamid.of-{PERSON}:read")
-    yield "waiting", WAITING.as_json(WaitingReceipt(1, (place,), (codec.encode(told),)))
+    yield "waiting", WAITING.as_json(WaitingReceipt(1, (place,), (codec.encode(waiting),)))
     yield "conversations", CONVERSATIONS.as_json(Members("t", (PERSON, "Ana"), 1))
     timeline, _ = introduce(sequenced(), dataclasses.replace(ref(), address=PERSON, recipient="Ana"), 0, 0)
     early = update(f"whatsapp:1:wamid.of-{PERSON}:read", provider_message_id=f"wamid.of-{PERSON}", reason="Ana")
@@ -67,8 +67,8 @@ def rows() -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(("table", "row"), list(rows()), ids=[table for table, _ in rows()])
 def test_no_row_shows_a_text_or_an_address(table: str, row: Any) -> None:
     whole, cut = (json.dumps(each, ensure_ascii=False, default=str) for each in (row, masked(row)))
-    assert any(each in whole for each in TOLD), table
-    assert [each for each in TOLD if each in cut] == []
+    assert any(each in whole for each in PERSONAL), table
+    assert [each for each in PERSONAL if each in cut] == []
 
 
 def test_what_an_operator_needs_is_shown() -> None:
@@ -80,7 +80,7 @@ def test_what_an_operator_needs_is_shown() -> None:
     assert masked({"seq": 3}) == {"seq": 3}
 
 
-def test_a_field_that_nobody_has_thought_of_is_masked_and_metadata_whatever_it_is_called() -> None:
+def test_an_unknown_field_is_masked_and_so_is_all_metadata() -> None:
     assert masked({"new": "Ana", "flag": True, "none": None, "empty": "", "list": ["Ana", 1]}) == {
         "new": "***", "flag": True, "none": None, "empty": "", "list": ["***", "***"],
     }  # fmt: skip
@@ -88,17 +88,17 @@ def test_a_field_that_nobody_has_thought_of_is_masked_and_metadata_whatever_it_i
 
 
 def test_every_field_of_every_row_is_shown_or_hidden() -> None:
-    """A new field needs a decision: it is masked until then."""
+    """A new field is masked until SHOWN names it."""
     layouts = (OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES)
     found = {name for layout in layouts for name in _fields(_row_class(layout))} | {"digest", "accepted_at"}
     found |= {name for each in typing.get_args(records.Record) for name in _fields(each) if each.__name__ in KEPT}
     assert found - SHOWN - HIDDEN == set()
     assert set() == SHOWN & (HIDDEN | WHOLE)
-    assert {"archive", "analyse", "core"} == set(APPS), "a new app has tables to look at"
+    assert {"archive", "analyse", "core"} == set(APPS), "check the tables of a new app"
     assert SEEN.name == "seen"
 
 
-KEPT = {"Message", "Delivery", "Receipt", "StatusUpdate"}  # records that rows hold
+KEPT = {"Message", "Delivery", "Receipt", "StatusUpdate"}  # records that rows contain
 
 
 def _row_class(layout: Any) -> Any:
@@ -106,7 +106,7 @@ def _row_class(layout: Any) -> Any:
 
 
 def _fields(kind: Any) -> Iterator[str]:
-    """Names of a row's fields, and of those of what it holds."""
+    """Names of a row's fields, and of the fields of records in it."""
     for name, hint in typing.get_type_hints(kind).items():
         yield name
         for inner in (hint, *typing.get_args(hint)):

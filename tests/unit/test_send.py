@@ -1,5 +1,5 @@
-"""Stage send, case by case: what each outcome comes to, what waits for what, and what a restart finds. See test_send_model.py
-for every order of all of it."""
+"""Stage send, case by case: the effect of each outcome, what waits for what, and what a restart finds. See test_send_model.py for
+any order of these events."""
 
 import dataclasses
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def keys(decision: Decision) -> list[str]:
     return [call.key for call in decision.calls]
 
 
-def told(decision: Decision) -> list[tuple[Status, Cause]]:
+def reported(decision: Decision) -> list[tuple[Status, Cause]]:
     return [(each.status, each.cause) for each in decoded(decision.outputs, "status-updates", StatusUpdate)]
 
 
@@ -54,7 +54,7 @@ def evidence(delivery_id: str = "dlv-1", provider_message_id: str | None = "wami
 
 
 def waited(desk: Desk[State]) -> int:
-    """Until when the only row waits, from NOW."""
+    """How long the only row waits, in milliseconds from NOW."""
     due = desk.due()
     assert due is not None
     return due - NOW
@@ -67,8 +67,8 @@ class Answered(NamedTuple):
     label: str
     channel: str
     outcome: Outcome
-    told: list[tuple[Status, Cause]]
-    phase: Phase | None  # of the row that is left
+    reported: list[tuple[Status, Cause]]
+    phase: Phase | None  # of the remaining row
 
 
 PENDING, FAILED, SENT = Status.PENDING, Status.FAILED, Status.SENT
@@ -88,9 +88,9 @@ ANSWERED = (
 @pytest.mark.parametrize("case", ANSWERED, ids=lambda case: case.label)
 def test_an_outcome_becomes_updates_and_a_row(case: Answered, desk: Desk[State]) -> None:
     asked = desk.turn(to_send(delivery(channel=case.channel)))
-    assert told(asked) == []
+    assert reported(asked) == []
     decision = desk.turn(results=answered(asked, case.outcome), now=NOW + 80)
-    assert told(decision) == case.told
+    assert reported(decision) == case.reported
     assert [row.phase for row in desk.rows("outstanding").values()] == ([] if case.phase is None else [case.phase])
     assert not decision.refusals
     first = decoded(decision.outputs, "status-updates", StatusUpdate)[0]
@@ -117,7 +117,7 @@ def test_an_accepted_delivery_is_bound_to_every_id_the_provider_gave(desk: Desk[
 def test_a_signal_is_sent_and_bound_to_nothing(desk: Desk[State]) -> None:
     asked = desk.turn(to_send(delivery(kind="typing", text="")))
     decision = desk.turn(results=answered(asked, Accepted(())), now=NOW + 80)
-    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    assert reported(decision) == [(SENT, Cause.ACCEPTED)]
     (said,) = decoded(decision.outputs, "status-updates", StatusUpdate)
     assert said.provider_message_id is None
     assert [o.topic for o in decision.outputs] == ["status-updates"]
@@ -127,11 +127,11 @@ def test_a_signal_is_sent_and_bound_to_nothing(desk: Desk[State]) -> None:
 def test_a_signal_of_unknown_outcome_waits_for_no_evidence(desk: Desk[State]) -> None:
     asked = desk.turn(to_send(delivery(kind="mark_read", text="")))
     decision = desk.turn(results=answered(asked, Unknown("no answer")), now=NOW + 80)
-    assert told(decision) == [(PENDING, Cause.UNKNOWN), (PENDING, Cause.RESENT)]
+    assert reported(decision) == [(PENDING, Cause.UNKNOWN), (PENDING, Cause.RESENT)]
     assert [row.phase for row in desk.rows("outstanding").values()] == [Phase.WAITING]
 
 
-def test_a_rejection_is_told_in_the_providers_words(desk: Desk[State]) -> None:
+def test_a_rejection_reports_the_providers_code_and_text(desk: Desk[State]) -> None:
     asked = desk.turn(to_send(delivery()))
     (said,) = decoded(
         desk.turn(results=answered(asked, Rejected("131026", "no"))).outputs, "status-updates", StatusUpdate
@@ -178,7 +178,7 @@ def test_back_off_grows_with_failures_and_has_a_longest(desk: Desk[State]) -> No
         decision = desk.turn(now=now)
 
 
-def test_two_deliveries_do_not_come_back_at_the_same_moment(desk: Desk[State]) -> None:
+def test_two_deliveries_are_not_retried_at_the_same_moment(desk: Desk[State]) -> None:
     decision = desk.turn(to_send(*(delivery(f"dlv-{i}", address=str(i)) for i in range(4))))
     desk.turn(results=[Result(call, RetryLater("502", "502")) for call in decision.calls])
     assert len({row.not_before for row in desk.rows("outstanding").values()}) == 4
@@ -199,11 +199,11 @@ def test_a_delivery_is_given_up_once_with_its_place_in_kafka(
     decision, now = desk.turn([source]), NOW
     for _ in range(LIMITS.attempts - 1):
         assert not desk.turn(results=answered(decision, outcome), now=now).refusals
-        desk.restart(a_send())  # the place is in the row, not in memory
+        desk.restart(a_send())  # topic and offset are in the row, not in memory
         now = desk.rows("outstanding")[b"dlv-1"].not_before
         decision = desk.turn(now=now)
     last = desk.turn(results=answered(decision, outcome), now=now)
-    assert told(last)[-1] == (Status.FAILED, Cause.EXHAUSTED)
+    assert reported(last)[-1] == (Status.FAILED, Cause.EXHAUSTED)
     assert refused(last) == ["attempts_exhausted"]
     assert "attempts_exhausted" in DESCRIPTIONS
     letter = last.refusals[0].record
@@ -214,21 +214,21 @@ def test_a_delivery_is_given_up_once_with_its_place_in_kafka(
     assert not desk.changelog["outstanding"]
 
 
-def test_an_account_that_is_throttled_stands_still_whole_and_then_goes_on(desk: Desk[State]) -> None:
+def test_all_lanes_of_a_throttled_account_wait_and_then_continue(desk: Desk[State]) -> None:
     first = desk.turn(to_send(delivery("a", address="1")))
     throttled = dataclasses.replace(THROTTLED, scope=Scope.ACCOUNT)
     more = to_send(
         delivery("b", address="2"), delivery("c", address="3", account="acc-2"), delivery("d", channel="telegram")
     )
     decision = desk.turn(more, answered(first, throttled))
-    assert keys(decision) == ["c", "d"], "another account and another channel go on"
+    assert keys(decision) == ["c", "d"], "another account and another channel continue"
     desk.turn(results=[Result(call, Accepted(("x",))) for call in decision.calls])
     assert desk.due() == NOW + 7000
     assert not desk.turn(now=NOW + 6999).calls
     assert sorted(keys(desk.turn(now=NOW + 7000))) == ["a", "b"]
 
 
-def test_a_pair_that_is_throttled_stands_still_alone(desk: Desk[State]) -> None:
+def test_only_the_throttled_pair_waits(desk: Desk[State]) -> None:
     first = desk.turn(to_send(delivery("a", address="1")))
     more = to_send(delivery("b", address="2"), delivery("c", address="1", seq=2))
     assert keys(desk.turn(more, answered(first, THROTTLED))) == ["b"]
@@ -247,7 +247,7 @@ def test_a_lane_has_one_call_in_flight_and_lanes_go_side_by_side(desk: Desk[Stat
     assert keys(desk.turn(results=answered(first, Accepted(("y",)), place=0))) == ["a2"]
 
 
-def test_no_more_calls_than_allowed_and_the_longest_waiting_lane_goes_next() -> None:
+def test_calls_are_bounded_and_the_longest_waiting_lane_is_next() -> None:
     desk = Desk(a_send(dataclasses.replace(LIMITS, concurrency=2)))
     first = desk.turn(to_send(*(delivery(f"{lane}{seq}", seq=seq, address=lane) for seq in (1, 2) for lane in "abc")))
     assert keys(first) == ["a1", "b1"]
@@ -262,12 +262,12 @@ def test_a_call_is_asked_for_together_with_its_intent(desk: Desk[State]) -> None
     assert [key for key, value in desk.tables["outstanding"].changes() if value] == [b"dlv-1"]
 
 
-def test_one_that_comes_late_does_not_overtake_a_call_in_flight(desk: Desk[State]) -> None:
-    """A dead letter that was produced again, or a message twice to one address under two names."""
+def test_a_late_delivery_does_not_overtake_a_call_in_flight(desk: Desk[State]) -> None:
+    """A dead letter that was produced again, or a message to the same address under two names."""
     first = desk.turn(to_send(delivery("b", seq=7)))
     late = to_send(delivery("a", seq=3), delivery("c", seq=8), delivery("a2", seq=7))
     assert keys(desk.turn(late)) == []
-    desk.reopen()  # as a partition that stays with its worker; its call goes on
+    desk.reopen()  # the partition stays with its worker after a rebalance; its call continues
     order = []
     decision = desk.turn(results=answered(first, Accepted(("x",))))
     while decision.calls:
@@ -276,7 +276,7 @@ def test_one_that_comes_late_does_not_overtake_a_call_in_flight(desk: Desk[State
     assert order == ["a", "a2", "c"]
 
 
-def test_a_record_that_comes_again_is_the_same_delivery(desk: Desk[State]) -> None:
+def test_a_repeated_record_is_the_same_delivery(desk: Desk[State]) -> None:
     batch = to_send(delivery())
     first = desk.turn(batch)
     assert keys(first) == ["dlv-1"]
@@ -293,7 +293,7 @@ def test_deliveries_wait_in_kafka_above_the_bound_but_evidence_is_taken() -> Non
     assert desk.stage.takes("deliveries.whatsapp", desk.state)
 
 
-def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) -> None:
+def test_what_cannot_be_read_is_refused_and_the_rest_is_taken(desk: Desk[State]) -> None:
     junk = raw("deliveries.whatsapp", b"\x00\x00junk", offset=3)
     unread = raw("status-updates", b"junk")
     decision = desk.turn([junk, *to_send(delivery()), unread])
@@ -302,7 +302,7 @@ def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) 
 
 
 def test_only_updates_of_what_is_outstanding_are_decoded(desk: Desk[State]) -> None:
-    """Of every other one no more is read than whose it is: a datum that ends early shows it."""
+    """Of any other update only the delivery id is read: a value that is cut off after it shows that."""
     desk.turn(to_send(delivery()))
     ours, other = (record("status-updates", update(delivery_id=name)) for name in ("dlv-1", "dlv-2"))
     cut = [each._replace(value=(each.value or b"")[:-1]) for each in (other, ours)]
@@ -333,17 +333,17 @@ def test_a_scheduled_delivery_waits_for_its_time_and_its_lane_does_not(desk: Des
     assert order == ["a", "c"], "by sequence from when it is due"
 
 
-def test_a_delivery_past_its_time_ends_and_the_next_one_goes(desk: Desk[State]) -> None:
+def test_an_expired_delivery_ends_and_the_next_one_is_called(desk: Desk[State]) -> None:
     batch = to_send(delivery("a", expires_at=NOW), delivery("b", seq=2, expires_at=NOW + 1))
     decision = desk.turn(batch)
-    assert told(decision) == [(Status.EXPIRED, Cause.EXPIRED)]
+    assert reported(decision) == [(Status.EXPIRED, Cause.EXPIRED)]
     assert keys(decision) == ["b"]
 
 
 LATE = {
     "scheduled after it ends": (delivery(not_before=NOW + 900, expires_at=NOW + 400), None),
     "throttled beyond its end": (delivery(expires_at=NOW + 400), THROTTLED),
-    "behind an account that stands still": (
+    "behind a throttled account": (
         delivery(expires_at=NOW + 400),
         dataclasses.replace(THROTTLED, scope=Scope.ACCOUNT),
     ),
@@ -358,15 +358,15 @@ def test_a_delivery_ends_when_its_time_is_over_not_when_it_would_be_tried(
     if outcome is not None:
         desk.turn(results=answered(decision, outcome))
     assert waited(desk) == 400
-    assert told(desk.turn(now=NOW + 400)) == [(Status.EXPIRED, Cause.EXPIRED)]
+    assert reported(desk.turn(now=NOW + 400)) == [(Status.EXPIRED, Cause.EXPIRED)]
     assert not desk.changelog["outstanding"]
     assert desk.due() is None
 
 
 def test_an_attempt_in_flight_does_not_expire(desk: Desk[State]) -> None:
     asked = desk.turn(to_send(delivery(expires_at=NOW + 10)))
-    assert told(desk.turn(now=NOW + 20)) == []
-    assert told(desk.turn(results=answered(asked, Accepted(("x",))), now=NOW + 30)) == [(SENT, Cause.ACCEPTED)]
+    assert reported(desk.turn(now=NOW + 20)) == []
+    assert reported(desk.turn(results=answered(asked, Accepted(("x",))), now=NOW + 30)) == [(SENT, Cause.ACCEPTED)]
 
 
 # --- unknown outcomes ---------------------------------------------------------------------------------------------------
@@ -380,9 +380,9 @@ def held(desk: Desk[State]) -> None:
 def test_a_held_delivery_is_resent_only_after_the_hold(desk: Desk[State]) -> None:
     held(desk)
     assert waited(desk) == HOLD_MS
-    assert told(desk.turn(now=NOW + HOLD_MS - 1)) == []
+    assert reported(desk.turn(now=NOW + HOLD_MS - 1)) == []
     decision = desk.turn(now=NOW + HOLD_MS)
-    assert told(decision) == [(PENDING, Cause.RESENT)]
+    assert reported(decision) == [(PENDING, Cause.RESENT)]
     due = desk.due()
     assert due is not None
     assert [call.request.number for call in desk.turn(now=due).calls] == [2]
@@ -399,7 +399,7 @@ def test_evidence_ends_a_delivery_that_is(at: int, desk: Desk[State]) -> None:
     held(desk)
     desk.turn(now=at)
     decision = desk.turn([evidence()], now=at + 1)
-    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    assert reported(decision) == [(SENT, Cause.ACCEPTED)]
     assert [b.provider_message_id for b in decoded(decision.outputs, "bindings", Binding)] == ["wamid-1"]
     assert not desk.changelog["outstanding"]
     assert desk.due() is None
@@ -415,12 +415,12 @@ LATER = {
 
 
 @pytest.mark.parametrize("outcome", LATER.values(), ids=LATER)
-def test_evidence_that_comes_before_the_answer_decides_whatever_the_answer(outcome: Outcome, desk: Desk[State]) -> None:
+def test_evidence_before_the_answer_decides_whatever_the_answer(outcome: Outcome, desk: Desk[State]) -> None:
     desk = Desk(a_send(dataclasses.replace(LIMITS, attempts=1)))
     asked = desk.turn(to_send(delivery()))
-    assert told(desk.turn([evidence()])) == []
+    assert reported(desk.turn([evidence()])) == []
     decision = desk.turn(results=answered(asked, outcome))
-    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    assert reported(decision) == [(SENT, Cause.ACCEPTED)]
     expected = "wamid-2" if isinstance(outcome, Accepted) else "wamid-1"
     assert [b.provider_message_id for b in decoded(decision.outputs, "bindings", Binding)] == [expected]
     assert not decision.refusals
@@ -438,7 +438,7 @@ NO_PROOF = {
 def test_what_proves_nothing_changes_nothing(proves_nothing: Record, desk: Desk[State]) -> None:
     held(desk)
     before = dict(desk.changelog["outstanding"])
-    assert told(desk.turn([proves_nothing])) == []
+    assert reported(desk.turn([proves_nothing])) == []
     assert desk.changelog["outstanding"] == before
 
 
@@ -446,7 +446,7 @@ def test_what_proves_nothing_changes_nothing(proves_nothing: Record, desk: Desk[
 
 
 def half_sent(desk: Desk[State]) -> Decision:
-    """The first of two parts was taken in the delivery's second attempt; the turn that starts the second part."""
+    """The first of two parts was accepted in the second attempt; returns the turn that starts the second part."""
     asked = desk.turn(to_send(delivery(text="one|two"), delivery("next", seq=2)))
     assert [call.request.part for call in asked.calls] == [0]
     desk.turn(results=answered(asked, THROTTLED))
@@ -457,10 +457,10 @@ def half_sent(desk: Desk[State]) -> Decision:
 
 def test_parts_are_sent_in_order_and_the_last_one_moves_the_delivery(desk: Desk[State]) -> None:
     decision = half_sent(desk)
-    assert told(decision) == [(PENDING, Cause.ACCEPTED)]
+    assert reported(decision) == [(PENDING, Cause.ACCEPTED)]
     assert [(call.key, call.request.number, call.request.part) for call in decision.calls] == [("dlv-1", 3, 1)]
     last = desk.turn(results=answered(decision, Accepted(("w2",))))
-    assert told(last) == [(SENT, Cause.ACCEPTED)]
+    assert reported(last) == [(SENT, Cause.ACCEPTED)]
     assert keys(last) == ["next"]
     bound = [(b.provider_message_id, b.partial) for b in decoded(decision.outputs + last.outputs, "bindings", Binding)]
     assert bound == [("w1", True), ("w2", False)]
@@ -486,21 +486,21 @@ def test_a_part_that_was_taken_is_never_sent_again(outcome: Outcome | None, desk
 
 def test_a_rejected_part_fails_the_delivery_whatever_was_taken_before(desk: Desk[State]) -> None:
     decision = desk.turn(results=answered(half_sent(desk), Rejected("100", "no")))
-    assert told(decision) == [(FAILED, Cause.REJECTED)]
+    assert reported(decision) == [(FAILED, Cause.REJECTED)]
     assert keys(decision) == ["next"]
 
 
 def test_a_receipt_of_an_earlier_part_proves_nothing_about_the_next(desk: Desk[State]) -> None:
     desk.turn(results=answered(half_sent(desk), Unknown("time-out")))
-    assert told(desk.turn([evidence(attempt=0), evidence(attempt=1), evidence(attempt=2)])) == []
-    assert told(desk.turn([evidence(attempt=3, provider_message_id="w2")])) == [(SENT, Cause.ACCEPTED)]
+    assert reported(desk.turn([evidence(attempt=0), evidence(attempt=1), evidence(attempt=2)])) == []
+    assert reported(desk.turn([evidence(attempt=3, provider_message_id="w2")])) == [(SENT, Cause.ACCEPTED)]
 
 
 def test_evidence_of_a_part_sends_the_next_one(desk: Desk[State]) -> None:
     asked = desk.turn(to_send(delivery(text="one|two")))
     desk.turn(results=answered(asked, Unknown("time-out")))
     decision = desk.turn([evidence(attempt=1)])
-    assert told(decision) == [(PENDING, Cause.ACCEPTED)]
+    assert reported(decision) == [(PENDING, Cause.ACCEPTED)]
     assert [(call.request.number, call.request.part) for call in decision.calls] == [(2, 1)]
     assert desk.due() is None
 
@@ -510,7 +510,7 @@ def test_evidence_of_a_part_sends_the_next_one(desk: Desk[State]) -> None:
 
 class Interrupted(NamedTuple):
     channel: str
-    told: list[tuple[Status, Cause]]
+    reported: list[tuple[Status, Cause]]
     phase: Phase | None
 
 
@@ -527,21 +527,21 @@ def test_an_intent_without_a_result_is_unknown_at_once(case: Interrupted, desk: 
     desk.restart(a_send())
     assert (desk.due() or 0) <= NOW
     decision = desk.turn()
-    assert told(decision) == case.told
+    assert reported(decision) == case.reported
     assert keys(decision) == (["next"] if case.phase is None else [])
     row = desk.rows("outstanding").get(b"dlv-1")
     assert (row and row.phase) == case.phase
-    assert told(desk.turn()) == [], "once"
+    assert reported(desk.turn()) == [], "once"
 
 
 def test_evidence_that_waits_in_kafka_is_weighed_before_an_intent_is_unknown(desk: Desk[State]) -> None:
     desk.turn(to_send(delivery(channel="telegram")))
     desk.restart(a_send())
-    assert told(desk.turn([evidence()])) == [(SENT, Cause.ACCEPTED)]
+    assert reported(desk.turn([evidence()])) == [(SENT, Cause.ACCEPTED)]
     desk.turn(to_send(delivery("b")))
     desk.turn([evidence("b")])
     desk.restart(a_send())
-    assert told(desk.turn()) == [(SENT, Cause.ACCEPTED)], "evidence in the row outlives the worker"
+    assert reported(desk.turn()) == [(SENT, Cause.ACCEPTED)], "evidence in the row survives the worker"
 
 
 WAITING = {
@@ -553,7 +553,7 @@ WAITING = {
 
 
 @pytest.mark.parametrize(("sent", "outcome", "wait"), WAITING.values(), ids=WAITING)
-def test_nothing_waits_for_a_record_to_go_on_after_a_restart(
+def test_no_delivery_waits_for_a_record_after_a_restart(
     sent: Delivery, outcome: Outcome | None, wait: int, desk: Desk[State]
 ) -> None:
     if outcome is None:
@@ -574,7 +574,7 @@ def test_nothing_waits_for_a_record_to_go_on_after_a_restart(
 def test_closing_commits_results_and_starts_nothing(desk: Desk[State]) -> None:
     first = desk.turn(to_send(delivery("a"), delivery("b", seq=2)))
     decision = desk.turn(results=answered(first, Accepted(("x",))), closing=True)
-    assert told(decision) == [(SENT, Cause.ACCEPTED)]
+    assert reported(decision) == [(SENT, Cause.ACCEPTED)]
     assert keys(decision) == []
     desk.reopen()
     assert (desk.due() or 0) <= NOW
@@ -589,11 +589,11 @@ STILL_GOOD = {
 
 
 @pytest.mark.parametrize(("outcome", "expected", "left"), STILL_GOOD.values(), ids=STILL_GOOD)
-def test_a_result_that_waited_while_the_state_was_made_anew_is_taken_once(
+def test_a_result_that_waited_while_the_state_was_derived_again_is_taken_once(
     outcome: Outcome, expected: list[tuple[Status, Cause]], left: int, desk: Desk[State]
 ) -> None:
     asked = desk.turn(to_send(delivery(channel="telegram")))
     desk.reopen()
     decision = desk.turn(results=answered(asked, outcome))
-    assert told(decision) == expected
+    assert reported(decision) == expected
     assert len(desk.changelog["outstanding"]) == left

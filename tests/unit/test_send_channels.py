@@ -1,4 +1,4 @@
-"""Stage send and channels it does not have: a call's outcome comes back without a record, so nobody could be blamed for it."""
+"""Stage send and channels that it does not have. An error on a call's result could not be traced to a record."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def a_send(*channels: str) -> Send:
 
 
 @pytest.mark.parametrize("channel", ["pigeon", "telegram", "WHATSAPP"])
-def test_a_delivery_of_a_channel_nobody_has_is_refused_and_never_called(channel: str) -> None:
+def test_a_delivery_of_an_unconfigured_channel_is_refused_and_never_called(channel: str) -> None:
     desk = Desk(a_send("whatsapp"))
     odd, good = delivery("odd", channel=channel), delivery("good")
     decision = desk.turn(numbered([record("deliveries.whatsapp", each) for each in (odd, good)]))
@@ -30,7 +30,7 @@ def test_a_delivery_of_a_channel_nobody_has_is_refused_and_never_called(channel:
 
 @pytest.mark.parametrize("is_called", [False, True], ids=["waiting", "called"])
 @pytest.mark.parametrize("is_proven", [False, True], ids=["no evidence", "evidence"])
-def test_rows_of_a_channel_that_was_taken_away_wait_until_it_is_back(*, is_called: bool, is_proven: bool) -> None:
+def test_rows_of_a_removed_channel_wait_until_it_is_configured_again(*, is_called: bool, is_proven: bool) -> None:
     desk = Desk(a_send("whatsapp", "telegram"))
     desk.turn([record("deliveries.telegram", TELEGRAM)], closing=not is_called)
     desk.restart(a_send("whatsapp"))
@@ -41,28 +41,28 @@ def test_rows_of_a_channel_that_was_taken_away_wait_until_it_is_back(*, is_calle
     for _ in range(3):
         due = desk.due()
         assert due is not None
-        assert due > now, "nothing is tried over and over"
+        assert due > now, "nothing is retried in a loop"
         now = due
         assert desk.turn(now=now).calls == []
     assert b"tg" in desk.rows("outstanding")
     desk.restart(a_send("whatsapp", "telegram"))
     calls: list[Call] = []
-    told: list[Status] = []
+    reported: list[Status] = []
     for _ in range(4):
         now = max(now, desk.due() or now) + UNCONFIGURED_MS
         decision = desk.turn(results=[Result(call, Accepted(("5:1",))) for call in calls if call.key == "tg"], now=now)
         calls = list(decision.calls)
-        told += [
+        reported += [
             each.status
             for each in decoded(decision.outputs, "status-updates", StatusUpdate)
             if each.delivery_id == "tg"
         ]
-    assert told[-1] is Status.SENT
+    assert reported[-1] is Status.SENT
     assert b"tg" not in desk.rows("outstanding")
 
 
-def test_evidence_is_not_forgotten_while_the_channel_is_away() -> None:
-    """Else the message would go out twice when the setting is back."""
+def test_evidence_is_kept_while_the_channel_is_not_configured() -> None:
+    """Otherwise the message would be sent twice after the setting returns."""
     desk = Desk(a_send("telegram"))
     (call,) = desk.turn([record("deliveries.telegram", TELEGRAM)]).calls
     desk.turn(results=[Result(call, Unknown("no answer"))])

@@ -1,5 +1,5 @@
-"""Stage send against a model of the world: deliveries, answers of every kind, receipts, time, lost turns and lost workers, in any
-order. What may never happen is checked after every turn; at the end the stage is driven by its own next_due alone and must finish.
+"""Stage send against a model: deliveries, answers of every kind, receipts, time, lost turns and crashed workers, in any order.
+Invariants are checked after every turn; at the end only the stage's own next_due starts turns, and every delivery must end.
 """
 
 from collections import Counter, defaultdict
@@ -37,7 +37,7 @@ ADDRESSES = ("1", "2", "3")
 _WAITS = st.sampled_from(
     [None, None, 700, 700, 9000, 40 * 86_400_000]
 )  # milliseconds until a scheduled delivery's time
-_LIVES = st.sampled_from([None, None, 300, 3000])  # milliseconds until a delivery's time is over
+_LIVES = st.sampled_from([None, None, 300, 3000])  # milliseconds until a delivery expires
 KINDS = st.fixed_dictionaries(
     {
         "tenant": st.sampled_from(TENANTS),
@@ -54,23 +54,23 @@ SURELY_NOT_SENT: tuple[Outcome, ...] = (
     RetryLater("too fast, all of you", "429", after_seconds=4.0, throttled=True, scope=Scope.ACCOUNT),
     Rejected("131026", "no such person"),
 )
-# What the providers answer at the end, over and over: all is well, all is broken, nobody answers, every account is throttled for a while.
+# What the providers answer at the end: success, errors, no answer, or a throttle of every account for some time.
 ENDINGS = ("well", "broken", "silent", "throttled")
 
 
 @dataclass
-class Told:
-    """A delivery as the world knows it, from what was committed and from what the provider did."""
+class Known:
+    """A delivery as the model knows it, from committed turns and from the provider's actions."""
 
     delivery: Delivery
     source: Record
-    part: int = 0  # the one to send
-    since: int = 0  # the attempt with which the part before it ended
-    started: list[int] = field(default_factory=list)  # when each call was started
-    taken: set[int] = field(default_factory=set)  # attempts the provider took, whatever it answered
+    part: int = 0  # the part to send
+    since: int = 0  # the attempt that ended the part before
+    started: list[int] = field(default_factory=list)  # when each call started
+    taken: set[int] = field(default_factory=set)  # attempts that the provider accepted, whatever it answered
     ended: Cause | None = None
     not_before: int = 0  # what the latest answer asked for
-    proven: bool = False  # a receipt of it was taken in a committed turn
+    proven: bool = False  # a committed turn took a receipt of it
     causes: Counter[Cause] = field(default_factory=Counter)
     events: set[str] = field(default_factory=set)
     letters: int = 0
@@ -82,7 +82,7 @@ class SendModel(RuleBasedStateMachine):
         self.ending = ending
         self.limits = limits
         self.now = NOW
-        self.told: dict[str, Told] = {}
+        self.known: dict[str, Known] = {}
         self.topics: dict[str, list[Record]] = defaultdict(list)
         self.taken_to: Counter[str] = Counter()  # committed position in each topic
         self.sequence = 0
@@ -120,21 +120,21 @@ class SendModel(RuleBasedStateMachine):
         topic = f"deliveries.{channel}"
         source = record(topic, made, offset=len(self.topics[topic]), timestamp=self.now)
         self.topics[topic].append(source)
-        self.told[made.delivery_id] = Told(made, source)
+        self.known[made.delivery_id] = Known(made, source)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def provider_takes_a_call(self, data: st.DataObject) -> None:
-        """It has the message now; its answer may still get lost, and its receipt may come before the answer."""
+        """The provider has the message now; its answer may still get lost, and its receipt may arrive before the answer."""
         key = data.draw(st.sampled_from(sorted(self.running)), label="call")
-        self.told[key].taken.add(self.running[key].call.request.number)
+        self.known[key].taken.add(self.running[key].call.request.number)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def provider_answers(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.running)), label="call")
         number = self.running[key].call.request.number
-        taken = number in self.told[key].taken
+        taken = number in self.known[key].taken
         accepted = Accepted((f"{key}-{number}",))
         possible = (accepted, Unknown("time-out")) if taken else (accepted, Unknown("time-out"), *SURELY_NOT_SENT)
         self.answer(key, data.draw(st.sampled_from(possible), label="answer"))
@@ -142,31 +142,31 @@ class SendModel(RuleBasedStateMachine):
     def answer(self, key: str, outcome: Outcome) -> None:
         number = self.running[key].call.request.number
         if isinstance(outcome, Accepted):
-            self.told[key].taken.add(number)
+            self.known[key].taken.add(number)
         self.results.append(self.running.pop(key).finish(outcome))
         self.desk.running.pop(key)
 
-    @precondition(lambda self: any(each.taken for each in self.told.values()))
+    @precondition(lambda self: any(each.taken for each in self.known.values()))
     @rule(data=st.data(), failed=st.booleans())
     def a_receipt_comes(self, data: st.DataObject, failed: bool) -> None:
-        key = data.draw(st.sampled_from(sorted(k for k, each in self.told.items() if each.taken)), label="delivery")
-        number = max(self.told[key].taken)
+        key = data.draw(st.sampled_from(sorted(k for k, each in self.known.items() if each.taken)), label="delivery")
+        number = max(self.known[key].taken)
         status = Status.FAILED if failed else Status.DELIVERED
         event = f"{key}:{number}:{status}:receipt"
         tracked = {"attempt": number, "provider_message_id": f"{key}-{number}"}
-        tenant_id = self.told[key].delivery.tenant_id
+        tenant_id = self.known[key].delivery.tenant_id
         self.add_update(update(event, tenant_id=tenant_id, delivery_id=key, status=status, **tracked))
 
-    def add_update(self, told: StatusUpdate) -> None:
+    def add_update(self, added: StatusUpdate) -> None:
         log = self.topics["status-updates"]
-        log.append(record("status-updates", told, offset=len(log), timestamp=self.now))
+        log.append(record("status-updates", added, offset=len(log), timestamp=self.now))
 
     @rule(answer=st.sampled_from((Unknown("time-out"), *SURELY_NOT_SENT)))
     def a_storm(self, answer: Outcome) -> None:
-        """Every call under way ends alike, as far as it may, and the engine takes turns."""
+        """All calls in flight end in the same way, where possible, and the engine takes turns."""
         for key in sorted(self.running):
             number = self.running[key].call.request.number
-            self.answer(key, Unknown("time-out") if number in self.told[key].taken else answer)
+            self.answer(key, Unknown("time-out") if number in self.known[key].taken else answer)
         self.commit_turn([])
         self.now = max(self.now, self.desk.due() or 0)
         self.commit_turn(self.fetch(None))
@@ -189,15 +189,15 @@ class SendModel(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def turn_is_decided_and_undone(self, data: st.DataObject) -> None:
-        """Another record of the turn raised: rows and state are made anew, and nothing of the turn is visible."""
+        """Another record of the turn raised: rows and state are derived again, and nothing of the turn is visible."""
         batch = self.fetch(data)
         self.desk.decide(batch, self.results, self.now)
         self.partition_starts_again()
-        self.commit_turn(batch)  # the engine decides again at once, without the one that raised
+        self.commit_turn(batch)  # the engine decides again at once, without the record that raised
 
     @rule()
     def partition_starts_again(self) -> None:
-        """A rebalance that leaves the partition here: calls go on, and results that wait are taken by the first turn."""
+        """A rebalance that leaves the partition here: calls continue, and the first turn takes waiting results."""
         self.desk.reopen()
         self.blocked.clear()
 
@@ -214,7 +214,7 @@ class SendModel(RuleBasedStateMachine):
         self.desk.restart(self.stage)
 
     def fetch(self, data: st.DataObject | None) -> list[Record]:
-        """Some of what waits in each topic the stage takes from; all of it without `data`."""
+        """Some of the waiting records of each topic that the stage takes from; all of them without `data`."""
         batch: list[Record] = []
         for topic in sorted(self.topics):
             waiting = self.topics[topic][self.taken_to[topic] :]
@@ -254,112 +254,112 @@ class SendModel(RuleBasedStateMachine):
             for each in decoded(decision.outputs, "status-updates", StatusUpdate)
             if each.cause is Cause.ACCEPTED
         ]
-        assert bound == Counter(accepted), "whoever is accepted is bound, nobody else is"
+        assert bound == Counter(accepted), "every accepted id is bound, and no other"
         for refusal in decision.refusals:
             self.learn_letter(refusal)
         assert decision.counts.get("schedule_full", 0) == sum(r.cause == "schedule_full" for r in decision.refusals)
 
     def learn_update(self, each: StatusUpdate, answer: Result | None) -> None:
-        told = self.told[each.delivery_id]
-        assert told.ended is None, f"{each.cause} after {told.ended}"
-        assert each.event_id not in told.events, "track would drop the second"
-        told.events.add(each.event_id)
-        told.causes[each.cause] += 1
+        known = self.known[each.delivery_id]
+        assert known.ended is None, f"{each.cause} after {known.ended}"
+        assert each.event_id not in known.events, "track would drop the second"
+        known.events.add(each.event_id)
+        known.causes[each.cause] += 1
         if each.cause is Cause.ACCEPTED and each.status is Status.PENDING:
-            told.part, told.since, told.proven, told.not_before = told.part + 1, each.attempt, False, 0
+            known.part, known.since, known.proven, known.not_before = known.part + 1, each.attempt, False, 0
         elif each.cause in TERMINAL or each.status is Status.FAILED:
-            told.ended = each.cause
-        if each.cause is Cause.UNKNOWN and POLICIES[told.delivery.channel] == "hold":
-            told.not_before = self.now + HOLD_MS
+            known.ended = each.cause
+        if each.cause is Cause.UNKNOWN and POLICIES[known.delivery.channel] == "hold":
+            known.not_before = self.now + HOLD_MS
         if each.cause is Cause.RETRY_LATER:
             assert answer is not None
             outcome = answer.value
             wait = int((outcome.after_seconds or 0) * 1000)
-            told.not_before = self.now + wait
+            known.not_before = self.now + wait
             if outcome.scope is Scope.ACCOUNT:
-                place = place_of(told.delivery)
+                place = place_of(known.delivery)
                 self.blocked[place] = max(self.blocked.get(place, 0), self.now + wait)
 
     def learn_evidence(self, each: Record) -> None:
         if each.topic == "status-updates":
-            told = codec.decode(each.value, StatusUpdate)
-            delivered = self.told[told.delivery_id]
-            if told.cause is Cause.RECEIPT and told.attempt > delivered.since:
+            update = codec.decode(each.value, StatusUpdate)
+            delivered = self.known[update.delivery_id]
+            if update.cause is Cause.RECEIPT and update.attempt > delivered.since:
                 delivered.proven = True
 
     def learn_letter(self, refusal: Refusal) -> None:
         sent = codec.decode(refusal.record.value, Delivery)
-        told = self.told[sent.delivery_id]
-        assert sent == told.delivery
-        assert refusal.record == told.source
-        assert told.ended is {"attempts_exhausted": Cause.EXHAUSTED, "schedule_full": Cause.REJECTED}[refusal.cause]
-        assert refusal.cause != "schedule_full" or (sent.not_before or 0) > self.now, "only what is for later"
-        told.letters += 1
+        known = self.known[sent.delivery_id]
+        assert sent == known.delivery
+        assert refusal.record == known.source
+        assert known.ended is {"attempts_exhausted": Cause.EXHAUSTED, "schedule_full": Cause.REJECTED}[refusal.cause]
+        assert refusal.cause != "schedule_full" or (sent.not_before or 0) > self.now, "only scheduled deliveries"
+        known.letters += 1
 
     # --- what may never happen ------------------------------------------------------------------------------------------
 
     def check_call(self, key: str, attempt: Attempt) -> None:
-        told, number = self.told[key], attempt.number
-        lane = lane_of(told.delivery)
+        known, number = self.known[key], attempt.number
+        lane = lane_of(known.delivery)
         value = self.desk.changelog["outstanding"].get(key.encode())
         assert value is not None, "a call without a row"
         row = OUTSTANDING.decode(value)
         assert (row.phase, row.attempt, row.dispatched_at) == (Phase.CALLING, number, self.now), "without its intent"
-        assert all(lane_of(self.told[other].delivery) != lane for other in self.running), "two calls in one lane"
+        assert all(lane_of(self.known[other].delivery) != lane for other in self.running), "two calls in one lane"
         if number == 1:
             assert all(
                 (each.delivery.not_before or 0) > self.now
                 for each in self.taken()
-                if each.ended is None and lane_of(each.delivery) == lane and each.delivery.seq < told.delivery.seq
+                if each.ended is None and lane_of(each.delivery) == lane and each.delivery.seq < known.delivery.seq
             ), "before an earlier one that is due"
-        told.started.append(self.now)
-        assert number == len(told.started)
-        assert attempt.part == told.part, "a part that was taken, or one too early"
-        reasons = told.causes[Cause.RETRY_LATER] + told.causes[Cause.RESENT] + told.part
+        known.started.append(self.now)
+        assert number == len(known.started)
+        assert attempt.part == known.part, "a part that was taken, or one too early"
+        reasons = known.causes[Cause.RETRY_LATER] + known.causes[Cause.RESENT] + known.part
         assert number - 1 <= reasons, "repeated without a reason"
-        assert told.ended is None
-        assert not told.proven, "the provider is known to have it"
-        assert self.now >= max(told.not_before, told.delivery.not_before or 0), "too early"
-        assert told.delivery.expires_at is None or self.now < told.delivery.expires_at, "too late"
-        assert self.now >= self.blocked.get(place_of(told.delivery), 0), "the account is throttled"
+        assert known.ended is None
+        assert not known.proven, "the provider is known to have it"
+        assert self.now >= max(known.not_before, known.delivery.not_before or 0), "too early"
+        assert known.delivery.expires_at is None or self.now < known.delivery.expires_at, "too late"
+        assert self.now >= self.blocked.get(place_of(known.delivery), 0), "the account is throttled"
 
-    def taken(self) -> list[Told]:
-        """Whoever was taken from Kafka."""
-        return [each for each in self.told.values() if each.source.offset < self.taken_to[each.source.topic]]
+    def taken(self) -> list[Known]:
+        """Deliveries that were taken from Kafka."""
+        return [each for each in self.known.values() if each.source.offset < self.taken_to[each.source.topic]]
 
     def check_rows(self) -> None:
         assert len(self.running) <= self.limits.concurrency
-        calls = Counter(self.told[key].delivery.tenant_id for key in self.running)
+        calls = Counter(self.known[key].delivery.tenant_id for key in self.running)
         assert max(calls.values(), default=0) <= self.limits.calls_of_a_tenant
         assert max(self.of_accounts().values(), default=0) <= self.limits.account
         outstanding = {each.delivery.delivery_id for each in self.taken() if each.ended is None}
         assert {key.decode() for key in self.desk.changelog["outstanding"]} == outstanding
-        assert set(self.running) <= outstanding, "whoever is being called has not ended"
+        assert set(self.running) <= outstanding, "a delivery with a call in flight has not ended"
         waiting = Counter(row.delivery.tenant_id for row in self.rows() if row.is_scheduled)
         assert sum(waiting.values()) <= self.limits.scheduled
         assert all(2 * number <= self.limits.scheduled + 1 for number in waiting.values()), "more than its share"
         self.check_derived()
 
     def check_derived(self) -> None:
-        """What is derived is what a restart would derive."""
-        state, anew = self.desk.state, State.opened(self.desk.tables["outstanding"], self.limits, set(self.running))
+        """The derived state equals the state that a restart derives."""
+        state, derived = self.desk.state, State.opened(self.desk.tables["outstanding"], self.limits, set(self.running))
         for row in self.rows():
             tenant, lane = row.delivery.tenant_id, lane_of(row.delivery)
-            assert state.lanes.head(lane) == anew.lanes.head(lane)
-            assert state.held.rows(tenant) == anew.held.rows(tenant)
-            assert state.scheduled.rows(tenant) == anew.scheduled.rows(tenant)
-        assert (len(state.held), len(state.scheduled)) == (len(anew.held), len(anew.scheduled))
-        assert len(state.lanes) == len(anew.lanes)
+            assert state.lanes.head(lane) == derived.lanes.head(lane)
+            assert state.held.rows(tenant) == derived.held.rows(tenant)
+            assert state.scheduled.rows(tenant) == derived.scheduled.rows(tenant)
+        assert (len(state.held), len(state.scheduled)) == (len(derived.held), len(derived.scheduled))
+        assert len(state.lanes) == len(derived.lanes)
 
     def rows(self) -> list[Outstanding]:
-        """What was committed."""
+        """The committed rows."""
         return [OUTSTANDING.decode(value) for value in self.desk.changelog["outstanding"].values()]
 
     def check_due(self, *, again: bool) -> None:
-        """Whatever there is to do before next_due would be done too late: nobody wakes the partition earlier."""
+        """Nothing may be due before next_due: no other event wakes the partition earlier."""
         due = self.desk.due()
-        if due is not None and due <= self.now:  # a held delivery whose own time is over: resent, then expired
-            assert not again, "a turn that leaves something to do for a turn at the same time, without end"
+        if due is not None and due <= self.now:  # an expired delivery at the end of its hold: resent, then expired
+            assert not again, "an endless series of turns at the same time"
             self.commit_turn([], again=True)
             return
         probe = self.now + 600_000 if due is None else due - 1
@@ -367,7 +367,7 @@ class SendModel(RuleBasedStateMachine):
         assert [*early.outputs, *early.calls, *early.refusals] == []
         assert not self.desk.tables["outstanding"].changes()
         if len(self.running) < self.limits.concurrency:
-            calls = Counter(self.told[key].delivery.tenant_id for key in self.running)
+            calls = Counter(self.known[key].delivery.tenant_id for key in self.running)
             accounts = self.of_accounts()
             for row in self.heads():
                 has_room = (
@@ -376,7 +376,7 @@ class SendModel(RuleBasedStateMachine):
                 )
                 if has_room or row.phase is Phase.HELD:
                     assert due is not None
-                    assert due <= self.next_step(row), "a head would be looked at too late"
+                    assert due <= self.next_step(row), "a lane's head would be checked too late"
         for row in self.rows():
             if row.is_scheduled:
                 assert due is not None
@@ -384,10 +384,10 @@ class SendModel(RuleBasedStateMachine):
 
     def of_accounts(self) -> Counter[str]:
         """Calls in flight to each account."""
-        return Counter(place_of(self.told[key].delivery) for key in self.running)
+        return Counter(place_of(self.known[key].delivery) for key in self.running)
 
     def heads(self) -> list[Outstanding]:
-        """The first of every lane that is not in flight, from what was committed; what waits for its time is in no lane."""
+        """The head of every lane without a call in flight, from the committed rows; scheduled deliveries are in no lane."""
         first: dict[Lane, Outstanding] = {}
         for row in sorted(self.rows(), key=lambda row: (not row.attempt, row.delivery.seq)):
             if not row.is_scheduled:
@@ -406,17 +406,19 @@ class SendModel(RuleBasedStateMachine):
         if not hasattr(self, "desk"):
             return
         self.drive_to_the_end()
-        for key, told in self.told.items():
-            assert told.ended is not None, key
-            refused = told.ended is Cause.REJECTED and not told.started
-            assert told.letters == (told.ended is Cause.EXHAUSTED or refused)
-            assert len(told.taken) <= told.part + 1 + told.causes[Cause.RESENT], "more duplicates than were told"
-            assert told.ended is not Cause.ACCEPTED or told.part == told.delivery.text.count("|"), "parts left out"
+        for key, known in self.known.items():
+            assert known.ended is not None, key
+            refused = known.ended is Cause.REJECTED and not known.started
+            assert known.letters == (known.ended is Cause.EXHAUSTED or refused)
+            assert len(known.taken) <= known.part + 1 + known.causes[Cause.RESENT], (
+                "more duplicates than resends were reported"
+            )
+            assert known.ended is not Cause.ACCEPTED or known.part == known.delivery.text.count("|"), "parts left out"
         for call in self.running.values():
             call.lose()
 
     def drive_to_the_end(self) -> None:
-        """Providers answer at once, in one mood; records, results and next_due wake the stage, nothing else does."""
+        """Providers answer at once, all in the same way; only records, results and next_due wake the stage."""
         for turn in range(600):
             for key in sorted(self.running):
                 self.answer(key, self.last_answer(key, turn))
@@ -427,12 +429,12 @@ class SendModel(RuleBasedStateMachine):
                     break
                 self.now = due
             self.commit_turn(batch)
-        assert not self.desk.changelog["outstanding"], "a delivery nobody will ever look at again"
+        assert not self.desk.changelog["outstanding"], "a delivery that no turn will ever take up"
         assert all(self.taken_to[topic] == len(log) for topic, log in self.topics.items())
 
     def last_answer(self, key: str, turn: int) -> Outcome:
         number = self.running[key].call.request.number
-        if self.ending == "silent" or (self.ending != "well" and number in self.told[key].taken):
+        if self.ending == "silent" or (self.ending != "well" and number in self.known[key].taken):
             return Unknown("time-out")
         if self.ending == "broken" or (self.ending == "throttled" and turn % 20 < 10):
             return SURELY_NOT_SENT[0 if self.ending == "broken" else 2]

@@ -1,4 +1,4 @@
-"""Stage send with several tenants, far times and full bounds: nobody waits for another's deliveries, and turns stay bounded."""
+"""Stage send with several tenants, distant times and full bounds: no tenant waits for another's deliveries, and turns stay bounded."""
 
 import dataclasses
 from collections import Counter
@@ -22,7 +22,7 @@ from tests.support.builders import NOW, Desk, decoded, delivery, examples, numbe
 from tests.support.counting_provider import Provider
 
 DAY_MS = 86_400_000
-LIMITS = SendLimits(concurrency=64, outstanding=20_000, attempts=3, hold_ms=60_000)  # as the settings' defaults
+LIMITS = SendLimits(concurrency=64, outstanding=20_000, attempts=3, hold_ms=60_000)  # the settings' defaults
 ACCOUNT_THROTTLED = RetryLater("all of you", "429", after_seconds=7.0, throttled=True, scope=Scope.ACCOUNT)
 
 
@@ -35,7 +35,7 @@ def a_desk(**limits: int) -> Desk[State]:
 
 
 def many(number: int, name: str = "a", **changes: Any) -> list[Record]:
-    """Deliveries of one tenant to as many people, as route makes them of a message."""
+    """Deliveries of one tenant's message to many people, as route makes them."""
     fields = {"tenant_id": name, "account": f"of-{name}"} | changes
     return to_send(*(delivery(f"{name}{i}", address=f"{name}{i}", **fields) for i in range(number)))
 
@@ -57,7 +57,7 @@ def statuses(decision: Decision) -> Counter[Status]:
 
 
 def taken(desk: Desk[State], records: Sequence[Record], now: int = NOW) -> list[Decision]:
-    """The records in turns, as far as the stage takes them; it must take them all."""
+    """Gives the records to turns as the stage takes them; it must take them all."""
     turns = []
     for start in range(0, len(records), desk.stage.turn_records):
         assert desk.stage.takes("deliveries.whatsapp", desk.state)
@@ -83,7 +83,7 @@ def test_far_schedules_hold_up_nobody() -> None:
     assert keys(desk.turn(one("c"))) == ["c"]
 
 
-def test_a_message_of_its_own_tenant_goes_past_what_is_scheduled_in_its_lane() -> None:
+def test_a_message_overtakes_scheduled_ones_in_its_lane() -> None:
     desk = a_desk()
     desk.turn(to_send(delivery("later", not_before=NOW + DAY_MS)))
     desk.restart(a_send())
@@ -101,7 +101,7 @@ def test_twenty_thousand_lanes_of_one_tenant_delay_another_by_no_turn() -> None:
         [Result(call, Accepted(("x",))) for call in first.calls],
     )
     tenants = Counter(call.request.delivery.tenant_id for call in answered.calls)
-    assert abs(tenants["a"] - tenants["c"]) <= 8, "in equal parts, but for the calls one tenant cannot have"
+    assert abs(tenants["a"] - tenants["c"]) <= 8, "in equal shares, except for the calls that one tenant cannot have"
 
 
 def test_the_lanes_of_an_account_that_is_throttled_are_not_looked_at_and_hold_up_no_other() -> None:
@@ -115,7 +115,7 @@ def test_the_lanes_of_an_account_that_is_throttled_are_not_looked_at_and_hold_up
     assert keys(desk.turn(many(1, tenant_id="a", name="other-account"))) == ["other-account0"]
     assert keys(desk.turn(one())) == ["b"]
     assert rows.gets < 10
-    for minute in range(1, 4):  # it is throttled again and again
+    for minute in range(1, 4):  # throttled repeatedly
         rows.gets = 0
         due = desk.due()
         assert due is not None
@@ -129,7 +129,7 @@ def throttled(seconds: float) -> RetryLater:
     return dataclasses.replace(ACCOUNT_THROTTLED, after_seconds=seconds)
 
 
-def test_a_throttled_account_goes_on_by_itself_when_nothing_else_is_due() -> None:
+def test_a_throttled_account_continues_when_nothing_else_is_due() -> None:
     desk = a_desk()
     first = desk.turn(to_send(delivery("a", address="1", expires_at=NOW + 10)))
     desk.turn(to_send(delivery("b", address="2")), [Result(first.calls[0], throttled(7))])
@@ -147,7 +147,7 @@ def test_a_shorter_throttle_does_not_end_a_longer_one() -> None:
     assert sorted(keys(desk.turn(now=NOW + 7000))) == ["a", "b", "c"]
 
 
-def test_a_lane_goes_on_by_another_account_when_its_head_ends_behind_a_throttled_one() -> None:
+def test_a_lane_continues_with_another_account_when_its_throttled_head_ends() -> None:
     desk = a_desk()
     (call,) = desk.turn(to_send(delivery("other", address="9"))).calls
     lane = to_send(delivery("1", seq=1, expires_at=NOW + 10), delivery("2", seq=2, account="acc-2"))
@@ -156,7 +156,7 @@ def test_a_lane_goes_on_by_another_account_when_its_head_ends_behind_a_throttled
 
 
 class Counted(MemoryTable[Outstanding]):
-    """Counts how often a row is looked at."""
+    """Counts reads of rows."""
 
     gets = 0
 
@@ -243,7 +243,7 @@ def test_many_that_are_over_at_one_moment_end_in_turns(apart: bool) -> None:
     assert expired == number - len(desk.running)
 
 
-def test_deliveries_of_one_lane_that_are_due_at_one_moment_go_in_sequence() -> None:
+def test_deliveries_of_one_lane_that_are_due_at_one_moment_are_sent_in_sequence() -> None:
     desk = a_desk()
     at = NOW + 60_000
     desk.turn(to_send(*(delivery(f"{seq}", seq=seq, not_before=at) for seq in (5, 1, 4, 2, 3))))
@@ -263,25 +263,27 @@ def later(name: str, tenant: str = "a", **changes: Any) -> Delivery:
     return delivery(name, **({"tenant_id": tenant, "address": name, "not_before": NOW + DAY_MS} | changes))
 
 
-def test_a_tenant_schedules_up_to_its_share_and_what_is_refused_is_told() -> None:
+def test_a_tenant_schedules_up_to_its_share_and_refusals_are_reported() -> None:
     desk = a_desk(scheduled=4)
     batch = to_send(later("1"), later("2"), later("3"), later("4", "b"), later("5", "b"), later("6", "c"))
     decision = desk.turn(batch)
-    assert refused(decision) == ["schedule_full", "schedule_full"], "the share of a, and the bound of all"
+    assert refused(decision) == ["schedule_full", "schedule_full"], (
+        "the share of tenant a, and the bound of all tenants"
+    )
     assert "schedule_full" in DESCRIPTIONS
     assert [refusal.record for refusal in decision.refusals] == [batch[2], batch[5]]
     assert [refusal.tenant_id for refusal in decision.refusals] == ["a", "c"]
     assert "2 deliveries of this tenant wait" in decision.refusals[0].detail
     assert "too many deliveries of all tenants wait" in decision.refusals[1].detail
-    told = decoded(decision.outputs, "status-updates", StatusUpdate)
-    assert [(each.delivery_id, each.status, each.cause, each.reason_code) for each in told] == [
+    updates = decoded(decision.outputs, "status-updates", StatusUpdate)
+    assert [(each.delivery_id, each.status, each.cause, each.reason_code) for each in updates] == [
         ("3", Status.FAILED, Cause.REJECTED, "schedule_full"),
         ("6", Status.FAILED, Cause.REJECTED, "schedule_full"),
     ]
     assert sorted(desk.changelog["outstanding"]) == [b"1", b"2", b"4", b"5"]
     desk.restart(a_send(dataclasses.replace(LIMITS, scheduled=4)))
     assert refused(desk.turn(to_send(later("7")))) == ["schedule_full"]
-    assert keys(desk.turn(one("a"))) == ["a"], "to send at once is none of it"
+    assert keys(desk.turn(one("a"))) == ["a"], "a delivery without a later time does not count"
     desk.turn(now=NOW + DAY_MS)
     again = codec.decode(decision.refusals[0].record.value, Delivery)
     produced_again = dataclasses.replace(again, not_before=NOW + 2 * DAY_MS)
@@ -319,7 +321,7 @@ def test_a_tenant_may_use_what_the_schedule_leaves_and_then_waits_in_kafka() -> 
     assert not desk.stage.takes("deliveries.whatsapp", desk.state)
 
 
-def test_whoever_has_filled_its_schedule_still_sends() -> None:
+def test_a_tenant_with_a_full_schedule_still_sends() -> None:
     desk = a_desk(outstanding=4, scheduled=6)
     desk.turn(to_send(*(later(f"l{i}") for i in range(9))))
     for name in "12345":
@@ -329,7 +331,7 @@ def test_whoever_has_filled_its_schedule_still_sends() -> None:
         desk.turn(results=[Result(turn.calls[0], Accepted(("x",)))])
 
 
-def test_a_delivery_that_was_refused_for_the_schedule_is_not_refused_once_its_time_has_come() -> None:
+def test_a_delivery_refused_for_the_schedule_is_taken_once_it_is_due() -> None:
     desk = a_desk(scheduled=0)
     (source,) = to_send(later("1"))
     assert refused(desk.turn([source])) == ["schedule_full"]

@@ -1,4 +1,4 @@
-"""Time slots: whoever asks when, none is nearer to another than the distance, and they come in the order of asking."""
+"""Time slots: two slots are at least one interval apart, and slots are given in the order of asking, whenever partitions ask."""
 
 from itertools import pairwise
 
@@ -30,32 +30,32 @@ def test_a_lone_partition_waits_for_nothing_and_then_for_the_distance() -> None:
     line.used(3)
     assert line.wait(3) == DISTANCE
     clock.now += 0.4
-    assert round(line.wait(3), 6) == 0.6, "asking again takes no other slot"
+    assert round(line.wait(3), 6) == 0.6, "asking again keeps the slot"
     clock.now += 5
     assert line.wait(3) == 0
     line.used(3)
     clock.now += 5
-    assert line.wait(3) == 0, "after a silence nobody waits"
+    assert line.wait(3) == 0, "after a pause no partition waits"
 
 
-def test_partitions_come_in_the_order_of_asking() -> None:
+def test_slots_are_given_in_the_order_of_asking() -> None:
     clock = Clock()
     line = slots(clock)
     assert [line.wait(partition) for partition in (2, 0, 1)] == [0, 1, 2]
     line.used(2)
-    assert line.wait(2) == 3, "and whoever has been, at the end"
+    assert line.wait(2) == 3, "a partition that has used its slot gets the last one"
 
 
-def test_a_slot_that_nobody_uses_holds_up_nobody() -> None:
+def test_an_unused_slot_delays_no_partition() -> None:
     clock = Clock()
     line = slots(clock)
     assert [line.wait(partition) for partition in (0, 1)] == [0, 1]
     line.used(0)
-    clock.now += 2  # partition 1 is another worker's now
+    clock.now += 2  # partition 1 belongs to another worker now
     assert line.wait(2) == 0
 
 
-def test_who_did_not_wait_moves_those_that_have_no_slot_yet() -> None:
+def test_a_partition_that_did_not_wait_moves_the_next_free_slot() -> None:
     clock = Clock()
     line = slots(clock)
     line.used(0)  # a full turn

@@ -1,4 +1,4 @@
-"""Stage track: the same updates in any order, any number and any turns come to the same timeline, and nothing goes backwards."""
+"""Stage track: the same updates, in any order, with repetitions and in any turns, end in the same timeline; no status goes backwards."""
 
 import dataclasses
 import itertools
@@ -53,27 +53,37 @@ def states(desk: Desk[State], kafka_records: Sequence[Record]) -> list[DeliveryS
     return decoded(desk.turn(kafka_records).outputs, "delivery-states", DeliveryState)
 
 
-def path(told: Sequence[DeliveryState]) -> list[tuple[Status, Status]]:
-    return [(each.previous_status, each.status) for each in told]
+def path(published: Sequence[DeliveryState]) -> list[tuple[Status, Status]]:
+    return [(each.previous_status, each.status) for each in published]
 
 
 # --- the log ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_delivery_begins_with_the_log(desk: Desk[State]) -> None:
-    (told,) = states(desk, [LOG])
-    assert (told.version, told.previous_status, told.status, told.cause) == (1, PENDING, PENDING, Cause.CREATED)
-    assert (told.message_id, told.seq, told.channel, told.account, told.recipient, told.address) == (
+    (published,) = states(desk, [LOG])
+    assert (published.version, published.previous_status, published.status, published.cause) == (
+        1,
+        PENDING,
+        PENDING,
+        Cause.CREATED,
+    )
+    assert (published.message_id, published.seq, published.channel, published.account, published.recipient, published.address) == (
         "msg-1", 1, "whatsapp", "acc-1", "ana", "15550001",
     )  # fmt: skip
-    assert (told.requested_at, told.accepted_at, told.occurred_at, told.home_partition) == (NOW - 50, NOW, NOW, 0)
+    assert (published.requested_at, published.accepted_at, published.occurred_at, published.home_partition) == (
+        NOW - 50,
+        NOW,
+        NOW,
+        0,
+    )
 
 
 def test_every_delivery_of_a_message_begins_and_keeps_to_itself(desk: Desk[State]) -> None:
     log = record("conversation-log", sequenced(ref("a"), ref("b", address="2"), ref("c", channel="telegram")))
     assert [each.delivery_id for each in states(desk, [log])] == ["a", "b", "c"]
-    (told,) = states(desk, of(seen(READ, delivery_id="b")))
-    assert (told.delivery_id, told.status, told.version) == ("b", READ, 2)
+    (published,) = states(desk, of(seen(READ, delivery_id="b")))
+    assert (published.delivery_id, published.status, published.version) == ("b", READ, 2)
     (other,) = states(desk, of(seen(SENT, delivery_id="a")))
     assert (other.status, other.version) == (SENT, 2)
 
@@ -88,7 +98,7 @@ def test_an_inbound_message_begins_nothing(desk: Desk[State]) -> None:
     assert not desk.changelog["timelines"]
 
 
-def test_the_log_twice_is_told_once(desk: Desk[State]) -> None:
+def test_a_repeated_log_record_publishes_once(desk: Desk[State]) -> None:
     assert len(states(desk, [LOG, LOG._replace(offset=1)])) == 1
     assert states(desk, [LOG]) == []
 
@@ -96,18 +106,18 @@ def test_the_log_twice_is_told_once(desk: Desk[State]) -> None:
 def test_updates_before_the_log_wait_for_it(desk: Desk[State]) -> None:
     early = of(seen(DELIVERED, 300), seen(SENT, 200), seen(DELIVERED, 300))
     assert states(desk, early) == []
-    assert len(desk.rows("timelines")[b"dlv-1"].early) == 2, "a repetition takes no room"
+    assert len(desk.rows("timelines")[b"dlv-1"].early) == 2, "a repetition is not stored"
     desk.restart(Track(state_ms=STATE_MS))
-    told = states(desk, [LOG])
-    assert path(told) == [(PENDING, PENDING), (PENDING, DELIVERED), (DELIVERED, DELIVERED)]
-    assert [each.version for each in told] == [1, 2, 3]
-    assert (told[-1].sent_at, told[-1].delivered_at) == (NOW + 200, NOW + 300)
+    published = states(desk, [LOG])
+    assert path(published) == [(PENDING, PENDING), (PENDING, DELIVERED), (DELIVERED, DELIVERED)]
+    assert [each.version for each in published] == [1, 2, 3]
+    assert (published[-1].sent_at, published[-1].delivered_at) == (NOW + 200, NOW + 300)
     assert desk.rows("timelines")[b"dlv-1"].early == ()
 
 
 @pytest.mark.parametrize("order", ["after the log", "before the log", "among our own before the log"])
 def test_an_update_of_another_tenant_moves_nothing_and_is_refused(order: str, desk: Desk[State]) -> None:
-    """Under the same event id as ours, even; with its place and its bytes, though it waited in a row."""
+    """Even with the same event id as ours. The refusal has the record's offset and bytes, although it waited in a row."""
     theirs = seen(READ, 100, tenant_id="acme", conversation_id="theirs")
     ours = dataclasses.replace(seen(SENT, 100), event_id=theirs.event_id)
     foreign = record("status-updates", theirs, offset=7)
@@ -123,8 +133,8 @@ def test_an_update_of_another_tenant_moves_nothing_and_is_refused(order: str, de
     (refusal,) = [refusal for decision in decisions for refusal in decision.refusals]
     assert refusal.cause == "wrong_tenant"
     assert refusal.record == foreign
-    told = [each for d in decisions for each in decoded(d.outputs, "delivery-states", DeliveryState)]
-    assert [(each.tenant_id, each.conversation_id, each.status) for each in told] == [
+    published = [each for d in decisions for each in decoded(d.outputs, "delivery-states", DeliveryState)]
+    assert [(each.tenant_id, each.conversation_id, each.status) for each in published] == [
         ("default", HERE, PENDING),
         ("default", HERE, SENT),
     ]
@@ -134,7 +144,7 @@ def test_an_update_of_another_tenant_moves_nothing_and_is_refused(order: str, de
     assert desk.changelog == plain.changelog
 
 
-def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(desk: Desk[State]) -> None:
+def test_what_cannot_be_read_is_refused_and_the_rest_is_taken(desk: Desk[State]) -> None:
     decision = desk.turn([raw("status-updates", b"junk"), LOG, record("conversation-log", update(), offset=1)])
     assert refused(decision) == ["not_avro", "unexpected_record"]
     assert len(decision.outputs) == 1
@@ -169,21 +179,21 @@ MOVED = (
 @pytest.mark.parametrize("case", MOVED, ids=lambda case: case.label)
 def test_a_status_moves(case: Moved, desk: Desk[State]) -> None:
     desk.turn([LOG])
-    told = states(desk, of(*case.updates))
-    assert [each.status for each in told] == case.statuses
-    assert [each.previous_status for each in told] == [PENDING, *case.statuses[:-1]]
-    assert [each.anomaly for each in told] == case.anomalies
-    assert [each.version for each in told] == list(range(2, len(told) + 2))
+    published = states(desk, of(*case.updates))
+    assert [each.status for each in published] == case.statuses
+    assert [each.previous_status for each in published] == [PENDING, *case.statuses[:-1]]
+    assert [each.anomaly for each in published] == case.anomalies
+    assert [each.version for each in published] == list(range(2, len(published) + 2))
 
 
 def test_read_implies_delivered_and_says_so_until_it_is_seen(desk: Desk[State]) -> None:
     desk.turn([LOG])
-    (told,) = states(desk, of(seen(READ, 300)))
-    assert (told.sent_at, told.delivered_at, told.read_at) == (NOW + 300, NOW + 300, NOW + 300)
-    assert told.delivered_implied
-    (told,) = states(desk, of(seen(DELIVERED, 200)))
-    assert (told.sent_at, told.delivered_at, told.read_at) == (NOW + 200, NOW + 200, NOW + 300)
-    assert not told.delivered_implied
+    (published,) = states(desk, of(seen(READ, 300)))
+    assert (published.sent_at, published.delivered_at, published.read_at) == (NOW + 300, NOW + 300, NOW + 300)
+    assert published.delivered_implied
+    (published,) = states(desk, of(seen(DELIVERED, 200)))
+    assert (published.sent_at, published.delivered_at, published.read_at) == (NOW + 200, NOW + 200, NOW + 300)
+    assert not published.delivered_implied
 
 
 def test_a_failure_that_was_disproved_leaves_no_time(desk: Desk[State]) -> None:
@@ -195,7 +205,7 @@ def test_a_failure_that_was_disproved_leaves_no_time(desk: Desk[State]) -> None:
 
 def test_attempts_and_resends_are_counted(desk: Desk[State]) -> None:
     desk.turn([LOG])
-    told = states(
+    published = states(
         desk,
         of(
             seen(PENDING, 10, cause=Cause.UNKNOWN, attempt=1, dispatched_at=NOW + 5),
@@ -203,7 +213,7 @@ def test_attempts_and_resends_are_counted(desk: Desk[State]) -> None:
             seen(SENT, 90, cause=Cause.ACCEPTED, attempt=2, dispatched_at=NOW + 60, provider_message_id="w1"),
         ),
     )
-    last = told[-1]
+    last = published[-1]
     assert (last.attempts, last.resends, last.dispatched_at, last.provider_message_id) == (2, 1, NOW + 60, "w1")
 
 
@@ -227,7 +237,7 @@ def test_a_delivery_is_forgotten_a_while_after_its_last_news(desk: Desk[State]) 
     assert first is not None
     assert first >= NOW + STATE_MS
     desk.turn(now=NOW + STATE_MS)
-    assert desk.changelog["timelines"], "there was news since"
+    assert desk.changelog["timelines"], "there was an update since"
     second = desk.due()
     assert second is not None
     assert second >= later + STATE_MS
@@ -255,7 +265,7 @@ _UPDATES = st.builds(
 
 @st.composite
 def _happenings(draw: st.DrawFn) -> tuple[list[StatusUpdate], list[list[StatusUpdate]]]:
-    """Some updates, and two ways they may come: in any order, some of them more than once."""
+    """Some updates, and two orders in which they may arrive, with repetitions."""
     distinct = draw(st.lists(_UPDATES, max_size=8, unique_by=lambda each: (each.delivery_id, each.event_id)))
     ways = []
     for _ in range(2):
@@ -265,23 +275,23 @@ def _happenings(draw: st.DrawFn) -> tuple[list[StatusUpdate], list[list[StatusUp
 
 
 def in_turns(way: list[StatusUpdate], data: st.DataObject) -> tuple[Desk[State], list[DeliveryState]]:
-    """The log at any place, turns of any size, and a restart between any two of them."""
+    """The log at any position, turns of any size, and a restart between any two turns."""
     desk = Desk(Track(state_ms=STATE_MS))
     batch = of(*way)
     log = record("conversation-log", sequenced(ref(), ref("dlv-2", address="2")))
     batch.insert(data.draw(st.integers(0, len(batch)), label="place of the log"), log)
-    told = []
+    published = []
     while batch:
         size = data.draw(st.integers(1, len(batch)), label="size of the turn")
-        told += states(desk, batch[:size])
+        published += states(desk, batch[:size])
         if data.draw(st.booleans(), label="restart"):
             desk.restart(Track(state_ms=STATE_MS))
         batch = batch[size:]
-    return desk, told
+    return desk, published
 
 
 def known(row: Timeline) -> dict[str, Any]:
-    """Everything a row knows; the order in which event ids came is no knowledge."""
+    """The content of a row, without the order of event ids."""
     return row._asdict() | {"events": sorted(row.events)}
 
 
@@ -291,11 +301,11 @@ def test_any_order_any_repetition_and_any_turns_end_alike(
     happenings: tuple[list[StatusUpdate], list[list[StatusUpdate]]], data: st.DataObject
 ) -> None:
     distinct, ways = happenings
-    (one, told), (other, _) = (in_turns(way, data) for way in ways)
+    (one, published), (other, _) = (in_turns(way, data) for way in ways)
     rows, others = one.rows("timelines"), other.rows("timelines")
     assert {key: known(row) for key, row in rows.items()} == {key: known(row) for key, row in others.items()}
     for key, row in rows.items():
-        mine = [each for each in told if each.delivery_id.encode() == key]
+        mine = [each for each in published if each.delivery_id.encode() == key]
         assert [each.version for each in mine] == list(range(1, len(mine) + 1))
         assert len(mine) == 1 + sum(each.delivery_id.encode() == key for each in distinct)
         assert row.version == len(mine)
@@ -303,8 +313,8 @@ def test_any_order_any_repetition_and_any_turns_end_alike(
         check_forward(mine)
 
 
-def check_forward(told: list[DeliveryState]) -> None:
-    for before, after in itertools.pairwise(told):
+def check_forward(published: list[DeliveryState]) -> None:
+    for before, after in itertools.pairwise(published):
         assert after.previous_status is before.status
         if before.status in _RANK and after.status in _RANK:
             assert _RANK[after.status] >= _RANK[before.status], "backwards"
@@ -313,7 +323,7 @@ def check_forward(told: list[DeliveryState]) -> None:
             assert after.anomaly
         elif before.status in (DELIVERED, READ):
             assert after.status in (DELIVERED, READ), "a failure undoes no delivery"
-    for each in told:
+    for each in published:
         if each.status is READ:
             assert each.delivered_at is not None
             assert each.sent_at is not None
@@ -328,7 +338,7 @@ def test_a_state_has_its_conversations_key(desk: Desk[State]) -> None:
     assert output.key == f"acme/{HERE}".encode()
 
 
-def test_a_state_stays_in_the_partition_that_told_it(desk: Desk[State]) -> None:
+def test_a_state_stays_in_the_partition_that_published_it(desk: Desk[State]) -> None:
     outputs = desk.turn([LOG, *of(seen(SENT, home_partition=3))]).outputs
     assert [(o.key, o.partition) for o in outputs] == [(HERE.encode(), 0)] * 2
 

@@ -1,4 +1,4 @@
-"""Who may read a worker's views: hosts, tokens, and a worker that would be open to everybody does not start."""
+"""Access to a worker's views: host names and tokens. A worker whose views would be open to other machines does not start."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def access(**settings: Any) -> Access:
         (None, None),
     ],
 )
-def test_a_token_says_who_asks(authorization: str | None, caller: Caller | None) -> None:
+def test_a_token_identifies_the_caller(authorization: str | None, caller: Caller | None) -> None:
     assert access(**BOTH).caller(authorization) is caller
 
 
@@ -64,7 +64,7 @@ def test_views_that_others_reach_want_a_token(settings: dict[str, str]) -> None:
     assert access(web_token=WEB_TOKEN, **settings).caller(f"Bearer {WEB_TOKEN}") is Caller.MASKED
 
 
-def test_a_worker_that_would_be_open_to_everybody_does_not_start_and_says_so_in_one_line() -> None:
+def test_a_worker_that_would_be_open_does_not_start_and_prints_one_line() -> None:
     settings = {"CHAT4ALL_WEB_HOST": "0.0.0.0", "CHAT4ALL_KAFKA_URL": "127.0.0.1:1", "CHAT4ALL_TRACKER_KEYS": "k" * 32}
     ran = subprocess.run(
         [sys.executable, "-m", "pipelines", "worker", "core"],
@@ -115,7 +115,7 @@ def test_core_and_the_gateway_do_not_start_without_a_key_for_trackers(kind: str)
     ],
 )
 def test_only_our_own_names_are_answered(host: str, ours: bool) -> None:
-    """A page on evil.example whose name is led to this machine could else read everything in an operator's browser."""
+    """DNS rebinding: a page on evil.example whose name resolves to this machine could read everything in an operator's browser."""
     found = access(
         web_host="10.1.2.3", web_url="http://worker-1.example:6066", web_names="inside.example, other.example", **BOTH
     )
@@ -135,7 +135,7 @@ def test_only_our_own_names_are_answered(host: str, ours: bool) -> None:
         ("/tables/contacts/a%0Ab%1B[31m", "/tables/contacts/a%0Ab%1B%5B31m"),
     ],
 )
-def test_the_log_tells_a_path_without_the_person_however_it_is_quoted(path: str, shown: str) -> None:
+def test_the_log_masks_the_person_in_a_path_however_it_is_quoted(path: str, shown: str) -> None:
     assert shown_path(path) == shown
 
 
@@ -153,7 +153,7 @@ def test_another_worker_is_asked_in_the_callers_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["web_token", "web_full_token"])
-def test_a_token_that_can_be_guessed_is_refused_without_being_told(name: str) -> None:
+def test_a_token_that_can_be_guessed_is_refused_and_not_printed(name: str) -> None:
     with pytest.raises(ValidationError) as raised:
         Settings.model_validate({name: f"{WEB_TOKEN},guess-me"})
     assert "16 characters or more" in wrong(raised.value)
