@@ -1,4 +1,4 @@
-"""The reference pages tell what the code has: every setting, topic, schema, cause, metric and objective, and nothing else."""
+"""The reference pages show what the code has: every setting, topic, schema, cause, metric and objective, and nothing else."""
 
 import re
 from pathlib import Path
