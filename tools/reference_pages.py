@@ -206,11 +206,11 @@ GOALS: Mapping[str, tuple[str, str]] = {
     "track: memory of a delivery that has ended": ("decide", "track_ended"),
     "track: memory of a delivery that is open": ("decide", "track_open"),
     "an idle stack": ("idle", "idle cpu"),
-    "a broker was killed: work goes on": (
+    "a broker was killed: longest pause while Kafka answered": (
         "crash_engine",
         "longest without progress: broker SIGKILL, while Kafka answered",
     ),
-    "a worker was killed: work goes on": ("crash_engine", "longest without progress: SIGKILL"),
+    "a worker was killed: longest pause": ("crash_engine", "longest without progress: SIGKILL"),
     "chat4all up": ("start", "up"),
     "chat4all demo": ("start", "demo"),
 }
