@@ -166,6 +166,35 @@ def _texts(node: ast.expr) -> set[str]:
     return set()
 
 
+LOGGING_ROOMS = ("pipelines", "connectors", "sinks")
+LEVELS = ("debug", "info", "warning", "error", "critical", "exception")
+
+
+def log_events_table() -> str:
+    """Every call of a structlog logger, which the house calls `log`: the event, its levels, its keys, and the modules that log it."""
+    found: dict[str, tuple[set[str], set[str], set[str]]] = {}
+    for room in LOGGING_ROOMS:
+        for path in sorted((REPOSITORY / room).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                match call:
+                    case ast.Call(
+                        func=ast.Attribute(value=ast.Name(id="log"), attr=level),
+                        args=[ast.Constant(value=str(event)), *_],
+                        keywords=keywords,
+                    ) if level in LEVELS:
+                        levels, keys, places = found.setdefault(event, (set(), set(), set()))
+                        levels.add(level)
+                        keys.update(keyword.arg for keyword in keywords if keyword.arg is not None)
+                        places.add(f"`{path.relative_to(REPOSITORY).as_posix()}`")
+    return table(
+        ("event", "level", "keys", "logged by"),
+        (
+            (event, ", ".join(sorted(levels)), ", ".join(f"`{key}`" for key in sorted(keys)), ", ".join(sorted(places)))
+            for event, (levels, keys, places) in sorted(found.items(), key=lambda item: item[0].lower())
+        ),
+    )
+
+
 def objectives_table() -> str:
     return table(
         ("objective", "limit", "measured by", "what"),
@@ -283,6 +312,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "performance": {"goals": goals_table}
     | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide")},
     "security": {"access": access_table},
+    "logs": {"log events": log_events_table},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
 }
 
