@@ -1,4 +1,4 @@
-"""The tables of docs/settings.md, topics.md, limits.md and metrics.md, made from the code they describe, and those of figures.
+"""The tables of docs/settings.md, topics.md, limits.md, metrics.md and others, made from the code they describe, and those of figures.
 
 `python -m tools.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
 """
@@ -235,14 +235,43 @@ GOALS: Mapping[str, tuple[str, str]] = {
     "track: memory of a delivery that has ended": ("decide", "track_ended"),
     "track: memory of a delivery that is open": ("decide", "track_open"),
     "an idle stack": ("idle", "idle cpu"),
-    "a broker was killed: work goes on": (
+    "a broker was killed: longest pause while Kafka answered": (
         "crash_engine",
         "longest without progress: broker SIGKILL, while Kafka answered",
     ),
-    "a worker was killed: work goes on": ("crash_engine", "longest without progress: SIGKILL"),
+    "a worker was killed: longest pause": ("crash_engine", "longest without progress: SIGKILL"),
     "chat4all up": ("start", "up"),
     "chat4all demo": ("start", "demo"),
 }
+
+
+# what README shows -> the file of benchmarks/, and its figures, in the same unit
+HIGHLIGHTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "accept to sent at 100 messages/s, p50 / p95, ms": (
+        "life",
+        ("at_100_accept_to_sent_p50", "at_100_accept_to_sent_p95"),
+    ),
+    "deliveries a second, end to end with receipts, at saturation": ("life", ("saturation_rate",)),
+    "CPU of all processes for a delivery at saturation, ms": ("life", ("saturation_cpu_a_delivery",)),
+    "engine on one core, records/s: tables in memory / in RocksDB": ("engine", ("ours_rate", "ours_rocksdb_rate")),
+    "engine, times as fast as: Kafka Streams exactly_once_v2 / Quix Streams / Faust": (
+        "engine",
+        ("ours_to_streams_exactly_once", "ours_to_quix", "ours_to_faust"),
+    ),
+    "longest pause when a worker is killed, s": ("crash_engine", ("longest without progress: SIGKILL",)),
+    "`chat4all up` / `chat4all demo`, s": ("start", ("up", "demo")),
+}
+
+
+def highlights_table() -> str:
+    rows = []
+    for what, (file, names) in HIGHLIGHTS.items():
+        figures = json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))["figures"]
+        shown_as = (
+            " / ".join(_plain(figures[name][column]) or "-" for name in names) for column in ("value", "target")
+        )
+        rows.append((what, *shown_as, f"[{file}.json](benchmarks/{file}.json)"))
+    return table(("figure", "value", "wanted", "file"), rows)
 
 
 def goals_table() -> str:
@@ -273,6 +302,7 @@ def access_table() -> str:
 
 # page -> mark -> table
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "README": {"figures": highlights_table},
     "settings": {"settings": settings_table},
     "limits": {"limits": limits_table},
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
@@ -288,7 +318,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
 
 
 def page(name: str) -> Path:
-    return REPOSITORY / "docs" / f"{name}.md"
+    return REPOSITORY / "README.md" if name == "README" else REPOSITORY / "docs" / f"{name}.md"
 
 
 def shown(name: str, mark: str) -> str:
@@ -305,7 +335,7 @@ def write() -> None:
             head, begin, rest = text.partition(f"<!-- {mark} -->\n")
             _, end, tail = rest.partition(f"<!-- end of {mark} -->")
             if not end:
-                raise ValueError(f"docs/{name}.md lacks the marks of {mark}")
+                raise ValueError(f"{page(name).name} lacks the marks of {mark}")
             page(name).write_text(f"{head}{begin}{make()}\n{end}{tail}", encoding="utf-8")
 
 
