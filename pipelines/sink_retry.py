@@ -23,7 +23,7 @@ async def until_available(write: Callable[[], Awaitable[object]], what: str) -> 
 
     def log_wait(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning("waiting for the database", sink=what, attempt=state.attempt_number, error=str(error))
+        log.warning("waiting for the database", sink=what, tries=state.attempt_number, error=str(error))
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(Unavailable),

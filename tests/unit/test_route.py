@@ -339,7 +339,7 @@ REFUSABLE = (
     _refusable("another direction", "inbound_not_allowed", direction=Direction.INBOUND, recipients=()),
     Refusable("an application's on inbound", "inbound_not_allowed", record("inbound", message("bad"))),
     _refusable("another tenant's account", "account_not_yours", recipients=(_with_account("acc-acme"),)),
-    _refusable("nobody's account", "account_not_yours", recipients=(_with_account("acc-of-nobody"),)),
+    _refusable("an account of no tenant", "account_not_yours", recipients=(_with_account("acc-of-nobody"),)),
     _refusable("another tenant's account in a contact", "account_not_yours", recipients=(to_user("kim"),)),
     _refusable("an unknown user", "unknown_user", recipients=(to_user("nobody"),)),
     _refusable("another tenant's user", "unknown_user", recipients=(to_user("iris"),)),

@@ -460,10 +460,10 @@ def test_an_account_stays_throttled_when_the_delivery_that_met_the_limit_has_exp
     model.commit_turn([])
     model.time_comes()
     model.commit_turn([])
-    assert model.told["d1"].ended is Cause.EXPIRED
+    assert model.known["d1"].ended is Cause.EXPIRED
     model.hand_over({**kind, "life": None}, "2")
     model.commit_turn(model.fetch(None))
-    assert not model.running, "the account takes nothing yet"
+    assert not model.running, "the account is still throttled"
     model.time_comes()
     model.commit_turn([])
     assert set(model.running) == {"d2"}
