@@ -78,7 +78,7 @@ def test_topics_of_the_old_layout_are_refused_in_one_line(settings: Settings) ->
     await_true(lambda: set(names) <= set(admin.list_topics(timeout=10).topics), "the topics to be there", 10)
     for step in (topics.create, lambda settings: topics.check(settings, {"messages"})):
         with pytest.raises(
-            topics.TopicsNotRight, match=r"layout of 0\.1 are here \(chat4all-route-seen-changelog and 1 more\)"
+            topics.TopicsNotRight, match=r"topics of release 0\.1 exist \(chat4all-route-seen-changelog and 1 more\)"
         ) as raised:
             step(settings)
         assert "\n" not in str(raised.value)
