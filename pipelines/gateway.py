@@ -5,9 +5,9 @@ where stage match finds its delivery or refuses it.
 
 Guaranteed: a request is answered 200 only after Kafka (all replicas) has acknowledged everything in it; an item that Kafka can never
 store is produced as a dead letter. A wrong signature or secret is answered 401 and produces nothing; if the headers show it, no body is
-read. Any other failure is answered 503, so that the provider sends the webhook again. Repetitions are harmless, because ids of receipts
-and messages are deterministic. What a sender can cost is bounded (serving/, docs/gateway.md). Health, metrics and schemas have their
-own port.
+read. An unexpected failure, and a Kafka that does not acknowledge, is answered 503, so that the provider sends the webhook again.
+Repetitions are harmless, because ids of receipts and messages are deterministic. What a sender can cost is bounded, and a request beyond
+a limit is refused (serving/, docs/gateway.md). Health, metrics and schemas have their own port.
 """
 
 import asyncio

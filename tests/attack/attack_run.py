@@ -54,11 +54,17 @@ SHORT = Size(
     3.0,
     300,
     {
-        "huge": 1, "bombs": 10, "slow": 40, "silent": 600, "posts": 1000, "held": 60, "pipelines": 4,
+        "huge": 1,
+        "bombs": 10,
+        "slow": 40,
+        "silent": 600,
+        "posts": 1000,
+        "held": 60,
+        "pipelines": 4,
         "hold_seconds": 12.0,
     },
     False,
-)  # fmt: skip
+)
 
 
 class Views(NamedTuple):
@@ -144,9 +150,16 @@ async def _attack(target: Target, memory: Memory, seed: int, size: Size, say: Sa
     attacked = (good.taken - taken) / (time.monotonic() - began)
     await good.stop()
     return Report(
-        before, memory.most, undisturbed, attacked, good.refused - refused, good.slowest, _lines_in(target.log),
-        refused_ms, ways,
-    )  # fmt: skip
+        before,
+        memory.most,
+        undisturbed,
+        attacked,
+        good.refused - refused,
+        good.slowest,
+        _lines_in(target.log),
+        refused_ms,
+        ways,
+    )
 
 
 async def _refused(target: Target, count: int) -> float:
@@ -163,8 +176,13 @@ async def _refused(target: Target, count: int) -> float:
 
 async def _attackers(plan: Plan, say: Say) -> list[dict[str, Any]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.attack.attackers", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "tests.attack.attackers",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("no pipes to the attackers")
     process.stdin.write(plan_text(plan).encode())

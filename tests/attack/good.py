@@ -20,14 +20,19 @@ def webhook(name: str) -> bytes:
     """The bytes as Meta writes them, with escaped slashes: other bytes of the same JSON have another signature."""
     metadata = {"display_phone_number": "15550783881", "phone_number_id": ACCOUNT}
     items = {
-        "statuses": [{"id": f"wamid.r{name}", "status": "read", "timestamp": "1750857384", "recipient_id": "15551234567"}],
+        "statuses": [
+            {"id": f"wamid.r{name}", "status": "read", "timestamp": "1750857384", "recipient_id": "15551234567"}
+        ],
         "messages": [
             {
-                "from": "15557654321", "id": f"wamid.{name}", "timestamp": "1749416383", "type": "text",
+                "from": "15557654321",
+                "id": f"wamid.{name}",
+                "timestamp": "1749416383",
+                "type": "text",
                 "text": {"body": f"secret-words / {name}"},
             }
         ],
-    }  # fmt: skip
+    }
     value = {"messaging_product": "whatsapp", "metadata": metadata, **items}
     entry = {"id": "1", "changes": [{"field": "messages", "value": value}]}
     return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).replace("/", "\\/").encode()

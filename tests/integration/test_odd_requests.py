@@ -180,9 +180,14 @@ async def test_the_simulator_of_telegram() -> None:
 
 async def test_the_simulator_of_our_clients(kafka_url: str) -> None:
     simulated = SimulatedInternal(
-        account="app", token="client-token", kafka=KafkaAccess(kafka_url), webhook_url="http://127.0.0.1:9/",
-        misbehaviour=Misbehaviour(), seed=1, log=Log(None),
-    )  # fmt: skip
+        account="app",
+        token="client-token",
+        kafka=KafkaAccess(kafka_url),
+        webhook_url="http://127.0.0.1:9/",
+        misbehaviour=Misbehaviour(),
+        seed=1,
+        log=Log(None),
+    )
     async with running(simulated, "127.0.0.1", 0) as port:
         await answers(Door(port, [*CONTROLS, "/anything"], ["", "/_control"], LOG), "/_control/health")
 

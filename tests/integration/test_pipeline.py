@@ -390,7 +390,7 @@ def test_no_size_ends_a_stage(running: Running, produce: Callable[..., None], un
         ("match", "too_many_waiting"): 9001 - 64, ("track", "too_many_waiting"): 4300 - 64,
         ("match", "field_out_of_limits"): 1, ("send", "field_out_of_limits"): 3,
         ("archive", "field_out_of_limits"): 1, ("route", "field_out_of_limits"): 2,
-    }  # fmt: skip
+    }  # fmt: skip  # two counts a line
     await_true(lambda: refused().total() >= sum(expected.values()), "a dead letter for each", 60)
     assert refused() == expected
     assert started_at(running) == before, "no worker ended"
@@ -565,7 +565,7 @@ def test_a_short_load_with_kills_ends_well(running: Running) -> None:
     done = command(
         running, "load", "--count", "1500", "--rate", "150", "--duplicates", "0.05", "--seed", "7",
         "--kill", "core", "--kill", "core", "--kill", "sinks",
-    )  # fmt: skip
+    )  # fmt: skip  # a command line
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("SIGKILL to") == 3
     assert "OK: nothing lost" in done.stdout

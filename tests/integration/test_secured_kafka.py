@@ -47,9 +47,11 @@ class Secured(NamedTuple):
 
     def as_admin(self, **more: Any) -> Settings:
         own = {
-            "kafka_url": self.admin.url, "kafka_security_protocol": "SSL", "kafka_ca_file": self.admin.ca_file,
+            "kafka_url": self.admin.url,
+            "kafka_security_protocol": "SSL",
+            "kafka_ca_file": self.admin.ca_file,
             "kafka_certificate_file": self.admin.certificate_file,
-        }  # fmt: skip
+        }
         return Settings.model_validate({"partitions": PARTITIONS, **own, **more})
 
 

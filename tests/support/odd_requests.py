@@ -57,11 +57,11 @@ BODIES: Mapping[str, tuple[Mapping[str, str], bytes]] = {
 VALUES = (
     DIGITS.encode(), b"9" * 25, b"-1", b"1e9", b"1_0", b"+1+", b"", b"1,2,", b"x", b"1,x", b"%D9%A3", b"%C2%B2", b"%FF", b"%00", b"%",
     b"%zz", b"\xff\xfe", b"1&{name}=2",
-)  # fmt: skip
+)  # fmt: skip  # a list of values
 PATHS = (
     b"/%", b"/%zz", b"/%00", b"/%ff%fe", b"/%C3%28", b"/%2e%2e/%2e%2e/etc/passwd", b"/..", b"//", b"/" * 3000, b"/" + b"a" * 7000,
     b"/" + b"a" * 9000, b"/\xff\xfe", b"/a%0d%0ab", b"/" + b"%F0%9F%91%A8" * 500,
-)  # fmt: skip
+)  # fmt: skip  # a list of paths
 METHODS = ("DELETE", "PUT", "PATCH", "BREW", "get")
 
 

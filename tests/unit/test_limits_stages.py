@@ -113,7 +113,7 @@ PLACES = {
     "archive log": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "conversation-log", SequencedMessage),
     "archive states": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "delivery-states", DeliveryState),
     "analyse states": Place(lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0), "delivery-states", DeliveryState),
-}  # fmt: skip
+}  # fmt: skip  # one case a line
 OUTPUTS: Mapping[str, type[Any]] = {
     "conversation-log": SequencedMessage,
     "status-updates": StatusUpdate,

@@ -26,9 +26,14 @@ TRACKED: st.SearchStrategy[str | None] = st.builds(
         TRACKER_KEYS,
         partial=partial,
     ),
-    st.sampled_from(["default", "acme", "t"]), SENDERS, IDS, IDS, st.integers(0, PARTITIONS + 1), st.integers(1, 2**31 - 1),
+    st.sampled_from(["default", "acme", "t"]),
+    SENDERS,
+    IDS,
+    IDS,
+    st.integers(0, PARTITIONS + 1),
+    st.integers(1, 2**31 - 1),
     st.booleans(),
-)  # fmt: skip
+)
 FORGED = st.sampled_from(
     ["c4a1|default|d1|c-1|0|1", "c4a2|AAAAAAAAAAAAAAAA|default|d1|c-1|0|1", "c4a2|default|d1|c-1|0|1", "4711"]
 )

@@ -195,9 +195,11 @@ def _anything(draw: st.DrawFn, tenant_id: str) -> Record:
     what = draw(st.sampled_from(["message", "message", "members", "inbound"]))
     if what == "members":
         members_of = Conversation(
-            tenant_id=tenant_id, conversation_id=conversation_id, members=(draw(st.sampled_from(["ana", "eva"])),),
+            tenant_id=tenant_id,
+            conversation_id=conversation_id,
+            members=(draw(st.sampled_from(["ana", "eva"])),),
             updated_at=NOW,
-        )  # fmt: skip
+        )
         return raw("conversations", codec.encode(members_of), **place)
     sent = message(
         draw(st.sampled_from(["m1", "m2", "m1/m2"])),

@@ -30,7 +30,7 @@ HIDDEN = {
     "evidence", "filename", "frames", "header", "headers", "latitude", "location", "longitude", "media", "members", "metadata", "mime_type",
     "name", "provider_media_id", "provider_message_id", "reaction", "reason", "receipts", "recipient", "recipients", "reply_to", "sender",
     "template", "text", "time_zone", "url", "user_id", "user_ids", "opt_outs",
-}  # fmt: skip
+}  # fmt: skip  # a list of names
 PERSON = "15557654321"
 PERSONAL = ("olá", "secret-words", PERSON, "wamid.of-", "Ana", "-23.5")
 CONTENT = Content(
@@ -82,8 +82,12 @@ def test_what_an_operator_needs_is_shown() -> None:
 
 def test_an_unknown_field_is_masked_and_so_is_all_metadata() -> None:
     assert masked({"new": "Ana", "flag": True, "none": None, "empty": "", "list": ["Ana", 1]}) == {
-        "new": "***", "flag": True, "none": None, "empty": "", "list": ["***", "***"],
-    }  # fmt: skip
+        "new": "***",
+        "flag": True,
+        "none": None,
+        "empty": "",
+        "list": ["***", "***"],
+    }
     assert masked({"metadata": {"kind": "secret-words"}}) == {"metadata": "***"}
 
 

@@ -174,8 +174,13 @@ _MADE = st.fixed_dictionaries(
     }
 )
 _ANSWERS: tuple[Outcome | None, ...] = (
-    None, ACCOUNT_THROTTLED, Unknown("time-out"), RetryLater("502", "502"), Rejected("1", "no"), Accepted(("x",)),
-)  # fmt: skip
+    None,
+    ACCOUNT_THROTTLED,
+    Unknown("time-out"),
+    RetryLater("502", "502"),
+    Rejected("1", "no"),
+    Accepted(("x",)),
+)
 _STEPS = st.lists(
     st.tuples(
         st.lists(_MADE, max_size=12), st.sampled_from(_ANSWERS), st.sampled_from([0, 1, 700, 7000]), st.booleans()

@@ -68,9 +68,21 @@ def test_a_delivery_begins_with_the_log(desk: Desk[State]) -> None:
         PENDING,
         Cause.CREATED,
     )
-    assert (published.message_id, published.seq, published.channel, published.account, published.recipient, published.address) == (
-        "msg-1", 1, "whatsapp", "acc-1", "ana", "15550001",
-    )  # fmt: skip
+    assert (
+        published.message_id,
+        published.seq,
+        published.channel,
+        published.account,
+        published.recipient,
+        published.address,
+    ) == (
+        "msg-1",
+        1,
+        "whatsapp",
+        "acc-1",
+        "ana",
+        "15550001",
+    )
     assert (published.requested_at, published.accepted_at, published.occurred_at, published.home_partition) == (
         NOW - 50,
         NOW,
@@ -173,7 +185,7 @@ MOVED = (
     Moved("explained", [seen(PENDING, cause=Cause.RETRY_LATER), seen(SENT, 200)], [PENDING, SENT], [None] * 2),
     Moved("two failures", [seen(Status.EXPIRED), seen(FAILED, 200)], [Status.EXPIRED, FAILED], [None] * 2),
     Moved("two failures, the other way", [seen(FAILED), seen(Status.EXPIRED, 200)], [FAILED, FAILED], [None] * 2),
-)  # fmt: skip
+)  # fmt: skip  # one case a line
 
 
 @pytest.mark.parametrize("case", MOVED, ids=lambda case: case.label)

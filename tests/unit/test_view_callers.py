@@ -68,8 +68,13 @@ def test_a_worker_that_would_be_open_does_not_start_and_prints_one_line() -> Non
     settings = {"CHAT4ALL_WEB_HOST": "0.0.0.0", "CHAT4ALL_KAFKA_URL": "127.0.0.1:1", "CHAT4ALL_TRACKER_KEYS": "k" * 32}
     ran = subprocess.run(
         [sys.executable, "-m", "pipelines", "worker", "core"],
-        cwd=REPOSITORY, env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
     assert line.startswith(
@@ -81,9 +86,14 @@ def test_a_worker_that_would_be_open_does_not_start_and_prints_one_line() -> Non
 def test_core_and_the_gateway_do_not_start_without_a_key_for_trackers(kind: str) -> None:
     for part in (["worker", kind], ["gateway"]):
         ran = subprocess.run(
-            [sys.executable, "-m", "pipelines", *part], cwd=REPOSITORY,
-            env=os.environ | {"CHAT4ALL_KAFKA_URL": "127.0.0.1:1"}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "pipelines", *part],
+            cwd=REPOSITORY,
+            env=os.environ | {"CHAT4ALL_KAFKA_URL": "127.0.0.1:1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
         assert "not configured: set CHAT4ALL_TRACKER_KEYS" in ran.stderr
 
