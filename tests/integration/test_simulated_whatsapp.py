@@ -165,7 +165,7 @@ async def test_media_are_uploaded_sent_described_downloaded_and_expire() -> None
         async with session.post(f"/v23.0/{ACCOUNT}/media", data=form) as response:
             media_id = (await response.json())["id"]
         assert (await _send(at, {"type": "image", "image": {"id": media_id}}))[0] == 200
-        misfit = await _send(at, {"type": "video", "video": {"id": media_id}})
+        mismatch = await _send(at, {"type": "video", "video": {"id": media_id}})
         _, described = await at.get(f"/v23.0/{media_id}", **BEARER)
         async with session.get(described["url"]) as response:
             content = await response.read()
@@ -177,7 +177,7 @@ async def test_media_are_uploaded_sent_described_downloaded_and_expire() -> None
         await at.travel(30 * 86_400)
         gone = await at.get(f"/v23.0/{media_id}", **BEARER)
     assert content == PNG
-    assert misfit[1]["error"]["code"] == 131009
+    assert mismatch[1]["error"]["code"] == 131009
     assert (described["mime_type"], described["file_size"]) == ("image/png", "8")
     assert described["sha256"] == hashlib.sha256(PNG).hexdigest()
     assert (gone[0], gone[1]["error"]["code"], gone[1]["error"]["error_subcode"]) == (400, 100, 33)
