@@ -1,4 +1,4 @@
-"""Every error code of the Instagram Messaging API with its class and the sentence a person reads. The subcode decides where it stands.
+"""Every error code of the Instagram Messaging API with its class and the sentence for the operator. A subcode decides where one is listed.
 
 https://developers.facebook.com/docs/messenger-platform/error-codes
 https://developers.facebook.com/docs/graph-api/guides/error-handling
@@ -9,14 +9,16 @@ from connectors.meta_errors import GRAPH, Table
 from schemas.outcomes import Scope
 
 _WINDOW = permanent("more than 24 hours since the person last wrote: nothing may be sent until they write again")
-_NOBODY = permanent("Instagram knows no such person for this account: an id is good for the one account they wrote to")
+_NOBODY = permanent(
+    "Instagram knows no such person for this account: an id is valid only for the account the person wrote to"
+)
 _LIMIT = throttle(Scope.ACCOUNT, "the account reached a call limit of Instagram")
 
 INSTAGRAM: Table = {
     **GRAPH,
     2: transient("Instagram is down or overloaded, or the person blocked the account", tries=5),
     (10, 2534022): _WINDOW,
-    (10, 2018278): _WINDOW,  # the same, as Messenger numbers it
+    (10, 2018278): _WINDOW,  # the same with Messenger's number
     (10, 2018065): _WINDOW,
     33: permanent("Instagram does not know the object of the request, or it takes no messages"),
     (100, 33): permanent("Instagram does not know the object of the request, or it takes no messages"),

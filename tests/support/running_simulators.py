@@ -31,15 +31,15 @@ QUICK = {"latency_ms": 1.0, "receipt_delay_ms": 5.0}
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Waits for what nothing announces."""
+    """Waits until a condition holds that has no event."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # the state of a simulator, another process in real life
+        while not condition():  # noqa: ASYNC110  # the state of a simulator, which in production is another process
             await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One webhook request as it came. Names of headers are lower-case."""
+    """One webhook request as it arrived. Names of headers are lower-case."""
 
     body: bytes
     headers: dict[str, str]
@@ -48,7 +48,7 @@ class Posted:
 
 
 class Receiver:
-    """A webhook. With a connector it reads with that, so an unsigned body fails the test; `refusals` answers 503 that often first."""
+    """A webhook. With a connector it parses requests, so an unsigned body fails the test; the first `refusals` requests get a 503."""
 
     def __init__(self, connector: Connector | None = None, refusals: int = 0) -> None:
         self.connector = connector
@@ -95,7 +95,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """A simulator and the webhook it posts to; nothing of ours in between."""
+    """A simulator and the webhook it posts to, without the pipeline."""
 
     provider: Provider
     receiver: Receiver
@@ -130,8 +130,8 @@ class Rig:
 
 
 @dataclass(frozen=True, slots=True)
-class Street(Rig):
-    """A rig with our own connector calling it."""
+class ConnectedRig(Rig):
+    """A rig and our own connector that calls it."""
 
     connector: Connector
 
@@ -147,7 +147,7 @@ async def rig(
     is_local: bool = False,
     **knobs: float,
 ) -> AsyncIterator[Rig]:
-    """`limits` are off unless given, so that a test meets only those it is about."""
+    """Runs a simulator and a webhook during the block. `limits` are off by default, so that a test has only those it is about."""
     receiver = receiver or Receiver()
     runner = web.ServerRunner(web.Server(receiver.take, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
@@ -187,7 +187,7 @@ async def rig(
 
 
 @asynccontextmanager
-async def street(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIterator[Street]:
+async def connected_rig(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIterator[ConnectedRig]:
     """A rig whose calls and webhooks go through our connector of the channel."""
     reader: Connector = (
         TelegramConnector(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
@@ -205,7 +205,7 @@ async def street(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIte
             )
         )
         try:
-            yield Street(at.provider, at.receiver, at.url, connector)
+            yield ConnectedRig(at.provider, at.receiver, at.url, connector)
         finally:
             await connector.close()
             await reader.close()
