@@ -180,7 +180,7 @@ class Challenged(Protocol):
 class Screening(Protocol):
     """A connector that can refuse a webhook request by its headers, before the gateway reads the body.
 
-    `signs_bodies`: whether the proof is a signature of the body, which nobody can find by trying. Otherwise it is a secret in a header, and
+    `signs_bodies`: whether the proof is a signature of the body, which cannot be guessed. Otherwise it is a secret in a header, and
     the gateway applies its rate limit of each address to small requests too.
     """
 

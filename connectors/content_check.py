@@ -39,7 +39,7 @@ def refusal_of(delivery: Delivery, can: Capabilities, name: str) -> Rejected | N
     """Why the channel called `name` can never accept the delivery; None when it may. Raises nothing."""
     content, kind = content_of(delivery), delivery.kind
     if kind not in can.kinds:
-        return Rejected("kind_unsupported", f"{name} takes no message of this kind; it takes {_listed(can.kinds)}")
+        return Rejected("kind_unsupported", f"{name} accepts no message of this kind; it accepts {_listed(can.kinds)}")
     if not delivery.address:
         return Rejected("no_address", f"the delivery names no {name} address")
     if not _is_unicode(delivery):
@@ -53,7 +53,7 @@ def refusal_of(delivery: Delivery, can: Capabilities, name: str) -> Rejected | N
 
 
 def _text(delivery: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
-    range_of = f"{name} takes 1 to {can.text_limit} {can.text_unit}"
+    range_of = f"{name} accepts 1 to {can.text_limit} {can.text_unit}"
     if not delivery.text:
         return Rejected("text_empty", f"the text is empty; {range_of}")
     length = can.length(delivery.text)
@@ -61,7 +61,7 @@ def _text(delivery: Delivery, content: Content, can: Capabilities, name: str) ->
         return None
     if content.long_text is not LongText.SPLIT:
         return Rejected(
-            "text_too_long", f"the text has {length} {can.text_unit}; {name} takes at most {can.text_limit}"
+            "text_too_long", f"the text has {length} {can.text_unit}; {name} accepts at most {can.text_limit}"
         )
     needed = len(split(delivery.text, can.text_limit, can.length))
     if not needed:
@@ -82,7 +82,7 @@ def _one_medium(delivery: Delivery, content: Content, can: Capabilities, name: s
 def _album(delivery: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
     fewest, most = can.album
     if not fewest <= len(content.media) <= most:
-        return Rejected("album_size", f"the album has {len(content.media)} media; {name} takes {fewest} to {most}")
+        return Rejected("album_size", f"the album has {len(content.media)} media; {name} accepts {fewest} to {most}")
     refusals = (medium(each, can, name) for each in content.media)
     found = next((each for each in refusals if each is not None), None)
     return found or _caption(delivery, MediaLimit(0), can, name)
@@ -92,16 +92,16 @@ def medium(media: Media, can: Capabilities, name: str) -> Rejected | None:
     """Why the channel cannot accept this medium: its kind, its place (link or id), its type or its size; None when it can."""
     limit = can.media.get(media.kind)
     if limit is None:
-        return Rejected("media_unsupported", f"{name} takes no media of this kind; it takes {_listed(can.media)}")
+        return Rejected("media_unsupported", f"{name} accepts no media of this kind; it accepts {_listed(can.media)}")
     if (media.url is None) == (media.provider_media_id is None):
         return Rejected("media_place", "a medium needs either a link or the provider's id of it, and not both")
     if not media.provider_media_id and not _is_link(media.url or ""):
         return Rejected("media_place", "the medium's link is no http or https address")
     if media.mime_type and limit.mime_types and media.mime_type.partition(";")[0].strip() not in limit.mime_types:
-        taken = _listed(limit.mime_types)
-        return Rejected("media_type", f"{name} does not take this type of {media.kind}; it takes {taken}")
+        accepted = _listed(limit.mime_types)
+        return Rejected("media_type", f"{name} does not accept this type of {media.kind}; it accepts {accepted}")
     if media.url and media.size is not None and media.size > limit.max_bytes:  # a file with an id was accepted before
-        detail = f"the {media.kind} has {media.size} bytes; {name} takes at most {limit.max_bytes}"
+        detail = f"the {media.kind} has {media.size} bytes; {name} accepts at most {limit.max_bytes}"
         return Rejected("media_too_large", detail)
     return None
 
@@ -110,10 +110,10 @@ def _caption(delivery: Delivery, limit: MediaLimit, can: Capabilities, name: str
     length = can.length(delivery.text)
     if length and not limit.captioned:
         return Rejected(
-            "caption_unsupported", f"{name} takes no text with this kind of media: send it as its own message"
+            "caption_unsupported", f"{name} accepts no text with this kind of media: send it as its own message"
         )
     if length > can.caption_limit:
-        detail = f"the caption has {length} {can.text_unit}; {name} takes at most {can.caption_limit}"
+        detail = f"the caption has {length} {can.text_unit}; {name} accepts at most {can.caption_limit}"
         return Rejected("caption_too_long", detail)
     return None
 
