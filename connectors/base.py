@@ -37,8 +37,9 @@ class Capabilities:
     read: bool  # whether it reports that a person saw a message; reads that are only inferred do not count
     text_limit: int  # the longest text, as `length` counts
     text_unit: str  # what `length` counts, for sentences: "characters", "bytes of UTF-8", ...
-    # What stage send does when the outcome of a call is unknown: `hold` waits for a receipt as proof, `resend` risks a duplicate, `fail`
-    # gives up. Use `hold` only when receipts name a delivery whose answer was lost.
+    # What stage send does when the outcome of a call is unknown. `hold` waits CHAT4ALL_UNKNOWN_HOLD_SECONDS for a receipt as proof and then
+    # sends again: useful when a receipt can name a delivery whose answer was lost. `resend` sends again after a back-off (it risks a
+    # duplicate), `fail` gives up (it risks a loss). Signals (typing, mark_read) are always sent again.
     unknown_policy: str
     length: Callable[[str], int] = len  # of a text, in the provider's unit; must not decrease when a text grows
     caption_limit: int = 0  # the longest text beside media, as `length` counts
@@ -155,7 +156,7 @@ class Connector(Protocol):
         """The items of a webhook request that proves its origin, within the limits of our records (`webhook_limits.trimmed_to_limits`).
 
         `received_at` is Unix milliseconds. Checks the proof on the raw body before it decodes anything. Raises Forbidden when the proof is
-        wrong, and nothing else whatever the body is: an item that cannot be read goes into `unrecognised`. (After any other exception the
+        wrong, and nothing else for any body: an item that cannot be read goes into `unrecognised`. (After any other exception the
         gateway answers 503, and the provider repeats the request.) Pure, no I/O. Providers repeat requests, so equal items must get equal
         ids (`Receipt.event_id`, `Inbound.provider_message_id`).
         """

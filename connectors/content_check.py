@@ -27,7 +27,7 @@ def content_of(delivery: Delivery) -> Content:
 def pieces(delivery: Delivery, can: Capabilities) -> tuple[str, ...]:
     """The texts of the messages to send: the text itself, or its pieces when it is too long and the delivery allows splitting.
 
-    Empty for a text of white space alone that would have to be split.
+    Empty for a text that is only white space and too long.
     """
     too_long = can.length(delivery.text) > can.text_limit
     if too_long and content_of(delivery).long_text is LongText.SPLIT:
@@ -65,7 +65,7 @@ def _text(delivery: Delivery, content: Content, can: Capabilities, name: str) ->
         )
     needed = len(split(delivery.text, can.text_limit, can.length))
     if not needed:
-        return Rejected("text_empty", f"the text is white space alone; {range_of}")
+        return Rejected("text_empty", f"the text is only white space; {range_of}")
     if needed > MOST_PARTS:
         return Rejected(
             "text_too_long", f"the text would make {needed} messages on {name}; we send at most {MOST_PARTS}"

@@ -17,7 +17,7 @@ _KEPT = 256  # cached texts: a delivery is split before its calls and again at e
 
 @lru_cache(maxsize=_KEPT)
 def split(text: str, limit: int, length: Callable[[str], int] = len) -> tuple[str, ...]:
-    """The pieces of a text; none for a text of white space alone. `length` must not decrease when a text grows."""
+    """The pieces of a text; none for a text of only white space. `length` must not decrease when a text grows."""
     pieces = []
     rest = text.strip()
     while rest:

@@ -112,7 +112,7 @@ def _item(kind: object, mid: str, text: str, ours: str | None, content: dict[str
     """A messaging item without sender, recipient and time."""
     file = {"type": "image", "payload": {"url": "https://lookaside.fbsbx.com/ig_messaging_cdn/?asset_id=1"}}
     reply = {"reply_to": {"mid": ours}} if ours else {}
-    alone: dict[object, dict[str, Any]] = {
+    of_theirs: dict[object, dict[str, Any]] = {
         "message": {"message": {"mid": mid, "text": text, **reply, **content}},
         "attachment": {"message": {"mid": mid, "attachments": [file | content]}},
         "unsupported": {"message": {"mid": mid, "is_unsupported": True}},
@@ -125,10 +125,10 @@ def _item(kind: object, mid: str, text: str, ours: str | None, content: dict[str
         "deleted": {"message": {"mid": ours, "is_deleted": True}},
         "edit": {"message_edit": {"mid": ours, "text": text, "num_edit": 1}},
     }
-    found = alone.get(kind) or (about_ours.get(kind) if ours else None)
+    found = of_theirs.get(kind) or (about_ours.get(kind) if ours else None)
     if found is None:
         raise ValueError(
-            f"kind is one of {', '.join(map(str, alone))}, or with reply_to one of {', '.join(map(str, about_ours))}"
+            f"kind must be one of {', '.join(map(str, of_theirs))}, or with reply_to one of {', '.join(map(str, about_ours))}"
         )
     return found
 

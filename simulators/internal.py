@@ -37,7 +37,7 @@ class NoCalls(ProviderRefused):
     status = 404
 
     def response(self) -> web.Response:
-        return json_response({"error": f"clients take no calls: they read topic {TOPIC}"}, self.status)
+        return json_response({"error": f"clients have no API: they read topic {TOPIC}"}, self.status)
 
 
 class ClientService(Webhooks):

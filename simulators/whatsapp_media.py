@@ -62,7 +62,7 @@ class MediaApi:
         kind = next((kind for kind, (types, _) in KINDS.items() if mime_type in types), "document")
         if not content or len(content) > KINDS[kind][1]:
             raise graph_api.GraphRefused(
-                131053, f"the file has {len(content)} bytes; {kind} takes 1 to {KINDS[kind][1]}", status=400
+                131053, f"the file has {len(content)} bytes; {kind} files have 1 to {KINDS[kind][1]}", status=400
             )
         seen = sniffed(content)
         if kind in {"image", "sticker"} and seen != mime_type:

@@ -20,8 +20,8 @@ INSTAGRAM: Table = {
     (10, 2534022): _WINDOW,
     (10, 2018278): _WINDOW,  # the same with Messenger's number
     (10, 2018065): _WINDOW,
-    33: permanent("Instagram does not know the object of the request, or it takes no messages"),
-    (100, 33): permanent("Instagram does not know the object of the request, or it takes no messages"),
+    33: permanent("Instagram does not know the object of the request, or the object accepts no messages"),
+    (100, 33): permanent("Instagram does not know the object of the request, or the object accepts no messages"),
     (100, 2534014): _NOBODY,
     (100, 2018001): _NOBODY,
     (100, 2018047): transient(
@@ -34,7 +34,7 @@ INSTAGRAM: Table = {
     (190, 463): configuration("the access token expired: set a new one, and refresh it within its 60 days"),
     (190, 464): configuration("the account of the token is not confirmed: log in at instagram.com and confirm it"),
     (190, 467): configuration("the access token is invalid: set a valid one"),
-    551: permanent("the person is not available: they left, blocked the account or take no messages from it"),
+    551: permanent("the person is not available: they left, blocked the account or accept no messages from it"),
     1200: transient("Instagram could not send the message for the moment"),
     36000: permanent("the image is too large for Instagram: at most 8 MB"),
     80002: _LIMIT,

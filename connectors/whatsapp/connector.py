@@ -84,7 +84,7 @@ class WhatsAppConnector(MetaConnector):
 
 
 def _outcome(answer: Answer, delivery: Delivery, tries: int) -> Outcome:
-    # A 200 may contain an error, so look for the error object whatever the status is.
+    # A 200 may contain an error, so look for the error object with every status.
     if answer.status != 200 or meta_errors.envelope(answer) is not None:
         return meta_errors.outcome(answer, WHATSAPP, CHANNEL, tries)
     try:

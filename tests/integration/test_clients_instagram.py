@@ -61,7 +61,7 @@ async def test_hiinsta_reads_every_error(monkeypatch: pytest.MonkeyPatch) -> Non
             await messenger.send_text("x", PERSON)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
         assert (await messenger.get_user_data(PERSON)).username == "zoe030004"
-        await at.travel(86_400)
+        await at.advance_clock(86_400)
         with pytest.raises(InstagramApiException) as late:
             await messenger.send_text("x", PERSON)
         found = []
@@ -171,7 +171,7 @@ async def test_metas_sdk_reads_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(FacebookRequestError) as stranger:
             await asyncio.to_thread(account.create_message, params=message)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
-        await at.travel(86_400)
+        await at.advance_clock(86_400)
         with pytest.raises(FacebookRequestError) as late:
             await asyncio.to_thread(account.create_message, params=message)
         await at.control("/_control/people", address=PERSON, code=1200)

@@ -125,7 +125,7 @@ async def test_a_pair_limit_is_reached_and_ends() -> None:
         await wa.send_message(PERSON, "2")
         with pytest.raises(TooManyMessages):
             await wa.send_message(PERSON, "3")
-        await at.travel(6)
+        await at.advance_clock(6)
         assert (await wa.send_message(PERSON, "4")).id
 
 

@@ -144,7 +144,7 @@ async def test_outside_the_window_nothing_is_accepted(channel: str, code: str) -
     async with meeting(channel, limits=windows, sync_window_rate=1.0) as (at, made):
         await at.control("/_control/inbound", **{"from": PERSON[channel], "text": "olá"})
         first = await made.send(sent(channel), 1)
-        await at.travel(25 * 3600)
+        await at.advance_clock(25 * 3600)
         later = await made.send(sent(channel), 1)
     assert isinstance(first, Accepted)
     assert isinstance(later, Rejected)

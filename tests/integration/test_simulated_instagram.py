@@ -116,11 +116,11 @@ async def test_only_people_who_wrote_are_known_and_their_window_ends() -> None:
         stranger = await _send(at, TEXT)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
         assert (await _send(at, TEXT))[0] == 200
-        await at.travel(24 * 3600)
+        await at.advance_clock(24 * 3600)
         late = await _send(at, TEXT)
         tagged = {**TEXT, "messaging_type": "MESSAGE_TAG", "tag": "HUMAN_AGENT"}
         assert (await _send(at, tagged))[0] == 200
-        await at.travel(6 * 86_400)
+        await at.advance_clock(6 * 86_400)
         too_late = await _send(at, tagged)
     assert (stranger[0], stranger[1]["error"]["code"], stranger[1]["error"]["error_subcode"]) == (400, 100, 2534014)
     for status, answer in (late, too_late):
@@ -184,6 +184,6 @@ async def test_media_have_a_lower_rate_limit_than_texts() -> None:
     async with rig("instagram", limits=limits) as at:
         first, second = await _send(at, image), await _send(at, image)
         text, _ = await _send(at, TEXT)
-        await at.travel(1)
+        await at.advance_clock(1)
         third = await _send(at, image)
     assert (first[0], second[0], second[1]["error"]["code"], text, third[0]) == (200, 429, 4, 200, 200)

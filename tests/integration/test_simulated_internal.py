@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from connectors.internal.connector import InternalConnector as Connector
+from connectors.internal.connector import InternalConnector
 from schemas import codec
 from schemas.client_tokens import ClientToken
 from schemas.ids import shown_id
@@ -43,7 +43,7 @@ async def clients(
     kafka_url: str, topic: str, *, log: Path | None = None, refusals: int = 0, seed: int = 1, **knobs: float
 ) -> AsyncIterator[Rig]:
     """Clients whose receipts our connector reads; a wrong token or an unreadable item fails the test."""
-    receiver = Receiver(Connector(account="app", tokens=(ClientToken("new"), ClientToken("old"))), refusals)
+    receiver = Receiver(InternalConnector(account="app", tokens=(ClientToken("new"), ClientToken("old"))), refusals)
     runner = web.ServerRunner(web.Server(receiver.take, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -155,7 +155,7 @@ async def test_a_client_writes(kafka_url: str, topic: str) -> None:
     async with clients(kafka_url, topic) as at:
         status, answer = await at.control("/_control/inbound", **{"from": "ana", "text": "olá"})
         await at.receiver.until(lambda: bool(at.receiver.inbound))
-        assert (await at.control("/_control/inbound", text="from nobody"))[0] == 400
+        assert (await at.control("/_control/inbound", text="without a sender"))[0] == 400
     (message,) = at.receiver.inbound
     assert (status, message.provider_message_id) == (202, answer["id"])
     assert (message.address, message.kind, message.text) == ("ana", "text", "olá")

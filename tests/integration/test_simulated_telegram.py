@@ -190,7 +190,7 @@ async def test_a_chat_and_a_group_have_limits_and_the_answer_says_how_long_to_wa
         assert (response.status, response.headers["Retry-After"]) == (429, str(wait))
         assert answer["description"] == f"Too Many Requests: retry after {wait}"
         assert (await _call(at, "sendMessage", chat_id=6, text="x"))["ok"]
-        await at.travel(wait)
+        await at.advance_clock(wait)
         assert (await _call(at, "sendMessage", chat_id=-5, text="x"))["ok"]
 
 
@@ -232,7 +232,7 @@ async def test_a_refused_chat_waits_and_the_others_continue() -> None:
         await at.control("/_control/inbound", chat_id=6, text="b1")
         await at.receiver.until(lambda: bool(_updates(at)))
         info = (await _call(at, "getWebhookInfo"))["result"]
-        await at.travel(2)
+        await at.advance_clock(2)
         await at.receiver.until(lambda: len(_updates(at)) == 3)
         lines = await at.log()
     assert [each["message"]["text"] for each in _updates(at)] == ["b1", "a1", "a2"]
@@ -250,7 +250,7 @@ async def test_an_update_that_is_not_accepted_expires_after_a_day() -> None:
         at.receiver.answer_status = 500
         await at.control("/_control/inbound", chat_id=5, text="x")
         await at.receiver.until(lambda: len(at.receiver.posts) == 2)
-        await at.travel(86_401)
+        await at.advance_clock(86_401)
         await eventually(lambda: not at.provider.webhooks.pending)
         (dropped,) = [line for line in await at.log() if "dropped" in line]
     assert (dropped["dropped"], dropped["why"]) == ("message", "expired")

@@ -122,7 +122,7 @@ async def test_outside_the_window_a_text_is_accepted_and_fails_later() -> None:
         await at.control("/_control/inbound", **{"from": PERSON, "text": "hello"})
         await _send(at, TEXT)
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 4)
-        await at.travel(24 * 3600)
+        await at.advance_clock(24 * 3600)
         await _send(at, TEXT)
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 5)
         await at.control("/_control/faults", sync_window_rate=1.0)
@@ -138,7 +138,7 @@ async def test_a_pair_has_a_burst_of_45_and_then_one_in_six_seconds() -> None:
     async with rig("whatsapp", limits=limits, receipt_delay_ms=1000.0) as at:
         codes = [(await _send(at, TEXT))[1].get("error", {}).get("code") for _ in range(46)]
         other, _ = await _send(at, TEXT, "15557654321")
-        await at.travel(6)
+        await at.advance_clock(6)
         again = [(await _send(at, TEXT))[0] for _ in range(2)]
         lines = await at.log()
     assert codes == [None] * 45 + [131056]
@@ -153,7 +153,7 @@ async def test_a_number_sends_80_a_second() -> None:
         buckets = at.provider._buckets  # type: ignore[attr-defined]  # set to empty here: 80 calls may take longer than a second
         buckets._full_at[""] = at.provider.clock.now() + 60_000.0
         status, answer = await _send(at, TEXT)
-        await at.travel(60)
+        await at.advance_clock(60)
         after, _ = await _send(at, TEXT)
     assert (status, answer["error"]["code"], after) == (429, 130429, 200)
 
@@ -171,10 +171,10 @@ async def test_media_are_uploaded_sent_described_downloaded_and_expire() -> None
             content = await response.read()
         async with aiohttp.ClientSession() as stranger, stranger.get(described["url"]) as response:
             assert response.status == 401
-        await at.travel(301)
+        await at.advance_clock(301)
         async with session.get(described["url"]) as response:
             assert response.status == 404
-        await at.travel(30 * 86_400)
+        await at.advance_clock(30 * 86_400)
         gone = await at.get(f"/v23.0/{media_id}", **BEARER)
     assert content == PNG
     assert mismatch[1]["error"]["code"] == 131009
@@ -223,7 +223,7 @@ async def test_webhooks_are_verified_signed_and_remembered_in_the_history() -> N
         assert (await at.control("/_control/verify", verify_token="wrong"))[1] == {"status": 403, "verified": False}
         _, answer = await _send(at, TEXT | {"biz_opaque_callback_data": "olá/1"})
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 3)
-        await at.travel(2)
+        await at.advance_clock(2)
         _, history = await at.get(
             f"/v23.0/{ACCOUNT}/message_history?message_id={answer['messages'][0]['id']}", **BEARER
         )

@@ -15,13 +15,13 @@ from connectors.telegram.connector import TelegramConnector
 from connectors.whatsapp.connector import WhatsAppConnector
 from schemas.records import Delivery, Receipt
 from simulators.http_server import running
-from simulators.instagram import InstagramSimulator as SimulatedInstagram
+from simulators.instagram import InstagramSimulator
 from simulators.misbehaviour import Misbehaviour
 from simulators.provider import Provider
 from simulators.provider_limits import NONE, ProviderLimits
 from simulators.provider_log import Log
-from simulators.telegram import TelegramSimulator as SimulatedTelegram
-from simulators.whatsapp import WhatsAppSimulator as SimulatedWhatsApp
+from simulators.telegram import TelegramSimulator
+from simulators.whatsapp import WhatsAppSimulator
 from tests.support.builders import TRACKER_KEYS
 
 ACCOUNT, TOKEN, APP_SECRET = "106540352242922", "EAA-token", "app-secret"
@@ -124,7 +124,7 @@ class Rig:
         async with aiohttp.ClientSession(self.url) as session, session.get(path, headers=headers) as answer:
             return answer.status, await answer.json()
 
-    async def travel(self, seconds: float) -> None:
+    async def advance_clock(self, seconds: float) -> None:
         """Moves the provider's clock forward."""
         assert (await self.control("/_control/clock", advance_seconds=seconds))[0] == 200
 
@@ -156,7 +156,7 @@ async def rig(
     misbehaviour = Misbehaviour().changed(QUICK | knobs)
     provider: Provider
     if channel == "telegram":
-        provider = SimulatedTelegram(
+        provider = TelegramSimulator(
             token=BOT_TOKEN,
             webhook_secret=HOOK_SECRET,
             webhook_url=webhook_url,
@@ -168,7 +168,7 @@ async def rig(
         )
     else:
         is_whatsapp = channel == "whatsapp"
-        kind: type[SimulatedWhatsApp | SimulatedInstagram] = SimulatedWhatsApp if is_whatsapp else SimulatedInstagram
+        kind: type[WhatsAppSimulator | InstagramSimulator] = WhatsAppSimulator if is_whatsapp else InstagramSimulator
         provider = kind(
             account=ACCOUNT if is_whatsapp else IG_ACCOUNT,
             token=TOKEN if is_whatsapp else IG_TOKEN,
