@@ -3,7 +3,7 @@
 What enters: one LoggedCall for each call, from http_calls.py. What leaves: a line of JSON on logger `connectors.call_log` (info when the
 provider answered without an error, else warning), and the newest calls in memory, which a worker shows at /exchanges/. Guaranteed: a
 LoggedCall has ids, codes and times only; a call that the worker cancelled when it ended is logged too. To find what was sent at 03:12 and
-what was answered, search the log for `"event":"exchange"` and `T03:12`, or for the delivery id. docs/exchanges.md describes the fields.
+what was answered, search the log for `"event":"exchange"` and `T03:12`, or for the delivery id. docs/call-log.md describes the fields.
 """
 
 import asyncio
