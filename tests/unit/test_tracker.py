@@ -125,8 +125,11 @@ def test_a_tracker_is_no_longer_than_whatsapp_takes_and_one_that_would_be_is_not
     [
         ("x" * 31, "key 1 has 31 bytes, fewer than 32: `openssl rand -hex 32` makes one"),
         ("x" * 32 + ", short-one", "key 2 has 9 bytes, fewer than 32: `openssl rand -hex 32` makes one"),
-        (",".join(("x" * 32, "y" * 32, "z" * 32)), "3 keys: keep the 2 newest, newest first, with a comma between"),
-        (",".join(("x" * 32, "x" * 32)), "the same key twice: put a new one before it, or give it once"),
+        (
+            ",".join(("x" * 32, "y" * 32, "z" * 32)),
+            "3 keys: keep the 2 newest, newest first, with a comma between them",
+        ),
+        (",".join(("x" * 32, "x" * 32)), "the same key twice: write it once"),
     ],
 )
 def test_keys_that_are_none_are_told_in_one_line_without_them(text: str, sentence: str) -> None:
