@@ -274,7 +274,7 @@ def decode_any(value: bytes | None) -> records.Record:
     schema_id = _HEADER.unpack_from(value)[1]
     reader = _READERS.get(schema_id)
     if reader is None:
-        raise UnknownSchema(f"schema id {schema_id} is none of ours: use an id of schemas/topics.toml")
+        raise UnknownSchema(f"schema id {schema_id} is not one of ours: use an id of schemas/topics.toml")
     stream = io.BytesIO(value)
     stream.seek(_HEADER.size)
     try:
@@ -289,6 +289,6 @@ def decode_any(value: bytes | None) -> records.Record:
             raise MalformedDatum(f"schema id {schema_id}: {name} is {datum[name]}, beyond an int")
     if stream.tell() != len(value):
         raise MalformedDatum(
-            f"schema id {schema_id}: {len(value) - stream.tell()} bytes left over after byte {stream.tell()}"
+            f"schema id {schema_id}: {len(value) - stream.tell()} extra bytes after byte {stream.tell()}"
         )
     return cast("records.Record", record)

@@ -62,15 +62,13 @@ class Settings(GatewaySettings):
         description="Command that prints a token for OAUTHBEARER: the token alone, or JSON with access_token and expires_in.",
     )
     kafka_ca_file: str = Field(
-        "",
-        description="PEM file of the authorities that sign the brokers' certificates; empty: those of the system.",
+        "", description="PEM file of the authorities for the brokers' certificates; empty: the system's."
     )
     kafka_certificate_file: str = Field(
         "", description="PEM file of our own certificate, if the brokers require one (mutual TLS)."
     )
     kafka_key_file: str = Field(
-        "",
-        description="PEM file of the certificate's key, without a password; empty: the key is in the certificate's file.",
+        "", description="PEM file of its key, without a password; empty: it is in the certificate's file."
     )
     postgres_password: SecretStr = Field(
         SecretStr(""), description="Password for CHAT4ALL_POSTGRES_URL, if the URL has none."
@@ -95,15 +93,13 @@ class Settings(GatewaySettings):
     )
     replication_factor: int = Field(1, ge=1, description="Replicas of the topics that workers create.")
     dedupe_days: float = Field(7.0, gt=0, description="How long a message id is remembered, in days.")
-    binding_days: float = Field(
-        7.0, gt=0, description="How long a provider's message id is remembered for receipts, in days."
-    )
+    binding_days: float = Field(7.0, gt=0, description="How long a provider's id is remembered for receipts, in days.")
     schedule_days: float = Field(
         35.0, gt=0, description="How far in the future not_before and expires_at of a message may be, in days."
     )
     orphan_seconds: float = Field(86_400.0, gt=0, description="How long a receipt waits for its binding, in seconds.")
     state_days: float = Field(
-        7.0, gt=0, description="How long track remembers a delivery after its latest update, in days."
+        7.0, gt=0, description="How long track remembers a delivery after its last update, in days."
     )
 
     # workers
@@ -112,8 +108,7 @@ class Settings(GatewaySettings):
     )
     web_port: int = Field(6066, ge=0, le=65535, description="Port of a worker's web views; 0: any free port.")
     web_url: str = Field(
-        "",
-        description="URL at which other workers reach this worker's web views; empty: made from web_host, else from the machine's name.",
+        "", description="URL of this worker's web views for other workers; empty: web_host, else the machine's name."
     )
     web_names: str = Field(
         "",
@@ -135,19 +130,13 @@ class Settings(GatewaySettings):
         "memory", description="Where tables are kept: memory, or rocksdb (on disk, in data_dir)."
     )
     data_dir: str = Field(".chat4all/data", description="Folder for the files of a worker.")
-    log_format: str = Field("console", pattern="^(console|json)$", description="Form of log lines: console or json.")
-    log_level: str = Field(
-        "info",
-        pattern="^(debug|info|warning|error)$",
-        description="Lowest level that is logged: debug, info, warning or error.",
-    )
+    log_format: str = Field("console", pattern="^(console|json)$", description="Log format: console or json.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged.")
     exchange_log: Literal["all", "failures", "none"] = Field(
         "all", description="Which calls to providers get a log line, redacted: all, failures or none."
     )
     session_timeout_seconds: float = Field(
-        6.0,
-        ge=1,
-        description="Session time-out of Kafka's consumer group, in seconds; after it another worker replaces a crashed one.",
+        6.0, ge=1, description="Time after which the Kafka group drops a silent worker, in seconds."
     )
 
     commit_rest_ms: int = Field(
@@ -177,9 +166,7 @@ class Settings(GatewaySettings):
         ge=0,
         description="How long a partition of core waits after a transaction before its next turn, in ms; a full turn does not wait.",
     )
-    core_turn_records: int = Field(
-        1000, ge=1, description="Number of records that one turn of core takes from a partition at most."
-    )
+    core_turn_records: int = Field(1000, ge=1, description="Records that one turn of core takes at most.")
 
     # sending
     send_concurrency: int = Field(
@@ -250,9 +237,7 @@ class Settings(GatewaySettings):
     # Telegram Bot API
     telegram_url: str = Field("https://api.telegram.org", description="Base URL of the Bot API.")
     telegram_token: SecretStr = Field(SecretStr(""), description="Bot token, <digits>:<secret>.")
-    telegram_webhook_secret: SecretStr = Field(
-        SecretStr(""), description="The secret_token that was given to setWebhook."
-    )
+    telegram_webhook_secret: SecretStr = Field(SecretStr(""), description="The secret_token given to setWebhook.")
 
     # Instagram Messaging API
     instagram_url: str = Field(

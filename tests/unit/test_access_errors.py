@@ -40,7 +40,7 @@ def test_a_file_without_a_certificate_is_told_as_that(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing", encoding="ascii")
     server = access_errors.Server("PostgreSQL", "POSTGRES", "127.0.0.1", free_port(), ca_file=str(tmp_path / "ca.pem"))
     told = access_errors.access_error(server, psycopg.OperationalError("SSL error: no certificate or crl found"))
-    assert told == f"{server.place}: {tmp_path / 'ca.pem'} holds no certificate in PEM"
+    assert told == f"{server.place}: {tmp_path / 'ca.pem'} contains no certificate in PEM"
 
 
 def test_a_url_with_a_word_nobody_knows_is_one_line() -> None:
@@ -96,6 +96,6 @@ def test_a_program_with_wrong_settings_ends_in_one_line(command: list[str], tmp_
     assert done.returncode in (1, 2)
     [line] = done.stderr.splitlines()
     assert line.endswith(
-        f"CHAT4ALL_KAFKA_PASSWORD_FILE: {tmp_path / 'password'} has several lines, and a secret is one"
+        f"CHAT4ALL_KAFKA_PASSWORD_FILE: {tmp_path / 'password'} has several lines, but a secret has one"
     )
     assert SECRET not in done.stdout + done.stderr

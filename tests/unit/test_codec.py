@@ -117,7 +117,7 @@ def test_a_datum_that_ends_early_is_refused(record: records.Record, data: st.Dat
 @given(any_record, st.binary(min_size=1, max_size=20))
 @examples(100)
 def test_bytes_left_over_are_refused(record: records.Record, tail: bytes) -> None:
-    with pytest.raises(MalformedDatum, match="left over"):
+    with pytest.raises(MalformedDatum, match="extra bytes"):
         codec.decode_any(codec.encode(record) + tail)
 
 
@@ -167,10 +167,10 @@ def test_what_can_be_peeked_at() -> None:
         (b"", NotAvro, "the value is empty"),
         (b'{"text": 1}', NotAvro, "byte 0 is 0x7b, 11 bytes"),
         (b"\x00\x00\x00", NotAvro, "3 bytes: not the Confluent wire format"),
-        (b"\x00\x00\x00\x00\x07datum", UnknownSchema, "schema id 7 is none of ours"),
+        (b"\x00\x00\x00\x00\x07datum", UnknownSchema, "schema id 7 is not one of ours"),
         (b"\x01" + codec.encode(BINDING)[1:], NotAvro, "byte 0 is 0x01"),
         (codec.encode(BINDING)[:-1], MalformedDatum, "schema id 1032, near byte"),
-        (codec.encode(BINDING) + b"x", MalformedDatum, "1 bytes left over"),
+        (codec.encode(BINDING) + b"x", MalformedDatum, "1 extra bytes"),
     ],
 )
 def test_an_error_says_what_and_where(value: bytes | None, error: type[CodecError], says: str) -> None:
@@ -245,7 +245,7 @@ def test_the_traps_are_set_in_the_right_place() -> None:
     assert codec.decode(TRAPS["array of text"](1), records.Conversation).members == ("m",)
     assert codec.decode(TRAPS["map"](1) + number(0) + b"\0", records.Message).metadata == {"k": ""}
     for trap in ("array of records", "text", "bytes", "union"):
-        with pytest.raises(MalformedDatum, match="left over"):
+        with pytest.raises(MalformedDatum, match="extra bytes"):
             codec.decode_any(TRAPS[trap](0 if trap == "union" else 1) + bytes(64))
 
 

@@ -37,31 +37,34 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         ({**SCRAM, "user": ""}, "SCRAM-SHA-512 needs CHAT4ALL_KAFKA_USER$"),
         ({**SCRAM, "password": MaskedText("")}, "SCRAM-SHA-512 needs CHAT4ALL_KAFKA_PASSWORD$"),
         ({"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER"}, "needs CHAT4ALL_KAFKA_TOKEN_COMMAND$"),
-        ({"mechanism": "PLAIN"}, "CHAT4ALL_KAFKA_SASL_MECHANISM is set, and .*=PLAINTEXT asks nobody"),
-        ({"protocol": "SSL", "password": MaskedText(SECRET)}, "CHAT4ALL_KAFKA_PASSWORD is set, and .*=SSL asks nobody"),
+        ({"mechanism": "PLAIN"}, "CHAT4ALL_KAFKA_SASL_MECHANISM is set, but .*=PLAINTEXT has no authentication"),
+        (
+            {"protocol": "SSL", "password": MaskedText(SECRET)},
+            "CHAT4ALL_KAFKA_PASSWORD is set, but .*=SSL has no authentication",
+        ),
         (
             {"token_command": MaskedText("print it")},
-            "CHAT4ALL_KAFKA_TOKEN_COMMAND is set, and .*=PLAINTEXT asks nobody",
+            "CHAT4ALL_KAFKA_TOKEN_COMMAND is set, but .*=PLAINTEXT has no authentication",
         ),
         (
             {**SCRAM, "token_command": MaskedText(f"print {SECRET}")},
-            "SCRAM-SHA-512 has no use for CHAT4ALL_KAFKA_TOKEN_COMMAND: leave out what is not meant",
+            "SCRAM-SHA-512 does not use CHAT4ALL_KAFKA_TOKEN_COMMAND: remove the settings that are wrong",
         ),
         (
             {**SCRAM, "mechanism": "OAUTHBEARER", "token_command": MaskedText("print it")},
-            "OAUTHBEARER has no use for CHAT4ALL_KAFKA_USER and CHAT4ALL_KAFKA_PASSWORD",
+            "OAUTHBEARER does not use CHAT4ALL_KAFKA_USER and CHAT4ALL_KAFKA_PASSWORD",
         ),
         (
             {"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER", "token_command": MaskedText(f"print '{SECRET}")},
-            "CHAT4ALL_KAFKA_TOKEN_COMMAND is no command line: No closing quotation",
+            "CHAT4ALL_KAFKA_TOKEN_COMMAND is not a valid command line: No closing quotation",
         ),
-        ({"ca_file": "ca.pem"}, "CHAT4ALL_KAFKA_CA_FILE is set, and .*=PLAINTEXT encrypts nothing"),
+        ({"ca_file": "ca.pem"}, "CHAT4ALL_KAFKA_CA_FILE is set, but .*=PLAINTEXT does not use TLS"),
         ({"protocol": "SSL", "key_file": "key.pem"}, "CHAT4ALL_KAFKA_KEY_FILE needs CHAT4ALL_KAFKA_CERTIFICATE_FILE"),
         (
             {"protocol": "SSL", "ca_file": "/nowhere/ca.pem"},
             "CHAT4ALL_KAFKA_CA_FILE: /nowhere/ca.pem cannot be read: No such",
         ),
-        ({"protocol": "SSL", "ca_file": __file__}, "CHAT4ALL_KAFKA_CA_FILE.* does not hold what it should"),
+        ({"protocol": "SSL", "ca_file": __file__}, "CHAT4ALL_KAFKA_CA_FILE.* is not valid"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
@@ -120,9 +123,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
     (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
     own = {"certificate_file": str(certificates.folder / "core.pem"), "key_file": str(tmp_path / "key.pem")}
-    with pytest.raises(
-        WrongAccess, match=r"CHAT4ALL_KAFKA_KEY_FILE does not hold what it should .*the key without a pass"
-    ):
+    with pytest.raises(WrongAccess, match=r"CHAT4ALL_KAFKA_KEY_FILE is not valid .*the key without a pass"):
         KafkaAccess("127.0.0.1:1", protocol="SSL", **own).check()  # type: ignore[arg-type]  # texts only
 
 

@@ -78,10 +78,10 @@ def test_a_file_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch,
         refused() == f"CHAT4ALL_TELEGRAM_TOKEN_FILE: {tmp_path / 'nowhere'} cannot be read: No such file or directory"
     )
     for content, reason in {
-        b"\xff\xfe\x00": "is no text in UTF-8",
+        b"\xff\xfe\x00": "is not text in UTF-8",
         b"": "is empty",
         b" \n": "is empty",
-        f"{SECRET}\nanother\n".encode(): "has several lines, and a secret is one",
+        f"{SECRET}\nanother\n".encode(): "has several lines, but a secret has one",
     }.items():
         (tmp_path / "bytes").write_bytes(content)
         monkeypatch.setenv("CHAT4ALL_TELEGRAM_TOKEN_FILE", str(tmp_path / "bytes"))
@@ -139,31 +139,34 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({"POSTGRES_URL": f"postgresql://me:{QUOTED}@db/x", "POSTGRES_PASSWORD": "other"}, "leave it out of the URL"),
+        ({"POSTGRES_URL": f"postgresql://me:{QUOTED}@db/x", "POSTGRES_PASSWORD": "other"}, "remove it from the URL"),
         ({"POSTGRES_URL": "postgresql://db/x", "POSTGRES_PASSWORD": SECRET}, "CHAT4ALL_POSTGRES_URL names no user"),
-        ({"CLICKHOUSE_URL": "http://db:8123/x", "CLICKHOUSE_CA_FILE": CA}, "encrypts nothing: write https://"),
-        ({"VALKEY_URL": "redis://db/0", "VALKEY_CA_FILE": CA}, "encrypts nothing: write rediss://"),
-        ({"S3_URL": "http://s3:80", "S3_CA_FILE": CA}, "CHAT4ALL_S3_URL encrypts nothing: write https://"),
+        ({"CLICKHOUSE_URL": "http://db:8123/x", "CLICKHOUSE_CA_FILE": CA}, "does not use TLS: write https://"),
+        ({"VALKEY_URL": "redis://db/0", "VALKEY_CA_FILE": CA}, "does not use TLS: write rediss://"),
+        ({"S3_URL": "http://s3:80", "S3_CA_FILE": CA}, "CHAT4ALL_S3_URL does not use TLS: write https://"),
         (
             {"POSTGRES_URL": "postgresql://me@db/x?sslmode=prefer", "POSTGRES_CA_FILE": CA},
-            "CHAT4ALL_POSTGRES_URL says sslmode=prefer, which does not check certificates: leave that out",
+            "CHAT4ALL_POSTGRES_URL has sslmode=prefer, which does not check certificates: remove it",
         ),
         (
             {"CLICKHOUSE_URL": "https://db/x?verify=False", "CLICKHOUSE_CA_FILE": CA},
-            "says verify=False, which does not",
+            "has verify=False, which does not",
         ),
         (
             {"VALKEY_URL": "rediss://db/0?ssl_cert_reqs=none", "VALKEY_CA_FILE": CA},
-            "says ssl_cert_reqs=none, which does",
+            "has ssl_cert_reqs=none, which does",
         ),
-        ({"POSTGRES_CA_FILE": __file__}, f"CHAT4ALL_POSTGRES_CA_FILE: {__file__} holds no certificate in PEM"),
-        ({"S3_CA_FILE": __file__}, f"CHAT4ALL_S3_CA_FILE: {__file__} holds no certificate in PEM"),
-        ({"POSTGRES_URL": f"host=db user=me password={SECRET}"}, "it begins with postgresql://"),
-        ({"POSTGRES_URL": f"me:{QUOTED}@db/x"}, "it begins with postgresql://"),
-        ({"POSTGRES_URL": "postgresql://me:50%off@db/x"}, "has a % that no two hex digits follow: write %25"),
-        ({"CLICKHOUSE_URL": "db:8123"}, "CHAT4ALL_CLICKHOUSE_URL is no URL of such a server: it begins with http://"),
+        ({"POSTGRES_CA_FILE": __file__}, f"CHAT4ALL_POSTGRES_CA_FILE: {__file__} contains no certificate in PEM"),
+        ({"S3_CA_FILE": __file__}, f"CHAT4ALL_S3_CA_FILE: {__file__} contains no certificate in PEM"),
+        ({"POSTGRES_URL": f"host=db user=me password={SECRET}"}, "it must begin with postgresql://"),
+        ({"POSTGRES_URL": f"me:{QUOTED}@db/x"}, "it must begin with postgresql://"),
+        ({"POSTGRES_URL": "postgresql://me:50%off@db/x"}, "has a % without two hexadecimal digits after it: write %25"),
+        (
+            {"CLICKHOUSE_URL": "db:8123"},
+            "CHAT4ALL_CLICKHOUSE_URL is not a URL of this kind of server: it must begin with http://",
+        ),
         ({"S3_CA_FILE": "/nowhere/ca.pem"}, "CHAT4ALL_S3_CA_FILE: /nowhere/ca.pem cannot be read"),
-        ({"KAFKA_PASSWORD": SECRET}, "CHAT4ALL_KAFKA_PASSWORD is set, and CHAT4ALL_KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
+        ({"KAFKA_PASSWORD": SECRET}, "CHAT4ALL_KAFKA_PASSWORD is set, but CHAT4ALL_KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
         ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "CHAT4ALL_KAFKA_SECURITY_PROTOCOL: Input should be 'PLAINTEXT'"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
