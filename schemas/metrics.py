@@ -110,7 +110,7 @@ CALL_SECONDS = Histogram(
     "chat4all_call_seconds", "Seconds for one call to a provider, by outcome.", ["channel", "outcome"], buckets=_SECONDS
 )
 # Calls in flight or about to start in this worker, by stage. At CHAT4ALL_SEND_CONCURRENCY, deliveries wait.
-CALLS = Gauge("chat4all_calls_in_flight", "Calls to providers in flight in this worker.", ["stage"])
+CALLS = Gauge("chat4all_calls_in_flight", "Calls in flight or about to start in this worker.", ["stage"])
 # Errors of providers that our error tables do not list, by channel. The HTTP status decides then; the exchange log has the errors.
 UNKNOWN_ERRORS = Counter(
     "chat4all_unknown_errors_total", "Errors of a provider that our error tables do not list.", ["channel"]

@@ -68,7 +68,7 @@ class Settings(GatewaySettings):
         "", description="PEM file of our own certificate, if the brokers require one (mutual TLS)."
     )
     kafka_key_file: str = Field(
-        "", description="PEM file of its key, without a password; empty: it is in the certificate's file."
+        "", description="PEM file of our certificate's key, without a password; empty: it is in the same file."
     )
     postgres_password: SecretStr = Field(
         SecretStr(""), description="Password for CHAT4ALL_POSTGRES_URL, if the URL has none."

@@ -1,4 +1,4 @@
-"""How Kafka is reached: what does not go together is refused by name, and no secret is in a repr."""
+"""How to reach Kafka: contradictory settings are refused by name, and no repr contains a secret."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from stack.certificates import Certificates
 SECRET = "never-shown-7f3a"
 SCRAM: dict[str, Any] = {
     "protocol": "SASL_SSL", "mechanism": "SCRAM-SHA-512", "user": "core", "password": MaskedText(SECRET),
-}  # fmt: skip
+}  # fmt: skip  # names and values on one line
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_what_does_not_go_together_is_refused(given: dict[str, Any], sentence: str) -> None:
+def test_contradictory_settings_are_refused(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WrongAccess, match=sentence) as refused:
         KafkaAccess("127.0.0.1:1", **given).check()
     assert "\n" not in str(refused.value)
@@ -87,7 +87,7 @@ def test_brokers_are_hosts_with_ports(url: str) -> None:
 
 
 def test_librdkafka_takes_the_settings_of_every_kind(certificates: Certificates) -> None:
-    """It refuses a name or a value it does not know when the client is made."""
+    """librdkafka refuses unknown names and values when the client is made."""
     tls = {"ca_file": str(certificates.ca)}
     own = tls | {"certificate_file": str(certificates.folder / "core.pem")}
     kinds: list[dict[str, Any]] = [
@@ -114,9 +114,7 @@ def test_no_secret_is_in_a_repr() -> None:
     assert repr(f"{masked(f'postgresql://me:{SECRET}@host/db')}") == "'postgresql://me:***@host/db'"
 
 
-def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
-    certificates: Certificates, tmp_path: Path
-) -> None:
+def test_a_key_with_a_password_is_refused_without_a_prompt(certificates: Certificates, tmp_path: Path) -> None:
     whole = (certificates.folder / "core.pem").read_bytes()
     key = serialization.load_pem_private_key(whole, password=None)
     locked = serialization.BestAvailableEncryption(b"a password")
@@ -142,7 +140,7 @@ def jwt(**claims: Any) -> str:
     ],
     ids=["JWT", "opaque", "JSON", "no JWT in JSON"],
 )
-def test_a_token_says_until_when_it_is_good(printed: str, expires_at: float, subject: str) -> None:
+def test_a_token_has_an_expiry(printed: str, expires_at: float, subject: str) -> None:
     token = bearer.read(printed, 1000.0)
     assert (token.expires_at, token.subject) == (expires_at, subject)
     assert token.text not in repr(token)

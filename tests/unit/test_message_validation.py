@@ -1,4 +1,4 @@
-"""Messages that mean something and messages that cannot, whatever the channel."""
+"""Messages that any channel might send, and messages that no channel could."""
 
 import math
 
@@ -67,18 +67,18 @@ CANNOT = [
 
 
 @pytest.mark.parametrize(("kind", "text", "content"), MEANS_SOMETHING)
-def test_this_means_something(kind: str, text: str, content: Content | None) -> None:
+def test_a_consistent_message_is_accepted(kind: str, text: str, content: Content | None) -> None:
     assert contradiction(kind, text, content) is None
 
 
 @pytest.mark.parametrize(("kind", "text", "content", "sentence"), CANNOT)
-def test_this_cannot_mean_anything(kind: str, text: str, content: Content | None, sentence: str) -> None:
+def test_a_contradictory_message_is_refused(kind: str, text: str, content: Content | None, sentence: str) -> None:
     found = contradiction(kind, text, content)
     assert found is not None
     assert sentence in found
 
 
-def test_every_kind_can_be_meant() -> None:
+def test_every_kind_has_a_valid_message() -> None:
     by_kind = {kind for kind, _, _ in MEANS_SOMETHING} | {"document", "audio", "sticker"}
     assert by_kind == set(KINDS)
     for kind in ("document", "audio", "sticker"):
@@ -88,6 +88,6 @@ def test_every_kind_can_be_meant() -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "", "hologram"])
 @given(text=TEXT, content=values(CONTENT))
 @examples(30)
-def test_whatever_it_is_told_it_answers_with_a_sentence(kind: str, text: str, content: Content) -> None:
+def test_any_input_gives_a_sentence_or_none(kind: str, text: str, content: Content) -> None:
     found = contradiction(kind, text, content)
     assert found is None or 10 < len(found) < 500

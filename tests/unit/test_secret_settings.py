@@ -1,4 +1,4 @@
-"""Secrets come from files too, go into the servers' URLs, and are shown nowhere: no repr, no dump, no sentence."""
+"""Secrets may come from files, go into the URLs of servers, and are never shown: in no repr, no dump and no error."""
 
 import json
 from pathlib import Path
@@ -45,8 +45,8 @@ def refused() -> str:
 def test_every_secret_may_be_a_file(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     for name in sorted(secret_fields(Settings)):
         if name.startswith(("kafka", "postgres", "clickhouse", "valkey")):
-            continue  # they must go together; below
-        secret = f"{SECRET}=*:*" if name == "internal_tokens" else SECRET  # which says whom it speaks for
+            continue  # they need other settings: see below
+        secret = f"{SECRET}=*:*" if name == "internal_tokens" else SECRET  # a token with its tenant and people
         file.write_text(f"{secret}\n", encoding="utf-8")
         monkeypatch.setenv(f"CHAT4ALL_{name.upper()}_FILE", str(file))
         assert Settings().text(name) == secret, name
@@ -62,7 +62,9 @@ def test_a_channel_without_a_field_may_have_a_file_too(monkeypatch: pytest.Monke
     assert Settings().text("pigeon_token_file") == ""
 
 
-def test_a_file_beats_the_stack_and_not_the_environment(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_a_file_goes_before_the_stack_but_not_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
     state_file().parent.mkdir(parents=True)
     state_file().write_text(json.dumps({"settings": {"telegram_token": "of the stack"}}), encoding="utf-8")
     assert Settings().text("telegram_token") == "of the stack"
@@ -91,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("content", [f"{SECRET}", f"{SECRET}\r\n", f"{SECRET}\n\n", f"\ufeff{SECRET}\n"])
-def test_what_an_editor_leaves_in_a_file_is_no_part_of_the_secret(
+def test_line_ends_and_byte_order_marks_in_a_file_are_not_part_of_the_secret(
     monkeypatch: pytest.MonkeyPatch, file: Path, content: str
 ) -> None:
     file.write_bytes(content.encode())
@@ -99,7 +101,7 @@ def test_what_an_editor_leaves_in_a_file_is_no_part_of_the_secret(
     assert Settings().text("telegram_token") == SECRET
 
 
-def test_a_file_for_what_is_no_secret_is_not_ignored(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_a_file_for_a_setting_that_is_not_secret_is_refused(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setenv("CHAT4ALL_KAFKA_USER_FILE", str(file))
     assert refused() == "CHAT4ALL_KAFKA_USER_FILE: only a secret is read from a file: set CHAT4ALL_KAFKA_USER"
 
@@ -118,8 +120,8 @@ def test_passwords_and_authorities_go_into_the_urls(
         monkeypatch.setenv(f"CHAT4ALL_{name.upper()}_PASSWORD_FILE", str(file))
         monkeypatch.setenv(f"CHAT4ALL_{name.upper()}_CA_FILE", str(made.ca))
     settings = Settings()
-    told = psycopg.conninfo.conninfo_to_dict(settings.postgres_url)
-    assert (told["password"], told["sslmode"], told["sslrootcert"]) == (SECRET, "verify-full", str(made.ca))
+    found = psycopg.conninfo.conninfo_to_dict(settings.postgres_url)
+    assert (found["password"], found["sslmode"], found["sslrootcert"]) == (SECRET, "verify-full", str(made.ca))
     assert settings.clickhouse_url == f"https://me:{QUOTED}@db.example:8443/chat4all?ca_cert={made.ca}"
     pool = redis.Redis.from_url(settings.valkey_url).connection_pool
     assert (pool.connection_kwargs["password"], pool.connection_kwargs["ssl_ca_certs"]) == (SECRET, str(made.ca))
@@ -171,7 +173,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_settings_of_a_server_that_do_not_go_together(
+def test_contradictory_settings_of_a_server_are_refused(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], sentence: str, authority: Path
 ) -> None:
     for name, value in environment.items():
@@ -184,12 +186,12 @@ def test_brokers_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Settings().kafka.url == "one:1,two:2,three"
 
 
-def test_another_kafka_gets_nothing_of_the_stacks_access(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_kafka_gets_no_password_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     state_file().parent.mkdir(parents=True)
     of_stack = {
         "kafka_url": "127.0.0.1:1", "kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN",
         "kafka_user": "me", "kafka_password": SECRET,
-    }  # fmt: skip
+    }  # fmt: skip  # names and values on two lines
     state_file().write_text(json.dumps({"settings": of_stack}), encoding="utf-8")
     assert (Settings().kafka.user, Settings().kafka_password) == ("me", SecretStr(SECRET))
     monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "127.0.0.1:2")
