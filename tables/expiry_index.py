@@ -25,9 +25,8 @@ class ExpiryIndex(Generic[Key]):
         self._new = new
         self._keys: dict[int, MutableSequence[Key]] = {}  # minute -> keys in the order they came
         self._minutes: list[int] = []  # those of `_keys`, sorted
-        self._checked = (
-            0  # number of keys at the start of the oldest minute's list whose rows are no longer of that minute
-        )
+        # number of keys at the start of the oldest minute's list whose rows are no longer of that minute
+        self._checked = 0
 
     def add(self, key: Key, at: int) -> None:
         """Notes that the key's row now has the time `at`. The caller may skip it if the row was of the same minute before."""

@@ -13,9 +13,8 @@ from tables.framed_layout import FramedLayout
 
 class Phase(StrEnum):
     WAITING = "waiting"  # until it is the head of its lane, and until `not_before`
-    CALLING = (
-        "calling"  # the intent: a call may have started; if a restart finds it, the outcome of the call is unknown
-    )
+    # the intent: a call may have started; if a restart finds it, the outcome of the call is unknown
+    CALLING = "calling"
     HELD = "held"  # the outcome is unknown; waits for evidence, at most until `not_before`
 
 

@@ -113,9 +113,8 @@ def _pairs(bucket: bytes) -> Iterator[tuple[int, int, int]]:
 def _find(bucket: bytes, key: bytes) -> tuple[int, int, int] | None:
     """Like `_pairs`, for the key's pair only; None if there is none."""
     if key not in bucket:
-        return (
-            None  # quicker than a look at each pair; the opposite proves nothing, as the bytes may be part of a value
-        )
+        # quicker than a look at each pair; the opposite proves nothing, as the bytes may be part of a value
+        return None
     at, whole, wanted = 0, len(bucket), len(key)
     while at < whole:
         key_size, size = _SIZES.unpack_from(bucket, at)
