@@ -25,9 +25,8 @@ _ROW = b"\x02"  # _ROW + key -> row
 _END = b"\x03"  # after every entry
 _STATE_VALUE = struct.Struct(">qQ")
 _TIME = struct.Struct(">Q")
-LOADED_ROWS = (
-    25_000  # rows given to `load` that wait in memory at most; then they are written, with the position before them
-)
+# rows given to `load` that wait in memory at most; then they are written, with the position before them
+LOADED_ROWS = 25_000
 MET_SLOTS = 1 << 22  # bytes of memory, while an empty store is filled
 CACHED_ROWS = 1024  # decoded rows in each of two generations
 SCANNED_ROWS = 1024  # rows in one read of `items`

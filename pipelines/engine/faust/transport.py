@@ -143,7 +143,7 @@ class Listener(driver.ConsumerRebalanceListener):
         consumer = self._thread._ensure_consumer()  # noqa: SLF001  # Faust's own listener reaches the same way
         consumer.pause(*partitions)
         coordinator, engine = consumer._coordinator, self._thread.app.engine  # noqa: SLF001  # aiokafka tells nobody else
-        engine.roll.enter(coordinator.member_id)
+        engine.local_members.enter(coordinator.member_id)
         engine.member = Member(self._thread.app.conf.id, coordinator.member_id, coordinator.generation)
         await super().on_partitions_assigned(partitions)
 
