@@ -72,7 +72,7 @@ class Lanes:
         return self._ready.next(busy)
 
     def any_ready(self, busy: Callable[[str], bool] = lambda _: False) -> bool:
-        """Whether `next_ready` may have a lane to return; may be true once too often, never false wrongly."""
+        """Whether `next_ready` may have a lane to return. Also true if only stale entries are left."""
         return self._ready.any(busy)
 
     def any_blocked(self) -> bool:

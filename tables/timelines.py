@@ -49,9 +49,8 @@ class Timeline(NamedTuple):
     reason_at: int = 0  # when it occurred; 0: none did
     events: tuple[int, ...] = ()  # digests of the ids of the updates already applied (`digest_of`), the newest last
     updated_at: int = 0  # by our clock; the row expires CHAT4ALL_STATE_DAYS later
-    early: tuple[
-        StatusUpdate, ...
-    ] = ()  # updates that came before the conversation log's record, each event of a tenant once
+    # updates that came before the conversation log's record, each event of a tenant once
+    early: tuple[StatusUpdate, ...] = ()
     places: tuple[tuple[int, int], ...] = ()  # offset and timestamp of the records of `early`
 
 
