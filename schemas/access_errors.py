@@ -43,8 +43,8 @@ def of_url(name: str, url: str) -> Server:
     """The server of a URL. `name` is PostgreSQL, ClickHouse or Valkey. Missing parts have their defaults; raises ValueError for a URL that
     urllib cannot split."""
     parts = urlsplit(url)
-    said = parse_qs(parts.query)
-    files = [said[key][0] for key in ("sslrootcert", "ca_cert", "ssl_ca_certs") if key in said]
+    query = parse_qs(parts.query)
+    files = [query[key][0] for key in ("sslrootcert", "ca_cert", "ssl_ca_certs") if key in query]
     setting = {"PostgreSQL": "POSTGRES"}.get(name, name.upper())
     files = [file for file in files if file != "system"]  # libpq's name for the authorities of this system
     first = urlsplit(f"//{parts.netloc.rpartition('@')[2].split(',')[0]}")  # libpq accepts several, comma-separated

@@ -50,7 +50,7 @@ class KafkaAccess:
         return self.protocol in ("SSL", "SASL_SSL")
 
     @property
-    def asks_who(self) -> bool:
+    def uses_sasl(self) -> bool:
         """Whether clients have to authenticate with SASL."""
         return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
@@ -106,7 +106,7 @@ class KafkaAccess:
                 ("ssl.key.location", self.key_file or self.certificate_file),
             )
             found |= {name: file for name, file in files if file}
-        if self.asks_who:
+        if self.uses_sasl:
             found["sasl.mechanisms"] = self.mechanism
             if self.mechanism == "OAUTHBEARER":
                 found["oauth_cb"] = self._token_callback()
@@ -129,7 +129,7 @@ class KafkaAccess:
         setting = f"CHAT4ALL_KAFKA_SECURITY_PROTOCOL={self.protocol}"
         values = {"USER": self.user, "PASSWORD": self.password, "TOKEN_COMMAND": self.token_command}
         given = [name for name, value in values.items() if value]
-        if not self.asks_who:
+        if not self.uses_sasl:
             given = ["SASL_MECHANISM"] * bool(self.mechanism) + given
             return (
                 f"CHAT4ALL_KAFKA_{given[0]} is set, but {setting} has no authentication: set SASL_SSL" if given else ""

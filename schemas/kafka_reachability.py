@@ -15,8 +15,8 @@ from schemas import access_errors, bearer
 from schemas.kafka_access import KafkaAccess
 
 TRY_SECONDS = 1.0  # time-out of one try; after each, the reported errors are examined
-_NOT_LET_IN = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
-_NOT_BELIEVED = "_SSL"
+_REFUSED = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "UNSUPPORTED_SASL_MECHANISM"})
+_NOT_TRUSTED = "_SSL"
 _BROKER = re.compile(r"^\w+://([^/\s]+)/")
 
 
@@ -58,10 +58,10 @@ class KafkaReachability:
     def why(self) -> str:
         """Why Kafka refuses our client; empty if no reported error says so. May block for some seconds: it looks at the certificate."""
         for name, text in self._errors.items():
-            if name in _NOT_LET_IN:
-                return self._not_let_in(text)
-        if _NOT_BELIEVED in self._errors:
-            return self._not_believed(self._errors[_NOT_BELIEVED])
+            if name in _REFUSED:
+                return self._refused(text)
+        if _NOT_TRUSTED in self._errors:
+            return self._not_trusted(self._errors[_NOT_TRUSTED])
         passing = self._errors.get("_TRANSPORT", "")
         if "alert certificate required" in passing or "alert bad certificate" in passing:
             return f"Kafka at {self._kafka} requires a client certificate that it trusts; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE"
@@ -69,7 +69,7 @@ class KafkaReachability:
             return f"Kafka at {self._kafka} does not use TLS on this port; look at CHAT4ALL_KAFKA_SECURITY_PROTOCOL"
         return ""
 
-    def _not_let_in(self, text: str) -> str:
+    def _refused(self, text: str) -> str:
         kafka = self._kafka
         if "mechanism" in text.lower() and "invalid credentials" not in text.lower():
             return f"Kafka at {kafka} does not accept {kafka.mechanism}; look at CHAT4ALL_KAFKA_SASL_MECHANISM"
@@ -77,7 +77,7 @@ class KafkaReachability:
             return f"Kafka at {kafka} does not accept our token; look at CHAT4ALL_KAFKA_TOKEN_COMMAND: {text}"
         return access_errors.password(self._server(text))
 
-    def _not_believed(self, text: str) -> str:
+    def _not_trusted(self, text: str) -> str:
         return (
             access_errors.certificate(self._server(text), self._kafka.ssl_context())
             or f"Kafka at {self._kafka}: {text}"

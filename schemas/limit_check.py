@@ -52,14 +52,14 @@ def allows(field: str, value: str | int) -> bool:
     return _ALONE[field](value) is None
 
 
-def trimmed(said: str, limit: Limit = SENTENCE) -> str:
+def trimmed(text: str, limit: Limit = SENTENCE) -> str:
     """A descriptive text, shortened to its limit and marked where it was cut. A lone surrogate becomes `?`; control characters become
     spaces if the limit forbids them. Raises TypeError if `limit` is not a Text."""
     if not isinstance(limit, Text):
         raise TypeError(f"{limit} is not the limit of a text")
     if not limit.any_character:
-        said = _CONTROL.sub(" ", said)
-    coded = said.encode("utf-8", "replace")
+        text = _CONTROL.sub(" ", text)
+    coded = text.encode("utf-8", "replace")
     if len(coded) <= limit.most:
         return coded.decode()
     return coded[: limit.most - len(_MARK.encode())].decode("utf-8", "ignore") + _MARK
@@ -151,11 +151,11 @@ def _labels(limit: Labels) -> Fault:
             return None
         if len(value) > limit.most:
             return f" has {len(value)} labels: {described(limit)}"
-        for number, (key, said) in enumerate(value.items()):
+        for number, (key, text) in enumerate(value.items()):
             found = of_key(key)
             if found is not None:
                 return f", key {number},{found}"
-            found = of_value(said)
+            found = of_value(text)
             if found is not None:
                 return f"[{key!r}]{found}"
         return None

@@ -8,21 +8,17 @@ from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-# Committed turns, by stage.
 TURNS = Counter("chat4all_turns_total", "Committed turns.", ["stage"])
 # Time from the start of a decision to the end of its commit, by stage.
 TURN_SECONDS = Histogram(
     "chat4all_turn_seconds", "Seconds for the decision and the commit of a turn.", ["stage"], buckets=_SECONDS
 )
-# Source records taken, by stage.
 RECORDS = Counter("chat4all_records_total", "Source records that committed turns took.", ["stage"])
-# Records produced, by stage, without changelog rows and dead letters.
 OUTPUTS = Counter(
     "chat4all_outputs_total",
     "Records that committed turns produced, without changelog rows and dead letters.",
     ["stage"],
 )
-# Outputs that the next stage of the same worker took within the turn, by topic.
 HANDED_OVER = Counter(
     "chat4all_handed_over_total",
     "Outputs that the next stage of the same worker took within the turn (chaining).",
@@ -32,11 +28,9 @@ HANDED_OVER = Counter(
 THROUGH_KAFKA = Counter(
     "chat4all_through_kafka_total", "Outputs for a stage of the same worker that went through Kafka instead.", ["topic"]
 )
-# Refused records, by stage and cause (schemas/causes.py).
 DEAD_LETTERS = Counter("chat4all_dead_letters_total", "Records that became dead letters.", ["stage", "cause"])
 # What happened in a stage, by the name of the event: duplicate, accepted, delivered and so on (docs/metrics.md).
 EVENTS = Counter("chat4all_events_total", "Events in a stage, such as duplicate or accepted.", ["stage", "event"])
-# Offsets of a source topic that Kafka deleted before the stage read them, by stage and topic. Any value above 0 is data loss.
 LOST = Counter(
     "chat4all_lost_records_total",
     "Records that Kafka deleted before the stage read them; above 0 is data loss.",
@@ -49,41 +43,32 @@ SINK_ROWS = Histogram(
     ["stage"],
     buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000),
 )
-# Time of one write to a database, failed ones included, by stage.
 SINK_SECONDS = Histogram(
     "chat4all_sink_seconds",
     "Seconds for one PostgreSQL transaction or ClickHouse insert, failed ones included.",
     ["stage"],
     buckets=_SECONDS,
 )
-# Partitions that this worker owns, by stage.
 PARTITIONS = Gauge("chat4all_partitions", "Partitions that this worker owns.", ["stage"])
-# Rows of a table on this worker, by stage and table.
 TABLE_ROWS = Gauge("chat4all_table_rows", "Rows of a table on this worker.", ["stage", "table"])
-# Age of the oldest row of a table whose rows expire, by stage and table.
 TABLE_OLDEST_SECONDS = Gauge(
     "chat4all_table_oldest_seconds",
     "Age of the oldest row of a table whose rows expire, in seconds.",
     ["stage", "table"],
 )
-# Records of a source topic that this worker's partitions have not committed yet, by stage and topic.
 LAG = Gauge(
     "chat4all_lag_records",
     "Lag: source records that this worker's partitions have not committed yet.",
     ["stage", "topic"],
 )
-# Time of one takeover of partitions, by stage.
 RESTORE_SECONDS = Histogram(
     "chat4all_restore_seconds",
     "Seconds to fence and restore the partitions that the worker takes over.",
     ["stage"],
     buckets=_SECONDS,
 )
-# Changelog rows that restores read, by stage.
 RESTORED_ROWS = Counter("chat4all_restored_rows_total", "Changelog rows that restores read.", ["stage"])
-# Webhook requests, by channel and HTTP status of our answer.
 WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests, by HTTP status of our answer.", ["channel", "status"])
-# Time until our answer to a webhook request, by channel.
 WEBHOOK_SECONDS = Histogram(
     "chat4all_webhook_seconds", "Seconds until our answer to a webhook request.", ["channel"], buckets=_SECONDS
 )
@@ -99,13 +84,11 @@ WEBHOOK_ITEMS = Counter(
 GATEWAY_REFUSED = Counter(
     "chat4all_gateway_refused_total", "Requests and connections that the gateway refused, by HTTP status.", ["status"]
 )
-# Open connections of the gateway.
 GATEWAY_CONNECTIONS = Gauge("chat4all_gateway_connections", "Open connections of the gateway.")
 # Bytes of webhook bodies that count against CHAT4ALL_GATEWAY_BODIES_BYTES; at that limit the oldest request is refused.
 GATEWAY_BODY_BYTES = Gauge(
     "chat4all_gateway_body_bytes", "Bytes of webhook bodies that count against CHAT4ALL_GATEWAY_BODIES_BYTES."
 )
-# Time of one call to a provider, by channel and outcome.
 CALL_SECONDS = Histogram(
     "chat4all_call_seconds", "Seconds for one call to a provider, by outcome.", ["channel", "outcome"], buckets=_SECONDS
 )
