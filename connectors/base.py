@@ -1,7 +1,13 @@
-"""What a connector is: the one file that knows a provider. It knows no Kafka, no table, no retry and no pacing.
+"""The contract of a connector: the only code that knows a provider. A connector knows no Kafka, no table, no retry and no pacing.
 
-What enters: a Delivery to send, or the raw webhook request of the provider. What leaves: an Outcome, or what the webhook told.
-Guaranteed: expected failures are values, never exceptions; nothing is retried in here; secrets and texts reach no log line.
+One folder for each channel: connectors/<channel>/ with connector.py (the class and DECLARATION, the one required module), webhook.py (reads
+webhook requests), errors.py (the provider's error codes) and bodies.py (capabilities and request bodies). connectors/registry.py finds it.
+
+What enters: a Delivery to send, or the raw webhook request of the provider. What leaves: an Outcome, or the items of the webhook.
+Guaranteed: expected failures are return values, never exceptions; a connector retries nothing; secrets and texts reach no log line.
+
+Where it runs: `check`, `parts` and `send` on the event loop of a worker (stages route and send); `screen`, `parse_webhook` and `challenge`
+on the event loop of the gateway. Everything else of that process waits for the loop, so no method may block: synchronous methods do no I/O.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,33 +22,36 @@ from schemas.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class MediaLimit:
-    """What a channel takes of one kind of media. `mime_types` is empty where it does not care."""
+    """What a channel accepts of one kind of media."""
 
-    max_bytes: int
-    mime_types: frozenset[str] = frozenset()
-    captioned: bool = True
+    max_bytes: int  # of a file behind a link, where the delivery names its size; a file the provider already has is not measured
+    mime_types: frozenset[str] = frozenset()  # without parameters; empty: any type
+    captioned: bool = True  # whether the message may have a text beside the media
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a channel can show and take. Limits of texts are in the provider's own counting: `length` counts, `text_unit` names it."""
+    """What a channel can show and accept. `content_check.refusal_of` checks deliveries against it; stages read the rest."""
 
-    delivered: bool
-    read: bool
-    text_limit: int
-    text_unit: str
-    unknown_policy: str  # hold, resend or fail: what stage send does with an unknown outcome
-    length: Callable[[str], int] = len
-    caption_limit: int = 0
+    delivered: bool  # whether the provider reports that a message reached the person's device
+    read: bool  # whether it reports that a person saw a message; reads that are only inferred do not count
+    text_limit: int  # the longest text, as `length` counts
+    text_unit: str  # what `length` counts, for sentences: "characters", "bytes of UTF-8", ...
+    # What stage send does when the outcome of a call is unknown. `hold` waits CHAT4ALL_UNKNOWN_HOLD_SECONDS for a receipt as proof and then
+    # sends again: useful when a receipt can name a delivery whose answer was lost. `resend` sends again after a back-off (it risks a
+    # duplicate), `fail` gives up (it risks a loss). Signals (typing, mark_read) are always sent again.
+    unknown_policy: str
+    length: Callable[[str], int] = len  # of a text, in the provider's unit; must not decrease when a text grows
+    caption_limit: int = 0  # the longest text beside media, as `length` counts
     kinds: frozenset[str] = frozenset({"text"})  # kinds of messages, of schemas.records.KINDS
     targeted: frozenset[str] = frozenset({"reaction"})  # kinds that need `reply_to`
-    replies: bool = False  # whether a message may refer to an earlier one
-    media: Mapping[str, MediaLimit] = field(default_factory=dict)
+    replies: bool = False  # whether other kinds may have `reply_to`
+    media: Mapping[str, MediaLimit] = field(default_factory=dict)  # by kind of medium
     album: tuple[int, int] = (2, 10)  # fewest and most media of an album
 
     @property
     def last_sign(self) -> Status:
-        """The furthest status the channel can show: nothing is waited for beyond it."""
+        """The last status the channel can report for a message: the pipeline waits for no later one."""
         if self.read:
             return Status.READ
         return Status.DELIVERED if self.delivered else Status.SENT
@@ -50,7 +59,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """One HTTP request of a provider. `headers` has lower-case names; `body` is raw, as signed."""
+    """One HTTP request of a provider. `headers` has lower-case names; `body` has the raw bytes, as signed, within the gateway's limit."""
 
     method: str
     query: Mapping[str, str]
@@ -60,103 +69,135 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """One message a person wrote to us. `at` is Unix time in milliseconds by the provider's clock."""
+    """One message that a person wrote to us. `at` is Unix time in milliseconds by the provider's clock."""
 
     channel: str
-    account: str
-    address: str
-    provider_message_id: str
+    account: str  # ours, as deliveries name it
+    address: str  # the person's: a delivery to it reaches them
+    provider_message_id: (
+        str  # unique within channel and account: the provider repeats webhooks, and duplicates are found by it
+    )
     kind: str
     text: str
     at: int
-    content: Content | None = None  # what it says beyond the text; `reply_to` is the provider's id of what it answers
-    tenant_id: str = DEFAULT_TENANT  # where `WebhookItems.own_tenants`
+    content: Content | None = (
+        None  # what it has beyond the text; `reply_to` is the provider's id of the message it answers
+    )
+    tenant_id: str = DEFAULT_TENANT  # used with `WebhookItems.own_tenants` only
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookItems:
-    """Everything one webhook request told. `unrecognised` names each item we know no use for; it never loses the others."""
+    """Everything in one webhook request, in its order."""
 
     receipts: tuple[Receipt, ...] = ()
     inbound: tuple[Inbound, ...] = ()
+    # A name for each item that we cannot read or do not use. It never prevents the others, and has no address or text.
     unrecognised: tuple[str, ...] = ()
-    notices: tuple[
-        str, ...
-    ] = ()  # what we understand and nothing follows from; for the log, so without addresses and texts
-    own_tenants: bool = False  # whether receipts and messages say whose they are; else it is the account's tenant
+    # Items that we understand and that have no consequence. For the log, so without addresses and texts.
+    notices: tuple[str, ...] = ()
+    own_tenants: bool = False  # whether receipts and messages name their tenant; else the tenant of the account applies
 
 
 class Forbidden(Exception):
-    """The webhook request does not prove that it comes from the provider: answer with the status, produce nothing."""
+    """The webhook request does not prove that it comes from the provider. The gateway answers with `status` and produces nothing.
+
+    The text goes into the answer and the log: it must not quote the request.
+    """
 
     status = 401
 
 
 class ForbiddenItem(Forbidden):
-    """Whoever asks is known, and may not say this."""
+    """The sender of the request is known, but may not report an item in it."""
 
     status = 403
 
 
 class Connector(Protocol):
-    """One channel. Instances are made once per worker and shared by all its partitions; `send` is reentrant."""
+    """One channel. A process makes one instance for all its partitions, in or before its event loop; all calls are on that loop.
+
+    Stage send calls `send` concurrently, up to CHAT4ALL_SEND_CONCURRENCY times, so it must be reentrant.
+    """
 
     channel: str
     capabilities: Capabilities
 
     def check(self, delivery: Delivery) -> Rejected | None:
-        """Whether the provider could never take this delivery (too long, no address); pure, no I/O."""
+        """Why the provider could never accept this delivery (too long, no address, ...); None when it may.
+
+        Pure, no I/O, must not raise: stage route calls it for every delivery in a turn. The same delivery gives the same answer.
+        """
         ...
 
     def parts(self, delivery: Delivery) -> int:
-        """How many calls the delivery takes, 1 for nearly all (text beside media on Instagram, a long text to be split: more).
+        """How many calls the delivery needs: 1 for nearly all, more for media and text on Instagram or for a long text that is split.
 
-        Pure, and the same for the same delivery: stage send makes the calls one after the other, each with an intent of its own,
-        and goes on where it stood. The last part moves the delivery; an earlier one is told apart by `partial` in the tracker.
+        Pure, no I/O, must not raise, at least 1, and always the same for the same delivery: stage send makes the calls one after the other,
+        each with its own intent, and continues with the next part after a crash. Only the last part makes the delivery SENT; the tracker
+        of an earlier part has the mark `partial`.
         """
         ...
 
     async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
-        """One call to the provider, for one part, counted from 0; returns within the connector's time-out.
+        """Makes one call to the provider, for one part of the delivery, counted from 0. Never retries.
 
-        `attempt` counts from 1 over all parts. Nothing is tried again in here. Raises nothing but cancellation.
+        `attempt` counts from 1 over all parts. Returns within CHAT4ALL_SEND_TIMEOUT_SECONDS. The Outcome must say on which side of "the
+        request left" a failure is: RetryLater and Rejected mean surely not sent, Unknown means perhaps sent (schemas/outcomes.py). `check`
+        applies here too: return its Rejected before any call.
+
+        Raises nothing but cancellation. Stage send treats any other exception as Unknown. The worker cancels the call when it loses the
+        partition or ends before the call does. The intent, committed before the call, then stays in the table: the next owner of the
+        partition finds it without a result and handles its outcome as unknown (`Capabilities.unknown_policy`).
         """
         ...
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
-        """What a signed webhook request says, within our limits (`trimmed_to_limits` of connectors/webhook_limits.py). Raises Forbidden
-        when the signature is wrong. Pure, no I/O."""
+        """The items of a webhook request that proves its origin, within the limits of our records (`webhook_limits.trimmed_to_limits`).
+
+        `received_at` is Unix milliseconds. Checks the proof on the raw body before it decodes anything. Raises Forbidden when the proof is
+        wrong, and nothing else for any body: an item that cannot be read goes into `unrecognised`. (After any other exception the
+        gateway answers 503, and the provider repeats the request.) Pure, no I/O. Providers repeat requests, so equal items must get equal
+        ids (`Receipt.event_id`, `Inbound.provider_message_id`).
+        """
         ...
 
     async def close(self) -> None:
-        """Closes the pooled connections."""
+        """Closes the pooled connections. Called once, on the event loop that used the connector, after the last call has ended."""
         ...
 
 
 @runtime_checkable
 class Challenged(Protocol):
-    """A connector whose provider first asks, by GET, whether the webhook is ours."""
+    """A connector whose provider verifies the webhook with a GET request when it is set up."""
 
     def challenge(self, request: WebhookRequest) -> str:
-        """What to answer; raises Forbidden when the request does not prove that it comes from the provider. Pure, no I/O."""
+        """The body of the answer (200, plain text). Raises Forbidden, which the gateway answers with 403, when the request does not prove
+        that it comes from the provider. Pure, no I/O."""
         ...
 
 
 @runtime_checkable
 class Screening(Protocol):
-    """A connector that sees in the headers alone whether a webhook request is worth reading. `signs_bodies`: the proof is over the body, so
-    nobody finds it by trying; else it is a secret in a header."""
+    """A connector that can refuse a webhook request by its headers, before the gateway reads the body.
+
+    `signs_bodies`: whether the proof is a signature of the body, which cannot be guessed. Otherwise it is a secret in a header, and
+    the gateway applies its rate limit of each address to small requests too.
+    """
 
     signs_bodies: bool
 
     def screen(self, headers: Mapping[str, str]) -> None:
-        """Raises Forbidden for what `parse_webhook` would forbid whatever the body is. `headers` has lower-case names. Pure, no I/O."""
+        """Raises Forbidden for headers with which `parse_webhook` would raise it for every body; nothing else.
+
+        `headers` has lower-case names. Pure, no I/O. `parse_webhook` must not rely on it.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Whether the configured credentials work; `sentence` is for a person and holds no secret."""
+    """Whether the configured credentials work. `sentence` is for the operator and has no secret."""
 
     good: bool
     sentence: str
@@ -164,24 +205,27 @@ class Probed:
 
 @runtime_checkable
 class Probing(Protocol):
-    """A connector whose provider has a call that does nothing but show that the credentials work."""
+    """A connector whose provider has a harmless call that shows whether the credentials work."""
 
     async def probe(self) -> Probed:
-        """One such call. Raises nothing but cancellation."""
+        """Makes one such call; it sends nothing to a person and changes nothing. `chat4all channels test` runs it in an event loop of its
+        own. Returns within CHAT4ALL_SEND_TIMEOUT_SECONDS; raises nothing but cancellation."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelDeclaration:
-    """What a connector's file says of its channel, as its constant DECLARATION; connectors/registry.py finds it there.
+    """What the module connectors/<channel>/connector.py declares about its channel, as its constant DECLARATION.
 
-    Nothing in it opens a connection or needs a token: stage route checks deliveries with it. Give `send_settings` or
-    `webhook_settings` to Settings.require before building a connector.
+    Importing and reading it opens no connection and needs no token: stage route checks deliveries with it. Pass `send_settings` or
+    `webhook_settings` to Settings.require before you call `build`.
     """
 
     capabilities: Capabilities
-    check: Callable[[Delivery], Rejected | None]
-    account: Callable[[Settings], str]  # our default account, empty when not configured
-    build: Callable[[Settings], Connector]
-    send_settings: tuple[str, ...]
-    webhook_settings: tuple[str, ...]
+    check: Callable[[Delivery], Rejected | None]  # as Connector.check
+    account: Callable[
+        [Settings], str
+    ]  # our default account for deliveries that name none; empty when it is not configured
+    build: Callable[[Settings], Connector]  # no I/O: connections open at the first call
+    send_settings: tuple[str, ...]  # names of the settings that sending needs, as in schemas.settings
+    webhook_settings: tuple[str, ...]  # the same for webhooks

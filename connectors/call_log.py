@@ -1,9 +1,9 @@
-"""The exchange log: what each call to a provider was and what came back, without a secret, a text or an address.
+"""The call log: every call to a provider and its answer, without a secret, a text or an address.
 
-What enters: one Exchange a call, from http_calls.py. What leaves: a line of JSON on logger `connectors.call_log` (info when the
-provider answered without an error, else warning), and the newest ones in memory, which a worker shows at /exchanges/. Guaranteed: an
-Exchange holds ids, codes and times only; a call that was cut off by the worker's end is told too. "What did we send at 03:12, and what
-came back?": grep the log for `"event":"exchange"` and `T03:12`, or for the delivery id.
+What enters: one LoggedCall for each call, from http_calls.py. What leaves: a line of JSON on logger `connectors.call_log` (info when the
+provider answered without an error, else warning), and the newest calls in memory, which a worker shows at /exchanges/. Guaranteed: a
+LoggedCall has ids, codes and times only; a call that the worker cancelled when it ended is logged too. To find what was sent at 03:12 and
+what was answered, search the log for `"event":"exchange"` and `T03:12`, or for the delivery id. docs/call-log.md describes the fields.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _DATACLASS_START = len("{")
 
 @dataclass(slots=True, kw_only=True)
 class LoggedCall:
-    """One HTTP call; not to be changed. `delivery_id` is empty for a call on behalf of no delivery (a probe)."""
+    """One HTTP call; treat it as immutable. `delivery_id` is empty for a call that belongs to no delivery (a probe)."""
 
     started_at: int  # Unix milliseconds
     duration_ms: float
@@ -36,16 +36,16 @@ class LoggedCall:
     attempt: int
     method: str
     url: str  # without secrets and without its query
-    status: int | None  # None: no answer came
+    status: int | None  # None: there was no answer
     error: str | None  # the provider's error code, or how the call broke
-    request_id: str | None  # the provider's own id of the call: what its support asks for
+    request_id: str | None  # the provider's own id of the call, which its support asks for
 
     @property
     def is_good(self) -> bool:
         return self.status == 200 and self.error is None
 
     def line(self) -> bytes:
-        """The fields as JSON, with the start as a person writes it (UTC)."""
+        """The fields as JSON, with the start also in a readable form (UTC)."""
         level = "info" if self.is_good else "warning"
         started = f"{_second(self.started_at // 1000)}.{self.started_at % 1000:03}Z"
         head = f'{{"event":"exchange","level":"{level}","started":"{started}",'
@@ -53,11 +53,11 @@ class LoggedCall:
 
 
 class CallLog:
-    """The newest exchanges of this process. One instance, for one event loop; recording costs a few microseconds.
+    """The newest calls of this process, at most `kept`. One instance, for one event loop; recording takes a few microseconds.
 
-    Lines go to `write` where there is one, some together, at most WRITE_SECONDS late (a killed worker takes so many with it); else
-    each goes to LOGGER at once. A log record and a write for each line would cost a tenth of the call itself. LOGGER's level decides
-    in both cases.
+    With `write` set, lines are written together, at most WRITE_SECONDS late: a killed worker loses the lines of that time. `write` blocks
+    the loop for as long as it takes. Without it, each line goes to LOGGER at once. (A log record and a write for each line would cost a
+    tenth of the call itself.) LOGGER's level applies in both cases.
     """
 
     def __init__(self, kept: int = KEPT) -> None:
@@ -65,30 +65,30 @@ class CallLog:
         self._unwritten: list[bytes] = []
         self.write: Callable[[bytes], object] | None = None
 
-    def record(self, exchange: LoggedCall) -> None:
-        """To be called inside the running loop."""
-        self._newest.append(exchange)
-        level = logging.INFO if exchange.is_good else logging.WARNING
+    def record(self, call: LoggedCall) -> None:
+        """Adds one call. Call it inside the running loop when `write` is set."""
+        self._newest.append(call)
+        level = logging.INFO if call.is_good else logging.WARNING
         if not LOGGER.isEnabledFor(level):
             return
         if self.write is None:
-            LOGGER.log(level, exchange.line().decode())
+            LOGGER.log(level, call.line().decode())
             return
-        self._unwritten.append(exchange.line())
+        self._unwritten.append(call.line())
         if len(self._unwritten) == 1:
             asyncio.get_running_loop().call_later(WRITE_SECONDS, self.flush)
         elif len(self._unwritten) >= WRITE_TOGETHER:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits; a log that cannot be written stops no delivery."""
+        """Writes the lines that wait. An OSError is ignored: a log that cannot be written must not stop deliveries."""
         lines, self._unwritten = self._unwritten, []
         if lines and self.write is not None:
             with contextlib.suppress(OSError):
                 self.write(b"\n".join((*lines, b"")))
 
     def newest(self, *, delivery_id: str = "", since: int = 0, until: int = 2**63, limit: int = 100) -> list[Any]:
-        """At most `limit` exchanges as their lines say them, newest first; `since` and `until` are Unix milliseconds of their start."""
+        """At most `limit` calls in the form of their lines, newest first, with `since` <= start < `until` in Unix milliseconds."""
         found = (
             orjson.loads(each.line())
             for each in reversed(self._newest)
@@ -101,11 +101,11 @@ class CallLog:
         return iter(tuple(self._newest))
 
 
-_written = (-1, "")  # the newest second, and how a person writes it
+_written = (-1, "")  # the newest second, and its readable form
 
 
 def _second(seconds: int) -> str:
-    global _written  # noqa: PLW0603  # most calls fall into the second of the one before
+    global _written  # noqa: PLW0603  # most calls start in the same second as the one before
     if _written[0] != seconds:
         _written = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return _written[1]

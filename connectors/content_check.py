@@ -1,7 +1,7 @@
-"""Whether a channel could ever take a delivery: checked before the call, from what the channel declares.
+"""Checks before any call whether a channel could ever accept a delivery, by what the channel declares.
 
 What enters: a Delivery and the channel's Capabilities. What leaves: None, or Rejected with the limit in its sentence. Guaranteed: pure;
-whatever passes can be encoded as JSON; what a provider alone knows (whether a link can be fetched, a template exists) is left to it.
+a delivery that passes can be encoded as JSON. What only the provider knows (can a link be fetched, does a template exist) is not checked.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +25,10 @@ def content_of(delivery: Delivery) -> Content:
 
 
 def pieces(delivery: Delivery, can: Capabilities) -> tuple[str, ...]:
-    """The text as the messages it makes: itself, or its pieces when it is too long and the message asks for them."""
+    """The texts of the messages to send: the text itself, or its pieces when it is too long and the delivery allows splitting.
+
+    Empty for a text that is only white space and too long.
+    """
     too_long = can.length(delivery.text) > can.text_limit
     if too_long and content_of(delivery).long_text is LongText.SPLIT:
         return split(delivery.text, can.text_limit, can.length)
@@ -33,10 +36,10 @@ def pieces(delivery: Delivery, can: Capabilities) -> tuple[str, ...]:
 
 
 def refusal_of(delivery: Delivery, can: Capabilities, name: str) -> Rejected | None:
-    """Why the channel called `name` can never take the delivery; None when it may."""
+    """Why the channel called `name` can never accept the delivery; None when it may. Raises nothing."""
     content, kind = content_of(delivery), delivery.kind
     if kind not in can.kinds:
-        return Rejected("kind_unsupported", f"{name} takes no message of this kind; it takes {_listed(can.kinds)}")
+        return Rejected("kind_unsupported", f"{name} accepts no message of this kind; it accepts {_listed(can.kinds)}")
     if not delivery.address:
         return Rejected("no_address", f"the delivery names no {name} address")
     if not _is_unicode(delivery):
@@ -50,7 +53,7 @@ def refusal_of(delivery: Delivery, can: Capabilities, name: str) -> Rejected | N
 
 
 def _text(delivery: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
-    range_of = f"{name} takes 1 to {can.text_limit} {can.text_unit}"
+    range_of = f"{name} accepts 1 to {can.text_limit} {can.text_unit}"
     if not delivery.text:
         return Rejected("text_empty", f"the text is empty; {range_of}")
     length = can.length(delivery.text)
@@ -58,11 +61,11 @@ def _text(delivery: Delivery, content: Content, can: Capabilities, name: str) ->
         return None
     if content.long_text is not LongText.SPLIT:
         return Rejected(
-            "text_too_long", f"the text has {length} {can.text_unit}; {name} takes at most {can.text_limit}"
+            "text_too_long", f"the text has {length} {can.text_unit}; {name} accepts at most {can.text_limit}"
         )
     needed = len(split(delivery.text, can.text_limit, can.length))
     if not needed:
-        return Rejected("text_empty", f"the text is white space alone; {range_of}")
+        return Rejected("text_empty", f"the text is only white space; {range_of}")
     if needed > MOST_PARTS:
         return Rejected(
             "text_too_long", f"the text would make {needed} messages on {name}; we send at most {MOST_PARTS}"
@@ -79,27 +82,27 @@ def _one_medium(delivery: Delivery, content: Content, can: Capabilities, name: s
 def _album(delivery: Delivery, content: Content, can: Capabilities, name: str) -> Rejected | None:
     fewest, most = can.album
     if not fewest <= len(content.media) <= most:
-        return Rejected("album_size", f"the album has {len(content.media)} media; {name} takes {fewest} to {most}")
+        return Rejected("album_size", f"the album has {len(content.media)} media; {name} accepts {fewest} to {most}")
     refusals = (medium(each, can, name) for each in content.media)
     found = next((each for each in refusals if each is not None), None)
     return found or _caption(delivery, MediaLimit(0), can, name)
 
 
 def medium(media: Media, can: Capabilities, name: str) -> Rejected | None:
-    """Why the channel cannot take this medium: its kind, its place, its type or its size."""
+    """Why the channel cannot accept this medium: its kind, its place (link or id), its type or its size; None when it can."""
     limit = can.media.get(media.kind)
     if limit is None:
-        return Rejected("media_unsupported", f"{name} takes no media of this kind; it takes {_listed(can.media)}")
+        return Rejected("media_unsupported", f"{name} accepts no media of this kind; it accepts {_listed(can.media)}")
     if (media.url is None) == (media.provider_media_id is None):
         return Rejected("media_place", "a medium needs either a link or the provider's id of it, and not both")
     if not media.provider_media_id and not _is_link(media.url or ""):
         return Rejected("media_place", "the medium's link is no http or https address")
     if media.mime_type and limit.mime_types and media.mime_type.partition(";")[0].strip() not in limit.mime_types:
-        taken = _listed(limit.mime_types)
-        return Rejected("media_type", f"{name} does not take this type of {media.kind}; it takes {taken}")
-    if media.url and media.size is not None and media.size > limit.max_bytes:  # what the provider has, it took
-        told = f"the {media.kind} has {media.size} bytes; {name} takes at most {limit.max_bytes}"
-        return Rejected("media_too_large", told)
+        accepted = _listed(limit.mime_types)
+        return Rejected("media_type", f"{name} does not accept this type of {media.kind}; it accepts {accepted}")
+    if media.url and media.size is not None and media.size > limit.max_bytes:  # a file with an id was accepted before
+        detail = f"the {media.kind} has {media.size} bytes; {name} accepts at most {limit.max_bytes}"
+        return Rejected("media_too_large", detail)
     return None
 
 
@@ -107,11 +110,11 @@ def _caption(delivery: Delivery, limit: MediaLimit, can: Capabilities, name: str
     length = can.length(delivery.text)
     if length and not limit.captioned:
         return Rejected(
-            "caption_unsupported", f"{name} takes no text with this kind of media: send it as its own message"
+            "caption_unsupported", f"{name} accepts no text with this kind of media: send it as its own message"
         )
     if length > can.caption_limit:
-        told = f"the caption has {length} {can.text_unit}; {name} takes at most {can.caption_limit}"
-        return Rejected("caption_too_long", told)
+        detail = f"the caption has {length} {can.text_unit}; {name} accepts at most {can.caption_limit}"
+        return Rejected("caption_too_long", detail)
     return None
 
 
@@ -119,7 +122,7 @@ def _location(_: Delivery, content: Content, _can: Capabilities, _name: str) -> 
     place = content.location
     if place is None:
         return Rejected("location_missing", "a message of kind location needs a location")
-    if not (-90 <= place.latitude <= 90 and -180 <= place.longitude <= 180):  # not a number fails too
+    if not (-90 <= place.latitude <= 90 and -180 <= place.longitude <= 180):  # NaN fails too
         return Rejected("location_range", "the latitude must be -90 to 90 degrees, the longitude -180 to 180")
     return None
 
@@ -146,7 +149,7 @@ _CHECKS: Mapping[str, _Check] = MappingProxyType(
 
 def _is_unicode(delivery: Delivery) -> bool:
     if delivery.content is None and delivery.text.isascii() and delivery.address.isascii():
-        return True  # nearly all; encoding the rest finds out
+        return True  # nearly all; the others are encoded to find out
     try:
         orjson.dumps(delivery)
     except TypeError:

@@ -1,6 +1,6 @@
-"""The classes of a provider's errors: what an error code means for the delivery, the account and the person who reads it.
+"""The classes of a provider's errors: what an error code means for the delivery, for the account and for the operator.
 
-What enters: the tables of the providers' error codes, one ErrorRule a code. What leaves: the same, for whoever turns them into outcomes.
+The channels' errors.py build their tables from these rules, one ErrorRule for each code; `to_outcome` makes an outcome of a rule. Pure.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,22 @@ HOLD_WAIT_SECONDS = 900.0
 
 
 class ErrorClass(StrEnum):
-    """Classes of error: only transient and configuration count as failures of the channel."""
+    """Classes of errors. The class decides the outcome; `ErrorRule.throttled` decides whether an attempt counts as a failure."""
 
-    THROTTLE = "throttle"  # we were too fast
-    TRANSIENT = "transient"  # their fault, passes by itself
-    PERMANENT = "permanent"  # this delivery will never be taken
-    CONFIGURATION = "configuration"  # ours to correct; nothing flows on the account until then
-    HOLD = "hold"  # the account is restrained for long; a person should look
+    THROTTLE = "throttle"  # we sent too fast
+    TRANSIENT = "transient"  # the provider's fault; it passes by itself
+    PERMANENT = "permanent"  # the provider will never accept this delivery
+    CONFIGURATION = "configuration"  # the operator must correct it; until then the account can send nothing
+    HOLD = "hold"  # the provider restricts the account for a longer time; the operator should look at it
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRule:
-    """What one error code means; `sentence` is what a person reads and does. After `tries` attempts it counts as permanent."""
+    """What one error code means. `sentence` says to the operator what happened and what to do.
+
+    `scope` is what has to wait: the pair of account and recipient, the account or the app. After `tries` attempts the error counts as
+    permanent.
+    """
 
     error_class: ErrorClass
     sentence: str
@@ -54,14 +58,14 @@ def hold(sentence: str, *, throttled: bool = False, tries: int | None = None) ->
 
 
 def to_outcome(rule: ErrorRule, code: str, after_seconds: float | None, tries: int = 1) -> RetryLater | Rejected:
-    """The outcome that goes with a class; `after_seconds` is the provider's own wish and wins over the class's usual wait.
+    """The outcome of an error. `after_seconds` is the wait that the provider asks for; it overrides the default wait of the class.
 
-    `tries` counts the attempts so far, from 1.
+    `code` is the outcome's code. `tries` counts the attempts so far, from 1.
     """
     if rule.error_class is ErrorClass.PERMANENT or (rule.tries is not None and tries >= rule.tries):
         return Rejected(code, rule.sentence)
-    after = _USUAL_WAIT_SECONDS.get(rule.error_class) if after_seconds is None else after_seconds
+    after = _DEFAULT_WAIT_SECONDS.get(rule.error_class) if after_seconds is None else after_seconds
     return RetryLater(rule.sentence, code, after, rule.throttled, rule.scope)
 
 
-_USUAL_WAIT_SECONDS = {ErrorClass.CONFIGURATION: CONFIGURATION_WAIT_SECONDS, ErrorClass.HOLD: HOLD_WAIT_SECONDS}
+_DEFAULT_WAIT_SECONDS = {ErrorClass.CONFIGURATION: CONFIGURATION_WAIT_SECONDS, ErrorClass.HOLD: HOLD_WAIT_SECONDS}

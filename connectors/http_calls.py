@@ -1,9 +1,9 @@
-"""One HTTP call to a provider, and what it means when no answer comes.
+"""One HTTP call to a provider, and the outcome of a call without an answer.
 
 What enters: URL, headers, body. What leaves: the Answer, whatever its status; or RetryLater when the request surely did not leave
-(DNS, connect, TLS, pool), or Unknown when it may have (read time-out, reset, an answer cut short). Guaranteed: nothing is retried,
-no redirect is followed, at most ANSWER_LIMIT bytes are kept; no sentence holds the URL (Telegram's carries the token), a header or
-the body; each call, also one that was cancelled, leaves an Exchange in the exchange log. Raises nothing but cancellation.
+(DNS, connect, TLS, pool), or Unknown when it may have left (read time-out, reset, an incomplete answer). Guaranteed: nothing is retried,
+no redirect is followed, at most ANSWER_LIMIT bytes of an answer are accepted; no sentence contains the URL (Telegram's has the token), a
+header or the body; each call, also a cancelled one, leaves a LoggedCall in the call log. Raises nothing but cancellation.
 """
 
 import ssl
@@ -23,15 +23,13 @@ from schemas.outcomes import RetryLater, Unknown
 
 ANSWER_LIMIT = 1_000_000
 LONGEST_WAIT_SECONDS = 86_400.0
-_TARGETS_KEPT = 1000  # a channel has few: accounts and methods
-
-
+_TARGETS_KEPT = 1000  # parsed URLs; a channel has few: accounts and methods
 _UNREAD = object()
 
 
 @dataclass(slots=True)
 class Answer:
-    """What the provider answered. `headers` are case-insensitive."""
+    """The provider's answer, of any status. `headers` are case-insensitive; `body` has at most ANSWER_LIMIT bytes."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -39,13 +37,16 @@ class Answer:
     _json: object = field(default=_UNREAD, init=False, repr=False, compare=False)
 
     def json(self) -> object:
-        """The decoded body, None when it is not JSON; decoded once."""
+        """The decoded body, None when it is not JSON. Decodes once and keeps the value."""
         if self._json is _UNREAD:
             self._json = decode(self.body)
         return self._json
 
     def retry_after(self) -> float | None:
-        """Seconds of the Retry-After header; a date counts from the answer's own Date header."""
+        """Seconds of the Retry-After header, 0 to LONGEST_WAIT_SECONDS; a date counts from the answer's own Date header.
+
+        None when the header is missing or malformed. https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+        """
         given = self.headers.get("Retry-After", "").strip()
         if given.isascii() and given.isdecimal():
             return min(float(given), LONGEST_WAIT_SECONDS)
@@ -58,13 +59,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What an answer says for the exchange log: the provider's error code, and its own id of the call."""
+    """What the call log keeps of an answer: the provider's error code, and the provider's own id of the call."""
 
     error: str | None = None
     request_id: str | None = None
 
 
-@dataclass(slots=True, repr=False)  # its URL or its headers hold the token
+@dataclass(slots=True, repr=False)  # the URL or the headers have the token
 class _Request:
     method: str
     url: str
@@ -72,15 +73,17 @@ class _Request:
     headers: Mapping[str, str]
 
 
-Coming = Coroutine[Any, Any, Answer | RetryLater | Unknown]
+CallCoroutine = Coroutine[Any, Any, Answer | RetryLater | Unknown]
 
 
 class HttpCalls:
-    """Pooled connections to one provider, opened at the first call inside the running loop. `post` is reentrant.
+    """Pooled connections to one provider, opened at the first call inside the running loop. One instance is for one event loop; its
+    methods may run concurrently.
 
-    Connecting (waiting for a pooled connection included) may take half of `timeout_seconds`, the whole call all of it: so a
-    time-out always says on which side of "the request left" it fell. `secrets` are cut out of URLs before the exchange log sees
-    them; `error_details` reads an answer for it. `tls` says whom to trust, by default whom the machine trusts.
+    At most `connections` calls are in flight, more wait for a pooled connection. Connecting, that wait included, may take half of
+    `timeout_seconds`, the whole call all of it, so a time-out shows whether the request left. `secrets` are replaced in URLs before the
+    call log gets them; `error_details` reads an answer for the call log and must not raise. `tls` has the trusted authorities, by default
+    those of the machine.
     """
 
     def __init__(
@@ -102,21 +105,26 @@ class HttpCalls:
         self._session: aiohttp.ClientSession | None = None
         self._targets: dict[str, URL] = {}
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str], *, delivery_id: str, attempt: int) -> Coming:
-        """One call of an attempt."""
+    def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, delivery_id: str, attempt: int
+    ) -> CallCoroutine:
+        """One call for a delivery; `delivery_id` and `attempt` are for the call log. Awaiting it makes the call.
+
+        Returns Answer, RetryLater or Unknown within `timeout_seconds`. Raises nothing but cancellation; a cancelled call may have left.
+        """
         return self._logged(_Request("POST", url, body, headers), delivery_id, attempt)
 
-    def get(self, url: str, headers: Mapping[str, str]) -> Coming:
-        """One harmless call on behalf of no delivery."""
+    def get(self, url: str, headers: Mapping[str, str]) -> CallCoroutine:
+        """One harmless call that belongs to no delivery; otherwise as `post`."""
         return self._logged(_Request("GET", url, None, headers), "", 0)
 
     async def _logged(self, request: "_Request", delivery_id: str, attempt: int) -> Answer | RetryLater | Unknown:
         started_at, began = time.time_ns() // 1_000_000, time.perf_counter()
-        came: Answer | _Broken = _CANCELLED
+        result: Answer | _Broken = _CANCELLED
         try:
-            came = await self._call(request)
+            result = await self._call(request)
         finally:
-            error_details = ErrorDetails(came.name) if isinstance(came, _Broken) else self._error_details(came)
+            details = ErrorDetails(result.name) if isinstance(result, _Broken) else self._error_details(result)
             CALL_LOG.record(
                 LoggedCall(
                     started_at=started_at,
@@ -126,17 +134,17 @@ class HttpCalls:
                     attempt=attempt,
                     method=request.method,
                     url=self._shown(request.url),
-                    status=came.status,
-                    error=error_details.error,
-                    request_id=_plain(error_details.request_id),
+                    status=result.status,
+                    error=details.error,
+                    request_id=_plain(details.request_id),
                 )
             )
-        return came.meaning if isinstance(came, _Broken) else came
+        return result.outcome if isinstance(result, _Broken) else result
 
     async def _call(self, request: "_Request") -> "Answer | _Broken":
         status, target = None, self._targets.get(request.url) or self._target(request.url)
         if target is None or not all(value.isprintable() for value in request.headers.values()):
-            return _MALFORMED  # found before the call, so that "surely not sent" is sure
+            return _MALFORMED  # checked before the call, so that the request surely did not leave
         try:
             async with self._pool().request(
                 request.method, target, data=request.body, headers=request.headers, allow_redirects=False
@@ -148,14 +156,14 @@ class HttpCalls:
                 async for chunk in response.content.iter_any():
                     kept += chunk
                     if len(kept) > ANSWER_LIMIT:
-                        error_details = f"the provider answered HTTP {status} with more than {ANSWER_LIMIT} bytes"
-                        return _Broken("too_long", Unknown(error_details), status)
+                        sentence = f"the provider answered HTTP {status} with more than {ANSWER_LIMIT} bytes"
+                        return _Broken("too_long", Unknown(sentence), status)
                 return Answer(status, response.headers, bytes(kept))
         except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError) as error:
             return _no_answer(error, status)
 
     def _target(self, url: str) -> URL | None:
-        """The parsed URL, None when nothing could be sent there."""
+        """The parsed URL, None when it is no usable http or https URL."""
         try:
             target = URL(url, encoded=True)
             if not (target.scheme in ("http", "https") and target.host and target.port):
@@ -174,6 +182,7 @@ class HttpCalls:
         return shown
 
     async def close(self) -> None:
+        """Writes what the call log holds and closes the pooled connections. A later call opens new ones."""
         CALL_LOG.flush()
         if self._session is not None:
             await self._session.close()
@@ -183,7 +192,7 @@ class HttpCalls:
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout,
-                # Idle connections close before the providers' own keep-alive ends, so that few requests meet a closed one.
+                # Idle connections close before the providers' own keep-alive ends, so that few requests use a closed one.
                 connector=aiohttp.TCPConnector(
                     limit=self._connections, keepalive_timeout=20, ttl_dns_cache=60, ssl=self._tls
                 ),
@@ -194,10 +203,10 @@ class HttpCalls:
 
 @dataclass(frozen=True, slots=True)
 class _Broken:
-    """A call without a whole answer: a name for the exchange log, and what it means. `status` is set when the answer had begun."""
+    """A call without a complete answer: its name in the call log, and its outcome. `status` is set when the answer had begun."""
 
     name: str
-    meaning: RetryLater | Unknown
+    outcome: RetryLater | Unknown
     status: int | None = None
 
 
@@ -206,7 +215,7 @@ def _not_sent(name: str, sentence: str, after_seconds: float | None = None) -> _
 
 
 def _plain(request_id: str | None) -> str | None:
-    """An id as providers make them: anything else in that place is not for the log."""
+    """The request id when it looks like one, so that nothing else gets into the log."""
     return (
         request_id
         if request_id and len(request_id) <= 100 and request_id.isascii() and request_id.isprintable()
@@ -215,14 +224,14 @@ def _plain(request_id: str | None) -> str | None:
 
 
 def _is_short(response: aiohttp.ClientResponse) -> bool:
-    """Whether an answer that is no longer than it says fits: what is packed may grow, and what says nothing may never end."""
+    """Whether Content-Length proves that the answer is within the limit. A compressed body may grow when it is decoded."""
     length = response.content_length
     return length is not None and length <= ANSWER_LIMIT and "Content-Encoding" not in response.headers
 
 
-_CANCELLED = _Broken("cancelled", Unknown("the worker ended while the call was under way"))
+_CANCELLED = _Broken("cancelled", Unknown("the worker ended during the call"))
 _MALFORMED = _not_sent("url", "the provider's base URL or the token is malformed; correct the setting", 60.0)
-# The first class that fits an error says where the call broke. Order matters: the narrower class stands first.
+# The first entry whose classes match an error decides where the call broke, so the narrower class is first.
 _BROKEN: tuple[tuple[tuple[type[Exception], ...], _Broken], ...] = (
     ((aiohttp.ClientConnectorDNSError,), _not_sent("dns", "the provider's host name could not be resolved")),
     (
@@ -240,7 +249,7 @@ _BROKEN: tuple[tuple[tuple[type[Exception], ...], _Broken], ...] = (
 
 
 def _no_answer(error: Exception, status: int | None) -> _Broken:
-    """Where the call broke. Only the error's class is told: its text may hold the URL."""
+    """Where the call broke. Only the name of the error's class is used: its text may contain the URL."""
     for classes, broken in _BROKEN:
         if isinstance(error, classes):
             return replace(broken, status=status)

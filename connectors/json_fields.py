@@ -1,7 +1,7 @@
-"""Typed reading of a provider's JSON: each accessor returns what it names or raises Unexpected, never anything else.
+"""Typed access to a provider's JSON: each function returns the type it names or raises Unexpected, nothing else.
 
-What enters: decoded JSON of unknown shape. What leaves: text, whole numbers, objects and lists. Guaranteed: text is valid Unicode
-(a lone surrogate, which JSON can carry and UTF-8 cannot, becomes U+FFFD); an error names the field, never its value.
+What enters: decoded JSON of unknown shape. What leaves: texts, numbers, objects and lists. Guaranteed: texts are valid Unicode (`decode`
+replaces a lone surrogate, which JSON can have and UTF-8 cannot, by U+FFFD); an error names the field, never its value.
 """
 
 import json
@@ -15,16 +15,16 @@ _LONG = 2**63
 
 
 class Unexpected(ValueError):
-    """A field is missing or holds another type; the text names the field."""
+    """A field is missing or has another type; the text names the field."""
 
 
 def decode(body: bytes) -> object:
-    """The JSON value, None when the bytes hold none."""
+    """The JSON value, None when the bytes are no JSON. Raises nothing."""
     try:
         return orjson.loads(body)
     except ValueError:
         pass
-    try:  # orjson refuses a whole body for one lone surrogate; such a body still holds good items
+    try:  # orjson refuses a whole body for one lone surrogate, but the other items of such a body are good
         return _mended(json.loads(body))
     except (ValueError, RecursionError):
         return None
@@ -41,7 +41,7 @@ def child(parent: Node, name: str) -> Node:
 
 
 def items(parent: Node, name: str) -> list[object]:
-    """The list in a field; a missing one is empty."""
+    """The list in a field, empty when the field is missing."""
     value = parent.get(name)
     if value is None:
         return []
@@ -58,13 +58,13 @@ def text(parent: Node, name: str) -> str:
 
 
 def optional_text(parent: Node, name: str) -> str | None:
-    """A text we can do without: anything else counts as missing, it must not cost us the item around it."""
+    """A text that may be missing. A value of another type counts as missing: the item around it is not lost."""
     value = parent.get(name)
     return value if isinstance(value, str) and value else None
 
 
 def optional_whole(parent: Node, name: str) -> int | None:
-    """A whole number we can do without."""
+    """A whole number that may be missing. A value of another type counts as missing."""
     try:
         return whole(parent, name)
     except Unexpected:
@@ -72,7 +72,7 @@ def optional_whole(parent: Node, name: str) -> int | None:
 
 
 def whole(parent: Node, name: str) -> int:
-    """A whole number of 64 bits; digits in a text count (Meta writes times so)."""
+    """A whole number of 64 bits. Digits in a text are accepted: Meta writes times so."""
     value = parent.get(name)
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdecimal() and len(value) < 20:
         value = int(value)
@@ -82,7 +82,7 @@ def whole(parent: Node, name: str) -> int:
 
 
 def seconds_as_ms(parent: Node, name: str) -> int:
-    """Unix seconds as Unix milliseconds; a time outside the years 1970 to 9999 is no time."""
+    """Unix seconds as Unix milliseconds. A time outside the years 1970 to 9999 raises Unexpected."""
     seconds = whole(parent, name)
     if not 0 <= seconds < 253_402_300_800:
         raise Unexpected(f"{name} is not a time")
@@ -106,7 +106,7 @@ def number(parent: Node, name: str) -> float:
 
 
 def word(value: object) -> str:
-    """A short name a provider uses for a kind of thing, fit for a log: letters, digits, `_`; else `?`."""
+    """A provider's short name for a kind of thing, safe for a log: letters, digits, `_`; `?` for any other value."""
     short = isinstance(value, str) and len(value) <= 40 and value.isascii() and value.replace("_", "a").isalnum()
     return str(value) if short else "?"
 

@@ -1,8 +1,9 @@
-"""What Meta's Graph API means by an answer that is not a success: shared by its channels.
+"""The outcomes of answers of Meta's Graph API that are not a success: shared by its channels.
 
-What enters: an Answer and the channel's table of error codes. What leaves: RetryLater, Rejected or Unknown. The code decides, not the
-HTTP status (documented and observed statuses disagree); a code that the table does not know falls back by status, is counted, and is
-told as unknown_<code>. Sentences are ours: Meta's own text may be in any language and quote the message or the address.
+What enters: an Answer and the channel's table of error codes. What leaves: RetryLater, Rejected or Unknown. The error code decides, not the
+HTTP status (documented and observed statuses differ). A code that is not in the table is decided by the status, is counted, and gets the
+code unknown_<code>. Guaranteed: pure except for that counter; sentences are ours, because Meta's own text may be in any language and may
+quote the message or the address.
 https://developers.facebook.com/docs/graph-api/guides/error-handling
 """
 
@@ -26,14 +27,14 @@ from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
 PAIR_WAIT_LIMIT_SECONDS = 1024.0
 _LONGEST_REGAIN_MINUTES = 24 * 60
-# By code, or by code and subcode where the subcode decides.
+# Rules by code, or by code and subcode where the subcode decides.
 Table = Mapping[int | tuple[int, int], ErrorRule]
 
 _PERMISSION = configuration("permission for this call is missing or was removed: grant it to the app at Meta")
-# Codes every Graph API shares; 200 to 299 are permissions. https://developers.facebook.com/docs/graph-api/guides/error-handling
+# Codes of every Graph API; 200 to 299 are permissions. https://developers.facebook.com/docs/graph-api/guides/error-handling
 GRAPH: Table = {
     0: configuration("Meta could not authenticate us: set a valid access token"),
-    1: transient("Meta reports an unknown error: its own, or a request it cannot read", tries=3),
+    1: transient("Meta reports an unknown error: a fault of its own, or a request that it cannot read", tries=3),
     2: transient("Meta's API is down or overloaded"),
     3: configuration("the app lacks the capability for this call: check its permissions at Meta"),
     4: throttle(Scope.APP, "the app reached Meta's call limit"),
@@ -42,7 +43,9 @@ GRAPH: Table = {
     32: throttle(Scope.ACCOUNT, "the page reached Meta's call limit"),
     100: permanent("Meta finds a parameter of the request invalid"),
     190: configuration("the access token expired or was revoked: set a valid one"),
-    368: hold("Meta blocked the account for a while for breaking its policies: see the account's quality page"),
+    368: hold(
+        "Meta blocked the account for some time because it broke Meta's policies: see the account's quality page"
+    ),
     613: throttle(Scope.ACCOUNT, "the account reached a call limit of Meta's API"),
     803: configuration("the account id is unknown at Meta: check the configured account"),
     **dict.fromkeys(range(200, 300), _PERMISSION),
@@ -50,14 +53,14 @@ GRAPH: Table = {
 
 
 def envelope(answer: Answer) -> Node | None:
-    """The error object of an answer, None when it holds none."""
+    """The error object of an answer, None when there is none."""
     body = answer.json()
     error = body.get("error") if isinstance(body, dict) else None
     return error if isinstance(error, dict) else None
 
 
 def error_details(answer: Answer) -> ErrorDetails:
-    """For the exchange log: code and subcode, and Meta's trace id."""
+    """For the call log: code and subcode, and Meta's trace id."""
     error = envelope(answer)
     trace = answer.headers.get("x-fb-trace-id") or answer.headers.get("x-fb-request-id")
     if error is None:
@@ -67,7 +70,10 @@ def error_details(answer: Answer) -> ErrorDetails:
 
 
 def outcome(answer: Answer, table: Table, channel: str, tries: int) -> RetryLater | Rejected | Unknown:
-    """What an answer without success means. `tries` counts the attempts so far, from 1, and sets the wait of the pair limit."""
+    """The outcome of an answer that is not a success.
+
+    `tries` counts the attempts so far, from 1: it ends retries of some errors and sets the wait of the pair limit. Raises nothing.
+    """
     error = envelope(answer)
     if error is None:
         return _by_status(answer, None)
@@ -90,10 +96,10 @@ def _subcode(error: Node) -> int:
 
 
 def _wait(rule: ErrorRule, answer: Answer, tries: int) -> float | None:
-    """What the provider wishes for, or says in its manual; None leaves it to the class of the error."""
-    wish = answer.retry_after()
-    if wish is not None or rule.error_class is not ErrorClass.THROTTLE:
-        return wish
+    """Seconds that the answer asks for or the documentation prescribes; None leaves the wait to the class of the error."""
+    requested = answer.retry_after()
+    if requested is not None or rule.error_class is not ErrorClass.THROTTLE:
+        return requested
     if rule.scope is Scope.PAIR:
         # https://developers.facebook.com/docs/whatsapp/cloud-api/overview#pair-rate-limits: wait 4^X seconds, X = 0, 1, 2 ...
         return float(min(4 ** min(max(tries - 1, 0), 10), PAIR_WAIT_LIMIT_SECONDS))
@@ -101,7 +107,7 @@ def _wait(rule: ErrorRule, answer: Answer, tries: int) -> float | None:
 
 
 def _regain(answer: Answer) -> float | None:
-    """Seconds until the account may call again, from the usage header, which tells minutes.
+    """Seconds until the account may call again, from the usage header, whose unit is minutes; None without a usable header.
 
     https://developers.facebook.com/docs/graph-api/overview/rate-limiting#headers-2
     """
@@ -114,20 +120,20 @@ def _regain(answer: Answer) -> float | None:
 
 
 def _by_status(answer: Answer, code: int | None, *, transient: bool = False) -> RetryLater | Rejected | Unknown:
-    """The fallback: no code of ours. Without Meta's envelope a 4xx comes from something before Meta, which took nothing."""
+    """The outcome by HTTP status, without a known code. A 4xx without Meta's envelope comes from a proxy in front of Meta: not accepted."""
     status, after = answer.status, answer.retry_after()
     name = f"http_{status}" if code is None else f"unknown_{code}"
-    said = f"HTTP {status}" if code is None else f"HTTP {status} with the unknown error code {code}"
+    answered = f"HTTP {status}" if code is None else f"HTTP {status} with the unknown error code {code}"
     if status == 429:
-        return RetryLater(f"Meta answered {said}: too many calls", name, after, throttled=True, scope=Scope.ACCOUNT)
+        return RetryLater(f"Meta answered {answered}: too many calls", name, after, throttled=True, scope=Scope.ACCOUNT)
     if status in (408, 425) or (transient and 400 <= status < 500):
-        return RetryLater(f"Meta answered {said}: not taken, worth another try", name, after)
+        return RetryLater(f"Meta answered {answered}: not accepted, may be tried again", name, after)
     if code is not None and 400 <= status < 500 and status not in (401, 403, 404, 407):
-        return Rejected(name, f"Meta refused with {said}")
+        return Rejected(name, f"Meta refused with {answered}")
     if status == 413:
         return Rejected(name, "the request is too large for Meta")
     if 300 <= status < 500:
         wait = CONFIGURATION_WAIT_SECONDS if after is None else after
-        sentence = f"Meta answered {said}: check the base URL, version, account and token"
+        sentence = f"Meta answered {answered}: check the base URL, version, account and token"
         return RetryLater(sentence, name, wait, scope=Scope.ACCOUNT)
-    return Unknown(f"Meta answered {said}: it may have taken the message", name)
+    return Unknown(f"Meta answered {answered}: it may have accepted the message", name)

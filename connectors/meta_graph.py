@@ -1,7 +1,7 @@
-"""Meta's Graph API as the connector of one account needs it: the call, and the proof that a webhook is Meta's.
+"""What the connectors of WhatsApp and Instagram share of Meta's Graph API: calls, the probe, and the proof that a webhook is Meta's.
 
 What enters: a delivery and its body, or a webhook request. What leaves: the answer of POST /<version>/<account>/messages, or Forbidden.
-Guaranteed: the token travels in a header and is in no URL; one pooled session for all calls.
+Guaranteed: the token is in a header and in no URL; all calls share one connection pool.
 https://developers.facebook.com/docs/graph-api/overview
 """
 
@@ -16,15 +16,16 @@ from connectors.signatures import is_same, is_signed_by_meta, may_be_of_meta
 from schemas.outcomes import Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
 
-# Kinds whose repetition nobody sees: a second mark is the same mark.
+# Kinds that can be sent twice without a visible effect: a second read mark or reaction replaces the first.
 _REPEATABLE = ("typing", "mark_read", "reaction")
 _UNSIGNED = "X-Hub-Signature-256 does not match the body under any of our app secrets"
 
 
-class Graph:
-    """What the channels of Meta share. Empty secrets are allowed where they are not used: sending needs `token`, webhooks the others.
+class MetaConnector:
+    """Base of the connectors of Meta's channels; connectors/base.py has the contract of their methods.
 
-    `app_secrets` are several while one is being replaced; as a text they stand between commas.
+    Sending needs `token`, webhooks need `app_secrets` and `verify_token`; the others may be empty. `app_secrets` are the valid secrets (two
+    while one is being replaced), as a list or as a text separated by commas. `connections` is the most calls in flight.
     """
 
     channel: str
@@ -57,7 +58,7 @@ class Graph:
         )
 
     def challenge(self, request: WebhookRequest) -> str:
-        """What to answer (200, as plain text) to Meta's verification GET; raises Forbidden for a wrong token.
+        """The answer (200, plain text) to Meta's verification request. Raises Forbidden for a wrong or empty verify token. Pure.
 
         https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
         """
@@ -71,12 +72,12 @@ class Graph:
         await self._calls.close()
 
     async def _post(self, account: str, delivery: Delivery, body: bytes, attempt: int) -> Answer | RetryLater | Unknown:
-        """One call on behalf of an account, as the path names it."""
+        """One call for the account in the path; returns and raises as HttpCalls.post."""
         url = f"{self._base}/{quote(account, safe='')}/messages"
         return await self._calls.post(url, body, self._headers, delivery_id=delivery.delivery_id, attempt=attempt)
 
     async def _probe(self, asked: str, table: Table, name: str, *fields: str) -> Probed:
-        """Asks for an object that only our token may see, and says what the API calls it.
+        """Reads `fields` of the object `asked`, which only our token may read; `name` is the channel's name for the sentence.
 
         https://developers.facebook.com/docs/graph-api/results#fields
         """
@@ -90,13 +91,13 @@ class Graph:
             return Probed(False, f"{outcome.reason}; {check}" if isinstance(outcome, Rejected) else outcome.reason)
         found = answer.json()
         if not isinstance(found, dict) or "id" not in found:
-            return Probed(False, f"{name} answered HTTP 200, but with no account: {check}")
+            return Probed(False, f"{name} answered HTTP 200, but without an account: {check}")
         return Probed(
             True, f"{name} knows the account: " + ", ".join(str(found[each]) for each in fields if each in found)
         )
 
     def screen(self, headers: Mapping[str, str]) -> None:
-        """A header that can be no signature needs no body to be wrong."""
+        """Raises Forbidden for a header that is not in the form of a signature: no body can match it."""
         if not may_be_of_meta(headers.get("x-hub-signature-256")):
             raise Forbidden(_UNSIGNED)
 
@@ -106,8 +107,8 @@ class Graph:
             raise Forbidden(_UNSIGNED)
 
 
-def again_if_harmless(outcome: Outcome, delivery: Delivery) -> Outcome:
-    """The outcome, unless it is unknown and does not matter: what nobody sees twice may simply be sent again."""
+def retry_if_harmless(outcome: Outcome, delivery: Delivery) -> Outcome:
+    """The outcome; but RetryLater for an unknown one of a kind that can be sent twice without a visible effect."""
     if isinstance(outcome, Unknown) and delivery.kind in _REPEATABLE:
         return RetryLater(f"{outcome.reason}; a repetition does no harm", outcome.code)
     return outcome

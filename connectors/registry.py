@@ -1,7 +1,8 @@
-"""Every channel by name, as its connector declares it.
+"""The registry of channels: the declaration of each channel by its name.
 
-What enters: the names of schemas/records.py. What leaves: the ChannelDeclaration of each, the constant DECLARATION of
-connectors/<name>/connector.py; a name without that file is an error at once. Looking a channel up opens nothing and needs no token.
+What enters: the names in schemas/records.py. What leaves: the ChannelDeclaration of each, which is the constant DECLARATION of
+connectors/<name>/connector.py. A name without that module is an ImportError when this module is imported. Importing opens no connection and
+needs no token.
 """
 
 from collections.abc import Mapping
@@ -22,5 +23,5 @@ CHANNELS: Mapping[str, ChannelDeclaration] = MappingProxyType({name: _declared(n
 
 
 def connector(channel: str, settings: Settings) -> Connector:
-    """The connector of a channel; raises KeyError for a channel that CHANNELS does not know."""
+    """Builds the connector of a channel, without I/O. Raises KeyError for a channel that is not in CHANNELS."""
     return CHANNELS[channel].build(settings)

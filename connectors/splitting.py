@@ -1,23 +1,23 @@
-"""A long text as several messages: cut where a reader would cut, in the provider's own counting.
+"""Splits a long text into several messages, at paragraphs, lines, sentences or words, by the provider's own counting.
 
 What enters: a text, the provider's limit and how it counts. What leaves: the pieces, in order. Guaranteed: no piece is over the limit or
-blank; only white space at the cuts is lost; an accented letter or an emoji joined of several code points stays whole where the
-limit allows; the same text gives the same pieces.
+blank; only white space at the cuts is lost; an accented letter or an emoji of several code points is not cut if it fits into a piece;
+the same text gives the same pieces. Pure.
 """
 
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-# Where to cut, the best first; a cut in the first half of a piece would make too many pieces.
+# Where to cut, the best first. Cuts are searched in the second half of a piece only: earlier ones would make too many pieces.
 _CUTS = ("\n\n", "\n", ". ", " ")
 _JOINER = "\u200d"
-_KEPT = 256  # a delivery is counted before its calls and cut again at each of them
+_KEPT = 256  # cached texts: a delivery is split before its calls and again at each of them
 
 
 @lru_cache(maxsize=_KEPT)
 def split(text: str, limit: int, length: Callable[[str], int] = len) -> tuple[str, ...]:
-    """The pieces of a text; none for a text of white space alone. `length` must not shrink as a text grows."""
+    """The pieces of a text; none for a text of only white space. `length` must not decrease when a text grows."""
     pieces = []
     rest = text.strip()
     while rest:
@@ -28,7 +28,7 @@ def split(text: str, limit: int, length: Callable[[str], int] = len) -> tuple[st
 
 
 def _cut(text: str, limit: int, length: Callable[[str], int]) -> int:
-    """How many characters the first piece takes, at least one."""
+    """How many characters the first piece has, at least one."""
     longest = _longest(text, limit, length)
     if longest == len(text):
         return longest
@@ -43,8 +43,8 @@ def _cut(text: str, limit: int, length: Callable[[str], int]) -> int:
 
 
 def _longest(text: str, limit: int, length: Callable[[str], int]) -> int:
-    """The most characters that fit, found by halving: `length` may count bytes or UTF-16 units."""
-    low, high = 0, min(len(text), limit)  # no unit is larger than a character
+    """The most characters that fit, by binary search: `length` may count bytes or UTF-16 units."""
+    low, high = 0, min(len(text), limit)  # a character counts at least one unit
     while low < high:
         middle = (low + high + 1) // 2
         if length(text[:middle]) <= limit:
@@ -55,7 +55,7 @@ def _longest(text: str, limit: int, length: Callable[[str], int]) -> int:
 
 
 def _belongs_before(character: str, before: str) -> bool:
-    """Whether a character is one sign with the one before it: an accent, a joined emoji, its colour or its variant."""
+    """Whether a character forms one symbol with the one before it: an accent, a joined emoji, its skin colour or its variant."""
     return (
         bool(unicodedata.combining(character))
         or _JOINER in (character, before)

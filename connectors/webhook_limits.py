@@ -1,7 +1,7 @@
-"""What a provider said, made to fit the limits of our records (schemas/limits.py) before anything is done with it.
+"""Makes what a provider sent fit the limits of our records (schemas/limits.py).
 
-What enters: an outcome of a call, or the items of a webhook. What leaves: the same, with texts that only describe shortened and marked,
-and without what cannot be shortened: an item whose ids are out of their limits is named as not recognised and never loses the others.
+What enters: the outcome of a call, or the items of a webhook. What leaves: the same within the limits. Descriptive texts are shortened and
+marked. What cannot be shortened is left out: an item whose ids are over their limits is named in `unrecognised`, the others stay. Pure.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from schemas.records import Content, Location, Media, Message, Receipt
 
 
 def within_limits(outcome: Outcome) -> Outcome:
-    """The outcome with ids, code and reason as a status update may carry them; an id out of its limits is no id."""
+    """The outcome with ids, code and reason within the limits of a status update. An id over its limit is left out."""
     if isinstance(outcome, Accepted):
         ids = tuple(each for each in outcome.provider_ids if each and allows("provider_message_id", each))
         return outcome if ids == outcome.provider_ids else Accepted(ids)
@@ -29,7 +29,7 @@ def within_limits(outcome: Outcome) -> Outcome:
 
 
 def trimmed_to_limits(items: WebhookItems) -> WebhookItems:
-    """The items that can be kept, and the names of those that cannot."""
+    """The items within our limits; those that cannot be made to fit are named in `unrecognised`. Raises nothing."""
     unrecognised = list(items.unrecognised)
     receipts, inbound = [], []
     for receipt in map(_receipt, items.receipts):
@@ -45,9 +45,12 @@ def trimmed_to_limits(items: WebhookItems) -> WebhookItems:
         else:
             unrecognised.append(f"message: {found}")
     return WebhookItems(
-        tuple(receipts), tuple(inbound), tuple(map(trimmed, unrecognised)), tuple(map(trimmed, items.notices)),
+        tuple(receipts),
+        tuple(inbound),
+        tuple(map(trimmed, unrecognised)),
+        tuple(map(trimmed, items.notices)),
         items.own_tenants,
-    )  # fmt: skip
+    )
 
 
 def _receipt(receipt: Receipt) -> Receipt:
@@ -58,7 +61,9 @@ def _receipt(receipt: Receipt) -> Receipt:
         receipt,
         error_code=None if code is None else trimmed(code, WORD),
         error_title=None if title is None else trimmed(title, SENTENCE),
-        callback_data=data if data is not None and allows("callback_data", data) else None,  # longer than any of ours
+        callback_data=data
+        if data is not None and allows("callback_data", data)
+        else None,  # over the limit it is none of our trackers
     )
 
 
@@ -70,7 +75,7 @@ def _inbound(item: Inbound) -> Inbound:
 
 
 def _inbound_fault(item: Inbound) -> str | None:
-    """What is wrong with what cannot be shortened of a message. Its ids become parts of longer ones (schemas/ids.py)."""
+    """Why a message cannot be made to fit, None when it fits. Its ids become parts of longer ids (schemas/ids.py)."""
     ids = (
         ("channel", item.channel),
         ("account", item.account),
@@ -91,7 +96,7 @@ def _inbound_fault(item: Inbound) -> str | None:
 
 
 def _content(content: Content) -> Content:
-    """What a message says beyond its text; what is out of its limits is left out, the message stays."""
+    """The content of a message within the limits. A part over its limit is shortened or left out; the message stays."""
     reply_to = content.reply_to
     return dataclasses.replace(
         content,

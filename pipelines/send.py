@@ -16,7 +16,7 @@ import structlog
 from connectors.base import Connector
 from connectors.webhook_limits import within_limits
 from pipelines.engine.stage import Call, Decision, Handed, Inputs, Record, Refusal, Result, Room, Source, Stage, Tables
-from pipelines.send_outputs import binding_of, given_up, schedule_full, update_of
+from pipelines.send_outputs import attempt_update, binding_of, given_up, schedule_full
 from pipelines.send_state import SendLimits, State, backoff
 from pipelines.typed_record import typed
 from schemas import codec, limit_check, metrics
@@ -149,7 +149,7 @@ class Send(Stage[State]):
         if row.is_scheduled and not state.may_schedule(delivery.tenant_id):
             decision.count("schedule_full")
             why = ("schedule_full", schedule_full(delivery.tenant_id, state))
-            decision.outputs.append(update_of(row, Status.FAILED, Cause.REJECTED, now, why))
+            decision.outputs.append(attempt_update(row, Status.FAILED, Cause.REJECTED, now, why))
             decision.refusals.append(Refusal(record, *why, delivery.tenant_id))
             return
         state.take(row)
@@ -191,7 +191,9 @@ class Send(Stage[State]):
             self._retry_later(row, outcome, state, decision, now)
         elif isinstance(outcome, Rejected):
             decision.count("rejected")
-            decision.outputs.append(update_of(row, Status.FAILED, Cause.REJECTED, at, (outcome.code, outcome.reason)))
+            decision.outputs.append(
+                attempt_update(row, Status.FAILED, Cause.REJECTED, at, (outcome.code, outcome.reason))
+            )
             state.end(row)
         else:
             self._unknown(row, outcome, state, decision, now)
@@ -207,7 +209,7 @@ class Send(Stage[State]):
         decision.count("part_accepted" if partial else "accepted")
         first = provider_ids[0] if provider_ids else None  # a signal has no id
         status = Status.PENDING if partial else Status.SENT
-        decision.outputs.append(update_of(row, status, Cause.ACCEPTED, now, provider_message_id=first))
+        decision.outputs.append(attempt_update(row, status, Cause.ACCEPTED, now, provider_message_id=first))
         decision.outputs += [binding_of(row, provider_id, now, partial=partial) for provider_id in provider_ids]
         if not partial:
             state.end(row)
@@ -234,14 +236,18 @@ class Send(Stage[State]):
         failures = row.failures + (not outcome.throttled)
         if failures >= self._limits.attempts:
             decision.count("exhausted")
-            decision.outputs.append(update_of(row, Status.FAILED, Cause.EXHAUSTED, now, (outcome.code, outcome.reason)))
+            decision.outputs.append(
+                attempt_update(row, Status.FAILED, Cause.EXHAUSTED, now, (outcome.code, outcome.reason))
+            )
             decision.refusals.append(given_up(row, outcome))
             state.end(row)
             return
         wished = outcome.after_seconds
         wait = backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
-        decision.outputs.append(update_of(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason)))
+        decision.outputs.append(
+            attempt_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason))
+        )
         if outcome.scope is not Scope.PAIR:
             state.block(row.delivery, now + wait)
         state.put(dataclasses.replace(row, phase=Phase.WAITING, failures=failures, not_before=now + wait))
@@ -256,10 +262,12 @@ class Send(Stage[State]):
         if row.delivery.kind in SIGNALS:
             policy = "resend"  # there is never evidence of a signal, and a repeated one does no harm
         if policy == "fail":
-            decision.outputs.append(update_of(row, Status.FAILED, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
+            decision.outputs.append(
+                attempt_update(row, Status.FAILED, Cause.UNKNOWN, now, (outcome.code, outcome.reason))
+            )
             state.end(row)
             return
-        decision.outputs.append(update_of(row, Status.PENDING, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
+        decision.outputs.append(attempt_update(row, Status.PENDING, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
         if policy == "hold":
             state.put(dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms))
         else:
@@ -270,13 +278,13 @@ class Send(Stage[State]):
             exhausted = RetryLater(reason="every attempt ended without an answer", code="unknown")
             decision.count("exhausted")
             decision.outputs.append(
-                update_of(row, Status.FAILED, Cause.EXHAUSTED, now, (exhausted.code, exhausted.reason))
+                attempt_update(row, Status.FAILED, Cause.EXHAUSTED, now, (exhausted.code, exhausted.reason))
             )
             decision.refusals.append(given_up(row, exhausted))
             state.end(row)
             return
         decision.count("resent")
-        decision.outputs.append(update_of(row, Status.PENDING, Cause.RESENT, now))
+        decision.outputs.append(attempt_update(row, Status.PENDING, Cause.RESENT, now))
         wait = backoff(row, row.resends)
         state.put(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=now + wait))
 
@@ -329,7 +337,7 @@ class Send(Stage[State]):
     def _expire(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
         decision.count("expired")
         why = ("expired", "it could not be sent in time")
-        decision.outputs.append(update_of(row, Status.EXPIRED, Cause.EXPIRED, now, why))
+        decision.outputs.append(attempt_update(row, Status.EXPIRED, Cause.EXPIRED, now, why))
         state.end(row)
 
 

@@ -13,7 +13,7 @@ from schemas.records import Binding, Cause, Status, StatusUpdate
 from tables.outstanding import Outstanding
 
 
-def update_of(
+def attempt_update(
     row: Outstanding,
     status: Status,
     cause: Cause,

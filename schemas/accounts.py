@@ -1,7 +1,7 @@
-"""Whose account is whose: which of our accounts a tenant may send with, and whose message an account receives.
+"""Which tenant owns an account: which of our accounts a tenant may send with, and which tenant an inbound message belongs to.
 
-Enters: the setting CHAT4ALL_ACCOUNTS. Leaves: a tenant, or an account. Guaranteed: an account that is listed serves its tenant and
-nobody else; one that is not listed serves everybody if it is its channel's configured one, else nobody.
+Enters: the setting CHAT4ALL_ACCOUNTS. Leaves: a tenant, or an account. Guaranteed: a listed account serves its tenant only. An account that
+is not listed serves all tenants if it is the configured account of its channel, and no tenant otherwise.
 """
 
 import re
@@ -11,29 +11,27 @@ from dataclasses import dataclass, field
 from schemas.keys import DEFAULT_TENANT, is_tenant
 from schemas.records import CHANNELS
 
-_ACCOUNT = re.compile(
-    r"[!-~]{1,128}"
-)  # visible ASCII; a colon, comma, equals sign or slash could not be told from the setting's own
-_OURS = frozenset(":,=/")
+_ACCOUNT = re.compile(r"[!-~]{1,128}")  # visible ASCII
+_OURS = frozenset(":,=/")  # not allowed in an account, because the setting and the keys use them as separators
 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """`listed` is (channel, account) -> tenant, in the order of the setting."""
+    """The owners of accounts. `listed` maps (channel, account) to the tenant, in the order of the setting. Immutable; nothing blocks."""
 
     listed: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def tenant_of(self, channel: str, account: str) -> str:
-        """Whose is what comes in on an account."""
+        """The tenant of everything that arrives on an account; `default` if the account is not listed."""
         return self.listed.get((channel, account), DEFAULT_TENANT)
 
     def may_use(self, tenant_id: str, channel: str, account: str, shared: str) -> bool:
-        """Whether a tenant may send with an account; `shared` is the channel's configured one."""
+        """Whether a tenant may send with an account. `shared` is the configured account of the channel."""
         owner = self.listed.get((channel, account))
         return account == shared if owner is None else owner == tenant_id
 
     def account_for(self, tenant_id: str, channel: str, shared: str) -> str | None:
-        """What a tenant sends with when nothing else is asked for: the first of its own, else the shared one, else None."""
+        """The account a tenant sends with by default: the first of its own, else the shared one if it may use it, else None."""
         own = (account for (on, account), owner in self.listed.items() if (on, owner) == (channel, tenant_id))
         found = next(own, shared)
         return found if self.may_use(tenant_id, channel, found, shared) else None
@@ -43,7 +41,7 @@ NONE_LISTED = Accounts()
 
 
 def accounts_in(text: str) -> Accounts:
-    """The accounts of `channel:account=tenant[,...]`; raises ValueError with a sentence about the first entry that is wrong."""
+    """Reads `channel:account=tenant[,...]`. Raises ValueError, with a sentence about the first wrong entry."""
     listed: dict[tuple[str, str], str] = {}
     for entry in filter(None, (each.strip() for each in text.split(","))):
         name, equals, tenant = (each.strip() for each in entry.partition("="))

@@ -1,7 +1,7 @@
-"""Bearer tokens for Kafka's OAUTHBEARER, told by a command of the deployment.
+"""Bearer tokens for Kafka's OAUTHBEARER, printed by a command of the deployment.
 
-What enters: a command line. What leaves: the token it prints, alone or as `access_token` of a JSON object, and until when it is good: by
-`expires_in`, else by the token's own `exp`, else for five minutes. Guaranteed: the command gets none of our settings in its environment,
+Enters: a command line. Leaves: the token that the command prints, alone or as `access_token` of a JSON object, and when it expires: by
+`expires_in`, else by the token's own `exp`, else after five minutes. Guaranteed: the command gets none of our settings in its environment,
 and no error repeats what it printed.
 """
 
@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 
 from schemas.environment import foreign
 
-SECONDS = 30.0  # for the command
-UNSAID_SECONDS = 300.0
+SECONDS = 30.0  # time-out of the command
+UNSAID_SECONDS = 300.0  # lifetime of a token that names none
 
 
 class NoToken(Exception):
-    """The command gave no token; one sentence without what it printed."""
+    """The command printed no token. The text is one sentence, without what it printed."""
 
 
 class BearerToken(NamedTuple):
-    """`expires_at` is in Unix seconds, as librdkafka wants it."""
+    """A token. `expires_at` is in Unix seconds, as librdkafka needs it; `subject` is the token's `sub`, or empty."""
 
     text: str
     expires_at: float
@@ -35,7 +35,7 @@ class BearerToken(NamedTuple):
 
 
 def token(command: Sequence[str]) -> BearerToken:
-    """Runs the command. Blocks; raises NoToken."""
+    """Runs the command and reads its token. Blocks, for at most 30 s; raises NoToken."""
     try:
         done = subprocess.run(  # noqa: S603  # the deployment's own command
             list(command),
@@ -54,7 +54,7 @@ def token(command: Sequence[str]) -> BearerToken:
 
 
 def read(printed: str, now: float) -> BearerToken:
-    """What a command has printed, as a token."""
+    """The token in what a command printed; `now` is in Unix seconds. Raises NoToken."""
     text, lifetime = printed.strip(), None
     if text.startswith("{"):
         answer = _object(text)
@@ -64,13 +64,13 @@ def read(printed: str, now: float) -> BearerToken:
             "CHAT4ALL_KAFKA_TOKEN_COMMAND printed no token: it has to print the token alone, or JSON with access_token"
         )
     claims = _claims(text)
-    told = now + lifetime if isinstance(lifetime, int | float) else claims.get("exp")
-    expires_at = float(told) if isinstance(told, int | float) else now + UNSAID_SECONDS
+    expiry = now + lifetime if isinstance(lifetime, int | float) else claims.get("exp")
+    expires_at = float(expiry) if isinstance(expiry, int | float) else now + UNSAID_SECONDS
     return BearerToken(text, expires_at, str(claims.get("sub", "")))
 
 
 def _claims(text: str) -> dict[str, Any]:
-    """Of a JWT; none of any other token."""
+    """The claims of a JWT; none for any other token."""
     parts = text.split(".")
     if len(parts) != 3:
         return {}

@@ -1,7 +1,7 @@
-"""The one form of a benchmark's result: benchmarks/<name>.json, committed; a figure in README or docs comes from such a file.
+"""The result of a benchmark: benchmarks/<name>.json, which is committed. Every figure in README and docs comes from such a file.
 
-{date, commit, command, machine, figures: {name: {value, unit, target, better}}}; `target` is null where there is none, `better` is higher
-or lower.
+{date, commit, command, machine, figures: {name: {value, unit, target, better}}}; `target` is null if there is none, `better` is "higher" or
+"lower".
 """
 
 import json
@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number. `target` is what was wanted, None where nothing was; `better` says in which direction, by the unit where it
-    is not given: of times and sizes less is better, of rates and ratios more."""
+    """One measured number. `target` is the value to reach, None if there is none. `better` says whether a higher or a lower value is
+    better; if it is None, the unit decides: lower for times and sizes, higher for rates and ratios."""
 
     value: float
     unit: str
@@ -38,7 +38,7 @@ class Figure:
 
 
 def write(name: str, command: str, figures: Mapping[str, Figure]) -> Path:
-    """Writes benchmarks/<name>.json for the commit that is checked out; returns its path."""
+    """Writes benchmarks/<name>.json for the commit that is checked out, and returns its path. Runs git and writes a file, so it blocks."""
     path = FOLDER / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     found = {
@@ -53,7 +53,7 @@ def write(name: str, command: str, figures: Mapping[str, Figure]) -> Path:
 
 
 def table(figures: Mapping[str, Figure]) -> Table:
-    """The figures to look at; those that miss their target are red."""
+    """The figures as a table for the terminal; those that miss their target are red."""
     shown = Table("figure", box=None, pad_edge=False)
     shown.add_column("value", justify="right")
     shown.add_column("unit")
@@ -75,15 +75,15 @@ def _reached(figure: Figure) -> bool:
 
 
 def _commit() -> str:
-    """The commit that is measured; the results of other benchmarks are no part of it."""
+    """The commit that is measured. Changed results of benchmarks do not count as changes."""
     changed = _git("status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/*.json")
     return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent, env=foreign())  # noqa: S603  # fixed words
-    return asked.stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent, env=foreign())  # noqa: S603  # fixed words
+    return done.stdout.strip()
 
 
 def _machine() -> str:

@@ -1,6 +1,6 @@
-"""The reviewed files of this room, loaded once: topics.toml and avro/<record>.v<n>.avsc.
+"""The data files of this package, loaded once at import: topics.toml and avro/<record>.v<n>.avsc.
 
-A topic is declared here and nowhere else: workers create topics from it, tests and tools read it.
+Every topic is declared in topics.toml only: workers create topics from it, and tests and tools read it. Nothing blocks after the import.
 """
 
 import json
@@ -15,15 +15,15 @@ from schemas.records import CHANNELS
 
 ROOM = Path(__file__).parent
 EACH_CHANNEL = "<channel>"  # in a topic's name: one topic for every channel
-CHANGELOG_BYTES = 2_097_152  # the largest row of a table, as max.message.bytes of every changelog
-KAFKAS_OWN_BYTES = 1_048_588  # max.message.bytes of a topic that says nothing
-OVERHEAD_BYTES = 1_024  # of max.message.bytes: what a batch with one record needs beside key, value and headers
+CHANGELOG_BYTES = 2_097_152  # max.message.bytes of every changelog, and so the limit of a table's row
+KAFKAS_OWN_BYTES = 1_048_588  # Kafka's default of max.message.bytes
+OVERHEAD_BYTES = 1_024  # the part of max.message.bytes that a batch of one record needs beside key, value and headers
 _FILE = re.compile(r"(?P<name>[a-z_]+)\.v(?P<version>\d+)\.avsc")
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One version of one record. `id` is the one pinned for the wire; `definition` is the parsed .avsc file."""
+    """One version of one record. `id` is its schema id in Kafka values; `record` its Avro name; `definition` the parsed .avsc file."""
 
     name: str
     version: int
@@ -34,7 +34,8 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `partitions` is a number, or None where it is the deployment's conversation partition count."""
+    """One topic, as topics.toml declares it. `partitions` is None if the topic has the deployment's partition count (CHAT4ALL_PARTITIONS).
+    `retention_days` is None for a compacted topic; `max_bytes` is Kafka's max.message.bytes."""
 
     name: str
     about: str
@@ -48,7 +49,7 @@ class Topic:
     consumers: tuple[str, ...]
 
     def config(self) -> dict[str, str]:
-        """Kafka's settings of the topic."""
+        """The topic's configuration, with Kafka's names and values."""
         config = {"cleanup.policy": self.policy, "max.message.bytes": str(self.max_bytes)}
         if self.retention_days is not None:
             config["retention.ms"] = str(self.retention_days * 86_400_000)
@@ -96,12 +97,13 @@ TOPICS: dict[str, Topic] = _load_topics(_declared["topics"])
 
 
 def newest(record: str) -> Schema:
-    """The newest version of a record, by its Avro name."""
+    """The newest version of a record, by its Avro name. Raises ValueError if there is no such record."""
     return max((s for s in SCHEMAS if s.record == record), key=lambda s: s.version)
 
 
 def record_bytes(topic: str) -> int:
-    """The most bytes of key, value and headers a record of the topic may have, also of a changelog or a topic that is not ours."""
+    """The limit of a record on the topic: bytes of key, value and headers together. Also works for changelogs and for topics that are not
+    ours."""
     if topic in TOPICS:
         return TOPICS[topic].max_bytes - OVERHEAD_BYTES
     return (CHANGELOG_BYTES if topic.endswith("-changelog") else KAFKAS_OWN_BYTES) - OVERHEAD_BYTES

@@ -1,7 +1,7 @@
-"""Tokens of the internal channel: whom each of them may speak for.
+"""Tokens of the internal channel: for which tenant and which people each of them may act.
 
-In: the setting CHAT4ALL_INTERNAL_TOKENS, `token=tenant:person|person`, several separated by commas. Out: Tokens. Guaranteed: no sentence
-about a wrong entry holds anything of it; an entry that names nobody is wrong, it never means everybody.
+Enters: the setting CHAT4ALL_INTERNAL_TOKENS, `token=tenant:person|person`, several separated by commas. Leaves: ClientTokens. Guaranteed:
+no error about a wrong entry contains a part of it. An entry without a person is an error; it never means every person.
 """
 
 import re
@@ -12,27 +12,29 @@ from schemas.limits import ADDRESS
 
 ALL = "*"
 FORM = "write token=tenant:person|person, with * for every tenant or every person, several separated by commas"
-_TOKEN = re.compile(r"[!-+\--~]{8,512}").fullmatch  # visible ASCII but a comma
+_TOKEN = re.compile(r"[!-+\--~]{8,512}").fullmatch  # visible ASCII without a comma
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientToken:
-    """`tenant` is None for a service that stands before the clients of all tenants, `people` for one that speaks for everybody."""
+    """A token and what it allows. `tenant` is None for a service that acts for all tenants; `people` is None for one that acts for every
+    person."""
 
     token: str
     tenant: str | None = None
     people: frozenset[str] | None = None
 
     def speaks_for(self, tenant: str, person: str) -> bool:
+        """Whether the token may act for this person of this tenant."""
         return self.tenant in (None, tenant) and (self.people is None or person in self.people)
 
 
 def tokens_in(text: str) -> tuple[ClientToken, ...]:
-    """The tokens of the setting; raises ValueError with a sentence about the first entry that is wrong."""
+    """The tokens in a value of the setting. Raises ValueError, with a sentence about the first wrong entry."""
     entries = [entry for entry in (each.strip() for each in text.split(",")) if entry]
     found = tuple(_token(entry, number) for number, entry in enumerate(entries, 1))
     if len({each.token for each in found}) < len(found):
-        raise ValueError("a token is listed twice: it speaks for one tenant, and for all its people in one entry")
+        raise ValueError("a token is listed twice: name all its people in one entry, of one tenant")
     return found
 
 

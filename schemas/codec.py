@@ -1,8 +1,10 @@
 """Records to bytes and back: Avro in the Confluent wire format (0x00, schema id as 4 bytes big-endian, datum).
 
-The only importer of fastavro. A datum is read with the schema it was written with and resolved to the newest version of its
-record, so old bytes stay readable. Whatever cannot be decoded ends in one of the errors below; each says what, where in the
-bytes, and what to do. Decoding never raises anything else. What `decode` returns is within the limits of schemas/limits.py.
+Only this module imports fastavro. A datum is read with the schema it was written with and resolved to the newest version of its record, so
+old bytes can always be read. Bytes that cannot be decoded raise one of the errors below, which says what is wrong, where in the bytes, and
+what to do; decoding raises nothing else. Every record that `decode` returns is within the limits of schemas/limits.py.
+
+Every function is pure and does not block; any thread may call it.
 """
 
 import dataclasses
@@ -29,7 +31,7 @@ Convert = Callable[[Any], Any]
 
 
 class CodecError(ValueError):
-    """The bytes are not one of our records. `cause` is the code that dead letters and counters carry."""
+    """The bytes are not one of our records. `cause` is the code for dead letters and counters (schemas/causes.py)."""
 
     cause = "not_decodable"
 
@@ -41,25 +43,25 @@ class NotAvro(CodecError):
 
 
 class UnknownSchema(CodecError):
-    """The schema id belongs to none of our schemas."""
+    """The schema id is not the id of one of our schemas."""
 
     cause = "unknown_schema"
 
 
 class UnexpectedRecord(CodecError):
-    """A record of ours, but not one that belongs on this topic."""
+    """The record is one of ours, but does not belong on this topic."""
 
     cause = "unexpected_record"
 
 
 class MalformedDatum(CodecError):
-    """The datum ends early, has bytes left over, or holds a value its schema does not allow."""
+    """The datum ends early, has extra bytes at its end, or holds a value that its schema does not allow."""
 
     cause = "malformed_datum"
 
 
 class OutOfLimits(CodecError):
-    """A record of ours with a field that is too long, or has characters or a number it may not have (schemas/limits.py)."""
+    """The record is one of ours, but a field is too long, or holds a character or a number that is not allowed (schemas/limits.py)."""
 
     cause = "field_out_of_limits"
 
@@ -88,14 +90,14 @@ class _Reader:
         self.reader_schema = None if newest.id == schema.id else _parsed(newest)
         self.build = _from_datum(self.cls)
         self.ints = [field["name"] for field in newest.definition["fields"] if field["type"] == "int"]
-        # the texts a datum begins with
+        # the names of the texts at the start of a datum
         self.leading = [
             each["name"] for each in takewhile(lambda f: f["type"] == "string", schema.definition["fields"])
         ]
 
 
 def _parsed(schema: catalog.Schema) -> Any:
-    # Logical types stay in the published schema; here times are plain milliseconds, without a datetime per field.
+    # The published schema keeps its logical types. Here times are plain milliseconds, so that no field becomes a datetime.
     return fastavro.schema.parse_schema(_without_logical_types(schema.definition), named_schemas={})
 
 
@@ -108,7 +110,7 @@ def _without_logical_types(node: Any) -> Any:
 
 
 def _to_datum(cls: type[Any]) -> Convert:
-    """A function from an instance of `cls` to the dict fastavro writes; only fields that hold records need converting."""
+    """A function from an instance of `cls` to the dict that fastavro writes. Only fields that hold records are converted."""
     names = [f.name for f in dataclasses.fields(cls)]
     values = attrgetter(*names)  # a tuple: every record has two fields or more
     hints = typing.get_type_hints(cls)
@@ -140,10 +142,10 @@ def _from_datum(cls: type[Any]) -> Convert:
         for name, function in optional.items():
             if datum[name] is not None:
                 datum[name] = function(datum[name])
-        if len(datum) != len(slots):  # a newer schema has dropped a field that the class still has, with its default
+        if len(datum) != len(slots):  # a newer schema has no field any more that the class still has, with a default
             return cls(**datum)
         record = object.__new__(cls)
-        for name, put in slots:  # 2 us a record faster than the __init__ of a frozen dataclass
+        for name, put in slots:  # 2 microseconds faster per record than the __init__ of a frozen dataclass
             put(record, datum[name])
         return record
 
@@ -151,7 +153,7 @@ def _from_datum(cls: type[Any]) -> Convert:
 
 
 def _from_value(hint: Any) -> Convert | None:
-    """What makes fastavro's value one of `hint`; None where it is one already."""
+    """A function from fastavro's value to a value of the type `hint`; None if it is one already."""
     item = _item_class(hint)
     if item:
         inner = _from_datum(item)
@@ -164,9 +166,9 @@ def _from_value(hint: Any) -> Convert | None:
 
 
 def _finite(value: float) -> float:
-    """No field of ours means anything as infinite or not a number, and neither has a form in JSON."""
+    """Refuses infinity and NaN: they mean nothing in our fields, and JSON cannot hold them."""
     if not math.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
+        raise ValueError(f"{value} is not a finite number")
     return value
 
 
@@ -195,7 +197,8 @@ _EXPECTED = types.MappingProxyType({cls: cls.__name__ for cls in _WRITERS})
 
 
 def encode(record: records.Record) -> bytes:
-    """The record as Kafka value bytes, with the newest version of its schema."""
+    """The record as Kafka value bytes, in the newest version of its schema. Does not check the limits (`check` does). Raises what fastavro
+    raises for a field of another type than the class declares: a bug of the caller."""
     writer = _WRITERS[type(record)]
     out = io.BytesIO()
     out.write(writer.header)
@@ -204,7 +207,8 @@ def encode(record: records.Record) -> bytes:
 
 
 def decode(value: bytes | None, expected: type[R]) -> R:
-    """The record in Kafka value bytes; raises a CodecError when they are not a record of class `expected`, within its limits."""
+    """The record in Kafka value bytes; None stands for a null value. Raises a CodecError if they are not a record of class `expected`
+    within its limits."""
     record = decode_any(value)
     if type(record) is not expected:
         raise UnexpectedRecord(
@@ -212,23 +216,24 @@ def decode(value: bytes | None, expected: type[R]) -> R:
         )
     check(record)
     most = limit_check.most_bytes(expected)
-    if most is not None and len(value or b"") > most:  # bytes that say nothing: numbers may be written long in Avro
+    if most is not None and len(value or b"") > most:  # Avro allows numbers with unnecessary bytes
         raise OutOfLimits(
-            f"{len(value or b'')} bytes: a {_EXPECTED[expected]} within its limits has at most {most}, encode it as Avro does"
+            f"{len(value or b'')} bytes: a {_EXPECTED[expected]} within its limits has at most {most}; encode numbers in their short form"
         )
     return record
 
 
 def check(record: records.Record) -> None:
-    """Raises OutOfLimits when a field of the record is out of its limits."""
+    """Raises OutOfLimits if a field of the record is out of its limits; the text names the first such field."""
     found = limit_check.fault(record)
     if found is not None:
         raise OutOfLimits(f"{found} (docs/limits.md)")
 
 
 def peek(value: bytes | None, expected: type[records.Record], name: str) -> str | None:
-    """One of the texts a record's datum begins with, without reading the rest, and so without a word on whether that is right. None
-    when the bytes are no record of class `expected`, or do not show it: `decode` then tells why, or what it is."""
+    """The field `name` of a record, if it is one of the texts at the start of the datum. Reads nothing else, so the rest may still be
+    wrong. None if the bytes are not a record of class `expected` or the field is not such a text; `decode` then raises the reason or
+    returns the record."""
     if value is None or len(value) <= _HEADER.size or value[0] != MAGIC:
         return None
     reader = _READERS.get(_HEADER.unpack_from(value)[1])
@@ -246,20 +251,20 @@ def peek(value: bytes | None, expected: type[records.Record], name: str) -> str 
 
 
 def _text_at(value: bytes, at: int) -> tuple[int, int]:
-    """Where a text begins and ends whose size stands at a place; an end before the beginning when that is no size."""
+    """Where the text begins and ends whose size is at `at`. If there is no valid size, the end is before the beginning."""
     size = 0
-    for shift, byte in zip(
-        range(0, 35, 7), value[at : at + 5], strict=False
-    ):  # Avro's varint, the lowest seven bits first
+    # Avro's varint: the lowest seven bits first
+    for shift, byte in zip(range(0, 35, 7), value[at : at + 5], strict=False):
         at += 1
         size |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return at, at - 1 if size & 1 else at + (size >> 1)  # an odd one is negative
+            return at, at - 1 if size & 1 else at + (size >> 1)  # an odd number stands for a negative size
     return at, -1
 
 
 def decode_any(value: bytes | None) -> records.Record:
-    """The record in Kafka value bytes, whichever of ours it is; raises a CodecError otherwise."""
+    """The record in Kafka value bytes, of any of our classes, without a check of its limits. Raises a CodecError if they are not a record
+    of ours."""
     if not value:
         raise NotAvro("the value is empty: produce Avro in the Confluent wire format")
     if len(value) < _HEADER.size or value[0] != MAGIC:
@@ -269,21 +274,21 @@ def decode_any(value: bytes | None) -> records.Record:
     schema_id = _HEADER.unpack_from(value)[1]
     reader = _READERS.get(schema_id)
     if reader is None:
-        raise UnknownSchema(f"schema id {schema_id} is none of ours: use an id of schemas/topics.toml")
+        raise UnknownSchema(f"schema id {schema_id} is not one of ours: use an id of schemas/topics.toml")
     stream = io.BytesIO(value)
     stream.seek(_HEADER.size)
     try:
         datum: Any = fastavro.schemaless_reader(stream, reader.writer_schema, reader.reader_schema)
         record = reader.build(datum)
-    except Exception as error:  # fastavro raises many kinds on hostile bytes; all mean the same here
+    except Exception as error:  # fastavro raises many kinds of errors on hostile bytes; all mean the same here
         raise MalformedDatum(
             f"schema id {schema_id}, near byte {stream.tell()} of {len(value)}: {type(error).__name__}: {error}"
         ) from error
-    for name in reader.ints:  # fastavro reads an int as a long; a sink's int4 or a partition number could not hold it
+    for name in reader.ints:  # fastavro reads an int as a long, which may not fit into an int4 or a partition number
         if not -0x8000_0000 <= datum[name] <= 0x7FFF_FFFF:
             raise MalformedDatum(f"schema id {schema_id}: {name} is {datum[name]}, beyond an int")
     if stream.tell() != len(value):
         raise MalformedDatum(
-            f"schema id {schema_id}: {len(value) - stream.tell()} bytes left over after byte {stream.tell()}"
+            f"schema id {schema_id}: {len(value) - stream.tell()} extra bytes after byte {stream.tell()}"
         )
     return cast("records.Record", record)

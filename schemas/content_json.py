@@ -1,7 +1,7 @@
-"""A message's content as JSON and back: for rows, for the archive, and for files that people write.
+"""A message's content as JSON and back: for table rows, for the archive, and for files that people write.
 
-What enters: a Content, or JSON of one, in which any field may be missing. What leaves: the other form. Guaranteed: the way there
-and back changes nothing, and a field added later changes no JSON that was written before.
+Enters: a Content, or the JSON of one, in which any field may be missing. Leaves: the other form. Guaranteed: a Content is the same after
+both steps, and a field that is added later does not change JSON that was written before. Pure.
 """
 
 import dataclasses
@@ -14,22 +14,23 @@ T = TypeVar("T")
 
 
 def as_json(content: Content | None) -> dict[str, Any] | None:
-    """Only what was said: fields that have their default are left out."""
-    return None if content is None else cast("dict[str, Any]", _said(content))
+    """The content as plain data, without the fields that have their default."""
+    return None if content is None else cast("dict[str, Any]", _plain(content))
 
 
 def from_json(found: Mapping[str, Any] | None) -> Content | None:
-    """Fields that are not known are left out: a newer program may have written them."""
+    """The content of plain data. Unknown fields are dropped, because a newer release may have written them. Raises TypeError or ValueError
+    for data of another shape."""
     return None if found is None else _made(Content, found)
 
 
-def _said(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_said(item) for item in value]
+        return [_plain(item) for item in value]
     if not dataclasses.is_dataclass(value):
         return value
     fields = {field.name: (getattr(value, field.name), field.default) for field in dataclasses.fields(value)}
-    return {name: _said(found) for name, (found, default) in fields.items() if found != default}
+    return {name: _plain(found) for name, (found, default) in fields.items() if found != default}
 
 
 def _made(cls: type[T], found: Mapping[str, Any]) -> T:
@@ -41,7 +42,7 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-# By name: in a Media, a Template and a Location no field of these names means something else.
+# By name: these names have one meaning in Content, Media, Template and Location.
 _CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "media": lambda items: tuple(_made(Media, item) for item in items),
     "template": lambda item: None if item is None else _made(Template, item),

@@ -1,8 +1,8 @@
-"""Where settings come from: the environment, files it names, and the state file of a running development stack.
+"""Where settings come from: the environment, files that it names, and the state file of a running development stack.
 
-Enters: CHAT4ALL_<NAME>, or CHAT4ALL_<NAME>_FILE for a secret, whose value is the file's one line. Leaves:
-sources of pydantic-settings, and the environment of a child that must know nothing of ours. Guaranteed: a file that cannot be read, and
-a secret that is given twice, are told by their names and never by their content.
+Enters: CHAT4ALL_<NAME>, or for a secret CHAT4ALL_<NAME>_FILE, the name of a file of one line. Leaves: the sources for pydantic-settings,
+and the environment of a child process that must not get our settings. Guaranteed: errors about a file that cannot be read, or about a
+secret that is given twice, contain their names and never their content. Reading files blocks for a moment.
 """
 
 import json
@@ -21,38 +21,39 @@ from schemas.secret_masking import MaskedText
 PREFIX = "CHAT4ALL_"
 OF_FILE = "_file"
 _OURS = (PREFIX, "VIRTUAL_ENV", "MAKE", "MFLAGS")
-# What belongs together: whoever names another server does not get the rest of this one's access.
+# Servers whose settings belong together: with another URL, none of the state file's settings of that server is used.
 OF_A_SERVER = ("kafka", "postgres", "clickhouse", "valkey", "s3")
 
 
 class Unreadable(str):
-    """In place of a secret whose file cannot be read, or that is given twice: the sentence that says so."""
+    """Takes the place of a secret whose file cannot be read, or that is given twice. The text is the error."""
 
     __slots__ = ()
 
 
 def foreign(extra: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
-    """The environment of a child that must know nothing of ours (no setting, no virtualenv, no make), and `extra`."""
+    """The environment of a child process without anything of ours (no settings, no virtualenv, no make), with `extra` added."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)} | dict(extra)
 
 
 def state_file() -> Path:
-    """Where the development stack writes its state: CHAT4ALL_STATE, else .chat4all/<CHAT4ALL_STACK or dev>/state.json."""
+    """The state file of the development stack: CHAT4ALL_STATE, else .chat4all/<CHAT4ALL_STACK or dev>/state.json."""
     stack = os.environ.get("CHAT4ALL_STACK", "dev")
     return Path(os.environ.get("CHAT4ALL_STATE") or Path(".chat4all") / stack / "state.json")
 
 
 def choose_state(path: Path) -> None:
-    """From now on the stack of that state file is the running one, for child processes too."""
+    """Selects the stack of this state file, for this process and its child processes: it sets CHAT4ALL_STATE."""
     os.environ["CHAT4ALL_STATE"] = str(path)
 
 
 def of_channel(name: str) -> bool:
+    """Whether a setting belongs to a channel, by its name: the part before the first underscore is the channel."""
     return name.partition("_")[0] in CHANNELS
 
 
 def secret_fields(settings: type[BaseSettings]) -> set[str]:
-    """Names of the fields that may be given by a file: secrets, and URLs that may hold a password."""
+    """Names of the fields whose value may come from a file: secrets, and URLs that may contain a password."""
     return {
         name
         for name, field in settings.model_fields.items()
@@ -66,14 +67,14 @@ class _Source(PydanticBaseSettingsSource):
 
 
 class SecretFiles(_Source):
-    """CHAT4ALL_<NAME>_FILE of the environment, for each secret and for each setting of a channel that has no field."""
+    """Reads CHAT4ALL_<NAME>_FILE, for each secret and for each setting of a channel without a field."""
 
     def __call__(self) -> dict[str, Any]:
         return files_read(self.settings_cls, _named(), PREFIX)
 
 
 class OfChannels(_Source):
-    """CHAT4ALL_<CHANNEL>_<NAME>, so that a new channel needs no field before it works."""
+    """Reads CHAT4ALL_<CHANNEL>_<NAME> without a field, so that a new channel works before it has fields."""
 
     def __call__(self) -> dict[str, Any]:
         fields = self.settings_cls.model_fields
@@ -85,7 +86,7 @@ class OfChannels(_Source):
 
 
 class StateFile(_Source):
-    """Settings of the running development stack: the object `settings` of its state file."""
+    """Reads the settings of the running development stack: the object `settings` in its state file."""
 
     def __call__(self) -> dict[str, Any]:
         try:
@@ -108,7 +109,7 @@ class StateFile(_Source):
 
 
 def files_read(settings: type[BaseSettings], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The secrets among `given` that are named by a file, read."""
+    """The secrets that `given` names a file for, with their values. An error takes the value's place, as Unreadable; nothing is raised."""
     secrets = secret_fields(settings)
     found: dict[str, Any] = {}
     for full, file in given.items():
@@ -129,18 +130,18 @@ def files_read(settings: type[BaseSettings], given: Mapping[str, Any], prefix: s
 
 def _read(shown: str, file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8-sig").rstrip("\r\n")  # some editors begin a file with a byte order mark
+        text = file.read_text(encoding="utf-8-sig").rstrip("\r\n")  # some editors write a byte order mark first
     except OSError as error:
         return Unreadable(f"{shown}: {file} cannot be read: {error.strerror or type(error).__name__}")
     except UnicodeError:
-        return Unreadable(f"{shown}: {file} is no text in UTF-8")
+        return Unreadable(f"{shown}: {file} is not text in UTF-8")
     if not text.strip():
         return Unreadable(f"{shown}: {file} is empty")
     if len(text.splitlines()) > 1:
-        return Unreadable(f"{shown}: {file} has several lines, and a secret is one")
+        return Unreadable(f"{shown}: {file} has several lines, but a secret has one")
     return MaskedText(text)
 
 
 def _named() -> dict[str, str]:
-    """The environment's settings by name, in lower case."""
+    """The settings in the environment, by their names in lower case."""
     return {name[len(PREFIX) :].lower(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}

@@ -1,6 +1,7 @@
-"""Whether a record's fields are within their limits (schemas/limits.py), in a microsecond or two.
+"""Checks whether the fields of a record are within their limits (schemas/limits.py), in one or two microseconds.
 
-What enters: a record. What leaves: None, or a sentence that names the field and what is allowed, never the value, which may be large.
+Enters: a record. Leaves: None, or a sentence that names the field and its limit, and never the value, which may be large. Pure; any thread
+may call it.
 """
 
 import dataclasses
@@ -30,34 +31,35 @@ from schemas.limits import (
 )
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1
-_MARK = " […]"  # what `trimmed` ends a shortened text with
-_FRAME = 16  # bytes of a field beyond its own: lengths, a branch of a union, a number
+_MARK = " […]"  # the end of a text that `trimmed` has shortened
+_FRAME = 16  # bytes that a field needs beyond its text: lengths, the branch of a union, a number
 Fault = Callable[[Any], str | None]
 
 
 def fault(record: records.Record) -> str | None:
-    """What is wrong with the first field that is out of its limits; None when all are within."""
+    """What is wrong with the first field that is out of its limits; None if all are within them. Classes without limits always pass."""
     check = _CHECKS.get(type(record))
     return None if check is None else check(record)
 
 
 def most_bytes(cls: type[Any]) -> int | None:
-    """More bytes than any record of the class has whose fields are within their limits; None for one without limits."""
+    """An upper bound for the bytes of a record of the class whose fields are within their limits; None for a class without limits."""
     return _MOST_BYTES.get(cls)
 
 
 def allows(field: str, value: str | int) -> bool:
-    """Whether a value is within the limit of the field of that name."""
+    """Whether a value is within the limit of this field. Raises KeyError for a field without a limit of its own."""
     return _ALONE[field](value) is None
 
 
-def trimmed(said: str, limit: Limit = SENTENCE) -> str:
-    """A text that only describes, made to fit and marked where it was cut; a lone surrogate becomes `?`."""
+def trimmed(text: str, limit: Limit = SENTENCE) -> str:
+    """A descriptive text, shortened to its limit and marked where it was cut. A lone surrogate becomes `?`; control characters become
+    spaces if the limit forbids them. Raises TypeError if `limit` is not a Text."""
     if not isinstance(limit, Text):
-        raise TypeError(f"{limit} is no limit of a text")
+        raise TypeError(f"{limit} is not the limit of a text")
     if not limit.any_character:
-        said = _CONTROL.sub(" ", said)
-    coded = said.encode("utf-8", "replace")
+        text = _CONTROL.sub(" ", text)
+    coded = text.encode("utf-8", "replace")
     if len(coded) <= limit.most:
         return coded.decode()
     return coded[: limit.most - len(_MARK.encode())].decode("utf-8", "ignore") + _MARK
@@ -73,7 +75,7 @@ def _fault_of(limit: Limit) -> Fault:
         case Whole():
             return _whole(limit)
         case Real():
-            return lambda value: None if math.isfinite(value) else " is no finite number"
+            return lambda value: None if math.isfinite(value) else " is not a finite number"
         case Many():
             return _many(limit)
         case Labels():
@@ -85,12 +87,12 @@ def _text(limit: Text) -> Fault:
 
     def check(value: str) -> str | None:
         length = len(value)
-        if limit.least <= length <= limit.most:  # nothing is encoded that is far too long
+        if limit.least <= length <= limit.most:  # a text that is far too long is not encoded
             if not value.isascii():
                 try:
                     length = len(value.encode())
                 except UnicodeEncodeError:
-                    return f" holds half of a character (a lone surrogate): {described(limit)}"
+                    return f" contains half of a character (a lone surrogate): {described(limit)}"
             if length <= limit.most:
                 return _characters(value, limit, matches)
         return f" has {length} bytes or more: {described(limit)}" if length else f" is empty: {described(limit)}"
@@ -100,13 +102,13 @@ def _text(limit: Text) -> Fault:
 
 def _characters(value: str, limit: Text, matches: Callable[[str], object] | None) -> str | None:
     if matches is not None:
-        return None if matches(value) else f" has other characters: {described(limit)}"
+        return None if matches(value) else f" contains other characters: {described(limit)}"
     if limit.any_character or value.isprintable():
         return None
     found = _CONTROL.search(value)
     if found is None:
-        return None  # a space of another kind, say
-    return f" has the control character U+{ord(found[0]):04X} at place {found.start()}: {described(limit)}"
+        return None  # for example another kind of space
+    return f" contains the control character U+{ord(found[0]):04X} at index {found.start()}: {described(limit)}"
 
 
 def _whole(limit: Whole) -> Fault:
@@ -149,11 +151,11 @@ def _labels(limit: Labels) -> Fault:
             return None
         if len(value) > limit.most:
             return f" has {len(value)} labels: {described(limit)}"
-        for number, (key, said) in enumerate(value.items()):
+        for number, (key, text) in enumerate(value.items()):
             found = of_key(key)
             if found is not None:
                 return f", key {number},{found}"
-            found = of_value(said)
+            found = of_value(text)
             if found is not None:
                 return f"[{key!r}]{found}"
         return None
@@ -165,7 +167,8 @@ def _labels(limit: Labels) -> Fault:
 
 
 def _of_class(cls: type[Any]) -> Fault:
-    """Checks field by field. What nearly every record is, short ASCII and sane numbers, is found out for all such fields at once."""
+    """A check of all fields. Nearly every record has short ASCII texts and small numbers, so one fast test covers all plain fields
+    together; only if it fails are the fields checked one by one."""
     texts = [(name, limit) for name, limit, hint in _fields(cls) if hint is str and _is_plain(limit)]
     numbers = [(name, limit) for name, limit, hint in _fields(cls) if hint is int and isinstance(limit, Whole)]
     slow = _exact(cls, set())
@@ -245,7 +248,7 @@ def _items(own: Fault, inner: Fault) -> Fault:
 
 
 def _inside(found: str | None) -> str | None:
-    """The sentence of a nested record without its class: `.url has ...`."""
+    """The sentence of a nested record without the name of its class: `.url has ...`."""
     return None if found is None else found[found.index(".") :]
 
 

@@ -1,8 +1,8 @@
-"""How long each field of a record may be, and which characters it may have: declared here, once, as data.
+"""How long each field of a record may be, and which characters and numbers it may hold: declared once, as data.
 
-The codec refuses every record that has a field out of its limits (schemas/limit_check.py). The numbers are chosen together, so that what
-passes can be written anywhere we write it: a Kafka record and a table's row below 1 MB, PostgreSQL, ClickHouse. Dead letters have no
-limits here: they hold what had to be refused. docs/limits.md shows the table.
+The codec refuses every record with a field out of its limits (schemas/limit_check.py). The numbers are chosen together, so that a record
+within them can be written everywhere: to Kafka and to a table row below 1 MB, to PostgreSQL and to ClickHouse. Dead letters have no limits
+here, because they hold refused records. docs/limits.md has the table.
 """
 
 import dataclasses
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-UNLIMITED = ("DeadLetter", "Header")
+UNLIMITED = ("DeadLetter", "Header")  # classes without limits
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Bytes of UTF-8. An id or a word has no control characters; `pattern`, where given, says it all."""
+    """A text of `least` to `most` bytes of UTF-8. Without `any_character` it has no control characters. `pattern`, if given, is the regular
+    expression that the whole text has to match."""
 
     most: int
     least: int = 0
@@ -29,7 +30,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole number, both ends allowed."""
+    """A whole number from `least` to `most`, both included."""
 
     least: int
     most: int
@@ -43,7 +44,7 @@ class Real:
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """A list; `each` limits its items where these are texts, and `together` the bytes of all of them."""
+    """A list of at most `most` items. If the items are texts, `each` limits every one, and `together` the bytes of all of them."""
 
     most: int
     each: Text | None = None
@@ -52,7 +53,7 @@ class Many:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Names with values."""
+    """A map of at most `most` names and values, all texts."""
 
     most: int
     key: Text
@@ -66,34 +67,34 @@ def _id(most: int) -> Text:
     return Text(most, least=1)
 
 
-MOST_MEDIA = 30  # of an album; no channel takes more
+MOST_MEDIA = 30  # in an album; no channel accepts more
 WORD = Text(64)
 ADDRESS = Text(256)
 ACCOUNT = Text(128)
 PROVIDER_ID = Text(512)
 SENTENCE = Text(1000, any_character=True)
-PARAMETERS = Many(64, Text(32_768, any_character=True), together=32_768)  # WhatsApp's own bound of a template's body
+PARAMETERS = Many(64, Text(32_768, any_character=True), together=32_768)  # WhatsApp's limit for the body of a template
 TIME = Whole(0, 253_402_300_799_999, "Unix milliseconds of the years 1970 to 9999")
-ANY_TIME = Whole(-(2**63), 2**63 - 1)  # which of them make sense, stage route says with a better sentence
+ANY_TIME = Whole(-(2**63), 2**63 - 1)  # stage route checks which times are valid, and its error says more
 COUNT = Whole(0, 2**31 - 1)
 
-# Field -> limit; a name means the same in every record, and where it does not, `Record.field` stands before it. Numbers of the fields
-# are chosen together: the largest delivery has about 300 kB, the largest row less than 1 MB (tests/unit/test_limits.py).
+# Field -> limit. A name has one limit in all records; where a record differs, the key is `Record.field`. The numbers are
+# chosen together: the largest delivery has about 300 kB, the largest row less than 1 MB (tests/unit/test_limits.py).
 LIMITS: Mapping[str, Limit] = MappingProxyType(
     {
-        # whose and which
+        # ids and numbers
         "tenant_id": Text(64, 1, pattern=r"[A-Za-z0-9_.-]+", letters="letters, digits, point, dash, underscore"),
         "message_id": _id(128),
         "conversation_id": _id(256),
         "delivery_id": _id(128),
         "event_id": _id(1024),
-        "home_partition": Whole(-(2**31), 2**31 - 1),  # whether there is such a partition, the stages say
+        "home_partition": Whole(-(2**31), 2**31 - 1),  # the stages check whether there is such a partition
         "seq": Whole(0, 2**53),
         "version": COUNT,
         "attempt": COUNT,
         "attempts": COUNT,
         "resends": COUNT,
-        # people and places
+        # people and addresses
         "sender": ADDRESS,
         "recipient": ADDRESS,
         "user_id": ADDRESS,
@@ -106,7 +107,7 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "members": Many(5000, ADDRESS, together=400_000),
         "addresses": Many(32),
         "opt_outs": Many(32, WORD),
-        # what is said
+        # content
         "kind": WORD,
         "text": Text(65_536, any_character=True),
         "metadata": Labels(32, Text(64), Text(1024, any_character=True)),
@@ -127,11 +128,11 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "buttons": PARAMETERS,
         "reply_to": PROVIDER_ID,
         "reaction": Text(128, any_character=True),
-        # what became of it
+        # results
         "provider_message_id": PROVIDER_ID,
         "Binding.provider_message_id": _id(512),
         "Receipt.provider_message_id": _id(512),
-        "callback_data": Text(2048, any_character=True),  # 512 characters, and not always ours
+        "callback_data": Text(2048, any_character=True),  # 512 characters; perhaps from another program
         "error_code": WORD,
         "error_title": SENTENCE,
         "reason_code": WORD,
@@ -148,16 +149,16 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
             TIME,
         ),
     }
-)  # fmt: skip
+)  # fmt: skip  # names of one kind on as few lines as they need
 
 
 def limit_of(record: str, field: str) -> Limit | None:
-    """The limit of a field; None where its type is limit enough: enums, booleans, one other record."""
+    """The limit of a field of a record class, both by name. None if the type alone limits it: an enum, a boolean, another record."""
     return LIMITS.get(f"{record}.{field}") or LIMITS.get(field)
 
 
 def described(limit: Limit) -> str:
-    """What is allowed, in words."""
+    """The limit in words, for errors and docs."""
     match limit:
         case Text():
             size = f"{limit.least} to {limit.most} bytes" if limit.least else f"at most {limit.most} bytes"
@@ -171,14 +172,14 @@ def described(limit: Limit) -> str:
             return "any finite number"
         case Many():
             of = "" if limit.each is None else f", each {described(limit.each)}"
-            all_of = "" if limit.together is None else f", all of them at most {limit.together} bytes"
+            all_of = "" if limit.together is None else f", all together at most {limit.together} bytes"
             return f"at most {limit.most} items{of}{all_of}"
         case Labels():
             return f"at most {limit.most} labels; names {described(limit.key)}; values {described(limit.value)}"
 
 
 def record_in(hint: Any) -> type[Any] | None:
-    """The record class in an `X | None` or a `tuple[X, ...]`; None where there is none."""
+    """The record class X in a type hint `X | None` or `tuple[X, ...]`; None if there is none."""
     if typing.get_origin(hint) not in (tuple, types.UnionType):
         return None
     first: type[Any] = typing.get_args(hint)[0]

@@ -1,13 +1,13 @@
-"""Whether the times of a message make sense: when it may be sent first and last.
+"""Checks the times of a message: when it may be sent at the earliest and at the latest.
 
-Enters: `not_before` and `expires_at` of a message, Unix milliseconds; None or 0 for none. Leaves: a sentence that says what is wrong,
-or None. A time in another unit (seconds, microseconds, nanoseconds) is never taken for one in milliseconds.
+Enters: `not_before` and `expires_at` of a message in Unix milliseconds, None or 0 if not set. Leaves: a sentence that says what is wrong,
+or None. Guaranteed: a time in another unit (seconds, microseconds, nanoseconds) never counts as milliseconds. Pure.
 """
 
 from collections.abc import Callable
 
 DAY_MS = 86_400_000
-_EARLIEST = 978_307_200_000  # 1 January 2001; the seconds of today, read as milliseconds, are in January 1970
+_EARLIEST = 978_307_200_000  # 1 January 2001; a time of today in seconds, read as milliseconds, is in January 1970
 # unit -> the same time in milliseconds
 _UNITS: dict[str, Callable[[int], int]] = {
     "seconds": lambda value: value * 1000,
@@ -17,7 +17,8 @@ _UNITS: dict[str, Callable[[int], int]] = {
 
 
 def time_contradiction(not_before: int | None, expires_at: int | None, now: int, ahead_ms: int) -> str | None:
-    """What is wrong with the times of a message that may be scheduled `ahead_ms` ahead; None when nothing is."""
+    """What is wrong with the times of a message; None if nothing is. `now` is in Unix milliseconds, and the times may be at most `ahead_ms`
+    after it."""
     for name, value in (("not_before", not_before), ("expires_at", expires_at)):
         wrong = _outside(value, now, ahead_ms) if value else None
         if wrong is not None:

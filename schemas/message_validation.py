@@ -1,7 +1,7 @@
-"""Whether what a message says makes sense, before any channel is asked: its kind, and the content that kind needs.
+"""Checks a message before any channel: its kind, and the content that this kind needs.
 
-What enters: kind, text and content of a message. What leaves: a sentence that says what contradicts what, or None. Pure. Limits that
-differ between channels are the connectors' business; this is what no channel could ever mean.
+Enters: kind, text and content of a message. Leaves: a sentence that names the contradiction, or None. It refuses what no channel could ever
+send; connectors check the limits that differ between channels. Pure.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from schemas.limits import MOST_MEDIA
 from schemas.records import KINDS, MEDIA_KINDS, SIGNALS, Content, Media
 
 _EMPTY = Content()
-# What belongs to which kinds alone; media and text are counted by kind below.
+# Field of the content -> the only kinds that may have it. Numbers of media and the text are checked by kind below.
 _BELONGS: Mapping[str, tuple[str, ...]] = {
     "template": ("template",),
     "location": ("location",),
@@ -22,55 +22,55 @@ _BELONGS: Mapping[str, tuple[str, ...]] = {
 
 
 def contradiction(kind: str, text: str, content: Content | None) -> str | None:
-    """Why a message cannot mean anything; None when it can."""
+    """What contradicts what in a message; None if nothing does."""
     if kind == "text" and content is None:
         return None
     if kind not in KINDS:
-        return f"kind {kind[:40]!r} is none of ours: use one of {', '.join(KINDS)}"
-    said = content or _EMPTY
+        return f"there is no kind {kind[:40]!r}: use one of {', '.join(KINDS)}"
+    given = content or _EMPTY
     for name, kinds in _BELONGS.items():
-        if kind not in kinds and getattr(said, name) not in (None, ()):
-            return f"a message of kind {kind} has a {name}: that belongs to kind {' or '.join(kinds)}"
+        if kind not in kinds and getattr(given, name) not in (None, ()):
+            return f"a message of kind {kind} has a {name}: only kind {' or '.join(kinds)} may have one"
     if text and kind in ("reaction", "location", "sticker", *SIGNALS):
-        return f"a message of kind {kind} has a text: send it as a message of its own"
-    missing = _NEEDS[kind](kind, said) if kind in _NEEDS else None
-    return missing or next((found for found in map(_medium, said.media) if found), None)
+        return f"a message of kind {kind} has a text: send the text as another message"
+    missing = _NEEDS[kind](kind, given) if kind in _NEEDS else None
+    return missing or next((found for found in map(_medium, given.media) if found), None)
 
 
-def _of_media(kind: str, said: Content) -> str | None:
-    if [medium.kind for medium in said.media] == [kind]:
+def _of_media(kind: str, given: Content) -> str | None:
+    if [medium.kind for medium in given.media] == [kind]:
         return None
-    return f"a message of kind {kind} needs exactly one medium, of that kind; it has {_counted(said.media)}"
+    return f"a message of kind {kind} needs exactly one medium, of that kind; it has {_counted(given.media)}"
 
 
-def _of_album(_: str, said: Content) -> str | None:
-    if not 2 <= len(said.media) <= MOST_MEDIA:
-        return f"an album has 2 to {MOST_MEDIA} media; this one has {len(said.media)}"
-    if any(medium.kind == "sticker" for medium in said.media):
-        return "an album holds no sticker: send it as a message of its own"
+def _of_album(_: str, given: Content) -> str | None:
+    if not 2 <= len(given.media) <= MOST_MEDIA:
+        return f"an album has 2 to {MOST_MEDIA} media; this one has {len(given.media)}"
+    if any(medium.kind == "sticker" for medium in given.media):
+        return "an album may not contain a sticker: send it as another message"
     return None
 
 
-def _of_template(_: str, said: Content) -> str | None:
-    if said.template is None or not said.template.name or not said.template.language:
+def _of_template(_: str, given: Content) -> str | None:
+    if given.template is None or not given.template.name or not given.template.language:
         return "a message of kind template needs a template with a name and a language"
-    if len(said.media) > 1:
-        return f"a template has at most one medium, in its header; this one has {len(said.media)}"
+    if len(given.media) > 1:
+        return f"a template has at most one medium, in its header; this one has {len(given.media)}"
     return None
 
 
-def _of_location(_: str, said: Content) -> str | None:
-    place = said.location
+def _of_location(_: str, given: Content) -> str | None:
+    place = given.location
     if place is None:
         return "a message of kind location needs a location"
-    if not (-90 <= place.latitude <= 90 and -180 <= place.longitude <= 180):  # not a number fails too
-        return "the place is not on this earth: a latitude is -90 to 90 degrees, a longitude -180 to 180"
+    if not (-90 <= place.latitude <= 90 and -180 <= place.longitude <= 180):  # refuses NaN too
+        return "the location does not exist: a latitude is -90 to 90 degrees, a longitude -180 to 180"
     return None
 
 
-def _of_reaction(_: str, said: Content) -> str | None:
-    if said.reaction is None or not said.reply_to:
-        return "a reaction needs the emoji (empty takes it back) and `reply_to`, the provider's id of the message it is about"
+def _of_reaction(_: str, given: Content) -> str | None:
+    if given.reaction is None or not given.reply_to:
+        return "a reaction needs the emoji (empty removes an earlier one) and `reply_to`, the provider's id of the message it is about"
     return None
 
 
@@ -87,15 +87,13 @@ _NEEDS: Mapping[str, Callable[[str, Content], str | None]] = MappingProxyType(
 
 def _medium(medium: Media) -> str | None:
     if medium.kind not in MEDIA_KINDS:
-        return f"a medium of kind {medium.kind[:40]!r} is none of ours: use one of {', '.join(MEDIA_KINDS)}"
+        return f"there is no kind of media {medium.kind[:40]!r}: use one of {', '.join(MEDIA_KINDS)}"
     if bool(medium.url) == bool(medium.provider_media_id):
-        return (
-            f"the {medium.kind} needs a link or the provider's id of it, and has {'both' if medium.url else 'neither'}"
-        )
+        return f"the {medium.kind} needs either a link or the provider's id of it, and has {'both' if medium.url else 'neither'}"
     if medium.url and not _is_link(medium.url):
-        return f"the link of the {medium.kind} is no http or https address"
+        return f"the link of the {medium.kind} is not an http or https address"
     if medium.size is not None and medium.size < 0:
-        return f"the {medium.kind} has {medium.size} bytes: a size is 0 or more"
+        return f"the {medium.kind} has {medium.size} bytes: a size must be 0 or more"
     return None
 
 

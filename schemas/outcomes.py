@@ -1,6 +1,6 @@
-"""What one attempt (one call to a provider) can come to: a closed union of four, returned by every connector, never raised.
+"""The outcome of one attempt (one call to a provider): one of four classes. Every connector returns an outcome and never raises one.
 
-Exactly one place maps an outcome to a row, a status and a wait: stage `send`.
+Only stage `send` decides what an outcome means for the delivery's row, its status and the next attempt.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """How far a throttle reaches: the whole app, one of our accounts, or one (account, recipient) pair."""
+    """What a throttle applies to: the whole app, one of our accounts, or one pair of account and recipient."""
 
     APP = "app"
     ACCOUNT = "account"
@@ -17,8 +17,10 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The provider took it. `provider_ids` are its ids of the message, in the order of the parts; empty only for what
-    makes no message of its own (typing, mark_read, a reaction): SENT is then the last thing that is ever known of the delivery.
+    """The provider accepted the message. `provider_ids` are its ids, in the order of the parts.
+
+    They are empty only for kinds that make no message at the provider (typing, mark_read, a reaction): SENT is then the last status that
+    such a delivery can get.
     """
 
     provider_ids: tuple[str, ...]
@@ -26,10 +28,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Surely not sent, and worth another try. `after_seconds` is the provider's own wish, None when it named none.
+    """Certainly not sent, and a retry may succeed. `after_seconds` is the wait that the provider asks for; None if it names none.
 
-    `throttled` says we were too fast (nobody is broken); else it counts as a failure of the channel. `scope` says how
-    far the wait reaches.
+    `throttled` means that we sent too fast; otherwise the attempt counts as a failure. `scope` says what has to wait. `reason` is a
+    sentence for a person, `code` the provider's error code.
     """
 
     reason: str
@@ -41,7 +43,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Surely not sent, and no repetition of this delivery will ever be taken. `reason` is a sentence for a person."""
+    """Certainly not sent, and a retry of this delivery cannot succeed. `reason` is a sentence for a person, `code` the provider's code."""
 
     code: str
     reason: str
@@ -49,7 +51,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Perhaps sent: the request left and no readable answer came. The channel's policy decides (hold, resend, fail)."""
+    """Perhaps sent: the request was sent, and no readable answer came. The channel's policy decides what follows (hold, resend or fail)."""
 
     reason: str
     code: str = "unknown"

@@ -1,7 +1,7 @@
-"""The home partition of a conversation: Java's default partitioner, murmur2 of the key.
+"""The home partition of a conversation, as Java's default partitioner computes it: murmur2 of the key.
 
-librdkafka calls it `murmur2_random`; its own default is CRC32, so a producer that does not say so lands elsewhere and route
-sends its records home.
+librdkafka calls this partitioner `murmur2_random`; its default is CRC32. A producer that uses the default writes to other partitions, and
+route then produces its records again to their home partitions. Pure.
 """
 
 _M = 0x5BD1E995
@@ -9,7 +9,7 @@ _MASK = 0xFFFFFFFF
 
 
 def murmur2(data: bytes) -> int:
-    """Kafka's 32-bit murmur2, as an unsigned number."""
+    """Kafka's 32-bit murmur2 hash, as an unsigned number."""
     length = len(data)
     h = 0x9747B28C ^ length
     whole = length & ~3
@@ -27,5 +27,6 @@ def murmur2(data: bytes) -> int:
 
 
 def home_partition(key: str | bytes, partitions: int) -> int:
-    """Partition that holds a conversation, by its key (schemas/keys.py), of `partitions` in all."""
+    """Number of the partition, from 0, that holds a conversation. `key` is the conversation's key (schemas/keys.py; text counts as UTF-8),
+    `partitions` the number of partitions, 1 or more."""
     return (murmur2(key.encode() if isinstance(key, str) else key) & 0x7FFFFFFF) % partitions

@@ -1,7 +1,7 @@
-"""Files and folders that only their owner reads, whatever the umask says: state, logs, what a simulator was called with.
+"""Files and folders that only their owner can read, whatever the umask is: state, logs, requests to a simulator.
 
-Enters: a path. Leaves: the folder with mode 0700, the file with mode 0600. Guaranteed: the mode is there from the first moment on;
-folders that existed keep theirs.
+Enters: a path. Leaves: the folder with mode 0700, the file with mode 0600. Guaranteed: they have the mode from their creation on; folders
+that existed before keep theirs. Every function blocks for a moment and raises OSError.
 """
 
 import os
@@ -13,19 +13,19 @@ UMASK = 0o077
 
 
 def make_folder(path: Path) -> Path:
-    """Makes the folder and those above it that are missing."""
+    """Makes the folder and its missing parents; returns its path."""
     for missing in [folder for folder in (*reversed(path.parents), path) if not folder.exists()]:
         missing.mkdir(mode=FOLDER, exist_ok=True)
     return path
 
 
 def append_to(path: Path) -> FileIO:
-    """The file, open to write at its end; made if it is not there. A link in its place, or a file of somebody else, is refused with
-    OSError."""
+    """Opens the file for writing at its end, and makes it if it is missing. Raises OSError for a symbolic link or a file of another
+    user."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     file = os.fdopen(os.open(path, flags, FILE), "ab", buffering=0)
     try:
-        os.fchmod(file.fileno(), FILE)  # one that an earlier release made may be open to others
+        os.fchmod(file.fileno(), FILE)  # an earlier release may have made the file readable for others
     except OSError:
         file.close()
         raise
@@ -33,7 +33,7 @@ def append_to(path: Path) -> FileIO:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """The file with this and nothing else; text as UTF-8."""
+    """Writes the file with this content only; text as UTF-8. Raises OSError for a symbolic link or a file of another user."""
     flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_NOFOLLOW
     with os.fdopen(os.open(path, flags, FILE), "wb") as file:
         os.fchmod(file.fileno(), FILE)

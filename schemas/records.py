@@ -1,7 +1,7 @@
-"""The records that travel through Kafka, as frozen dataclasses: one class per Avro record, the same fields in the same order.
+"""The records in Kafka, as frozen dataclasses: one class per Avro record, with the same fields in the same order.
 
-Times are Unix time in milliseconds, durations say their unit in the name, ids are opaque text. The meaning of each field stands
-beside it in avro/<record>.v<n>.avsc; a test holds the two together.
+Times are Unix time in milliseconds, durations have their unit in the name, ids are opaque text. The `doc` of each field in
+avro/<record>.v<n>.avsc gives its meaning; a test compares the classes with the schemas.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,10 @@ from enum import StrEnum
 
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
 
-# A message's `kind`, which selects what of its content counts.
+# The values of a message's `kind`, which says what part of its content is used.
 MEDIA_KINDS = ("image", "document", "audio", "video", "sticker")
-SIGNALS = (
-    "typing",
-    "mark_read",
-)  # nothing is kept of them at the provider: their deliveries have no provider message id
+# The provider keeps nothing of a signal, so its deliveries have no provider message id.
+SIGNALS = ("typing", "mark_read")
 KINDS = ("text", "template", *MEDIA_KINDS, "album", "location", "reaction", *SIGNALS)
 
 

@@ -1,8 +1,8 @@
-"""Secrets within texts: what is shown in place of one, and texts that hold one and must pass through libraries as plain `str`.
+"""Secrets within texts: the mask that is shown instead of one, and texts with a secret that libraries have to read as plain `str`.
 
-Where nothing but our own code reads a secret it is pydantic's SecretStr. A URL with a password, and a value in the settings of a client
-library, are given away as they are: MaskedText and MaskedUrl are `str` to everybody, and masked in every repr, and so in dumps and logs.
-Guaranteed: `masked` changes nothing but passwords of URLs, before their host or in their query. For secrets by value: schemas/redaction.py.
+A secret that only our own code reads is pydantic's SecretStr. A URL with a password, and a value in the configuration of a client library,
+have to be `str`: MaskedText and MaskedUrl are, and every repr of them is masked, and so are dumps and logs. Guaranteed: `masked` changes
+nothing but passwords of URLs, before their host or in their query. schemas/redaction.py masks secrets by their value.
 """
 
 import re
@@ -17,19 +17,19 @@ _PASSWORDS = re.compile(OF_A_URL)
 
 
 def masked(text: str) -> str:
-    """The text without the passwords of URLs in it."""
+    """The text with the passwords of its URLs masked."""
     return _PASSWORDS.sub(in_place_of, text)
 
 
 def in_place_of(found: "re.Match[str]") -> str:
-    """What stands in place of a match of OF_A_URL, or of a pattern that has it as an alternative."""
+    """The replacement for a match of OF_A_URL, or of a pattern that has OF_A_URL as an alternative."""
     if found["user"] is not None:
         return f"{found['user']}:{MASK}@"
     return MASK if found["parameter"] is None else f"{found['parameter']}={MASK}"
 
 
 class MaskedText(str):
-    """All of it is the secret."""
+    """A text that is a secret as a whole."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class MaskedText(str):
 
 
 class MaskedUrl(str):
-    """A URL whose password is the secret."""
+    """A URL whose password is a secret."""
 
     __slots__ = ()
 

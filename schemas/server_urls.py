@@ -1,8 +1,8 @@
-"""The URLs of PostgreSQL, ClickHouse and Valkey, made whole: the password and the CA file of settings of their own go into them.
+"""Adds passwords and CA files, which have settings of their own, to the URLs of PostgreSQL, ClickHouse and Valkey.
 
-What enters: settings by name. What leaves: those URLs that change; every client library reads them as they are, so that whoever has the URL
-has TLS with a checked certificate. Raises WrongUrl, one sentence without a secret: here, for what a client library says of a URL that it
-cannot read may quote the password.
+Enters: settings by name. Leaves: the changed URLs. Every client library can read them, so a program that uses the URL also uses TLS and
+checks the certificate. A wrong URL raises WrongUrl here, one sentence without a secret, because the error of a client library may contain
+the password.
 """
 
 import re
@@ -16,16 +16,16 @@ from schemas.secret_masking import MaskedUrl
 
 
 class WrongUrl(ValueError):
-    """Settings of a server that do not go together; one sentence."""
+    """A server's URL that is not valid, or settings of a server that contradict each other. The text is one sentence without a secret."""
 
 
 class _Kind(NamedTuple):
     schemes: tuple[str, ...]
-    encrypted: tuple[str, ...]  # those of them that may have TLS
-    ca: str  # how the URL names the file
-    checking: str  # what of the URL says whether a certificate is checked
-    checks: tuple[str, ...]  # what that must be with a CA file
-    demand: Mapping[str, str]  # what the URL says with a CA file, unless it says so itself
+    encrypted: tuple[str, ...]  # the schemes that can have TLS
+    ca: str  # the URL's parameter for the CA file
+    checking: str  # the URL's parameter that turns the check of certificates on or off
+    checks: tuple[str, ...]  # its values with which certificates are checked
+    demand: Mapping[str, str]  # parameters added with a CA file, unless the URL has them
 
 
 KINDS: Mapping[str, _Kind] = {
@@ -44,12 +44,12 @@ _NO_CODE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def complete(given: Mapping[str, Any]) -> dict[str, str]:
-    """URLs with what belongs into them."""
+    """The URLs that change, by the name of their setting. Reads the CA files, so it blocks for a moment. Raises WrongUrl."""
     for name in (*KINDS, "s3"):
         if file := str(given.get(f"{name}_ca_file") or ""):
             _check_authorities(f"CHAT4ALL_{name.upper()}_CA_FILE", file)
     if given.get("s3_ca_file") and str(given.get("s3_url") or "https:").partition(":")[0] != "https":
-        raise WrongUrl("CHAT4ALL_S3_CA_FILE is set, and CHAT4ALL_S3_URL encrypts nothing: write https://")
+        raise WrongUrl("CHAT4ALL_S3_CA_FILE is set, but CHAT4ALL_S3_URL does not use TLS: write https://")
     return dict(_changed(given))
 
 
@@ -59,7 +59,7 @@ def _check_authorities(setting: str, file: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except ssl.SSLError as error:
-        raise WrongUrl(f"{setting}: {file} holds no certificate in PEM ({error.reason})") from None
+        raise WrongUrl(f"{setting}: {file} contains no certificate in PEM ({error.reason})") from None
 
 
 def _check(name: str, url: str, kind: _Kind) -> None:
@@ -69,9 +69,9 @@ def _check(name: str, url: str, kind: _Kind) -> None:
     except ValueError:  # brackets that do not close
         parts = urlsplit("")
     if parts.scheme not in kind.schemes or "://" not in url:
-        raise WrongUrl(f"{setting} is no URL of such a server: it begins with {kind.schemes[0]}://")
+        raise WrongUrl(f"{setting} is not a URL of this kind of server: it must begin with {kind.schemes[0]}://")
     if name == "postgres" and _NO_CODE.search(url):
-        raise WrongUrl(f"{setting} has a % that no two hex digits follow: write %25")
+        raise WrongUrl(f"{setting} has a % without two hexadecimal digits after it: write %25")
 
 
 def _changed(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -95,24 +95,24 @@ def _with_password(name: str, url: str, password: str) -> str:
     user, _, own = user.partition(":")
     if own and own != quote(password, safe=""):
         raise WrongUrl(
-            f"CHAT4ALL_{name.upper()}_URL holds a password, and CHAT4ALL_{name.upper()}_PASSWORD is set: leave it out of the URL"
+            f"CHAT4ALL_{name.upper()}_URL contains a password, and CHAT4ALL_{name.upper()}_PASSWORD is set: remove it from the URL"
         )
     if not at and name != "valkey":
-        raise WrongUrl(f"CHAT4ALL_{name.upper()}_PASSWORD is set, and CHAT4ALL_{name.upper()}_URL names no user")
+        raise WrongUrl(f"CHAT4ALL_{name.upper()}_PASSWORD is set, but CHAT4ALL_{name.upper()}_URL names no user")
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))
 
 
 def _with_ca(name: str, url: str, kind: _Kind, file: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in kind.encrypted:
-        wrong = f"CHAT4ALL_{name.upper()}_URL begins with {parts.scheme}://, which encrypts nothing"
-        raise WrongUrl(f"CHAT4ALL_{name.upper()}_CA_FILE is set, and {wrong}: write {kind.encrypted[0]}://")
-    said = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if said.get(kind.checking, kind.checks[0]).lower() not in kind.checks:
-        wrong = f"CHAT4ALL_{name.upper()}_URL says {kind.checking}={said[kind.checking]}"
+        wrong = f"CHAT4ALL_{name.upper()}_URL begins with {parts.scheme}://, which does not use TLS"
+        raise WrongUrl(f"CHAT4ALL_{name.upper()}_CA_FILE is set, but {wrong}: write {kind.encrypted[0]}://")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if given.get(kind.checking, kind.checks[0]).lower() not in kind.checks:
+        wrong = f"CHAT4ALL_{name.upper()}_URL has {kind.checking}={given[kind.checking]}"
         raise WrongUrl(
-            f"CHAT4ALL_{name.upper()}_CA_FILE is set, and {wrong}, which does not check certificates: leave that out"
+            f"CHAT4ALL_{name.upper()}_CA_FILE is set, but {wrong}, which does not check certificates: remove it"
         )
     return urlunsplit(
-        parts._replace(query=urlencode({**kind.demand, **said, kind.ca: file}, quote_via=quote, safe="/"))
+        parts._replace(query=urlencode({**kind.demand, **given, kind.ca: file}, quote_via=quote, safe="/"))
     )

@@ -1,8 +1,9 @@
-"""Exceptions as a log may tell them: what they are and where they came from, and nothing of what was being worked on.
+"""Exceptions in a form that is safe for logs: their types, frames and causes, without the data of users.
 
-Enters: an exception, or a line of the standard library's logging. Leaves: text. Guaranteed: no value of a local variable; no message but
-of exceptions whose sentences are made of names (our own, Kafka's, the system's), for any other may quote a text, an address or a URL; at
-most LONGEST characters. It costs tens of microseconds a frame, and none when nothing is raised.
+Enters: an exception, or a line of the standard library's logging. Leaves: text. Guaranteed: no value of a local variable; at most LONGEST
+characters; the message of an exception only for our own exceptions, Kafka's and the system's, whose messages name things. Any other message
+may contain a text, an address or a URL. It takes tens of microseconds per frame, and nothing while nothing is raised. Any thread may call
+it.
 """
 
 import builtins
@@ -18,16 +19,16 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TextIO
 
-LONGEST = 8000  # characters of an exception with all it came from
-LONGEST_SENTENCE = 500
-FRAMES = 40  # of one exception, the innermost ones
-TOGETHER = 8  # exceptions told of one: its causes, and those of a group
-# Packages whose exceptions say names of things only; those of any other library may quote what they were given.
+LONGEST = 8000  # characters of an exception with its causes
+LONGEST_SENTENCE = 500  # characters of one message
+FRAMES = 40  # frames of one exception, the innermost ones
+TOGETHER = 8  # exceptions in one text: the exception, its causes, and the members of groups
+# Packages whose exceptions name things only. The exceptions of any other library may contain the values they were given.
 SPEAKING = frozenset(
     {"schemas", "tables", "connectors", "sinks", "stack", "loadgen", "pipelines", "cli"}
     | {"aiokafka", "cimpl", "confluent_kafka"}
 )
-# Of Python's own, those whose sentences are about code; by their very type, for what is derived from them may say more.
+# Built-in exceptions whose messages are about code. Only these exact types, because a subclass may say more.
 ABOUT_CODE = frozenset(
     {AttributeError, ImportError, IndexError, NameError, NotImplementedError, OverflowError, RecursionError}
     | {UnboundLocalError, ZeroDivisionError}
@@ -37,7 +38,7 @@ _QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 
 def described_error(error: BaseException) -> str:
-    """An exception in one line: its type, and its sentence where that quotes nothing."""
+    """An exception in one line: its type, and its message if that is safe."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == builtins.__name__ else f"{kind.__module__}.{kind.__qualname__}"
     sentence = " ".join(_sentence(error).split())[:LONGEST_SENTENCE]
@@ -45,21 +46,21 @@ def described_error(error: BaseException) -> str:
 
 
 def unquoted(sentence: str) -> str:
-    """A sentence of ours without what it quotes: a dead letter may name a person's id, the log may not."""
+    """One of our sentences with its quoted parts masked: a dead letter may contain a person's id, but a log may not."""
     return _QUOTED.sub("***", sentence)
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and isinstance(error.errno, int):  # OSError takes anything for a number
+    if isinstance(error, OSError) and isinstance(error.errno, int):  # OSError accepts any object as its errno
         return f"[Errno {error.errno}] {os.strerror(error.errno)}"
     if type(error).__module__.partition(".")[0] in SPEAKING or type(error) in ABOUT_CODE:
         return str(error)
-    state = getattr(error, "sqlstate", None)  # what PostgreSQL calls it; its message quotes rows
+    state = getattr(error, "sqlstate", None)  # PostgreSQL's code; its message may contain rows
     return f"SQLSTATE {state}" if isinstance(state, str) else ""
 
 
 def formatted(error: BaseException) -> str:
-    """An exception with its frames (file, line, function and the line of code) and what it came from, the first cause first."""
+    """An exception with its frames (file, line, function and the line of code) and its causes, the first cause first."""
     parts = [part for each in _chain(error) for part in _frames(each)]
     text = "".join(parts).rstrip("\n")
     if len(text) <= LONGEST:
@@ -68,7 +69,7 @@ def formatted(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The exception behind those it came from, as Python prints them; members of a group before it."""
+    """The exception after its causes, in the order in which Python prints them; the members of a group before the group."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting and len(found) < TOGETHER:
@@ -97,27 +98,30 @@ def _walked(found: TracebackType | None) -> list[tuple[FrameType, int]]:
 
 
 class Discreet(logging.Filter):
-    """For the handler of a process: takes out of each line what quotes values. What asyncio tells of a task or a callback holds their
-    arguments, so its first words stay; an exception among the arguments of a line is told as `told` does."""
+    """A filter for the log handler of a process: removes from each line what may contain values.
+
+    asyncio's lines about a task or a callback contain their arguments, so only their first words stay. An exception among the arguments of
+    a line is written as by `described_error`.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name == "asyncio":
             record.msg, record.args = record.getMessage().partition("\n")[0].partition("(")[0], ()
         if isinstance(record.args, tuple):
-            record.args = tuple(map(_told_value, record.args))
+            record.args = tuple(map(_safe_value, record.args))
         elif isinstance(record.args, dict):
-            record.args = {name: _told_value(each) for name, each in record.args.items()}
+            record.args = {name: _safe_value(each) for name, each in record.args.items()}
         if isinstance(record.msg, BaseException):
             record.msg = described_error(record.msg)
         return True
 
 
-def _told_value(value: object) -> object:
-    return _Told(described_error(value)) if isinstance(value, BaseException) else value
+def _safe_value(value: object) -> object:
+    return _Described(described_error(value)) if isinstance(value, BaseException) else value
 
 
-class _Told(str):
-    """What `%r` of an exception shows."""
+class _Described(str):
+    """A description that `%r` shows without quotes."""
 
     __slots__ = ()
 
@@ -126,8 +130,8 @@ class _Told(str):
 
 
 class LogOutput(logging.StreamHandler[TextIO]):
-    """Standard error. A line that cannot be written is told by its logger, its place and what was wrong: the standard library would print
-    its text and its arguments."""
+    """A handler that writes to standard error. If a line cannot be written, it reports the line's logger, its place in the code and the
+    error; the standard library would print the line's text and arguments."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -141,7 +145,7 @@ class LogOutput(logging.StreamHandler[TextIO]):
 
 
 class Plain(logging.Formatter):
-    """Lines of a process that has no other format: time, level, text, and an exception as `formatted` tells it."""
+    """The format of a process without structured logs: time, level, text, and exceptions as by `formatted`."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -156,7 +160,7 @@ class Plain(logging.Formatter):
 
 
 def log_plainly(redact: Callable[[str], str] = str) -> None:
-    """Logging of a process that has no other: warnings and worse, on standard error."""
+    """Sets up logging for a process without structured logs: warnings and errors, on standard error, each line through `redact`."""
     output = LogOutput()
     output.setFormatter(Plain(redact))
     logging.basicConfig(level=logging.WARNING, handlers=[output], force=True)
@@ -164,8 +168,8 @@ def log_plainly(redact: Callable[[str], str] = str) -> None:
 
 
 def catch_all() -> None:
-    """What nobody catches is logged too, instead of being printed with its message: where a program ends, a thread, or an object; and
-    warnings, which go to standard error past every formatter."""
+    """Logs uncaught exceptions of the program, of threads and of object finalizers, and Python's warnings. Otherwise Python would print
+    them to standard error with their messages and without a format."""
     logging.captureWarnings(capture=True)
     sys.excepthook = lambda _kind, error, _where: _uncaught("the program ends", error)
     threading.excepthook = lambda args: _uncaught("a thread ends", args.exc_value)
@@ -179,8 +183,9 @@ def _uncaught(what: str, error: BaseException | None) -> None:
 
 
 def where_all_stand() -> str:
-    """The stack of every thread, and of every task of the running loop, without a value: what SIGUSR1 asks a worker for."""
-    import asyncio  # noqa: PLC0415  # the supervisor of a stack has no use for it
+    """The stack of every thread and of every task of the running loop, without values; a worker logs it at SIGUSR1. Call it on the event
+    loop. Raises RuntimeError if none runs."""
+    import asyncio  # noqa: PLC0415  # the supervisor of a stack does not need it
 
     names = {each.ident: each.name for each in threading.enumerate()}
     parts = [

@@ -1,10 +1,10 @@
-"""The tracker we hand to a provider that echoes it in receipts: it names the delivery without a join.
+"""The tracker: a text that we give to a provider, which returns it in receipts. It names the delivery, so that no join is needed.
 
-Text of at most 512 characters (WhatsApp's limit of biz_opaque_callback_data): `c4a2`, a signature and five fields, separated by `|`; a
-sixth, `partial`, marks every part of a delivery but its last. The signature is 96 bits of HMAC-SHA256, with a key of the deployment, over
-the fields and the account that sends: whoever can write into a provider's callback field cannot make one, and one that was seen is good
-for no other account. Guaranteed: only what `encode` made with one of the keys is decoded, whatever else the text is; a text without that
-signature (another system's, a forged one, another account's, `c4a1` of an older release) is None.
+It has at most 512 characters (WhatsApp's limit of biz_opaque_callback_data): `c4a2`, a signature and five fields, separated by `|`. A sixth
+field, `partial`, marks every part of a delivery but its last. The signature is 96 bits of HMAC-SHA256, with a key of the deployment, over
+the fields and the account that sends. So a program that can write into a provider's callback field cannot forge a tracker, and a copied one
+is not valid for another account. Guaranteed: `decode` returns only what `encode` made with one of the keys; for any other text (of another
+system, forged, of another account, `c4a1` of an older release) it returns None. Every function is pure; any thread may call it.
 """
 
 import re
@@ -18,9 +18,9 @@ from schemas.keys import quoted
 from schemas.limit_check import allows
 from schemas.records import Delivery
 
-LIMIT = 512
+LIMIT = 512  # characters of a tracker
 MOST_KEYS = 2
-KEY_BYTES = 32
+KEY_BYTES = 32  # the shortest key
 _VERSION = "c4a2"
 _SIGNATURE_BYTES = 12
 _SIGNED = re.compile(rf"{_VERSION}\|([A-Za-z0-9_-]{{16}})(\|.*)", re.DOTALL).fullmatch
@@ -28,7 +28,8 @@ _NUMBER = re.compile(r"[0-9]{1,10}").fullmatch
 
 
 class Keys:
-    """The keys of a deployment, newest first: the first one signs, each proves. Without any, no tracker is made and none believed."""
+    """The keys of a deployment, newest first. The first one signs, and each can verify. Without a key no tracker is made, and none is
+    valid."""
 
     __slots__ = ("_keys",)
 
@@ -39,11 +40,11 @@ class Keys:
         return f"Keys({len(self._keys)})"
 
     def sign(self, text: str) -> str | None:
-        """The signature as trackers hold it; None without a key."""
+        """The signature of the text: 16 characters of URL-safe base64; None without a key."""
         return _signature(self._keys[0], text) if self._keys else None
 
     def prove(self, text: str, signature: str) -> bool:
-        """Whether one of the keys signed the text; how long that takes tells nothing of the right signature."""
+        """Whether one of the keys signed the text. The comparison takes constant time, so its duration reveals nothing."""
         return any(compare_digest(_signature(key, text), signature) for key in self._keys)
 
 
@@ -51,12 +52,12 @@ NO_KEYS = Keys()
 
 
 def keys_in(text: str) -> Keys:
-    """The keys of CHAT4ALL_TRACKER_KEYS, none of an empty text. Raises ValueError with a sentence that quotes no key."""
+    """The keys in a value of CHAT4ALL_TRACKER_KEYS; an empty text has none. Raises ValueError with a sentence that contains no key."""
     keys = [key.strip().encode() for key in text.split(",") if key.strip()]
     if len(keys) > MOST_KEYS:
-        raise ValueError(f"{len(keys)} keys: keep the {MOST_KEYS} newest, newest first, with a comma between")
+        raise ValueError(f"{len(keys)} keys: keep the {MOST_KEYS} newest, newest first, with a comma between them")
     if len(set(keys)) < len(keys):
-        raise ValueError("the same key twice: put a new one before it, or give it once")
+        raise ValueError("the same key twice: write it once")
     for number, key in enumerate(keys, 1):
         if len(key) < KEY_BYTES:
             raise ValueError(
@@ -67,6 +68,8 @@ def keys_in(text: str) -> Keys:
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
+    """What a valid tracker names: the delivery, its conversation with the home partition, and the number of the attempt."""
+
     tenant_id: str
     delivery_id: str
     conversation_id: str
@@ -76,8 +79,8 @@ class Tracker:
 
 
 def encode(delivery: Delivery, attempt: int, keys: Keys, *, partial: bool = False) -> str | None:
-    """The tracker of one attempt of the delivery's account; None when the ids are too long for it, or without a key (the receipt then goes
-    through the join)."""
+    """The tracker of attempt number `attempt` of a delivery, at most 512 characters. None if the ids are too long for it or there is no
+    key; the receipt then needs the join."""
     fields = (
         delivery.tenant_id,
         delivery.delivery_id,
@@ -86,15 +89,15 @@ def encode(delivery: Delivery, attempt: int, keys: Keys, *, partial: bool = Fals
         str(attempt),
         *(("partial",) if partial else ()),
     )
-    said = "".join([f"|{quoted(field)}" for field in fields])
-    signature = keys.sign(to_sign(delivery.channel, delivery.account, said))
-    if signature is None or len(_VERSION) + len("|") + len(signature) + len(said) > LIMIT:
+    joined = "".join([f"|{quoted(field)}" for field in fields])
+    signature = keys.sign(to_sign(delivery.channel, delivery.account, joined))
+    if signature is None or len(_VERSION) + len("|") + len(signature) + len(joined) > LIMIT:
         return None
-    return f"{_VERSION}|{signature}{said}"
+    return f"{_VERSION}|{signature}{joined}"
 
 
 def decode(text: str | None, keys: Keys, channel: str, account: str) -> Tracker | None:
-    """The tracker in a receipt of an account; None when there is none, or it is not one that we made for this account."""
+    """The tracker in a receipt for an account. None if there is none, or if we did not make it for this account. Raises nothing."""
     if not text or len(text) > LIMIT:
         return None
     found = _SIGNED(text)
@@ -115,9 +118,10 @@ def decode(text: str | None, keys: Keys, channel: str, account: str) -> Tracker 
     return Tracker(tenant, delivery, conversation, int(parts[3]), int(parts[4]), parts[5:] == ["partial"])
 
 
-def to_sign(channel: str, account: str, said: str) -> str:
-    """What is signed: quoted, so that nothing of the account can pass for a field."""
-    return f"{quoted(channel)}:{quoted(account)}{said}"
+def to_sign(channel: str, account: str, fields: str) -> str:
+    """The text to sign. `fields` are the joined fields, each with a `|` before it. Channel and account are quoted, so that no part of them
+    reads as a field."""
+    return f"{quoted(channel)}:{quoted(account)}{fields}"
 
 
 def _signature(key: bytes, text: str) -> str:

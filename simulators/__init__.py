@@ -1,3 +1,3 @@
 """Simulated messaging providers; `python -m simulators` runs them."""
 
-AND = "+"  # stands between the command lines of simulators that share a process
+AND = "+"  # separates the command lines of simulators that share a process

@@ -1,8 +1,8 @@
 """Runs one simulated provider: python -m simulators whatsapp --port P --webhook-url URL --log FILE [--double 0.02 ...].
 
-Secrets come from the settings (CHAT4ALL_WHATSAPP_TOKEN and so on), every knob of misbehaviour.py and limits.py is a flag; --no-limits lets
-everybody send anything at any speed. Several in one process: their command lines one after the other, with a `+` between.
-Ends on SIGTERM with code 0.
+Secrets come from the settings (CHAT4ALL_WHATSAPP_TOKEN and so on). Every knob of misbehaviour.py and provider_limits.py is a flag;
+--no-limits switches off all windows and rate limits. Several simulators can share one process: give their command lines one after the
+other, separated by `+`. The process ends on SIGTERM with code 0.
 """
 
 import argparse
@@ -39,18 +39,22 @@ _NEEDS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """All flags: a knob of misbehaviour.py or limits.py is a flag of the same name."""
+    """All flags. A knob of misbehaviour.py or provider_limits.py is a flag of the same name."""
     flags = argparse.ArgumentParser(prog="chat4all simulate", description="A simulated messaging provider.")
     flags.add_argument("provider", choices=sorted(_NEEDS))
     flags.add_argument("--host", default="127.0.0.1", help="address to listen on")
     flags.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
     flags.add_argument("--webhook-url", default="", help="where receipts and inbound messages are posted")
-    flags.add_argument("--log", type=Path, default=None, help="file that keeps every call and receipt, JSON lines")
-    flags.add_argument("--closed-log", action="store_true", help="no /_log: its addresses are in the file only")
-    flags.add_argument("--seed", type=int, default=1, help="seed of all fates")
-    flags.add_argument("--schedule", default="[]", help="phases of faults, JSON (see POST /_control/schedule)")
-    flags.add_argument("--no-limits", action="store_true", help="no windows and no rate limits, unless set by a flag")
-    flags.add_argument("--local", action="store_true", help="a self-hosted Bot API server: any webhook URL (Telegram)")
+    flags.add_argument("--log", type=Path, default=None, help="file for every call and receipt, as JSON lines")
+    flags.add_argument("--closed-log", action="store_true", help="do not serve /_log: addresses are in the file only")
+    flags.add_argument("--seed", type=int, default=1, help="seed of all random outcomes")
+    flags.add_argument("--schedule", default="[]", help="phases of misbehaviour, JSON (see POST /_control/schedule)")
+    flags.add_argument(
+        "--no-limits", action="store_true", help="no windows and no rate limits, except those set by a flag"
+    )
+    flags.add_argument(
+        "--local", action="store_true", help="act as a self-hosted Bot API server: any webhook URL (Telegram)"
+    )
     for knob in dataclasses.fields(Misbehaviour):
         _flag(flags, knob, knob.default)
     for knob in dataclasses.fields(ProviderLimits):
@@ -64,7 +68,10 @@ def _flag(flags: argparse.ArgumentParser, knob: "dataclasses.Field[float]", defa
 
 
 def provider(chosen: argparse.Namespace, settings: Settings) -> Provider:
-    """The provider of parsed flags, inside a running loop; raises MissingSetting, or ValueError for a knob outside its range."""
+    """Builds the provider that the flags describe. Call it inside a running event loop.
+
+    Raises MissingSetting, or ValueError for a knob that is outside its range and for a wrong schedule.
+    """
     settings.require(*_NEEDS[chosen.provider])
     given = vars(chosen)
     misbehaviour = Misbehaviour().changed({knob.name: given[knob.name] for knob in dataclasses.fields(Misbehaviour)})
@@ -120,7 +127,7 @@ def _made(
 
 
 def together(arguments: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The command line of each simulator."""
+    """Splits the arguments into one command line for each simulator."""
     begin = 0
     for end, argument in enumerate([*arguments, AND]):
         if argument == AND:

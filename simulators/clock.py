@@ -1,7 +1,7 @@
 """The clock of a simulated provider: real time plus an offset that tests push forward.
 
-What enters: an offset. What leaves: the provider's idea of now, Unix milliseconds. Guaranteed: it never runs backwards by itself; windows,
-rate limits, media, retries and every time in an answer or a webhook follow it. The log's `at` does not: it stays real time.
+What enters: an offset. What leaves: the provider's current time, Unix milliseconds. Guaranteed: it never runs backwards by itself. Windows,
+rate limits, media, retries and every time in an answer or a webhook follow it. The field `at` of the log does not: it is real time.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import time
 
 
 class Clock:
-    """Steady from its making on, whatever happens to the machine's own clock."""
+    """Monotonic after construction: a change of the machine's clock has no effect. Lives in one event loop."""
 
     def __init__(self) -> None:
         self._origin = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
@@ -20,16 +20,17 @@ class Clock:
         return self._origin + time.monotonic_ns() // 1_000_000 + self.offset_ms
 
     def seconds(self) -> int:
-        """Whole Unix seconds, as Meta's statuses and Telegram's dates count."""
+        """Whole Unix seconds, the unit of Meta's statuses and Telegram's dates."""
         return self.now() // 1000
 
     def set_offset(self, milliseconds: int) -> None:
-        """Whoever sleeps looks again."""
+        """Sets the offset to real time. Every pending `sleep_until` checks its moment again."""
         self.offset_ms = milliseconds
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
     async def sleep_until(self, moment: float) -> None:
+        """Waits until the provider's clock shows `moment`, Unix milliseconds."""
         while (rest := moment - self.now()) > 0:
             try:
                 async with asyncio.timeout(rest / 1000):

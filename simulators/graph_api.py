@@ -1,7 +1,7 @@
 """What Meta's Graph API has in common for WhatsApp and Instagram: error answers, tokens, webhook bodies and signatures.
 
-What enters: error codes, secrets, values to tell. What leaves: answers and signed bytes as Meta sends them: non-ASCII as \\uXXXX and `/`
-as `\\/`, signed over exactly those bytes. Guaranteed: an error answer has Meta's envelope; statuses are those documented for the code.
+What enters: error codes, secrets, webhook values. What leaves: answers and signed bytes as Meta sends them: non-ASCII as \\uXXXX and `/`
+as `\\/`, signed over exactly those bytes. Guaranteed: an error answer has Meta's envelope and the HTTP status documented for its code.
 https://developers.facebook.com/docs/graph-api/guides/error-handling
 https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes
 """
@@ -21,7 +21,7 @@ from simulators.webhook_sender import Webhooks
 
 VERSION = r"/v\d+\.\d+"
 HREF = "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/"
-# code -> HTTP status and title. What is not listed is a 400.
+# code -> HTTP status and title. A code that is not listed is a 400.
 ERRORS: Mapping[int, tuple[int, str]] = {
     0: (401, "AuthException"),
     1: (400, "API Unknown"),
@@ -95,7 +95,7 @@ def title(code: int) -> str:
 
 
 class GraphRefused(ProviderRefused):
-    """An error answer of Meta. `details` goes into error_data where the product has one; `message` replaces the usual one."""
+    """An error answer of Meta. `details` goes into error_data for products that have it; `message` replaces the default message."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class GraphRefused(ProviderRefused):
         self.headers = headers
 
     def error(self, product: str = "") -> dict[str, Any]:
-        """The object `error`; `product` names the messaging product whose error_data is wanted."""
+        """The object `error`. With a `product` (the messaging product) it includes error_data."""
         error: dict[str, Any] = {"message": self.message, "type": self.kind, "code": self.code}
         if self.subcode is not None:
             error["error_subcode"] = self.subcode
@@ -134,7 +134,7 @@ class GraphRefused(ProviderRefused):
 
 
 def invalid(message: str) -> GraphRefused:
-    """A parameter of the wrong shape, in the words of the Graph API itself."""
+    """A parameter of the wrong shape, in the wording of the Graph API."""
     return GraphRefused(100, message, message=f"(#100) {message}")
 
 
@@ -152,7 +152,7 @@ def unsupported(method: str, name: str) -> GraphRefused:
 
 
 def authorise(given: str, token: str) -> None:
-    """Raises the refusal Meta answers to a missing or unknown token."""
+    """Raises Meta's error for a missing or unknown token."""
     if given == token:
         return
     if not given:
@@ -161,7 +161,7 @@ def authorise(given: str, token: str) -> None:
 
 
 def token_of(request: web.BaseRequest) -> str:
-    """Bearer header, else the query; https://developers.facebook.com/docs/graph-api/overview/access-tokens"""
+    """The token of the bearer header, else of the query. https://developers.facebook.com/docs/graph-api/overview/access-tokens"""
     header = request.headers.get("Authorization", "")
     if header:
         kind, _, token = header.partition(" ")
@@ -170,7 +170,7 @@ def token_of(request: web.BaseRequest) -> str:
 
 
 def signed(value: object, app_secret: bytes) -> tuple[bytes, dict[str, str]]:
-    """A webhook body as Meta escapes it, and its headers."""
+    """A webhook body, escaped as Meta escapes it, and its headers."""
     body = orjson.dumps(value)
     if not body.isascii():
         body = json.dumps(value, separators=(",", ":")).encode("ascii")
@@ -184,12 +184,12 @@ def signed(value: object, app_secret: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def unreadable() -> GraphRefused:
-    """The refusal of a body that is compressed with rubbish, cut off or no form."""
+    """The error for a body that is cut off, badly compressed or no form."""
     return GraphRefused(100, message="(#100) Invalid parameter: the body cannot be read")
 
 
 def decoded(raw: bytes) -> dict[str, Any]:
-    """A JSON body; raises the refusal of a body that is none."""
+    """The JSON object of a body; raises GraphRefused when the body is no JSON object."""
     try:
         body = orjson.loads(raw)
     except ValueError:
@@ -200,7 +200,7 @@ def decoded(raw: bytes) -> dict[str, Any]:
 
 
 def unfold(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a form, whose nested values are JSON texts: Graph takes both encodings everywhere."""
+    """Fields of a form with the JSON texts of nested values decoded: the Graph API accepts both encodings everywhere."""
     unfolded: dict[str, Any] = {}
     for name, value in fields.items():
         unfolded[name] = value
@@ -213,7 +213,7 @@ def unfold(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def verify(webhooks: Webhooks, verify_token: str, challenge: str) -> dict[str, Any]:
-    """Meta's verification request to our webhook, as when it is subscribed.
+    """Sends Meta's verification request to our webhook, as Meta does when an app subscribes.
 
     https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests
     """
@@ -227,7 +227,10 @@ _NESTED = re.compile(r"\{[^{}]*\}|\.\w+\([^)]*\)")
 
 
 def chosen(fields: str, known: Mapping[str, Any], always: str = "id") -> dict[str, Any]:
-    """What ?fields= asks for of an object, everything without it; raises for a field nobody knows. A field of None is left out."""
+    """The fields of an object that ?fields= asks for, all of them when it is empty. Fields whose value is None are left out.
+
+    Raises GraphRefused for a field that the object does not have.
+    """
     names = _FIELDS.findall(_NESTED.sub("", fields))
     for name in names:
         if name not in known:

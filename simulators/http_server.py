@@ -1,16 +1,17 @@
-"""The HTTP shell of a simulated provider: its own routes, the control API and the log.
+"""The HTTP server of a simulated provider: the provider's own routes, the control API and the log.
 
-What enters: Providers and their ports. What leaves: a server for each, all in this process, that runs until SIGTERM or SIGINT, then
-writes the log to its end.
-    GET  /_control/health    {"provider": ..., "lines": newest n of the log, "pending": notices not yet taken}
+What enters: Providers and their ports. What leaves: one server for each, all in this process. They run until SIGTERM or SIGINT and then
+write the rest of the log.
+    GET  /_control/health    {"provider": ..., "lines": newest n of the log, "pending": notices our webhook has not accepted yet}
     GET  /_control/faults, limits    the knobs      POST the ones to change
     GET  /_control/clock     {"offset_seconds", "now"}    POST {"offset_seconds": 86400} or {"advance_seconds": 3600}
-    POST /_control/schedule  phases of faults (misbehaviour_schedule.py)
-    POST /_control/inbound   makes a person write to us; 202 with its id
-    POST /_control/<name>    what else the provider offers; GET /_control lists everything
+    POST /_control/schedule  phases of misbehaviour (misbehaviour_schedule.py)
+    POST /_control/inbound   a person writes to us; 202 with the message's id
+    POST /_control/<name>    the provider's other controls; GET /_control lists everything
     GET  /_log?after=N&limit=M    unless it is closed (--closed-log)
-These are for a Host that is an address or a name without a dot, and for no page of a browser (Origin): its page could be led here by DNS.
-Low-level aiohttp server: no router, and a handler that outlives a client that hangs up.
+The control API and the log answer only when Host is an address or a name without a dot, and never a request with an Origin: DNS rebinding
+could otherwise let a web page reach them. The server is aiohttp's low-level one: it has no router, and a handler continues when the
+client closes the connection.
 """
 
 import asyncio
@@ -43,14 +44,14 @@ def _request(
     writer: AbstractStreamWriter,
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
-    """aiohttp's own, but for its limit of 1 MB a body: people send media."""
+    """Like aiohttp's default factory, but without its body limit of 1 MB: people send media."""
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=UPLOAD_LIMIT)
 
 
 @asynccontextmanager
 async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int]:
-    """The provider at work; yields the port it listens on."""
+    """Runs the provider's server and background tasks inside the block; yields the port it listens on."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith("/_"):
@@ -75,7 +76,7 @@ async def running(provider: Provider, host: str, port: int) -> AsyncIterator[int
 
 
 def _in_one_line(line: logging.LogRecord) -> bool:
-    """A request that cannot be read was answered 400; its exceptions quote the URL, the bot's token included."""
+    """Shortens the log line of an unreadable request, which was answered 400: its exception quotes the URL with the bot's token."""
     error = line.exc_info[1] if line.exc_info else None
     if isinstance(error, HttpProcessingError | web.RequestPayloadError):
         line.msg, line.args, line.exc_info = "request not readable: %s", (type(error).__name__,), None
@@ -83,7 +84,10 @@ def _in_one_line(line: logging.LogRecord) -> bool:
 
 
 async def serve(providers: Sequence[tuple[Provider, str, int]]) -> None:
-    """Runs each at its host and port until SIGTERM or SIGINT; says on standard output where it listens. The last one listens last."""
+    """Runs each provider at its host and port until SIGTERM or SIGINT.
+
+    Prints one line for each when it listens, in the order given: after the last line, all of them listen.
+    """
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -103,7 +107,7 @@ async def _control(provider: Provider, request: web.BaseRequest) -> web.Response
         )
     try:
         if request.method == "GET":
-            return _told(provider, request, name)
+            return _get(provider, request, name)
         body = orjson.loads(await request_reading.raw(request, ValueError("the body cannot be decoded")) or b"{}")
         if name in _SHARED:
             return json_response(_SHARED[name](provider, body))
@@ -117,7 +121,7 @@ async def _control(provider: Provider, request: web.BaseRequest) -> web.Response
 
 
 def _is_near(host: str) -> bool:
-    """Whether a Host header holds an address, or a name that nobody's DNS leads here."""
+    """Whether a Host header holds an address, or a name without a dot, which public DNS cannot resolve."""
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     try:
         ipaddress.ip_address(name.strip("[]"))
@@ -126,8 +130,8 @@ def _is_near(host: str) -> bool:
     return True
 
 
-def _told(provider: Provider, request: web.BaseRequest, name: str) -> web.Response:
-    """What GET tells."""
+def _get(provider: Provider, request: web.BaseRequest, name: str) -> web.Response:
+    """The answer to a GET of the control API or the log."""
     if request.path == "/_log":
         return _page(provider, request) if provider.shows_log else _nothing(request)
     if not name:
@@ -142,7 +146,7 @@ def _nothing(request: web.BaseRequest) -> web.Response:
     return json_response({"error": f"nothing here: {request.method} {request.path}"}, status=404)
 
 
-def _faults(provider: Provider, wanted: Any) -> object:
+def _misbehaviour(provider: Provider, wanted: Any) -> object:
     provider.schedule.misbehaviour = provider.schedule.misbehaviour.changed(_mapping(wanted))
     return dataclasses.asdict(provider.schedule.misbehaviour)
 
@@ -160,7 +164,7 @@ def _clock(provider: Provider, wanted: Any) -> object:
         raise ValueError('the clock takes {"offset_seconds": S} or {"advance_seconds": S}')
     offset = given.get("offset_seconds", clock.offset_ms / 1000) + given.get("advance_seconds", 0)
     if not abs(offset) <= _FARTHEST_SECONDS:
-        raise ValueError(f"the clock goes {_FARTHEST_SECONDS} seconds ahead or back at most")
+        raise ValueError(f"the offset of the clock is at most {_FARTHEST_SECONDS} seconds in either direction")
     clock.set_offset(int(offset * 1000))
     return {"offset_seconds": clock.offset_ms / 1000, "now": clock.now()}
 
@@ -172,7 +176,7 @@ def _schedule(provider: Provider, wanted: Any) -> object:
 
 
 _FARTHEST_SECONDS = 3_155_760_000  # 100 years
-_SHARED = {"faults": _faults, "limits": _limits, "clock": _clock, "schedule": _schedule}
+_SHARED = {"faults": _misbehaviour, "limits": _limits, "clock": _clock, "schedule": _schedule}
 
 
 def _page(provider: Provider, request: web.BaseRequest) -> web.Response:

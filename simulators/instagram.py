@@ -1,8 +1,8 @@
-"""A simulated Instagram Messaging API of one professional account, by both of its doors: Instagram login and Facebook-Page login.
+"""A simulated Instagram Messaging API of one professional account, with both variants: Instagram Login and Facebook Login (by Page).
 
-What enters: calls as the real API takes them, as JSON or as a form, with a bearer or a query token. What leaves: its answers and
-error codes, then echoes and reads, batched, escaped and signed as Meta does; never a delivery receipt. Guaranteed: fates and receipts
-as misbehaviour.py draws them; a call is in the log before it is answered. Left out knowingly: docs/providers.md.
+What enters: calls as the real API accepts them, as JSON or as a form, with a bearer token or a token in the query. What leaves: its answers
+and error codes, then echoes and reads, batched, escaped and signed as Meta does; never a delivery receipt. Guaranteed: misbehaviour.py
+draws the outcome and the receipts of each call; a call is in the log before it is answered. docs/providers.md says what is left out.
 """
 
 import base64
@@ -18,14 +18,14 @@ from simulators import graph_api, instagram_bodies, links, request_reading
 from simulators.graph_api import GraphRefused
 from simulators.instagram_bodies import MEDIA, InstagramBody
 from simulators.instagram_threads import Threads, packed
-from simulators.meta_account import EARLY_PATIENCE_SECONDS, Given, MetaProvider, known_code
-from simulators.misbehaviour import Draw, Fate, Misbehaviour
+from simulators.meta_account import EARLY_WAIT_SECONDS, Given, MetaProvider, known_code
+from simulators.misbehaviour import CallOutcome, CallRandom, Misbehaviour
 from simulators.provider import ProviderRefused, ReceivedCall, Sending, json_response, keys_of
 from simulators.webhook_sender import Notice
 
 _PATH = re.compile(rf"(?:{graph_api.VERSION})?/([^/]+)(?:/(\w+))?/?")
 _ATTACHMENTS_KEPT = 10_000
-# What Meta writes to an account whose language is Portuguese; programs must go by the code.
+# Meta's message to an account whose language is Portuguese. Programs must use the code.
 _LOCAL = "Esta mensagem não pôde ser enviada. Tente novamente mais tarde."
 
 
@@ -33,7 +33,7 @@ class InstagramSimulator(MetaProvider):
     """The provider: one professional account, linked to the Facebook Page `page`."""
 
     name = "instagram"
-    patience_hours = 36.0
+    retry_hours = 36.0
 
     def __init__(self, *, page: str = "", **given: Unpack[Given]) -> None:
         super().__init__(**given)
@@ -58,7 +58,7 @@ class InstagramSimulator(MetaProvider):
             if request.method == "GET" and edge is None:
                 return json_response(graph_api.chosen(given.get("fields", ""), self._threads.profile(node)))
             raise graph_api.unsupported(request.method, node)
-        self._favoured()
+        self._refuse_for_account()
         match request.method, edge:
             case "POST", "messages":
                 return await self._message(request, call, given)
@@ -110,7 +110,7 @@ class InstagramSimulator(MetaProvider):
             raise GraphRefused(4, message="(#4) Application request limit reached", headers=_usage(1))
 
     def _reach(self, body: InstagramBody) -> None:
-        """Raises what keeps a message from that person: they are gone, never wrote, or wrote too long ago."""
+        """Raises the error for a person who cannot be reached: set by the control API, never wrote, or wrote too long ago."""
         code, subcode = self._people.get(body.recipient, (None, None))
         if code is not None:
             raise GraphRefused(code, subcode=subcode)
@@ -132,7 +132,7 @@ class InstagramSimulator(MetaProvider):
         _, types, most = MEDIA[kind]
         linked = await links.fetched(link, most) if links.is_here(link) else links.guessed(link)
         if linked.size > most:
-            if kind == "image":  # seen inside HTTP 200
+            if kind == "image":  # observed inside an HTTP 200
                 raise GraphRefused(36000, message="(#36000) The image size is too large", status=200)
             raise GraphRefused(100, subcode=2018047, message=f"(#100) The {kind} is too large")
         if linked.failure or (linked.mime_type and linked.mime_type not in types):
@@ -146,23 +146,23 @@ class InstagramSimulator(MetaProvider):
             mid = self.mid(str(n))
             return (mid,)
 
-        def tell(draw: Draw, misbehaviour: Misbehaviour, latency: float) -> Awaitable[None] | None:
-            return self._tell(mid, body, draw, (misbehaviour, latency))
+        def schedule_receipts(rng: CallRandom, misbehaviour: Misbehaviour, latency: float) -> Awaitable[None] | None:
+            return self._schedule_receipts(mid, body, rng, (misbehaviour, latency))
 
         def answer() -> web.StreamResponse:
             return json_response({"recipient_id": body.recipient, "message_id": mid}, headers=_usage(0))
 
-        return Sending(ids, tell, answer)
+        return Sending(ids, schedule_receipts, answer)
 
-    # --- what is told ------------------------------------------------------------------------------------------------
+    # --- webhooks ----------------------------------------------------------------------------------------------------
 
-    def _tell(
-        self, mid: str, body: InstagramBody, draw: Draw, luck: tuple[Misbehaviour, float]
+    def _schedule_receipts(
+        self, mid: str, body: InstagramBody, rng: CallRandom, drawn: tuple[Misbehaviour, float]
     ) -> Awaitable[None] | None:
-        misbehaviour, latency = luck
-        statuses = ["echo"] if draw.happens(misbehaviour.unread_rate) else ["echo", "read"]
-        plan = draw.plan(misbehaviour, statuses)
-        is_bare = draw.happens(misbehaviour.bare_read_rate)
+        misbehaviour, latency = drawn
+        statuses = ["echo"] if rng.happens(misbehaviour.unread_rate) else ["echo", "read"]
+        plan = rng.plan(misbehaviour, statuses)
+        is_bare = rng.happens(misbehaviour.bare_read_rate)
         now = self.clock.now()
 
         def notice(status: str, after: float) -> Notice:
@@ -174,34 +174,34 @@ class InstagramSimulator(MetaProvider):
         for status in plan.lost:
             self.log.dropped(status, mid, "lost")
         self._threads.add(body.recipient, mid, now, body.text)
-        return self.webhooks.post_now(notice(plan.early, 0.0), EARLY_PATIENCE_SECONDS) if plan.early else None
+        return self.webhooks.post_now(notice(plan.early, 0.0), EARLY_WAIT_SECONDS) if plan.early else None
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
         return graph_api.signed(packed(notices, self.account, self.clock.now()), self._app_secret)
 
     def mid(self, name: str) -> str:
-        """As long as Meta's: about 170 characters."""
+        """An id as long as Meta's: about 170 characters."""
         inner = f"ig_{self.account}:{self._mark}:{name}".encode()
         digest = hashlib.sha512(inner).digest()
         return "aWdfZAG1faXRlbToxOklHTWVzc2FnZAUlE" + base64.urlsafe_b64encode(inner + digest).decode().rstrip("=")
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def refusal(self, fate: Fate, misbehaviour: Misbehaviour) -> GraphRefused:
-        if fate is Fate.THROTTLED:
+    def refusal(self, outcome: CallOutcome, misbehaviour: Misbehaviour) -> GraphRefused:
+        if outcome is CallOutcome.THROTTLED:
             headers = {"Retry-After": f"{misbehaviour.retry_after_seconds:.0f}", **_usage(1)}
             return GraphRefused(4, message="(#4) Application request limit reached", headers=headers)
-        if fate is Fate.FAULT:
+        if outcome is CallOutcome.FAULT:
             return GraphRefused(2, message="(#2) Service temporarily unavailable")
         return GraphRefused(551, subcode=1545041)
 
-    def refuse(self, refused: ProviderRefused, draw: Draw, misbehaviour: Misbehaviour) -> web.Response:
+    def refuse(self, refused: ProviderRefused, rng: CallRandom, misbehaviour: Misbehaviour) -> web.Response:
         if not isinstance(refused, GraphRefused):
             return refused.response()
         error = refused.error()
-        if draw.happens(misbehaviour.localised_rate):
+        if rng.happens(misbehaviour.localised_rate):
             error |= {"message": _LOCAL, "error_user_title": "Não foi possível enviar", "error_user_msg": _LOCAL}
-        status = 200 if draw.happens(misbehaviour.hidden_error_rate) else refused.status
+        status = 200 if rng.happens(misbehaviour.hidden_error_rate) else refused.status
         return json_response({"error": error}, status, refused.headers)
 
     def controls(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
@@ -242,7 +242,7 @@ class InstagramSimulator(MetaProvider):
         }
 
     def _set_person(self, wanted: Mapping[str, Any]) -> object:
-        """{"address", "code", "subcode"}: every message to them is refused so; without a code they are well again."""
+        """{"address", "code", "subcode"}: every message to the person gets this error; without a code they can be reached again."""
         keys_of(("address", "code", "subcode"), wanted)
         person, code = str(wanted.get("address", "")), wanted.get("code")
         if code is None:
@@ -253,7 +253,7 @@ class InstagramSimulator(MetaProvider):
 
 
 async def _parameters(request: web.BaseRequest) -> dict[str, Any]:
-    """Query, form and JSON alike: Graph takes all of them everywhere."""
+    """Parameters of query, form and JSON: the Graph API accepts all of them everywhere."""
     given = graph_api.unfold(request.query)
     if request.method != "POST":
         return given
@@ -265,7 +265,7 @@ async def _parameters(request: web.BaseRequest) -> dict[str, Any]:
 
 
 def _peek(call: ReceivedCall, given: Mapping[str, Any]) -> None:
-    """What the log should say of a call even when it is refused."""
+    """Fills in what the log should have of a call even when the call is refused."""
     recipient, message = given.get("recipient"), given.get("message")
     call.kind = "message"
     if isinstance(recipient, dict):
@@ -275,6 +275,6 @@ def _peek(call: ReceivedCall, given: Mapping[str, Any]) -> None:
 
 
 def _usage(share: float) -> dict[str, str]:
-    """The headers that tell how much of the limits is used, percent."""
+    """The header that says how much of the limits is used, in percent."""
     percent = f"{share * 100:.0f}"
     return {"X-App-Usage": f'{{"call_count":{percent},"total_time":{percent},"total_cputime":{percent}}}'}

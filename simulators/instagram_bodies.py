@@ -1,7 +1,7 @@
-"""What the Instagram Messaging API takes as a message or a sender action, and what it answers otherwise.
+"""Validation of calls to the Instagram Messaging API: messages and sender actions.
 
-What enters: the parameters of a call to /messages. What leaves: a Body, or GraphRefused with Meta's code. Guaranteed: pure; a text is
-counted in bytes of UTF-8; text and attachment exclude each other.
+What enters: the parameters of a call to /messages. What leaves: an InstagramBody, or GraphRefused with Meta's code. Guaranteed: pure; a
+text is counted in bytes of UTF-8; text and attachment exclude each other.
 https://developers.facebook.com/docs/instagram-platform/instagram-api-with-instagram-login/messaging-api
 """
 
@@ -33,7 +33,7 @@ _MOST_QUICK_REPLIES = 13
 
 @dataclass(frozen=True, slots=True)
 class InstagramBody:
-    """One call as understood. `attachments` are (type, link) of those that are fetched."""
+    """One call, validated. `attachments` are (type, link) of the files Meta would fetch."""
 
     kind: str
     recipient: str
@@ -46,7 +46,7 @@ class InstagramBody:
 
 
 def read(given: Mapping[str, Any]) -> InstagramBody:
-    """The call of its parameters; raises GraphRefused."""
+    """The call that the parameters describe; raises GraphRefused."""
     recipient, is_comment = _recipient(given.get("recipient"))
     is_human_agent = _tag(given)
     action, message = given.get("sender_action"), given.get("message")
@@ -106,7 +106,7 @@ def attachment(given: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _recipient(recipient: Any) -> tuple[str, bool]:
-    """Who gets it, and whether it is the private reply to a comment."""
+    """The recipient's id, and whether this is the private reply to a comment."""
     if not isinstance(recipient, dict):
         raise invalid("The parameter recipient is required")
     person, comment = recipient.get("id"), recipient.get("comment_id")
@@ -122,7 +122,7 @@ def _recipient(recipient: Any) -> tuple[str, bool]:
 
 
 def _tag(given: Mapping[str, Any]) -> bool:
-    """Whether a person of the business answers, who has seven days."""
+    """Whether the message has the tag HUMAN_AGENT, which extends the window to seven days."""
     kind, tag = given.get("messaging_type", "RESPONSE"), given.get("tag")
     if kind not in {"RESPONSE", "UPDATE", "MESSAGE_TAG"}:
         raise invalid(f'Param messaging_type must be one of {{RESPONSE, UPDATE, MESSAGE_TAG}} - got "{kind}".')

@@ -1,7 +1,7 @@
-"""Threads of a simulated Instagram account: what people write and do, what is told of our own messages, and the newest of each thread.
+"""Threads of a simulated Instagram account: what people write and do, webhook items about our own messages, the newest of each thread.
 
-What enters: notices, POST /_control/inbound {"from", "text", "kind", "content", "reply_to"}. What leaves: bodies of webhooks, pages of the
-Conversations API. Guaranteed: times are milliseconds; an echo names us as sender; the window of a person opens when they write.
+What enters: notices, POST /_control/inbound {"from", "text", "kind", "content", "reply_to"}. What leaves: webhook bodies, pages of the
+Conversations API. Guaranteed: times are milliseconds; an echo has our account as sender; a person's window opens when they write.
 https://developers.facebook.com/docs/instagram-platform/webhooks/examples
 """
 
@@ -18,7 +18,7 @@ from simulators.webhook_sender import Notice, Webhooks
 
 _AN_ENTRY = 10  # items
 _THREADS = 2_000
-_MESSAGES = 20  # of a thread, as many as the API shows
+_MESSAGES = 20  # of a thread, as many as the API returns
 _OPENS = frozenset({"message", "attachment", "postback", "reaction"})
 
 
@@ -54,7 +54,7 @@ class Threads:
         thread.append((mid, at, text, is_ours))
 
     def page(self, person: object) -> dict[str, Any]:
-        """What the Conversations API tells, of one person or of all."""
+        """The Conversations API's answer: the thread of one person, or the newest 25 threads."""
         people = [str(person)] if person is not None else list(self._threads)[-25:]
         data = [
             {"id": f"aWdfZAG06{each}", "messages": {"data": self._messages(each)}}
@@ -64,7 +64,7 @@ class Threads:
         return {"data": data, "paging": {"cursors": {"before": "MAZDZD", "after": "MAZDZD"}}}
 
     def profile(self, person: str) -> dict[str, Any]:
-        """Of a person who wrote to us; raises for others."""
+        """The profile of a person who wrote to us; raises GraphRefused for others."""
         if not self._account.windows.knows(person):
             raise graph_api.unsupported("GET", person)
         return {
@@ -76,7 +76,7 @@ class Threads:
         }
 
     def write(self, wanted: Mapping[str, Any]) -> object:
-        """What a person does; returns the mid it is about. Raises ValueError with a sentence."""
+        """Schedules what a person does; returns the mid it is about. Raises ValueError with a sentence."""
         keys_of(("from", "text", "kind", "content", "reply_to"), wanted)
         person, kind, content = wanted.get("from"), wanted.get("kind", "message"), wanted.get("content", {})
         if not isinstance(person, str) or not person.isdecimal() or not isinstance(content, dict):
@@ -109,10 +109,10 @@ class Threads:
 
 
 def _item(kind: object, mid: str, text: str, ours: str | None, content: dict[str, Any]) -> dict[str, Any]:
-    """The part of a messaging item that is not who and when."""
+    """A messaging item without sender, recipient and time."""
     file = {"type": "image", "payload": {"url": "https://lookaside.fbsbx.com/ig_messaging_cdn/?asset_id=1"}}
     reply = {"reply_to": {"mid": ours}} if ours else {}
-    alone: dict[object, dict[str, Any]] = {
+    of_theirs: dict[object, dict[str, Any]] = {
         "message": {"message": {"mid": mid, "text": text, **reply, **content}},
         "attachment": {"message": {"mid": mid, "attachments": [file | content]}},
         "unsupported": {"message": {"mid": mid, "is_unsupported": True}},
@@ -125,24 +125,24 @@ def _item(kind: object, mid: str, text: str, ours: str | None, content: dict[str
         "deleted": {"message": {"mid": ours, "is_deleted": True}},
         "edit": {"message_edit": {"mid": ours, "text": text, "num_edit": 1}},
     }
-    found = alone.get(kind) or (about_ours.get(kind) if ours else None)
+    found = of_theirs.get(kind) or (about_ours.get(kind) if ours else None)
     if found is None:
         raise ValueError(
-            f"kind is one of {', '.join(map(str, alone))}, or with reply_to one of {', '.join(map(str, about_ours))}"
+            f"kind must be one of {', '.join(map(str, of_theirs))}, or with reply_to one of {', '.join(map(str, about_ours))}"
         )
     return found
 
 
 def packed(notices: Sequence[Notice], account: str, now: int) -> dict[str, Any]:
     """One webhook body."""
-    items = [_told(notice, account) for notice in notices]
+    items = [_messaging_item(notice, account) for notice in notices]
     entries = [
         {"id": account, "time": now, "messaging": items[i : i + _AN_ENTRY]} for i in range(0, len(items), _AN_ENTRY)
     ]
     return {"object": "instagram", "entry": entries}
 
 
-def _told(notice: Notice, account: str) -> dict[str, Any]:
+def _messaging_item(notice: Notice, account: str) -> dict[str, Any]:
     if len(notice.payload) == 3:
         at, person, item = notice.payload
         return {"sender": {"id": person}, "recipient": {"id": account}, "timestamp": at, **item}

@@ -1,8 +1,8 @@
-"""Simulated clients of our own: the internal channel's other side, with the service that stands between them and the gateway.
+"""Simulated clients of the internal channel, and the service between them and the gateway.
 
-What enters: deliveries from topic deliveries.internal; there is no call to answer. What leaves: receipts (and what a client writes) at
-the gateway's webhook, with a bearer token. Guaranteed: a delivery is in the log when a client gets it, before anything is told of it;
-receipts come as misbehaviour.py draws them. A client ignores `not_before` and shows a message at once (docs/internal.md).
+What enters: deliveries from topic deliveries.internal; there is no call to answer. What leaves: receipts, and messages that clients write,
+posted to the gateway's webhook with a bearer token. Guaranteed: a delivery is in the log before its first receipt is sent; misbehaviour.py
+draws the receipts. A client ignores `not_before` and shows a message at once (docs/internal.md).
 """
 
 import asyncio
@@ -19,29 +19,29 @@ from schemas.kafka_access import KafkaAccess
 from schemas.records import SIGNALS, Delivery
 from simulators.clock import Clock
 from simulators.internal_topic import InternalTopic
-from simulators.misbehaviour import Fate, Misbehaviour
+from simulators.misbehaviour import CallOutcome, Misbehaviour
 from simulators.misbehaviour_schedule import Schedule
 from simulators.provider import Provider, ProviderRefused, ReceivedCall, json_response, keys_of
 from simulators.provider_log import Log
 from simulators.webhook_sender import Notice, Pack, Webhooks
 
 TOPIC = "deliveries.internal"
-PATIENCE_HOURS = 7 * 24.0
-ENOUGH = 20_000  # notices that wait, above which no further delivery is read
+RETRY_HOURS = 7 * 24.0
+ENOUGH = 20_000  # waiting notices, above which no further delivery is read
 _PAUSE_SECONDS = 0.1
 
 
 class NoCalls(ProviderRefused):
-    """Nobody is called on this channel."""
+    """The answer to every call: this channel has no API."""
 
     status = 404
 
     def response(self) -> web.Response:
-        return json_response({"error": f"clients take no calls: they read topic {TOPIC}"}, self.status)
+        return json_response({"error": f"clients have no API: they read topic {TOPIC}"}, self.status)
 
 
 class ClientService(Webhooks):
-    """What carries deliveries to the clients and their receipts to the gateway."""
+    """The service that carries deliveries to the clients and their receipts to the gateway."""
 
     def __init__(
         self,
@@ -54,9 +54,8 @@ class ClientService(Webhooks):
         topic: InternalTopic,
         take: Callable[[KafkaMessage], None],
     ) -> None:
-        super().__init__(url=url, pack=pack, log=log, clock=clock, schedule=schedule, patience_hours=PATIENCE_HOURS)
+        super().__init__(url=url, pack=pack, log=log, clock=clock, schedule=schedule, retry_hours=RETRY_HOURS)
         self._topic = topic
-        self._witness = log
         self._take_one = take
 
     async def run(self) -> None:
@@ -71,12 +70,12 @@ class ClientService(Webhooks):
                 fetching = asyncio.ensure_future(asyncio.to_thread(self._topic.fetch))
                 for record in await asyncio.shield(fetching):
                     self._take_one(record)
-                self._witness.flush()  # the next fetch commits these
-                while self.pending > ENOUGH:  # noqa: ASYNC110  # the heap tells nobody that it shrinks
+                self._log.flush()  # the next fetch commits these
+                while self.pending > ENOUGH:  # noqa: ASYNC110  # the heap has no event for "it became smaller"
                     await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             if fetching is not None:
-                await asyncio.wait({fetching})  # a consumer bears one thread at a time
+                await asyncio.wait({fetching})  # one thread at a time may use a consumer
             self._topic.close()
 
 
@@ -118,30 +117,30 @@ class InternalSimulator(Provider):
     async def route(self, request: web.BaseRequest, call: ReceivedCall) -> web.StreamResponse:  # noqa: ARG002  # every call is refused
         raise NoCalls
 
-    def refusal(self, fate: Fate, misbehaviour: Misbehaviour) -> ProviderRefused:  # noqa: ARG002  # every call is refused
+    def refusal(self, outcome: CallOutcome, misbehaviour: Misbehaviour) -> ProviderRefused:  # noqa: ARG002  # every call is refused
         return NoCalls()
 
     def controls(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         return {"inbound": self._write}
 
     def _take(self, record: KafkaMessage) -> None:
-        """One delivery reaches its client."""
+        """Logs one delivery as received by its client and schedules its receipts."""
         try:
             delivery = codec.decode(record.value(), Delivery)
         except codec.CodecError:
-            self.note(ReceivedCall(self._account, "unreadable"), Fate.REJECTED, 0)
+            self.note(ReceivedCall(self._account, "unreadable"), CallOutcome.REJECTED, 0)
             return
         call = ReceivedCall(delivery.account, delivery.kind, delivery.address, delivery.text)
         if delivery.kind not in SIGNALS:
             call.ids = (_shown(delivery),)
-        self.note(call, Fate.ACCEPTED, 0)
+        self.note(call, CallOutcome.ACCEPTED, 0)
         if call.ids:
-            self._tell(delivery)
+            self._schedule_receipts(delivery)
 
-    def _tell(self, delivery: Delivery) -> None:
-        misbehaviour, draw, now = self.schedule.now(), self.dice.draw(delivery.address), self.clock.now()
-        _, *statuses = draw.statuses(misbehaviour)  # a client says nothing of SENT
-        plan = draw.plan(misbehaviour, statuses)
+    def _schedule_receipts(self, delivery: Delivery) -> None:
+        misbehaviour, rng, now = self.schedule.now(), self.random_source.for_call(delivery.address), self.clock.now()
+        _, *statuses = rng.statuses(misbehaviour)  # a client does not report SENT
+        plan = rng.plan(misbehaviour, statuses)
         early = ((plan.early, 0.0),) if plan.early else ()
         for status, delay in (*early, *plan.later):
             receipt = {
@@ -158,7 +157,7 @@ class InternalSimulator(Provider):
             self.log.dropped(status, _shown(delivery), "lost")
 
     def _write(self, wanted: Mapping[str, Any]) -> object:
-        """{"from", "text"} or {"from", "kind", "content"}: a client writes."""
+        """{"from", "text"} or {"from", "kind", "content"}: a client writes a message."""
         keys_of(("from", "text", "kind", "content"), wanted)
         author, kind, text = wanted.get("from"), wanted.get("kind", "text"), wanted.get("text", "")
         if not (isinstance(author, str) and author and isinstance(kind, str) and isinstance(text, str)):

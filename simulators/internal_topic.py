@@ -1,7 +1,7 @@
-"""The topic our own clients are served from, read as docs/internal.md says: in order, committed transactions only.
+"""Reads the deliveries for our own clients as docs/internal.md says: in order, committed transactions only.
 
-What enters: Kafka and a topic. What leaves: its records, batch by batch. Guaranteed: a batch is committed when the next one is asked for,
-so a reader that starts again goes on where it was, and sees again at most the batch it died with. While Kafka or the topic is not there,
+What enters: Kafka and a topic. What leaves: its records, batch by batch. Guaranteed: a batch is committed when the next one is requested,
+so a reader that starts again continues where it was, and reads at most its last batch twice. While Kafka or the topic is unavailable,
 batches are empty.
 """
 
@@ -19,23 +19,23 @@ _REACH_SECONDS = 5.0
 
 
 class InternalTopic:
-    """One reader of every partition. Both methods block, and belong to one thread at a time."""
+    """One reader of every partition. Both methods block; at most one thread may use them at a time."""
 
     def __init__(self, kafka: KafkaAccess, topic: str) -> None:
         self._topic = topic
         self._settings = {
             **kafka.settings("simulated-clients"),
             "error_cb": _say,
-            "group.id": f"chat4all-simulated-clients-{topic}",  # keeps offsets; there is no membership to wait for
+            "group.id": f"chat4all-simulated-clients-{topic}",  # for the offsets only: partitions are assigned by hand
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 500,  # of an empty topic; what comes is answered at once
+            "fetch.wait.max.ms": 500,  # for an empty topic; the broker answers at once when there are records
         }
         self._consumer: Consumer | None = None
         self._is_uncommitted = False
 
     def fetch(self) -> list[KafkaMessage]:
-        """The next records, none when nothing came for a moment."""
+        """Commits the batch before and returns the next records, none when nothing came for a moment. Blocks."""
         try:
             if self._consumer is None:
                 self._consumer = self._opened()
@@ -61,12 +61,12 @@ class InternalTopic:
             self._consumer.close()
 
     def _opened(self) -> Consumer:
-        """A consumer at the places where the last one was. Places are asked for here: one that was told to look them up itself waits in
-        silence when the coordinator is slow to come."""
+        """A consumer that starts at the committed offsets. They are fetched here: a consumer that fetches them itself waits without an
+        error while the coordinator is unavailable."""
         consumer = Consumer(self._settings)
         try:
-            places = consumer.committed(self._partitions(consumer), _REACH_SECONDS)
-            consumer.assign([_first(place) for place in places])
+            committed = consumer.committed(self._partitions(consumer), _REACH_SECONDS)
+            consumer.assign([_first(each) for each in committed])
         except KafkaException:
             consumer.close()
             raise
@@ -79,11 +79,12 @@ class InternalTopic:
         return [TopicPartition(self._topic, number) for number in found.partitions]
 
 
-def _first(place: TopicPartition) -> TopicPartition:
-    """Where to begin in a partition: at its beginning when nothing was ever committed."""
-    if place.error is not None:
-        raise KafkaException(place.error)
-    return TopicPartition(place.topic, place.partition, place.offset if place.offset >= 0 else OFFSET_BEGINNING)
+def _first(committed: TopicPartition) -> TopicPartition:
+    """Where to start in a partition: at its beginning when nothing was ever committed."""
+    if committed.error is not None:
+        raise KafkaException(committed.error)
+    offset = committed.offset if committed.offset >= 0 else OFFSET_BEGINNING
+    return TopicPartition(committed.topic, committed.partition, offset)
 
 
 def _say(error: object) -> None:

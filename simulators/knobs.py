@@ -1,7 +1,7 @@
-"""Numbers that are set by flags and at run time: their ranges, and one way to change some of them.
+"""Knobs: numbers that flags and the control API set, with their ranges.
 
-What enters: a mapping of names to numbers. What leaves: a new frozen object, or ValueError with a sentence. Guaranteed: a name nobody
-knows and a value outside its range change nothing.
+What enters: a mapping of names to numbers. What leaves: a new frozen object, or ValueError with a sentence. Guaranteed: an unknown name or
+a value outside its range changes nothing.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ def amount(about: str, default: float, most: float = 3_600_000.0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """Base of every set of knobs; fields are made by `rate` and `amount`."""
+    """Base of every set of knobs. Define fields with `rate` and `amount`."""
 
     def changed(self, knobs: Mapping[str, object]) -> Self:
-        """The same with some knobs set anew; raises ValueError with a sentence for an unknown knob or a value outside its range."""
+        """A copy with new values for some knobs. Raises ValueError with a sentence for an unknown knob or a value outside its range."""
         ranges = {knob.name: knob.metadata["most"] for knob in dataclasses.fields(self)}
         new: dict[str, float] = {}
         for name, value in knobs.items():

@@ -1,8 +1,8 @@
-"""A file behind a link, as the provider's servers would fetch it.
+"""The file behind a link, as the provider's servers would fetch it.
 
 What enters: a URL. What leaves: its type and size, or why it could not be fetched. Guaranteed: only links to this machine are really
-fetched, and no more of them than the limit; of every other link the name decides: a host under .invalid fails, the ending tells the
-type. Nothing is kept.
+fetched, and at most `limit` + 1 bytes and the rest of a chunk of them. For every other link the name decides: a host under .invalid fails,
+the file extension gives the type. Nothing is stored.
 """
 
 import mimetypes
@@ -17,7 +17,7 @@ _HERE = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """`failure` empty when it was fetched; `size` 0 when it is not known."""
+    """The result. `failure` is empty when the file was fetched or guessed; `size` is 0 when it is not known."""
 
     mime_type: str = ""
     size: int = 0
@@ -25,7 +25,7 @@ class Linked:
 
 
 def is_url(value: object) -> bool:
-    """Whether a provider would take it for a link at all."""
+    """Whether a provider would accept the value as a link."""
     if not isinstance(value, str) or len(value) > 2048 or " " in value:
         return False
     try:
@@ -36,12 +36,12 @@ def is_url(value: object) -> bool:
 
 
 def is_here(url: str) -> bool:
-    """Whether only fetching can tell what is there."""
+    """Whether the link is to this machine, so that it is really fetched."""
     return urlsplit(url).hostname in _HERE
 
 
 def guessed(url: str) -> Linked:
-    """What the link alone tells."""
+    """Type or failure by the link's name alone."""
     parts = urlsplit(url)
     if (parts.hostname or "").endswith(".invalid"):
         return Linked(failure="could not resolve host")
@@ -49,7 +49,7 @@ def guessed(url: str) -> Linked:
 
 
 async def fetched(url: str, limit: int) -> Linked:
-    """What is behind it; reads at most `limit` + 1 bytes."""
+    """The file's type and size. Stops reading when the size is over `limit` bytes. Raises nothing but cancellation."""
     if not is_here(url):
         return guessed(url)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)

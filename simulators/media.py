@@ -1,7 +1,7 @@
-"""Files people and we send: kept on disk for as long as the provider keeps them, described in memory.
+"""Files that people and we send, on disk for as long as the provider keeps them.
 
-What enters: bytes with a name and a type. What leaves: a Media to describe, and its bytes. Guaranteed: at most KEPT files and KEPT_BYTES
-on disk, the oldest go first; what expired by the provider's clock is gone; the folder goes with the process.
+What enters: bytes with a name and a type. What leaves: a StoredMedia that describes a file, and its bytes. Guaranteed: at most KEPT files
+and KEPT_BYTES on disk, the oldest are deleted first; a file that expired by the provider's clock is gone; `close` deletes the folder.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class StoredMedia:
 
 
 class Store:
-    """The files of one simulator. Opens its folder at the first file."""
+    """The files of one simulator. Creates its folder with the first file. Methods block on the disk."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -52,7 +52,7 @@ class Store:
         return media
 
     def get(self, media_id: str) -> StoredMedia | None:
-        """None for a file that never was, was deleted or expired."""
+        """The description of a file, None when it never existed, was deleted or expired."""
         media = self._files.get(media_id)
         if media is not None and media.expires_at <= self._clock.now():
             self.delete(media_id)
@@ -63,7 +63,7 @@ class Store:
         return self._path(media.media_id).read_bytes()
 
     def delete(self, media_id: str) -> bool:
-        """Whether there was one."""
+        """Deletes a file; returns whether it existed."""
         media = self._files.pop(media_id, None)
         if media is None:
             return False
@@ -83,7 +83,7 @@ class Store:
 
 
 def sniffed(content: bytes) -> str:
-    """The type a file's first bytes show; empty when they show none we look for."""
+    """The type that a file's first bytes show; empty when they show none that we know."""
     for start, mime_type in _STARTS:
         if content.startswith(start):
             return mime_type

@@ -1,7 +1,7 @@
-"""One simulated account of Meta's Graph API, as WhatsApp's and Instagram's simulators both are: its token, its secret, its webhooks.
+"""One simulated account of Meta's Graph API, shared by the simulators of WhatsApp and Instagram: its token, its secret, its webhooks.
 
-What enters: an account and its secrets, the control API's wishes. What leaves: signed webhooks, and the refusal of every call while the
-account is out of favour. The calls themselves, and what is told of them, are the provider's own file.
+What enters: an account and its secrets, requests of the control API. What leaves: signed webhooks, and the same error for every call while
+the control API asks for it. Calls and their receipts are in the provider's own module.
 """
 
 import time
@@ -17,11 +17,11 @@ from simulators.provider_limits import NONE, ProviderLimits, TokenBuckets, Windo
 from simulators.provider_log import Log
 from simulators.webhook_sender import Notice, Webhooks
 
-EARLY_PATIENCE_SECONDS = 1.0  # how long a call waits for the webhook that comes before its answer
+EARLY_WAIT_SECONDS = 1.0  # how long a call waits for the webhook that is sent before its answer
 
 
 class Given(TypedDict):
-    """What MetaProvider is made of, for the subclasses that pass it on."""
+    """The arguments of MetaProvider, for the subclasses that pass them on."""
 
     account: str
     token: str
@@ -34,9 +34,9 @@ class Given(TypedDict):
 
 
 class MetaProvider(Provider):
-    """A provider whose webhooks are signed with the app's secret and repeated for `patience_hours`."""
+    """A provider whose webhooks are signed with the app's secret and repeated for `retry_hours`."""
 
-    patience_hours: ClassVar[float]
+    retry_hours: ClassVar[float]
     webhooks: Webhooks
 
     def __init__(
@@ -58,7 +58,7 @@ class MetaProvider(Provider):
             log=log,
             clock=self.clock,
             schedule=self.schedule,
-            patience_hours=self.patience_hours,
+            retry_hours=self.retry_hours,
         )
         self.account = account
         self.windows = Windows()
@@ -72,13 +72,13 @@ class MetaProvider(Provider):
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
         """One webhook body and its headers."""
 
-    def _favoured(self) -> None:
-        """Raises the refusal of every call that /_control/account asked for."""
+    def _refuse_for_account(self) -> None:
+        """Raises the error that /_control/account set for every call, if any."""
         if self._refusal is not None:
             raise self._refusal
 
     def _set_account(self, wanted: Mapping[str, Any]) -> object:
-        """{"code", "subcode"}: every call of the account is refused so; {} ends it."""
+        """{"code", "subcode"}: every call of the account gets this error; {} ends it."""
         keys_of(("code", "subcode"), wanted)
         code = wanted.get("code")
         if code is not None:
@@ -89,13 +89,13 @@ class MetaProvider(Provider):
         return {"refuses": code}
 
     async def _verify(self, wanted: Mapping[str, Any]) -> object:
-        """{"verify_token"}: Meta's verification request to our webhook, as when it is subscribed."""
+        """{"verify_token"}: sends Meta's verification request to our webhook, as Meta does when an app subscribes."""
         keys_of(("verify_token",), wanted)
         return await graph_api.verify(self.webhooks, str(wanted.get("verify_token", "")), str(time.time_ns()))
 
 
 def known_code(code: object) -> int:
-    """An error code that Meta has; raises ValueError with those it has."""
+    """An error code of Meta; raises ValueError with the list of codes for any other value."""
     if not isinstance(code, int) or code not in graph_api.ERRORS:
-        raise ValueError(f"code is none of: {', '.join(map(str, graph_api.ERRORS))}")
+        raise ValueError(f"code must be one of: {', '.join(map(str, graph_api.ERRORS))}")
     return code

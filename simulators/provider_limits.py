@@ -1,7 +1,7 @@
-"""What a provider allows: speed counted per account, pair, chat or group, and windows that a person's own message opens.
+"""What a provider allows: rates per account, pair, chat or group, and windows that a person's own message opens.
 
-What enters: a key and the provider's now. What leaves: how long to wait, or how long ago the person wrote. Guaranteed: memory is
-bounded; a bucket that is full again is forgotten, which changes nothing.
+What enters: a key and the provider's current time. What leaves: how long to wait, or whether the person's window is open. Guaranteed:
+memory is bounded: at most _KEPT buckets and _KEPT windows, the ones unused for longest are forgotten first.
 """
 
 from collections import OrderedDict
@@ -14,15 +14,15 @@ _KEPT = 200_000  # buckets and windows kept at most
 
 @dataclass(frozen=True, slots=True)
 class ProviderLimits(Knobs):
-    """What the real providers enforce; 0 switches one off. Names are those of the flags and of POST /_control/limits."""
+    """The limits of the real providers; 0 switches one off. The flags and POST /_control/limits use the same names."""
 
     account_per_second: float = amount("messages a second of a business number (WhatsApp)", 80.0)
-    pair_burst: float = amount("messages to one person at once (WhatsApp)", 45.0)
-    pair_seconds: float = amount("seconds after which one more may go to that person (WhatsApp)", 6.0)
+    pair_burst: float = amount("messages to one person in a burst (WhatsApp)", 45.0)
+    pair_seconds: float = amount("seconds until one more message to that person is allowed (WhatsApp)", 6.0)
     window_hours: float = amount("hours after a person wrote in which anything may be sent (WhatsApp, Instagram)", 24.0)
     human_agent_hours: float = amount("hours for messages tagged HUMAN_AGENT (Instagram)", 168.0)
     bot_per_second: float = amount("messages a second of a bot (Telegram)", 30.0)
-    chat_burst: float = amount("messages to one chat at once (Telegram)", 5.0)
+    chat_burst: float = amount("messages to one chat in a burst (Telegram)", 5.0)
     chat_per_second: float = amount("messages a second to one chat after the burst (Telegram)", 1.0)
     group_per_minute: float = amount("messages a minute to one group (Telegram)", 20.0)
     calls_per_second: float = amount("messages a second of an account (Instagram)", 300.0)
@@ -34,13 +34,16 @@ NONE = ProviderLimits().changed(dict.fromkeys(ProviderLimits.__slots__, 0.0))
 
 
 class TokenBuckets:
-    """Token buckets by key (GCRA: one number a key says when the bucket will be full again)."""
+    """Token buckets by key (GCRA: one number for each key, the time when its bucket is full again)."""
 
     def __init__(self) -> None:
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def wait(self, key: str, now: int, *, burst: float, every_ms: float) -> float:
-        """Takes one of `burst`, one more coming every `every_ms`; 0.0 when there was one, else milliseconds until there is."""
+        """Takes one token from a bucket of `burst` that gets a new one every `every_ms`.
+
+        Returns 0.0 when there was a token, else the milliseconds until there is one. A limit of 0 never waits.
+        """
         if burst < 1 or every_ms <= 0:
             return 0.0
         full_at = max(self._full_at.get(key, 0.0), float(now))
@@ -70,5 +73,5 @@ class Windows:
         return person in self._wrote_at
 
     def is_open(self, person: str, now: int, hours: float) -> bool:
-        """Whether the person wrote within the last `hours`; always, when `hours` is 0."""
+        """Whether the person wrote within the last `hours`; always true when `hours` is 0."""
         return hours == 0 or now - self._wrote_at.get(person, -(10**15)) < hours * 3_600_000

@@ -1,12 +1,12 @@
-"""The witness: every call a simulated provider received and every receipt it sent, in the order they happened.
+"""The simulator's log: every call a simulated provider received and every receipt it sent, in the order they happened.
 
-What enters: calls and receipts. What leaves: JSON lines in a file (all of them) and pages of the newest ones (a ring). Guaranteed: a
-call is noted when it arrives, before it is answered; lines reach the file within FLUSH_SECONDS and at the end; `n` grows by one a line
-and leaps forward when a simulator starts again on the same file, so ids made from it never repeat.
+What enters: calls and receipts. What leaves: JSON lines in a file (all of them) and pages of the newest ones (a ring buffer). Guaranteed: a
+call is logged before it is answered; lines reach the file within FLUSH_SECONDS and at the end; `n` grows by one with each line and jumps
+forward when a simulator starts again on the same file, so ids made from it never repeat.
 
-A person got the message of a call exactly when its line has a provider_message_id (an album has one line, its further ids in
-`more_ids`). `text_key` is the id in brackets a text or caption starts with: it says which message a call was without asking the
-pipeline's own tracker. `kind` is what was sent, or the method of a call that sends nothing.
+A person got the message of a call exactly when its line has a provider_message_id (an album has one line, with its other ids in
+`more_ids`). `text_key` is the id in brackets at the start of a text or caption: it identifies the message of a call independently of the
+pipeline's own tracker. `kind` is the kind of message, or the method of a call that sends none.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from typing import Any
 import orjson
 
 from schemas import private_files
-from simulators.misbehaviour import Fate
+from simulators.misbehaviour import CallOutcome
 
 FLUSH_SECONDS = 0.05
 RING = 100_000
 _KEY = re.compile(r"\[([^\]\s]{1,128})\]")
-_LEAP = 10_000  # more lines than a killed simulator can have held unwritten
+_LEAP = 10_000  # more than the unwritten lines of a killed simulator
 _N = re.compile(rb'^\{"n":(\d+),', re.MULTILINE)
-_VERDICTS = {Fate.LOST: "error", Fate.FAULT: "error"}
+_VERDICTS = {CallOutcome.LOST: "error", CallOutcome.FAULT: "error"}
 
 
 def text_key(text: str) -> str | None:
@@ -38,7 +38,7 @@ def text_key(text: str) -> str | None:
 
 
 class Log:
-    """`path` None keeps the ring only."""
+    """The log of one simulator, for one event loop. Without a `path` only the ring buffer is kept."""
 
     def __init__(self, path: Path | None, *, ring: int = RING) -> None:
         self._lines: deque[bytes] = deque(maxlen=ring)
@@ -50,9 +50,8 @@ class Log:
             self._n, is_torn = _end_of(path)
             self._file = private_files.append_to(path)
             if is_torn:
-                self._unwritten.append(
-                    b"\n"
-                )  # a killed simulator left its last line half written: readers skip that one
+                # A killed simulator left its last line half written. Readers skip that line.
+                self._unwritten.append(b"\n")
 
     @property
     def lines(self) -> int:
@@ -60,7 +59,7 @@ class Log:
         return self._n
 
     def take(self) -> int:
-        """The number of the next line; the caller writes that line before it takes another."""
+        """The number of the next line. The caller must write that line before it takes another number."""
         self._n += 1
         return self._n
 
@@ -71,21 +70,21 @@ class Log:
         account: str,
         recipient: str,
         provider_message_id: str | None,
-        fate: Fate,
+        outcome: CallOutcome,
         status: int,
         tracker: str | None = None,
         text: str = "",
         kind: str = "text",
         more_ids: Sequence[str] = (),
     ) -> None:
-        """One call; `status` is the HTTP status of its answer, 0 for none."""
+        """Logs one call as line `n`. `status` is the HTTP status of its answer, 0 for none."""
         line = {
             "n": n,
             "at": _now(),
             "account": account,
             "recipient": recipient,
             "provider_message_id": provider_message_id,
-            "verdict": _VERDICTS.get(fate, str(fate)),
+            "verdict": _VERDICTS.get(outcome, str(outcome)),
             "status": status,
             "tracker": tracker,
             "text_key": text_key(text),
@@ -96,7 +95,7 @@ class Log:
         self._write(line)
 
     def receipt(self, name: str, provider_message_id: str, tries: int) -> None:
-        """One receipt that our webhook took, at the `tries`-th try."""
+        """Logs one receipt that our webhook accepted at the `tries`-th try."""
         self._write(
             {
                 "n": self.take(),
@@ -108,7 +107,7 @@ class Log:
         )
 
     def dropped(self, name: str, provider_message_id: str, why: str) -> None:
-        """One receipt that will never be taken: lost on purpose, or expired."""
+        """Logs one receipt that is not sent, or no longer: lost on purpose, expired, not subscribed."""
         self._write(
             {
                 "n": self.take(),
@@ -120,9 +119,10 @@ class Log:
         )
 
     def page(self, after: int, limit: int) -> bytes:
-        """Lines with n > after, oldest first, as JSON {"lines": [...], "next": n}; `next` is the `after` of the following page.
+        """Lines with n > after, oldest first, as JSON {"lines": [...], "first": n, "next": n}.
 
-        `first` is the oldest n still in the ring: greater than `after` + 1, lines were missed and only the file has them.
+        `next` is the `after` of the following page. `first` is the oldest n in the ring: when it is greater than `after` + 1, only the
+        file has the lines between.
         """
         first = self._n - len(self._lines) + 1
         start = max(after - first + 1, 0)
@@ -131,6 +131,7 @@ class Log:
         return b'{"lines":[%b],"first":%d,"next":%d}' % (b",".join(lines), first, following)
 
     def flush(self) -> None:
+        """Writes all lines that wait. Blocks on the disk."""
         if self._file is not None and self._unwritten:
             unwritten, self._unwritten = self._unwritten, []
             self._file.write(b"".join(unwritten))
@@ -147,7 +148,7 @@ class Log:
             self._file = None
 
     def _write(self, line: dict[str, Any]) -> None:
-        # A copy of its own size: what orjson returns keeps its roomy buffer, ten times a line, as long as it lives.
+        # A copy of the exact size: the bytes that orjson returns keep a buffer of ten times a line.
         encoded = b"%b\n" % orjson.dumps(line)
         self._lines.append(encoded)
         if self._file is not None:
@@ -159,7 +160,7 @@ def _now() -> int:
 
 
 def _end_of(path: Path) -> tuple[int, bool]:
-    """The n to go on from (0 for a new file), and whether the last line was cut off."""
+    """The n to continue from (0 for a new file), and whether the last line is incomplete."""
     if not path.exists():
         return 0, False
     with path.open("rb") as file:

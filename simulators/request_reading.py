@@ -1,7 +1,8 @@
-"""Bodies of requests, or the refusal of one that cannot be read.
+"""Reads the bodies of requests.
 
-What enters: a request, and what to raise when its body is compressed with rubbish, cut off, or a form whose boundary, charset or transfer
-encoding is none. What leaves: bytes, or the fields of a form. Guaranteed: nothing else is raised, but for a body that is too large.
+What enters: a request, and the exception to raise when its body cannot be read: badly compressed, cut off, or a form with a wrong boundary,
+charset or transfer encoding. What leaves: bytes, or the fields of a form. Guaranteed: nothing else is raised, except for a body that is too
+large.
 """
 
 from collections.abc import Mapping
@@ -19,10 +20,6 @@ async def raw(request: web.BaseRequest, refusal: Exception) -> bytes:
 async def form(request: web.BaseRequest, refusal: Exception) -> Mapping[str, str | bytes | bytearray | web.FileField]:
     try:
         return await request.post()
-    except (
-        web.RequestPayloadError,
-        ValueError,
-        LookupError,
-        RuntimeError,
-    ):  # aiohttp has no error of its own for a form
+    # aiohttp has no error of its own for a malformed form.
+    except (web.RequestPayloadError, ValueError, LookupError, RuntimeError):
         raise refusal from None

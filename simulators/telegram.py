@@ -1,8 +1,8 @@
 """A simulated Telegram Bot API of one bot: every kind of message, files, limits, updates by webhook or getUpdates.
 
-What enters: calls as the real API takes them, in all four encodings. What leaves: its answers and descriptions; what people write and do
-when the control API or the knobs ask for it. Guaranteed: fates as misbehaviour.py draws them; a call is in the log before it is answered;
-message_id grows per chat and is unique per chat only. Left out knowingly: docs/providers.md.
+What enters: calls as the real API accepts them, in all four encodings. What leaves: its answers and descriptions, and updates: what people
+write and do when the control API or the knobs ask for it. Guaranteed: misbehaviour.py draws the outcome of each call; a call is in the log
+before it is answered; message_id grows per chat and is unique per chat only. docs/providers.md says what is left out.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from simulators import telegram_fields
-from simulators.misbehaviour import Draw, Fate, Misbehaviour
+from simulators.misbehaviour import CallOutcome, CallRandom, Misbehaviour
 from simulators.provider import Provider, ReceivedCall, Sending, keys_of
 from simulators.provider_limits import NONE, ProviderLimits, TokenBuckets
 from simulators.provider_log import Log
@@ -23,16 +23,16 @@ from simulators.telegram_fields import Fields, TelegramRefused, bad, ok, too_fas
 from simulators.telegram_files import Files
 from simulators.telegram_people import STATES, Chats, chat_object
 from simulators.telegram_updates import Updates
-from simulators.telegram_webhook import WebhookDesk
+from simulators.telegram_webhook import WebhookMethods
 
 _PATH = re.compile(r"/bot([^/]+)(?:/test)?/(\w+)")
 _FILE_PATH = re.compile(r"/file/bot([^/]+)/(.+)")
 _TOKEN = re.compile(r"\d+:[\w-]+", re.ASCII)
-_REMEMBERED = 5_000  # chats' newest message_ids are kept for all, whole messages for the newest
+_REMEMBERED = 5_000  # whole messages, of all chats; the newest message_id is kept for every chat
 
 
 class TelegramSimulator(Provider):
-    """The provider: one bot. `is_local` is a self-hosted server, whose webhooks may be plain HTTP on any port."""
+    """The provider: one bot. `is_local` means a self-hosted Bot API server, whose webhooks may be plain HTTP on any port."""
 
     name = "telegram"
 
@@ -54,7 +54,7 @@ class TelegramSimulator(Provider):
         )
         self._token = token
         self._account = token.partition(":")[0]
-        self._desk = WebhookDesk(self.webhooks, self.clock, is_local=is_local)
+        self._webhook_methods = WebhookMethods(self.webhooks, self.clock, is_local=is_local)
         self._files = Files(self.clock, self._account)
         self._chats = Chats(self)
         self._buckets = TokenBuckets()
@@ -120,16 +120,16 @@ class TelegramSimulator(Provider):
                 self._remember(chat, message)
             return tuple(f"{chat}:{message['message_id']}" for message in messages)
 
-        def tell(draw: Draw, misbehaviour: Misbehaviour, latency: float) -> None:
-            self._respond(messages[0], draw, misbehaviour, latency)
+        def schedule_receipts(rng: CallRandom, misbehaviour: Misbehaviour, latency: float) -> None:
+            self._respond(messages[0], rng, misbehaviour, latency)
 
         def answer() -> web.StreamResponse:
             return ok(messages if content.kind == "album" else messages[0])
 
-        return await self.conduct(request, call, Sending(ids, tell, answer))
+        return await self.conduct(request, call, Sending(ids, schedule_receipts, answer))
 
     def _reply(self, chat: int, fields: Fields) -> dict[str, Any]:
-        """The part of a message that shows what it answers."""
+        """The part of a message that shows the message it replies to."""
         asked = fields.nested("reply_parameters")
         if asked is None and not fields.has("reply_to_message_id"):
             return {}
@@ -145,7 +145,7 @@ class TelegramSimulator(Provider):
         return {"reply_to_message": {name: value for name, value in known.items() if name != "reply_to_message"}}
 
     def _pace(self, chat: int, items: int) -> None:
-        """Telegram's flood limits; an album counts per item."""
+        """Raises 429 when one of Telegram's flood limits is reached. Each item of an album counts."""
         now, limits = self.clock.now(), self.limits
         for _ in range(items):
             waits = [self._buckets.wait("", now, burst=limits.bot_per_second, every_ms=_every(limits.bot_per_second))]
@@ -159,7 +159,7 @@ class TelegramSimulator(Provider):
                 raise too_fast(math.ceil(max(waits) / 1000))
 
     def _act(self, method: str, call: ReceivedCall, fields: Fields) -> None:
-        """sendChatAction and setMessageReaction: nothing is kept of them but the log's line."""
+        """Validates sendChatAction and setMessageReaction. Only their log line is kept."""
         chat = self._chat(fields)
         if method == "sendchataction":
             call.kind = "typing"
@@ -178,7 +178,7 @@ class TelegramSimulator(Provider):
                 raise bad("REACTION_INVALID")
 
     async def _manage(self, method: str, fields: Fields) -> object:
-        """Methods that send nothing."""
+        """The methods that send nothing."""
         match method:
             case "getme":
                 return self._bot() | {
@@ -198,7 +198,7 @@ class TelegramSimulator(Provider):
                 }
             case "answercallbackquery":
                 return True
-        return await self._desk.manage(method, fields)
+        return await self._webhook_methods.manage(method, fields)
 
     def _download(self, token: str, path: str) -> web.Response:
         self._authorise(token)
@@ -214,7 +214,7 @@ class TelegramSimulator(Provider):
         return self._newest[chat]
 
     def message(self, chat: int, message_id: int) -> dict[str, Any]:
-        """A message of ours without its content."""
+        """A message of our bot, without its content."""
         return {
             "message_id": message_id,
             "from": self._bot(),
@@ -227,12 +227,12 @@ class TelegramSimulator(Provider):
         if len(self._messages) > _REMEMBERED:
             self._messages.popitem(last=False)
 
-    def _respond(self, ours: Mapping[str, Any], draw: Draw, misbehaviour: Misbehaviour, latency: float) -> None:
-        """What the person does about our message, when the knobs ask for it."""
+    def _respond(self, ours: Mapping[str, Any], rng: CallRandom, misbehaviour: Misbehaviour, latency: float) -> None:
+        """Makes the person reply or react to our message, when the knobs ask for it."""
         delay = latency + misbehaviour.receipt_delay_ms
-        if draw.happens(misbehaviour.reply_rate):
+        if rng.happens(misbehaviour.reply_rate):
             self._chats.reply(ours, delay)
-        if draw.happens(misbehaviour.reaction_rate):
+        if rng.happens(misbehaviour.reaction_rate):
             self._chats.react(ours, delay)
 
     def _bot(self) -> dict[str, Any]:
@@ -240,10 +240,10 @@ class TelegramSimulator(Provider):
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def refusal(self, fate: Fate, misbehaviour: Misbehaviour) -> TelegramRefused:
-        if fate is Fate.THROTTLED:
+    def refusal(self, outcome: CallOutcome, misbehaviour: Misbehaviour) -> TelegramRefused:
+        if outcome is CallOutcome.THROTTLED:
             return too_fast(int(misbehaviour.retry_after_seconds))
-        if fate is Fate.FAULT:
+        if outcome is CallOutcome.FAULT:
             return TelegramRefused(500, "Internal Server Error: restart")
         return TelegramRefused(403, STATES["blocked"][1])
 
@@ -255,7 +255,7 @@ class TelegramSimulator(Provider):
         self._files.store.close()
 
     def _set_account(self, wanted: Mapping[str, Any]) -> object:
-        """{"status", "description"}: every call of the bot is refused so; {} ends it."""
+        """{"status", "description"}: every call of the bot gets this error; {} ends it."""
         keys_of(("status", "description"), wanted)
         status = wanted.get("status")
         if status is not None and status not in {400, 401, 403, 404, 409, 421, 500}:

@@ -1,7 +1,7 @@
-"""What each sending method of the Bot API takes, and the Message it makes of it.
+"""Validation of the sending methods of the Bot API, and the content of the Message that each makes.
 
-What enters: the fields of a call. What leaves: Content: the parts of one Message, or of several for an album; or TelegramRefused.
-Guaranteed: texts are counted after their entities were parsed, in UTF-16 units; nothing here knows chats, limits or ids.
+What enters: the fields of a call. What leaves: a TelegramContent with the parts of one Message, or of several for an album; or
+TelegramRefused. Guaranteed: texts are counted after their entities were parsed, in UTF-16 units. Chats, limits and ids are elsewhere.
 https://core.telegram.org/bots/api#available-methods
 """
 
@@ -20,7 +20,7 @@ ALBUM = (2, 10)
 
 @dataclass(frozen=True, slots=True)
 class TelegramContent:
-    """What one call sends: the parts that make its messages. `text` is what the log takes the key from."""
+    """What one call sends: the parts of its messages. The log reads the key from `text`."""
 
     kind: str
     parts: tuple[Mapping[str, Any], ...]
@@ -116,7 +116,7 @@ async def _album(fields: Fields, files: Files) -> TelegramContent:
 
 
 Reader = Callable[[Fields, Files], Awaitable[TelegramContent]]
-# lower-cased method -> how its fields are read; the kind is our own word for it
+# lower-case method -> reader of its fields; the second argument is the pipeline's name for the kind
 METHODS: Mapping[str, Reader] = {
     "sendmessage": _message,
     "sendphoto": _file("photo", "image"),
@@ -134,7 +134,7 @@ METHODS: Mapping[str, Reader] = {
 ACTIONS = frozenset(
     ("typing", "upload_photo", "record_video", "upload_video", "record_voice", "upload_voice", "upload_document",
      "choose_sticker", "find_location", "record_video_note", "upload_video_note")
-)  # fmt: skip
+)  # fmt: skip  # a list of words, several on a line
 _REACTIONS = (
     "👍 👎 ❤ 🔥 🥰 👏 😁 🤔 🤯 😱 🤬 😢 🎉 🤩 🤮 💩 🙏 👌 🕊 🤡 🥱 🥴 😍 🐳 ❤‍🔥 🌚 🌭 💯 🤣 ⚡ 🍌 🏆 💔 🤨 😐 🍓 🍾 💋 🖕 😈 😴 😭 🤓 👻 "
     "👨‍💻 👀 🎃 🙈 😇 😨 🤝 ✍ 🤗 🫡 🎅 🎄 ☃ 💅 🤪 🗿 🆒 💘 🙉 🦄 😘 💊 🙊 😎 👾 🤷‍♂ 🤷 🤷‍♀ 😡"

@@ -1,7 +1,7 @@
-"""Formatting of Telegram texts: parse_mode HTML and MarkdownV2, and given entities.
+"""Formatting of Telegram texts: parse_mode HTML and MarkdownV2, and explicit entities.
 
-What enters: a text and how it is marked. What leaves: the plain text and its entities in UTF-16 units; or TelegramRefused "can't parse
-entities" in the server's words. Left out knowingly: custom emoji, dates, the legacy Markdown mode (taken as plain), automatic entities.
+What enters: a text and its parse_mode or entities. What leaves: the plain text and its entities in UTF-16 units; or TelegramRefused "can't
+parse entities" in the server's wording. Left out: custom emoji, dates, the legacy Markdown mode (taken as plain text), automatic entities.
 https://core.telegram.org/bots/api#formatting-options
 """
 
@@ -15,7 +15,7 @@ _HTML = {
     "b": "bold", "strong": "bold", "i": "italic", "em": "italic", "u": "underline", "ins": "underline",
     "s": "strikethrough", "strike": "strikethrough", "del": "strikethrough", "tg-spoiler": "spoiler", "span": "spoiler",
     "a": "text_link", "code": "code", "pre": "pre", "blockquote": "blockquote",
-}  # fmt: skip
+}  # fmt: skip  # a table, several pairs on a line
 _TAG = re.compile(r"<(/?)([a-zA-Z0-9-]*)([^>]*)(>?)")
 _HREF = re.compile(r"""\bhref\s*=\s*["']?([^"'\s>]+)""")
 _MARKS = {
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
 
 
 def parsed(fields: Fields, text: str, entities: str) -> tuple[str, list[dict[str, Any]]]:
-    """Plain text and entities of a field; parse_mode wins over given entities, as in the server."""
+    """Plain text and entities of a field. parse_mode overrides explicit entities, as in the server."""
     raw = fields.text(text)
     mode = fields.text("parse_mode").lower()
     if not mode:

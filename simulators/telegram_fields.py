@@ -1,7 +1,7 @@
 """Arguments of a Bot API call in all four encodings, and Telegram's answers.
 
 What enters: a request: query, urlencoded, JSON or multipart. What leaves: fields as texts, nested values as JSON, files by name; or
-TelegramRefused in the server's own words. Guaranteed: the body wins over the query; numbers and booleans of JSON count as their texts, as
+TelegramRefused in the server's wording. Guaranteed: the body overrides the query; numbers and booleans of JSON are read as their texts, as
 in the server.
 https://core.telegram.org/bots/api#making-requests · wording: https://github.com/tdlib/telegram-bot-api
 """
@@ -60,7 +60,7 @@ class Upload:
 
 
 class Fields:
-    """Arguments of one call."""
+    """The arguments of one call. Accessors raise TelegramRefused for a value of the wrong form."""
 
     def __init__(self, values: Mapping[str, Any], files: Mapping[str, Upload]) -> None:
         self._values = values
@@ -95,7 +95,7 @@ class Fields:
         return self.text(name).lower() in {"true", "yes", "1"}
 
     def nested(self, name: str) -> Any:
-        """An object or array, given as such or as JSON text; None when it is not there."""
+        """An object or array, given directly or as JSON text; None when it is missing."""
         value = self._values.get(name)
         if value is None or value == "":
             return None
@@ -107,7 +107,7 @@ class Fields:
             raise bad(f"can't parse {name.replace('_', ' ')} JSON object") from None
 
     def chat(self) -> int:
-        """chat_id as a number; public names get one of their own."""
+        """chat_id as a number. The @name of a public channel becomes a made-up number, always the same."""
         chat = self.text("chat_id").strip()
         if not chat:
             raise bad("chat_id is empty")
@@ -117,7 +117,7 @@ class Fields:
 
 
 async def read(request: web.BaseRequest) -> Fields:
-    """Arguments of a request; raises TelegramRefused."""
+    """Reads the arguments of a request; raises TelegramRefused."""
     values: dict[str, Any] = dict(request.query)
     if request.content_type == "application/json":
         try:
@@ -128,7 +128,7 @@ async def read(request: web.BaseRequest) -> Fields:
             raise bad("can't parse JSON object")
         return Fields(values | body, {})
     files: dict[str, Upload] = {}
-    # pyTelegramBotAPI sends a form with GET, which the server reads as it does a POST; aiohttp would not.
+    # pyTelegramBotAPI sends a form with GET. The real server reads it like a POST; aiohttp alone would not.
     form = request if request.method == "POST" else request.clone(method="POST", client_max_size=UPLOAD_LIMIT)
     for name, value in (await request_reading.form(form, bad("can't parse the form"))).items():
         if isinstance(value, web.FileField):

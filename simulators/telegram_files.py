@@ -1,8 +1,8 @@
 """Files of a simulated bot: uploads, files named by file_id or fetched by link, and their download.
 
-What enters: an argument that names a file in any of the three ways, "attach://name" included. What leaves: the object that describes it in
-a Message, or TelegramRefused. Guaranteed: a file_id fits the bot that made it and the kind it was
-made for; sizes are held to the API's limits.
+What enters: an argument that names a file in one of the three ways, "attach://name" included. What leaves: the object that describes it in
+a Message, or TelegramRefused. Guaranteed: a file_id works only for the bot that made it and for the kind it was made for; the API's size
+limits hold.
 https://core.telegram.org/bots/api#sending-files
 """
 
@@ -18,13 +18,20 @@ from simulators.telegram_fields import Fields, TelegramRefused, Upload, bad
 
 UPLOAD_LIMIT = 50_000_000
 PHOTO_LIMIT = 10_000_000
-LINK_LIMIT = {"photo": 5_000_000}  # others 20 MB
+LINK_LIMIT = {"photo": 5_000_000}  # 20 MB for the other kinds
 DOWNLOAD_LIMIT = 20_000_000
 _KEPT = 20_000
 _DAYS = 365.0
-_FOLDERS = {"photo": "photos", "document": "documents", "video": "videos", "audio": "music", "voice": "voice",
-            "animation": "animations", "sticker": "stickers"}  # fmt: skip
-# What a link may hold for each kind; a document by link is one of three formats only.
+_FOLDERS = {
+    "photo": "photos",
+    "document": "documents",
+    "video": "videos",
+    "audio": "music",
+    "voice": "voice",
+    "animation": "animations",
+    "sticker": "stickers",
+}
+# Types of file that a link may have, by kind. A document by link must have one of three formats.
 _BY_LINK: dict[str, tuple[str, ...]] = {
     "photo": ("image/",),
     "video": ("video/mp4",),
@@ -47,7 +54,7 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file the bot knows. Only uploaded ones have bytes to download."""
+    """One file that the bot knows. Only uploaded files have bytes to download."""
 
     kind: str
     file_id: str
@@ -62,7 +69,7 @@ class File:
 
 
 class Files:
-    """Files of one bot; the newest are known."""
+    """The newest files of one bot."""
 
     def __init__(self, clock: Clock, bot: str) -> None:
         self.store = Store(clock)
@@ -71,7 +78,7 @@ class Files:
         self._paths: dict[str, str] = {}
 
     async def take(self, kind: str, fields: Fields, given: str, name: str) -> File:
-        """The file an argument names: an upload under that name, an attachment, a link or a file_id."""
+        """The file that an argument names: an upload under `name`, an attachment, a link or a file_id. Raises TelegramRefused."""
         upload = fields.files.get(given.removeprefix("attach://") if given.startswith("attach://") else name)
         if upload is not None:
             return self._uploaded(kind, upload)
@@ -91,7 +98,7 @@ class Files:
         return file
 
     def get(self, file_id: str) -> File:
-        """For getFile."""
+        """The file of an id, for getFile; raises TelegramRefused."""
         file = self._known.get(file_id)
         if file is None:
             raise bad("invalid file_id" if file_id else "file_id not specified")
@@ -102,7 +109,7 @@ class Files:
         return file
 
     def content(self, path: str) -> bytes | None:
-        """The bytes behind a file_path, None when there are none."""
+        """The bytes of a file_path, None when there are none."""
         media = self.store.get(self._paths.get(path, ""))
         return None if media is None else self.store.read(media)
 
@@ -150,7 +157,7 @@ class Files:
 
 
 def described(file: File) -> Any:
-    """The part of a Message that shows the file: an array of sizes for a photo."""
+    """The part of a Message that describes the file: an array of sizes for a photo."""
     base: dict[str, Any] = {"file_id": file.file_id, "file_unique_id": file.unique_id, "file_size": file.size}
     match file.kind:
         case "photo":

@@ -1,8 +1,8 @@
 """People and chats of a simulated Telegram: what they write and do, and which of them cannot be reached.
 
 What enters: POST /_control/inbound {"chat_id", "text", "kind", "reply_to", "content"} and /_control/people {"chat_id", "state"}. What
-leaves: updates in the bot's outbox, one queue a chat; refusals in the server's words. Guaranteed: their messages share the chat's counter
-of message ids with ours.
+leaves: updates in the bot's outbox, one queue for each chat; refusals in the server's wording. Guaranteed: messages of people and of our
+bot share the chat's counter of message ids.
 https://core.telegram.org/bots/api#update
 """
 
@@ -31,7 +31,7 @@ STATES: Mapping[str, tuple[int, str]] = {
 
 
 class Bot(Protocol):
-    """What chats need of their bot."""
+    """The parts of the bot that chats use."""
 
     clock: Clock
     webhooks: Updates
@@ -41,7 +41,7 @@ class Bot(Protocol):
         ...
 
     def message(self, chat: int, message_id: int) -> dict[str, Any]:
-        """A message of ours without its content."""
+        """A message of our bot, without its content."""
         ...
 
 
@@ -54,7 +54,7 @@ class Chats:
         self._queries = 0
 
     def refuse(self, chat: int) -> None:
-        """Raises what Telegram answers to a message for a chat that cannot be reached."""
+        """Raises Telegram's error when the chat cannot be reached."""
         state, new = self._states.get(chat, ("", None))
         if not state:
             return
@@ -66,7 +66,7 @@ class Chats:
         raise TelegramRefused(status, description)
 
     def set_state(self, wanted: Mapping[str, Any]) -> object:
-        """{"chat_id", "state", "migrate_to"}; without a state the chat is well again."""
+        """{"chat_id", "state", "migrate_to"}; without a state the chat can be reached again."""
         keys_of(("chat_id", "state", "migrate_to"), wanted)
         chat, state, new = wanted.get("chat_id"), wanted.get("state"), wanted.get("migrate_to")
         if not isinstance(chat, int) or not isinstance(new, int | None) or (state is not None and state not in STATES):
@@ -80,7 +80,7 @@ class Chats:
         return {"chat_id": chat, "state": state}
 
     def reply(self, ours: Mapping[str, Any], delay_ms: float) -> None:
-        """The person answers our message."""
+        """The person replies to our message after the delay."""
         chat = ours["chat"]["id"]
         written = self._written(chat) | {"text": "OK", "reply_to_message": ours}
         self._update("message", written, f"{chat}:{written['message_id']}", chat, delay_ms)
@@ -96,14 +96,15 @@ class Chats:
         )
 
     def write(self, wanted: Mapping[str, Any]) -> object:
-        """What a person does in a chat; returns its id. Raises ValueError with a sentence."""
+        """Schedules what a person does in a chat; returns the message's id. Raises ValueError with a sentence."""
         keys_of(("chat_id", "text", "kind", "reply_to", "content"), wanted)
         chat, text, ours = wanted.get("chat_id"), wanted.get("text", ""), wanted.get("reply_to")
         extra, kind = wanted.get("content", {}), wanted.get("kind", "message")
         if not isinstance(chat, int) or not isinstance(text, str) or not isinstance(ours, int | None):
-            raise ValueError('an inbound message needs "chat_id" (a number), "text" and perhaps "reply_to" (a number)')  # noqa: TRY004  # answered with 400, as every ValueError
+            # ValueError, not TypeError: the control API answers every ValueError with 400.
+            raise ValueError('an inbound message needs "chat_id" (a number) and "text"; "reply_to" is a number')  # noqa: TRY004  # as above
         if not isinstance(extra, dict):
-            raise ValueError('"content" is an object')  # noqa: TRY004  # the same
+            raise ValueError('"content" must be an object')  # noqa: TRY004  # as above
         content = self._content(kind, chat, text, ours, extra)
         name = f"{chat}:{content.get('message_id', ours)}"
         self._update(kind, content, name, chat, 0.0)
@@ -129,7 +130,7 @@ class Chats:
                 query = {"id": str(4_382_000_000_000 + self._queries), "from": person(chat), "chat_instance": str(chat)}
                 return query | {"data": text, "message": message}
         raise ValueError(
-            'kind is message, edited_message, channel_post, my_chat_member, or message_reaction or callback_query with "reply_to"'
+            'kind must be message, edited_message, channel_post or my_chat_member, or with "reply_to" message_reaction or callback_query'
         )
 
     def _member(self, chat: int, status: str) -> None:

@@ -1,9 +1,9 @@
-"""What a simulated bot has to tell: updates, fetched by getUpdates or posted to the bot's webhook, never both.
+"""The updates of a simulated bot: fetched by getUpdates or posted to the bot's webhook, never both.
 
-What enters: updates with a queue (a chat). What leaves: pages of getUpdates, or one POST an update. Guaranteed: within a queue the next
-update is not posted before the one ahead was taken or expired; queues go side by side, `max_connections` at most; an update lives 24 h of
-the provider's clock; at most KEPT wait, the oldest go first. Back-off as in the server: at once, then 2 s doubling to a cap of 60 to 120 s;
-Retry-After is honoured.
+What enters: updates with a queue (a chat). What leaves: pages of getUpdates, or one POST for each update. Guaranteed: within a queue an
+update is posted only after the one before it was accepted or expired; at most `max_connections` queues post at the same time; an update
+expires after 24 h of the provider's clock; at most KEPT updates wait, the oldest are dropped first. Back-off as in the server: at once,
+then 2 s, doubling up to a limit of 60 to 120 s; Retry-After is honoured.
 https://github.com/tdlib/telegram-bot-api (WebhookActor) · https://core.telegram.org/bots/api#getting-updates
 """
 
@@ -24,11 +24,11 @@ from simulators.webhook_sender import Posted, Poster
 
 KEPT = 100_000
 LIFE_MS = 24 * 3_600_000
-GONE_MS = 23 * 3_600_000  # a webhook that answers 410 for so long is removed
+GONE_MS = 23 * 3_600_000  # a webhook that answers 410 for this long is removed
 KINDS = frozenset(
     ("message", "edited_message", "channel_post", "callback_query", "my_chat_member", "chat_member", "message_reaction",
      "message_reaction_count", "poll", "inline_query", "business_message")
-)  # fmt: skip
+)  # fmt: skip  # a list of words, several on a line
 DEFAULT_KINDS = KINDS - {"chat_member", "message_reaction", "message_reaction_count"}
 _FIRST_BACK_OFF_MS = 2_000
 _LONGEST_WAIT_MS = 3_600_000
@@ -36,7 +36,7 @@ _LONGEST_WAIT_MS = 3_600_000
 
 @dataclass(slots=True)
 class Update:
-    """One update. `name` is what the log calls the message it is about."""
+    """One update. `name` is the log's id of the message that the update is about. `born` is Unix milliseconds."""
 
     update_id: int
     queue: str
@@ -47,7 +47,7 @@ class Update:
 
 
 class Updates:
-    """The outbox of one bot."""
+    """The outbox of one bot, for one event loop."""
 
     def __init__(self, *, url: str, secret: str, first: int, log: Log, clock: Clock) -> None:
         self.url = url
@@ -59,7 +59,7 @@ class Updates:
         self._log = log
         self._clock = clock
         self._newest = 10_000_000 + first
-        self._born: list[tuple[float, int, Any]] = []  # what will be an update at its time
+        self._born: list[tuple[float, int, Any]] = []  # scheduled updates: due, order, arguments of `_happen`
         self._order = 0
         self._waiting: OrderedDict[int, Update] = OrderedDict()
         self._queues: dict[str, deque[Update]] = {}
@@ -73,7 +73,7 @@ class Updates:
 
     @property
     def pending(self) -> int:
-        """Updates nobody took yet, those not due yet included."""
+        """Updates that were not accepted or confirmed yet, those not due yet included."""
         return len(self._waiting) + len(self._born)
 
     def schedule(self, kind: str, content: Mapping[str, Any], *, queue: str, name: str, delay_ms: float) -> None:
@@ -83,8 +83,12 @@ class Updates:
 
     # --- getUpdates --------------------------------------------------------------------------------------------------
 
-    async def fetch(self, offset: int, limit: int, patience: float) -> list[bytes]:
-        """One page; what lies below a positive offset is confirmed and gone. Raises the server's 409."""
+    async def fetch(self, offset: int, limit: int, timeout_seconds: float) -> list[bytes]:
+        """One page of getUpdates; waits up to `timeout_seconds` for a first update.
+
+        Updates below a positive offset are confirmed and removed. Raises TelegramRefused (409) while a webhook is set, or when another
+        getUpdates arrives.
+        """
         if self.url:
             raise TelegramRefused(
                 409,
@@ -92,8 +96,8 @@ class Updates:
             )
         self.end_poll()
         self._confirm(offset)
-        if not self._waiting and patience > 0:
-            await self._wait(patience)
+        if not self._waiting and timeout_seconds > 0:
+            await self._wait(timeout_seconds)
             self._confirm(offset)
         return [update.body for update, _ in zip(list(self._waiting.values()), range(limit), strict=False)]
 
@@ -102,12 +106,12 @@ class Updates:
         if self._poll is not None:
             self._poll.set()
 
-    async def _wait(self, patience: float) -> None:
+    async def _wait(self, timeout_seconds: float) -> None:
         ended = self._poll = asyncio.Event()
         self._arrived.clear()
         waits = [asyncio.create_task(event.wait()) for event in (ended, self._arrived)]
         try:
-            await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -146,7 +150,7 @@ class Updates:
             self._finish(update, "dropped")
 
     async def run(self) -> None:
-        """Turns what is due into updates until cancelled."""
+        """Makes updates of scheduled items that are due, until cancelled."""
         try:
             while True:
                 await self._wake.wait()
@@ -220,7 +224,7 @@ class Updates:
         return posted
 
     def _judge(self, posted: Posted) -> None:
-        """What getWebhookInfo will say, and whether the webhook has to go."""
+        """Records the error for getWebhookInfo, and removes a webhook that answered 410 for too long."""
         if posted.taken:
             self._gone_since = None
             return
@@ -242,7 +246,7 @@ class Updates:
         return float(min(_FIRST_BACK_OFF_MS * 2 ** min(failures - 2, 10), cap))
 
     def _finish(self, update: Update, how: str, tries: int = 1) -> None:
-        """The update is gone: taken, or lost for that reason."""
+        """Removes an update and logs it: as a receipt, or as dropped with `how` as the reason."""
         if self._waiting.pop(update.update_id, None) is None:
             return
         queue = self._queues.get(update.queue)

@@ -1,7 +1,7 @@
-"""getUpdates, setWebhook, deleteWebhook and getWebhookInfo of a simulated bot: the rules about them.
+"""The rules of getUpdates, setWebhook, deleteWebhook and getWebhookInfo of a simulated bot.
 
-What enters: the fields of those calls. What leaves: what they return, or TelegramRefused in the server's words. Guaranteed: a webhook of
-the public API is HTTPS on one of four ports; a self-hosted server takes any.
+What enters: the fields of those calls. What leaves: their results, or TelegramRefused in the server's wording. Guaranteed: a webhook of
+the public API is HTTPS on one of four ports; a self-hosted server accepts any URL.
 https://core.telegram.org/bots/api#setwebhook
 """
 
@@ -19,7 +19,7 @@ PORTS = frozenset({80, 88, 443, 8443})
 _SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}", re.ASCII)
 
 
-class WebhookDesk:
+class WebhookMethods:
     """The four methods of one bot."""
 
     def __init__(self, updates: Updates, clock: Clock, *, is_local: bool) -> None:
@@ -29,6 +29,7 @@ class WebhookDesk:
         self._set_at = -1_000_000
 
     async def manage(self, method: str, fields: Fields) -> object:
+        """The result of one method, in lower case; getUpdates may wait up to 50 s. Raises TelegramRefused."""
         match method:
             case "getupdates":
                 return await self._get(fields)
@@ -86,7 +87,7 @@ class WebhookDesk:
             raise bad("bad webhook: Webhook can be set up only on ports 80, 88, 443 or 8443")
 
     def _kinds(self, fields: Fields) -> frozenset[str] | None:
-        """allowed_updates: not given keeps what was set, empty is the default; unknown names are ignored as the server does."""
+        """allowed_updates. Missing: unchanged (None). Empty: the default. Unknown names are ignored, as in the server."""
         given: Any = fields.nested("allowed_updates")
         if given is None:
             return None

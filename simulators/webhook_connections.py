@@ -1,8 +1,8 @@
-"""HTTP/1.1 POSTs over connections that stay open, for webhooks, and nothing that a client library could do besides.
+"""A minimal HTTP/1.1 client for webhooks: POSTs over connections that stay open.
 
-What enters: a plain http URL, headers, a body. What leaves: the Reply, or None when the connection broke, the answer made no sense or did
-not come in time. Guaranteed: one request at a time on a connection; a connection the other side closed while it was idle is replaced
-and the request sent once more. No TLS, no redirects, no proxies.
+What enters: a plain http URL, headers, a body. What leaves: the Reply, or None when the connection broke, the answer was not HTTP or did
+not arrive in time. Guaranteed: one request at a time on a connection; when the other side closed an idle connection, the request is sent
+again on another one. No TLS, no redirects, no proxies.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ _MOST = 1_000_000  # bytes of an answer
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer without its body, which no provider reads."""
+    """An answer without its body: providers do not read it."""
 
     status: int
     reason: str = ""
@@ -23,9 +23,9 @@ class Reply:
 
 
 def parsed(received: bytes, *, is_all: bool = False) -> tuple[Reply, bool] | None:
-    """The whole answer in these bytes and whether the connection may be used again; None while some is missing.
+    """The complete answer in these bytes, and whether the connection can be used again; None while bytes are missing.
 
-    `is_all` says that nothing more will come. Raises ValueError for what is no answer.
+    `is_all` means that the connection has ended. Raises ValueError for bytes that are no HTTP answer.
     """
     end = received.find(b"\r\n\r\n")
     if end < 0:
@@ -48,7 +48,7 @@ def parsed(received: bytes, *, is_all: bool = False) -> tuple[Reply, bool] | Non
 
 
 def _is_whole(head: bytes, status: int, body: bytes, is_all: bool) -> bool:
-    """Whether the body has come to its end."""
+    """Whether the body is complete."""
     if is_all or status in {204, 304}:
         return True
     if b"chunked" in _header(head, b"transfer-encoding"):
@@ -58,14 +58,14 @@ def _is_whole(head: bytes, status: int, body: bytes, is_all: bool) -> bool:
 
 
 def _header(head: bytes, name: bytes) -> bytes:
-    """The value of a header in a lower-cased head, empty when there is none."""
+    """The value of a header in a lower-case head, empty when it is missing."""
     at = 0 if head.startswith(name + b":") else head.find(b"\r\n" + name + b":") + 2
     if at == 1:
         return b""
     return head[at + len(name) + 1 :].partition(b"\r\n")[0].strip()
 
 
-class _Line(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class _Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     async def exchange(self, request: bytes) -> Reply | None:
-        """One request; None when the connection broke before the answer was whole."""
+        """Sends one request; None when the connection broke before the answer was complete."""
         if self._transport is None or not self.is_open:
             return None
         self._received = b""
@@ -95,7 +95,7 @@ class _Line(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what create_connection makes
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # create_connection makes one
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -118,36 +118,38 @@ class _Line(asyncio.Protocol):
             self._reply.set_result(found)
 
 
-class Lines:
-    """Connections to one URL's server, as many as there are requests at a time."""
+class Connections:
+    """Connections to one URL's server, as many as there are simultaneous requests. For one event loop."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: */*\r\n".encode()
-        self._idle: list[_Line] = []
+        self._idle: list[_Connection] = []
 
-    async def post(self, headers: Mapping[str, str], body: bytes, patience_seconds: float) -> Reply | None:
+    async def post(self, headers: Mapping[str, str], body: bytes, timeout_seconds: float) -> Reply | None:
+        """Posts one body; None when no answer came within `timeout_seconds`. Raises nothing but cancellation."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, lines.encode("latin-1"), len(body), body)
-        line: _Line | None = None
+        connection: _Connection | None = None
         reply: Reply | None = None
         try:
-            async with asyncio.timeout(patience_seconds):
+            async with asyncio.timeout(timeout_seconds):
                 while self._idle and reply is None:
-                    line = self._idle.pop()
-                    reply = await line.exchange(request)
+                    connection = self._idle.pop()
+                    reply = await connection.exchange(request)
                 if reply is None:
-                    _, line = await asyncio.get_running_loop().create_connection(_Line, self._host, self._port)
-                    reply = await line.exchange(request)
+                    loop = asyncio.get_running_loop()
+                    _, connection = await loop.create_connection(_Connection, self._host, self._port)
+                    reply = await connection.exchange(request)
         except (TimeoutError, OSError):
             reply = None
         finally:
-            if line is not None and line.is_open and reply is not None:
-                self._idle.append(line)
-            elif line is not None:
-                line.close()
+            if connection is not None and connection.is_open and reply is not None:
+                self._idle.append(connection)
+            elif connection is not None:
+                connection.close()
         return reply
 
     def close(self) -> None:

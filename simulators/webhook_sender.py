@@ -1,8 +1,8 @@
-"""Posting what a simulated provider of Meta has to tell to our webhook: when it is due, in batches, again until it is taken.
+"""Posts the notices of a simulated provider (Meta's, or our own clients') to our webhook: when they are due, in batches, with retries.
 
 What enters: notices with a delay. What leaves: HTTP POSTs, packed and signed by the provider's own function. Guaranteed: a notice is
-posted until the webhook answers 2xx or the provider's patience is over (back-off doubles from FIRST_RETRY_SECONDS to
-LONGEST_RETRY_SECONDS); each one taken or given up is in the log. Without a URL notices are dropped.
+posted until the webhook answers 2xx or `retry_hours` are over (back-off doubles from FIRST_RETRY_SECONDS to LONGEST_RETRY_SECONDS); each
+notice that was accepted or given up is in the log. Without a URL notices are dropped.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import aiohttp
 from simulators.clock import Clock
 from simulators.misbehaviour_schedule import Schedule
 from simulators.provider_log import Log
-from simulators.webhook_connections import Lines
+from simulators.webhook_connections import Connections
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
@@ -27,7 +27,7 @@ SIDE_BY_SIDE = 8  # POSTs at the same time
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing to tell. `name` is the log's word for it (sent, read, inbound, ...); `payload` is what the provider packs."""
+    """One item for our webhook. `name` is its name in the log (sent, read, inbound, ...); the provider packs `payload`."""
 
     name: str
     provider_message_id: str
@@ -36,7 +36,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What the webhook answered: status 0 when nothing came back."""
+    """The webhook's answer; `status` is 0 when there was none."""
 
     status: int
     retry_after: str = ""
@@ -48,19 +48,20 @@ class Posted:
 
 
 class Poster:
-    """The way to all webhooks of a simulator; connections open inside the running loop and stay open."""
+    """HTTP client for the webhooks of a simulator. Connections open inside the running loop and stay open."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Lines] = {}
+        self._connections: dict[str, Connections] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
+        """Posts one body, over TLS for an https URL. Raises nothing but cancellation."""
         if url.startswith("https:"):
             return await self._post_secured(url, body, headers)
-        lines = self._lines.get(url)
-        if lines is None:
-            lines = self._lines[url] = Lines(url)
-        reply = await lines.post(headers, body, POST_TIMEOUT_SECONDS)
+        connections = self._connections.get(url)
+        if connections is None:
+            connections = self._connections[url] = Connections(url)
+        reply = await connections.post(headers, body, POST_TIMEOUT_SECONDS)
         if reply is None:
             return Posted(0, reason="Connection timed out or was refused")
         return Posted(reply.status, reply.retry_after, reply.reason)
@@ -74,7 +75,7 @@ class Poster:
             return Posted(0, reason="Connection timed out or was refused")
 
     async def get(self, url: str, query: Mapping[str, str]) -> tuple[int, str]:
-        """Status and text of an answer; 0 when none came."""
+        """Status and text of an answer; status 0 when there was none."""
         try:
             async with self._open().get(url, params=query, allow_redirects=False) as response:
                 return response.status, (await response.text(errors="replace"))[:1000]
@@ -82,8 +83,8 @@ class Poster:
             return 0, ""
 
     async def close(self) -> None:
-        for lines in self._lines.values():
-            lines.close()
+        for connections in self._connections.values():
+            connections.close()
         if self._session is not None:
             await self._session.close()
 
@@ -99,19 +100,17 @@ Pack = Callable[[Sequence[Notice]], tuple[bytes, Mapping[str, str]]]
 
 
 class Webhooks:
-    """Batches side by side, in no order: Meta promises none. `patience_hours` after its first try a notice is given up."""
+    """Posts SIDE_BY_SIDE batches at a time, in no order: Meta promises none. A notice is given up `retry_hours` after its first try."""
 
-    def __init__(
-        self, *, url: str, pack: Pack, log: Log, clock: Clock, schedule: Schedule, patience_hours: float
-    ) -> None:
+    def __init__(self, *, url: str, pack: Pack, log: Log, clock: Clock, schedule: Schedule, retry_hours: float) -> None:
         self.url = url
         self.poster = Poster()
         self._pack = pack
         self._log = log
         self._clock = clock
         self._schedule = schedule
-        self._patience_ms = patience_hours * 3_600_000
-        self._due: list[tuple[float, int, int, float, Notice]] = []  # due, order, tries so far, first due, what
+        self._retry_ms = retry_hours * 3_600_000
+        self._due: list[tuple[float, int, int, float, Notice]] = []  # due, order, tries so far, first due, notice
         self._order = 0
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(SIDE_BY_SIDE)
@@ -119,19 +118,19 @@ class Webhooks:
 
     @property
     def pending(self) -> int:
-        """Notices that our webhook has not taken yet, those under way not counted."""
+        """Notices that our webhook has not accepted yet, without those in flight."""
         return len(self._due)
 
     def schedule(self, notice: Notice, delay_ms: float) -> None:
         due = self._clock.now() + delay_ms
         self._push(notice, due, 0, due)
 
-    async def post_now(self, notice: Notice, patience_seconds: float) -> None:
-        """Posts ahead of everything else and waits for the answer, but no longer than `patience_seconds`."""
-        await asyncio.wait({self._start([(0, float(self._clock.now()), notice)])}, timeout=patience_seconds)
+    async def post_now(self, notice: Notice, wait_seconds: float) -> None:
+        """Posts a notice before all others and waits at most `wait_seconds` for the answer."""
+        await asyncio.wait({self._start([(0, float(self._clock.now()), notice)])}, timeout=wait_seconds)
 
     async def run(self) -> None:
-        """Posts what is due until cancelled."""
+        """Posts the notices that are due, until cancelled."""
         try:
             while True:
                 await self._wake.wait()
@@ -181,7 +180,7 @@ class Webhooks:
         tried = max(tries for tries, _, _ in due)
         again = self._clock.now() + 1000 * min(FIRST_RETRY_SECONDS * 2 ** min(tried, 10), LONGEST_RETRY_SECONDS)
         for tries, first, notice in due:
-            if again - first > self._patience_ms:
+            if again - first > self._retry_ms:
                 self._log.dropped(notice.name, notice.provider_message_id, "expired")
             else:
                 self._push(notice, again, tries + 1, first)

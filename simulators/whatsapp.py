@@ -1,8 +1,8 @@
 """A simulated WhatsApp Cloud API of one business number: messages, media, templates, windows, limits, and signed webhooks.
 
-What enters: calls as the real API takes them. What leaves: its answers and error codes, then statuses with our tracker echoed, batched,
-escaped and signed as Meta does. Guaranteed: fates and receipts as misbehaviour.py draws them; a call is in the log before it is answered.
-Left out knowingly: docs/providers.md.
+What enters: calls as the real API accepts them. What leaves: its answers and error codes, then statuses that echo our tracker, batched,
+escaped and signed as Meta does. Guaranteed: misbehaviour.py draws the outcome and the receipts of each call; a call is in the log before it
+is answered. docs/providers.md says what is left out.
 """
 
 import base64
@@ -15,43 +15,42 @@ from aiohttp import web
 
 from simulators import graph_api, request_reading, whatsapp_bodies, whatsapp_statuses
 from simulators.graph_api import GraphRefused
-from simulators.meta_account import EARLY_PATIENCE_SECONDS, Given, MetaProvider, known_code
-from simulators.misbehaviour import Draw, Fate, Misbehaviour
+from simulators.meta_account import EARLY_WAIT_SECONDS, Given, MetaProvider, known_code
+from simulators.misbehaviour import CallOutcome, CallRandom, Misbehaviour
 from simulators.provider import ReceivedCall, Sending, json_response, keys_of
 from simulators.webhook_sender import Notice
 from simulators.whatsapp_bodies import WhatsAppBody
 from simulators.whatsapp_inbound import Inbox
-from simulators.whatsapp_media import DOWNLOADS, MediaDesk
+from simulators.whatsapp_media import DOWNLOADS, MediaApi
 from simulators.whatsapp_statuses import DISPLAY_NUMBER, History, ReportedStatus
 from simulators.whatsapp_templates import Templates
 
 _PATH = re.compile(graph_api.VERSION + r"/([^/]+)(?:/(\w+))?/?")
-# Fields of a number that may be asked for and have no value here.
+# Fields of a number that a call may ask for and that have no value here.
 # https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account-to-number-current-status
 _NUMBER_FIELDS = (
     "conversational_automation", "quality_score", "webhook_configuration", "name_status", "new_name_status", "account_mode",
     "is_on_biz_app", "is_official_business_account", "is_pin_enabled", "is_preverified_number", "search_visibility",
     "eligibility_for_api_business_global_search", "health_status", "certificate", "new_certificate", "last_onboarded_time",
     "country_code", "country_dial_code", "whatsapp_business_manager_messaging_limit",
-)  # fmt: skip
+)  # fmt: skip  # a list of words, several on a line
 _TOO_LATE = "Message failed to send because more than 24 hours have passed since the customer last replied"
 _LATE_CODES = (131026, 131049, 131053, 131047)
 
 
 class WhatsAppSimulator(MetaProvider):
-    """The provider: one business number, one app secret that signs."""
+    """The provider: one business number, and one app secret that signs webhooks."""
 
     name = "whatsapp"
-    patience_hours = 7 * 24.0
+    retry_hours = 7 * 24.0
 
     def __init__(self, **given: Unpack[Given]) -> None:
         super().__init__(**given)
-        self.media = MediaDesk(self.clock)
+        self.media = MediaApi(self.clock)
         self.templates = Templates()
         self.history = History()
-        self._people: dict[
-            str, tuple[int, bool]
-        ] = {}  # wa_id -> error code of every message to them, and whether it comes late
+        # wa_id -> error code of every message to the person, and whether it is reported later, by a receipt
+        self._people: dict[str, tuple[int, bool]] = {}
         self._inbox = Inbox(self)
 
     # --- the API -----------------------------------------------------------------------------------------------------
@@ -70,7 +69,7 @@ class WhatsAppSimulator(MetaProvider):
         node, edge = path[1], path[2]
         if node != self.account:
             return self._medium(request, call, node) if edge is None and node.isdecimal() else _nowhere(node)
-        self._favoured()
+        self._refuse_for_account()
         match request.method, edge:
             case "POST", "messages":
                 return await self._message(
@@ -100,7 +99,7 @@ class WhatsAppSimulator(MetaProvider):
         return await self.conduct(request, call, self._sending(message, late))
 
     def _seen(self, call: ReceivedCall, body: Mapping[str, Any]) -> Sending:
-        """Marking a message of a person as read, with or without showing that we type."""
+        """Marks a person's message as read, with or without a typing indicator."""
         whatsapp_bodies.product(body)
         if body["status"] != "read":
             raise graph_api.invalid("Param status must be one of {READ}.")
@@ -122,20 +121,20 @@ class WhatsAppSimulator(MetaProvider):
             )
 
     async def _rules(self, message: WhatsAppBody) -> tuple[int, str] | None:
-        """Raises what Meta refuses at once; returns code and details of what only a receipt will tell."""
+        """Raises the errors that Meta reports at once; returns code and details of an error that only a receipt will report."""
         code, comes_late = self._people.get(message.wa_id, (None, False))
         if code is not None and not comes_late:
             raise GraphRefused(code)
         if message.template is not None:
             self.templates.check(message.template)
-        if message.media_id is not None and (why := self.media.misfit(message.kind, message.media_id)):
+        if message.media_id is not None and (why := self.media.mismatch(message.kind, message.media_id)):
             raise GraphRefused(131009, why)
         if code is not None:
             return code, graph_api.title(code)
         is_outside = not self.windows.is_open(message.wa_id, self.clock.now(), self.limits.window_hours)
         if is_outside and message.template is None:
             rate = self.schedule.misbehaviour.sync_window_rate
-            if rate and self.dice.draw(f"window {message.wa_id}").happens(rate):
+            if rate and self.random_source.for_call(f"window {message.wa_id}").happens(rate):
                 raise GraphRefused(131047, _TOO_LATE)
             return 131047, _TOO_LATE
         if message.link is not None and (why := await self.media.link_failure(message.kind, message.link)):
@@ -150,8 +149,8 @@ class WhatsAppSimulator(MetaProvider):
             wamid = self.wamid(str(n))
             return (wamid,)
 
-        def tell(draw: Draw, misbehaviour: Misbehaviour, latency: float) -> Awaitable[None] | None:
-            return self._tell(wamid, message, late, (draw, misbehaviour, latency))
+        def schedule_receipts(rng: CallRandom, misbehaviour: Misbehaviour, latency: float) -> Awaitable[None] | None:
+            return self._schedule_receipts(wamid, message, late, (rng, misbehaviour, latency))
 
         def answer() -> web.StreamResponse:
             sent = {"id": wamid}
@@ -160,36 +159,40 @@ class WhatsAppSimulator(MetaProvider):
             contact = {"input": message.address, "wa_id": message.wa_id}
             return json_response({"messaging_product": "whatsapp", "contacts": [contact], "messages": [sent]})
 
-        return Sending(ids, tell, answer)
+        return Sending(ids, schedule_receipts, answer)
 
-    # --- what is told ------------------------------------------------------------------------------------------------
+    # --- webhooks ----------------------------------------------------------------------------------------------------
 
-    def _tell(
-        self, wamid: str, message: WhatsAppBody, late: tuple[int, str] | None, luck: tuple[Draw, Misbehaviour, float]
+    def _schedule_receipts(
+        self,
+        wamid: str,
+        message: WhatsAppBody,
+        late: tuple[int, str] | None,
+        drawn: tuple[CallRandom, Misbehaviour, float],
     ) -> Awaitable[None] | None:
-        draw, misbehaviour, latency = luck
-        statuses = draw.statuses(misbehaviour) if late is None else ["failed"]
+        rng, misbehaviour, latency = drawn
+        statuses = rng.statuses(misbehaviour) if late is None else ["failed"]
         if message.kind == "audio" and statuses[-1] == "read":
             statuses.append("played")
-        code, details = late or (int(misbehaviour.fail_code) or draw.one_of(_LATE_CODES), "")
-        plan = draw.plan(misbehaviour, statuses)
+        code, details = late or (int(misbehaviour.fail_code) or rng.one_of(_LATE_CODES), "")
+        plan = rng.plan(misbehaviour, statuses)
         category = "service" if message.template is None else self.templates.category(message.template)
-        told = ReportedStatus(message.wa_id, message.tracker, category, code, details)
+        reported = ReportedStatus(message.wa_id, message.tracker, category, code, details)
         now = self.clock.now()
         events = [(status, now // 1000) for status in (*plan.lost, *([plan.early] if plan.early else []))]
         for status, delay in plan.later:
             seconds = int(now + latency + delay) // 1000
-            self.webhooks.schedule(Notice(status, wamid, (seconds, told)), latency + delay)
+            self.webhooks.schedule(Notice(status, wamid, (seconds, reported)), latency + delay)
             events.append((status, seconds))
-        for status in plan.lost:  # the webhook is lost, not what it would have told
+        for status in plan.lost:  # only the webhook is lost: the history has the status
             self.log.dropped(status, wamid, "lost")
         self.history.add(wamid, events)
         if plan.early is None:
             return None
-        return self.webhooks.post_now(Notice(plan.early, wamid, (now // 1000, told)), EARLY_PATIENCE_SECONDS)
+        return self.webhooks.post_now(Notice(plan.early, wamid, (now // 1000, reported)), EARLY_WAIT_SECONDS)
 
     def _pack(self, notices: Sequence[Notice]) -> tuple[bytes, Mapping[str, str]]:
-        is_plain = self.dice.draw("webhooks").happens(self.schedule.misbehaviour.plain_rate)
+        is_plain = self.random_source.for_call("webhooks").happens(self.schedule.misbehaviour.plain_rate)
         return graph_api.signed(whatsapp_statuses.body(notices, self.account, is_plain=is_plain), self._app_secret)
 
     def wamid(self, name: str) -> str:
@@ -202,11 +205,11 @@ class WhatsAppSimulator(MetaProvider):
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def refusal(self, fate: Fate, misbehaviour: Misbehaviour) -> GraphRefused:
-        if fate is Fate.THROTTLED:
+    def refusal(self, outcome: CallOutcome, misbehaviour: Misbehaviour) -> GraphRefused:
+        if outcome is CallOutcome.THROTTLED:
             headers = {"Retry-After": f"{misbehaviour.retry_after_seconds:.0f}"}
             return GraphRefused(130429, "Cloud API message throughput has been reached.", headers=headers)
-        if fate is Fate.FAULT:
+        if outcome is CallOutcome.FAULT:
             return GraphRefused(131000, "Message failed to send due to an unknown error.")
         return GraphRefused(131026, "Unable to deliver message.")
 
@@ -247,7 +250,10 @@ class WhatsAppSimulator(MetaProvider):
         }
 
     def _set_person(self, wanted: Mapping[str, Any]) -> object:
-        """{"address", "code", "later"}: every message to them ends so, at once or by receipt; without a code they are well again."""
+        """{"address", "code", "later"}: every message to the person fails with this code, at once or by a receipt.
+
+        Without a code the person can be reached again.
+        """
         keys_of(("address", "code", "later"), wanted)
         wa_id, code = whatsapp_bodies.canonical(str(wanted.get("address", ""))), wanted.get("code")
         if code is None:
@@ -258,7 +264,7 @@ class WhatsAppSimulator(MetaProvider):
 
 
 def _peek(call: ReceivedCall, body: Mapping[str, Any]) -> None:
-    """What the log should say of a call even when its body is refused."""
+    """Fills in what the log should have of a call even when its body is refused."""
     kind = body.get("type", "text")
     call.kind = kind if isinstance(kind, str) and len(kind) < 40 else "?"
     address = body.get("to") or body.get("recipient")

@@ -1,7 +1,7 @@
-"""What the WhatsApp Cloud API takes as the body of a message, and what it answers otherwise.
+"""Validation of message bodies as the WhatsApp Cloud API does it.
 
-What enters: decoded JSON. What leaves: a Body, or GraphRefused with Meta's code and words. Guaranteed: pure; types, limits and
-combinations are checked as documented, an unknown key inside a typed object is refused, unknown keys beside it are ignored as Graph does.
+What enters: decoded JSON. What leaves: a WhatsAppBody, or GraphRefused with Meta's code and wording. Guaranteed: pure; types, limits and
+combinations are checked as documented; an unknown key inside a typed object is refused; unknown keys outside it are ignored, as by Graph.
 https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
 """
 
@@ -44,7 +44,7 @@ _MEDIA_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class WhatsAppBody:
-    """One message as understood. `wa_id` is how WhatsApp itself writes the address."""
+    """One message, validated. `wa_id` is WhatsApp's own form of the address."""
 
     kind: str
     address: str
@@ -58,7 +58,7 @@ class WhatsAppBody:
 
 @dataclass(frozen=True, slots=True)
 class TemplateBody:
-    """A template as a message asks for it: how many parameters each component brings, and their types."""
+    """A template as a message uses it: the types of the parameters of each component."""
 
     name: str
     language: str
@@ -102,9 +102,9 @@ def product(body: Mapping[str, Any]) -> None:
 
 
 def canonical(address: str) -> str:
-    """The wa_id of a number: digits, with the national oddities that make it differ from what was dialled.
+    """The wa_id of a number: its digits, with the national exceptions that make it differ from the number that was dialled.
 
-    Brazil's ninth digit, Mexico's 1 and Argentina's 9: statuses must be matched by wamid, never by number.
+    These are Brazil's ninth digit, Mexico's 1 and Argentina's 9. So statuses must be matched by wamid, never by number.
     """
     if _SCOPED.fullmatch(address):
         return address
@@ -119,7 +119,7 @@ def canonical(address: str) -> str:
 
 
 def wamid_of(value: object, name: str) -> str:
-    """A message id; raises for what is none."""
+    """The value as a message id; raises GraphRefused when it is none."""
     if not isinstance(value, str) or not value:
         raise GraphRefused(131008, f"Parameter '{name}' is mandatory")
     if not _WAMID.fullmatch(value):
@@ -255,7 +255,7 @@ def _template(kind: str, content: Any) -> dict[str, Any]:
 
 
 def _component(number: int, component: object) -> tuple[str, tuple[str, ...]]:
-    """Which component, and the types of its parameters."""
+    """The name of the component, and the types of its parameters."""
     name = f"template['components'][{number}]"
     if not isinstance(component, dict):
         raise invalid(f"Param {name} must be a JSON object.")

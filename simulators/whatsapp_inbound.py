@@ -1,7 +1,7 @@
-"""What people write to a simulated WhatsApp number: every kind of message, told by webhook, and the window it opens.
+"""What people write to a simulated WhatsApp number: every kind of message, sent to our webhook, and the window it opens.
 
-What enters: POST /_control/inbound {"from", "text"} or {"from", "kind", "content"}, perhaps with "reply_to". What leaves: a notice as Meta
-words it; media are really there to download. Guaranteed: the window of the person opens at that moment of the provider's clock.
+What enters: POST /_control/inbound {"from", "text"} or {"from", "kind", "content"}, optionally with "reply_to". What leaves: a notice in
+Meta's form; its media can be downloaded. Guaranteed: the person's window opens at that moment of the provider's clock.
 https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
 """
 
@@ -16,11 +16,11 @@ from simulators.graph_api import GraphRefused
 from simulators.provider import keys_of
 from simulators.provider_limits import Windows
 from simulators.webhook_sender import Notice, Webhooks
-from simulators.whatsapp_media import INBOUND_DAYS, MediaDesk
+from simulators.whatsapp_media import INBOUND_DAYS, MediaApi
 from simulators.whatsapp_statuses import DISPLAY_NUMBER, contact
 
 _KEPT = 50_000
-# The smallest files of their kinds that say what they are.
+# The smallest files of each kind whose first bytes show their type.
 _SAMPLES = {
     "image": ("image/jpeg", b"\xff\xd8\xff\xd9"),
     "sticker": ("image/webp", b"RIFF\x04\x00\x00\x00WEBP"),
@@ -31,11 +31,11 @@ _SAMPLES = {
 
 
 class Number(Protocol):
-    """What the inbox needs of its business number."""
+    """The parts of the business number that the inbox uses."""
 
     clock: Clock
     windows: Windows
-    media: MediaDesk
+    media: MediaApi
     webhooks: Webhooks
     first: int
 
@@ -50,7 +50,7 @@ class Inbox:
     def __init__(self, number: Number) -> None:
         self._number = number
         self._written = 0
-        self._authors: OrderedDict[str, str] = OrderedDict()  # wamid -> who wrote it, for marking as read
+        self._authors: OrderedDict[str, str] = OrderedDict()  # wamid -> author, for marking as read
 
     def write(self, wanted: Mapping[str, Any]) -> object:
         """Schedules one message; returns its id. Raises ValueError with a sentence."""
@@ -73,7 +73,10 @@ class Inbox:
         return {"id": wamid}
 
     def author(self, wamid: str, *, is_strict: bool) -> str:
-        """Who wrote a message; raises for one nobody wrote, unless windows are off: then nobody has written at all."""
+        """The author of a message. Raises GraphRefused for an unknown message when `is_strict`.
+
+        Pass False while windows are off: people then get messages without having written one.
+        """
         author = self._authors.get(wamid)
         if author is None and is_strict:
             raise GraphRefused(100, "Invalid parameter: message_id names no message received by this number")
@@ -82,7 +85,7 @@ class Inbox:
     def _content(self, kind: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
         content = wanted.get("content", {})
         if not isinstance(content, dict):
-            raise ValueError('"content" is an object')  # noqa: TRY004  # answered with 400, as every ValueError
+            raise ValueError('"content" must be an object')  # noqa: TRY004  # answered with 400, as every ValueError
         match kind:
             case "text":
                 text = wanted.get("text")
@@ -99,7 +102,7 @@ class Inbox:
         return {kind: content}
 
     def _media(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
-        """`bytes` (base64) and `mime_type` of the content, else a sample."""
+        """Stores the file of a message: `bytes` (base64) and `mime_type` of the content, else a sample."""
         mime_type, sample = _SAMPLES[kind]
         given = content.pop("bytes", None)
         sample = base64.b64decode(given, validate=True) if isinstance(given, str) else sample

@@ -1,7 +1,7 @@
-"""Media of a simulated WhatsApp: upload, description, download by a short-lived link, deletion; what kind and size each type may have.
+"""Media of a simulated WhatsApp: upload, description, download by a short-lived link, deletion; allowed types and sizes of each kind.
 
-What enters: multipart uploads, media ids, links. What leaves: answers of the media API, or the failure a message with such media ends in.
-Guaranteed: an uploaded id lives 30 days, one from a webhook 7, a download link 5 minutes, all by the provider's clock.
+What enters: multipart uploads, media ids, links. What leaves: answers of the media API, or why a message with such media fails.
+Guaranteed: an uploaded id is valid for 30 days, one from a webhook for 7, a download link for 5 minutes, all by the provider's clock.
 https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media
 """
 
@@ -22,7 +22,7 @@ LINK_SECONDS = 300
 DOWNLOADS = "/whatsapp_business/attachments/"
 _MB = 1_000_000
 _OFFICE = "application/vnd.openxmlformats-officedocument."
-# kind -> types and most bytes; a document may be of any type.
+# kind -> types and most bytes; a document may have any type.
 KINDS: dict[str, tuple[frozenset[str], int]] = {
     "image": (frozenset({"image/jpeg", "image/png"}), 5 * _MB),
     "audio": (frozenset({"audio/aac", "audio/amr", "audio/mpeg", "audio/mp4", "audio/ogg"}), 16 * _MB),
@@ -33,16 +33,16 @@ KINDS: dict[str, tuple[frozenset[str], int]] = {
 _UPLOADS = frozenset().union(*(types for types, _ in KINDS.values())) | {
     "text/plain", "application/pdf", "application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint",
     *(_OFFICE + each for each in ("wordprocessingml.document", "spreadsheetml.sheet", "presentationml.presentation")),
-}  # fmt: skip
+}  # fmt: skip  # a list of words, several on a line
 
 
-class MediaDesk:
-    """The media API of one account."""
+class MediaApi:
+    """The media API of one account. Handlers raise GraphRefused; they block on the disk for the length of one file."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.store = Store(clock)
-        self._links: dict[str, tuple[str, int]] = {}  # hash -> media id and when the link dies, Unix seconds
+        self._links: dict[str, tuple[str, int]] = {}  # hash -> media id and when the link expires, Unix seconds
 
     async def upload(self, request: web.BaseRequest) -> web.Response:
         is_form = request.content_type == "multipart/form-data"
@@ -62,7 +62,7 @@ class MediaDesk:
         kind = next((kind for kind, (types, _) in KINDS.items() if mime_type in types), "document")
         if not content or len(content) > KINDS[kind][1]:
             raise graph_api.GraphRefused(
-                131053, f"the file has {len(content)} bytes; {kind} takes 1 to {KINDS[kind][1]}", status=400
+                131053, f"the file has {len(content)} bytes; {kind} files have 1 to {KINDS[kind][1]}", status=400
             )
         seen = sniffed(content)
         if kind in {"image", "sticker"} and seen != mime_type:
@@ -76,12 +76,12 @@ class MediaDesk:
 
     def describe(self, media_id: str, base: str) -> web.Response:
         media = self._found(media_id, "GET")
-        dies = self._clock.seconds() + LINK_SECONDS
+        expires = self._clock.seconds() + LINK_SECONDS
         name = secrets.token_urlsafe(24)
-        self._links[name] = (media_id, dies)
+        self._links[name] = (media_id, expires)
         while len(self._links) > 10_000:
             del self._links[next(iter(self._links))]
-        url = f"{base}{DOWNLOADS}?{urlencode({'mid': media_id, 'ext': dies, 'hash': name})}"
+        url = f"{base}{DOWNLOADS}?{urlencode({'mid': media_id, 'ext': expires, 'hash': name})}"
         return json_response({"messaging_product": "whatsapp", "url": url, **described(media), "id": media_id})
 
     def delete(self, media_id: str) -> web.Response:
@@ -90,14 +90,14 @@ class MediaDesk:
         return json_response({"success": True})
 
     def download(self, request: web.BaseRequest) -> web.Response:
-        media_id, dies = self._links.get(request.query.get("hash", ""), ("", 0))
+        media_id, expires = self._links.get(request.query.get("hash", ""), ("", 0))
         media = self.store.get(media_id)
-        if media is None or dies < self._clock.seconds():
+        if media is None or expires < self._clock.seconds():
             return web.Response(status=404, text="URL signature expired")
         return web.Response(body=self.store.read(media), content_type=media.mime_type)
 
-    def misfit(self, kind: str, media_id: str) -> str:
-        """Why this media cannot be sent as that kind, empty when it can."""
+    def mismatch(self, kind: str, media_id: str) -> str:
+        """Why the media cannot be sent as this kind, empty when it can."""
         media = self.store.get(media_id)
         if media is None:
             return f"Media with id {media_id} does not exist or has expired"
@@ -105,7 +105,7 @@ class MediaDesk:
         return f"{media.mime_type} is no {kind}" if types and media.mime_type not in types else ""
 
     async def link_failure(self, kind: str, link: str) -> str:
-        """Why Meta cannot take the file behind a link, empty when it can."""
+        """Why Meta cannot accept the file behind a link, empty when it can."""
         types, most = KINDS[kind]
         linked = await links.fetched(link, most)
         if linked.failure:

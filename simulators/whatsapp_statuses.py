@@ -1,7 +1,7 @@
-"""What a simulated WhatsApp tells: statuses of messages and messages of people, as bodies of webhooks, and their history.
+"""Webhook bodies of a simulated WhatsApp: statuses of our messages, messages of people, and the history of statuses.
 
-What enters: notices. What leaves: one signed body for many of them, statuses and messages in changes of their own as Meta keeps them
-apart. Guaranteed: a status has the provider's seconds, our tracker, and a conversation's expiry in `sent` only, as captured from Meta.
+What enters: notices. What leaves: one body for many of them; statuses and messages are in separate changes, as in Meta's webhooks.
+Guaranteed: a status has the provider's seconds and our tracker; only `sent` has the conversation's expiry, as captured from Meta.
 https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
 """
 
@@ -25,7 +25,7 @@ _REMEMBERED = 50_000  # messages whose history can be asked for
 class ReportedStatus:
     """What the statuses of one message have in common: thousands of them wait at a time, and the JSON is built when they are due.
 
-    The payload of a notice is (Unix seconds, Told).
+    The payload of a notice is (Unix seconds, ReportedStatus).
     """
 
     wa_id: str
@@ -37,41 +37,41 @@ class ReportedStatus:
 
 def status(notice: Notice) -> dict[str, Any]:
     """One item of `statuses`."""
-    seconds, told = notice.payload
+    seconds, reported = notice.payload
     item = {
         "id": notice.provider_message_id,
         "status": notice.name,
         "timestamp": str(seconds),
-        "recipient_id": told.wa_id,
+        "recipient_id": reported.wa_id,
     }
-    if told.tracker is not None:
-        item["biz_opaque_callback_data"] = told.tracker
+    if reported.tracker is not None:
+        item["biz_opaque_callback_data"] = reported.tracker
     if notice.name == "failed":
         error: dict[str, Any] = {
-            "code": told.code,
-            "title": graph_api.title(told.code),
-            "message": graph_api.title(told.code),
+            "code": reported.code,
+            "title": graph_api.title(reported.code),
+            "message": graph_api.title(reported.code),
         }
-        error["error_data"] = {"details": told.details or graph_api.title(told.code)}
+        error["error_data"] = {"details": reported.details or graph_api.title(reported.code)}
         return item | {"errors": [error | {"href": graph_api.HREF}]}
-    conversation: dict[str, Any] = {"id": f"{told.wa_id}{told.category}", "origin": {"type": told.category}}
+    conversation: dict[str, Any] = {"id": f"{reported.wa_id}{reported.category}", "origin": {"type": reported.category}}
     if notice.name == "sent":
         conversation["expiration_timestamp"] = str(seconds + 86_400)
-    is_free = told.category == "service"
+    is_free = reported.category == "service"
     pricing = {
         "billable": not is_free,
         "pricing_model": "PMP",
-        "category": told.category,
+        "category": reported.category,
         "type": "free_customer_service" if is_free else "regular",
     }
     return item | {"conversation": conversation, "pricing": pricing}
 
 
 def body(notices: Sequence[Notice], account: str, *, is_plain: bool) -> dict[str, Any]:
-    """One webhook body; the plain one leaves out what came in 2026: contacts of statuses, user ids."""
-    told = [notice for notice in notices if notice.name != "inbound"]
+    """One webhook body. The plain form leaves out what Meta added in 2026: contacts of statuses, user ids."""
+    statuses = [notice for notice in notices if notice.name != "inbound"]
     changes = []
-    for some in (told[i : i + _A_CHANGE] for i in range(0, len(told), _A_CHANGE)):
+    for some in (statuses[i : i + _A_CHANGE] for i in range(0, len(statuses), _A_CHANGE)):
         people = (
             {} if is_plain else {"contacts": [contact(each) for each in {each.payload[1].wa_id: 0 for each in some}]}
         )
@@ -86,7 +86,7 @@ def contact(wa_id: str, name: str = "Zoë 🌻") -> dict[str, Any]:
 
 
 def user_id(wa_id: str) -> str:
-    """The business-scoped id of a person, always the same."""
+    """The business-scoped id of a person, always the same for a wa_id."""
     country = "BR" if wa_id.startswith("55") else "US"
     return f"{country}.{10**15 + zlib.crc32(wa_id.encode())}"
 
@@ -107,13 +107,13 @@ def _change(account: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class History:
-    """What became of the newest messages, for GET /{account}/message_history."""
+    """The statuses of the newest messages, for GET /{account}/message_history."""
 
     def __init__(self) -> None:
         self._events: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
 
     def add(self, wamid: str, events: list[tuple[str, int]]) -> None:
-        """Statuses with the Unix second each begins to hold."""
+        """Remembers the statuses of a message, each with the Unix second from which it holds."""
         self._events[wamid] = events
         if len(self._events) > _REMEMBERED:
             self._events.popitem(last=False)
@@ -122,7 +122,7 @@ class History:
         return wamid in self._events
 
     def page(self, wamid: str, now: int) -> dict[str, Any]:
-        """What the reconciliation API answers of one message."""
+        """The reconciliation API's answer for one message; `now` is in Unix seconds."""
         events = [
             {
                 "id": f"{wamid[-16:]}{number}",

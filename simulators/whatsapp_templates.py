@@ -1,7 +1,7 @@
-"""Approved templates of a simulated WhatsApp account, and what it answers to a message that does not fit one.
+"""Approved templates of a simulated WhatsApp account, and the errors for messages that do not match one.
 
-What enters: templates to approve, templates as messages ask for them. What leaves: GraphRefused where they do not fit. Guaranteed: name and
-language together name a template; the number of parameters of each component and their types must be those approved.
+What enters: templates to approve, templates as messages use them. What leaves: GraphRefused when they do not match. Guaranteed: name and
+language together identify a template; the number of parameters of each component and their types must be those approved.
 https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-message-templates
 """
 
@@ -19,7 +19,7 @@ CATEGORIES = ("utility", "marketing", "authentication")
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """One template. `parameters` counts those of each component: header, body, "button 0"."""
+    """One template. `parameters` has the number of parameters of each component: header, body, "button 0"."""
 
     parameters: Mapping[str, int] = field(default_factory=dict)
     header: str = "text"  # type of the header's parameter
@@ -28,7 +28,7 @@ class Approved:
 
 
 class Templates:
-    """By (name, language). A few are there from the start; Meta itself gives every account `hello_world`."""
+    """Templates by (name, language). A few exist from the start; Meta gives every account `hello_world`."""
 
     def __init__(self) -> None:
         self._approved: dict[tuple[str, str], Approved] = {
@@ -53,6 +53,7 @@ class Templates:
         return {"templates": len(self._approved)}
 
     def check(self, asked: TemplateBody) -> None:
+        """Raises GraphRefused unless the message's template is approved and its parameters match."""
         approved = self._approved.get((asked.name, asked.language))
         if approved is None:
             raise GraphRefused(132001, f"template name ({asked.name}) does not exist in {asked.language}")

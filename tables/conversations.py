@@ -1,4 +1,4 @@
-"""Table `conversations`: who belongs to a conversation, from the topic of the same name. Key: the conversation's (schemas/keys.py)."""
+"""Table `conversations` of stage route: the members of a conversation, from the topic of the same name. Key: the conversation's key."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,8 @@ from tables.layout import JsonLayout
 
 @dataclass(frozen=True, slots=True)
 class Members:
+    """The members of one conversation, as the application last wrote them."""
+
     tenant_id: str
     user_ids: tuple[str, ...]
     updated_at: int  # Unix milliseconds, by the application's clock

@@ -1,6 +1,7 @@
-"""Which keys of a table in memory have the oldest rows, without a scan: keys in lists, one list a minute, 8 bytes a key.
+"""Finds the oldest rows of a table in memory without a scan: one list of keys for each minute, 8 bytes per key.
 
-A key in a list is a hint: its row may have gone, or have moved to another minute, since. Whoever reads a list asks the row first.
+A key in a list is only a hint: its row may have been deleted since, or may have a time in another minute now. So a reader of a list checks
+the row first.
 """
 
 from bisect import insort
@@ -12,58 +13,62 @@ Key = TypeVar("Key")
 
 
 class ExpiryIndex(Generic[Key]):
-    """`time_of` tells the time of a key's committed row, None when there is no such row; `new` makes the list of a minute."""
+    """`time_of` returns the time of a key's committed row in Unix milliseconds, None if there is no such row; `new` makes a minute's list.
 
-    __slots__ = ("_keys", "_minutes", "_new", "_passed", "_time_of")
+    In memory only: nothing blocks, and nothing is raised but what `time_of` raises. One thread at a time.
+    """
+
+    __slots__ = ("_checked", "_keys", "_minutes", "_new", "_time_of")
 
     def __init__(self, time_of: Callable[[Key], int | None], new: Callable[[], MutableSequence[Key]] = list) -> None:
         self._time_of = time_of
         self._new = new
         self._keys: dict[int, MutableSequence[Key]] = {}  # minute -> keys in the order they came
         self._minutes: list[int] = []  # those of `_keys`, sorted
-        self._passed = 0  # leading keys of the oldest minute that are no longer of it
+        # number of keys at the start of the oldest minute's list whose rows are no longer of that minute
+        self._checked = 0
 
     def add(self, key: Key, at: int) -> None:
-        """The key's row is now of that time; not needed when it was of the same minute already."""
+        """Notes that the key's row now has the time `at`. The caller may skip it if the row was of the same minute before."""
         minute = at // MINUTE
         keys = self._keys.get(minute)
         if keys is None:
             keys = self._keys[minute] = self._new()
             insort(self._minutes, minute)
             if self._minutes[0] == minute:
-                self._passed = 0
+                self._checked = 0
         keys.append(key)
 
     def oldest(self) -> int | None:
-        """The time of the first key of the oldest minute that has any."""
+        """The time of the first row of the oldest minute that has rows; None if no minute has any."""
         while self._minutes:
             minute = self._minutes[0]
             keys = self._keys[minute]
-            for passed in range(self._passed, len(keys)):
-                at = self._time_of(keys[passed])
+            for checked in range(self._checked, len(keys)):
+                at = self._time_of(keys[checked])
                 if at is not None and at // MINUTE == minute:
-                    self._passed = passed
+                    self._checked = checked
                     return at
             del self._keys[minute], self._minutes[0]
-            self._passed = 0
+            self._checked = 0
         return None
 
-    def until(self, until: int) -> Iterator[Key]:
-        """Keys whose committed rows are of that time or before, the oldest minute first; a key may come twice. Of the minute that
-        `until` lies in, only those before the first that is younger. Nothing may be added meanwhile."""
+    def due(self, until: int) -> Iterator[Key]:
+        """Keys whose committed rows have the time `until` or an earlier one, the oldest minute first; a key may come twice. In the minute
+        of `until`, the search stops at the first younger row. Nothing may be added while the iterator is in use."""
         oldest = self.oldest()
         if oldest is None or oldest > until:
             return
-        passed = self._passed
+        checked = self._checked
         for minute in self._minutes:
             if minute > until // MINUTE:
                 return
             keys = self._keys[minute]
-            for i in range(passed, len(keys)):
+            for i in range(checked, len(keys)):
                 at = self._time_of(keys[i])
                 if at is None or at // MINUTE != minute:
                     continue
                 if at > until:
                     return
                 yield keys[i]
-            passed = 0
+            checked = 0

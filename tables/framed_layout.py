@@ -1,7 +1,7 @@
-"""Rows that hold records: a head of JSON, a line feed, then the records as their Avro bytes, one after the other.
+"""The layout of rows that hold records: a head of JSON, a line feed, then the Avro bytes of the records, one after the other.
 
-JSON of a record can be six times as long as the record (a control character becomes \\u0001); its Avro bytes are not, so a row is as
-small as what it holds. The head has each record's size in the place of the record; JSON as we write it holds no line feed.
+The JSON of a record can be six times as long as the record (a control character becomes \\u0001). Its Avro bytes are not, so a row is about
+as small as the records in it. The head has the size of each record in bytes in place of the record. The JSON written here has no line feed.
 """
 
 import dataclasses
@@ -22,8 +22,12 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class FramedLayout(Generic[Row]):
-    """Rows are frozen dataclasses as for JsonLayout, and enums of text; the field `framed` holds a record, or a tuple of records or of
-    bytes of records. `time` names the field that a row's life counts from."""
+    """For rows that are frozen dataclasses as in JsonLayout, which may also hold StrEnums.
+
+    `framed` names the field that holds one record, a tuple of records, or a tuple of the bytes of records. `time` names the field that a
+    row's lifetime counts from (Unix milliseconds). `decode` raises CodecError for bytes of a record that cannot be read, and ValueError,
+    KeyError or TypeError for other bytes that are not such a row.
+    """
 
     packed: ClassVar[bool] = False
     bucketed: ClassVar[bool] = False
@@ -86,7 +90,7 @@ def _with(row: Any, name: str, value: Any) -> Any:
 
 
 def _shown(each: Any) -> Any:
-    """A record as plain data; bytes that are no record any more by their number."""
+    """A record as plain data. For bytes that this release cannot read as a record: their number."""
     if type(each) is bytes:
         try:
             each = codec.decode_any(each)

@@ -1,34 +1,32 @@
-"""Table `held` of stage route: messages to somebody who is in no contact yet, and those behind them in their conversations.
+"""Table `held` of stage route: messages to a user who is not in `contacts` yet, and the later messages of the same conversations.
 
-Key: the place the record came from, topic/partition/offset. A row lives until the mirror of contacts has passed where the topic ended when
-the message was held, milliseconds as a rule; then the message is decided on again, for good. While a partition holds as much as it may,
-its stage takes no further messages: they wait in Kafka.
+Key: "topic/partition/offset" of the record. When a message is held, the stage notes where the topic `contacts` ends. The row stays until
+the mirror of contacts has read up to that offset, usually for milliseconds. Then the stage decides on the message again, finally. While a
+partition holds as much as it may, its stage takes no further messages: they wait in Kafka.
 """
 
 from dataclasses import dataclass
 
 from tables.framed_layout import FramedLayout
 
-MOST_HELD = 1000  # rows of a partition above which nothing further is taken; a turn may go over by what it brought
-MOST_HELD_BYTES = 16 << 20  # the same of their records' bytes
+MOST_HELD = 1000  # rows of a partition at which no further message is taken; one turn may go over it by the records it has taken
+MOST_HELD_BYTES = 16 << 20  # the same limit for the bytes of their records
 
 
 @dataclass(frozen=True, slots=True)
 class HeldRecord:
-    """A record that waits, whole. Immutable; `size` is in bytes."""
+    """A whole record that waits."""
 
     tenant_id: str
-    conversation: str  # the conversation's key
-    number: int  # counts what is held in the partition: the order in which it came
-    source: tuple[str, int, int]  # topic, offset and timestamp of the record
-    # how each header's value is kept: none, text or bytes
-    headers: tuple[str, ...]
-    # the record's key and value, then name and value of each header
-    frames: tuple[bytes, ...]
+    conversation: str  # the conversation's key (schemas/keys.py)
+    number: int  # counts the held records of the partition, in the order in which they came
+    source: tuple[str, int, int]  # of the record: topic, offset, timestamp in Unix milliseconds
+    headers: tuple[str, ...]  # for each header, what its value is: none, text or bytes
+    frames: tuple[bytes, ...]  # the record's key and value, then name and value of each header
 
     @property
     def size(self) -> int:
-        """Bytes of the record."""
+        """Bytes of the record: key, value and headers."""
         return sum(map(len, self.frames))
 
 

@@ -1,7 +1,7 @@
-"""The lanes of one partition: the deliveries of one (tenant, conversation, recipient, channel) that are due, in sequence.
+"""The lanes of one partition. A lane holds the due deliveries of one (tenant, conversation, address, channel), in sequence.
 
-Derived from the table `outstanding`, never stored. Within a lane only the head may be called, and a head that was called before stays
-the head until it ends; a lane is `ready` when its head might be called.
+Derived from the table `outstanding`, never stored: built again after a restore. Only the head of a lane may be called. A head that was
+called once stays the head until its delivery ends. A lane is ready when its head may be called.
 """
 
 from bisect import bisect_left, insort
@@ -10,41 +10,46 @@ from collections.abc import Callable
 from schemas.records import Delivery
 from tables.fair_queue import FairQueue, Lane, place_of
 
-Entry = tuple[int, str, str]  # sequence, delivery id, place
+Entry = tuple[int, str, str]  # sequence, delivery id, "channel:account"
 
 
 class Lanes:
-    """Which delivery of each lane is at its head, and which lanes to look at next, in fair turn."""
+    """Knows the head of each lane, and which ready lane to take next so that every tenant and account gets its share.
+
+    In memory only: nothing blocks. One thread at a time.
+    """
 
     def __init__(self) -> None:
         self._queues: dict[Lane, list[Entry]] = {}
-        self._begun: set[Lane] = set()  # lanes whose head was called before
+        self._called: set[Lane] = set()  # lanes whose head was called
         self._ready = FairQueue()
 
     def __len__(self) -> int:
         return len(self._queues)
 
     def add(self, delivery: Delivery) -> None:
-        """Puts a delivery in its place of the lane, but never before a head that was called; ready when it is the head itself."""
+        """Inserts a delivery into its lane by sequence, but never before a head that was called. If it becomes the head, the lane is
+        ready."""
         lane, entry = lane_of(delivery), _entry(delivery)
         queue = self._queues.setdefault(lane, [])
-        insort(queue, entry, lo=1 if lane in self._begun else 0)
+        insort(queue, entry, lo=1 if lane in self._called else 0)
         if queue[0] is entry:
             self.ready(lane)
 
     def begin(self, lane: Lane) -> None:
-        """The head of the lane is called, or was: nothing gets before it any more."""
-        self._begun.add(lane)
+        """Notes that the head of the lane was called: no delivery is inserted before it from now on."""
+        self._called.add(lane)
 
     def remove(self, delivery: Delivery) -> None:
-        """A delivery has ended; when it was the head, the next one of its lane becomes it."""
+        """Removes a delivery that has ended. If it was the head, the next one becomes the head and the lane is ready. Raises KeyError if
+        the lane is not known."""
         lane, entry = lane_of(delivery), _entry(delivery)
         queue = self._queues[lane]
         if queue[0] != entry:
             del queue[bisect_left(queue, entry, lo=1)]
             return
         del queue[0]
-        self._begun.discard(lane)
+        self._called.discard(lane)
         if queue:
             self.ready(lane)
         else:
@@ -52,33 +57,39 @@ class Lanes:
             self._ready.discard(lane)
 
     def head(self, lane: Lane) -> str | None:
-        """Delivery id of the lane's head; None for a lane that has ended."""
+        """Delivery id of the lane's head; None for an empty lane."""
         queue = self._queues.get(lane)
         return queue[0][1] if queue else None
 
     def ready(self, lane: Lane) -> None:
+        """Notes that the lane's head may be called; does nothing for an empty lane."""
         if lane in self._queues:
             self._ready.add(lane, self._queues[lane][0][2])
 
     def next_ready(self, busy: Callable[[str], bool] = lambda _: False) -> Lane | None:
-        """Takes the lane whose turn it is, of a tenant that is not busy; never one whose head's account is blocked."""
+        """Removes and returns the ready lane that is next. Lanes of busy tenants (`busy` gets the tenant) and lanes whose head goes out on
+        a blocked account stay. None if there is no other."""
         return self._ready.next(busy)
 
     def any_ready(self, busy: Callable[[str], bool] = lambda _: False) -> bool:
+        """Whether `next_ready` may have a lane to return. Also true if only stale entries are left."""
         return self._ready.any(busy)
 
     def any_blocked(self) -> bool:
+        """Whether a ready lane may wait for a blocked account."""
         return self._ready.any_blocked()
 
     def block(self, place: str) -> None:
-        """An account takes nothing: lanes whose head goes there are not ready until `unblock`."""
+        """Blocks an account (`place` is "channel:account"): `next_ready` returns no lane whose head goes out on it until `unblock`."""
         self._ready.block(place)
 
     def unblock(self, place: str) -> None:
+        """Ends a block; does nothing if there is none."""
         self._ready.unblock(place)
 
 
 def lane_of(delivery: Delivery) -> Lane:
+    """The lane a delivery belongs to."""
     return Lane(delivery.tenant_id, delivery.conversation_id, delivery.address, delivery.channel)
 
 

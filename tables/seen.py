@@ -1,8 +1,8 @@
-"""Table `seen`: message ids of the last days, so that a message produced twice is delivered once.
+"""Table `seen` of stage route: the message ids of the last days, so that a message produced twice is delivered once.
 
-Key: tenant, conversation id and message id with slashes between (schemas/keys.py); the same id in another conversation is another
-message. Row: a digest of the content, which tells a repetition (dropped) from a reuse of the id for another message (refused, so that
-nothing disappears silently), and when it was accepted.
+Key: tenant, conversation id and message id with slashes between them (schemas/keys.py). The same id in another conversation is another
+message. Row: a digest of the content and the time of acceptance. An equal digest is a repetition, which is dropped; another digest is a
+second message under the same id, which is refused, so that nothing is lost silently.
 """
 
 import json
@@ -15,18 +15,18 @@ from schemas.records import Message
 
 
 class Seen(NamedTuple):
-    digest: bytes  # 8 bytes of what the message says
-    accepted_at: int  # Unix milliseconds; the row lives for the dedupe window from here
+    digest: bytes  # 8 bytes, as `digest` makes them
+    accepted_at: int  # Unix milliseconds; the row expires CHAT4ALL_DEDUPE_DAYS later
 
 
 class SeenLayout:
-    """15 bytes a row, which are 48 in memory: this is the largest table of the product. Older rows have 16, with one more zero."""
+    """15 bytes per row, which take 48 in memory: this is the largest table of the product. Older rows have 16 bytes, with one more zero."""
 
     name = "seen"
     version = 1
     packed = True
-    bucketed = False  # buckets would take less memory and more time, and every message is looked up here
-    keyed_by_record = False  # by the message's id, in its conversation's partition
+    bucketed = False  # buckets would take less memory and more time, and the stage looks up every message here
+    keyed_by_record = False  # the key is the message's; the partition is its conversation's
     time_of = attrgetter("accepted_at")
 
     def encode(self, row: Seen) -> bytes:
@@ -43,11 +43,12 @@ SEEN = SeenLayout()
 
 
 def key(message: Message) -> bytes:
+    """The key of a message's row."""
     return message_key(message.tenant_id, message.conversation_id, message.message_id).encode()
 
 
 def digest(message: Message) -> bytes:
-    """Eight bytes over what the recipients would see and who they are; times and labels may differ between repetitions."""
+    """Eight bytes over the recipients and what they would see. Times and labels are left out: they may differ between repetitions."""
     parts: list[str] = [message.direction, message.sender, message.kind, message.text]
     parts += [repr((r.user_id, r.channel, r.address, r.account)) for r in message.recipients]
     if message.content is not None:

@@ -1,9 +1,9 @@
-"""The bytes of a row of `timelines`: 150 to 300 for nearly every delivery, on the changelog, on disk and in memory alike.
+"""The layout of `timelines`: nearly every row has 150 to 300 bytes, on the changelog, on disk and in memory.
 
-Packed: a head of numbers, one bit for each thing that is there; times as milliseconds from the time of acceptance; digests of events;
-sizes of texts, then the texts. What does not fit (updates that wait for their delivery, a time 24 days from the acceptance, a text of
-more than 255 bytes, numbers of a delivery that is tried for weeks) is spelled out: JSON with field names, a line feed, then the waiting
-updates as their Avro bytes (tables/framed_layout.py).
+Packed form: a head of numbers with one bit for each field that is present; times as milliseconds from the time of acceptance; digests of
+events; sizes of texts, then the texts. Rows that do not fit into it have the JSON form: JSON with field names, a line feed, then the
+waiting updates as Avro bytes (tables/framed_layout.py). These are rows with waiting updates, with a time more than 24 days from the
+acceptance, with a text of more than 255 bytes, or with the numbers of a delivery that was tried for weeks.
 """
 
 import struct
@@ -19,9 +19,9 @@ from tables.framed_layout import FramedLayout
 from tables.layout import frozen
 from tables.timelines import Timeline
 
-PACKED: Final = 1  # the first byte of a packed row; that of a spelled one is a brace
+PACKED: Final = 1  # the first byte of a packed row; the JSON form begins with a brace
 _HEAD = struct.Struct("<BIHBBBIq")  # PACKED, bits, version, attempts, resends, number of events, sequence, accepted_at
-# Bits of the head, for what is there and what it is. None of them ever comes to mean something else.
+# Bits of the head: which fields are present, and what they are. A bit never gets another meaning.
 _DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED = (1 << n for n in range(6))  # times
 _TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON = (1 << n for n in range(8, 15))  # texts
 _TIMES, _TEXTS = 0x3F, 0x7F00
@@ -29,23 +29,24 @@ _CHANNELS: Mapping[str, int] = {
     name: n << 16 for n, name in enumerate(("whatsapp", "telegram", "instagram", "internal"), 1)
 }
 _FAILURES: Mapping[str | None, int] = {
-    None: 0, **{str(s): n << 20 for n, s in enumerate((Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED), 1)}
-}  # fmt: skip
+    None: 0,
+    **{str(s): n << 20 for n, s in enumerate((Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED), 1)},
+}
 _CHANNEL_OF = {bits: name for name, bits in _CHANNELS.items()}
 _FAILURE_OF = {bits: name for name, bits in _FAILURES.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class _Spelled:
-    fields: Mapping[str, Any]  # those of a Timeline, but for `early`
+class _JsonForm:
+    fields: Mapping[str, Any]  # those of a Timeline, without `early`
     early: tuple[StatusUpdate, ...]
 
 
-_SPELLED = FramedLayout("timelines", _Spelled, framed="early")
+_JSON_FORM = FramedLayout("timelines", _JsonForm, framed="early")
 
 
 class TimelinesLayout:
-    """Version 3: packed rows. Those of older versions are not read."""
+    """Version 3: packed rows. It cannot read rows of older versions. `decode` raises what the forms raise for other bytes."""
 
     name = "timelines"
     version = 3
@@ -60,12 +61,12 @@ class TimelinesLayout:
                 return _packed(row)
             except (struct.error, ValueError, KeyError):
                 pass  # it does not fit
-        return _SPELLED.encode(_Spelled({k: v for k, v in row._asdict().items() if k != "early"}, row.early))
+        return _JSON_FORM.encode(_JsonForm({k: v for k, v in row._asdict().items() if k != "early"}, row.early))
 
     def decode(self, value: bytes) -> Timeline:
         if value[0] == PACKED:
             return _unpacked(value)
-        found = _SPELLED.decode(value)
+        found = _JSON_FORM.decode(value)
         fields: dict[str, Any] = {
             k: frozen(v) if type(v) is list else v for k, v in found.fields.items() if k in Timeline._fields
         }
@@ -73,7 +74,7 @@ class TimelinesLayout:
 
     def as_json(self, row: Timeline) -> Any:
         shown = row._asdict() | {"events": [f"{event:016x}" for event in row.events]}
-        return shown | {"early": _SPELLED.as_json(_Spelled({}, row.early))["early"]}
+        return shown | {"early": _JSON_FORM.as_json(_JsonForm({}, row.early))["early"]}
 
 
 TIMELINES = TimelinesLayout()
@@ -148,14 +149,14 @@ def _unpacked(value: bytes) -> Timeline:
         tenant, conversation, True, message, seq, channel, account, recipient, address, kind, requested, accepted, version,
         dispatched, sent, delivered, read, failed, _FAILURE_OF[bits & 0xF00000], attempts, resends, provider_id, code, reason,
         reasoned, tuple(times), updated,
-    )  # fmt: skip
+    )  # fmt: skip  # the fields in their order; one a line would be 27 lines
 
 
 def _texts(value: bytes, start: int, number: int) -> list[str]:
     sizes = value[start : start + number]
     start += number
     whole = value[start:].decode()
-    if len(whole) < len(value) - start:  # characters of several bytes: each text for itself
+    if len(whole) < len(value) - start:  # some characters have several bytes: decode each text by itself
         ends = [sum(sizes[: n + 1]) for n in range(number)]
         return [value[start + end - size : start + end].decode() for size, end in zip(sizes, ends, strict=True)]
     found = []

@@ -1,7 +1,7 @@
-"""Table `timelines` of stage track: what is known of a delivery, and the one rule by which its status moves. Key: delivery id.
+"""Table `timelines` of stage track: what is known about a delivery, and the one rule that gives its status. Key: delivery id.
 
-A row keeps evidence, not a status that is overwritten: the earliest time of each thing that was seen to happen. The status is a
-function of the evidence, so any order and any repetition of the same updates ends in the same row, and nothing goes backwards.
+A row keeps evidence instead of a status: the earliest time at which each thing was seen to happen. The status is a function of the
+evidence. So the same updates give the same row in any order and with any repetitions, and a status never moves backwards.
 """
 
 import hashlib
@@ -9,57 +9,60 @@ from typing import Any, NamedTuple
 
 from schemas.records import Cause, DeliveryRef, DeliveryState, SequencedMessage, Status, StatusUpdate
 
-MOST_EARLY = 64  # updates that wait for the conversation log's record
-KEPT_EVENTS = 64  # events remembered per delivery; far above what a delivery sees unless it is retried for days
-# the first of them that was seen wins, in this order
+MOST_EARLY = 64  # updates of one delivery that may wait for its record of the conversation log
+KEPT_EVENTS = 64  # events remembered per delivery; a delivery has far fewer unless it is retried for days
+# If several were seen, the first in this order counts.
 FAILURES = (Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED)
 
 
 class Timeline(NamedTuple):
-    """Times are Unix milliseconds, None while not seen. `known` turns true with the conversation log's record. Its bytes:
-    tables/timeline_layout.py."""
+    """What is known about one delivery. Times are Unix milliseconds; None: not seen yet. tables/timeline_layout.py makes its bytes.
+
+    Until the delivery's record of the conversation log comes, `known` is false, the fields from `message_id` to `accepted_at` have their
+    defaults, and updates wait in `early`.
+    """
 
     tenant_id: str
     conversation_id: str
-    known: bool = False
+    known: bool = False  # whether the conversation log's record has come
     message_id: str = ""
-    seq: int = 0
+    seq: int = 0  # the message's sequence in its conversation
     channel: str = ""
-    account: str = ""
-    recipient: str = ""
-    address: str = ""
-    kind: str = "text"
-    requested_at: int = 0
-    accepted_at: int = 0
-    version: int = 0  # transitions published so far
-    dispatched_at: int | None = None  # the latest attempt's
-    sent_at: int | None = None
-    delivered_at: int | None = None
-    read_at: int | None = None
-    failed_at: int | None = None
-    failure: str | None = None  # which of the failing statuses
-    attempts: int = 0
-    resends: int = 0
-    # after a resend there may be two: the first in the alphabet, whichever came first
-    provider_message_id: str | None = None
-    reason_code: str | None = None  # of the latest thing that gave one
-    reason: str | None = None
-    reason_at: int = 0  # when that occurred
-    events: tuple[int, ...] = ()  # digests of the ids already taken (`digest_of`), the newest last
-    updated_at: int = 0  # by our clock; the row lives for the state window from here
-    early: tuple[StatusUpdate, ...] = ()  # what came before the conversation log's record, each event of a tenant once
+    account: str = ""  # our account that sends
+    recipient: str = ""  # user id, or the address if the message named an address
+    address: str = ""  # the recipient's address on the channel
+    kind: str = "text"  # kind of content
+    requested_at: int = 0  # when the application asked for the message
+    accepted_at: int = 0  # when route accepted the message
+    version: int = 0  # number of transitions published so far
+    dispatched_at: int | None = None  # when the call of the latest attempt started
+    sent_at: int | None = None  # when the provider accepted it
+    delivered_at: int | None = None  # when it reached the recipient
+    read_at: int | None = None  # when the recipient read it
+    failed_at: int | None = None  # when it first failed, expired, or was cancelled or suppressed
+    failure: str | None = None  # the status of that failure, one of FAILURES
+    attempts: int = 0  # the highest number of an attempt that is known
+    resends: int = 0  # number of attempts that repeated one with an unknown outcome
+    provider_message_id: str | None = None  # after a resend there may be two: the first one in the alphabet
+    reason_code: str | None = None  # code of the latest refusal or failure that gave one
+    reason: str | None = None  # its sentence
+    reason_at: int = 0  # when it occurred; 0: none did
+    events: tuple[int, ...] = ()  # digests of the ids of the updates already applied (`digest_of`), the newest last
+    updated_at: int = 0  # by our clock; the row expires CHAT4ALL_STATE_DAYS later
+    # updates that came before the conversation log's record, each event of a tenant once
+    early: tuple[StatusUpdate, ...] = ()
     places: tuple[tuple[int, int], ...] = ()  # offset and timestamp of the records of `early`
 
 
 class Transition(NamedTuple):
-    """A delivery after one update: its row, and what to publish, None when the row has taken this update before."""
+    """The result of one update: the delivery's new row, and what to publish; None if the row had this update before."""
 
     row: Timeline
     published: DeliveryState | None
 
 
 def status(row: Timeline) -> Status:
-    """Positive evidence beats a failure, a failure beats a mere acceptance."""
+    """The status that the evidence gives: READ or DELIVERED before a failure, a failure before SENT, and PENDING without any. Pure."""
     if row.read_at is not None:
         return Status.READ
     if row.delivered_at is not None:
@@ -70,12 +73,13 @@ def status(row: Timeline) -> Status:
 
 
 def digest_of(event_id: str) -> int:
-    """Eight bytes that stand for an event's id: a row remembers so many at most that two of them are never alike by chance."""
+    """Eight bytes in place of an event's id, as an unsigned number. A row keeps at most 64, so two equal ones by chance are out of
+    reach."""
     return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=8).digest(), "little")
 
 
 def apply(row: Timeline, update: StatusUpdate) -> Transition:
-    """What one update does to a delivery that the conversation log has introduced (`row.known`). Pure."""
+    """Applies one update to a delivery whose record of the conversation log has come (`row.known`). Pure."""
     event = digest_of(update.event_id)
     if event in row.events:
         return Transition(row, None)
@@ -85,8 +89,8 @@ def apply(row: Timeline, update: StatusUpdate) -> Transition:
 
 
 def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: int) -> tuple[Timeline, DeliveryState]:
-    """A delivery's row and its first transition: the conversation log has it, and nothing has happened to it. `partition` is its home
-    partition, `now` our clock in Unix milliseconds. Pure."""
+    """The row of a delivery that the conversation log names, and its first transition, to PENDING. `partition` is its home partition, `now`
+    our clock in Unix milliseconds. Pure."""
     row = Timeline(
         tenant_id=message.tenant_id,
         conversation_id=message.conversation_id,
@@ -119,7 +123,7 @@ def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: 
 
 
 def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tuple[Timeline, str | None]:
-    """The row with what the update proves, and how the update contradicts what was known, if it does."""
+    """The row with the evidence of the update, and how the update contradicts the status before; None if it does not."""
     changed: dict[str, Any] = {
         "version": row.version + 1,
         "events": (*row.events, event)[-KEPT_EVENTS:],
@@ -144,14 +148,14 @@ def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tu
             anomaly = f"{update.status} after {before}"
     if update.status in (Status.DELIVERED, Status.READ) and before in FAILURES:
         anomaly = f"{update.status} after {before}"
-    said = (at, update.reason_code or "", update.reason or "")
-    if update.reason_code is not None and said > (row.reason_at, row.reason_code or "", row.reason or ""):
+    given = (at, update.reason_code or "", update.reason or "")
+    if update.reason_code is not None and given > (row.reason_at, row.reason_code or "", row.reason or ""):
         changed["reason_at"], changed["reason_code"], changed["reason"] = at, update.reason_code, update.reason
     return row._replace(**changed), anomaly
 
 
 def _published(row: Timeline, update: StatusUpdate, before: Status, anomaly: str | None) -> DeliveryState:
-    """The record of a transition: `row` is what is known after the update, `before` the status before it."""
+    """The record of a transition: `row` is the row after the update, `before` the status before it."""
     now = status(row)
     reached = now in (Status.DELIVERED, Status.READ)
     return DeliveryState(

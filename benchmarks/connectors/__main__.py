@@ -1,8 +1,9 @@
-"""`python -m benchmarks.connectors`: what a connector costs beside the bare HTTP client, and how fast simulators and webhooks are.
+"""`python -m benchmarks.connectors`: the cost of a connector compared with a bare HTTP client, and the speed of simulators and webhooks.
 
-Enters: options. Leaves: benchmarks/connectors.json (unless --trial) and a table. Whatever is measured has one core to itself; what it
-talks to runs on the others. Rates are by CPU second, so that a busy machine changes them little; a connector and the bare loop take
-turns in one process, and the median of the pairs counts. `--long` makes the million calls over which memory must stay flat.
+What enters: options. What leaves: benchmarks/connectors.json (unless --trial) and a table. The measured process has one core for itself;
+the process at the other end runs on the other cores. Rates are per CPU second, so that a busy machine changes them little. A connector and
+the bare loop run alternately in one process; the result is the median of the pairs. `--long` makes the million calls over which memory must
+stay flat.
 """
 
 import argparse
@@ -57,10 +58,10 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.connectors", description="Benchmark of the connectors.")
     parser.add_argument("--calls", type=int, default=3000, help="calls a round")
-    parser.add_argument("--rounds", type=int, default=9, help="pairs of rounds; the median counts")
+    parser.add_argument("--rounds", type=int, default=9, help="pairs of rounds; the result is their median")
     parser.add_argument("--simulated", type=int, default=20_000, help="calls to each simulator")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
-    parser.add_argument("--long", action="store_true", help=f"{LONG:,} calls for the memory instead of {SHORT:,}")
+    parser.add_argument("--long", action="store_true", help=f"make {LONG:,} calls for the memory figure, not {SHORT:,}")
     parser.add_argument("--trial", action="store_true", help="write no file")
     return parser.parse_args()
 
@@ -84,7 +85,7 @@ async def _calls(channel: str, options: argparse.Namespace, folder: Path) -> dic
     about = f"calls a CPU second, median of {len(pairs)}"
     return {
         f"{channel}_bare": Figure(round(1 / bare), f"{about}: an aiohttp loop that posts the same bodies"),
-        f"{channel}_connector": Figure(round(1 / ours), f"{about}, exchange log on"),
+        f"{channel}_connector": Figure(round(1 / ours), f"{about}, call log on"),
         f"{channel}_to_bare": Figure(
             round(median(shares), 3),
             f"of the bare loop, median of pairs ({shares[0]:.2f} to {shares[-1]:.2f})",
@@ -127,12 +128,12 @@ async def _memory(channel: str, calls: int, folder: Path) -> dict[str, Figure]:
 
 
 async def _child(module: list[str], folder: Path) -> Any:
-    """The JSON of a process on the core of what is measured; its log goes to a file, as in production."""
+    """Runs a process on the measured core and returns its JSON. Its log goes to a file, as in production."""
     result = folder / "result.json"
     script = f"exec {sys.executable} -m {' '.join(module)} > {result}"
     process = Process(["/bin/sh", "-c", script], {}, folder / "child.log")
     try:
-        while not process.ended:  # noqa: ASYNC110  # a process tells of its end only when asked
+        while not process.ended:  # noqa: ASYNC110  # Process has no event for its end
             await asyncio.sleep(0.05)
     finally:
         process.stop()

@@ -1,7 +1,7 @@
-"""Both ends of HTTP/1.1, as bare as they can be, so that what is measured is the other end.
+"""A minimal HTTP/1.1 server and client, so that the measured cost is that of the other end.
 
-What enters: bytes. What leaves: a server that answers every request with the same bytes and counts, and a pump that sends prepared
-requests over a few kept connections, the next as soon as the last one is answered. Both trust the other end: Content-Length only.
+What enters: bytes. What leaves: a server that answers every request with the same bytes, and a pump that sends prepared requests over a few
+open connections, each as soon as the one before is answered. Both trust the other end and understand Content-Length only.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ _LENGTH = b"content-length:"
 
 
 class _Messages:
-    """Whole HTTP messages out of a stream of bytes."""
+    """Splits a stream of bytes into complete HTTP messages."""
 
     def __init__(self) -> None:
         self._kept = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The body of each message that is whole now."""
+        """The body of each message that is complete now."""
         self._kept += data
         while (end := self._kept.find(b"\r\n\r\n")) >= 0:
             head = self._kept[:end].lower()
@@ -48,7 +48,7 @@ class _Answering(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what asyncio gives to a stream's protocol
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # asyncio gives one to a stream's protocol
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -60,7 +60,7 @@ class _Answering(asyncio.Protocol):
 
 @asynccontextmanager
 async def answering(body: bytes, seen: Callable[[bytes], None] = lambda _: None) -> AsyncIterator[str]:
-    """A server whose every answer is this body, while the block runs; its URL."""
+    """Runs a server during the block whose every answer is this body; yields its URL. `seen` gets the body of each request."""
     answer = response(body)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Answering(answer, seen), "127.0.0.1", 0)
@@ -79,7 +79,7 @@ class _Pumping(asyncio.Protocol):
         self.bad = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what asyncio gives to a stream's protocol
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # asyncio gives one to a stream's protocol
         self._transport = transport
         self._next()
 
@@ -102,12 +102,12 @@ class _Pumping(asyncio.Protocol):
 
 
 async def pump(port: int, requests: Iterator[bytes], connections: int = 32) -> int:
-    """Sends all requests; how many were not answered 200."""
+    """Sends all requests; returns how many were not answered 200."""
     loop = asyncio.get_running_loop()
     made = []
     for _ in range(connections):
         ended: asyncio.Future[None] = loop.create_future()
-        made.append((*await loop.create_connection(lambda e=ended: _Pumping(requests, e), "127.0.0.1", port), ended))  # type: ignore[misc]  # mypy types a default argument as none
+        made.append((*await loop.create_connection(lambda e=ended: _Pumping(requests, e), "127.0.0.1", port), ended))  # type: ignore[misc]  # mypy cannot type the default argument of a lambda
     await asyncio.gather(*(ended for _, _, ended in made))
     for transport, _, _ in made:
         transport.close()

@@ -1,7 +1,7 @@
-"""The process that calls: `python -m benchmarks.connectors.caller CHANNEL URL --calls N --rounds R | --memory N`.
+"""The process that makes the calls: `python -m benchmarks.connectors.caller CHANNEL URL --calls N --rounds R | --memory N`.
 
-In pairs of rounds, a bare aiohttp loop posts the very bodies the connector posts, then the connector does; or the connector alone makes
-N calls and tells how much memory it holds on the way. Leaves one line of JSON. The exchange log is on, as in production, and goes to
+In pairs of rounds, a bare aiohttp loop posts the bodies that the connector would post, then the connector posts them; or the connector
+makes N calls alone and reports its memory after each tenth. Prints one line of JSON. The call log is on, as in production, and goes to
 standard error.
 """
 
@@ -31,7 +31,7 @@ Posted = tuple[str, bytes, dict[str, str]]
 
 
 async def spread(items: Iterable[Any], call: Callable[[Any], Awaitable[None]]) -> None:
-    """All calls, SIDE_BY_SIDE at a time."""
+    """Makes all calls, SIDE_BY_SIDE at a time."""
     shared = iter(items)
 
     async def one() -> None:
@@ -42,7 +42,7 @@ async def spread(items: Iterable[Any], call: Callable[[Any], Awaitable[None]]) -
 
 
 async def captured(connector: Connector, wanted: list[Delivery]) -> list[Posted]:
-    """What the connector would post."""
+    """The requests that the connector would post, without making a call."""
     calls: HttpCalls = connector._calls  # type: ignore[attr-defined]  # noqa: SLF001  # to post the same bodies without it
     posted: list[Posted] = []
 
@@ -51,21 +51,23 @@ async def captured(connector: Connector, wanted: list[Delivery]) -> list[Posted]
         return Answer(500, {}, b"")
 
     original = calls.post
-    calls.post = keep  # type: ignore[assignment,method-assign]  # for this moment only
+    calls.post = keep  # type: ignore[assignment,method-assign]  # restored below
     for delivery in wanted:
         await connector.send(delivery, 1)
-    calls.post = original  # type: ignore[method-assign]  # as it was
+    calls.post = original  # type: ignore[method-assign]  # restores the method
     return posted
 
 
 async def paired(channel: str, url: str, calls: int, rounds: int) -> list[dict[str, float]]:
-    """CPU seconds a call of each side, a pair a round."""
+    """CPU seconds for one call, of the bare loop and of the connector: one pair for each round."""
     connector = CHANNELS[channel].build(settings(channel, url))
     wanted = deliveries(channel, calls)
     bodies = await captured(connector, wanted)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=256), timeout=aiohttp.ClientTimeout(total=10), cookie_jar=aiohttp.DummyCookieJar()
-    )  # fmt: skip
+        connector=aiohttp.TCPConnector(limit=256),
+        timeout=aiohttp.ClientTimeout(total=10),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
     async def bare(posted: Posted) -> None:
         async with session.post(URL(posted[0], encoded=True), data=posted[1], headers=posted[2]) as response:
@@ -78,7 +80,7 @@ async def paired(channel: str, url: str, calls: int, rounds: int) -> list[dict[s
 
     _collect_seldom()
     found = []
-    for number in range(rounds + 1):  # the first warms up
+    for number in range(rounds + 1):  # the first is a warm-up
         pair = {}
         for name, items, call in (("bare", bodies, bare), ("connector", wanted, ours)):
             began, wall = time.process_time(), time.perf_counter()
@@ -92,7 +94,7 @@ async def paired(channel: str, url: str, calls: int, rounds: int) -> list[dict[s
 
 
 def _collect_seldom() -> None:
-    """As a worker's engine does (pipelines/engine/worker.py); for both sides."""
+    """Sets the garbage collector as a worker's engine does (pipelines/engine/worker.py), for both sides."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)

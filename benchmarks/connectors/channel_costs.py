@@ -1,4 +1,4 @@
-"""What is sent and answered on each channel that calls a provider: made-up settings, deliveries, the provider's answer to a text."""
+"""Sample data of each channel that calls a provider: made-up settings, deliveries, and the provider's answer to a text."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def answer(channel: str) -> bytes:
 
 
 def deliveries(channel: str, count: int) -> list[Delivery]:
-    """To a thousand people, as a campaign would."""
+    """Texts to a thousand people, as in a campaign."""
     return [
         Delivery(
             delivery_id=f"{number:032x}",

@@ -1,7 +1,7 @@
-"""How much one simulator can take and tell on one core: first calls alone, then all their receipts at once.
+"""The speed of one simulator on one core: first calls alone, then all their receipts at once.
 
-What enters: a channel. What leaves: calls and receipts a CPU second, and its memory. Its calls come from bare_http.py, its
-webhooks go to a bare server; both run on the other cores. Receipts are told to come late, then the simulator's clock is set forward.
+What enters: a channel. What leaves: calls and receipts per CPU second, and its memory. bare_http.py makes the calls and receives the
+webhooks, on the other cores. Receipts are scheduled far ahead; then the simulator's clock is set forward.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ from benchmarks.connectors.channel_costs import ACCOUNT, SETTINGS, TEXT
 from benchmarks.engine.machine import Process
 from stack.ports import free_port
 
-# What in a posted body is one receipt; Telegram has none, so people reply to everything.
+# The text that marks one receipt in a posted body. Telegram has no receipts, so people reply to every message.
 RECEIPTS = {"whatsapp": b'"recipient_id"', "instagram": b'"timestamp"', "telegram": b'"update_id"'}
 KNOBS = {"telegram": ["--reply-rate", "1"]}
 PEOPLE = 1000
 QUIET_SECONDS = 1.0
-LATE_MS, FORWARD_SECONDS = 600_000, 7200  # less than a day: nothing is given up or expires
+LATE_MS, FORWARD_SECONDS = 600_000, 7200  # less than a day, so that no notice is given up or expires
 FIRST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Of one simulator; a CPU second is a second of one whole core."""
+    """The figures of one simulator; a CPU second is one second of a whole core."""
 
     calls: float
     calls_wall: float
@@ -39,7 +39,7 @@ class Rates:
 
 
 def requests(channel: str, calls: int) -> Iterator[bytes]:
-    """Texts to PEOPLE people, each once prepared: the pump must cost less than what it measures."""
+    """Texts to PEOPLE people, each prepared once: the pump must cost less than what it measures."""
     prepared = [_request(channel, number) for number in range(PEOPLE)]
     return islice((prepared[number % PEOPLE] for number in count()), calls)
 
@@ -61,7 +61,7 @@ def _request(channel: str, number: int) -> bytes:
 
 
 async def measured(channel: str, calls: int, folder: Path) -> Rates:
-    """One simulator, from its start to its end."""
+    """Starts one simulator, measures it and stops it."""
     counted = _Counted(RECEIPTS[channel])
     port = free_port()
     async with bare_http.answering(b"{}", counted.see) as sink:
@@ -73,7 +73,7 @@ async def measured(channel: str, calls: int, folder: Path) -> Rates:
         try:
             await _listening(port, simulator)
             await bare_http.pump(port, requests(channel, max(calls // 20, 100)))  # warms up
-            await _told(port, counted)
+            await _all_posted(port, counted)
             return await _rates(channel, calls, port, simulator, counted)
         finally:
             simulator.stop()
@@ -89,26 +89,26 @@ async def _rates(channel: str, calls: int, port: int, simulator: Process, counte
     taken, wall = simulator.cpu_seconds(), loop.time() - began
     if bad:
         raise SystemExit(f"{bad} calls of the {channel} simulator were not answered 200: {simulator.output()[-300:]}")
-    await _told(port, counted)
-    told = simulator.cpu_seconds()
+    await _all_posted(port, counted)
+    posted = simulator.cpu_seconds()
     return Rates(
         calls=calls / (taken - before),
         calls_wall=calls / wall,
-        receipts=counted.number / (told - taken),
+        receipts=counted.number / (posted - taken),
         receipts_posted=counted.number,
         growth_mib=(simulator.resident_bytes() - held) / 2**20,
     )
 
 
-async def _told(port: int, counted: "_Counted") -> None:
-    """Lets every receipt become due, and waits until all are posted."""
+async def _all_posted(port: int, counted: "_Counted") -> None:
+    """Makes every receipt due and waits until all are posted."""
     forward = orjson.dumps({"advance_seconds": FORWARD_SECONDS})
     await bare_http.pump(port, iter([bare_http.request("/_control/clock", {}, forward)]), connections=1)
     await counted.quiet()
 
 
 class _Counted:
-    """Receipts in the bodies that a simulator posts."""
+    """Counts the receipts in the bodies that a simulator posts."""
 
     def __init__(self, one: bytes) -> None:
         self.number = 0
@@ -118,7 +118,7 @@ class _Counted:
         self.number += body.count(self._one)
 
     async def quiet(self) -> None:
-        """Waits for the first, then until nothing has come for a while."""
+        """Waits for the first receipt, then until none has arrived for QUIET_SECONDS."""
         loop = asyncio.get_running_loop()
         began, before = loop.time(), -1
         while before != self.number or (not self.number and loop.time() - began < FIRST_SECONDS):

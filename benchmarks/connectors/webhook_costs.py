@@ -1,7 +1,7 @@
-"""The process that reads webhooks: `python -m benchmarks.connectors.webhook_costs`. Prints JSON: items a CPU second, by channel.
+"""The process that reads webhooks: `python -m benchmarks.connectors.webhook_costs`. Prints JSON: items per CPU second, by channel.
 
-A POST is what a provider sends when much happens: 100 statuses of WhatsApp, 100 reads of Instagram, one update of Telegram (it sends one),
-100 receipts of our own clients. Checking the signature and decoding are part of it.
+The requests are those of a busy provider: 100 statuses of WhatsApp, 100 reads of Instagram, one update of Telegram (one in each
+POST), 100 receipts of our own clients. The check of the signature and the decoding are included.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def internal() -> WebhookRequest:
 
 
 def rate(parse: Callable[[WebhookRequest, int], Any], request: WebhookRequest) -> float:
-    """Items a CPU second, the median of the rounds."""
+    """Items per CPU second, the median of the rounds."""
     items = len(parse(request, AT).receipts)
     rates = []
     for _ in range(ROUNDS):

@@ -1,6 +1,7 @@
-"""What Instagram is asked for each part of a delivery: its capabilities, and the JSON of a message or a sender action.
+"""The capabilities of Instagram, and the JSON of the call for each part of a delivery: a message or a sender action.
 
-What enters: a Delivery. What leaves: the body of the call, or why Instagram could never take it. Pure, no I/O.
+What enters: a Delivery. What leaves: the body of the call, or why Instagram could never accept it. Guaranteed: pure; a delivery that passes
+`check` has a body for each of its `parts`.
 https://developers.facebook.com/docs/messenger-platform/instagram/features/send-message
 """
 
@@ -11,12 +12,12 @@ from connectors.base import Capabilities, MediaLimit
 from schemas.outcomes import Rejected
 from schemas.records import MEDIA_KINDS, SIGNALS, Content, Delivery
 
-LIKE_HEART = "like_heart"  # the one sticker there is, given as the medium's id
+LIKE_HEART = "like_heart"  # the only sticker, used as the medium's id
 _MB = 1024 * 1024
 
 
 def utf8_bytes(text: str) -> int:
-    """Length as Instagram counts. A lone surrogate, which no UTF-8 can carry, is refused elsewhere."""
+    """The length as Instagram counts. A lone surrogate, which UTF-8 cannot have, is counted here and refused by `check`."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -36,34 +37,34 @@ _MEDIA = {
 }
 _TYPES = {"image": "image", "audio": "audio", "video": "video", "document": "file"}
 CAPABILITIES = Capabilities(
-    delivered=False,  # message_deliveries is Messenger's only
+    delivered=False,  # message_deliveries exists for Messenger only
     read=True,
     text_limit=1000,  # .../send-message#send-a-text-message: "must be UTF-8 and be a 1000 bytes or less"
     text_unit="bytes of UTF-8",
     unknown_policy="hold",
     length=utf8_bytes,
-    caption_limit=1000,  # a message of its own
+    caption_limit=1000,  # sent as a separate message
     kinds=frozenset({"text", "reaction", *_MEDIA, *SIGNALS}),
     media=_MEDIA,
 )
 _ACTIONS = {"typing": "typing_on", "mark_read": "mark_seen"}
-# The API's names of reactions; any other emoji goes as it is. .../send-message#react-to-a-message
+# The API's names of reactions; any other emoji is sent unchanged. .../send-message#react-to-a-message
 _REACTIONS = {"❤": "love", "👍": "like", "😆": "laugh", "😂": "laugh", "😮": "wow", "😢": "sad", "😡": "angry"}
 _VARIANT = "\ufe0f"
 
 
 def check(delivery: Delivery) -> Rejected | None:
-    """Whether Instagram could never take this delivery; pure."""
+    """Why Instagram could never accept this delivery, None when it may. As Connector.check."""
     refused = content_check.refusal_of(delivery, CAPABILITIES, "Instagram")
     if refused is None and delivery.kind == "sticker":
         media = content_check.content_of(delivery).media[0]
         if media.provider_media_id != LIKE_HEART:
-            return Rejected("sticker_unsupported", f"Instagram has one sticker to send; its id is {LIKE_HEART}")
+            return Rejected("sticker_unsupported", f"the only sticker on Instagram has the id {LIKE_HEART}")
     return refused
 
 
 def parts(delivery: Delivery) -> int:
-    """How many messages the delivery becomes: a long text is split, and a medium and its text are two."""
+    """How many messages the delivery becomes: a long text is split, and media with a text are two messages."""
     if delivery.kind == "text":
         return len(content_check.pieces(delivery, CAPABILITIES)) or 1
     return 2 if delivery.kind in MEDIA_KINDS and delivery.text else 1
@@ -84,7 +85,7 @@ def _action(delivery: Delivery, part: int) -> dict[str, Any]:
 
 
 def _messages(delivery: Delivery) -> list[dict[str, Any]]:
-    """The messages that a text, or media with their text, make: one for each part."""
+    """The messages of a text, or of media with their text: one for each part."""
     if delivery.kind == "text":
         return [{"text": each} for each in content_check.pieces(delivery, CAPABILITIES)]
     caption = [{"text": delivery.text}] if delivery.text else []
@@ -105,7 +106,7 @@ def _attachments(content: Content) -> list[dict[str, Any]]:
 
 
 def _reaction(content: Content) -> dict[str, Any]:
-    """An empty reaction takes an earlier one back."""
+    """An empty reaction removes an earlier one."""
     emoji = (content.reaction or "").removesuffix(_VARIANT)
     about = {"message_id": content.reply_to}
     if not emoji:

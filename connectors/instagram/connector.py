@@ -1,10 +1,11 @@
-"""Instagram Messaging API: everything an account may send to one person who wrote to it.
+"""Instagram Messaging API: the connector of one professional account.
 
-What enters: a Delivery, or a webhook request signed with one of our app secrets. What leaves: an Outcome, or what the webhook told
-(webhook.py). Guaranteed: one call a part; media and the text beside them are two messages, the media first, because the API
-takes them apart only. Nothing we send comes back with a name of ours, so an answer that was lost is not resolved: the echo names the
-message id only. Both flavours are one setting: CHAT4ALL_INSTAGRAM_URL is graph.instagram.com with a token of Instagram Login, or
-graph.facebook.com with a Page's; `me` is the token's own account in both. Provider's id of a message: its mid.
+What enters: a Delivery (bodies.py makes the call), or a webhook request signed with one of our app secrets (webhook.py reads it). What
+leaves: an Outcome (errors.py knows the error codes), or the items of the webhook. Guaranteed: one call for each part; media and the text
+beside them are two messages, the media first, because the API accepts them only separately. No webhook returns an id of ours, so a call
+whose answer was lost stays unknown: the echo has the provider's message id only. CHAT4ALL_INSTAGRAM_URL selects the variant of the API:
+graph.instagram.com with a token of Instagram Login, or graph.facebook.com with a Page's token; `me` is the token's own account in both.
+Provider's id of a message: its mid.
 https://developers.facebook.com/docs/messenger-platform/instagram/features/send-message
 https://developers.facebook.com/docs/instagram-platform/instagram-api-with-instagram-login/messaging-api
 """
@@ -20,7 +21,7 @@ from connectors.instagram import bodies, webhook
 from connectors.instagram.bodies import CAPABILITIES, check
 from connectors.instagram.errors import INSTAGRAM
 from connectors.json_fields import Unexpected, node, text
-from connectors.meta_graph import Graph, again_if_harmless
+from connectors.meta_graph import MetaConnector, retry_if_harmless
 from schemas.outcomes import Accepted, Outcome, Rejected, Unknown
 from schemas.records import SIGNALS, Delivery
 from schemas.settings import Settings
@@ -28,8 +29,8 @@ from schemas.settings import Settings
 CHANNEL = webhook.CHANNEL
 
 
-class InstagramConnector(Graph):
-    """The connector of one professional account."""
+class InstagramConnector(MetaConnector):
+    """The connector of one professional account; connectors/base.py has the contract of its methods."""
 
     channel = CHANNEL
     capabilities = CAPABILITIES
@@ -53,6 +54,7 @@ class InstagramConnector(Graph):
         return bodies.parts(delivery)
 
     async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
+        """One POST /me/messages. https://developers.facebook.com/docs/messenger-platform/instagram/features/send-message"""
         refused = check(delivery)
         if refused is not None:
             return refused
@@ -60,19 +62,19 @@ class InstagramConnector(Graph):
             return Rejected("unknown_account", "the delivery names another account than the one of this worker's token")
         answer = await self._post("me", delivery, orjson.dumps(bodies.body(delivery, part)), attempt)
         outcome = _outcome(answer, delivery, attempt - part) if isinstance(answer, Answer) else answer
-        return again_if_harmless(outcome, delivery)
+        return retry_if_harmless(outcome, delivery)
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
         self._prove(request)
         return webhook.read(request.body, received_at)
 
     async def probe(self) -> Probed:
-        """https://developers.facebook.com/docs/instagram-platform/reference/me"""
+        """Reads the token's own account. https://developers.facebook.com/docs/instagram-platform/reference/me"""
         return await self._probe("me", INSTAGRAM, "Instagram", "id", "username")
 
 
 def _outcome(answer: Answer, delivery: Delivery, tries: int) -> Outcome:
-    # An error may hide inside a 200, so the envelope is looked for whatever the status.
+    # A 200 may contain an error, so look for the error object with every status.
     if answer.status != 200 or meta_errors.envelope(answer) is not None:
         return meta_errors.outcome(answer, INSTAGRAM, CHANNEL, tries)
     try:

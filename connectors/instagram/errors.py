@@ -1,4 +1,4 @@
-"""Every error code of the Instagram Messaging API with its class and the sentence a person reads. The subcode decides where it stands.
+"""Every error code of the Instagram Messaging API with its class and the sentence for the operator. A subcode decides where one is listed.
 
 https://developers.facebook.com/docs/messenger-platform/error-codes
 https://developers.facebook.com/docs/graph-api/guides/error-handling
@@ -9,17 +9,19 @@ from connectors.meta_errors import GRAPH, Table
 from schemas.outcomes import Scope
 
 _WINDOW = permanent("more than 24 hours since the person last wrote: nothing may be sent until they write again")
-_NOBODY = permanent("Instagram knows no such person for this account: an id is good for the one account they wrote to")
+_NOBODY = permanent(
+    "Instagram knows no such person for this account: an id is valid only for the account the person wrote to"
+)
 _LIMIT = throttle(Scope.ACCOUNT, "the account reached a call limit of Instagram")
 
 INSTAGRAM: Table = {
     **GRAPH,
     2: transient("Instagram is down or overloaded, or the person blocked the account", tries=5),
     (10, 2534022): _WINDOW,
-    (10, 2018278): _WINDOW,  # the same, as Messenger numbers it
+    (10, 2018278): _WINDOW,  # the same with Messenger's number
     (10, 2018065): _WINDOW,
-    33: permanent("Instagram does not know the object of the request, or it takes no messages"),
-    (100, 33): permanent("Instagram does not know the object of the request, or it takes no messages"),
+    33: permanent("Instagram does not know the object of the request, or the object accepts no messages"),
+    (100, 33): permanent("Instagram does not know the object of the request, or the object accepts no messages"),
     (100, 2534014): _NOBODY,
     (100, 2018001): _NOBODY,
     (100, 2018047): transient(
@@ -32,7 +34,7 @@ INSTAGRAM: Table = {
     (190, 463): configuration("the access token expired: set a new one, and refresh it within its 60 days"),
     (190, 464): configuration("the account of the token is not confirmed: log in at instagram.com and confirm it"),
     (190, 467): configuration("the access token is invalid: set a valid one"),
-    551: permanent("the person is not available: they left, blocked the account or take no messages from it"),
+    551: permanent("the person is not available: they left, blocked the account or accept no messages from it"),
     1200: transient("Instagram could not send the message for the moment"),
     36000: permanent("the image is too large for Instagram: at most 8 MB"),
     80002: _LIMIT,

@@ -1,11 +1,11 @@
-"""What a webhook of the Instagram Messaging API tells: echoes, reads and reactions as receipts, and messages of people.
+"""Reads a webhook of the Instagram Messaging API: echoes, reads and reactions as receipts, and messages of people.
 
-What enters: the raw body of a request whose signature was proven. What leaves: WebhookItems. Guaranteed: every item is read on its own,
-one that cannot be read is named and never loses the others; what we know no use for is named; nothing is raised.
+What enters: the raw body of a request whose signature was checked. What leaves: WebhookItems. Guaranteed: pure; raises nothing; every item
+is read separately: one that cannot be read, or that we do not use, is named in `unrecognised` and the others stay.
 
-What each receipt means. SENT: an echo, the account sent this message (from here, or a person from the app). READ: `read` names the last
-message the person has seen; that earlier ones of the thread were seen too is not said here, it is for `track` to conclude. READ,
-inferred: the person reacted or replied to the message. There is no DELIVERED. Our account is the entry's id: `read` may name nobody.
+What each receipt means. SENT: an echo, the account sent this message (we did, or a person in the app). READ: `read` names the last message
+that the person has seen; stage track concludes that they saw the earlier messages of the thread too. READ, inferred: the person reacted or
+replied to the message. There is no DELIVERED. Our account is the entry's id, because `read` may have neither sender nor recipient.
 https://developers.facebook.com/docs/messenger-platform/instagram/features/webhook
 """
 
@@ -19,9 +19,9 @@ from schemas.records import Content, Media, Receipt, ReceiptStatus
 
 CHANNEL = "instagram"
 _LATEST = 253_402_300_800  # the end of the year 9999, in seconds
-_MILLISECONDS = 100_000_000_000  # a time below is in seconds (of 1970 to 5138), as Meta's test button sends it
+_MILLISECONDS = 100_000_000_000  # a lower time is in seconds (of 1970 to 5138), as Meta's test button sends it
 _MEDIA = {"image": "image", "video": "video", "audio": "audio", "file": "document"}
-# Fields of `changes` that hold what `messaging` holds: how some apps of Instagram Login get them.
+# Fields of `changes` with the items of `messaging`: some apps of Instagram Login get them in this form.
 _FIELDS = ("messages", "messaging_seen", "message_reactions", "messaging_postbacks", "standby")
 
 
@@ -43,7 +43,7 @@ class _Reading:
             except Unexpected as why:
                 self.unrecognised.append(f"entry: {why}")
                 continue
-            for name in ("messaging", "standby"):  # standby: another app holds the thread, what happened is the same
+            for name in ("messaging", "standby"):  # standby: another app controls the thread, the items are the same
                 for item in self._listed(entry, "entry", name):
                     self.item(item)
             for change in self._listed(entry, "entry", "changes"):
@@ -92,7 +92,7 @@ class _Reading:
         self.receipt(text(read, "mid"), "read", ReceiptStatus.READ, _time(item))
 
     def reaction(self, item: Node, reaction: Node) -> None:
-        """A reaction is a message of a person without an id of its own, and shows that ours was seen."""
+        """A reaction: an inbound message without an id of its own, and a sign that the person saw our message."""
         mid, action, at = text(reaction, "mid"), text(reaction, "action"), _time(item)
         sender = text(child(item, "sender"), "id")
         if sender == self.account:
@@ -107,7 +107,7 @@ class _Reading:
         self.receipt(mid, "seen", ReceiptStatus.READ, at)
 
     def postback(self, item: Node, postback: Node) -> None:
-        """A button or an ice breaker that a person touched."""
+        """A button or an ice breaker that a person pressed."""
         words = optional_text(postback, "title") or optional_text(postback, "payload") or ""
         self.inbound.append(self.written(item, text(postback, "mid"), "postback", words, None))
 
@@ -142,7 +142,7 @@ class _Reading:
         )
 
 
-# What an item may hold; the first that it does hold decides.
+# Fields of an item and their readers. The first field that is present decides.
 _READ: Mapping[str, Callable[[_Reading, Node, Node], None]] = MappingProxyType(
     {
         "message": _Reading.message,
@@ -155,7 +155,7 @@ _READ: Mapping[str, Callable[[_Reading, Node, Node], None]] = MappingProxyType(
 
 
 def read(body: bytes, received_at: int) -> WebhookItems:
-    """Everything a request tells, in the order it tells it."""
+    """The items of a request, in its order; `received_at` is Unix milliseconds. Raises nothing."""
     reading = _Reading(received_at)
     reading.body(decode(body))
     return trimmed_to_limits(
@@ -180,13 +180,13 @@ def _person(item: Node, name: str) -> object:
 
 
 def _kind(item: Node) -> str:
-    """The name of what an item holds besides its frame, for the log."""
+    """The name of an item's first field besides sender, recipient and time, for the log."""
     names = sorted(name for name in item if name not in ("sender", "recipient", "timestamp"))
     return word(names[0]) if names else "?"
 
 
 def _replied(message: Node) -> str | None:
-    """The message a person answers, unless it is their own; a story has an id of another kind and is left out."""
+    """The message that a person replies to, unless it is their own. A reply to a story has another kind of id and is left out."""
     about = message.get("reply_to")
     if not isinstance(about, dict) or about.get("is_self_reply") is True:
         return None
@@ -194,7 +194,7 @@ def _replied(message: Node) -> str | None:
 
 
 def _content(message: Node) -> tuple[str, Content | None]:
-    """The kind of a message and what it says beyond its text; what cannot be read of it is left out, the message stays."""
+    """The kind of a message and what it has beyond its text. A part that cannot be read is left out, the message stays."""
     listed = message.get("attachments")
     attachments = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     kinds = [word(each.get("type")) for each in attachments]

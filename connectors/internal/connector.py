@@ -1,10 +1,10 @@
-"""The internal channel: messages to our own clients, who come for them themselves.
+"""The internal channel: messages to our own clients, which fetch them themselves.
 
-What enters: a Delivery, or a request with one of our bearer tokens. What leaves: Accepted at once, or what the clients confirm and write.
-Guaranteed: no call leaves this process. A delivery is accepted when it is stored, and it is: the conversation log had it, in Kafka and
-replicated, before the delivery existed. Its id at this "provider" is made of the delivery id, the tenant and the person, so a receipt from
-a token that speaks for others finds no delivery. What later carries messages to clients (a session service, say) reads them there and
-posts here; docs/internal.md fixes its contract. Confirming twice changes nothing.
+What enters: a Delivery, or a request with one of our bearer tokens (webhook.py reads it). What leaves: Accepted at once, or the receipts
+and messages of the clients. Guaranteed: no call leaves this process. A delivery is accepted because it is stored already: its message was
+in the conversation log, replicated in Kafka, before the delivery existed. Its provider id is made of the delivery id, the tenant and the
+person, so a receipt with the token of another tenant or person finds no delivery. Confirming twice changes nothing. A service that carries
+messages to clients reads topic deliveries.internal and posts receipts to this channel's webhook; docs/internal.md is its contract.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ CAPABILITIES = Capabilities(
     text_limit=16_384,
     caption_limit=16_384,
     text_unit="characters",
-    unknown_policy="resend",  # a worker's end between intent and result: storing again what is stored changes nothing
+    unknown_policy="resend",  # after a crash between intent and result: a repeated call changes nothing
     kinds=frozenset(KINDS) - {"template"},
     targeted=frozenset({"reaction", "mark_read"}),
     replies=True,
@@ -48,13 +48,16 @@ _BEARER = "Bearer "
 
 
 def check(delivery: Delivery) -> Rejected | None:
-    """Whether our clients could never take this delivery."""
+    """Why our clients could never accept this delivery, None when they may. As Connector.check."""
     return content_check.refusal_of(delivery, CAPABILITIES, "the internal channel")
 
 
 class InternalConnector:
-    """The connector. `tokens` are the bearer tokens that may post, two while one is being replaced; without any, nobody may. `owner` is the
-    tenant the account is listed for, None when all share it."""
+    """The connector of one account of our own clients; connectors/base.py has the contract of its methods.
+
+    `tokens` are the bearer tokens that may post, two while one is being replaced; without any, every request is refused. `owner` is the
+    tenant that CHAT4ALL_ACCOUNTS lists for the account, None when all tenants share it.
+    """
 
     channel = CHANNEL
     signs_bodies = False
@@ -74,10 +77,11 @@ class InternalConnector:
     def check(self, delivery: Delivery) -> Rejected | None:
         return check(delivery)
 
-    def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # our clients show a text as long as it is: nothing is ever cut
+    def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # our clients show texts of any length: nothing is split
         return 1
 
-    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # storing it again is the same
+    async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # every attempt is the same
+        """Accepts the delivery without a call; there is nothing to wait for."""
         refused = check(delivery)
         if refused is not None:
             return refused
@@ -90,23 +94,25 @@ class InternalConnector:
         self._token_of(headers)
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
+        """As Connector.parse_webhook; raises ForbiddenItem (403) when the token may not speak for the tenant or person of one item."""
         token = self._token_of(request.headers)
         reading = webhook.ClientRequest(self._account, self._owner, token, received_at)
         return trimmed_to_limits(reading.items(request.body))
 
     async def probe(self) -> Probed:
+        """Makes no call: checks that there is a token."""
         if not self._tokens:
             return Probed(False, "no client may confirm or write: set CHAT4ALL_INTERNAL_TOKENS")
-        return Probed(True, "nothing to call: a delivery on the internal channel is accepted when it is stored")
+        return Probed(True, "nothing to call: a delivery on the internal channel is accepted as soon as it is stored")
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing: there is no connection to close."""
 
     def _token_of(self, headers: Mapping[str, str]) -> ClientToken:
-        """Raises Forbidden for a token that is not ours."""
+        """The token of a request; raises Forbidden when it is not one of ours."""
         header, found = headers.get("authorization", ""), None
         for token in self._tokens:
-            if is_same(header, _BEARER + token.token):  # no early exit: the time must not tell which token matched
+            if is_same(header, _BEARER + token.token):  # no early exit: the duration must not show which token matched
                 found = token
         if found is None:
             raise Forbidden("Authorization is not `Bearer` with one of CHAT4ALL_INTERNAL_TOKENS")

@@ -1,8 +1,8 @@
-"""What a request of our own clients says: receipts they confirm, and messages they write.
+"""Reads a request of our own clients: receipts that they confirm, and messages that they write.
 
-What enters: the JSON of POST /webhooks/internal, and the token it came with. What leaves: receipts and inbound messages, and the
-names of items that make no sense. Guaranteed: a token that may not speak for the person of one item has nothing of its request kept.
-docs/internal.md is the contract. Pure, no I/O.
+What enters: the JSON of POST /webhooks/internal, and the token of the request. What leaves: receipts and inbound messages, and the names
+of items that cannot be read. Guaranteed: pure; when the token may not speak for the person of one item, nothing of the request is kept.
+docs/internal.md is the contract.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ClientRequest:
-    """One request of a client: which account it came to, who owns that account (None: all tenants share it), and for whom it may speak."""
+    """One request of a client: its account, the tenant that owns the account (None: all tenants share it), its token and its time."""
 
     account: str
     owner: str | None
@@ -43,7 +43,7 @@ class ClientRequest:
     received_at: int
 
     def items(self, raw: bytes) -> WebhookItems:
-        """What the JSON holds, within no limits yet; raises ForbiddenItem when the token may not speak for somebody."""
+        """The items of the JSON, not yet within our limits. Raises ForbiddenItem when the token may not speak for a person in it."""
         body = decode(raw)
         if not isinstance(body, dict):
             return WebhookItems(unrecognised=("body: not a JSON object",), own_tenants=True)
@@ -51,8 +51,8 @@ class ClientRequest:
         inbound, odd_messages = _each(body, "messages", self._inbound)
         return WebhookItems(receipts, inbound, odd_receipts + odd_messages, own_tenants=True)
 
-    def _whom(self, item: Node) -> tuple[str, str]:
-        """Tenant and person an item speaks for; raises ForbiddenItem when the token may not, and then nothing of the request is kept."""
+    def _tenant_and_person(self, item: Node) -> tuple[str, str]:
+        """Tenant and person that an item names. Raises ForbiddenItem when the token may not speak for them."""
         named = None if item.get("tenant_id") is None else text(item, "tenant_id")
         tenant = named or self.token.tenant or self.owner or DEFAULT_TENANT
         person = text(item, "address")
@@ -62,7 +62,7 @@ class ClientRequest:
 
     def _receipt(self, item: Node) -> Receipt:
         delivery_id, name = text(item, "delivery_id"), text(item, "status")
-        tenant, person = self._whom(item)
+        tenant, person = self._tenant_and_person(item)
         if name not in _STATUSES:
             raise Unexpected(f"status {word(name)} is none of {', '.join(_STATUSES)}")
         shown = shown_id(delivery_id, tenant, person)
@@ -80,7 +80,7 @@ class ClientRequest:
         )
 
     def _inbound(self, item: Node) -> Inbound:
-        tenant, person = self._whom(item)
+        tenant, person = self._tenant_and_person(item)
         kind = text(item, "kind")
         if kind not in KINDS:
             raise Unexpected(f"kind {word(kind)} is none of {', '.join(KINDS)}")
@@ -98,7 +98,7 @@ class ClientRequest:
 
 
 def _each(body: Node, name: str, read: Callable[[Node], T]) -> tuple[tuple[T, ...], tuple[str, ...]]:
-    """What each item of a list is, and the names of those that are odd."""
+    """The items of a list that can be read, and the names of the others."""
     found: list[T] = []
     odd: list[str] = []
     try:
@@ -113,7 +113,7 @@ def _each(body: Node, name: str, read: Callable[[Node], T]) -> tuple[tuple[T, ..
 
 
 def _content(said: Node) -> Content:
-    """The part of a Content that a person can write (schemas/avro/message.v2.avsc), of the same names."""
+    """The part of a Content that a person can write; the fields have the names of schemas/avro/message.v2.avsc."""
     place = said.get("location")
     return Content(
         media=tuple(_medium(node(item, "medium")) for item in items(said, "media")),

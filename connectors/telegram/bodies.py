@@ -1,7 +1,7 @@
-"""What Telegram is asked for each part of a delivery: the method of the Bot API and its JSON.
+"""The capabilities of Telegram, and the call for each part of a delivery: the method of the Bot API and its JSON.
 
-What enters: a Delivery. What leaves: Rejected before any call, or the method and body of one part. Guaranteed: pure; whatever passes
-`check` has a body for each of its `parts`.
+What enters: a Delivery. What leaves: Rejected before any call, or the method and body of one part. Guaranteed: pure; a delivery that
+passes `check` has a body for each of its `parts`.
 https://core.telegram.org/bots/api#available-methods
 """
 
@@ -20,7 +20,7 @@ _MB = 1024 * 1024
 
 
 def text_length(text: str) -> int:
-    """Length as Telegram counts: UTF-16 code units. https://core.telegram.org/api/entities#entity-length"""
+    """The length as Telegram counts: UTF-16 code units. https://core.telegram.org/api/entities#entity-length"""
     return len(text) if text.isascii() else len(text) + sum(1 for character in text if character > "\uffff")
 
 
@@ -55,10 +55,10 @@ CAPABILITIES = Capabilities(
     ),
     album=(2, 10),  # https://core.telegram.org/bots/api#sendmediagroup
 )
-WITHOUT_ID = frozenset({"reaction", "typing"})  # they make no message, Telegram answers `true`
+WITHOUT_ID = frozenset({"reaction", "typing"})  # kinds that make no message: Telegram answers `true`
 _NUMERIC = re.compile(r"-?\d{1,19}", re.ASCII)
 _MESSAGE_ID = re.compile(r"(?:(-?\d{1,19}):)?(\d{1,18})", re.ASCII)
-# Media in an album go under their names of https://core.telegram.org/bots/api#inputmedia
+# Types of the media in an album: https://core.telegram.org/bots/api#inputmedia
 _ALBUM_TYPES = {"image": "photo", "video": "video", "document": "document", "audio": "audio"}
 
 
@@ -68,30 +68,30 @@ def chat_of(address: str) -> int | str:
 
 
 def check(delivery: Delivery) -> Rejected | None:
-    """Whether Telegram could never take this delivery."""
+    """Why Telegram could never accept this delivery, None when it may. As Connector.check."""
     refused = content_check.refusal_of(delivery, CAPABILITIES, "Telegram")
     if refused is not None:
         return refused
     content = content_check.content_of(delivery)
     if delivery.kind == "text" and not delivery.text.strip():
-        return Rejected("text_empty", "the text is white space alone, which Telegram counts as empty")
+        return Rejected("text_empty", "the text is only white space, which Telegram counts as empty")
     if delivery.kind == "album" and (refused := _wrong_album(content)) is not None:
         return refused
     return _wrong_target(delivery.address, content.reply_to)
 
 
 def parts(delivery: Delivery) -> int:
-    """More than one only for a long text that is to be split."""
+    """How many messages the delivery becomes: more than one only for a long text that is split."""
     return len(content_check.pieces(delivery, CAPABILITIES)) if delivery.kind == "text" else 1
 
 
 def body(delivery: Delivery, part: int, chat: int | str) -> tuple[str, Fields]:
-    """Method and JSON of one part of a delivery that passed `check`, for the chat it goes to."""
+    """Method and JSON of one part of a delivery that passed `check`, for its chat."""
     content = content_check.content_of(delivery)
     method, fields = _BODIES[delivery.kind](delivery, content, part)
     fields["chat_id"] = chat
     if content.reply_to and part == 0 and delivery.kind not in WITHOUT_ID:
-        # The words matter more than what they answer: https://core.telegram.org/bots/api#replyparameters
+        # Send it even when the message it replies to is gone: https://core.telegram.org/bots/api#replyparameters
         target = _target(content.reply_to)
         fields["reply_parameters"] = {"message_id": target, "allow_sending_without_reply": True}
     return method, fields
@@ -102,7 +102,7 @@ def _text(delivery: Delivery, _: Content, part: int) -> tuple[str, Fields]:
 
 
 def _medium(delivery: Delivery, content: Content, _: int) -> tuple[str, Fields]:
-    """https://core.telegram.org/bots/api#sendphoto and its family, each with a field of its own name."""
+    """https://core.telegram.org/bots/api#sendphoto and the like: each method has a field of its own name."""
     media = content.media[0]
     name = _name(media)
     fields: Fields = {name: _place(media)}
@@ -112,7 +112,7 @@ def _medium(delivery: Delivery, content: Content, _: int) -> tuple[str, Fields]:
 
 
 def _album(delivery: Delivery, content: Content, _: int) -> tuple[str, Fields]:
-    """The caption of the first item is shown as the album's: https://core.telegram.org/bots/api#sendmediagroup"""
+    """Telegram shows the caption of the first item for the album: https://core.telegram.org/bots/api#sendmediagroup"""
     items: list[Fields] = [{"type": _ALBUM_TYPES[media.kind], "media": _place(media)} for media in content.media]
     if delivery.text:
         items[0]["caption"] = delivery.text
@@ -120,9 +120,9 @@ def _album(delivery: Delivery, content: Content, _: int) -> tuple[str, Fields]:
 
 
 def _location(_: Delivery, content: Content, _part: int) -> tuple[str, Fields]:
-    """A place with a name is a venue, which must have both: https://core.telegram.org/bots/api#sendvenue"""
+    """A place with a name or an address is a venue, which must have both: https://core.telegram.org/bots/api#sendvenue"""
     place = content.location
-    assert place is not None, "check lets no location pass without a place"  # noqa: S101  # a promise of this very module
+    assert place is not None, "check lets no location pass without a place"  # noqa: S101  # a guarantee of this module
     fields: Fields = {"latitude": place.latitude, "longitude": place.longitude}
     if not (place.name or place.address):
         return "sendLocation", fields
@@ -130,7 +130,7 @@ def _location(_: Delivery, content: Content, _part: int) -> tuple[str, Fields]:
 
 
 def _reaction(_: Delivery, content: Content, _part: int) -> tuple[str, Fields]:
-    """No emoji takes the reaction back: https://core.telegram.org/bots/api#setmessagereaction"""
+    """An empty list removes the reaction: https://core.telegram.org/bots/api#setmessagereaction"""
     emoji = content.reaction
     reaction = [{"type": "emoji", "emoji": emoji}] if emoji else []
     return "setMessageReaction", {"message_id": _target(content.reply_to or ""), "reaction": reaction}
@@ -153,7 +153,7 @@ _BODIES: Mapping[str, Callable[[Delivery, Content, int], tuple[str, Fields]]] = 
 
 
 def _name(media: Media) -> str:
-    """Telegram's name of a medium: a moving picture and a voice message have their own."""
+    """Telegram's name for a medium: animations and voice messages have their own."""
     mime_type = media.mime_type.partition(";")[0].strip()
     if media.kind == "image":
         return "animation" if mime_type == "image/gif" else "photo"
@@ -170,12 +170,12 @@ def _target(reply_to: str) -> int:
 
 
 def _wrong_target(address: str, reply_to: str | None) -> Rejected | None:
-    """A message_id counts within its chat: in another chat it would name another person's message."""
+    """Rejected for a `reply_to` of another chat: a message_id is unique within its chat only and would name another message."""
     if not reply_to:
         return None
     match = _MESSAGE_ID.fullmatch(reply_to)
     if match is None:
-        return Rejected("reply_malformed", "`reply_to` is no message id of Telegram, <chat>:<message>")
+        return Rejected("reply_malformed", "`reply_to` is not a message id of Telegram, <chat>:<message>")
     may_be_moved = address.startswith("-") and (match[1] or "-").startswith("-")  # a group that became a supergroup
     if _NUMERIC.fullmatch(address) and match[1] not in (None, address) and not may_be_moved:
         return Rejected("reply_elsewhere", "the message to reply or react to is in another chat")
@@ -183,10 +183,12 @@ def _wrong_target(address: str, reply_to: str | None) -> Rejected | None:
 
 
 def _wrong_album(content: Content) -> Rejected | None:
-    """https://core.telegram.org/bots/api#sendmediagroup: documents and audio only among their own."""
+    """https://core.telegram.org/bots/api#sendmediagroup: documents and audio cannot be mixed with other kinds."""
     kinds = {media.kind for media in content.media}
     if not kinds <= set(_ALBUM_TYPES):
-        return Rejected("album_mixed", "an album on Telegram has images, videos, documents or audio, no stickers")
+        return Rejected(
+            "album_mixed", "an album on Telegram can have images, videos, documents or audio, but no stickers"
+        )
     if kinds & {"document", "audio"} and len(kinds) > 1:
-        return Rejected("album_mixed", "on Telegram documents, and audio, make an album only among their own kind")
+        return Rejected("album_mixed", "on Telegram an album with documents or audio can have only that one kind")
     return None

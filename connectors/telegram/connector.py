@@ -1,9 +1,9 @@
 """Telegram Bot API: the connector of one bot.
 
-What enters: a Delivery (telegram/bodies.py makes the call of it), or an update with our secret header (telegram_updates.py reads it).
-What leaves: an Outcome (telegram/errors.py knows the refusals), or what the update told. Guaranteed: one call an attempt; the token,
-which is part of the URL, reaches no sentence and no log. Provider's id of a message: "<chat_id>:<message_id>", because message_id is
-unique per chat only. Account: the bot's id, the digits before the token's colon.
+What enters: a Delivery (bodies.py makes the call), or an update with our secret header (webhook.py reads it). What leaves: an Outcome
+(errors.py knows the refusals), or the items of the update. Guaranteed: one call for each attempt; the token, which is part of the URL,
+reaches no sentence and no log. Provider's id of a message: "<chat_id>:<message_id>", because message_id is unique per chat only. Account:
+the bot's id, which is the digits before the token's colon.
 https://core.telegram.org/bots/api#making-requests
 """
 
@@ -15,26 +15,24 @@ from connectors.base import ChannelDeclaration, Forbidden, Probed, WebhookItems,
 from connectors.http_calls import Answer, HttpCalls
 from connectors.json_fields import Unexpected, child, decode, node, whole
 from connectors.signatures import is_from_telegram
-from connectors.telegram import bodies as telegram_bodies
-from connectors.telegram import errors as telegram_errors
-from connectors.telegram import webhook as telegram_updates
+from connectors.telegram import bodies, errors, webhook
 from connectors.telegram.bodies import CAPABILITIES, chat_of, check
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
 from schemas.settings import Settings
 
-CHANNEL = telegram_updates.CHANNEL
+CHANNEL = webhook.CHANNEL
 _HEADERS = {"Content-Type": "application/json"}
 _MIGRATIONS_KEPT = 10_000
 
 
 def bot_id(token: str) -> str:
-    """Our account of a token: the digits before its colon; empty without a token."""
+    """The bot's id in a token: the digits before its colon; empty without a token."""
     return token.partition(":")[0]
 
 
 class TelegramConnector:
-    """The connector of one bot. An empty `webhook_secret` refuses every webhook."""
+    """The connector of one bot; connectors/base.py has the contract of its methods. Without a `webhook_secret` every webhook is refused."""
 
     channel = CHANNEL
     signs_bodies = False
@@ -55,11 +53,11 @@ class TelegramConnector:
         self._calls = HttpCalls(
             channel=CHANNEL,
             secrets=(token,),
-            error_details=telegram_errors.error_details,
+            error_details=errors.error_details,
             timeout_seconds=timeout_seconds,
             connections=connections,
         )
-        # Chats that became supergroups: old address -> new id, learned from answers. Losing it costs one more call.
+        # Groups that became supergroups: old address -> new id, from answers. If it is lost, the next delivery needs one more call.
         self._migrated: dict[str, int] = {}
 
     @classmethod
@@ -75,43 +73,45 @@ class TelegramConnector:
         return check(delivery)
 
     def parts(self, delivery: Delivery) -> int:
-        return telegram_bodies.parts(delivery)
+        return bodies.parts(delivery)
 
     async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
+        """One call of a sending method. https://core.telegram.org/bots/api#making-requests"""
         refused = check(delivery)
         if refused is not None:
             return refused
         if delivery.account not in ("", self._account):
             return Rejected("unknown_account", "the delivery names another bot than the one this worker sends with")
         chat = self._migrated.get(delivery.address) or chat_of(delivery.address)
-        method, fields = telegram_bodies.body(delivery, part, chat)
+        method, fields = bodies.body(delivery, part, chat)
         answer = await self._calls.post(
             self._base + method, orjson.dumps(fields), _HEADERS, delivery_id=delivery.delivery_id, attempt=attempt
         )
         return self._outcome(answer, delivery) if isinstance(answer, Answer) else answer
 
     def screen(self, headers: Mapping[str, str]) -> None:
+        """Raises Forbidden without our secret header. https://core.telegram.org/bots/api#setwebhook"""
         if not is_from_telegram(headers.get("x-telegram-bot-api-secret-token"), self._webhook_secret):
             raise Forbidden("X-Telegram-Bot-Api-Secret-Token is not our webhook secret")
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
         self.screen(request.headers)
-        return telegram_updates.read(decode(request.body), self._account, received_at)
+        return webhook.read(decode(request.body), self._account, received_at)
 
     async def probe(self) -> Probed:
-        """getMe: https://core.telegram.org/bots/api#getme"""
+        """Calls getMe. https://core.telegram.org/bots/api#getme"""
         answer = await self._calls.get(self._base + "getMe", {})
         if not isinstance(answer, Answer):
             return Probed(False, answer.reason)
         if not _is_ok(answer):
-            return Probed(False, telegram_errors.outcome(answer).reason)
+            return Probed(False, errors.outcome(answer).reason)
         try:
             bot = child(node(answer.json(), "answer"), "result")
             is_ours = str(whole(bot, "id")) == self._account
         except Unexpected as why:
-            return Probed(False, f"Telegram answered, but not with a bot: {why}")
+            return Probed(False, f"Telegram's answer describes no bot: {why}")
         if not is_ours:
-            return Probed(False, "Telegram answers with another bot than the token names: check CHAT4ALL_TELEGRAM_URL")
+            return Probed(False, "Telegram answered with another bot than the token names: check CHAT4ALL_TELEGRAM_URL")
         return Probed(True, f"Telegram knows the bot @{bot.get('username', '?')} ({self._account})")
 
     async def close(self) -> None:
@@ -119,8 +119,8 @@ class TelegramConnector:
 
     def _outcome(self, answer: Answer, delivery: Delivery) -> Outcome:
         if not _is_ok(answer):
-            return self._migration(answer, delivery.address) or telegram_errors.outcome(answer)
-        if delivery.kind in telegram_bodies.WITHOUT_ID:
+            return self._migration(answer, delivery.address) or errors.outcome(answer)
+        if delivery.kind in bodies.WITHOUT_ID:
             return Accepted(())
         try:
             return Accepted(_provider_ids(answer))
@@ -128,18 +128,18 @@ class TelegramConnector:
             return Unknown(f"Telegram answered ok, but the answer names no message: {why}")
 
     def _migration(self, answer: Answer, address: str) -> RetryLater | None:
-        """A group that became a supergroup has a new id; the next attempt goes there, and a contact should have it too.
+        """RetryLater when the group became a supergroup: the next attempt uses its new id. A contact should get the new id too.
 
         https://core.telegram.org/bots/api#responseparameters
         """
         try:
-            chat = whole(telegram_errors.parameters(answer), "migrate_to_chat_id")
+            chat = whole(errors.parameters(answer), "migrate_to_chat_id")
         except Unexpected:
             return None
         if len(self._migrated) >= _MIGRATIONS_KEPT:
             self._migrated.pop(next(iter(self._migrated)))
         self._migrated[address] = chat
-        return RetryLater("the group became a supergroup with another id; the next attempt goes there", "migrated", 0.0)
+        return RetryLater("the group became a supergroup with another id; the next attempt uses it", "migrated", 0.0)
 
 
 def _is_ok(answer: Answer) -> bool:
@@ -148,10 +148,10 @@ def _is_ok(answer: Answer) -> bool:
 
 
 def _provider_ids(answer: Answer) -> tuple[str, ...]:
-    """Ids of the messages an answer names: several for an album."""
+    """The ids of the messages in an answer: several for an album."""
     result = node(answer.json(), "answer").get("result")
     messages = result if isinstance(result, list) and result else [result]
-    return tuple(telegram_updates.provider_id(node(message, "result")) for message in messages)
+    return tuple(webhook.provider_id(node(message, "result")) for message in messages)
 
 
 DECLARATION = ChannelDeclaration(

@@ -1,9 +1,9 @@
-"""What an update of Telegram's webhook tells: what a person wrote, and that they saw a message of ours.
+"""Reads an update of Telegram's webhook: what a person wrote, and signs that they saw a message of ours.
 
 What enters: the JSON of one update and our bot's id. What leaves: inbound messages with their content, READ receipts, notices, and the
-names of what we know no use for. Telegram has no receipts: a reply to our message, a press of its button or a reaction to it shows that a
-person saw it, so these are marked `inferred`. Guaranteed: pure; a field that is missing or odd loses nothing but itself; no name or notice
-holds an address or a text.
+names of items that we do not use. Telegram has no receipts: a reply to our message, a press of its button or a reaction to it shows that
+a person saw it, so these receipts are marked `inferred`. Guaranteed: pure; raises nothing; a missing or malformed field that is not needed
+is left out alone; no name or notice has an address or a text.
 https://core.telegram.org/bots/api#update
 """
 
@@ -27,7 +27,7 @@ from connectors.webhook_limits import trimmed_to_limits
 from schemas.records import Content, Location, Media, Receipt, ReceiptStatus
 
 CHANNEL = "telegram"
-# Field of a message that a person writes -> kind of medium; the first that is there names it: an animation comes as a document too.
+# Field of a person's message -> kind of medium. The first field that is present decides: an animation comes with a document too.
 _MEDIA = {
     "photo": "image",
     "animation": "video",
@@ -43,12 +43,12 @@ _MEMBERS = {"kicked": "shut out", "left": "left", "member": "let in", "administr
 
 
 def provider_id(message: Node) -> str:
-    """message_id is unique per chat only, so the chat goes before it."""
+    """ "<chat>:<message_id>", because message_id is unique per chat only. Raises Unexpected."""
     return f"{whole(child(message, 'chat'), 'id')}:{whole(message, 'message_id')}"
 
 
 def read(update: object, account: str, received_at: int) -> WebhookItems:
-    """Everything one update tells."""
+    """The items of one update; `account` is our bot's id, `received_at` Unix milliseconds. Raises nothing."""
     try:
         found = node(update, "update")
         kind = next((kind for kind in _READERS if kind in found), None)
@@ -80,13 +80,13 @@ def _message(message: Node, account: str, received_at: int) -> WebhookItems:
 
 
 def _edited(message: Node, account: str, received_at: int) -> WebhookItems:
-    """What a person changed afterwards; the message itself came before, so nothing is written a second time."""
+    """An edited message. The message itself came before, so it is not inbound a second time."""
     receipts, unrecognised = _seen_by_reply(message, account, received_at, received_at)
     return WebhookItems(receipts, unrecognised=unrecognised, notices=("a person edited a message",))
 
 
 def _button(query: Node, account: str, received_at: int) -> WebhookItems:
-    """A press of a button, which only our own messages have; one of a message too old to be told has the date 0."""
+    """A press of a button, which only our own messages have. A message that is too old to be included has the date 0."""
     message = query.get("message")
     is_old = isinstance(message, dict) and message.get("date") == 0
     if not is_old and not _is_ours(message, account):
@@ -95,12 +95,12 @@ def _button(query: Node, account: str, received_at: int) -> WebhookItems:
 
 
 def _reaction(reaction: Node, account: str, received_at: int) -> WebhookItems:
-    """It does not say whose message it is about; on another one's message the receipt finds no delivery."""
+    """A reaction. The update does not name the message's author; a receipt for another author's message finds no delivery."""
     return WebhookItems((_seen(reaction, account, seconds_as_ms(reaction, "date"), received_at),))
 
 
-def _member(change: Node, account: str, received_at: int) -> WebhookItems:  # noqa: ARG001  # every reader has this form
-    """Our place in a chat: in a private one, `kicked` says that the person blocked the bot. Messages sent before stay as they are."""
+def _member(change: Node, account: str, received_at: int) -> WebhookItems:  # noqa: ARG001  # every reader has this signature
+    """A change of our bot's membership in a chat. In a private chat, `kicked` means that the person blocked the bot."""
     status = child(change, "new_chat_member").get("status")
     private = child(change, "chat").get("type") == "private"
     name = _MEMBERS.get(status, word(status)) if isinstance(status, str) else "?"
@@ -135,7 +135,7 @@ def _is_ours(message: object, account: str) -> bool:
 
 
 def _seen(message: Node, account: str, at: int, received_at: int) -> Receipt:
-    """A person acted on this message, so they read it: inferred, for Telegram itself never says so."""
+    """A READ receipt: the person acted on this message. Inferred, because Telegram does not report reads."""
     name = provider_id(message)
     return Receipt(
         event_id=f"telegram:{account}:{name}:read",
@@ -150,7 +150,7 @@ def _seen(message: Node, account: str, at: int, received_at: int) -> Receipt:
 
 
 def _content(message: Node) -> tuple[str | None, Content | None]:
-    """Kind and content of what a person wrote; no kind for a notice of the service, no content for a plain text."""
+    """Kind and content of a person's message. The kind is None for a service message, the content None for a plain text."""
     reply_to = _replied(message)
     if "text" in message:
         return "text", Content(reply_to=reply_to) if reply_to else None
@@ -172,7 +172,7 @@ def _replied(message: Node) -> str | None:
 
 
 def _medium(found: Any, kind: str) -> Media | None:
-    """A file by its id, good for this very bot; of a photo's sizes the last is the largest."""
+    """A file by its id, which is valid for this bot only. Of a photo's sizes the last is the largest."""
     file = found[-1] if isinstance(found, list) and found else found
     file_id = optional_text(file, "file_id") if isinstance(file, dict) else None
     if file_id is None:

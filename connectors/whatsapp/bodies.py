@@ -1,6 +1,7 @@
-"""What WhatsApp is asked for each part of a delivery: its capabilities, and the JSON of a message.
+"""The capabilities of WhatsApp, and the JSON of the call for each part of a delivery.
 
-What enters: a Delivery. What leaves: the body of the call, or why WhatsApp could never take it. Pure, no I/O.
+What enters: a Delivery. What leaves: the body of the call, or why WhatsApp could never accept it. Guaranteed: pure; a delivery that passes
+`check` has a body for each of its `parts`.
 https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
 """
 
@@ -23,7 +24,7 @@ _MEDIA = {
     ),
     "video": MediaLimit(16 * _MB, frozenset({"video/mp4", "video/3gpp"})),
     "document": MediaLimit(100 * _MB),
-    "sticker": MediaLimit(500 * 1024, frozenset({"image/webp"}), captioned=False),  # animated; still ones have 100 KB
+    "sticker": MediaLimit(500 * 1024, frozenset({"image/webp"}), captioned=False),  # animated; 100 KB for a still one
 }
 CAPABILITIES = Capabilities(
     delivered=True,
@@ -37,18 +38,18 @@ CAPABILITIES = Capabilities(
     replies=True,
     media=_MEDIA,
 )
-# People may hide their number behind a business-scoped user id, which goes into another field.
+# People can hide their number behind a business-scoped user id, which goes into another field.
 # https://developers.facebook.com/docs/whatsapp/business-scoped-user-ids
 _SCOPED_ID = re.compile(r"[A-Z]{2}\.(ENT\.)?\d+", re.ASCII)
 
 
 def check(delivery: Delivery) -> Rejected | None:
-    """Whether WhatsApp could never take this delivery; pure."""
+    """Why WhatsApp could never accept this delivery, None when it may. As Connector.check."""
     return content_check.refusal_of(delivery, CAPABILITIES, "WhatsApp")
 
 
 def parts(delivery: Delivery) -> int:
-    """How many messages the delivery becomes: a text longer than WhatsApp takes is split."""
+    """How many messages the delivery becomes: more than one only for a long text that is split."""
     return 1 if delivery.kind != "text" else len(content_check.pieces(delivery, CAPABILITIES)) or 1
 
 
@@ -72,7 +73,7 @@ def body(delivery: Delivery, part: int, tracked: str | None) -> dict[str, Any]:
 
 
 def _signal(kind: str, content: Content) -> dict[str, Any]:
-    """Marks the message of a person as read, and with `typing` shows them for 25 s that we write.
+    """Marks a person's message as read. With `typing` it also shows a typing indicator, for up to 25 s.
 
     https://developers.facebook.com/docs/whatsapp/cloud-api/typing-indicators
     """
@@ -104,7 +105,7 @@ def _location(_: Delivery, content: Content, _part: int) -> dict[str, Any]:
 
 
 def _reaction(_: Delivery, content: Content, _part: int) -> dict[str, Any]:
-    """An empty emoji takes an earlier reaction back: .../cloud-api/messages/reaction-messages."""
+    """An empty emoji removes an earlier reaction: https://developers.facebook.com/docs/whatsapp/cloud-api/messages/reaction-messages."""
     return {"message_id": content.reply_to, "emoji": content.reaction or ""}
 
 

@@ -1,8 +1,9 @@
-"""WhatsApp Cloud API: everything a business may send to one address.
+"""WhatsApp Cloud API: the connector of one business number.
 
-What enters: a Delivery, or a webhook request signed with one of our app secrets. What leaves: an Outcome, or what the webhook told
-(whatsapp/webhook.py). Guaranteed: one call a part; our signed tracker travels in biz_opaque_callback_data, so a receipt names its delivery
-without a join and proves a call whose answer was lost. Provider's id of a message: its wamid.
+What enters: a Delivery (bodies.py makes the call), or a webhook request signed with one of our app secrets (webhook.py reads it). What
+leaves: an Outcome (errors.py knows the error codes), or the items of the webhook. Guaranteed: one call for each part; our signed tracker is
+in biz_opaque_callback_data, so a receipt names its delivery without a join and proves a call whose answer was lost. Provider's id of a
+message: its wamid.
 https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
 """
 
@@ -15,7 +16,7 @@ from connectors import meta_errors
 from connectors.base import ChannelDeclaration, Probed, WebhookItems, WebhookRequest
 from connectors.http_calls import Answer
 from connectors.json_fields import Unexpected, items, node, text
-from connectors.meta_graph import Graph, again_if_harmless
+from connectors.meta_graph import MetaConnector, retry_if_harmless
 from connectors.whatsapp import bodies, webhook
 from connectors.whatsapp.bodies import CAPABILITIES, check
 from connectors.whatsapp.errors import WHATSAPP
@@ -27,14 +28,17 @@ from schemas.settings import Settings
 CHANNEL = webhook.CHANNEL
 
 
-class WhatsAppConnector(Graph):
-    """The connector of one business number."""
+class WhatsAppConnector(MetaConnector):
+    """The connector of one business number; connectors/base.py has the contract of its methods.
+
+    `tracker_keys` sign the trackers; without a key none is sent. All other arguments are those of MetaConnector.
+    """
 
     channel = CHANNEL
     capabilities = CAPABILITIES
 
-    def __init__(self, *, tracker_keys: tracker.Keys = tracker.NO_KEYS, **of_graph: Any) -> None:
-        super().__init__(**of_graph)
+    def __init__(self, *, tracker_keys: tracker.Keys = tracker.NO_KEYS, **of_meta: Any) -> None:
+        super().__init__(**of_meta)
         self._tracker_keys = tracker_keys
 
     @classmethod
@@ -57,29 +61,30 @@ class WhatsAppConnector(Graph):
         return bodies.parts(delivery)
 
     async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:
+        """One POST /messages. https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages"""
         refused = check(delivery)
         if refused is not None:
             return refused
         if not delivery.account:
-            delivery = dataclasses.replace(delivery, account=self._account)  # the path and the tracker name it
+            delivery = dataclasses.replace(delivery, account=self._account)  # for the path and the tracker
         tracked = tracker.encode(delivery, attempt, self._tracker_keys, partial=part + 1 < self.parts(delivery))
         body = orjson.dumps(bodies.body(delivery, part, tracked))
         answer = await self._post(delivery.account, delivery, body, attempt)
         outcome = _outcome(answer, delivery, attempt - part) if isinstance(answer, Answer) else answer
-        return again_if_harmless(outcome, delivery)
+        return retry_if_harmless(outcome, delivery)
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
         self._prove(request)
         return webhook.read(request.body, received_at)
 
     async def probe(self) -> Probed:
-        """https://developers.facebook.com/docs/whatsapp/business-management-api/manage-phone-numbers"""
+        """Reads our business number. https://developers.facebook.com/docs/whatsapp/business-management-api/manage-phone-numbers"""
         fields = ("display_phone_number", "verified_name", "quality_rating")
         return await self._probe(self._account, WHATSAPP, "WhatsApp", *fields)
 
 
 def _outcome(answer: Answer, delivery: Delivery, tries: int) -> Outcome:
-    # An error may hide inside a 200, so the envelope is looked for whatever the status.
+    # A 200 may contain an error, so look for the error object with every status.
     if answer.status != 200 or meta_errors.envelope(answer) is not None:
         return meta_errors.outcome(answer, WHATSAPP, CHANNEL, tries)
     try:

@@ -1,7 +1,7 @@
-"""What a webhook of the WhatsApp Cloud API tells: receipts of our messages, and messages of people.
+"""Reads a webhook of the WhatsApp Cloud API: receipts of our messages, and messages of people.
 
-What enters: the raw body of a request whose signature was proven. What leaves: WebhookItems. Guaranteed: every status and every message
-is read on its own, one that cannot be read is named and never loses the others; what we know no use for is named; nothing is raised.
+What enters: the raw body of a request whose signature was checked. What leaves: WebhookItems. Guaranteed: pure; raises nothing; every
+status and every message is read separately: one that cannot be read, or that we do not use, is named in `unrecognised`, the others stay.
 https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components
 """
 
@@ -25,13 +25,13 @@ CHANNEL = "whatsapp"
 _STATUSES = {
     "sent": ReceiptStatus.SENT,
     "delivered": ReceiptStatus.DELIVERED,
-    "read": ReceiptStatus.READ,  # often alone: whoever had the chat open gets no `delivered`
-    "played": ReceiptStatus.READ,  # a voice message that was listened to
+    "read": ReceiptStatus.READ,  # often alone: there is no `delivered` when the person has the chat open
+    "played": ReceiptStatus.READ,  # a voice message that the person played
     "failed": ReceiptStatus.FAILED,
 }
-# Notices about a person (a new number, a new device), not written by anybody.
+# Notices about a person (a new number, a new device), which the person did not write.
 _NOTICES = ("system", "request_welcome")
-_WORDS = ("body", "caption", "text", "emoji")  # where a kind keeps what was written or chosen
+_WORDS = ("body", "caption", "text", "emoji")  # fields with what was written or chosen, depending on the kind
 
 
 class _Reading:
@@ -62,9 +62,8 @@ class _Reading:
     def change(self, change: object) -> None:
         try:
             found = node(change, "change")
-            if (
-                found.get("field") != "messages"
-            ):  # account_update, smb_message_echoes, message_template_status_update ...
+            # Other fields: account_update, smb_message_echoes, message_template_status_update ...
+            if found.get("field") != "messages":
                 self.unrecognised.append(f"field {word(found.get('field'))}")
                 return
             value = child(found, "value")
@@ -95,7 +94,7 @@ class _Reading:
                 self.unrecognised.append(f"messages: {why}")
 
     def each(self, value: Node, name: str) -> list[object]:
-        """The items of a list, none where it is no list."""
+        """The items of a list field, none when the field is missing or no list."""
         try:
             return items(value, name)
         except Unexpected as why:
@@ -103,7 +102,7 @@ class _Reading:
             return []
 
     def errors(self, value: Node) -> None:
-        """Errors of the account itself: they name no message, but tell about the health of the channel."""
+        """Errors of the account: they name no message, but say something about the health of the channel."""
         errors = value.get("errors")
         for error in errors if isinstance(errors, list) else []:
             code = error.get("code") if isinstance(error, dict) else None
@@ -111,7 +110,7 @@ class _Reading:
 
 
 def read(body: bytes, received_at: int) -> WebhookItems:
-    """Everything a request tells, in the order it tells it."""
+    """The items of a request, in its order; `received_at` is Unix milliseconds. Raises nothing."""
     reading = _Reading(received_at)
     reading.body(decode(body))
     return trimmed_to_limits(
@@ -125,8 +124,8 @@ def _receipt(status: Node, account: str, received_at: int) -> Receipt:
     name, wamid = text(status, "status"), text(status, "id")
     known = _STATUSES.get(name)
     if known is None:
-        raise Unexpected(f"status {word(name)} is none we know")
-    participant = optional_text(status, "recipient_participant_id")  # in groups each member has a status of their own
+        raise Unexpected(f"status {word(name)} is unknown")
+    participant = optional_text(status, "recipient_participant_id")  # in groups there is one status for each member
     code, title = _failure(status)
     return Receipt(
         event_id=f"whatsapp:{account}:{wamid}:{name}" + (f":{participant}" if participant else ""),
@@ -143,7 +142,7 @@ def _receipt(status: Node, account: str, received_at: int) -> Receipt:
 
 
 def _failure(status: Node) -> tuple[str | None, str | None]:
-    """Code and title of the first error of a status, None where there is none."""
+    """Code and title of the first error of a status, None when it has none."""
     errors = status.get("errors")
     error = errors[0] if isinstance(errors, list) and errors else None
     if not isinstance(error, dict):
@@ -176,7 +175,7 @@ def _words(said: Node) -> str:
 
 
 def _content(message: Node, kind: str, said: Node) -> Content | None:
-    """What a message says beyond its text; what cannot be read of it is left out, the message stays."""
+    """What a message has beyond its text. A part that cannot be read is left out, the message stays."""
     about = said.get("message_id") if kind == "reaction" else _context(message).get("id")
     content = Content(
         media=(_media(kind, said),) if kind in MEDIA_KINDS else (),
@@ -193,7 +192,7 @@ def _context(message: Node) -> Node:
 
 
 def _media(kind: str, said: Node) -> Media:
-    """The id is good for 7 days: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media."""
+    """The id is valid for 7 days: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media."""
     identity = optional_text(said, "id")
     return Media(
         kind,

@@ -1,7 +1,7 @@
-"""A table partition in memory that keeps its rows as bytes in buckets: for very many rows, each seldom read (`Layout.bucketed`).
+"""A table store in memory that keeps its rows as bytes in buckets: for very many rows, each seldom read (`Layout.bucketed`).
 
-What the open turn reads and changes are rows; they become bytes once, when the turn's changes are asked for, and go to the buckets when
-it is committed. The price is a decode at the first read of a row in a turn. The contract is in tables/table.py.
+The open turn works on decoded rows. `changes` encodes them once, and `commit` puts the bytes into the buckets. The price is one decode at
+the first read of a row in a turn. The contract is in tables/table.py.
 """
 
 from array import array
@@ -13,11 +13,15 @@ from tables.layout import Layout
 from tables.stores.buckets import Buckets
 
 Row = TypeVar("Row")
-REMEMBERED = 4096  # rows that were read and not changed; a turn reads about as many at most
+REMEMBERED = 4096  # decoded rows kept in a turn that only read them; a turn seldom reads more
 
 
 class BucketedMemoryTable(Generic[Row]):
-    """As TablePartition, at a fifth of the memory."""
+    """Like MemoryTable, with a fifth of its memory for rows of some hundred bytes.
+
+    It differs in three points: `get` returns a newly decoded row, at most once in a turn for each key; `load` decodes a row if the table
+    expires rows; and the expiry index holds hashes of keys instead of keys. It never blocks and raises no errors of its own.
+    """
 
     __slots__ = (
         "_before",
@@ -43,13 +47,12 @@ class BucketedMemoryTable(Generic[Row]):
         # key -> row as the open turn leaves it, and as it was before; None where there is none
         self._turn: dict[bytes, Row | None] = {}
         self._before: dict[bytes, Row | None] = {}
-        self._read: dict[bytes, Row | None] = {}  # committed rows that were asked for lately
+        self._read: dict[bytes, Row | None] = {}  # committed rows that the open turn has read
         self._changes: list[tuple[bytes, bytes | None]] | None = None  # encoded already
         self._expiry_index: ExpiryIndex[int] | None = None
         if self._time_of is not None:
-            self._expiry_index = ExpiryIndex(
-                self._committed_time, lambda: array("q")
-            )  # hashes of keys: a key itself takes ten times as much
+            # hashes of keys: a key itself takes ten times as much memory
+            self._expiry_index = ExpiryIndex(self._committed_time, lambda: array("q"))
 
     # --- rows -----------------------------------------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ class BucketedMemoryTable(Generic[Row]):
             self._turn[key] = None
 
     def _touch(self, key: bytes) -> Row | None:
-        """The row that is about to be changed."""
+        """Takes the key into the open turn; returns its row before the change."""
         self._changes = None
         if key in self._turn:
             return self._turn[key]
@@ -128,14 +131,14 @@ class BucketedMemoryTable(Generic[Row]):
         self._read.clear()
         self._changes = None
 
-    # --- age ------------------------------------------------------------------------------------------------------------
+    # --- expiry ---------------------------------------------------------------------------------------------------------
 
     def oldest(self) -> int | None:
         return None if self._expiry_index is None else self._expiry_index.oldest()
 
     def expired(self, until: int, at_most: int) -> list[bytes]:
         keys: dict[bytes, None] = {}
-        for hashed in () if self._expiry_index is None else self._expiry_index.until(until):
+        for hashed in () if self._expiry_index is None else self._expiry_index.due(until):
             for key in self._committed.keys_of(hashed):
                 times = (self._time(self._committed_row(key)), self._time(self.get(key)))
                 if len(keys) < at_most and all(at is not None and at <= until for at in times):
@@ -145,7 +148,7 @@ class BucketedMemoryTable(Generic[Row]):
         return list(keys)
 
     def _age(self, key: bytes, row: Row | None, before: Row | None) -> None:
-        """Notes the time of the key's row, unless the row before it was of the same minute."""
+        """Adds the key's row to the expiry index, unless the row before it was of the same minute."""
         at, was = self._time(row), self._time(before)
         if self._expiry_index is not None and at is not None and (was is None or was // MINUTE != at // MINUTE):
             self._expiry_index.add(hash(key), at)
@@ -171,7 +174,7 @@ class BucketedMemoryTable(Generic[Row]):
         self._number = len(self._committed)
 
     def loaded(self, position: int) -> None:
-        """Nothing to do: every row was taken at once."""
+        """Does nothing: `load` took every row at once."""
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Does nothing: there is nothing to release."""

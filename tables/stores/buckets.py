@@ -1,27 +1,30 @@
-"""Very many keys and values as bytes in few objects: some 15 bytes a pair beyond its own, where a dict takes 180.
+"""A map of very many keys and values, as bytes in few objects: it takes about 15 bytes per pair beyond the pair, where a dict takes 180.
 
-Pairs lie one behind the other in buckets, a handful in each: the sizes of key and value, the key, the value. A bucket is found by the
-key's hash, then searched. Buckets are split one by one as pairs come (linear hashing), so that no pair ever waits for all to be moved.
-A large value is kept on its own, so that a small one beside it stays cheap to write.
+Pairs are stored one after the other in buckets, about six in each: the sizes of key and value, the key, the value. The key's hash gives the
+bucket, which is then searched. Buckets are split one at a time as pairs are added (linear hashing), so no write moves all pairs. A large
+value is stored outside the buckets, so that writing a small value beside it stays cheap.
 """
 
 import struct
 from collections.abc import Iterator
 
-LOAD = 6  # pairs a bucket, mean
-LARGE = 1024  # bytes of a value that is kept on its own
+LOAD = 6  # pairs per bucket, on average
+LARGE = 1024  # bytes from which a value is stored outside the buckets
 _SIZES = struct.Struct("<HH")  # of key and value
 
 
 class Buckets:
-    """Keys have up to 65,535 bytes. What was written last is found first."""
+    """A dict from bytes to bytes. Keys have at most 65,535 bytes (`put` raises struct.error for a longer one); values have any length.
+
+    Nothing blocks. No lock: one thread at a time. In a bucket, the pair written last is found first.
+    """
 
     __slots__ = ("_buckets", "_half", "_large", "_number")
 
     def __init__(self) -> None:
         self._buckets = [b""]
         self._half = 1  # the largest power of two that is not above the number of buckets
-        self._large: dict[bytes, bytes] = {}  # its keys stand in the buckets too, with nothing as their values
+        self._large: dict[bytes, bytes] = {}  # the buckets hold these keys too, with empty values
         self._number = 0
 
     def __len__(self) -> int:
@@ -53,20 +56,20 @@ class Buckets:
         self._number -= was_there
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every pair, in no order. Not to be written to meanwhile."""
+        """Every pair, in no order. The map must not change while the iterator is in use."""
         for bucket in self._buckets:
             for at, start, end in _pairs(bucket):
                 key = bucket[at + _SIZES.size : start]
                 yield key, self._value(key, bucket[start:end])
 
     def keys_of(self, hashed: int) -> list[bytes]:
-        """The keys with this hash: one, and hardly ever two."""
+        """The keys with this hash: nearly always one at most."""
         bucket = self._buckets[self._index(hashed)]
         keys = [bucket[at + _SIZES.size : start] for at, start, _ in _pairs(bucket)]
         return [key for key in keys if hash(key) == hashed]
 
     def _index(self, hashed: int) -> int:
-        """Of the bucket: the hash's last bits, one bit fewer for those that are not split yet."""
+        """Index of the bucket: the last bits of the hash, one bit fewer for buckets that are not split yet."""
         index = hashed & (2 * self._half - 1)
         return index if index < len(self._buckets) else index - self._half
 
@@ -98,7 +101,7 @@ class Buckets:
 
 
 def _pairs(bucket: bytes) -> Iterator[tuple[int, int, int]]:
-    """Where each pair begins, where its value begins and where it ends."""
+    """For each pair: where it begins, where its value begins, and where it ends."""
     at, whole = 0, len(bucket)
     while at < whole:
         key_size, size = _SIZES.unpack_from(bucket, at)
@@ -108,9 +111,10 @@ def _pairs(bucket: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _find(bucket: bytes, key: bytes) -> tuple[int, int, int] | None:
-    """As `_pairs`, of the key's pair."""
+    """Like `_pairs`, for the key's pair only; None if there is none."""
     if key not in bucket:
-        return None  # quicker than to look at the pairs; that it is in there may be by chance
+        # quicker than a look at each pair; the opposite proves nothing, as the bytes may be part of a value
+        return None
     at, whole, wanted = 0, len(bucket), len(key)
     while at < whole:
         key_size, size = _SIZES.unpack_from(bucket, at)

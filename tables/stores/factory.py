@@ -1,4 +1,5 @@
-"""Which store keeps a table's rows: memory, or RocksDB on disk when they outgrow it. Both keep the contract of tables/table.py."""
+"""Chooses the store of a table: in memory, or RocksDB on disk if the rows do not fit into memory. Each keeps the contract of
+tables/table.py."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,11 @@ Kind = Literal["memory", "rocksdb"]
 
 
 def open_partition(kind: Kind, layout: Layout[Any], folder: Path, identity: str) -> Table[Any]:
-    """One partition of a table. `folder` is its own, of no other table and partition; memory needs none. `identity` says whose rows
-    it holds: cluster id, changelog topic and partition number. Raises StoreInUse, StoreFailed."""
+    """Opens one partition of a table. Opening a store on disk blocks; opening one in memory does not.
+
+    `folder` belongs to this table and partition alone; a store in memory does not use it. `identity` names what the rows come from: cluster
+    id, changelog topic, topic id and partition number. A store on disk with another identity is emptied. Raises StoreInUse and StoreFailed.
+    """
     if kind == "rocksdb":
         return RocksDBTable(layout, folder, identity=identity)
     if layout.bucketed:

@@ -1,7 +1,7 @@
-"""One partition of one table, in memory: rows by key, and what the open turn changed. The contract is in tables/table.py.
+"""A table store in memory: a dict of rows, and the rows as they were before the open turn. The contract is in tables/table.py.
 
-A turn writes straight into the rows and can be rolled back until it is committed. Nothing outlives the process: a restore always
-starts at the beginning of the changelog.
+A turn writes directly into the rows, and can be rolled back until it is committed. Nothing survives the process: a restore always starts at
+the beginning of the changelog.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,17 @@ Row = TypeVar("Row")
 
 
 class MemoryTable(Generic[Row]):
-    """Keeps rows as they are put: the fastest store, and for small rows not the smallest (PackedTablePartition)."""
+    """Keeps rows as the objects they are: the fastest store. PackedMemoryTable takes less memory for small rows.
+
+    It never blocks, raises no errors of its own and ignores positions. `commit` and `rollback` cost time for each row of the turn only.
+    """
 
     __slots__ = ("_before", "_expiry_index", "_rows", "_time_of", "layout")
     position: int | None = None
 
     def __init__(self, layout: Layout[Row]) -> None:
         self.layout = layout
-        # key -> row, in whatever form the class keeps it
+        # key -> row, or its bytes in a subclass
         self._rows: dict[bytes, Any] = {}
         # key -> row before the open turn, None where there was none
         self._before: dict[bytes, Any] = {}
@@ -80,7 +83,7 @@ class MemoryTable(Generic[Row]):
 
     def expired(self, until: int, at_most: int) -> list[bytes]:
         keys: dict[bytes, None] = {}
-        for key in () if self._expiry_index is None else self._expiry_index.until(until):
+        for key in () if self._expiry_index is None else self._expiry_index.due(until):
             if len(keys) == at_most:
                 break
             at = self._time(self._rows.get(key)) if key in self._before else until
@@ -92,7 +95,7 @@ class MemoryTable(Generic[Row]):
         self._load(key, None if value is None else self.layout.decode(value))
 
     def loaded(self, position: int) -> None:
-        """Nothing to do: every row was taken at once."""
+        """Does nothing: `load` took every row at once."""
 
     def reset(self) -> None:
         self._rows.clear()
@@ -100,7 +103,7 @@ class MemoryTable(Generic[Row]):
         self._expiry_index = None if self._time_of is None else ExpiryIndex(self._committed_time)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Does nothing: there is nothing to release."""
 
     def _load(self, key: bytes, row: Any) -> None:
         if row is None:
@@ -113,7 +116,7 @@ class MemoryTable(Generic[Row]):
             self._age(key, before)
 
     def _age(self, key: bytes, before: Any) -> None:
-        """Notes the time of the key's row, unless `before`, the row it had, was of the same minute."""
+        """Adds the key's row to the expiry index, unless `before`, the row it replaces, was of the same minute."""
         at = self._time(self._rows.get(key))
         if at is None or self._expiry_index is None:
             return

@@ -1,6 +1,6 @@
-"""A table partition in memory that keeps its rows as their bytes: for tables of very many small rows (`Layout.packed`).
+"""A table store in memory that keeps each row as its bytes: for tables of very many small rows (`Layout.packed`).
 
-A row of `seen` takes 48 bytes so instead of 150, and Python's garbage collector has nothing to walk through; the price is a decode
+A row of `seen` takes 48 bytes in this way instead of 150, and Python's garbage collector has no objects to visit. The price is one decode
 at each read that finds a row.
 """
 
@@ -13,7 +13,7 @@ Row = TypeVar("Row")
 
 
 class PackedMemoryTable(MemoryTable[Row]):
-    """As MemoryTable, whose `_rows` and `_before` hold encoded rows here."""
+    """Like MemoryTable, but `_rows` and `_before` hold encoded rows: `put` encodes, `get` and `items` decode, each time they are called."""
 
     __slots__ = ()
 

@@ -1,8 +1,9 @@
-"""One partition of one table on disk, in a RocksDB database of its own. The contract is in tables/table.py.
+"""A table store on disk: one partition of one table in a RocksDB database of its own. The contract is in tables/table.py.
 
-What a turn changes stays in memory until it is committed; then its rows, the changelog position after them, the number of rows and
-the index by age are one atomic write. The write is not synced: a store that a dead machine threw back is behind its changelog, and is
-restored from its position. It is never ahead: nothing is written before its transaction has committed.
+The changes of a turn stay in memory until `commit`. Then its rows, the changelog position after them, the number of rows and the expiry
+index are one atomic write. The write is not synced: after a crash of the machine the store may be behind its changelog, and a restore
+continues from its position. The store is never ahead of its changelog, because nothing is written before the turn's transaction has
+committed.
 """
 
 import struct
@@ -17,22 +18,28 @@ from tables.layout import Layout
 from tables.stores.rocksdb_folder import FILES, FILES_WHILE_FILLED, STATE, RocksDBFolder
 
 Row = TypeVar("Row")
-FORMAT = 1  # of what is below; a store of another one is rebuilt
-# STATE -> position or -1, number of rows
-_AGE = b"\x01"  # + time of the row, 8 bytes + key -> nothing
-_ROW = b"\x02"  # + key -> row
-_END = b"\x03"
+FORMAT = 1  # of the entries below; a store of another format is rebuilt
+# Entries: STATE -> position or -1, number of rows
+_AGE = b"\x01"  # _AGE + time of the row, 8 bytes + key -> empty: the expiry index
+_ROW = b"\x02"  # _ROW + key -> row
+_END = b"\x03"  # after every entry
 _STATE_VALUE = struct.Struct(">qQ")
 _TIME = struct.Struct(">Q")
-LOADED_ROWS = 25_000  # that wait for `loaded` at most; beyond it they are written without a position of their own
-MET_SLOTS = 1 << 22  # bytes, while a store is filled for the first time
-CACHED_ROWS = 1024  # decoded, in each of two generations
-SCANNED_ROWS = 1024  # read at once by `items`
-AGELESS = -1  # in place of the time of a row that has none
+# rows given to `load` that wait in memory at most; then they are written, with the position before them
+LOADED_ROWS = 25_000
+MET_SLOTS = 1 << 22  # bytes of memory, while an empty store is filled
+CACHED_ROWS = 1024  # decoded rows in each of two generations
+SCANNED_ROWS = 1024  # rows in one read of `items`
+AGELESS = -1  # stands for the time of a row that never expires
 
 
 class RocksDBTable(Generic[Row]):
-    """`identity` says whose rows these are (cluster, changelog topic, partition): what a folder holds of another is thrown away."""
+    """The store that keeps a position, and the only one that blocks: opening, `get`, `put`, `delete`, `items`, `oldest` and `expired` may
+    read the disk; `commit`, `load`, `loaded`, `reset` and `close` may write to it. All raise StoreFailed.
+
+    `identity` names what the rows come from (cluster, changelog topic and its id, partition). If the folder holds a store of another
+    identity, layout version or format, it is emptied. A cache of 1,024 to 2,048 decoded rows serves most repeated reads.
+    """
 
     def __init__(self, layout: Layout[Row], folder: Path, *, identity: str) -> None:
         self.layout = layout
@@ -41,7 +48,7 @@ class RocksDBTable(Generic[Row]):
         # key -> row as the open turn leaves it, and time of the row it had before; None where there is no row
         self._turn: dict[bytes, Row | None] = {}
         self._before: dict[bytes, int | None] = {}
-        self._expired: dict[bytes, int] = {}  # what the open turn was told by `expired`: key -> time
+        self._expired: dict[bytes, int] = {}  # key -> time, for keys that `expired` returned in the open turn
         self._changes: list[tuple[bytes, bytes | None]] | None = None  # encoded already
         self._loading: dict[bytes, bytes | None] = {}
         self._start()
@@ -51,18 +58,20 @@ class RocksDBTable(Generic[Row]):
         position: int
         position, self._committed_rows = (-1, 0) if state is None else _STATE_VALUE.unpack(state)
         if position < 0 and self._committed_rows:
-            self._database.clear()  # of a restore that came to no position: nobody knows how far it was
+            self._database.clear()  # a restore ended before its first position: how far it came is not known
             self._committed_rows = 0
         self.position: int | None = None if position < 0 else position
-        self._rows: int = self._committed_rows  # with the open turn's
-        # committed rows read or written lately, None for keys known to have none; `_cached_older` is forgotten first
+        self._rows: int = self._committed_rows  # as the open turn sees it
+        # committed rows read or written recently, None for keys without a row; the rows of `_cached_older` are dropped first
         self._cached: dict[bytes, Row | None] = {}
         self._cached_older: dict[bytes, Row | None] = {}
-        # of a store that was empty: which slots the keys loaded so far fall into; a key whose slot is free is new
-        self._met = None if self._committed_rows else mmap(-1, MET_SLOTS)  # memory where it is touched
+        # For a store that was empty: one byte per slot of key hashes, set once a key of the slot was loaded. A key whose slot is 0 is new
+        # and need not be looked up. The system gives memory only to the pages that are written.
+        self._met = None if self._committed_rows else mmap(-1, MET_SLOTS)
         if self._met is not None:
             self._database.merge_above(FILES_WHILE_FILLED)
-        # the first entry of the index by age, None when there is none; where the search for it has to start when it is unknown
+        # The first entry of the expiry index, None if there is none. If `_first_age_from` is set, the first entry is not known, and a
+        # search for it has to start there.
         self._first_age: bytes | None = None
         self._first_age_from: bytes | None = _AGE
 
@@ -109,7 +118,7 @@ class RocksDBTable(Generic[Row]):
         self._changes = None
 
     def _time_now(self, key: bytes) -> int | None:
-        """As `_time`, of the key's row in the open turn."""
+        """Like `_time`, for the key's row as the open turn sees it."""
         if key in self._turn:
             return self._time(self._turn[key])
         if key in self._expired:
@@ -152,7 +161,7 @@ class RocksDBTable(Generic[Row]):
     def commit(self, position: int | None = None) -> None:
         changes = self.changes()
         if changes and position is None:
-            raise ValueError(f"table {self.layout.name}: rows were changed, so there is a position after them")
+            raise ValueError(f"table {self.layout.name}: rows were changed, and no position was given")
         if self._met is not None:
             self._met = None
             self._database.merge_above(FILES)
@@ -171,7 +180,7 @@ class RocksDBTable(Generic[Row]):
         self._expired.clear()
         self._changes = None
 
-    # --- age ------------------------------------------------------------------------------------------------------------
+    # --- expiry ---------------------------------------------------------------------------------------------------------
 
     def oldest(self) -> int | None:
         entry = self._first()
@@ -196,7 +205,7 @@ class RocksDBTable(Generic[Row]):
         return keys[:at_most]
 
     def _first(self) -> bytes | None:
-        """The first entry of the index by age."""
+        """The first entry of the expiry index; None if it is empty."""
         if self._first_age_from is not None:
             entries = self._database.scan(self._first_age_from, _ROW, 1)
             self._first_age, self._first_age_from = entries[0][0] if entries else None, None
@@ -207,9 +216,8 @@ class RocksDBTable(Generic[Row]):
     def load(self, key: bytes, value: bytes | None) -> None:
         self._loading[key] = value
         if len(self._loading) >= LOADED_ROWS:
-            self._write_loaded(
-                self.position
-            )  # ahead of its position for a moment: a restore from there writes the same again
+            # The rows are now ahead of the position. That does no harm: a restore from there writes the same rows again.
+            self._write_loaded(self.position)
 
     def loaded(self, position: int) -> None:
         if self._loading or position != self.position:
@@ -230,7 +238,7 @@ class RocksDBTable(Generic[Row]):
         self._write(batch, position)
 
     def _stored(self, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
-        """The stored values of keys, without most of those that are not stored."""
+        """The stored values of keys. Of the keys that are not stored, most are left out and the others have None."""
         met = self._met
         if met is not None:
             slots = [(hash(key) % MET_SLOTS, key) for key in keys]
@@ -252,7 +260,7 @@ class RocksDBTable(Generic[Row]):
     # --- writing --------------------------------------------------------------------------------------------------------
 
     def _add(self, batch: WriteBatch, key: bytes, was: int | None, value: bytes | None, at: int | None) -> None:
-        """One row to the batch, and its entry of the index by age from the time it was to the time it is."""
+        """Adds one row to the batch, and moves its entry of the expiry index from the time `was` to the time `at`."""
         if value is None:
             batch.delete(_ROW + key)
         else:
@@ -276,13 +284,13 @@ class RocksDBTable(Generic[Row]):
 
     def _write(self, batch: WriteBatch, position: int | None) -> None:
         if position is not None and self.position is not None and position < self.position:
-            raise ValueError(f"table {self.layout.name}: position {position} is before {self.position}, the store's")
+            raise ValueError(f"table {self.layout.name}: position {position} is before the store's, {self.position}")
         batch.put(STATE, _STATE_VALUE.pack(-1 if position is None else position, self._rows))
         self._database.write(batch)
         self.position, self._committed_rows = position, self._rows
 
     def _time(self, row: Row | None) -> int | None:
-        """The time of a row, AGELESS when it has none, None when there is no row."""
+        """The time of a row; AGELESS if it never expires, None if there is no row."""
         if row is None:
             return None
         at = None if self._time_of is None else self._time_of(row)

@@ -1,8 +1,8 @@
-"""One RocksDB database in a folder of its own, opened only when it is surely ours and whole.
+"""One RocksDB database in a folder of its own.
 
-In: a folder and the identity of what is to be in it. A folder with anything else in it (another identity, an older format, damage)
-is emptied and begun anew, and one log line says why: everything in it can be had again from a changelog. Errors of RocksDB come out
-as StoreFailed or StoreInUse; where they are damage found while reading, the folder is condemned: the next start rebuilds it.
+Enters: a folder, and the identity of the database that belongs in it. Guaranteed: a folder with anything else in it (another identity, an
+older format, damage) is emptied and a new database is created there, and one log line says why; a changelog still has all of its rows.
+Errors of RocksDB are raised as StoreFailed or StoreInUse. If a read finds damage, the folder is marked, and the next start rebuilds it.
 """
 
 import re
@@ -30,11 +30,11 @@ from tables.table import StoreFailed, StoreInUse
 
 log = structlog.get_logger(__name__)
 MIB = 1024 * 1024
-CACHE_BYTES = 128 * MIB  # of all databases of the process together
-# Of one database: up to three, while two are being written to files. A budget shared by all of them would have a busy database
-# write tiny files because idle ones hold on to their share.
+CACHE_BYTES = 128 * MIB  # shared by all databases of the process
+# One database has up to three buffers, of which two may be in the middle of a write to a file. With one budget for all databases, a busy
+# database would write tiny files, because idle ones keep their share.
 WRITE_BUFFER_BYTES = 16 * MIB
-# Sorted files that are not merged yet: more of them make reading slower, and writing faster.
+# Number of sorted files from which RocksDB merges them: more files make reads slower and writes faster.
 FILES = 4
 FILES_WHILE_FILLED = 16
 _IDENTITY = b"\x00identity"
@@ -43,7 +43,7 @@ _FILES = re.compile(
     r"CURRENT|IDENTITY|LOCK|LOG(\.old\.\d+)?|MANIFEST-\d+|OPTIONS-\d+(\.dbtmp)?|\d+\.(sst|log|blob|dbtmp)|rocksdict-config\.json"
 )
 _IN_USE = ("While lock file", "lock hold by current process")
-# Not the folder's fault: rebuilding would lose it and help nothing.
+# Errors of the machine, not of the folder: a rebuild would delete the store and solve nothing.
 _MACHINE = {
     "No space left on device": "the disk is full: free space and start again",
     "Disk quota exceeded": "the disk quota is used up: free space and start again",
@@ -64,8 +64,8 @@ def _table_options() -> BlockBasedOptions:
     table.set_block_cache(_blocks())
     table.set_block_size(8 * 1024)
     table.set_format_version(5)
-    # Index and filter in parts of a block's size, inside the cache: whole ones would not fit into a shard of it and be read anew
-    # for every row.
+    # Index and filter are split into parts of a block's size, inside the cache. Whole ones would not fit into a shard of the cache, and
+    # RocksDB would read them again for every row.
     table.set_bloom_filter(10, block_based=False)
     table.set_index_type(BlockBasedIndexType.two_level_index_search())
     table.set_partition_filters(True)
@@ -76,7 +76,7 @@ def _table_options() -> BlockBasedOptions:
 
 
 def _options() -> Options:
-    # Keys come in no order: leveled compaction would rewrite every file for each few new ones, four times the work in all.
+    # Keys are written in no order. Leveled compaction would rewrite every file for a few new ones: four times the work in total.
     merging = UniversalCompactOptions()
     merging.max_size_amplification_percent = 50
     options = Options(raw_mode=True)
@@ -91,9 +91,9 @@ def _options() -> Options:
     options.set_memtable_whole_key_filtering(True)
     options.set_level_zero_file_num_compaction_trigger(FILES)
     options.set_max_background_jobs(2)
-    # What a crash cut off the log is restored from the changelog; what lies before the cut is whole turns.
+    # The changelog restores what a crash cut off the write-ahead log; the log before the cut holds whole turns.
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
-    # rows that expire leave long runs of deletions behind; this has them compacted away
+    # rows that expire leave long runs of deletions; this makes RocksDB compact them
     options.add_compact_on_deletion_collector_factory(4096, 2048, 0.5)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(MIB)
@@ -103,7 +103,10 @@ def _options() -> Options:
 
 
 class RocksDBFolder:
-    """Keys and values are bytes; of the keys that begin with a zero byte only STATE is its user's."""
+    """Keys and values are bytes. Of the keys that begin with a zero byte, the user of the class may write STATE only.
+
+    Every method may read or write the disk, so it may block, and raises StoreFailed or StoreInUse. One thread at a time.
+    """
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder = folder
@@ -125,28 +128,29 @@ class RocksDBFolder:
         return values
 
     def write(self, batch: WriteBatch) -> None:
-        """All of it or nothing, on disk in the order of writing; survives the process at once and the machine within seconds."""
+        """Writes all of the batch or nothing, in the order of the calls. The write survives a crash of the process at once, and a crash of
+        the machine after some seconds."""
         try:
             self._db.write(batch)
         except Exception as error:  # rocksdict raises nothing more special
             raise self._failed(error) from error
 
     def scan(self, start: bytes, end: bytes, at_most: int) -> list[tuple[bytes, bytes]]:
-        """Up to `at_most` entries of start <= key < end, in order. Holds nothing open afterwards."""
+        """At most `at_most` entries with start <= key < end, in the order of keys. Leaves no iterator open."""
         try:
             return list(self._scan(start, end, at_most))
         except Exception as error:  # rocksdict raises nothing more special
             raise self._failed(error) from error
 
     def merge_above(self, files: int) -> None:
-        """Merges files in the background when there are more."""
+        """Sets the number of files above which RocksDB merges them in the background."""
         try:
             self._db.set_options({"level0_file_num_compaction_trigger": str(files)})
         except Exception as error:  # rocksdict raises nothing more special
             raise self._failed(error) from error
 
     def clear(self) -> None:
-        """Begins anew with an empty database."""
+        """Replaces the database by an empty one."""
         self._db.close()
         _empty(self._folder)
         self._db = self._create()
@@ -161,14 +165,14 @@ class RocksDBFolder:
         cursor.seek(start)
         for _ in range(at_most):
             if not cursor.valid():
-                cursor.status()  # raises where it stopped at damage instead of at the end
+                cursor.status()  # raises if the cursor stopped at damage and not at the end
                 return
             yield cursor.key(), cursor.value()
             cursor.next()
 
     def _open(self) -> Rdict:
         try:
-            private_files.make_folder(self._folder)  # texts and addresses are in it as they are
+            private_files.make_folder(self._folder)  # the rows hold texts and addresses in plain form
             if not any(self._folder.iterdir()):
                 return self._create()
         except OSError as error:
@@ -181,12 +185,12 @@ class RocksDBFolder:
         return self._create()
 
     def _open_ours(self) -> tuple[Rdict | None, str]:
-        """The database when it is whole and of our identity; otherwise what is wrong with it."""
+        """The database, if it can be read and has our identity; otherwise None and what is wrong with it."""
         db = None
         try:
             db = Rdict(str(self._folder), _options())
             found = db.get(_IDENTITY)
-            db.get(STATE)  # what is asked first: where that is damaged, nothing is lost by rebuilding at once
+            db.get(STATE)  # the first entry that a table reads: if it is damaged, the store is rebuilt at once
             if found == self._identity:
                 return db, ""
             reason = f"it is {_text(found)}, not {_text(self._identity)}"
@@ -209,29 +213,31 @@ class RocksDBFolder:
     def _failed(self, error: Exception) -> StoreFailed:
         text = " ".join(str(error).split())
         if any(sign in text for sign in _IN_USE):
-            return StoreInUse(f"table store {self._folder} is in use: by another worker with the same data folder?")
+            return StoreInUse(
+                f"table store {self._folder} is in use, perhaps by another worker with the same data folder"
+            )
         for sign, advice in _MACHINE.items():
             if sign in text:
                 return StoreFailed(f"table store {self._folder}: {advice} ({text})")
         if not isinstance(error, OSError) and ("Corruption" in text or "No such file" in text):
             (self._folder / "CURRENT").unlink(missing_ok=True)
-            return StoreFailed(f"table store {self._folder} is damaged and is rebuilt at the next start ({text})")
+            return StoreFailed(f"table store {self._folder} is damaged; the next start rebuilds it ({text})")
         return StoreFailed(f"table store {self._folder}: {text}")
 
 
 def _empty(folder: Path) -> None:
-    """Deletes a database's files, the one without which it does not open first, and touches nothing else."""
+    """Deletes a database's files and nothing else. CURRENT goes first: without it RocksDB does not open the rest."""
     try:
         files = sorted(folder.iterdir(), key=lambda file: file.name != "CURRENT")
         for file in files:
             if not _FILES.fullmatch(file.name):
                 raise StoreFailed(
-                    f"table store {folder}: {file.name} is no file of a store; move it, or set another folder"
+                    f"table store {folder}: {file.name} does not belong to a store; move it, or set another folder"
                 )
         for file in files:
             file.unlink()
     except OSError as error:
-        raise StoreFailed(f"table store {folder} cannot be deleted: {error}") from error
+        raise StoreFailed(f"table store {folder}: its files cannot be deleted: {error}") from error
 
 
 def _text(identity: bytes | None) -> str:

@@ -1,8 +1,9 @@
-"""The contract every connector keeps, one case file a channel (cases/<channel>.json): exact requests, outcome, no secret told.
+"""The contract of every connector, by one case file for each channel (cases/<channel>.json): exact requests, outcomes, no secret shown.
 
-A file: settings of the connector (its URL is the script's), the secrets among them, our account, a person's address, cases. A case:
-label, delivery (changes to the sample), attempt, part, answers (see scripted.py), requests (as they must arrive), outcome; where given,
-parts (how many calls the delivery takes) and says (words of the sentence). The first case is an ordinary text that is accepted.
+A file has the settings of the connector (its URL is the script's), the secrets among them, our account, a person's address, and cases. A
+case has label, delivery (changes to the sample), attempt, part, answers (see tests/support/scripted.py), requests (as they must arrive) and
+outcome, and optionally parts (how many calls the delivery needs) and says (words of the sentence). The first case is an ordinary text that
+is accepted.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ FILES: Mapping[str, Any] = {
     for path in sorted((Path(__file__).parent / "cases").glob("*.json"))
 }
 OVER_HTTP = sorted(channel for channel, file in FILES.items() if file["cases"][0]["answers"])
-TEXT = "secret-words"  # in every text of the cases; must be in no sentence and no log line
+TEXT = "secret-words"  # in every text of the cases; no sentence and no log line may have it
 SAMPLE = Delivery(
     delivery_id="dlv-1",
     message_id="msg-1",
@@ -73,8 +74,8 @@ def _as_case(outcome: Outcome) -> dict[str, Any]:
         case Accepted(provider_ids):
             return {"accepted": list(provider_ids)}
         case RetryLater():
-            told = {"code": outcome.code, "after": outcome.after_seconds, "throttled": outcome.throttled}
-            return {"retry_later": {**told, "scope": outcome.scope.value}}
+            fields = {"code": outcome.code, "after": outcome.after_seconds, "throttled": outcome.throttled}
+            return {"retry_later": {**fields, "scope": outcome.scope.value}}
         case Rejected():
             return {"rejected": outcome.code}
         case Unknown():
@@ -82,7 +83,7 @@ def _as_case(outcome: Outcome) -> dict[str, Any]:
 
 
 def _assert_requests(script: Script, expected: list[dict[str, Any]]) -> None:
-    assert len(script.requests) == len(expected), "as many requests as the case expects, no other"
+    assert len(script.requests) == len(expected), "the number of requests that the case expects"
     for request, wanted in zip(script.requests, expected, strict=True):
         for part in ("method", "path", "json"):
             if part in wanted:
@@ -95,26 +96,25 @@ def _assert_requests(script: Script, expected: list[dict[str, Any]]) -> None:
 async def test_case(channel: str, case: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with scripted(case["answers"]) as script:
-        waits_in_vain = [answer for answer in case["answers"] if answer.get("fault") in ("hang", "drip")]
-        connector = _connector(channel, script.url, 0.4 if waits_in_vain else 20.0)
+        unanswered = [answer for answer in case["answers"] if answer.get("fault") in ("hang", "drip")]
+        connector = _connector(channel, script.url, 0.4 if unanswered else 20.0)
         delivery = _delivery(channel, case.get("delivery", {}))
         parts = connector.parts(delivery)
         outcome = await connector.send(delivery, case.get("attempt", 1), case.get("part", 0))
         await connector.close()
     assert parts == case.get("parts", 1)
-    if case["outcome"] == {"unknown": True}:  # whatever its code
+    if case["outcome"] == {"unknown": True}:  # any code
         assert isinstance(outcome, Unknown)
     else:
         assert _as_case(outcome) == case["outcome"]
     assert not script.answers, "every scripted answer is used"
     _assert_requests(script, case.get("requests", [{}] * len(case["answers"])))
-    told = repr(outcome) + caplog.text
-    person = (
-        [FILES[channel]["address"]] if len(FILES[channel]["address"]) > 8 else []
-    )  # a short one is in other numbers
-    assert [secret for secret in (*FILES[channel]["secrets"], TEXT, *person) if secret in told] == []
+    shown = repr(outcome) + caplog.text
+    # A short address could be part of another number.
+    person = [FILES[channel]["address"]] if len(FILES[channel]["address"]) > 8 else []
+    assert [secret for secret in (*FILES[channel]["secrets"], TEXT, *person) if secret in shown] == []
     if "says" in case:
-        assert case["says"] in told
+        assert case["says"] in shown
 
 
 @pytest.mark.parametrize("channel", OVER_HTTP)
@@ -136,7 +136,7 @@ async def test_a_host_without_name_is_surely_not_sent(channel: str) -> None:
     outcome = await connector.send(_delivery(channel, {}), 1)
     await connector.close()
     assert isinstance(outcome, RetryLater)
-    assert outcome.code in {"dns", "connect_timeout"}  # the second where the resolver itself is slow
+    assert outcome.code in {"dns", "connect_timeout"}  # the second when the resolver is slow
 
 
 @pytest.mark.parametrize("channel", OVER_HTTP)
@@ -186,7 +186,7 @@ def test_each_channel_counts_in_its_own_unit() -> None:
     assert "4098 UTF-16 code units" in refused.reason
 
 
-async def test_a_migrated_group_is_reached_at_its_new_id_next_time() -> None:
+async def test_the_next_attempt_uses_the_new_id_of_a_migrated_group() -> None:
     moved = {"ok": False, "error_code": 400, "description": "x", "parameters": {"migrate_to_chat_id": -100999}}
     taken = {"ok": True, "result": {"message_id": 1, "chat": {"id": -100999}}}
     async with scripted([{"status": 400, "json": moved}, {"status": 200, "json": taken}]) as script:

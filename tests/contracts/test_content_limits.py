@@ -1,4 +1,4 @@
-"""What a channel declares is checked before the call: no delivery whatever raises, and what passes can be sent."""
+"""The capabilities of a channel are checked before the call: no delivery makes the check raise, and one that passes can be sent."""
 
 import orjson
 import pytest
@@ -56,7 +56,7 @@ def body(channel: str, sent: Delivery, part: int) -> bytes:
 @pytest.mark.parametrize("channel", META)
 @examples(150)
 @given(sent=DELIVERIES)
-def test_no_delivery_raises_and_what_passes_has_a_body_for_each_part(channel: str, sent: Delivery) -> None:
+def test_no_delivery_raises_and_one_that_passes_has_a_body_for_each_part(channel: str, sent: Delivery) -> None:
     parts = CHANNELS[channel].build(SETTINGS).parts(sent)
     refused = CHANNELS[channel].check(sent)
     assert parts >= 1
@@ -68,13 +68,13 @@ def test_no_delivery_raises_and_what_passes_has_a_body_for_each_part(channel: st
         assert "hologram" not in refused.reason
 
 
-def test_what_the_provider_has_by_its_id_is_not_measured() -> None:
+def test_a_file_with_a_provider_id_is_not_measured() -> None:
     known = Media("image", provider_media_id="1", size=10**9)
     assert CHANNELS["whatsapp"].check(delivery(kind="image", content=Content(media=(known,)))) is None
 
 
 @pytest.mark.parametrize("channel", sorted(CHANNELS))
-def test_what_is_declared_holds_together(channel: str) -> None:
+def test_the_declared_capabilities_are_consistent(channel: str) -> None:
     can: Capabilities = CHANNELS[channel].capabilities
     assert can.kinds <= set(KINDS)
     assert set(can.media) <= can.kinds

@@ -1,7 +1,7 @@
-"""A store on disk after whatever happened to it: its process killed, its files cut, swapped, deleted, of another table or age.
+"""A store on disk after its process was killed, or its files were truncated, replaced, deleted, or belong to another table or version.
 
-Either it comes back as it was at one committed turn, and its position is exactly that turn's; or it is rebuilt, empty and without a
-position, and one log line says why.
+Either it holds the rows of one committed turn and the position of exactly that turn, or it is rebuilt, empty and without a position, and
+one log line says why.
 """
 
 import random
@@ -25,15 +25,15 @@ from tests.support.table_writer import IDENTITY, LAYOUT, SMALL_BUFFER, opened, r
 # --- killed -------------------------------------------------------------------------------------------------------------
 
 
-def killed_after(folder: Path, lines: int, way: str) -> int:
-    """Lets a process write until it has told that many positions, kills it with SIGKILL, and gives the last position told."""
-    command = [sys.executable, "-m", "tests.support.table_writer", str(folder), way]
+def killed_after(folder: Path, lines: int, mode: str) -> int:
+    """Lets a process write until it has printed that many positions, kills it with SIGKILL, and returns the last position it printed."""
+    command = [sys.executable, "-m", "tests.support.table_writer", str(folder), mode]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        told = [child.stdout.readline() for _ in range(lines)]
+        printed = [child.stdout.readline() for _ in range(lines)]
         child.kill()
-        told += child.stdout.readlines()
-    return int([line for line in told if line.endswith("\n")][-1])
+        printed += child.stdout.readlines()
+    return int([line for line in printed if line.endswith("\n")][-1])
 
 
 def holds_what_its_position_says(folder: Path) -> int:
@@ -49,30 +49,30 @@ def holds_what_its_position_says(folder: Path) -> int:
     return position
 
 
-@pytest.mark.parametrize("way", ["turns", "restore"])
-def test_a_killed_store_is_at_its_position(tmp_path: Path, way: str) -> None:
-    """Again and again on the same folder, so that it is also killed while it comes back."""
+@pytest.mark.parametrize("mode", ["turns", "restore"])
+def test_a_killed_store_is_at_its_position(tmp_path: Path, mode: str) -> None:
+    """Several times on the same folder, so that the process is also killed while it opens the store again."""
     for lines in (1, 40, 300, 7, 1500):
-        told = killed_after(tmp_path / "store", lines, way)
-        assert holds_what_its_position_says(tmp_path / "store") >= told, "what was committed outlives the process"
+        printed = killed_after(tmp_path / "store", lines, mode)
+        assert holds_what_its_position_says(tmp_path / "store") >= printed, "committed rows survive the process"
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
-def test_a_store_thrown_back_by_its_machine_is_at_its_position(tmp_path: Path, damage: str) -> None:
-    """The end of the log never reached the disk, or reached it as garbage: the store is older, and says so."""
+def test_a_store_that_lost_the_end_of_its_log_is_at_its_position(tmp_path: Path, damage: str) -> None:
+    """After a crash of the machine, the end of the log is missing or garbage: the store is older, and so is its position."""
     for round_ in range(4):
         folder = tmp_path / str(round_)
-        told = killed_after(folder, 700, "turns")
+        printed = killed_after(folder, 700, "turns")
         log = max(folder.glob("*.log"))
         content = bytearray(log.read_bytes())
-        lost = random.Random(round_).randrange(1, max(2, len(content)))  # noqa: S311  # to be repeated, not to be secret
+        lost = random.Random(round_).randrange(1, max(2, len(content)))  # noqa: S311  # repeatable, not secret
         log.write_bytes(content[:-lost] if damage == "cut" else content[:-lost] + b"\x5a" * lost)
-        assert holds_what_its_position_says(folder) <= told + 100 * 60
+        assert holds_what_its_position_says(folder) <= printed + 100 * 60
         write_some(folder)
 
 
 def write_some(folder: Path) -> None:
-    """The store goes on from its position."""
+    """Continues the store from its position."""
     table = opened(folder)
     before = table.position or 0
     for position, turn in turns():
@@ -86,20 +86,20 @@ def write_some(folder: Path) -> None:
     assert holds_what_its_position_says(folder) > before
 
 
-def test_a_disk_that_takes_no_more_ends_the_worker_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_worker_and_loses_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.support.table_writer", str(tmp_path / "store"), "full"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=100)
-    *told, failed = done.stdout.splitlines()
+    *printed, failed = done.stdout.splitlines()
     assert failed.startswith("failed: table store ")
-    assert holds_what_its_position_says(tmp_path / "store") >= int(told[-1])
+    assert holds_what_its_position_says(tmp_path / "store") >= int(printed[-1])
 
 
-# --- damaged, foreign, of another age -----------------------------------------------------------------------------------
+# --- damaged, of another table, of another version ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A store with rows in files and in its log."""
+    """A store with rows in its files and in its log."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rocksdb_folder, "WRITE_BUFFER_BYTES", SMALL_BUFFER)
         table = opened(tmp_path / "store")
@@ -140,7 +140,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 def is_rebuilt(folder: Path, identity: str = IDENTITY) -> None:
-    """Opens it, and sees that it was rebuilt, that this was said in one line, and that it works."""
+    """Opens the store, and checks that it was rebuilt, that one log line says so, and that it works."""
     with capture_logs() as lines:
         table = RocksDBTable(LAYOUT, folder, identity=identity)
     assert [line["event"] for line in lines] == ["table store is rebuilt"]
@@ -157,7 +157,7 @@ def is_rebuilt(folder: Path, identity: str = IDENTITY) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_store_is_rebuilt_and_that_is_said(folder: Path, damage: Callable[[Path], object]) -> None:
+def test_a_damaged_store_is_rebuilt_and_logged(folder: Path, damage: Callable[[Path], object]) -> None:
     damage(folder)
     is_rebuilt(folder)
 
@@ -165,21 +165,21 @@ def test_a_damaged_store_is_rebuilt_and_that_is_said(folder: Path, damage: Calla
 @pytest.mark.parametrize(
     "identity", ["cluster/notes/1", "cluster/others/0", "other/notes/0"], ids=["partition", "topic", "cluster"]
 )
-def test_a_store_of_something_else_is_rebuilt_and_that_is_said(folder: Path, identity: str) -> None:
+def test_a_store_of_another_table_is_rebuilt_and_logged(folder: Path, identity: str) -> None:
     is_rebuilt(folder, identity=identity)
 
 
-def test_a_store_of_an_older_form_is_rebuilt_and_that_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_another_format_is_rebuilt_and_logged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rocksdb, "FORMAT", rocksdb.FORMAT + 1)
     is_rebuilt(folder)
 
 
-def test_a_store_of_older_rows_is_rebuilt_and_that_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_another_layout_version_is_rebuilt_and_logged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NoteLayout, "version", 2)
     is_rebuilt(folder)
 
 
-def test_a_deleted_store_begins_anew_without_a_word(folder: Path) -> None:
+def test_a_deleted_store_starts_empty_and_logs_nothing(folder: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
@@ -190,13 +190,13 @@ def test_a_deleted_store_begins_anew_without_a_word(folder: Path) -> None:
 
 
 def test_damage_found_while_reading_ends_the_worker_and_the_next_one_rebuilds(folder: Path) -> None:
-    """RocksDB's own iterator would end at the damage as if there were no more rows."""
+    """RocksDB's own iterator would end at the damage, as if there were no more rows."""
     file = max(folder.glob("*.sst"), key=lambda file: file.stat().st_size)  # of the older rows
     content = bytearray(file.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 64] = b"\x00" * 64
     file.write_bytes(content)
     table = opened(folder)
-    with pytest.raises(StoreFailed, match="is damaged and is rebuilt at the next start"):
+    with pytest.raises(StoreFailed, match="is damaged; the next start rebuilds it"):
         list(table.items())
     with pytest.raises(StoreFailed, match="is damaged"):
         read_each(table)
@@ -212,16 +212,16 @@ def read_each(table: RocksDBTable[Note]) -> None:
 # --- refused ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_store_is_not_deleted(folder: Path) -> None:
+def test_files_that_do_not_belong_to_a_store_are_not_deleted(folder: Path) -> None:
     (folder / "thesis.txt").write_text("ten years of work")
     (folder / "CURRENT").unlink()
     files = set(folder.iterdir())
-    with pytest.raises(StoreFailed, match=r"thesis\.txt is no file of a store"):
+    with pytest.raises(StoreFailed, match=r"thesis\.txt does not belong to a store"):
         opened(folder)
     assert set(folder.iterdir()) >= files
 
 
-def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreFailed, match=r"table store .*file"):
         opened(tmp_path / "file" / "store")
@@ -231,7 +231,7 @@ def test_a_store_is_opened_once(folder: Path) -> None:
     table = opened(folder)
     with pytest.raises(StoreInUse, match="in use"):
         opened(folder)
-    assert dict(table.items()) == rows_at(table.position), "the first is not disturbed"
+    assert dict(table.items()) == rows_at(table.position), "the first one still works"
     table.close()
 
 
@@ -248,7 +248,7 @@ def test_a_store_of_another_process_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_store_can_be_filled_in_one_thread_and_used_in_another(tmp_path: Path) -> None:
-    """As the engine does: restores run off the event loop."""
+    """As the engine does: it restores in a thread, not on the event loop."""
     with ThreadPoolExecutor(1) as executor:
         table = executor.submit(opened, tmp_path / "store").result()
         executor.submit(fill, table).result()
@@ -260,7 +260,7 @@ def test_rows_need_a_position_and_positions_only_rise(folder: Path) -> None:
     table = opened(folder)
     held, rows = table.position or 0, dict(table.items())
     table.put(b"new", Note(1, 1))
-    with pytest.raises(ValueError, match="there is a position after them"):
+    with pytest.raises(ValueError, match="no position was given"):
         table.commit()
     with pytest.raises(ValueError, match="is before"):
         table.commit(held - 1)
@@ -271,7 +271,7 @@ def test_rows_need_a_position_and_positions_only_rise(folder: Path) -> None:
 
 
 def test_the_positions_of_a_writer_are_those_of_its_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model above is worth something only when a store that ran undisturbed agrees with it."""
+    """The model above proves something only if a store that was not killed agrees with it."""
     table = opened(tmp_path / "store")
     monkeypatch.setattr(table, "changes", stop_after(500, table.changes))
     with pytest.raises(KeyboardInterrupt):

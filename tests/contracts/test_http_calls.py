@@ -1,5 +1,4 @@
-"""One call, and everything that can come back or not: each has an outcome that says on which side of "the request left" it broke,
-and an exchange that says what happened without a secret."""
+"""One call, and every way it can end: each outcome says whether the request left, and the call log says what happened without a secret."""
 
 import asyncio
 import gzip
@@ -57,27 +56,27 @@ def _newest() -> LoggedCall:
     return list(CALL_LOG)[-1]
 
 
-async def test_an_answer_is_told_with_its_times_and_ids(calls: HttpCalls, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_answer_is_logged_with_its_times_and_ids(calls: HttpCalls, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     answer = b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-Trace: A1b2\r\n\r\n{"ok":true}'
     async with raw_server(answer) as server:
         url = server.url.replace("/v1/", f"/bot{SECRET}/") + "?to=15550001"
-        came = await _post(calls, url)
-    assert isinstance(came, Answer)
-    assert came.json() == {"ok": True}
-    error_details = _newest()
-    assert (error_details.channel, error_details.delivery_id, error_details.attempt, error_details.method) == (
+        result = await _post(calls, url)
+    assert isinstance(result, Answer)
+    assert result.json() == {"ok": True}
+    logged = _newest()
+    assert (logged.channel, logged.delivery_id, logged.attempt, logged.method) == (
         "toy",
         "dlv-1",
         2,
         "POST",
     )
-    assert (error_details.status, error_details.error, error_details.request_id) == (200, None, "A1b2")
-    assert error_details.url == server.url.replace("/v1/", "/bot***/")
-    assert error_details.duration_ms > 0
+    assert (logged.status, logged.error, logged.request_id) == (200, None, "A1b2")
+    assert logged.url == server.url.replace("/v1/", "/bot***/")
+    assert logged.duration_ms > 0
     assert '"event":"exchange"' in caplog.text
     assert '"delivery_id":"dlv-1"' in caplog.text
-    assert not [word for word in (SECRET, "15550001", "words of a person") if word in caplog.text + repr(error_details)]
+    assert not [word for word in (SECRET, "15550001", "words of a person") if word in caplog.text + repr(logged)]
 
 
 @pytest.mark.parametrize("odd", ["y" * 101, "\u00fc"])
@@ -91,16 +90,16 @@ HUGE = b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 50_000_000
 BOMB = gzip.compress(b" " * 50_000_000)
 
 
-# label, what the server writes before it closes, name in the exchange log, status there
+# label, what the server writes before it closes the connection, error in the call log, status there
 BROKEN_ANSWERS = [
     ("50 MB", HUGE, "too_long", 200),
     (
-        "50 MB packed small",
+        "50 MB compressed",
         b"HTTP/1.1 400 X\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB,
         "too_long",
         400,
     ),
-    ("closed without a word", b"", "ServerDisconnectedError", None),
+    ("closed without an answer", b"", "ServerDisconnectedError", None),
     ("cut in the head", b"HTTP/1.1 200 OK\r\nContent-Le", "ServerDisconnectedError", None),
     ("cut in the body", b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"ok"', "cut_short", 200),
     ("cut in a chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", "cut_short", 200),
@@ -120,22 +119,22 @@ async def test_a_broken_answer_is_unknown(calls: HttpCalls, answer: bytes, name:
         writer.close()
 
     async with raw_server(break_off) as server:
-        came = await _post(calls, server.url)
-    assert isinstance(came, Unknown)
+        result = await _post(calls, server.url)
+    assert isinstance(result, Unknown)
     assert len(server.requests) == 1, "nothing is sent twice"
     assert (_newest().error, _newest().status) == (name, status)
 
 
-async def test_gzip_that_is_none_is_unknown(calls: HttpCalls) -> None:
+async def test_malformed_gzip_is_unknown(calls: HttpCalls) -> None:
     async with raw_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd") as server:
-        came = await _post(calls, server.url)
-    assert isinstance(came, Unknown)
+        result = await _post(calls, server.url)
+    assert isinstance(result, Unknown)
     assert _newest().status == 200
 
 
 @examples(60)
 @given(garbage=st.binary(max_size=200) | st.binary(max_size=80).map(lambda b: b"HTTP/1.1 200 OK\r\n" + b))
-async def test_no_answer_whatever_raises(garbage: bytes) -> None:
+async def test_no_answer_makes_a_call_raise(garbage: bytes) -> None:
     async def break_off(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(garbage)
         await writer.drain()
@@ -143,9 +142,9 @@ async def test_no_answer_whatever_raises(garbage: bytes) -> None:
 
     calls = _calls()
     async with raw_server(break_off) as server:
-        came = await _post(calls, server.url)
+        result = await _post(calls, server.url)
     await calls.close()
-    assert isinstance(came, Answer | Unknown), "the request left: it is never surely not sent"
+    assert isinstance(result, Answer | Unknown), "the request left, so it is never RetryLater"
 
 
 async def test_a_slow_drip_ends_with_the_time_out() -> None:
@@ -158,23 +157,23 @@ async def test_a_slow_drip_ends_with_the_time_out() -> None:
 
     calls = _calls(timeout_seconds=1)
     async with raw_server(drip) as server:
-        came = await _post(calls, server.url)
+        result = await _post(calls, server.url)
     await calls.close()
-    assert isinstance(came, Unknown)
+    assert isinstance(result, Unknown)
     assert (_newest().error, _newest().status) == ("timeout", 200)
 
 
 async def test_a_redirect_is_an_answer_and_not_followed(calls: HttpCalls) -> None:
     moved = b"HTTP/1.1 307 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
     async with raw_server(moved) as server:
-        came = await _post(calls, server.url)
-    assert isinstance(came, Answer)
-    assert came.status == 307
+        result = await _post(calls, server.url)
+    assert isinstance(result, Answer)
+    assert result.status == 307
     assert len(server.requests) == 1
 
 
 async def test_a_kept_connection_closed_at_the_moment_of_the_request_is_unknown(calls: HttpCalls) -> None:
-    """The request may have been read and acted on before the connection closed, so it is not sent again by itself."""
+    """The provider may have read the request and acted on it before the connection closed, so it is not sent again."""
     seen: list[int] = []
 
     async def answer_once(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -189,12 +188,11 @@ async def test_a_kept_connection_closed_at_the_moment_of_the_request_is_unknown(
         first, second = [await _post(calls, server.url) for _ in range(2)]
     assert isinstance(first, Answer)
     assert isinstance(second, Unknown)
-    assert seen[0] == seen[1], "it was the kept connection"
+    assert seen[0] == seen[1], "both requests used the same connection"
     assert len(server.requests) == 2
 
 
-async def test_a_body_that_is_not_taken_whole_is_unknown() -> None:
-    """The provider closes while we still write."""
+async def test_a_connection_that_closes_while_the_body_is_written_is_unknown() -> None:
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -203,14 +201,14 @@ async def test_a_body_that_is_not_taken_whole_is_unknown() -> None:
     calls = _calls()
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    came = await calls.post(url, b"x" * 1_000_000, {}, delivery_id="dlv-1", attempt=1)
+    result = await calls.post(url, b"x" * 1_000_000, {}, delivery_id="dlv-1", attempt=1)
     await calls.close()
     server.close()
-    assert isinstance(came, Unknown)
+    assert isinstance(result, Unknown)
 
 
 def _context(host: str, **certificate: Any) -> ssl.SSLContext:
-    """A server's TLS with a certificate of an authority that nobody trusts."""
+    """A server's TLS context with a certificate of an authority that is not trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert(host, **certificate).configure_cert(context)
     return context
@@ -224,9 +222,9 @@ async def _tls_post(calls: HttpCalls, context: ssl.SSLContext) -> tuple[Any, Raw
 
 
 async def test_a_certificate_that_is_not_trusted_is_surely_not_sent(calls: HttpCalls) -> None:
-    came, server = await _tls_post(calls, _context("localhost"))
-    assert isinstance(came, RetryLater)
-    assert (came.code, came.throttled) == ("tls", False)
+    result, server = await _tls_post(calls, _context("localhost"))
+    assert isinstance(result, RetryLater)
+    assert (result.code, result.throttled) == ("tls", False)
     assert server.requests == []
 
 
@@ -238,7 +236,7 @@ async def test_a_certificate_that_is_not_trusted_is_surely_not_sent(calls: HttpC
 async def test_a_trusted_authority_is_not_enough(
     host: str, not_after: datetime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The authority is trusted here, and one good certificate shows it: what is refused is the name or the date."""
+    """The authority is trusted, as one good certificate shows, so the name or the date is what is refused."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
@@ -259,20 +257,20 @@ async def test_a_trusted_authority_is_not_enough(
     "url", ["", "not a url", "http://", "http://[::1", "ftp://localhost/x", "http://localhost:99999/"]
 )
 async def test_a_malformed_url_is_surely_not_sent(calls: HttpCalls, url: str) -> None:
-    came = await _post(calls, url)
-    assert isinstance(came, RetryLater)
-    assert came.code == "url"
+    result = await _post(calls, url)
+    assert isinstance(result, RetryLater)
+    assert result.code == "url"
 
 
 async def test_a_token_with_a_line_break_is_surely_not_sent(calls: HttpCalls) -> None:
     async with raw_server(OK) as server:
-        came = await _post(calls, server.url, {"Authorization": "a\r\nb"})
-    assert isinstance(came, RetryLater)
-    assert came.code == "url"
+        result = await _post(calls, server.url, {"Authorization": "a\r\nb"})
+    assert isinstance(result, RetryLater)
+    assert result.code == "url"
     assert server.requests == []
 
 
-async def test_a_cancelled_call_leaves_an_exchange(calls: HttpCalls) -> None:
+async def test_a_cancelled_call_is_in_the_call_log(calls: HttpCalls) -> None:
     arrived = asyncio.Event()
 
     async def hang(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
@@ -288,7 +286,7 @@ async def test_a_cancelled_call_leaves_an_exchange(calls: HttpCalls) -> None:
     assert (_newest().error, _newest().status) == ("cancelled", None)
 
 
-def _exchange(number: int, **changes: Any) -> LoggedCall:
+def _call(number: int, **changes: Any) -> LoggedCall:
     fields: dict[str, Any] = {
         "started_at": 1_700_000_000_000 + number,
         "duration_ms": 1.5,
@@ -307,7 +305,7 @@ def _exchange(number: int, **changes: Any) -> LoggedCall:
 def test_the_log_keeps_the_newest_and_finds_by_time_and_delivery() -> None:
     kept = CallLog(kept=3)
     for number in range(5):
-        kept.record(_exchange(number))
+        kept.record(_call(number))
     assert [each["delivery_id"] for each in kept.newest()] == ["dlv-4", "dlv-3", "dlv-2"]
     assert [each["delivery_id"] for each in kept.newest(limit=1)] == ["dlv-4"]
     start = 1_700_000_000_000
@@ -319,29 +317,29 @@ def test_the_log_keeps_the_newest_and_finds_by_time_and_delivery() -> None:
 def test_only_failures_are_logged_when_only_failures_are_wanted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     kept = CallLog()
-    kept.record(_exchange(1))
-    kept.record(_exchange(2, status=400, error="100"))
-    kept.record(_exchange(3, status=None, error="timeout"))
+    kept.record(_call(1))
+    kept.record(_call(2, status=400, error="100"))
+    kept.record(_call(3, status=None, error="timeout"))
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert [each["error"] for each in kept.newest()] == ["timeout", "100", None]
 
 
-async def test_lines_are_written_some_together_and_soon() -> None:
+async def test_lines_are_written_together_and_soon() -> None:
     written: asyncio.Queue[bytes] = asyncio.Queue()
     kept = CallLog()
     kept.write = written.put_nowait
     for number in range(WRITE_TOGETHER):
-        kept.record(_exchange(number))
+        kept.record(_call(number))
     together = written.get_nowait()
     assert together.count(b"\n") == WRITE_TOGETHER
-    kept.record(_exchange(64))
+    kept.record(_call(64))
     assert written.empty()
     last = await asyncio.wait_for(written.get(), 20)
     found = [json.loads(line)["delivery_id"] for line in (together + last).splitlines()]
     assert found == [f"dlv-{number}" for number in range(65)]
 
 
-async def test_what_waits_is_written_at_the_close_and_a_full_disk_stops_nothing(
+async def test_waiting_lines_are_written_at_the_close_and_a_full_disk_stops_no_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What the Instagram connector reads out of webhooks: every item on its own, whoever it names, nothing raised but Forbidden."""
+"""How the Instagram connector reads webhooks: every item separately, whomever it names, and it raises nothing but Forbidden."""
 
 import json
 from typing import Any
@@ -71,12 +71,12 @@ def test_a_reaction_shows_that_it_was_read_and_is_a_message_too() -> None:
     assert len({each.provider_message_id for each in items.inbound}) == 2
 
 
-def test_a_reaction_of_our_own_account_shows_nothing() -> None:
+def test_a_reaction_of_our_own_account_is_no_receipt() -> None:
     ours = from_person(reaction={"mid": "aWdf1", "action": "react"}) | {"sender": {"id": PROFESSIONAL}}
     assert read(ours) == WebhookItems(notices=("our account reacted",))
 
 
-def test_a_reply_shows_that_what_it_answers_was_read() -> None:
+def test_a_reply_shows_that_the_person_read_the_message() -> None:
     items = read(from_person(message={"mid": "aWdf9", "text": "thanks", "reply_to": {"mid": "aWdf1"}}))
     assert items.receipts == (receipt("seen", ReceiptStatus.READ, inferred=True),)
     assert [(each.provider_message_id, each.content) for each in items.inbound] == [
@@ -88,7 +88,7 @@ def test_a_reply_shows_that_what_it_answers_was_read() -> None:
     "about",
     [{"mid": "aWdf1", "is_self_reply": True}, {"story": {"id": "1", "url": "https://x"}}, {"mid": 7}, "x", None],
 )
-def test_a_reply_to_something_else_shows_nothing(about: object) -> None:
+def test_a_reply_to_something_else_is_no_receipt(about: object) -> None:
     items = read(from_person(message={"mid": "aWdf9", "text": "thanks", "reply_to": about}))
     assert items.receipts == ()
     assert [each.text for each in items.inbound] == ["thanks"]
@@ -112,8 +112,8 @@ WRITTEN: dict[str, tuple[dict[str, Any], str, str, Content | None]] = {
     "a mention in a story": ({"attachments": attached("story_mention")}, "story_mention", "", None),
     "a reel with a word": ({"text": "look", "attachments": attached("ig_reel")}, "ig_reel", "look", None),
     "a quick reply": ({"text": "Yes", "quick_reply": {"payload": "y"}}, "text", "Yes", None),
-    "what the API cannot show": ({"is_unsupported": True}, "unsupported", "", None),
-    "attachments that are none": ({"text": "x", "attachments": [None, 3]}, "text", "x", None),
+    "a message that the API cannot show": ({"is_unsupported": True}, "unsupported", "", None),
+    "malformed attachments": ({"text": "x", "attachments": [None, 3]}, "text", "x", None),
     "media without a payload": ({"attachments": [{"type": "image"}]}, "image", "", Content(media=(Media("image"),))),
     "a kind that is no word": ({"attachments": [{"type": "a b"}]}, "?", "", None),
 }
@@ -128,12 +128,12 @@ def test_messages_of_people(message: dict[str, Any], kind: str, words: str, cont
     codec.encode(Message(message_id="m", conversation_id="c", requested_at=AT, content=inbound.content))
 
 
-def test_a_touched_button_is_a_message() -> None:
+def test_a_pressed_button_is_a_message() -> None:
     items = read(from_person(postback={"mid": "aWdf9", "title": "Prices", "payload": "p"}))
     assert [(each.kind, each.text) for each in items.inbound] == [("postback", "Prices")]
 
 
-def test_what_people_change_or_take_back_is_noticed() -> None:
+def test_a_changed_or_deleted_message_is_a_notice() -> None:
     items = read(
         from_person(message={"mid": "aWdf9", "is_deleted": True}),
         from_person(message_edit={"mid": "aWdf9", "text": "x", "num_edit": 1}),
@@ -141,7 +141,7 @@ def test_what_people_change_or_take_back_is_noticed() -> None:
     assert items == WebhookItems(notices=("a person took a message back", "a person changed a message"))
 
 
-def test_a_thread_that_another_app_holds_tells_the_same() -> None:
+def test_a_thread_that_another_app_controls_gives_the_same_items() -> None:
     items = read(standby=[echo(), from_person(message={"mid": "aWdf9", "text": "x"})], messaging=None)
     assert (len(items.receipts), len(items.inbound)) == (1, 1)
 
@@ -159,7 +159,7 @@ def test_items_may_come_as_changes_and_in_seconds() -> None:
     assert items.unrecognised == ("field comments",)
 
 
-def test_unknown_kinds_are_named_and_cost_nothing_else() -> None:
+def test_unknown_kinds_are_named_and_the_other_items_stay() -> None:
     items = read(
         from_person(referral={"ref": "x"}),
         "not an object",
@@ -189,7 +189,7 @@ def test_unknown_kinds_are_named_and_cost_nothing_else() -> None:
     )
 
 
-def test_entries_that_are_none_cost_nothing_else() -> None:
+def test_malformed_entries_are_named_and_the_others_stay() -> None:
     good = json.loads(instagram_body(echo()))["entry"][0]
     bad: list[Any] = [None, {"messaging": [echo()]}, good | {"messaging": {}}, {"id": PROFESSIONAL}]
     items = INSTAGRAM.parse_webhook(from_meta(json.dumps({"entry": [*bad, good]}).encode()), AT)
@@ -220,7 +220,7 @@ def test_any_field_may_be_anything(bad: dict[str, Any], inner: object) -> None:
 
 
 @given(anything=ANYTHING)
-def test_any_json_is_read_without_a_word(anything: object) -> None:
+def test_any_json_is_read_without_an_exception(anything: object) -> None:
     INSTAGRAM.parse_webhook(from_meta(json.dumps(anything).encode()), AT)
     INSTAGRAM.parse_webhook(from_meta(json.dumps({"entry": anything}).encode()), AT)
     INSTAGRAM.parse_webhook(from_meta(instagram_body(changes=anything, messaging=anything)), AT)

@@ -1,4 +1,4 @@
-"""A token of the internal channel speaks for its tenant and its people: whoever else is named, nothing of the request is kept."""
+"""A token of the internal channel speaks for its tenant and its people: when a request names others, nothing of it is kept."""
 
 import json
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from schemas.records import Delivery
 from schemas.settings import Settings
 
 AT = 1_750_857_390_123
-HERS, ACME, ALL = "of-ana-alone", "of-all-of-acme", "of-everybody"
+HERS, ACME, ALL = "of-ana-only", "of-all-of-acme", "of-all-tenants"
 TOKENS = tokens_in(f"{HERS}=acme:ana|eve,{ACME}=acme:*,{ALL}=*:*")
 SHARED = InternalConnector(account="app", tokens=TOKENS)
 
 
 def read(token: str, **whom: str) -> WebhookItems:
-    """As `read_by`, by the connector that all share."""
+    """As `read_by`, with the connector that all tenants share."""
     return read_by(SHARED, token, whom)
 
 
 def read_by(connector: InternalConnector, token: str, whom: Mapping[str, str]) -> WebhookItems:
-    """A receipt and a message of the same person."""
+    """The items of a request with a receipt and a message of the same person."""
     receipt: dict[str, Any] = {"delivery_id": "dlv-1", "status": "read", **whom}
     message: dict[str, Any] = {"id": "m-1", "kind": "text", "text": "a", **whom}
     body = json.dumps({"receipts": [receipt], "messages": [message]}).encode()
@@ -42,7 +42,7 @@ def read_by(connector: InternalConnector, token: str, whom: Mapping[str, str]) -
         (ALL, {"address": "bob", "tenant_id": "acme"}, "acme"),
     ],
 )
-def test_it_speaks_for_its_own(token: str, whom: dict[str, str], tenant: str) -> None:
+def test_a_token_speaks_for_its_tenant_and_people(token: str, whom: dict[str, str], tenant: str) -> None:
     items = read(token, **whom)
     assert items.own_tenants
     assert [each.tenant_id for each in items.receipts] == [each.tenant_id for each in items.inbound] == [tenant]
@@ -57,13 +57,13 @@ def test_it_speaks_for_its_own(token: str, whom: dict[str, str], tenant: str) ->
         (ACME, {"address": "ana", "tenant_id": "other"}),
     ],
 )
-def test_it_speaks_for_nobody_else(token: str, whom: dict[str, str]) -> None:
+def test_a_token_speaks_for_no_other_person(token: str, whom: dict[str, str]) -> None:
     with pytest.raises(ForbiddenItem) as caught:
         read(token, **whom)
     assert (caught.value.status, whom["address"] in str(caught.value)) == (403, False)
 
 
-def test_one_item_too_many_refuses_all() -> None:
+def test_one_forbidden_item_refuses_the_whole_request() -> None:
     items = [{"delivery_id": "d", "address": each, "status": "read"} for each in ("ana", "bob")]
     body = json.dumps({"receipts": items}).encode()
     with pytest.raises(ForbiddenItem):
@@ -71,7 +71,7 @@ def test_one_item_too_many_refuses_all() -> None:
 
 
 @pytest.mark.parametrize("tenant", [5, "", [], {"a": 1}, "a/b", "x" * 65, "acm\u00e9", "acme\n"])
-def test_a_tenant_that_is_none_is_nobodys_and_not_the_default_ones(tenant: object) -> None:
+def test_a_malformed_tenant_is_refused_and_not_the_default_tenant(tenant: object) -> None:
     receipt = {"delivery_id": "dlv-1", "status": "read", "address": "ana"}
     message = {"id": "m-1", "kind": "text", "address": "ana"}
     body = {
@@ -85,7 +85,7 @@ def test_a_tenant_that_is_none_is_nobodys_and_not_the_default_ones(tenant: objec
     assert all("tenant_id" in name for name in items.unrecognised)
 
 
-def test_an_account_of_one_tenant_takes_nothing_of_another() -> None:
+def test_an_account_of_one_tenant_accepts_no_item_of_another() -> None:
     owned = InternalConnector.from_settings(
         Settings.model_validate(
             {"internal_account": "app", "accounts": "internal:app=acme", "internal_tokens": f"{ALL}=*:*"}
@@ -96,14 +96,29 @@ def test_an_account_of_one_tenant_takes_nothing_of_another() -> None:
         read_by(owned, ALL, {"address": "bob", "tenant_id": "default"})
 
 
-async def test_a_receipt_finds_the_delivery_of_its_person_and_tenant_alone() -> None:
-    """The id a delivery is accepted under is the one a receipt of the right person names, and no other's."""
+async def test_a_receipt_finds_only_the_delivery_of_its_person_and_tenant() -> None:
+    """The provider id of a delivery is the one that a receipt of the right person names, and no other receipt."""
     sent = Delivery(
-        tenant_id="acme", delivery_id="dlv-1", message_id="m", conversation_id="c", home_partition=0, seq=1, channel="internal",
-        account="app", recipient="", address="ana", kind="text", text="a", requested_at=AT, accepted_at=AT,
-    )  # fmt: skip
+        tenant_id="acme",
+        delivery_id="dlv-1",
+        message_id="m",
+        conversation_id="c",
+        home_partition=0,
+        seq=1,
+        channel="internal",
+        account="app",
+        recipient="",
+        address="ana",
+        kind="text",
+        text="a",
+        requested_at=AT,
+        accepted_at=AT,
+    )
     outcome = await SHARED.send(sent, 1)
-    named = {read(ALL, address=a, tenant_id=t).receipts[0].provider_message_id: (a, t)
-             for a in ("ana", "bob") for t in ("acme", "default")}  # fmt: skip
+    named = {
+        read(ALL, address=a, tenant_id=t).receipts[0].provider_message_id: (a, t)
+        for a in ("ana", "bob")
+        for t in ("acme", "default")
+    }
     assert len(named) == 4
     assert [named[each] for each in getattr(outcome, "provider_ids", ())] == [("ana", "acme")]

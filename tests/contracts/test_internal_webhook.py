@@ -1,4 +1,4 @@
-"""How our own clients confirm and write: bearer tokens, each item on its own, and confirming twice changes nothing."""
+"""How our own clients confirm and write: bearer tokens, each item separately, and confirming twice changes nothing."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def _read(body: object) -> WebhookItems:
     return INTERNAL.parse_webhook(_request(body), AT)
 
 
-def test_a_client_confirms_what_it_got_and_what_was_read() -> None:
+def test_a_client_confirms_delivered_read_and_failed() -> None:
     items = _read({"receipts": [{"delivery_id": "dlv-1", "address": "ana", "status": "delivered", "at": AT - 5}]})
     assert items == WebhookItems(
         own_tenants=True,
@@ -115,8 +115,8 @@ def test_a_person_writes_from_our_client() -> None:
         ),
         ({"messages": [{"id": "a", "address": "b", "kind": "text", "content": 3}]}, ("messages: content is not an object",)),
     ],
-)  # fmt: skip
-def test_what_is_odd_is_named(body: object, named: tuple[str, ...]) -> None:
+)  # fmt: skip  # a table, one case on a line
+def test_an_item_that_cannot_be_read_is_named(body: object, named: tuple[str, ...]) -> None:
     assert _read(body) == WebhookItems(unrecognised=named, own_tenants=True)
 
 
@@ -135,7 +135,7 @@ FIELDS = ("delivery_id", "status", "at", "id", "address", "kind", "text", "conte
 
 @examples(150)
 @given(odd=st.lists(st.dictionaries(st.sampled_from(FIELDS), ANYTHING) | ANYTHING, max_size=4))
-def test_one_bad_item_never_loses_the_rest_and_all_that_is_read_can_be_kept(odd: list[Any]) -> None:
+def test_one_bad_item_never_loses_the_rest_and_every_item_can_be_encoded(odd: list[Any]) -> None:
     good = {"delivery_id": "dlv-1", "address": "ana", "status": "read"}
     written = {"id": "m-1", "address": "ana", "kind": "text", "text": "a"}
     changed = [written | each for each in odd if isinstance(each, dict)]
@@ -155,7 +155,7 @@ def test_only_our_tokens_may_post(token: str) -> None:
         INTERNAL.parse_webhook(_request({}, token), AT)
 
 
-def test_both_tokens_may_post_and_without_tokens_nobody_may() -> None:
+def test_both_tokens_may_post_and_without_tokens_no_request_is_accepted() -> None:
     assert INTERNAL.parse_webhook(_request({}, "token-old"), AT) == WebhookItems(own_tenants=True)
     for headers in ({}, {"authorization": ""}, {"authorization": "Bearer "}):
         for tokens in ((), (ClientToken("token-new"),)):

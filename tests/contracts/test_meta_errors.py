@@ -1,4 +1,4 @@
-"""Meta's error tables against the fact sheet they come from: every code has its class, and nobody else's codes slipped in."""
+"""Meta's error tables against the documentation: every code has its class, and no other code is in a table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ OF_WHATSAPP: Mapping[ErrorClass, tuple[Any, ...]] = {
         132005, 132007, 132008, 132012, 132015, 132016, 132068, 134011, 135000, 137000,
     ),
     ErrorClass.HOLD: (131048, 131064),
-}  # fmt: skip
+}  # fmt: skip  # lists of codes, several on a line
 OF_INSTAGRAM: Mapping[ErrorClass, tuple[Any, ...]] = {
     ErrorClass.CONFIGURATION: tuple((190, sub) for sub in (458, 459, 460, 463, 464, 467)),
     ErrorClass.TRANSIENT: (1200, (100, 2018047)),
@@ -40,7 +40,7 @@ OF_INSTAGRAM: Mapping[ErrorClass, tuple[Any, ...]] = {
         (10, 2534022), (10, 2018278), (10, 2018065), (100, 33), (100, 2534014), (100, 2018001), (100, 2018074), 551, 36000,
     ),
     ErrorClass.HOLD: (),
-}  # fmt: skip
+}  # fmt: skip  # lists of codes, several on a line
 
 
 @pytest.mark.parametrize(
@@ -48,21 +48,19 @@ OF_INSTAGRAM: Mapping[ErrorClass, tuple[Any, ...]] = {
 )
 def test_every_code_has_its_class(table: meta_errors.Table, own: Mapping[ErrorClass, tuple[Any, ...]]) -> None:
     for error_class in ErrorClass:
-        assert {code for code, meaning in table.items() if meaning.error_class is error_class} == {
+        assert {code for code, rule in table.items() if rule.error_class is error_class} == {
             *GRAPH[error_class],
             *own[error_class],
         }
-    assert all(len(meaning.sentence) > 20 for meaning in table.values())
+    assert all(len(rule.sentence) > 20 for rule in table.values())
 
 
-def test_a_throttle_reaches_as_far_as_its_limit() -> None:
-    scopes = {code: meaning.scope for code, meaning in WHATSAPP.items() if meaning.error_class is ErrorClass.THROTTLE}
+def test_a_throttle_has_the_scope_of_its_limit() -> None:
+    scopes = {code: rule.scope for code, rule in WHATSAPP.items() if rule.error_class is ErrorClass.THROTTLE}
     assert [code for code, scope in scopes.items() if scope is Scope.PAIR] == [131056]
     assert [code for code, scope in scopes.items() if scope is Scope.APP] == [4]
     assert {
-        meaning.scope
-        for meaning in WHATSAPP.values()
-        if meaning.error_class in (ErrorClass.CONFIGURATION, ErrorClass.HOLD)
+        rule.scope for rule in WHATSAPP.values() if rule.error_class in (ErrorClass.CONFIGURATION, ErrorClass.HOLD)
     } == {Scope.ACCOUNT}
 
 
@@ -71,7 +69,7 @@ def answer(status: int, body: object, **headers: str) -> Answer:
     return Answer(status, CIMultiDict(named), orjson.dumps(body))
 
 
-def test_a_code_nobody_knows_is_counted_and_told() -> None:
+def test_an_unknown_code_is_counted_and_named() -> None:
     def counted() -> float:
         found = metrics.UNKNOWN_ERRORS.labels("whatsapp")._value.get()
         return float(found)
@@ -104,9 +102,9 @@ def test_the_wait_for_a_pair_is_bounded(tries: int) -> None:
         ("", None),
     ],
 )
-def test_the_usage_header_tells_when_to_go_on(header: str, wait: float | None) -> None:
-    told = answer(400, {"error": {"code": 80007}}, X_Business_Use_Case_Usage=header)
-    outcome = meta_errors.outcome(told, WHATSAPP, "whatsapp", 1)
+def test_the_usage_header_sets_the_wait(header: str, wait: float | None) -> None:
+    throttled = answer(400, {"error": {"code": 80007}}, X_Business_Use_Case_Usage=header)
+    outcome = meta_errors.outcome(throttled, WHATSAPP, "whatsapp", 1)
     assert isinstance(outcome, RetryLater)
     assert outcome.after_seconds == wait
 
@@ -116,5 +114,5 @@ def test_a_code_that_is_none_falls_back_by_status(code: object) -> None:
     whole = not isinstance(code, int) or isinstance(code, bool)
     body = {"error": {"code": code if whole else str(code), "error_subcode": code if whole else "x"}}
     assert meta_errors.outcome(answer(500, body), WHATSAPP, "whatsapp", 1) == Unknown(
-        "Meta answered HTTP 500: it may have taken the message", "http_500"
+        "Meta answered HTTP 500: it may have accepted the message", "http_500"
     )

@@ -1,4 +1,4 @@
-"""One harmless call that shows whether the credentials work, and the sentence when they do not."""
+"""The harmless call that shows whether the credentials work, and the sentence when they do not."""
 
 import logging
 from typing import Any
@@ -38,7 +38,7 @@ def _meta(status: int, code: int) -> dict[str, Any]:
 CASES: list[tuple[str, dict[str, Any], bool, str]] = [
     ("telegram", {"status": 200, "json": BOT}, True, "@our_bot (4242)"),
     ("telegram", {"status": 200, "json": BOT | {"result": {"id": 7}}}, False, "another bot"),
-    ("telegram", {"status": 200, "json": {"ok": True}}, False, "not with a bot"),
+    ("telegram", {"status": 200, "json": {"ok": True}}, False, "describes no bot"),
     ("telegram", {"status": 200, "text": "<html>hello</html>"}, False, "HTTP 200"),
     ("telegram", _telegram(401, "Unauthorized"), False, "CHAT4ALL_TELEGRAM_TOKEN"),
     ("telegram", _telegram(404, "Not Found"), False, "CHAT4ALL_TELEGRAM_TOKEN"),
@@ -74,7 +74,7 @@ async def test_a_probe_says_what_is_wrong(
     assert SECRET not in probed.sentence + caplog.text
 
 
-async def test_a_host_that_is_not_there_is_said() -> None:
+async def test_a_probe_reports_a_host_that_refuses_the_connection() -> None:
     async with scripted([]) as script:
         url = script.url
     connector = CHANNELS["telegram"].build(Settings.model_validate(GIVEN["telegram"] | {"telegram_url": url}))

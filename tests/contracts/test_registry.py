@@ -1,4 +1,4 @@
-"""Channels by name: limits without a connection, connectors from settings, and what stays out of their representation."""
+"""Channels by name: limits without a connection, connectors from settings, and no secret in their representation."""
 
 import pytest
 

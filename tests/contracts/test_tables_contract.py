@@ -1,4 +1,4 @@
-"""Every store of tables/ keeps the contract of tables/table.py, and one on disk comes back from whatever happened to it."""
+"""Every store of tables/ keeps the contract of tables/table.py."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.support.table_contract import STORES, TableMachine
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_bounds() -> Iterator[None]:
-    """So that a few rows are enough to pass them."""
+    """Limits so low that a few rows reach them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rocksdb, "CACHED_ROWS", 2)
         patch.setattr(rocksdb, "SCANNED_ROWS", 2)

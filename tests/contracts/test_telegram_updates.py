@@ -1,4 +1,4 @@
-"""Updates of Telegram beyond plain texts: what a person sends, edits and presses, and where our bot stands in a chat."""
+"""Updates of Telegram beyond plain texts: what a person sends, edits and presses, and our bot's membership in a chat."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_media_come_by_their_id(message: dict[str, Any], kind: str, media: Media
 
 
 @pytest.mark.parametrize("odd", [{"photo": []}, {"photo": {}}, {"photo": 3}, {"photo": [{"file_id": 3}]}])
-def test_an_odd_file_costs_only_itself(odd: dict[str, Any]) -> None:
+def test_a_malformed_file_is_left_out_and_the_message_stays(odd: dict[str, Any]) -> None:
     inbound = _written(caption="see", **odd)
     assert (inbound.kind, inbound.text, inbound.content) == ("image", "see", Content())
 
@@ -76,13 +76,13 @@ def test_other_kinds_keep_their_name(kind: str) -> None:
     assert (_written(**{kind: {}}).kind, _written(**{kind: {}}).content) == (kind, None)
 
 
-def test_a_reply_says_what_it_answers() -> None:
+def test_a_reply_names_the_message_it_answers() -> None:
     items = _read(message=theirs(reply_to_message=theirs()))
     assert items.inbound[0].content == Content(reply_to="5005:43")
     assert items.receipts == ()
 
 
-def test_an_edit_is_no_second_message_but_shows_what_was_read() -> None:
+def test_an_edit_is_no_second_message_but_an_inferred_read() -> None:
     items = _read(edited_message=theirs(edit_date=1773347999, reply_to_message=ours()))
     assert items.inbound == ()
     assert items.notices == ("a person edited a message",)
@@ -90,7 +90,7 @@ def test_an_edit_is_no_second_message_but_shows_what_was_read() -> None:
     assert _read(edited_message=theirs()).receipts == ()
 
 
-def test_a_button_of_a_message_too_old_to_be_told_is_ours() -> None:
+def test_a_button_of_a_message_that_is_too_old_is_ours() -> None:
     old = {"chat": {"id": 5005, "type": "private"}, "message_id": 7, "date": 0}
     items = _read(callback_query={"id": "9", "from": {"id": 5005}, "message": old, "data": "x"})
     assert [each.provider_message_id for each in items.receipts] == ["5005:7"]
@@ -107,7 +107,7 @@ def test_a_button_of_a_message_too_old_to_be_told_is_ours() -> None:
         ("group", 3, "a chat: our bot: ?"),
     ],
 )
-def test_our_place_in_a_chat_is_a_notice(chat: str, status: object, notice: str) -> None:
+def test_a_change_of_our_membership_is_a_notice(chat: str, status: object, notice: str) -> None:
     change = {
         "chat": {"id": 5005, "type": chat, "first_name": "Ana"},
         "from": {"id": 5005},
@@ -124,6 +124,6 @@ def test_our_place_in_a_chat_is_a_notice(chat: str, status: object, notice: str)
         "channel_post", "edited_channel_post", "message_reaction_count", "inline_query", "chosen_inline_result", "shipping_query",
         "pre_checkout_query", "poll", "poll_answer", "chat_member", "chat_join_request", "chat_boost", "business_message", "a_newer_kind",
     ],
-)  # fmt: skip
-def test_kinds_without_use_are_named(kind: str) -> None:
+)  # fmt: skip  # a list of words, several on a line
+def test_kinds_that_we_do_not_use_are_named(kind: str) -> None:
     assert _read(**{kind: {"text": "words"}}) == WebhookItems(unrecognised=(f"update of kind {kind}",))

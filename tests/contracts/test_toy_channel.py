@@ -1,7 +1,7 @@
-"""Adding a channel is a connector's file, its cases and its name: done to a copy of this repository, where every test then follows.
+"""A new channel needs a connector, its cases and its name: this test adds one to a copy of this repository and runs the tests there.
 
-The copy has three differences: connectors/pigeon/, tests/contracts/cases/pigeon.json and one word in schemas/records.py. The pages of
-docs/ are brought up to date by the command that CONTRIBUTING.md names.
+The copy has three differences: connectors/pigeon/, tests/contracts/cases/pigeon.json and one word in schemas/records.py. The command that
+CONTRIBUTING.md names updates the pages in docs/.
 """
 
 import re
@@ -26,11 +26,14 @@ FOLLOW = [
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """This repository, as git would commit it now, with the toy channel."""
+    """A copy of this repository as git would commit it now, with the toy channel."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607  # git of this machine
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in filter(None, listed.stdout.split("\0")):
         if (REPOSITORY / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +48,7 @@ def copy(tmp_path: Path) -> Path:
     assert count == 1
     records.write_text(text, encoding="utf-8")
     shutil.copy(TOY / "journey.py", tmp_path / "tests" / "unit" / "test_pigeon_journey.py")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)  # noqa: S607  # some tests ask git which files there are
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)  # noqa: S607  # some tests list the files that git knows
     return tmp_path
 
 
@@ -57,12 +60,12 @@ def run(folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_everything_follows_from_a_connector_its_cases_and_its_name(copy: Path) -> None:
+def test_a_connector_its_cases_and_its_name_are_enough_for_a_new_channel(copy: Path) -> None:
     run(copy, "tools.reference_pages")
     assert "| `deliveries.pigeon` |" in (copy / "docs" / "topics.md").read_text(encoding="utf-8")
     wanted = "pigeon or topic or stage or page or declared or case_file"
-    told = run(copy, "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-k", wanted, *FOLLOW)
-    passed = set(re.findall(r"^PASSED \S+::(\S+)", told, re.MULTILINE))
-    assert {"test_a_message_flies_and_lands", "test_check_needs_no_connector[pigeon]"} <= passed
+    printed = run(copy, "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-k", wanted, *FOLLOW)
+    passed = set(re.findall(r"^PASSED \S+::(\S+)", printed, re.MULTILINE))
+    assert {"test_a_message_by_pigeon_is_delivered", "test_check_needs_no_connector[pigeon]"} <= passed
     assert "test_a_topic_is_well_formed[deliveries.pigeon]" in passed
     assert sum(name.startswith("test_case[pigeon-") for name in passed) == 7

@@ -1,4 +1,4 @@
-"""Errors of Telegram that its table does not know fall back by status and are counted; those it knows are not."""
+"""Errors of Telegram that are not in our table are decided by their status and counted; those in the table are not counted."""
 
 from typing import Any
 
@@ -37,12 +37,12 @@ def test_only_unknown_errors_are_counted(status: int, description: str, kind: ty
 
 
 @pytest.mark.parametrize(
-    ("description", "told"),
+    ("description", "logged"),
     [
         ("Bad Request: chat not found", "400/chat_not_found"),
         ("Bad Request: SOMETHING_NEW_INVALID", "400/SOMETHING_NEW_INVALID"),
         ("Bad Request: words of a person", "400"),
     ],
 )
-def test_the_exchange_log_names_a_refusal_without_quoting_it(description: str, told: str) -> None:
-    assert telegram_errors.error_details(_answer(400, description)).error == told
+def test_the_call_log_names_a_refusal_without_quoting_it(description: str, logged: str) -> None:
+    assert telegram_errors.error_details(_answer(400, description)).error == logged

@@ -1,4 +1,4 @@
-"""What providers say, however long and of whatever characters, becomes records within the limits, or is named as not recognised."""
+"""What providers send, of any length and with any characters, becomes records within the limits or is named in `unrecognised`."""
 
 import copy
 import json
@@ -66,7 +66,7 @@ FAILED = status(
 )
 FILE = {"file_id": "f1", "file_name": "a.pdf", "mime_type": "application/pdf", "file_size": 7}
 MEDIUM = {"kind": "document", "url": "https://shop.example/a.pdf", "mime_type": "application/pdf", "filename": "a.pdf"}
-# reader, and a body with one of everything the channel tells
+# reader, and a body with one item of every kind that the channel sends
 BODIES: dict[str, tuple[Callable[[Any], WebhookItems], Any]] = {
     "whatsapp": (
         whatsapp,
@@ -113,11 +113,11 @@ BODIES: dict[str, tuple[Callable[[Any], WebhookItems], Any]] = {
             ],
         },
     ),
-}  # fmt: skip
+}  # fmt: skip  # a table of request bodies, one object on a line
 
 
 def texts(body: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The place of every text in a body."""
+    """The path of every text in a body."""
     if isinstance(body, str):
         yield path
     for name, inner in body.items() if isinstance(body, dict) else enumerate(body) if isinstance(body, list) else ():
@@ -134,7 +134,7 @@ def with_text(body: Any, path: tuple[Any, ...], text: str) -> Any:
 
 
 def as_message(item: Inbound) -> Message:
-    """What the gateway makes of it."""
+    """The message that the gateway makes of it."""
     return Message(
         message_id=inbound_message_id(item.channel, item.account, item.provider_message_id),
         conversation_id=inbound_conversation_id(item.channel, item.account, item.address),
@@ -166,7 +166,7 @@ def test_any_text_of_a_webhook_may_be_anything_and_what_is_kept_is_within_the_li
             assert all(len(name.encode()) <= 1000 for name in (*items.unrecognised, *items.notices))
 
 
-def test_a_bad_id_loses_its_item_alone_and_is_named() -> None:
+def test_an_item_with_a_bad_id_is_named_and_the_others_stay() -> None:
     body = value(statuses=[status(wamid="w" * 800), status(wamid="wamid.B")])
     items = whatsapp(json.loads(whatsapp_body(body)))
     assert [each.provider_message_id for each in items.receipts] == ["wamid.B"]
@@ -174,7 +174,7 @@ def test_a_bad_id_loses_its_item_alone_and_is_named() -> None:
     assert named.startswith("receipt: Receipt.provider_message_id has 800 bytes")
 
 
-def test_a_title_too_long_is_cut_and_says_so() -> None:
+def test_a_title_that_is_too_long_is_cut_and_marked() -> None:
     failed = status("failed", errors=[{"code": 1, "title": "t" * 800_000}])
     (receipt,) = whatsapp(json.loads(whatsapp_body(value(statuses=[failed])))).receipts
     assert receipt.error_title is not None
@@ -182,7 +182,7 @@ def test_a_title_too_long_is_cut_and_says_so() -> None:
     assert len(receipt.error_title.encode()) == 1000
 
 
-def test_a_link_too_long_is_left_out_and_its_message_stays() -> None:
+def test_a_link_that_is_too_long_is_left_out_and_its_message_stays() -> None:
     attachment = {"type": "image", "payload": {"url": "https://x.example/" + "a" * 3000}}
     (item,) = instagram(
         json.loads(instagram_body(from_person(message={"mid": "m", "text": "look", "attachments": [attachment]})))
@@ -197,11 +197,19 @@ def test_an_inbound_conversation_has_an_id_however_long_its_parts() -> None:
     assert inbound_conversation_id("whatsapp", "1", PERSON) == f"whatsapp:1:{PERSON}"
 
 
-def test_what_is_within_the_limits_is_not_touched() -> None:
+def test_items_within_the_limits_do_not_change() -> None:
     receipt = Receipt(
-        event_id="e", channel="whatsapp", account="1", provider_message_id="w", status=ReceiptStatus.FAILED, provider_at=AT,
-        received_at=AT, callback_data="theirs", error_code="1", error_title="no",
-    )  # fmt: skip
+        event_id="e",
+        channel="whatsapp",
+        account="1",
+        provider_message_id="w",
+        status=ReceiptStatus.FAILED,
+        provider_at=AT,
+        received_at=AT,
+        callback_data="theirs",
+        error_code="1",
+        error_title="no",
+    )
     content = Content(
         media=(Media("image", url="https://x.example/a"),), location=Location(1.0, 2.0, "home"), reply_to="w"
     )

@@ -1,4 +1,4 @@
-"""What the connectors read out of webhooks: every item on its own, nothing unsigned, nothing raised but Forbidden."""
+"""How the connectors read webhooks: every item separately, nothing unsigned, and they raise nothing but Forbidden."""
 
 import json
 from typing import Any
@@ -65,7 +65,7 @@ def test_each_status_has_its_meaning(name: str, expected: str) -> None:
     assert receipt.event_id.endswith(f":{name}")
 
 
-def test_a_failure_tells_its_first_error() -> None:
+def test_a_failure_has_its_first_error() -> None:
     errors = [{"code": 131047, "title": "Re-engagement message", "message": "x"}, {"code": 1}]
     (receipt,) = _whatsapp(value(statuses=[status("failed", errors=errors)])).receipts
     assert (receipt.error_code, receipt.error_title) == ("131047", "Re-engagement message")
@@ -94,7 +94,7 @@ def test_several_entries_changes_and_statuses() -> None:
     assert [receipt.status for receipt in items.receipts] == ["SENT", "DELIVERED", "READ"]
 
 
-def test_unknown_kinds_are_named_and_cost_nothing_else() -> None:
+def test_unknown_kinds_are_named_and_the_other_items_stay() -> None:
     body = {
         "entry": [
             {"changes": [{"field": "account_update", "value": {"event": "x"}}]},
@@ -114,7 +114,7 @@ def test_unknown_kinds_are_named_and_cost_nothing_else() -> None:
         "entry: entry is not an object",
         "change: phone_number_id is not a text",
         "change: value is not an object",
-        "statuses: status warning is none we know",
+        "statuses: status warning is unknown",
         "statuses: status is not an object",
         "statuses is not a list",
     )
@@ -176,7 +176,7 @@ BEYOND_TEXT: dict[str, tuple[dict[str, Any], Content]] = {
 
 
 @pytest.mark.parametrize(("message", "content"), BEYOND_TEXT.values(), ids=BEYOND_TEXT)
-def test_an_inbound_message_says_more_than_its_text(message: dict[str, Any], content: Content) -> None:
+def test_an_inbound_message_has_more_than_its_text(message: dict[str, Any], content: Content) -> None:
     basis = {"from": "16505551234", "id": "wamid.IN", "timestamp": "1749416383"}
     (inbound,) = _whatsapp(value(messages=[basis | message])).inbound
     assert inbound.content == content
@@ -187,7 +187,7 @@ def test_an_inbound_message_says_more_than_its_text(message: dict[str, Any], con
     "place",
     [{}, {"latitude": "x", "longitude": 0}, {"latitude": 91, "longitude": 0}, {"latitude": 10**400, "longitude": 0}],
 )
-def test_a_place_that_is_none_costs_the_place_only(place: dict[str, Any]) -> None:
+def test_a_malformed_place_is_left_out_and_the_message_stays(place: dict[str, Any]) -> None:
     broken = {"from": "1", "id": "w", "timestamp": "1", "type": "location", "location": place | {"name": "\ud83c"}}
     (inbound,) = _whatsapp(value(messages=[broken])).inbound
     assert (inbound.kind, inbound.content) == ("location", None)
@@ -205,7 +205,7 @@ def test_a_person_without_number_has_a_scoped_id() -> None:
     assert inbound.address == "US.123"
 
 
-def test_a_lone_surrogate_costs_one_character() -> None:
+def test_a_lone_surrogate_loses_one_character() -> None:
     broken = {"from": "1", "id": "w", "timestamp": "1", "type": "text", "text": {"body": "cut \ud83c"}}
     items = _whatsapp(value(messages=[broken]), value(statuses=[status()]))
     assert items.inbound[0].text == "cut \ufffd"
@@ -242,7 +242,7 @@ def test_any_field_may_be_anything(bad: dict[str, Any]) -> None:
 
 
 @given(anything=ANYTHING)
-def test_any_json_is_read_without_a_word(anything: object) -> None:
+def test_any_json_is_read_without_an_exception(anything: object) -> None:
     body = json.dumps(anything).encode()
     WHATSAPP.parse_webhook(from_meta(body), AT)
     TELEGRAM.parse_webhook(from_telegram(body), AT)
@@ -301,7 +301,7 @@ def test_a_telegram_message_is_inbound() -> None:
     assert items.receipts == ()
 
 
-def test_a_reply_to_us_shows_that_it_was_read() -> None:
+def test_a_reply_to_us_is_an_inferred_read() -> None:
     update = {"update_id": 1, "message": theirs(reply_to_message=ours())}
     items = TELEGRAM.parse_webhook(from_telegram(update), AT)
     assert len(items.inbound) == 1
@@ -319,12 +319,12 @@ def test_a_reply_to_us_shows_that_it_was_read() -> None:
     )
 
 
-def test_a_reply_to_someone_else_shows_nothing() -> None:
+def test_a_reply_to_another_person_is_no_receipt() -> None:
     update = {"update_id": 1, "message": theirs(reply_to_message=theirs())}
     assert TELEGRAM.parse_webhook(from_telegram(update), AT).receipts == ()
 
 
-def test_a_button_and_a_reaction_show_that_it_was_read() -> None:
+def test_a_button_and_a_reaction_are_inferred_reads() -> None:
     button = {"update_id": 1, "callback_query": {"id": "9", "from": {"id": 5005}, "message": ours(), "data": "x"}}
     reaction = {"chat": {"id": 5005}, "message_id": 42, "date": 1773347901, "old_reaction": [], "new_reaction": []}
     first = TELEGRAM.parse_webhook(from_telegram(button), AT).receipts

@@ -1,4 +1,4 @@
-"""`chat4all channels test`: one call, one sentence, and the exit code that goes with it."""
+"""`chat4all channels test`: one call, one sentence and its exit code."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,9 @@ async def _telegram(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
         return await asyncio.to_thread(run.invoke, channels.app, ["test", "telegram"])
 
 
-async def test_good_credentials_are_said_and_what_is_still_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_good_credentials_are_reported_with_the_settings_that_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     result = await _telegram({"status": 200, "json": BOT}, monkeypatch)
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -43,7 +45,7 @@ async def test_bad_credentials_end_with_1_and_a_sentence(monkeypatch: pytest.Mon
     ]
 
 
-def test_without_credentials_or_with_another_name_nothing_is_asked() -> None:
+def test_without_credentials_or_with_an_unknown_channel_no_call_is_made() -> None:
     result = run.invoke(channels.app, ["test", "pigeon"])
     assert (result.exit_code, "there is no channel 'pigeon'" in result.stderr) == (2, True)
     with pytest.raises(MissingSetting, match="CHAT4ALL_WHATSAPP_ACCOUNT, CHAT4ALL_WHATSAPP_TOKEN"):

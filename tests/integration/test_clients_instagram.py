@@ -1,7 +1,7 @@
 """hiinsta and Meta's own SDK (facebook-business), unmodified, against the Instagram simulator.
 
 hiinsta speaks JSON with a bearer token to graph.instagram.com without a version; the SDK speaks forms with the token in the query and a
-proof of the app's secret to graph.facebook.com. Each is told the simulator's URL where it keeps its own.
+proof of the app's secret to graph.facebook.com. The tests replace each client's own base URL by the simulator's.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ LINK = "https://example.org/a"
 @asynccontextmanager
 async def _hiinsta(monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[tuple[InstagramMessenger, Rig]]:
     async with rig("instagram", **options) as at:
-        # The package hides its module behind the class of the same name.
+        # In the package, the class hides the module of the same name.
         monkeypatch.setattr(sys.modules["hiinsta.InstagramMessenger"], "INSTAGRAM_BASE_URL", at.url)
         yield InstagramMessenger(IG_TOKEN, request_timeout=2), at
 
@@ -45,7 +45,7 @@ async def test_hiinsta_sends_what_it_can(monkeypatch: pytest.MonkeyPatch) -> Non
             await messenger.send_audio(LINK + ".wav", PERSON),
             await messenger.send_file(LINK + ".pdf", PERSON),
         ]
-        # It wants a message_id of sender actions too, which Meta's answer never had: {"recipient_id": ...} only.
+        # It expects a message_id for sender actions too, which Meta's answer never had: {"recipient_id": ...} only.
         for action in (messenger.send_typing_indicator, messenger.send_read_receipt):
             with pytest.raises(InstagramApiException, match="Missing message_id"):
                 await action(PERSON)
@@ -61,7 +61,7 @@ async def test_hiinsta_reads_every_error(monkeypatch: pytest.MonkeyPatch) -> Non
             await messenger.send_text("x", PERSON)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
         assert (await messenger.get_user_data(PERSON)).username == "zoe030004"
-        await at.travel(86_400)
+        await at.advance_clock(86_400)
         with pytest.raises(InstagramApiException) as late:
             await messenger.send_text("x", PERSON)
         found = []
@@ -117,8 +117,13 @@ async def test_hiinsta_reads_what_the_simulator_posts(monkeypatch: pytest.Monkey
         for item, _ in messenger.process_payload(json.loads(post.body)).iter_messaging():
             seen.setdefault(str(item.event_type), []).append(item)
     assert {kind: len(items) for kind, items in seen.items()} == {
-        "message": 5, "read": 1, "reaction": 1, "postback": 1, "message_edit": 1, "referral": 1
-    }  # fmt: skip
+        "message": 5,
+        "read": 1,
+        "reaction": 1,
+        "postback": 1,
+        "message_edit": 1,
+        "referral": 1,
+    }
     (echo,) = [item for item in seen["message"] if item.message.is_echo]
     assert (echo.message.mid, echo.sender.id, echo.recipient.id) == (mid, IG_ACCOUNT, PERSON)
     assert (seen["read"][0].read.mid, seen["read"][0].sender) == (mid, None)
@@ -166,7 +171,7 @@ async def test_metas_sdk_reads_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(FacebookRequestError) as stranger:
             await asyncio.to_thread(account.create_message, params=message)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
-        await at.travel(86_400)
+        await at.advance_clock(86_400)
         with pytest.raises(FacebookRequestError) as late:
             await asyncio.to_thread(account.create_message, params=message)
         await at.control("/_control/people", address=PERSON, code=1200)

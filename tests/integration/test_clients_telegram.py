@@ -1,6 +1,6 @@
 """aiogram, python-telegram-bot and pyTelegramBotAPI, unmodified, against the Telegram simulator.
 
-Each is told the base URL by its own means; what it sends, how it reads answers and errors and how it polls is its own.
+Each gets the base URL by its own means; what it sends and how it reads answers, errors and updates is its own code.
 """
 
 import asyncio
@@ -170,13 +170,13 @@ async def test_aiogram_recognises_every_error() -> None:
             await bot.send_message(5, "x", request_timeout=1)
 
 
-async def test_aiogram_waits_as_long_as_it_is_told() -> None:
+async def test_aiogram_waits_for_retry_after() -> None:
     async with _aiogram(limits=SLOW_CHAT) as (bot, at):
         await bot.send_message(5, "1")
         with pytest.raises(TelegramRetryAfter) as too_fast:
             await bot.send_message(5, "2")
         assert too_fast.value.retry_after == 1
-        await at.travel(too_fast.value.retry_after)
+        await at.advance_clock(too_fast.value.retry_after)
         assert (await bot.send_message(5, "2")).message_id == 2
 
 
@@ -232,7 +232,7 @@ async def test_aiogram_polls_and_reads_webhooks() -> None:
 
 @pytest.fixture
 def as_durations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own switch to the coming type of retry_after; without it every 429 warns."""
+    """Selects the library's future type of retry_after; without it every 429 causes a warning."""
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
 
 
@@ -354,7 +354,7 @@ async def test_python_telegram_bot_polls_and_reads_webhooks() -> None:
 
 @pytest.fixture
 def telebot_urls() -> Iterator[None]:
-    """Its base URL is a global of the module; the tests set it, and give it back."""
+    """Its base URL is a global of the module: the tests set it, and this fixture restores it."""
     urls = (asyncio_helper.API_URL, asyncio_helper.FILE_URL, telebot.apihelper.API_URL)
     yield
     asyncio_helper.API_URL, asyncio_helper.FILE_URL, telebot.apihelper.API_URL = urls
@@ -443,6 +443,6 @@ async def test_pytelegrambotapi_polls_and_reads_webhooks() -> None:
             await at.control("/_control/inbound", chat_id=5, text=f"t{number}")
         await eventually(lambda: len(texts) == 4)
         await eventually(lambda: at.provider.webhooks.pending == 0)
-        polling.cancel()  # it has no other way to stop
+        polling.cancel()  # polling has no other end
         await asyncio.gather(polling, return_exceptions=True)
     assert texts[1:] == ["t0", "t1", "t2"]

@@ -1,6 +1,6 @@
 """pywa, an independent client of the WhatsApp Cloud API, unmodified, against the simulator.
 
-It is sent to the simulator by a hook of the httpx client that it takes as an argument; everything else is pywa's own.
+A hook of the httpx client that pywa takes as an argument redirects it to the simulator; everything else is pywa's own code.
 """
 
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ LINK = "https://example.org/a"
 
 @asynccontextmanager
 async def pywa(**options: Any) -> AsyncIterator[tuple[WhatsApp, Rig]]:
-    # pywa reads the first status of a webhook only, and wants the contacts that came in 2026.
+    # pywa reads the first status of a webhook only, and needs the contacts that Meta added in 2026.
     async with rig("whatsapp", **{"batch": 1.0, "plain_rate": 0.0, **options}) as at:
         simulator = httpx.URL(at.url)
 
@@ -38,7 +38,7 @@ async def pywa(**options: Any) -> AsyncIterator[tuple[WhatsApp, Rig]]:
 
 
 async def _hand_over(wa: WhatsApp, at: Rig) -> None:
-    """What the simulator posted, to pywa: first to its check of the signature, then to its handlers."""
+    """Passes what the simulator posted to pywa: first to its check of the signature, then to its handlers."""
     for post in at.receiver.posts:
         assert await wa.webhook_update_validator(post.body, post.headers["x-hub-signature-256"]) is None
         assert await wa.webhook_update_handler(post.body) == ("ok", 200)
@@ -66,13 +66,13 @@ async def test_every_kind_is_sent() -> None:
     assert [line["kind"] for line in lines] == [
         "text", "text", "interactive", "image", "document", "video", "audio", "audio", "sticker", "location", "contacts",
         "reaction", "reaction", "template",
-    ]  # fmt: skip
+    ]  # fmt: skip  # a list of words, several on a line
     assert {line["verdict"] for line in lines} == {"accepted"}
     assert (lines[0]["provider_message_id"], lines[0]["tracker"]) == (text.id, "corr-1")
     assert lines[-1]["provider_message_id"] == template.id
 
 
-async def test_media_go_up_come_down_and_are_sent() -> None:
+async def test_media_are_uploaded_downloaded_and_sent() -> None:
     async with pywa() as (wa, _):
         uploaded = await wa.upload_media(PNG, mime_type="image/png", filename="a.png")
         await wa.send_image(PERSON, uploaded)
@@ -107,7 +107,7 @@ async def test_every_error_pywa_knows_is_recognised() -> None:
             assert refused.value.fbtrace_id
 
 
-async def test_a_wrong_token_and_a_page_of_a_front_end() -> None:
+async def test_a_wrong_token_and_an_html_error_page() -> None:
     async with pywa(error_rate=1.0) as (wa, at):
         with pytest.raises(WhatsAppError) as broken:
             await wa.send_message(PERSON, "x")
@@ -118,14 +118,14 @@ async def test_a_wrong_token_and_a_page_of_a_front_end() -> None:
     assert (expired.value.code, expired.value.status_code) == (190, 401)
 
 
-async def test_a_pair_limit_is_met_and_passes() -> None:
+async def test_a_pair_limit_is_reached_and_ends() -> None:
     limits = ProviderLimits().changed({"window_hours": 0, "pair_burst": 2})
     async with pywa(limits=limits) as (wa, at):
         await wa.send_message(PERSON, "1")
         await wa.send_message(PERSON, "2")
         with pytest.raises(TooManyMessages):
             await wa.send_message(PERSON, "3")
-        await at.travel(6)
+        await at.advance_clock(6)
         assert (await wa.send_message(PERSON, "4")).id
 
 
@@ -175,7 +175,7 @@ async def test_statuses_and_messages_reach_pywas_handlers() -> None:
     assert (text.text, text.from_user.wa_id, text.reply_to_message.id) == ("olá / 🌻", PERSON, sent.id)
     assert {each.type.value for each in messages} == {
         "image", "document", "audio", "video", "sticker", "text", "location", "reaction", "unsupported"
-    }  # fmt: skip
+    }  # fmt: skip  # a list of words, several on a line
     assert pressed[0].title == "Yes"
     assert kinds == ["mark_read", "typing"]
 

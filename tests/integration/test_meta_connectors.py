@@ -1,4 +1,4 @@
-"""Our connectors of Meta's channels against the strict simulators: every kind is taken, every receipt is understood."""
+"""Our connectors of Meta's channels against the strict simulators: every kind is accepted, every receipt is read."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +44,7 @@ def sent(channel: str, **changes: Any) -> Delivery:
 
 
 async def send(made: Connector, what: Delivery) -> list[Outcome]:
-    """Every part of it, as stage send does."""
+    """Sends every part, as stage send does."""
     return [await made.send(what, part + 1, part) for part in range(made.parts(what))]
 
 
@@ -71,7 +71,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         {"kind": "template", "text": "", "content": Content(template=Template("hello_world", "en_US"))},
         ["template"],
     ),
-    "a template with everything on WhatsApp": (
+    "a template with all components on WhatsApp": (
         "whatsapp",
         {
             "kind": "template",
@@ -98,7 +98,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize(("channel", "changes", "kinds"), KINDS.values(), ids=KINDS)
-async def test_every_kind_is_taken_and_its_receipts_are_understood(
+async def test_every_kind_is_accepted_and_its_receipts_are_read(
     channel: str, changes: dict[str, Any], kinds: list[str]
 ) -> None:
     what = sent(channel, **changes)
@@ -124,7 +124,7 @@ async def test_every_kind_is_taken_and_its_receipts_are_understood(
 
 
 @pytest.mark.parametrize("channel", sorted(PERSON))
-async def test_what_answers_a_person_refers_to_their_message(channel: str) -> None:
+async def test_reactions_and_signals_refer_to_the_persons_message(channel: str) -> None:
     async with meeting(channel) as (at, made):
         _, written = await at.control("/_control/inbound", **{"from": PERSON[channel], "text": "olá"})
         about = Content(reply_to=written["id"], reaction="❤️")
@@ -139,12 +139,12 @@ async def test_what_answers_a_person_refers_to_their_message(channel: str) -> No
 
 
 @pytest.mark.parametrize(("channel", "code"), [("whatsapp", "131047"), ("instagram", "10")])
-async def test_outside_the_window_nothing_is_taken(channel: str, code: str) -> None:
+async def test_outside_the_window_nothing_is_accepted(channel: str, code: str) -> None:
     windows = ProviderLimits().changed({"window_hours": 24})
     async with meeting(channel, limits=windows, sync_window_rate=1.0) as (at, made):
         await at.control("/_control/inbound", **{"from": PERSON[channel], "text": "olá"})
         first = await made.send(sent(channel), 1)
-        await at.travel(25 * 3600)
+        await at.advance_clock(25 * 3600)
         later = await made.send(sent(channel), 1)
     assert isinstance(first, Accepted)
     assert isinstance(later, Rejected)

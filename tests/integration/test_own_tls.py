@@ -29,7 +29,7 @@ USER = "chat4all"
 REFUSED = {
     "expired": "its certificate has expired; it needs a new one",
     "another name": "its certificate is for another name than 127.0.0.1; look at CHAT4ALL_{}_URL",
-    "unknown": "its certificate is not signed by who is in {}; look at CHAT4ALL_{}_CA_FILE",
+    "unknown": "its certificate is not signed by an authority in {}; look at CHAT4ALL_{}_CA_FILE",
 }
 
 
@@ -200,9 +200,9 @@ def test_a_wrong_password_and_each_certificate_that_is_not_good_are_one_line(
     start: Callable[[Path], int] = request.getfixturevalue(name)
     server = {"postgres": "PostgreSQL", "valkey": "Valkey"}[name]
     port = start(made.issue("server"))
-    who = f"user {USER}" if name == "postgres" else "us"
+    who = f"user {USER}" if name == "postgres" else "our client"
     assert why_not(name, access(name, port, made.ca, "wrong-one")) == (
-        f"{server} at 127.0.0.1:{port} does not let {who} in: unknown there, or a wrong password; look at "
+        f"{server} at 127.0.0.1:{port} refuses {who}: unknown user or wrong password; look at "
         f"CHAT4ALL_{name.upper()}_URL and CHAT4ALL_{name.upper()}_PASSWORD (or its _FILE)"
     )
     strange = Certificates(tmp_path / "stranger")

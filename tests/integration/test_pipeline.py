@@ -206,7 +206,7 @@ def test_content_that_contradicts_itself_gets_no_number(
     await_true(lambda: statuses(running, f"{unique}-2") == ["READ"], "the good one to be read", 30)
     letters = [letter for letter in dead_letters(running) if letter.key == unique.encode()]
     assert [letter.cause for letter in letters] == ["contradictory_content"] * 2
-    assert "not on this earth" in letters[1].detail
+    assert "the location does not exist" in letters[1].detail
     with psycopg.connect(running.settings.postgres_url) as connection:
         rows = connection.execute(
             "select message_id, seq from messages where conversation_id = %s", (unique,)

@@ -141,7 +141,7 @@ def why_not(access: KafkaAccess) -> str:
 def test_a_wrong_password_is_one_line(secured: Secured) -> None:
     access = secured.as_user(kafka_password="wrong-one")
     assert why_not(access) == (
-        f"Kafka at {access.url} does not let user core in: unknown there, or a wrong password; look at CHAT4ALL_KAFKA_USER and "
+        f"Kafka at {access.url} refuses user core: unknown user or wrong password; look at CHAT4ALL_KAFKA_USER and "
         "CHAT4ALL_KAFKA_PASSWORD (or its _FILE)"
     )
 
@@ -149,17 +149,17 @@ def test_a_wrong_password_is_one_line(secured: Secured) -> None:
 def test_an_unknown_authority_is_one_line(secured: Secured, stranger: Certificates) -> None:
     access = secured.as_user(kafka_ca_file=str(stranger.ca))
     assert why_not(access) == (
-        f"Kafka at {access.url}: its certificate is not signed by who is in {stranger.ca}; look at CHAT4ALL_KAFKA_CA_FILE"
+        f"Kafka at {access.url}: its certificate is not signed by an authority in {stranger.ca}; look at CHAT4ALL_KAFKA_CA_FILE"
     )
 
 
 def test_another_mechanism_another_protocol_and_no_certificate_are_one_line_each(secured: Secured) -> None:
     plain_text = KafkaAccess(str(secured.settings["kafka_url"]))
-    assert why_not(plain_text).endswith(" hangs up on PLAINTEXT; look at CHAT4ALL_KAFKA_SECURITY_PROTOCOL")
+    assert why_not(plain_text).endswith(" closes PLAINTEXT connections; look at CHAT4ALL_KAFKA_SECURITY_PROTOCOL")
     mechanism = why_not(secured.as_user(kafka_sasl_mechanism="PLAIN"))
-    assert mechanism.endswith(" does not take PLAIN; look at CHAT4ALL_KAFKA_SASL_MECHANISM")
+    assert mechanism.endswith(" does not accept PLAIN; look at CHAT4ALL_KAFKA_SASL_MECHANISM")
     anonymous = why_not(secured.as_admin(kafka_certificate_file="").kafka)
-    assert anonymous.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
+    assert anonymous.endswith(" requires a client certificate that it trusts; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
 
 
 def test_a_certificate_of_ours_that_the_broker_does_not_believe_is_one_line(
@@ -167,7 +167,7 @@ def test_a_certificate_of_ours_that_the_broker_does_not_believe_is_one_line(
 ) -> None:
     for certificate in (stranger.folder / f"{USER}.pem", stranger.expired("late")):
         reason = why_not(secured.as_admin(kafka_certificate_file=str(certificate)).kafka)
-        assert reason.endswith(" wants a certificate of ours that it believes; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
+        assert reason.endswith(" requires a client certificate that it trusts; look at CHAT4ALL_KAFKA_CERTIFICATE_FILE")
 
 
 @pytest.fixture
@@ -220,5 +220,5 @@ def test_a_process_that_is_not_let_in_ends_with_one_line(
     )
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.strip().splitlines()
-    assert "does not let user core in" in line
-    assert "never-printed" not in done.stdout + done.stderr
+    assert "refuses user core" in line
+    assert "never-reason" not in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The Instagram simulator is as strict as the Messaging API: both doors, windows, bytes, echoes and reads, errors in every disguise."""
+"""The Instagram simulator is as strict as the Messaging API: both variants, windows, bytes, echoes and reads, all forms of errors."""
 
 import hashlib
 import hmac
@@ -28,7 +28,7 @@ def _items(at: Rig) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "path", [ME, f"/v23.0/{IG_ACCOUNT}/messages", f"/v23.0/1{IG_ACCOUNT}/messages", "/me/messages"]
 )
-async def test_both_doors_lead_in(path: str) -> None:
+async def test_both_variants_and_all_paths_work(path: str) -> None:
     async with rig("instagram") as at:
         status, answer = await _send(at, TEXT, path)
     assert status == 200
@@ -36,7 +36,7 @@ async def test_both_doors_lead_in(path: str) -> None:
     assert 150 < len(answer["message_id"]) < 255
 
 
-async def test_a_token_may_stand_in_the_query_and_parameters_in_a_form() -> None:
+async def test_a_token_may_be_in_the_query_and_parameters_in_a_form() -> None:
     fields = {"recipient": json.dumps({"id": PERSON}), "message": json.dumps({"text": "[m-1] x"})}
     proof = hmac.new(APP_SECRET.encode(), IG_TOKEN.encode(), hashlib.sha256).hexdigest()
     async with rig("instagram") as at, aiohttp.ClientSession(at.url) as session:
@@ -71,7 +71,7 @@ async def test_a_token_may_stand_in_the_query_and_parameters_in_a_form() -> None
         ({}, 100),
     ],
 )
-async def test_a_wrong_body_meets_metas_own_code(content: dict[str, Any], code: int) -> None:
+async def test_a_wrong_body_gets_metas_own_code(content: dict[str, Any], code: int) -> None:
     async with rig("instagram") as at:
         status, answer = await _send(at, content)
     assert (status, answer["error"]["code"]) == (400, code)
@@ -91,7 +91,7 @@ async def test_a_wrong_body_meets_metas_own_code(content: dict[str, Any], code: 
         {"attachment": {"type": "MEDIA_SHARE", "payload": {"id": "1"}}},
     ],
 )
-async def test_every_kind_is_taken_echoed_and_read(message: dict[str, Any]) -> None:
+async def test_every_kind_is_accepted_echoed_and_read(message: dict[str, Any]) -> None:
     async with rig("instagram", bare_read_rate=1.0) as at:
         status, answer = await _send(at, {"message": message})
         await at.receiver.until(lambda: len(_items(at)) == 2)
@@ -105,7 +105,7 @@ async def test_every_kind_is_taken_echoed_and_read(message: dict[str, Any]) -> N
     assert [line["receipt"] for line in receipts] == ["echo", "read"]
 
 
-async def test_an_echo_may_be_here_before_the_answer() -> None:
+async def test_an_echo_may_arrive_before_the_answer() -> None:
     async with rig("instagram", early=1.0, receipt_delay_ms=10_000.0) as at:
         _, answer = await _send(at, TEXT)
         assert [item["message"]["mid"] for item in _items(at)] == [answer["message_id"]]
@@ -116,18 +116,18 @@ async def test_only_people_who_wrote_are_known_and_their_window_ends() -> None:
         stranger = await _send(at, TEXT)
         await at.control("/_control/inbound", **{"from": PERSON, "text": "olá"})
         assert (await _send(at, TEXT))[0] == 200
-        await at.travel(24 * 3600)
+        await at.advance_clock(24 * 3600)
         late = await _send(at, TEXT)
         tagged = {**TEXT, "messaging_type": "MESSAGE_TAG", "tag": "HUMAN_AGENT"}
         assert (await _send(at, tagged))[0] == 200
-        await at.travel(6 * 86_400)
+        await at.advance_clock(6 * 86_400)
         too_late = await _send(at, tagged)
     assert (stranger[0], stranger[1]["error"]["code"], stranger[1]["error"]["error_subcode"]) == (400, 100, 2534014)
     for status, answer in (late, too_late):
         assert (status, answer["error"]["code"], answer["error"]["error_subcode"]) == (403, 10, 2534022)
 
 
-async def test_an_error_may_hide_in_a_200_and_speak_another_language() -> None:
+async def test_an_error_may_be_in_a_200_and_in_another_language() -> None:
     async with rig("instagram", reject_rate=1.0, hidden_error_rate=1.0, localised_rate=1.0) as at:
         status, answer = await _send(at, TEXT)
         (line,) = await at.log()
@@ -152,7 +152,7 @@ async def test_actions_send_nothing_and_answer_the_recipient_only() -> None:
     ]
 
 
-async def test_what_people_do_is_told_and_conversations_are_shown() -> None:
+async def test_what_people_do_is_posted_and_conversations_are_shown() -> None:
     async with rig("instagram", limits=ProviderLimits().changed({"reads_per_second": 2})) as at:
         _, written = await at.control("/_control/inbound", **{"from": PERSON, "text": "olá / 🌻"})
         _, ours = await _send(at, TEXT)
@@ -178,12 +178,12 @@ async def test_what_people_do_is_told_and_conversations_are_shown() -> None:
     assert unknown[1]["error"]["error_subcode"] == 33
 
 
-async def test_media_go_slower_than_texts() -> None:
+async def test_media_have_a_lower_rate_limit_than_texts() -> None:
     image = {"message": {"attachment": {"type": "video", "payload": {"url": "https://example.org/a.mp4"}}}}
     limits = ProviderLimits().changed({"window_hours": 0, "media_per_second": 1})
     async with rig("instagram", limits=limits) as at:
         first, second = await _send(at, image), await _send(at, image)
         text, _ = await _send(at, TEXT)
-        await at.travel(1)
+        await at.advance_clock(1)
         third = await _send(at, image)
     assert (first[0], second[0], second[1]["error"]["code"], text, third[0]) == (200, 429, 4, 200, 200)

@@ -1,4 +1,4 @@
-"""The Telegram simulator is as strict as the Bot API: encodings, files, limits, chats that cannot be reached, updates in both ways."""
+"""The Telegram simulator is as strict as the Bot API: encodings, files, limits, chats that cannot be reached, both paths of updates."""
 
 import asyncio
 import json
@@ -99,7 +99,7 @@ async def test_every_kind_makes_its_message(method: str, fields: dict[str, Any],
         ),
     ],
 )
-async def test_a_wrong_call_meets_the_servers_words(method: str, fields: dict[str, Any], description: str) -> None:
+async def test_a_wrong_call_gets_the_servers_wording(method: str, fields: dict[str, Any], description: str) -> None:
     async with rig("telegram") as at:
         answer = await _call(at, method, chat_id=5, **fields)
     assert answer == {"ok": False, "error_code": 400, "description": f"Bad Request: {description}"}
@@ -178,7 +178,7 @@ async def test_chats_that_cannot_be_reached_say_why() -> None:
     assert _updates(at)[0]["my_chat_member"]["new_chat_member"]["status"] == "kicked"
 
 
-async def test_a_chat_and_a_group_are_paced_and_told_how_long_to_wait() -> None:
+async def test_a_chat_and_a_group_have_limits_and_the_answer_says_how_long_to_wait() -> None:
     async with (
         rig("telegram", limits=ProviderLimits().changed({"bot_per_second": 0})) as at,
         aiohttp.ClientSession(at.url) as session,
@@ -190,7 +190,7 @@ async def test_a_chat_and_a_group_are_paced_and_told_how_long_to_wait() -> None:
         assert (response.status, response.headers["Retry-After"]) == (429, str(wait))
         assert answer["description"] == f"Too Many Requests: retry after {wait}"
         assert (await _call(at, "sendMessage", chat_id=6, text="x"))["ok"]
-        await at.travel(wait)
+        await at.advance_clock(wait)
         assert (await _call(at, "sendMessage", chat_id=-5, text="x"))["ok"]
 
 
@@ -215,7 +215,7 @@ async def test_a_second_poll_ends_the_first() -> None:
     async with rig("telegram") as at:
         await _call(at, "deleteWebhook")
         first = asyncio.create_task(_call(at, "getUpdates", timeout=50))
-        await eventually(lambda: at.provider.webhooks._poll is not None)  # type: ignore[attr-defined]  # nothing else tells that it waits
+        await eventually(lambda: at.provider.webhooks._poll is not None)  # type: ignore[attr-defined]  # nothing public shows that it waits
         second = asyncio.create_task(_call(at, "getUpdates", timeout=50))
         ended = await first
         await at.control("/_control/inbound", chat_id=5, text="hi")
@@ -223,7 +223,7 @@ async def test_a_second_poll_ends_the_first() -> None:
     assert (ended["error_code"], ended["description"][:41]) == (409, "Conflict: terminated by other getUpdates ")
 
 
-async def test_a_chat_that_is_refused_waits_and_the_others_go_on() -> None:
+async def test_a_refused_chat_waits_and_the_others_continue() -> None:
     async with rig("telegram") as at:
         at.receiver.refusals = 2
         for text in ("a1", "a2"):
@@ -232,7 +232,7 @@ async def test_a_chat_that_is_refused_waits_and_the_others_go_on() -> None:
         await at.control("/_control/inbound", chat_id=6, text="b1")
         await at.receiver.until(lambda: bool(_updates(at)))
         info = (await _call(at, "getWebhookInfo"))["result"]
-        await at.travel(2)
+        await at.advance_clock(2)
         await at.receiver.until(lambda: len(_updates(at)) == 3)
         lines = await at.log()
     assert [each["message"]["text"] for each in _updates(at)] == ["b1", "a1", "a2"]
@@ -245,12 +245,12 @@ async def test_a_chat_that_is_refused_waits_and_the_others_go_on() -> None:
     ]
 
 
-async def test_an_update_nobody_takes_is_gone_after_a_day() -> None:
+async def test_an_update_that_is_not_accepted_expires_after_a_day() -> None:
     async with rig("telegram") as at:
         at.receiver.answer_status = 500
         await at.control("/_control/inbound", chat_id=5, text="x")
         await at.receiver.until(lambda: len(at.receiver.posts) == 2)
-        await at.travel(86_401)
+        await at.advance_clock(86_401)
         await eventually(lambda: not at.provider.webhooks.pending)
         (dropped,) = [line for line in await at.log() if "dropped" in line]
     assert (dropped["dropped"], dropped["why"]) == ("message", "expired")

@@ -1,4 +1,4 @@
-"""The WhatsApp simulator is as strict as the Cloud API: bodies, limits, windows, media, templates, failures that come late."""
+"""The WhatsApp simulator is as strict as the Cloud API: bodies, limits, windows, media, templates, failures reported by receipts."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ async def _send(at: Rig, content: dict[str, Any], to: str = PERSON) -> tuple[int
 
 
 def _items(at: Rig, kind: str) -> list[dict[str, Any]]:
-    """Every item of every webhook of that kind, in the order they came."""
+    """Every item of this kind in all webhooks, in the order they arrived."""
     return [
         item
         for body in at.receiver.bodies
@@ -63,7 +63,7 @@ def _items(at: Rig, kind: str) -> list[dict[str, Any]]:
         ({"status": "read", "message_id": "5"}, 131009),
     ],
 )
-async def test_a_wrong_body_meets_metas_own_code(content: dict[str, Any], code: int) -> None:
+async def test_a_wrong_body_gets_metas_own_code(content: dict[str, Any], code: int) -> None:
     async with rig("whatsapp") as at:
         status, answer = await _send(at, content)
         (line,) = await at.log()
@@ -87,7 +87,7 @@ async def test_a_wrong_body_meets_metas_own_code(content: dict[str, Any], code: 
         {"type": "contacts", "contacts": [{"name": {"formatted_name": "Ana"}}]},
     ],
 )
-async def test_every_kind_is_taken_and_told_about(content: dict[str, Any]) -> None:
+async def test_every_kind_is_accepted_and_has_a_status(content: dict[str, Any]) -> None:
     async with rig("whatsapp") as at:
         status, answer = await _send(at, content)
         await at.receiver.until(lambda: bool(_items(at, "statuses")))
@@ -122,7 +122,7 @@ async def test_outside_the_window_a_text_is_accepted_and_fails_later() -> None:
         await at.control("/_control/inbound", **{"from": PERSON, "text": "hello"})
         await _send(at, TEXT)
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 4)
-        await at.travel(24 * 3600)
+        await at.advance_clock(24 * 3600)
         await _send(at, TEXT)
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 5)
         await at.control("/_control/faults", sync_window_rate=1.0)
@@ -138,7 +138,7 @@ async def test_a_pair_has_a_burst_of_45_and_then_one_in_six_seconds() -> None:
     async with rig("whatsapp", limits=limits, receipt_delay_ms=1000.0) as at:
         codes = [(await _send(at, TEXT))[1].get("error", {}).get("code") for _ in range(46)]
         other, _ = await _send(at, TEXT, "15557654321")
-        await at.travel(6)
+        await at.advance_clock(6)
         again = [(await _send(at, TEXT))[0] for _ in range(2)]
         lines = await at.log()
     assert codes == [None] * 45 + [131056]
@@ -150,10 +150,10 @@ async def test_a_pair_has_a_burst_of_45_and_then_one_in_six_seconds() -> None:
 async def test_a_number_sends_80_a_second() -> None:
     limits = ProviderLimits().changed({"window_hours": 0})
     async with rig("whatsapp", limits=limits, latency_ms=0.0) as at:
-        buckets = at.provider._buckets  # type: ignore[attr-defined]  # emptied here: 80 calls may take longer than a second
+        buckets = at.provider._buckets  # type: ignore[attr-defined]  # set to empty here: 80 calls may take longer than a second
         buckets._full_at[""] = at.provider.clock.now() + 60_000.0
         status, answer = await _send(at, TEXT)
-        await at.travel(60)
+        await at.advance_clock(60)
         after, _ = await _send(at, TEXT)
     assert (status, answer["error"]["code"], after) == (429, 130429, 200)
 
@@ -165,25 +165,25 @@ async def test_media_are_uploaded_sent_described_downloaded_and_expire() -> None
         async with session.post(f"/v23.0/{ACCOUNT}/media", data=form) as response:
             media_id = (await response.json())["id"]
         assert (await _send(at, {"type": "image", "image": {"id": media_id}}))[0] == 200
-        misfit = await _send(at, {"type": "video", "video": {"id": media_id}})
+        mismatch = await _send(at, {"type": "video", "video": {"id": media_id}})
         _, described = await at.get(f"/v23.0/{media_id}", **BEARER)
         async with session.get(described["url"]) as response:
             content = await response.read()
         async with aiohttp.ClientSession() as stranger, stranger.get(described["url"]) as response:
             assert response.status == 401
-        await at.travel(301)
+        await at.advance_clock(301)
         async with session.get(described["url"]) as response:
             assert response.status == 404
-        await at.travel(30 * 86_400)
+        await at.advance_clock(30 * 86_400)
         gone = await at.get(f"/v23.0/{media_id}", **BEARER)
     assert content == PNG
-    assert misfit[1]["error"]["code"] == 131009
+    assert mismatch[1]["error"]["code"] == 131009
     assert (described["mime_type"], described["file_size"]) == ("image/png", "8")
     assert described["sha256"] == hashlib.sha256(PNG).hexdigest()
     assert (gone[0], gone[1]["error"]["code"], gone[1]["error"]["error_subcode"]) == (400, 100, 33)
 
 
-async def test_a_bad_link_fails_only_later() -> None:
+async def test_a_bad_link_fails_by_a_receipt() -> None:
     async with rig("whatsapp") as at:
         status, _ = await _send(at, {"type": "image", "image": {"link": "https://gone.invalid/a.png"}})
         await at.receiver.until(lambda: bool(_items(at, "statuses")))
@@ -223,7 +223,7 @@ async def test_webhooks_are_verified_signed_and_remembered_in_the_history() -> N
         assert (await at.control("/_control/verify", verify_token="wrong"))[1] == {"status": 403, "verified": False}
         _, answer = await _send(at, TEXT | {"biz_opaque_callback_data": "olá/1"})
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 3)
-        await at.travel(2)
+        await at.advance_clock(2)
         _, history = await at.get(
             f"/v23.0/{ACCOUNT}/message_history?message_id={answer['messages'][0]['id']}", **BEARER
         )
@@ -238,7 +238,7 @@ async def test_webhooks_are_verified_signed_and_remembered_in_the_history() -> N
     assert [each["delivery_status"] for each in history["data"][0]["events"]["data"]] == ["SENT", "DELIVERED", "READ"]
 
 
-async def test_marking_as_read_names_a_message_somebody_wrote() -> None:
+async def test_marking_as_read_needs_a_message_of_a_person() -> None:
     async with rig("whatsapp", limits=ProviderLimits()) as at:
         _, written = await at.control("/_control/inbound", **{"from": PERSON, "kind": "image"})
         marked = await at.post(

@@ -1,4 +1,4 @@
-"""The simulators with our own connectors on the other side of real sockets: what they answer, tell and write down."""
+"""The simulators with our own connectors over real sockets: what they answer, post to our webhook and log."""
 
 import asyncio
 import json
@@ -16,15 +16,15 @@ import pytest
 from schemas import tracker
 from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
 from schemas.records import ReceiptStatus
-from simulators.misbehaviour import Dice, Fate, Misbehaviour
+from simulators.misbehaviour import CallOutcome, Misbehaviour, RandomSource
 from simulators.provider_log import Log
 from tests.support.builders import TRACKER_KEYS
-from tests.support.running_simulators import ACCOUNT, BOT_TOKEN, TOKEN, Street, delivery, street
+from tests.support.running_simulators import ACCOUNT, BOT_TOKEN, TOKEN, ConnectedRig, connected_rig, delivery
 
 ORDER = [ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ]
 
 
-async def _send(at: Street, count: int) -> list[str]:
+async def _send(at: ConnectedRig, count: int) -> list[str]:
     ids = []
     for number in range(count):
         outcome = await at.connector.send(delivery(at.provider.name, number), 1)
@@ -33,12 +33,12 @@ async def _send(at: Street, count: int) -> list[str]:
     return ids
 
 
-def _statuses(at: Street, wamid: str) -> list[ReceiptStatus]:
+def _statuses(at: ConnectedRig, wamid: str) -> list[ReceiptStatus]:
     return [each.status for each in at.receiver.receipts if each.provider_message_id == wamid]
 
 
 async def test_a_message_is_accepted_and_its_receipts_come_back_with_our_tracker() -> None:
-    async with street("whatsapp") as at:
+    async with connected_rig("whatsapp") as at:
         (wamid,) = await _send(at, 1)
         await at.receiver.until(lambda: len(at.receiver.receipts) == 3)
         log = await at.log()
@@ -68,7 +68,7 @@ async def test_a_message_is_accepted_and_its_receipts_come_back_with_our_tracker
 
 
 async def test_bodies_are_escaped_as_meta_escapes_them() -> None:
-    async with street("whatsapp") as at:
+    async with connected_rig("whatsapp") as at:
         status, answer = await at.control("/_control/inbound", **{"from": "15550001111", "text": "olá / 🌻"})
         await at.receiver.until(lambda: bool(at.receiver.inbound))
     assert status == 202
@@ -78,27 +78,27 @@ async def test_bodies_are_escaped_as_meta_escapes_them() -> None:
 
 
 async def test_receipts_are_doubled_early_out_of_order_and_read_without_delivered() -> None:
-    async with street("whatsapp", seed=7, double=0.3, early=0.3, shuffle=0.3, read_without_delivered=0.3) as at:
+    async with connected_rig("whatsapp", seed=7, double=0.3, early=0.3, shuffle=0.3, read_without_delivered=0.3) as at:
         wamids = await _send(at, 40)
         last_call = max(each["n"] for each in await at.log() if "verdict" in each)
         await at.receiver.until(lambda: all(ReceiptStatus.READ in _statuses(at, wamid) for wamid in wamids))
         log = await at.log()
-    told = {wamid: _statuses(at, wamid) for wamid in wamids}
-    assert any(max(Counter(each).values()) > 1 for each in told.values()), "doubled"
-    assert any([s for s in ORDER if s in each] != list(dict.fromkeys(each)) for each in told.values()), "out of order"
-    assert any(ReceiptStatus.DELIVERED not in each for each in told.values()), "read without delivered"
-    assert last_call > 40, "receipts were told between the calls"
+    seen = {wamid: _statuses(at, wamid) for wamid in wamids}
+    assert any(max(Counter(each).values()) > 1 for each in seen.values()), "doubled"
+    assert any([s for s in ORDER if s in each] != list(dict.fromkeys(each)) for each in seen.values()), "out of order"
+    assert any(ReceiptStatus.DELIVERED not in each for each in seen.values()), "read without delivered"
+    assert last_call > 40, "receipts arrived between the calls"
     assert {each["provider_message_id"] for each in log if "receipt" in each} == set(wamids)
 
 
 async def test_an_early_receipt_is_here_before_the_answer() -> None:
-    async with street("whatsapp", early=1.0, receipt_delay_ms=10_000.0) as at:
+    async with connected_rig("whatsapp", early=1.0, receipt_delay_ms=10_000.0) as at:
         (wamid,) = await _send(at, 1)
         assert _statuses(at, wamid) == [ReceiptStatus.SENT]
 
 
-async def test_a_webhook_that_refuses_gets_it_again() -> None:
-    async with street("whatsapp", refusals=2) as at:
+async def test_a_webhook_that_refuses_gets_the_receipts_again() -> None:
+    async with connected_rig("whatsapp", refusals=2) as at:
         await _send(at, 1)
         await at.receiver.until(lambda: len(at.receiver.receipts) == 3)
         log = await at.log()
@@ -106,13 +106,13 @@ async def test_a_webhook_that_refuses_gets_it_again() -> None:
 
 
 async def test_many_receipts_share_a_post() -> None:
-    async with street("whatsapp", receipt_delay_ms=300.0) as at:
+    async with connected_rig("whatsapp", receipt_delay_ms=300.0) as at:
         await asyncio.gather(*(at.connector.send(delivery("whatsapp", number), 1) for number in range(60)))
         await at.receiver.until(lambda: len(at.receiver.receipts) == 180)
     assert len(at.receiver.bodies) < 150
 
 
-FATES: list[tuple[str, str, Any, bool]] = [
+OUTCOMES: list[tuple[str, str, Any, bool]] = [
     ("throttle_rate", "throttled", RetryLater, False),
     ("reject_rate", "rejected", Rejected, False),
     ("error_rate", "error", Unknown, False),
@@ -121,10 +121,10 @@ FATES: list[tuple[str, str, Any, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("knob", "verdict", "outcome", "taken"), FATES)
+@pytest.mark.parametrize(("knob", "verdict", "outcome", "taken"), OUTCOMES)
 @pytest.mark.parametrize("channel", ["whatsapp", "telegram"])
 async def test_each_fault(channel: str, knob: str, verdict: str, outcome: type, taken: bool) -> None:
-    async with street(channel) as at:
+    async with connected_rig(channel) as at:
         at.connector._calls._timeout = aiohttp.ClientTimeout(total=0.3, connect=0.15)  # type: ignore[attr-defined]  # hangs end soon
         assert (await at.control("/_control/faults", **{knob: 1.0}))[0] == 200
         got = await at.connector.send(delivery(channel, 1), 1)
@@ -137,11 +137,11 @@ async def test_each_fault(channel: str, knob: str, verdict: str, outcome: type, 
         assert (got.after_seconds, got.throttled, got.scope) == (1.0, True, "account")
 
 
-async def test_a_call_whose_client_hangs_up_is_written_down(tmp_path: Path) -> None:
-    async with street("telegram", latency_ms=60_000.0, log=tmp_path / "calls.log") as at:
+async def test_a_call_whose_client_disconnects_is_logged(tmp_path: Path) -> None:
+    async with connected_rig("telegram", latency_ms=60_000.0, log=tmp_path / "calls.log") as at:
         sending = asyncio.create_task(at.connector.send(delivery("telegram", 1, "5005"), 1))
         async with asyncio.timeout(5):
-            while not await at.log():  # noqa: ASYNC110  # the log is another process's in real life
+            while not await at.log():  # noqa: ASYNC110  # in production the log belongs to another process
                 await asyncio.sleep(0.01)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -150,7 +150,7 @@ async def test_a_call_whose_client_hangs_up_is_written_down(tmp_path: Path) -> N
 
 
 async def test_a_late_failure_comes_by_receipt() -> None:
-    async with street("whatsapp", fail_rate=1.0) as at:
+    async with connected_rig("whatsapp", fail_rate=1.0) as at:
         await _send(at, 1)
         await at.receiver.until(lambda: len(at.receiver.receipts) == 2)
     assert [each.status for each in at.receiver.receipts] == ["SENT", "FAILED"]
@@ -174,7 +174,7 @@ async def test_a_late_failure_comes_by_receipt() -> None:
 )
 async def test_whatsapp_validates_bodies(change: dict[str, Any], status: int, code: int | None) -> None:
     body = {"messaging_product": "whatsapp", "to": "15551234567", "type": "text", "text": {"body": "x"}} | change
-    async with street("whatsapp") as at, aiohttp.ClientSession(at.url) as session:
+    async with connected_rig("whatsapp") as at, aiohttp.ClientSession(at.url) as session:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with session.post(f"/v21.0/{ACCOUNT}/messages", json=body, headers=headers) as response:
             answer = await response.json()
@@ -193,7 +193,7 @@ async def test_whatsapp_validates_bodies(change: dict[str, Any], status: int, co
 async def test_whatsapp_knows_its_token_and_account(path: str, token: str, status: int, code: int) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     async with (
-        street("whatsapp") as at,
+        connected_rig("whatsapp") as at,
         aiohttp.ClientSession(at.url) as session,
         session.post(path, data=b"{", headers=headers) as response,
     ):
@@ -204,7 +204,7 @@ async def test_whatsapp_knows_its_token_and_account(path: str, token: str, statu
 @pytest.mark.parametrize("encoding", ["json", "data", "params", "multipart"])
 async def test_telegram_takes_four_encodings_and_any_case(encoding: str) -> None:
     fields = {"chat_id": "5005", "text": "[m-1] olá"}
-    async with street("telegram") as at, aiohttp.ClientSession(at.url) as session:
+    async with connected_rig("telegram") as at, aiohttp.ClientSession(at.url) as session:
         arguments: dict[str, Any] = {encoding: fields}
         if encoding == "multipart":
             writer = aiohttp.MultipartWriter("form-data")
@@ -241,7 +241,7 @@ async def test_telegram_takes_four_encodings_and_any_case(encoding: str) -> None
 async def test_telegram_validates_calls(
     method: str, fields: dict[str, Any], status: int, description: str | None
 ) -> None:
-    async with street("telegram") as at, aiohttp.ClientSession(at.url) as session:
+    async with connected_rig("telegram") as at, aiohttp.ClientSession(at.url) as session:
         async with session.post(f"/bot{BOT_TOKEN}/{method}", json=fields) as response:
             answer = await response.json()
         async with session.post(f"/bot4242:wrong/{method}", json=fields) as other:
@@ -250,13 +250,13 @@ async def test_telegram_validates_calls(
 
 
 async def test_telegram_counts_message_ids_per_chat() -> None:
-    async with street("telegram") as at:
+    async with connected_rig("telegram") as at:
         outcomes = [await at.connector.send(delivery("telegram", n, chat), 1) for n, chat in enumerate(["5", "6", "5"])]
     assert outcomes == [Accepted(("5:1",)), Accepted(("6:1",)), Accepted(("5:2",))]
 
 
-async def test_people_on_telegram_reply_and_react_when_told_to() -> None:
-    async with street("telegram", reply_rate=1.0, reaction_rate=1.0, refusals=1) as at:
+async def test_people_on_telegram_reply_and_react_when_the_knobs_say_so() -> None:
+    async with connected_rig("telegram", reply_rate=1.0, reaction_rate=1.0, refusals=1) as at:
         outcome = await at.connector.send(delivery("telegram", 1, "5005"), 1)
         await at.receiver.until(lambda: len(at.receiver.receipts) == 2 and len(at.receiver.inbound) == 1)
         status, answer = await at.control("/_control/inbound", chat_id=5005, kind="callback_query", reply_to=1)
@@ -268,29 +268,29 @@ async def test_people_on_telegram_reply_and_react_when_told_to() -> None:
 
 
 async def test_the_control_api_refuses_what_it_does_not_know() -> None:
-    async with street("whatsapp") as at:
+    async with connected_rig("whatsapp") as at:
         assert (await at.control("/_control/faults", nonsense=1))[0] == 400
         assert (await at.control("/_control/faults", double=1.5))[0] == 400
         assert (await at.control("/_control/inbound", text="x"))[0] == 400
         assert (await at.control("/_control/nothing"))[0] == 404
 
 
-def test_the_same_seed_draws_the_same_fates() -> None:
+def test_the_same_seed_draws_the_same_outcomes() -> None:
     misbehaviour = Misbehaviour(double=0.5, shuffle=0.5, early=0.5, throttle_rate=0.2, hang_rate=0.2)
 
     def draws(seed: int) -> list[Any]:
-        dice = Dice(seed)
+        source = RandomSource(seed)
         drawn = []
         for number in range(200):
-            draw = dice.draw(f"5555{number % 50}")
-            drawn.append((draw.fate(misbehaviour), draw.plan(misbehaviour, draw.statuses(misbehaviour))))
+            rng = source.for_call(f"5555{number % 50}")
+            drawn.append((rng.outcome(misbehaviour), rng.plan(misbehaviour, rng.statuses(misbehaviour))))
         return drawn
 
     assert draws(3) == draws(3) != draws(4)
-    assert {fate for fate, _ in draws(3)} == {Fate.ACCEPTED, Fate.THROTTLED, Fate.HUNG}
+    assert {outcome for outcome, _ in draws(3)} == {CallOutcome.ACCEPTED, CallOutcome.THROTTLED, CallOutcome.HUNG}
 
 
-def test_the_ring_says_what_it_no_longer_holds() -> None:
+def test_a_page_of_the_ring_says_which_lines_are_gone() -> None:
     log = Log(None, ring=3)
     for _ in range(5):
         log.receipt("sent", "wamid.A", 1)
@@ -300,8 +300,8 @@ def test_the_ring_says_what_it_no_longer_holds() -> None:
     assert json.loads(log.page(5, 2)) == {"lines": [], "first": 3, "next": 5}
 
 
-async def test_controls_and_log_are_for_no_web_page_and_a_closed_log_for_nobody() -> None:
-    async with street("whatsapp") as at, aiohttp.ClientSession(at.url) as session:
+async def test_web_pages_reach_neither_controls_nor_log_and_a_closed_log_is_not_served() -> None:
+    async with connected_rig("whatsapp") as at, aiohttp.ClientSession(at.url) as session:
 
         async def status(path: str, **headers: str) -> int:
             async with session.get(path, headers=headers) as answer:
@@ -319,7 +319,7 @@ async def test_controls_and_log_are_for_no_web_page_and_a_closed_log_for_nobody(
         assert await status("/_control/faults") == 200
 
 
-def test_ids_go_on_after_a_restart_on_the_same_log(tmp_path: Path) -> None:
+def test_ids_continue_after_a_restart_on_the_same_log(tmp_path: Path) -> None:
     path = tmp_path / "calls.log"
     first = Log(path)
     first.receipt("sent", "wamid.A", 1)
@@ -340,7 +340,7 @@ def _environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-async def test_the_process_writes_its_log_to_the_end_when_told_to_stop(tmp_path: Path) -> None:
+async def test_the_process_writes_the_rest_of_its_log_when_it_is_stopped(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -369,7 +369,7 @@ async def test_the_process_writes_its_log_to_the_end_when_told_to_stop(tmp_path:
     assert rest[0] == b""
 
 
-async def test_several_share_a_process(tmp_path: Path) -> None:
+async def test_several_simulators_share_a_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "simulators", "telegram", "--log", str(tmp_path / "one.log"), "--no-limits"]
     command += ["+", "telegram", "--log", str(tmp_path / "two.log")]
     process = await asyncio.create_subprocess_exec(*command, env=_environment(tmp_path), stdout=asyncio.subprocess.PIPE)
@@ -396,7 +396,7 @@ async def test_a_missing_setting_is_one_line(tmp_path: Path) -> None:
         env=_environment(tmp_path),
         stderr=asyncio.subprocess.PIPE,
     )
-    _, told = await process.communicate()
+    _, printed = await process.communicate()
     assert process.returncode == 2
-    (line,) = told.decode().splitlines()
+    (line,) = printed.decode().splitlines()
     assert "CHAT4ALL_WHATSAPP_ACCOUNT, CHAT4ALL_WHATSAPP_TOKEN, CHAT4ALL_WHATSAPP_APP_SECRETS" in line

@@ -139,7 +139,7 @@ def test_nothing_that_came_before_tls_counts_as_encrypted(
 EXPECTED = {
     "expired": "its certificate has expired; it needs a new one",
     "another name": "its certificate is for another name than 127.0.0.1; look at CHAT4ALL_{}_URL",
-    "unknown": "its certificate is not signed by who is in {}",
+    "unknown": "its certificate is not signed by an authority in {}",
 }
 
 
@@ -179,7 +179,7 @@ def test_a_wrong_password_is_one_line_without_it(secured: Settings) -> None:
     with pytest.raises(Unavailable) as refused:
         migrate.check(settings.postgres_url, "")
     assert str(refused.value) == (
-        f"PostgreSQL at 127.0.0.1:{parts.port} does not let user chat4all in: unknown there, or a wrong password; look at "
+        f"PostgreSQL at 127.0.0.1:{parts.port} refuses user chat4all: unknown user or wrong password; look at "
         "CHAT4ALL_POSTGRES_URL and CHAT4ALL_POSTGRES_PASSWORD (or its _FILE)"
     )
     url = Settings.model_validate(
@@ -189,13 +189,13 @@ def test_a_wrong_password_is_one_line_without_it(secured: Settings) -> None:
     with valkey, pytest.raises(redis.RedisError) as away:
         valkey.ping()
     told = access_errors.access_error(access_errors.of_url("Valkey", secured.valkey_url), away.value)
-    assert "unknown there, or a wrong password; look at CHAT4ALL_VALKEY_URL and CHAT4ALL_VALKEY_PASSWORD" in told
+    assert "unknown user or wrong password; look at CHAT4ALL_VALKEY_URL and CHAT4ALL_VALKEY_PASSWORD" in told
 
 
 def test_a_server_without_tls_is_told(postgres_url: str, secured: Settings) -> None:
     ca = urlsplit(secured.postgres_url).query.rpartition("=")[2]
     settings = Settings.model_validate({"postgres_url": postgres_url, "postgres_ca_file": ca})
     with pytest.raises(
-        Unavailable, match=r"^PostgreSQL at 127\.0\.0\.1:\d+ speaks no TLS: look at CHAT4ALL_POSTGRES_URL"
+        Unavailable, match=r"^PostgreSQL at 127\.0\.0\.1:\d+ does not use TLS: look at CHAT4ALL_POSTGRES_URL"
     ):
         migrate.check(settings.postgres_url, "")

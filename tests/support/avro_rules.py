@@ -1,7 +1,7 @@
-"""Avro's rules of schema resolution: what keeps a reader from reading what a writer wrote.
+"""Avro's rules of schema resolution: why a reader could not read what a writer wrote.
 
-In: two schemas as parsed JSON. Out: sentences, none when every datum of the writer reads. Source: the Avro specification, chapter
-Schema Resolution.
+Enters: two schemas as parsed JSON. Leaves: sentences; none if the reader can read every datum of the writer. Source: the Avro
+specification, chapter Schema Resolution.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ def obstacles(writer: Mapping[str, Any], reader: Mapping[str, Any]) -> list[str]
 
 
 def _named(node: Any) -> dict[str, Any]:
-    """Every named type a schema defines."""
+    """Every named type that a schema defines."""
     found: dict[str, Any] = {}
     if isinstance(node, list):
         for inner in node:
@@ -36,7 +36,7 @@ def _named(node: Any) -> dict[str, Any]:
 
 
 def _form(node: Any, named: Mapping[str, Any]) -> tuple[str, Any]:
-    """(kind, definition): names looked up, annotated primitives laid bare."""
+    """(kind, definition): a name is looked up, and an annotated primitive loses its annotations."""
     if isinstance(node, list):
         return "union", node
     if isinstance(node, str):

@@ -1,11 +1,11 @@
-"""What a table holds, in one line: two tables with the same rows have the same digest, whatever their order."""
+"""A digest of a table: two tables with the same rows have the same digest, in any order of the rows."""
 
 import hashlib
 from collections.abc import Iterable
 
 
 def digest(rows: Iterable[tuple[bytes, bytes]]) -> str:
-    """How many rows, and a sum over all of them."""
+    """The number of rows, and a sum over all of them."""
     number, total = 0, 0
     for key, value in rows:
         row = hashlib.blake2b(b"%d:" % len(key) + key + value, digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""The examples of schemas/examples as data: JSON as a person writes it, to what fastavro writes, and back from typed records."""
+"""The examples in schemas/examples as data: from JSON as a person writes it to the datum for fastavro, and from a record back to JSON."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def datum(node: Any, value: Any) -> Any:
-    """JSON as a person writes it, as what fastavro writes: bytes are text of code points 0 to 255, times plain milliseconds."""
+    """The datum for fastavro. In the JSON, bytes are text of code points 0 to 255, and times are plain milliseconds."""
     if isinstance(node, list):
         return None if value is None else datum(next(branch for branch in node if branch != "null"), value)
     if node == "bytes":
@@ -20,7 +20,7 @@ def datum(node: Any, value: Any) -> Any:
 
 
 def as_json(value: Any) -> Any:
-    """A typed record as its example would be written."""
+    """A record as its example would be written."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):

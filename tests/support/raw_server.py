@@ -1,4 +1,4 @@
-"""A server of raw sockets: what it answers is bytes, or what a function does with the connection."""
+"""A server on raw sockets: it answers with fixed bytes, or a function handles the connection."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 
 @dataclass
 class RawServer:
-    """One loopback port; `requests` are the heads and bodies that arrived whole."""
+    """One loopback port; `requests` are the complete requests (head and body) that arrived."""
 
     behaviour: Behaviour | bytes
     requests: list[bytes] = field(default_factory=list)
@@ -29,13 +29,13 @@ class RawServer:
                 if writer.is_closing():
                     return
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, TimeoutError):
-            pass  # the caller went away: most tests want just that
+            pass  # the caller closed the connection, as most tests intend
         finally:
             writer.close()
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """Head and body of the next request, empty at the end of the connection."""
+    """Head and body of the next request; empty when the connection has ended."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -46,7 +46,7 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 @asynccontextmanager
 async def raw_server(behaviour: Behaviour | bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    """The server at work; its connections are cut at the end of the block."""
+    """Runs the server during the block and cuts its connections at the end."""
     raw = RawServer(behaviour)
     tasks: set[asyncio.Task[None]] = set()
 

@@ -15,13 +15,13 @@ from connectors.telegram.connector import TelegramConnector
 from connectors.whatsapp.connector import WhatsAppConnector
 from schemas.records import Delivery, Receipt
 from simulators.http_server import running
-from simulators.instagram import InstagramSimulator as SimulatedInstagram
+from simulators.instagram import InstagramSimulator
 from simulators.misbehaviour import Misbehaviour
 from simulators.provider import Provider
 from simulators.provider_limits import NONE, ProviderLimits
 from simulators.provider_log import Log
-from simulators.telegram import TelegramSimulator as SimulatedTelegram
-from simulators.whatsapp import WhatsAppSimulator as SimulatedWhatsApp
+from simulators.telegram import TelegramSimulator
+from simulators.whatsapp import WhatsAppSimulator
 from tests.support.builders import TRACKER_KEYS
 
 ACCOUNT, TOKEN, APP_SECRET = "106540352242922", "EAA-token", "app-secret"
@@ -31,15 +31,15 @@ QUICK = {"latency_ms": 1.0, "receipt_delay_ms": 5.0}
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Waits for what nothing announces."""
+    """Waits until a condition holds that has no event."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # the state of a simulator, another process in real life
+        while not condition():  # noqa: ASYNC110  # the state of a simulator, which in production is another process
             await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One webhook request as it came. Names of headers are lower-case."""
+    """One webhook request as it arrived. Names of headers are lower-case."""
 
     body: bytes
     headers: dict[str, str]
@@ -48,7 +48,7 @@ class Posted:
 
 
 class Receiver:
-    """A webhook. With a connector it reads with that, so an unsigned body fails the test; `refusals` answers 503 that often first."""
+    """A webhook. With a connector it parses requests, so an unsigned body fails the test; the first `refusals` requests get a 503."""
 
     def __init__(self, connector: Connector | None = None, refusals: int = 0) -> None:
         self.connector = connector
@@ -95,7 +95,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """A simulator and the webhook it posts to; nothing of ours in between."""
+    """A simulator and the webhook it posts to, without the pipeline."""
 
     provider: Provider
     receiver: Receiver
@@ -124,14 +124,14 @@ class Rig:
         async with aiohttp.ClientSession(self.url) as session, session.get(path, headers=headers) as answer:
             return answer.status, await answer.json()
 
-    async def travel(self, seconds: float) -> None:
+    async def advance_clock(self, seconds: float) -> None:
         """Moves the provider's clock forward."""
         assert (await self.control("/_control/clock", advance_seconds=seconds))[0] == 200
 
 
 @dataclass(frozen=True, slots=True)
-class Street(Rig):
-    """A rig with our own connector calling it."""
+class ConnectedRig(Rig):
+    """A rig and our own connector that calls it."""
 
     connector: Connector
 
@@ -147,7 +147,7 @@ async def rig(
     is_local: bool = False,
     **knobs: float,
 ) -> AsyncIterator[Rig]:
-    """`limits` are off unless given, so that a test meets only those it is about."""
+    """Runs a simulator and a webhook during the block. `limits` are off by default, so that a test has only those it is about."""
     receiver = receiver or Receiver()
     runner = web.ServerRunner(web.Server(receiver.take, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
@@ -156,7 +156,7 @@ async def rig(
     misbehaviour = Misbehaviour().changed(QUICK | knobs)
     provider: Provider
     if channel == "telegram":
-        provider = SimulatedTelegram(
+        provider = TelegramSimulator(
             token=BOT_TOKEN,
             webhook_secret=HOOK_SECRET,
             webhook_url=webhook_url,
@@ -168,7 +168,7 @@ async def rig(
         )
     else:
         is_whatsapp = channel == "whatsapp"
-        kind: type[SimulatedWhatsApp | SimulatedInstagram] = SimulatedWhatsApp if is_whatsapp else SimulatedInstagram
+        kind: type[WhatsAppSimulator | InstagramSimulator] = WhatsAppSimulator if is_whatsapp else InstagramSimulator
         provider = kind(
             account=ACCOUNT if is_whatsapp else IG_ACCOUNT,
             token=TOKEN if is_whatsapp else IG_TOKEN,
@@ -187,7 +187,7 @@ async def rig(
 
 
 @asynccontextmanager
-async def street(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIterator[Street]:
+async def connected_rig(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIterator[ConnectedRig]:
     """A rig whose calls and webhooks go through our connector of the channel."""
     reader: Connector = (
         TelegramConnector(url="http://unused", token=BOT_TOKEN, webhook_secret=HOOK_SECRET)
@@ -205,7 +205,7 @@ async def street(channel: str, *, refusals: int = 0, **options: Any) -> AsyncIte
             )
         )
         try:
-            yield Street(at.provider, at.receiver, at.url, connector)
+            yield ConnectedRig(at.provider, at.receiver, at.url, connector)
         finally:
             await connector.close()
             await reader.close()

@@ -1,7 +1,7 @@
-"""A provider that answers as a case file says: real HTTP on loopback, one scripted answer a request, every request kept.
+"""A provider that answers as a case file says: real HTTP on loopback, one scripted answer for each request; it keeps every request.
 
 An answer is {"status", "headers", "json" | "text"} or {"fault": ...}: hang (no answer), reset (cut after the body arrived), drip (an
-answer that never ends), cut (less than announced), huge (more than a connector keeps).
+answer that never ends), cut (less than announced), huge (more than a connector accepts).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from connectors.http_calls import ANSWER_LIMIT
 
 
 class Script:
-    """The answers still to give and the requests that came."""
+    """The answers still to give and the requests that arrived."""
 
     def __init__(self, answers: Sequence[Mapping[str, Any]]) -> None:
         self.answers = list(answers)
@@ -46,7 +46,7 @@ class Script:
 async def _break(request: web.BaseRequest, fault: str) -> web.StreamResponse:
     assert request.transport is not None
     if fault == "hang":
-        while not request.transport.is_closing():  # noqa: ASYNC110  # aiohttp tells of no disconnect
+        while not request.transport.is_closing():  # noqa: ASYNC110  # aiohttp has no event for a disconnect
             await asyncio.sleep(0.01)
         return web.Response()
     if fault == "reset":
@@ -67,7 +67,7 @@ async def _break(request: web.BaseRequest, fault: str) -> web.StreamResponse:
 
 @asynccontextmanager
 async def scripted(answers: Sequence[Mapping[str, Any]], keep_seconds: float = 60.0) -> AsyncIterator[Script]:
-    """The scripted provider at work; after the block its port refuses connections. Idle connections close after `keep_seconds`."""
+    """Runs the scripted provider during the block; afterwards its port refuses connections. Idle connections close after `keep_seconds`."""
     script = Script(answers)
     runner = web.ServerRunner(
         web.Server(script.answer, access_log=None, keepalive_timeout=keep_seconds), shutdown_timeout=0.1

@@ -1,4 +1,4 @@
-"""Records whose fields stand just below, at and above their limits, made from the table of limits itself."""
+"""Records whose fields are just below, at and above their limits, made from schemas/limits.py."""
 
 import dataclasses
 import typing
@@ -10,14 +10,9 @@ from schemas.limits import Labels, Limit, Many, Real, Text, Whole, limit_of, rec
 from schemas.records import Address, Content, Location, Media, Recipient, Template
 from tests.support import builders
 
-LONG = 2**63  # what Avro's long can hold
-INT_FIELDS = {
-    "home_partition",
-    "version",
-    "attempt",
-    "attempts",
-    "resends",
-}  # Avro's int: beyond it the codec refuses by itself
+LONG = 2**63  # the end of Avro's long
+# fields of Avro's type int: the codec itself refuses numbers beyond it
+INT_FIELDS = {"home_partition", "version", "attempt", "attempts", "resends"}
 
 SAMPLES: dict[str, Any] = {
     "Message": builders.message(),
@@ -40,7 +35,7 @@ SAMPLES: dict[str, Any] = {
 
 
 class Case(NamedTuple):
-    """One field of a record at a value; `beyond` says that the value is out of the field's limit."""
+    """One field of a record with a value. `beyond` says whether the value is out of the field's limit."""
 
     name: str
     of: Callable[[Any], Any]
@@ -48,7 +43,7 @@ class Case(NamedTuple):
 
 
 def cases(cls: type[Any]) -> Iterator[Case]:
-    """Every field of the class and of the records in it, at every edge of its limit."""
+    """Every field of the class and of the records in it, at both ends of its limit."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         limit, inner = limit_of(cls.__name__, field.name), record_in(hints[field.name])
@@ -106,12 +101,11 @@ def _texts(limit: Text) -> Iterator[tuple[str, bool]]:
     if limit.pattern is not None:
         yield from ((odd, True) for odd in ("a/b", "é", "a\x00", "a" * 63 + "\n"))
         return
-    yield '"' * limit.most, False  # JSON makes two of one
+    yield '"' * limit.most, False  # two characters each in JSON
     yield "🌻" * (limit.most // 4), False
     yield "é" * (limit.most // 2 + 1), True
-    yield from (
-        (odd * limit.most, not limit.any_character) for odd in ("\x00", "\x1f", "\x7f")
-    )  # JSON makes six of one
+    # six characters each in JSON
+    yield from ((odd * limit.most, not limit.any_character) for odd in ("\x00", "\x1f", "\x7f"))
     yield "\u0085" * (limit.most // 2), not limit.any_character
 
 

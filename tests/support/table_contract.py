@@ -1,6 +1,7 @@
 """The contract of tables/table.py as a model: any store, any order of turns, rollbacks, restores, restarts and expiry.
 
-The model is two dicts (what is committed, what the open turn sees) and the changelog. After every step the store must tell the same.
+The model is two dicts (the committed rows, the rows as the open turn sees them) and the changelog. After every step the store must agree
+with it.
 """
 
 import shutil
@@ -48,9 +49,9 @@ class NoteLayout:
 
 
 class AgelessLayout(NoteLayout):
-    """The same rows in a table that does not know of their times."""
+    """The same rows in a table whose rows never expire."""
 
-    time_of = None  # type: ignore[assignment]  # what the layouts of most tables say
+    time_of = None  # type: ignore[assignment]  # as in the layouts of most tables
 
 
 class Store(NamedTuple):
@@ -67,14 +68,14 @@ STORES = {
     "ageless_bucketed": Store("memory", AgelessLayout(bucketed=True)),
     "ageless_rocksdb": Store("rocksdb", AgelessLayout()),
 }
-# Also those that look like a store's own, begin one another, or are empty.
+# Among them: keys that look like a store's own, that begin with one another, and an empty one.
 KEYS = st.sampled_from([b"", b"\x00", b"\x00state", b"a", b"a\x00", b"ab", "ação".encode(), b"\x01", b"\xff\xff"])
 TIMES = st.sampled_from([None, 0, 1, 5, 30_000, MINUTE - 1, MINUTE, MINUTE + 1, 2 * MINUTE, 3 * MINUTE - 1, 9 * MINUTE])
 NOTES = st.builds(Note, st.integers(0, 9), TIMES)
 
 
 class TableMachine(RuleBasedStateMachine):
-    """One partition and what it should hold. `store` is set by the subclass."""
+    """One partition and the model of its rows. The subclass sets `store`."""
 
     store: ClassVar[Store]
 
@@ -122,7 +123,7 @@ class TableMachine(RuleBasedStateMachine):
         self.table.rollback()
         self._forget_turn()
 
-    # --- age ------------------------------------------------------------------------------------------------------------
+    # --- expiry ---------------------------------------------------------------------------------------------------------
 
     @rule(until=TIMES.filter(lambda at: at is not None), at_most=st.integers(1, 4))
     def ask_for_the_expired(self, until: int, at_most: int) -> None:
@@ -135,15 +136,15 @@ class TableMachine(RuleBasedStateMachine):
         if self.store.kind == "rocksdb":
             assert keys == sorted(due, key=lambda key: (self._times(self.committed)[key], key))[:at_most]
         surely = {key for key in due if self._times(self.committed)[key] // MINUTE < until // MINUTE}
-        assert len(keys) == at_most or surely <= set(keys), "all whose minute is over"
+        assert len(keys) == at_most or surely <= set(keys), "every row of an earlier minute"
 
     @precondition(lambda self: not self.touched)
     @rule(until=TIMES.filter(lambda at: at is not None))
     def expire_all(self, until: int) -> None:
-        """As a stage does: nothing else tells it when to look."""
+        """As a stage does: only `oldest` shows it when to call `expired`."""
         while (oldest := self.table.oldest()) is not None and oldest <= until:
             keys = self.table.expired(until, 2)
-            assert keys, "asked when something is due, it has an answer"
+            assert keys, "at least one key while a row is due"
             for key in keys:
                 self.delete(key)
             self.commit()
@@ -153,7 +154,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """The open turn is lost; what was committed comes back from the store and the rest of its changelog."""
+        """The open turn is lost. Committed rows come from the store and the rest of the changelog."""
         before = self.table.position
         self.table.close()
         self.table = self.opened()
@@ -178,8 +179,8 @@ class TableMachine(RuleBasedStateMachine):
         self._forget_turn()
 
     @rule(rows=st.lists(st.tuples(KEYS, st.none() | NOTES), max_size=8), taken=st.integers(0, 8))
-    def come_back_after_another_owner(self, rows: Sequence[tuple[bytes, Note | None]], taken: int) -> None:
-        """It wrote `rows`; a first restore ended after `taken` of them."""
+    def restore_after_another_owner(self, rows: Sequence[tuple[bytes, Note | None]], taken: int) -> None:
+        """Another owner wrote `rows`. A first restore was interrupted after `taken` of them."""
         self.roll_back()
         start = len(self.changelog)
         for key, row in rows:
@@ -243,7 +244,7 @@ class TableMachine(RuleBasedStateMachine):
             assert oldest // MINUTE == min(times) // MINUTE
 
     def _times(self, rows: dict[bytes, Note]) -> dict[bytes, int]:
-        """Of the rows that age."""
+        """The times of the rows that expire."""
         time_of = self.store.layout.time_of
         return {} if time_of is None else {key: at for key, row in rows.items() if (at := time_of(row)) is not None}
 

@@ -1,8 +1,8 @@
-"""A process that writes turn after turn into a store on disk until it is killed: `python -m tests.support.table_writer <folder> <way>`.
+"""A process that writes turns into a store on disk until it is killed: `python -m tests.support.table_writer <folder> <mode>`.
 
-Ways: `turns` commits turns, `restore` loads the same rows as from a changelog, `full` settles until the disk takes no more, which a
-limit on the size of files stands for. Every turn is a function of its number, so whoever reads the store afterwards knows what it must
-hold at its position. Each committed position is printed.
+Modes: `turns` commits turns; `restore` loads the same rows as if from a changelog; `full` commits turns until the disk is full, which a
+limit on the size of files simulates. Every turn is a function of its number, so a test that reads the store afterwards knows what it must
+hold at its position. The process prints each committed position.
 """
 
 import random
@@ -19,17 +19,17 @@ from tests.support.table_contract import Note, NoteLayout
 LAYOUT = NoteLayout()
 IDENTITY = "cluster/notes/0"
 KEYS = 3_000
-SMALL_BUFFER = 64 * 1024  # bytes, so that files are written and merged all the time
+SMALL_BUFFER = 64 * 1024  # bytes; so small that RocksDB writes and merges files all the time
 FILE_LIMIT = 40_000  # bytes
 Turn = dict[bytes, Note | None]
 
 
 def turns() -> Iterator[tuple[int, Turn]]:
-    """(position after it, what it writes) of every turn, without end. A tombstone is only of a row that is there."""
+    """For every turn: the position after it, and what it writes. A tombstone is written only for a row that exists."""
     rows: set[bytes] = set()
     position = 0
     for number in range(1_000_000):
-        chance = random.Random(number)  # noqa: S311  # to be repeated, not to be secret
+        chance = random.Random(number)  # noqa: S311  # repeatable, not secret
         turn: Turn = {}
         for _ in range(chance.randrange(1, 60)):
             key = b"%d" % chance.randrange(KEYS)
@@ -38,12 +38,12 @@ def turns() -> Iterator[tuple[int, Turn]]:
             else:
                 turn[key] = Note(number, chance.choice([None, number * 1000, chance.randrange(10**9)]))
         rows = (rows | {key for key, row in turn.items() if row}) - {key for key, row in turn.items() if row is None}
-        position += len(turn) + 1  # and the mark of its commit
+        position += len(turn) + 1  # the rows, and the transaction's commit marker
         yield position, turn
 
 
 def rows_at(position: int | None) -> dict[bytes, Note]:
-    """What a store at that position holds, no more and no less; there must have been a turn that ended there."""
+    """Exactly the rows that a store at this position must hold. A turn must have ended there."""
     rows: dict[bytes, Note] = {}
     if position is None:
         return rows
@@ -84,12 +84,12 @@ def write(table: RocksDBTable[Note], *, loading: bool) -> None:
 
 
 def main() -> None:
-    folder, way = Path(sys.argv[1]), sys.argv[2]
+    folder, mode = Path(sys.argv[1]), sys.argv[2]
     rocksdb_folder.WRITE_BUFFER_BYTES = SMALL_BUFFER
-    if way == "full":
+    if mode == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, FILE_LIMIT))
     try:
-        write(opened(folder), loading=way == "restore")
+        write(opened(folder), loading=mode == "restore")
     except StoreFailed as error:
         print(f"failed: {error}", flush=True)
 

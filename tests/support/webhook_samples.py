@@ -1,4 +1,4 @@
-"""Webhook requests as the providers make them, signed with the secrets of the tests."""
+"""Webhook requests in the providers' forms, signed with the secrets of the tests."""
 
 import hashlib
 import hmac
@@ -31,7 +31,7 @@ def from_meta(body: bytes, secret: str = APP_SECRET) -> WebhookRequest:
 
 
 def whatsapp_body(*values: Mapping[str, Any]) -> bytes:
-    """One entry a value, escaped as Meta escapes."""
+    """One entry for each value, escaped as Meta escapes."""
     entries = [{"id": "1", "changes": [{"field": "messages", "value": value}]} for value in values]
     return json.dumps({"object": "whatsapp_business_account", "entry": entries}).replace("/", "\\/").encode()
 
@@ -84,6 +84,6 @@ def from_person(**content: Any) -> dict[str, Any]:
 
 
 def echo(mid: str = "aWdf1", **more: Any) -> dict[str, Any]:
-    """What our account sent, as its webhook tells it."""
+    """The echo of a message that our account sent."""
     sent = {"mid": mid, "text": "hi", "is_echo": True, **more}
     return from_person(message=sent) | {"sender": {"id": PROFESSIONAL}, "recipient": {"id": PERSON}}

@@ -1,4 +1,4 @@
-"""A message by pigeon, through every stage, and what the loft tells: run inside the copy that test_toy_channel.py makes."""
+"""A message by pigeon through every stage, and the loft's webhook: runs inside the copy that test_toy_channel.py makes."""
 
 from cli.load_run import LAST_SIGNS
 from cli.message import recipient
@@ -17,7 +17,7 @@ from tests.support.scripted import scripted
 LANDED = b'{"landed": [{"ring": "r-1"}], "notes": [{"from": "roof-3", "ring": "r-2", "note": "thank you"}]}'
 
 
-async def test_a_message_flies_and_lands() -> None:
+async def test_a_message_by_pigeon_is_delivered() -> None:
     async with scripted([{"status": 200, "json": {"ring": "r-1"}}]) as script:
         own = {"pigeon_url": script.url, "pigeon_loft": "loft-7", "pigeon_token": "coo"}
         settings = Settings.model_validate({"kafka_url": "127.0.0.1:1", "partitions": PARTITIONS, **own})
@@ -43,10 +43,10 @@ async def test_a_message_flies_and_lands() -> None:
     matched = match.turn(
         [*(record("bindings", each) for each in decoded(sent, "bindings", Binding)), raw(topic, value, key=key)]
     )
-    told = track.turn(
+    tracked = track.turn(
         [record("status-updates", each) for each in decoded(matched.outputs, "status-updates", StatusUpdate)]
     )
-    (state,) = decoded(told.outputs, "delivery-states", DeliveryState)
+    (state,) = decoded(tracked.outputs, "delivery-states", DeliveryState)
     assert (state.channel, state.status, state.provider_message_id) == ("pigeon", Status.DELIVERED, "r-1")
 
     topic, key, value, _ = _inbound(items.inbound[0], NOW)
@@ -55,7 +55,7 @@ async def test_a_message_flies_and_lands() -> None:
     assert (kept.text, kept.sender, kept.deliveries) == ("thank you", "roof-3", ())
 
 
-def test_a_load_and_its_watch_know_the_pigeon() -> None:
+def test_a_load_run_and_its_monitor_know_the_pigeon() -> None:
     assert LAST_SIGNS["pigeon"] == "DELIVERED"
     scenario = Scenario(run="r1", seed=1, count=20, channels=("pigeon", "telegram"))
     assert {channel for each in scenario.messages() for channel, _ in each.expected} == {"pigeon", "telegram"}

@@ -1,7 +1,7 @@
-"""A toy channel, homing pigeons: what a connector's file must hold, and nothing more. tests/contracts/test_toy_channel.py adds it.
+"""A toy channel, homing pigeons: the least that a connector's module must have. tests/contracts/test_toy_channel.py adds it to a copy.
 
-What enters: a Delivery, or a webhook request with the loft's secret. What leaves: an Outcome, or which birds have landed and what they
-carried. Its settings (CHAT4ALL_PIGEON_URL, _LOFT, _TOKEN) have no field in schemas/settings.py: they work all the same, as secret texts.
+What enters: a Delivery, or a webhook request with the loft's secret. What leaves: an Outcome, or receipts of pigeons that landed and the
+notes they brought. Its settings (CHAT4ALL_PIGEON_URL, _LOFT, _TOKEN) have no field in schemas/settings.py; they work, as secret texts.
 """
 
 import orjson
@@ -54,7 +54,7 @@ class Pigeon:
     def check(self, delivery: Delivery) -> Rejected | None:
         return check(delivery)
 
-    def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # one note a bird
+    def parts(self, delivery: Delivery) -> int:  # noqa: ARG002  # one note for each pigeon
         return 1
 
     async def send(self, delivery: Delivery, attempt: int, part: int = 0) -> Outcome:  # noqa: ARG002  # there is one part
@@ -100,13 +100,13 @@ class Pigeon:
 
 def _outcome(answer: Answer) -> Outcome:
     if answer.status == 503:
-        return RetryLater("the pigeons rest: no bird has left", "resting", answer.retry_after())
+        return RetryLater("the pigeons rest: none has left", "resting", answer.retry_after())
     if 400 <= answer.status < 500:
         return Rejected(f"http_{answer.status}", "the loft refused the note")
     try:
         return Accepted((text(node(decode(answer.body), "answer"), "ring"),))
     except Unexpected:
-        return Unknown("the loft's answer has no ring: a bird may have left")
+        return Unknown("the loft's answer has no ring: a pigeon may have left")
 
 
 DECLARATION = ChannelDeclaration(

@@ -1,4 +1,4 @@
-"""What a server's URL and a client library's words are made into, and how programs end whose settings are wrong."""
+"""The sentences made from a server's URL and a client library's error, and how programs with wrong settings end."""
 
 import subprocess
 import sys
@@ -35,33 +35,33 @@ def test_a_server_is_known_from_every_url_its_library_takes(url: str, host: str,
     assert (server.host, server.port, server.ca_file) == (host, port, ca)
 
 
-def test_a_file_without_a_certificate_is_told_as_that(tmp_path: Path) -> None:
-    """Not as a refused handshake, with a setting that does not exist."""
+def test_a_file_without_a_certificate_is_named(tmp_path: Path) -> None:
+    """Not a refused handshake with the name of a setting that does not exist."""
     (tmp_path / "ca.pem").write_text("nothing", encoding="ascii")
     server = access_errors.Server("PostgreSQL", "POSTGRES", "127.0.0.1", free_port(), ca_file=str(tmp_path / "ca.pem"))
-    told = access_errors.access_error(server, psycopg.OperationalError("SSL error: no certificate or crl found"))
-    assert told == f"{server.place}: {tmp_path / 'ca.pem'} holds no certificate in PEM"
+    sentence = access_errors.access_error(server, psycopg.OperationalError("SSL error: no certificate or crl found"))
+    assert sentence == f"{server.place}: {tmp_path / 'ca.pem'} contains no certificate in PEM"
 
 
-def test_a_url_with_a_word_nobody_knows_is_one_line() -> None:
+def test_a_url_with_an_unknown_parameter_is_one_line() -> None:
     with pytest.raises(
         Unavailable, match=r"^PostgreSQL cannot be reached \(CHAT4ALL_POSTGRES_URL\): .*ssl_mode"
-    ) as told:
+    ) as raised:
         migrate.check(f"postgresql://me:{SECRET}@127.0.0.1:1/db?ssl_mode=require", "")
-    assert "\n" not in str(told.value)
-    assert SECRET not in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert SECRET not in str(raised.value)
 
 
-def test_a_load_asks_the_databases_before_it_begins(tmp_path: Path) -> None:
+def test_a_load_checks_the_databases_before_it_starts(tmp_path: Path) -> None:
     url = f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/db"
     settings = Settings.model_validate({"kafka_url": "127.0.0.1:1", "postgres_url": url})
     knobs = LoadOptions(
         count=1, rate=1.0, channels=("telegram",), conversations=1, group_share=0.0, groups=1, group_size=2, duplicates=0.0,
         seed=1,
-    )  # fmt: skip
-    with pytest.raises(Unavailable) as told:
+    )  # fmt: skip  # options on two lines
+    with pytest.raises(Unavailable) as raised:
         run_load(tmp_path, settings, knobs)
-    line = expected(told.value) or ""
+    line = expected(raised.value) or ""
     assert line.startswith("PostgreSQL cannot be reached (CHAT4ALL_POSTGRES_URL)")
     assert SECRET not in line
 
@@ -96,6 +96,6 @@ def test_a_program_with_wrong_settings_ends_in_one_line(command: list[str], tmp_
     assert done.returncode in (1, 2)
     [line] = done.stderr.splitlines()
     assert line.endswith(
-        f"CHAT4ALL_KAFKA_PASSWORD_FILE: {tmp_path / 'password'} has several lines, and a secret is one"
+        f"CHAT4ALL_KAFKA_PASSWORD_FILE: {tmp_path / 'password'} has several lines, but a secret has one"
     )
     assert SECRET not in done.stdout + done.stderr

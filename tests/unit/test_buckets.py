@@ -1,4 +1,4 @@
-"""Buckets are a dict in less memory, and a delivery's row is as small as it is said to be."""
+"""Buckets behave like a dict and take less memory; a delivery's row is as small as tables/timeline_layout.py says."""
 
 import sys
 
@@ -12,7 +12,7 @@ from tables.timeline_layout import PACKED, TIMELINES
 from tables.timelines import KEPT_EVENTS, Timeline, digest_of
 from tests.support.builders import NOW, examples
 
-# Keys that are part of one another, and values that hold a whole pair of another key.
+# Keys that are parts of one another, and values that hold a whole pair of another key.
 _KEYS = st.sampled_from([b"", b"a", b"ab", b"b", b"\x01\x00", *(b"key-%d" % n for n in range(12))])
 _VALUES = st.one_of(
     st.binary(max_size=8),
@@ -24,7 +24,7 @@ _STEPS = st.lists(st.tuples(_KEYS, st.none() | _VALUES), max_size=60)
 
 @examples(200)
 @given(steps=_STEPS)
-def test_buckets_hold_what_a_dict_would(steps: list[tuple[bytes, bytes | None]]) -> None:
+def test_buckets_behave_like_a_dict(steps: list[tuple[bytes, bytes | None]]) -> None:
     found, model = Buckets(), dict[bytes, bytes]()
     for key, value in steps:
         if value is None:
@@ -39,14 +39,14 @@ def test_buckets_hold_what_a_dict_would(steps: list[tuple[bytes, bytes | None]])
     assert set(found._large) <= set(model), "nothing is left of a large value"
 
 
-def test_buckets_stay_small_however_many_pairs_come_and_go() -> None:
+def test_buckets_stay_small_with_many_pairs_added_and_removed() -> None:
     held = Buckets()
     for n in range(20_000):
         held.put(b"%032x" % n, bytes(200))
     assert len(held) == 20_000
-    assert max(map(len, held._buckets)) < 40 * 236, "a pair is written with few others"
+    assert max(map(len, held._buckets)) < 40 * 236, "few pairs in one bucket"
     beyond = sum(map(sys.getsizeof, held._buckets)) + sys.getsizeof(held._buckets) - 20_000 * 232
-    assert beyond < 20 * 20_000, "bytes a pair beyond its own"
+    assert beyond < 20 * 20_000, "bytes per pair beyond the pair"
     for n in range(20_000):
         held.delete(b"%032x" % n)
     assert (len(held), set(held._buckets)) == (0, {b""})
@@ -62,14 +62,14 @@ WRITTEN = (
 
 
 def ended(**changes: object) -> Timeline:
-    """A delivery that was read, with ids as long as real ones."""
+    """A delivery that was read, with ids of a realistic length."""
     row = Timeline(
         "default", "c2f1d6d0-54a0-4c3c-9a0f-0b8a43a4f5c1", known=True, message_id="8d3c0a5e-5c1e-4b2f-8a77-0d9a3c1f2b6e", seq=7,
         channel="whatsapp", account="106540352242922", recipient="customer-7", address="15550000007", requested_at=NOW - 50,
         accepted_at=NOW, version=5, dispatched_at=NOW + 5, sent_at=NOW + 90, delivered_at=NOW + 900, read_at=NOW + 86_400_000,
         attempts=1, provider_message_id="wamid.HBgLMTU1NTAwMDAwMDAVAgARGBI3N0EyQUJDMjFEQzZCQjU3N0IA",
         events=tuple(digest_of(f"event {n}") for n in range(4)), updated_at=NOW + 86_400_000,
-    )  # fmt: skip
+    )  # fmt: skip  # one field a line would be 20 lines
     return row._replace(**changes)  # type: ignore[arg-type]  # names and values are the row's own
 
 
@@ -77,21 +77,21 @@ def test_a_receipt_writes_a_few_hundred_bytes() -> None:
     assert len(TIMELINES.encode(ended())) < 300
     for channel in CHANNELS:
         assert TIMELINES.encode(ended(channel=channel))[0] == PACKED
-    assert len(TIMELINES.encode(ended(events=tuple(range(KEPT_EVENTS))))) < 800, "however many events it has seen"
+    assert len(TIMELINES.encode(ended(events=tuple(range(KEPT_EVENTS))))) < 800, "with as many events as a row keeps"
 
 
-def test_a_row_that_is_on_a_changelog_reads_for_ever() -> None:
-    """The bytes are those of the first release that packed rows: a change that breaks this test needs a version of its own."""
+def test_a_row_on_a_changelog_can_always_be_read() -> None:
+    """The bytes are those of the first release that packed rows. A change that breaks this test needs a new version of the layout."""
     row = Timeline(
         "acme", "conv-1", known=True, message_id="msg-1", seq=7, channel="whatsapp", account="acc-1", recipient="ana",
         address="15550001", requested_at=NOW - 50, accepted_at=NOW, version=4, dispatched_at=NOW + 5, sent_at=NOW + 90,
         delivered_at=NOW + 900, attempts=1, provider_message_id="wamid.1", events=(1, 2**64 - 1), updated_at=NOW + 950,
-    )  # fmt: skip
+    )  # fmt: skip  # one field a line would be 17 lines
     assert TIMELINES.decode(bytes.fromhex(WRITTEN)) == row
     assert TIMELINES.encode(row).hex() == WRITTEN
 
 
-def test_the_views_show_a_row_by_names_and_its_events_as_they_are_compared() -> None:
+def test_the_web_views_show_field_names_and_events_in_hexadecimal() -> None:
     shown = TIMELINES.as_json(ended(events=(0, 2**64 - 1)))
     assert shown["events"] == ["0000000000000000", "ffffffffffffffff"]
     assert (shown["message_id"], shown["read_at"], shown["early"]) == (

@@ -1,4 +1,4 @@
-"""Whom a token of the internal channel may speak for, and that no sentence about a wrong one shows it."""
+"""For whom a token of the internal channel may act, and that no error about a wrong one shows it."""
 
 import pytest
 from pydantic import ValidationError
@@ -19,19 +19,19 @@ def test_a_token_names_a_tenant_and_people() -> None:
     assert LONG not in repr(found)
 
 
-def test_it_speaks_for_nobody_else() -> None:
+def test_it_acts_for_no_other_person() -> None:
     (hers,) = tokens_in(f"{LONG}=acme:ana")
     asked = [("acme", "ana"), ("acme", "bob"), ("acme", "an"), ("default", "ana"), ("acme", "*")]
     assert [hers.speaks_for(*whom) for whom in asked] == [True, False, False, False, False]
-    assert ClientToken(LONG, "acme").speaks_for("acme", "anybody")
-    assert not ClientToken(LONG, "acme").speaks_for("default", "anybody")
+    assert ClientToken(LONG, "acme").speaks_for("acme", "bob")
+    assert not ClientToken(LONG, "acme").speaks_for("default", "bob")
 
 
 @pytest.mark.parametrize(
     "entry",
     [LONG, f"{LONG}=acme", f"{LONG}=acme:", f"{LONG}=acme:ana||bob", f"{LONG}=a/b:ana", f"{LONG}=:ana", f"short=acme:{LONG}",
      f"{LONG} {LONG}=acme:ana", f"{LONG}=acme:ana,{LONG}=acme:bob", f"{LONG}=acme:{'a' * 257}"],
-)  # fmt: skip
+)  # fmt: skip  # one entry a line would be ten lines
 def test_a_wrong_entry_is_one_line_that_does_not_show_it(entry: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"internal_tokens": entry})
@@ -41,7 +41,7 @@ def test_a_wrong_entry_is_one_line_that_does_not_show_it(entry: str) -> None:
     assert LONG not in line + str(caught.value)
 
 
-def test_tokens_are_of_the_tenant_whose_account_it_is() -> None:
+def test_tokens_belong_to_the_tenant_that_owns_the_account() -> None:
     given = {"accounts": "internal:app=acme", "internal_account": "app"}
     for tenants in (("acme",), ("*", "acme")):
         Settings.model_validate(given | {"internal_tokens": ",".join(f"{LONG}{t}={t}:*" for t in tenants)})

@@ -1,4 +1,4 @@
-"""The codec: every record survives the way there and back, and no bytes whatever do more than be refused."""
+"""The codec: a record is the same after encoding and decoding, and any other bytes are refused with a CodecError."""
 
 import dataclasses
 import io
@@ -42,7 +42,7 @@ SCALARS: Mapping[str, st.SearchStrategy[Any]] = {
 
 
 def values(node: Any) -> st.SearchStrategy[Any]:
-    """Any value a schema's type allows, as records.py holds it."""
+    """Any value that a schema's type allows, as in records.py."""
     match node:
         case [*branches]:
             found = st.one_of([st.none() if branch == "null" else values(branch) for branch in branches])
@@ -76,7 +76,7 @@ def test_a_record_comes_back_as_it_was(cls: type[records.Record], data: st.DataO
 
 
 def refused_or_whole(value: bytes) -> None:
-    """The one thing decoding may do with bytes it does not like is to raise a CodecError; what it takes can be written again."""
+    """Decoding either raises a CodecError and nothing else, or returns a record that can be encoded again."""
     try:
         record = codec.decode_any(value)
     except CodecError:
@@ -116,15 +116,15 @@ def test_a_datum_that_ends_early_is_refused(record: records.Record, data: st.Dat
 
 @given(any_record, st.binary(min_size=1, max_size=20))
 @examples(100)
-def test_bytes_left_over_are_refused(record: records.Record, tail: bytes) -> None:
-    with pytest.raises(MalformedDatum, match="left over"):
+def test_extra_bytes_are_refused(record: records.Record, tail: bytes) -> None:
+    with pytest.raises(MalformedDatum, match="extra bytes"):
         codec.decode_any(codec.encode(record) + tail)
 
 
 @given(any_record, st.data())
 @examples(300)
 def test_a_text_that_is_peeked_at_is_the_one_that_is_decoded(record: records.Record, data: st.DataObject) -> None:
-    """Of whole records and of bytes that are none any more; whatever is wrong with the others, peeking says nothing instead."""
+    """For whole records and for damaged bytes: `peek` returns the field that `decode` returns, or None."""
     value = bytearray(codec.encode(record))
     if data.draw(st.booleans()):
         value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
@@ -143,7 +143,9 @@ def test_what_can_be_peeked_at() -> None:
     assert codec.peek(written, StatusUpdate, "tenant_id") == "default"
     assert codec.peek(written, StatusUpdate, "event_id") == "é" * 100
     assert codec.peek(written, StatusUpdate, "delivery_id") == "d" * 200
-    assert codec.peek(written, StatusUpdate, "provider_message_id") is None, "not one of the texts it begins with"
+    assert codec.peek(written, StatusUpdate, "provider_message_id") is None, (
+        "not one of the texts at the start of the datum"
+    )
     assert codec.peek(written, records.Binding, "delivery_id") is None, "another record"
     for junk in (
         None,
@@ -157,7 +159,7 @@ def test_what_can_be_peeked_at() -> None:
         assert codec.peek(junk, StatusUpdate, "delivery_id") is None
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -167,10 +169,10 @@ def test_what_can_be_peeked_at() -> None:
         (b"", NotAvro, "the value is empty"),
         (b'{"text": 1}', NotAvro, "byte 0 is 0x7b, 11 bytes"),
         (b"\x00\x00\x00", NotAvro, "3 bytes: not the Confluent wire format"),
-        (b"\x00\x00\x00\x00\x07datum", UnknownSchema, "schema id 7 is none of ours"),
+        (b"\x00\x00\x00\x00\x07datum", UnknownSchema, "schema id 7 is not one of ours"),
         (b"\x01" + codec.encode(BINDING)[1:], NotAvro, "byte 0 is 0x01"),
         (codec.encode(BINDING)[:-1], MalformedDatum, "schema id 1032, near byte"),
-        (codec.encode(BINDING) + b"x", MalformedDatum, "1 bytes left over"),
+        (codec.encode(BINDING) + b"x", MalformedDatum, "1 extra bytes"),
     ],
 )
 def test_an_error_says_what_and_where(value: bytes | None, error: type[CodecError], says: str) -> None:
@@ -184,7 +186,7 @@ def test_every_error_is_a_cause_of_dead_letters() -> None:
     assert {kind.cause for kind in kinds} <= set(causes.DESCRIPTIONS)
 
 
-def test_a_record_on_the_wrong_topic_is_told_where_it_belongs() -> None:
+def test_a_record_on_the_wrong_topic_is_refused_with_its_own_topic() -> None:
     with pytest.raises(UnexpectedRecord, match=r"a Binding where a Message belongs.*schemas/topics\.toml"):
         codec.decode(codec.encode(BINDING), records.Message)
 
@@ -193,7 +195,7 @@ def test_a_record_on_the_wrong_topic_is_told_where_it_belongs() -> None:
 
 
 def number(value: int) -> bytes:
-    """An Avro int or long: zigzag, then seven bits a byte."""
+    """An Avro int or long: zigzag, then seven bits per byte."""
     left = ((value << 1) ^ (value >> 63)) & (2**64 - 1)
     out = bytearray()
     while left > 0x7F:
@@ -226,7 +228,7 @@ TRAPS: Mapping[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("count", HUGE)
 @pytest.mark.parametrize("trap", TRAPS)
-def test_a_huge_count_costs_no_memory(trap: str, count: int) -> None:
+def test_a_huge_count_takes_no_memory(trap: str, count: int) -> None:
     value = TRAPS[trap](count)
     tracemalloc.start()
     try:
@@ -240,17 +242,17 @@ def test_a_number_without_end_is_refused() -> None:
     refused_or_whole(CONVERSATION + b"\x80" * 1_000_000)
 
 
-def test_the_traps_are_set_in_the_right_place() -> None:
-    """With an honest count the same bytes read as records, or are refused only for what follows."""
+def test_the_traps_are_in_the_right_place() -> None:
+    """With a correct count the same bytes are read as records, or are refused only for what follows."""
     assert codec.decode(TRAPS["array of text"](1), records.Conversation).members == ("m",)
     assert codec.decode(TRAPS["map"](1) + number(0) + b"\0", records.Message).metadata == {"k": ""}
     for trap in ("array of records", "text", "bytes", "union"):
-        with pytest.raises(MalformedDatum, match="left over"):
+        with pytest.raises(MalformedDatum, match="extra bytes"):
             codec.decode_any(TRAPS[trap](0 if trap == "union" else 1) + bytes(64))
 
 
 def test_a_full_size_record_of_the_smallest_parts_stays_small() -> None:
-    """The worst an application can do within 1 MB: as many recipients as fit, four bytes each."""
+    """The largest record in memory that an application can make within 1 MB: as many recipients as fit, four bytes each."""
     count = 249_000
     value = MESSAGE + number(count) + bytes(4 * count) + b"\0" + word("text") + word("") + b"\0\0" + number(5) + b"\0\0"
     assert len(value) < 1_000_000
@@ -265,18 +267,18 @@ def test_a_full_size_record_of_the_smallest_parts_stays_small() -> None:
 
 @pytest.mark.parametrize("partition", [2**31, -(2**31) - 1, 2**62])
 def test_an_int_beyond_32_bits_is_refused(partition: int) -> None:
-    """fastavro alone would read it; a partition number or a database column could not hold it."""
+    """fastavro alone would read it, but it does not fit into a partition number or a database column."""
     whole, rest = codec.encode(BINDING), number(BINDING.bound_at) + b"\x00"
     value = whole.removesuffix(number(3) + rest) + number(partition) + rest
     with pytest.raises(MalformedDatum, match=r"home_partition .* beyond an int"):
         codec.decode_any(value)
 
 
-# --- other people's serialisers --------------------------------------------------------------------------------------
+# --- other serialisers --------------------------------------------------------------------------------------
 
 
 def test_what_a_confluent_serialiser_writes_is_read() -> None:
-    """Magic byte, id, then the datum as fastavro writes it with the published schema: times as datetimes, defaults left out."""
+    """Magic byte, id, then the datum as fastavro writes it with the published schema: times are datetimes, and defaults are left out."""
     schema = newest("Message")
     out = io.BytesIO()
     out.write(struct.pack(">bI", 0, schema.id))

@@ -1,4 +1,5 @@
-"""Schemas evolve so that old and new programs read each other: checked by rule, and by reading real bytes both ways."""
+"""Schemas evolve so that old and new programs can read each other's records: checked by Avro's rules, and with real bytes in both
+directions."""
 
 import copy
 import io
@@ -22,7 +23,7 @@ EXAMPLE = json.loads((ROOM / "examples/status_update.v1/accepted_by_the_provider
 
 
 def pairs() -> list[tuple[Schema, Schema]]:
-    """Every two versions of a record, each as writer and as reader; a version with itself too."""
+    """Every pair of versions of a record, as writer and reader; also each version with itself."""
     return [pair for pair in itertools.product(SCHEMAS, SCHEMAS) if pair[0].name == pair[1].name]
 
 
@@ -36,7 +37,7 @@ def test_every_version_reads_every_other(writer: Schema, reader: Schema) -> None
 
 
 def rewritten(value: Any, writer: Any, reader: Any) -> Any:
-    """A datum, written with one schema and read with another."""
+    """A datum that is written with one schema and read with another."""
     out = io.BytesIO(written(value, writer))
     return fastavro.schemaless_reader(out, parsed(writer), parsed(reader))
 
@@ -51,7 +52,7 @@ def parsed(definition: Any) -> Any:
     return parse_schema(codec._without_logical_types(definition), named_schemas={})  # times as plain milliseconds
 
 
-# --- what a change does, on a version 2 made here --------------------------------------------------------------------
+# --- changes, on a version 2 made here --------------------------------------------------------------------
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def forbid_null(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", [add_field, drop_field])
-def test_what_may_change_reads_both_ways(change: Callable[[dict[str, Any]], None]) -> None:
+def test_an_allowed_change_can_be_read_in_both_directions(change: Callable[[dict[str, Any]], None]) -> None:
     v2 = changed(change)
     assert obstacles(V1.definition, v2) == []
     assert obstacles(v2, V1.definition) == []
@@ -125,7 +126,7 @@ def test_a_new_symbol_reads_as_the_enums_default() -> None:
         (widen_int, "", "attempt: long cannot be read as int"),
     ],
 )
-def test_what_may_not_change_is_noticed(
+def test_a_forbidden_change_is_noticed(
     change: Callable[[dict[str, Any]], None], old_to_new: str, new_to_old: str
 ) -> None:
     v2 = changed(change)
@@ -135,8 +136,8 @@ def test_what_may_not_change_is_noticed(
 
 
 @pytest.mark.parametrize("change", [require_field, rename_field, change_type])
-def test_what_may_not_change_breaks_real_bytes_too(change: Callable[[dict[str, Any]], None]) -> None:
-    # the rules above are ours; this holds them to what fastavro does
+def test_a_forbidden_change_breaks_real_bytes_too(change: Callable[[dict[str, Any]], None]) -> None:
+    # the rules above are our own; this compares them with fastavro
     with pytest.raises(Exception, match=r"region|delivery|int|string"):
         rewritten(EXAMPLE, V1.definition, changed(change))
 
@@ -145,7 +146,7 @@ def test_what_may_not_change_breaks_real_bytes_too(change: Callable[[dict[str, A
 
 
 def test_the_codec_reads_an_old_version_into_the_new_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Version 1 as somebody's older program wrote it, where version 2 (without `reason`) is the newest."""
+    """Version 1, as an older program wrote it, while version 2 (without `reason`) is the newest."""
     v2 = Schema("status_update", 2, 9_000_001, "StatusUpdate", changed(drop_field))
     monkeypatch.setattr(catalog, "SCHEMAS", (*SCHEMAS, v2))
     monkeypatch.setitem(codec._READERS, V1.id, codec._Reader(V1))
@@ -155,14 +156,14 @@ def test_the_codec_reads_an_old_version_into_the_new_record(monkeypatch: pytest.
     assert read.delivery_id == EXAMPLE["delivery_id"]
 
 
-def test_the_newest_version_is_what_is_written() -> None:
+def test_the_codec_writes_the_newest_version() -> None:
     for record in {s.record for s in SCHEMAS}:
         newest = max((s for s in SCHEMAS if s.record == record), key=lambda s: s.version)
         writer = codec._WRITERS[getattr(records, record)]
         assert writer.header == b"\x00" + newest.id.to_bytes(4, "big")
 
 
-def test_a_file_whose_name_says_no_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_a_version_in_its_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "avro").mkdir()
     (tmp_path / "avro" / "message.avsc").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(catalog, "ROOM", tmp_path)

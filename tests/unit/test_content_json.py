@@ -1,4 +1,4 @@
-"""Content as JSON: the way there and back changes nothing, and old rows survive new fields."""
+"""Content as JSON: it is the same after both steps, and rows without new fields can be read."""
 
 import orjson
 from hypothesis import given
@@ -21,14 +21,14 @@ def test_content_comes_back_from_json_as_it_was(found: Content) -> None:
     assert content_json.from_json(orjson.loads(orjson.dumps(content_json.as_json(found)))) == found
 
 
-def test_only_what_was_said_is_in_the_json() -> None:
+def test_the_json_leaves_out_defaults() -> None:
     assert content_json.as_json(IMAGE) == {"media": [{"kind": "image", "url": "https://shop.example/a.jpg"}]}
     assert content_json.as_json(Content()) == {}
     assert content_json.as_json(None) is None
     assert content_json.from_json(None) is None
 
 
-def test_what_a_newer_program_wrote_is_left_out() -> None:
+def test_unknown_fields_are_dropped() -> None:
     newer = {"mood": "good", "location": {"latitude": 1.5, "longitude": 2.5, "altitude": 3}}
     assert content_json.from_json(newer) == Content(location=Location(1.5, 2.5))
 
@@ -38,6 +38,6 @@ def test_an_outstanding_delivery_keeps_its_content() -> None:
     assert OUTSTANDING.decode(OUTSTANDING.encode(row)) == row
 
 
-def test_another_content_is_another_message_and_none_is_as_ever() -> None:
+def test_another_content_has_another_digest_and_no_content_has_the_old_one() -> None:
     assert digest(message()).hex() == "0ef117ee22a76fee"
     assert len({digest(message()), digest(message(content=IMAGE)), digest(message(content=Content()))}) == 3

@@ -1,4 +1,4 @@
-"""How Kafka is reached: what does not go together is refused by name, and no secret is in a repr."""
+"""How to reach Kafka: contradictory settings are refused by name, and no repr contains a secret."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from stack.certificates import Certificates
 SECRET = "never-shown-7f3a"
 SCRAM: dict[str, Any] = {
     "protocol": "SASL_SSL", "mechanism": "SCRAM-SHA-512", "user": "core", "password": MaskedText(SECRET),
-}  # fmt: skip
+}  # fmt: skip  # names and values on one line
 
 
 @pytest.fixture(scope="module")
@@ -37,35 +37,38 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         ({**SCRAM, "user": ""}, "SCRAM-SHA-512 needs CHAT4ALL_KAFKA_USER$"),
         ({**SCRAM, "password": MaskedText("")}, "SCRAM-SHA-512 needs CHAT4ALL_KAFKA_PASSWORD$"),
         ({"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER"}, "needs CHAT4ALL_KAFKA_TOKEN_COMMAND$"),
-        ({"mechanism": "PLAIN"}, "CHAT4ALL_KAFKA_SASL_MECHANISM is set, and .*=PLAINTEXT asks nobody"),
-        ({"protocol": "SSL", "password": MaskedText(SECRET)}, "CHAT4ALL_KAFKA_PASSWORD is set, and .*=SSL asks nobody"),
+        ({"mechanism": "PLAIN"}, "CHAT4ALL_KAFKA_SASL_MECHANISM is set, but .*=PLAINTEXT has no authentication"),
+        (
+            {"protocol": "SSL", "password": MaskedText(SECRET)},
+            "CHAT4ALL_KAFKA_PASSWORD is set, but .*=SSL has no authentication",
+        ),
         (
             {"token_command": MaskedText("print it")},
-            "CHAT4ALL_KAFKA_TOKEN_COMMAND is set, and .*=PLAINTEXT asks nobody",
+            "CHAT4ALL_KAFKA_TOKEN_COMMAND is set, but .*=PLAINTEXT has no authentication",
         ),
         (
             {**SCRAM, "token_command": MaskedText(f"print {SECRET}")},
-            "SCRAM-SHA-512 has no use for CHAT4ALL_KAFKA_TOKEN_COMMAND: leave out what is not meant",
+            "SCRAM-SHA-512 does not use CHAT4ALL_KAFKA_TOKEN_COMMAND: remove the settings that are wrong",
         ),
         (
             {**SCRAM, "mechanism": "OAUTHBEARER", "token_command": MaskedText("print it")},
-            "OAUTHBEARER has no use for CHAT4ALL_KAFKA_USER and CHAT4ALL_KAFKA_PASSWORD",
+            "OAUTHBEARER does not use CHAT4ALL_KAFKA_USER and CHAT4ALL_KAFKA_PASSWORD",
         ),
         (
             {"protocol": "SASL_SSL", "mechanism": "OAUTHBEARER", "token_command": MaskedText(f"print '{SECRET}")},
-            "CHAT4ALL_KAFKA_TOKEN_COMMAND is no command line: No closing quotation",
+            "CHAT4ALL_KAFKA_TOKEN_COMMAND is not a valid command line: No closing quotation",
         ),
-        ({"ca_file": "ca.pem"}, "CHAT4ALL_KAFKA_CA_FILE is set, and .*=PLAINTEXT encrypts nothing"),
+        ({"ca_file": "ca.pem"}, "CHAT4ALL_KAFKA_CA_FILE is set, but .*=PLAINTEXT does not use TLS"),
         ({"protocol": "SSL", "key_file": "key.pem"}, "CHAT4ALL_KAFKA_KEY_FILE needs CHAT4ALL_KAFKA_CERTIFICATE_FILE"),
         (
             {"protocol": "SSL", "ca_file": "/nowhere/ca.pem"},
             "CHAT4ALL_KAFKA_CA_FILE: /nowhere/ca.pem cannot be read: No such",
         ),
-        ({"protocol": "SSL", "ca_file": __file__}, "CHAT4ALL_KAFKA_CA_FILE.* does not hold what it should"),
+        ({"protocol": "SSL", "ca_file": __file__}, "CHAT4ALL_KAFKA_CA_FILE.* is not valid"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_what_does_not_go_together_is_refused(given: dict[str, Any], sentence: str) -> None:
+def test_contradictory_settings_are_refused(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WrongAccess, match=sentence) as refused:
         KafkaAccess("127.0.0.1:1", **given).check()
     assert "\n" not in str(refused.value)
@@ -84,7 +87,7 @@ def test_brokers_are_hosts_with_ports(url: str) -> None:
 
 
 def test_librdkafka_takes_the_settings_of_every_kind(certificates: Certificates) -> None:
-    """It refuses a name or a value it does not know when the client is made."""
+    """librdkafka refuses unknown names and values when the client is made."""
     tls = {"ca_file": str(certificates.ca)}
     own = tls | {"certificate_file": str(certificates.folder / "core.pem")}
     kinds: list[dict[str, Any]] = [
@@ -111,18 +114,14 @@ def test_no_secret_is_in_a_repr() -> None:
     assert repr(f"{masked(f'postgresql://me:{SECRET}@host/db')}") == "'postgresql://me:***@host/db'"
 
 
-def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
-    certificates: Certificates, tmp_path: Path
-) -> None:
+def test_a_key_with_a_password_is_refused_without_a_prompt(certificates: Certificates, tmp_path: Path) -> None:
     whole = (certificates.folder / "core.pem").read_bytes()
     key = serialization.load_pem_private_key(whole, password=None)
     locked = serialization.BestAvailableEncryption(b"a password")
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
     (tmp_path / "key.pem").write_bytes(key.private_bytes(*form))
     own = {"certificate_file": str(certificates.folder / "core.pem"), "key_file": str(tmp_path / "key.pem")}
-    with pytest.raises(
-        WrongAccess, match=r"CHAT4ALL_KAFKA_KEY_FILE does not hold what it should .*the key without a pass"
-    ):
+    with pytest.raises(WrongAccess, match=r"CHAT4ALL_KAFKA_KEY_FILE is not valid .*the key without a pass"):
         KafkaAccess("127.0.0.1:1", protocol="SSL", **own).check()  # type: ignore[arg-type]  # texts only
 
 
@@ -141,7 +140,7 @@ def jwt(**claims: Any) -> str:
     ],
     ids=["JWT", "opaque", "JSON", "no JWT in JSON"],
 )
-def test_a_token_says_until_when_it_is_good(printed: str, expires_at: float, subject: str) -> None:
+def test_a_token_has_an_expiry(printed: str, expires_at: float, subject: str) -> None:
     token = bearer.read(printed, 1000.0)
     assert (token.expires_at, token.subject) == (expires_at, subject)
     assert token.text not in repr(token)

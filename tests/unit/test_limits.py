@@ -1,4 +1,4 @@
-"""The limits: every field has one, each is exact, and what they allow together fits wherever it is written."""
+"""The limits: every field has one, each is exact, and the largest records within them can be written everywhere."""
 
 import dataclasses
 import typing
@@ -55,19 +55,19 @@ def test_a_record_is_refused_exactly_when_a_field_is_beyond_its_limit(cls: type[
             assert codec.decode(codec.encode(record), cls) == record
             continue
         assert found.startswith(f"{cls.__name__}."), found
-        assert len(found) < 400, "the sentence never repeats the value"
+        assert len(found) < 400, "the sentence never contains the value"
         with pytest.raises(codec.OutOfLimits, match=cls.__name__):
             codec.decode(codec.encode(record), cls)
 
 
 @pytest.mark.parametrize("odd", ["\ud800", "a\udfffb" * 40], ids=ascii)
 @pytest.mark.parametrize("field", ["text", "message_id", "sender", "kind", "tenant_id"])
-def test_half_a_character_is_no_text(field: str, odd: str) -> None:
+def test_half_a_character_is_not_a_text(field: str, odd: str) -> None:
     assert limit_check.fault(message(**{field: odd})) is not None
 
 
-def test_numbers_written_long_make_no_record_larger_than_its_class() -> None:
-    """Avro's numbers may have any number of leading zeros; such a record would say little in many bytes."""
+def test_numbers_with_unnecessary_bytes_are_refused() -> None:
+    """Avro's numbers may have any number of leading zeros, so a small record could have many bytes."""
     plain = codec.encode(receipt(error_title=None))
     assert plain[5:6] == b"\x0e", "the length of the tenant id, seven"
     padded = plain[:5] + b"\x8e" + b"\x80" * 900_000 + b"\x00" + plain[6:]
@@ -75,11 +75,11 @@ def test_numbers_written_long_make_no_record_larger_than_its_class() -> None:
         codec.decode(padded, Receipt)
 
 
-# --- the largest of each --------------------------------------------------------------------------------------------------
+# --- the largest record of each class --------------------------------------------------------------------------------------------------
 
 
 def largest(cls: type[Any], character: str) -> Any:
-    """A record all of whose fields are at their limits, but for its lists of records where these alone are too many."""
+    """A record with all fields at their limits, except lists of records that would be too large alone."""
     hints = typing.get_type_hints(cls)
     found: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -119,7 +119,7 @@ def test_the_largest_record_is_within_the_bytes_of_its_class(cls: type[Any], cha
     assert most is not None
     assert len(codec.encode(record)) <= most
     if cls not in (Message, *(c for c in TOP if c.__name__ == "SequencedMessage")):
-        assert most < MOST, "stage route looks at the size of these two"
+        assert most < MOST, "stage route checks the size of these two"
 
 
 LARGEST_DELIVERY: Delivery = largest(Delivery, "\x01")
@@ -155,7 +155,7 @@ def test_control_characters_take_no_more_room_in_a_row_than_in_the_record() -> N
     assert len(OUTSTANDING.encode(row)) < 66_500
 
 
-# --- texts that only describe ---------------------------------------------------------------------------------------------
+# --- descriptive texts ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_control_characters_take_no_more_room_in_a_row_than_in_the_record() -> N
     ],
     ids=lambda each: ascii(each)[:20],
 )
-def test_a_describing_text_is_cut_where_it_is_too_long_and_says_so(said: str, kept: str) -> None:
+def test_a_descriptive_text_is_shortened_and_marked(said: str, kept: str) -> None:
     assert limit_check.trimmed(said, SENTENCE) == kept
     assert len(kept.encode()) <= 1000
 

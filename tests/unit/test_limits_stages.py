@@ -1,5 +1,5 @@
-"""Every stage with records whose fields are below, at and above every limit: refused exactly when above, and the outputs of the others
-fit. Then inputs that ended a stage in the past."""
+"""Every stage with records whose fields are below, at and above every limit: it refuses exactly those above, and its outputs for the others
+fit. Then inputs that once ended a stage."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +84,7 @@ TWO_DELIVERIES = [record("deliveries.whatsapp", delivery(f"dlv-{i}", address=str
 
 
 def of_an_outstanding_delivery(update: StatusUpdate) -> bool:
-    """Or an update whose delivery id send does not trust; track checks the others."""
+    """Whether send has the delivery, or does not trust its id; track decides on the others."""
     return update.delivery_id in {"dlv-1", "dlv-2"} or not limit_check.allows("delivery_id", update.delivery_id)
 
 
@@ -94,8 +94,8 @@ class Place(NamedTuple):
     stage: Callable[[], Stage[Any]]
     topic: str
     cls: type[Any]
-    before: Sequence[Record] = ()  # records that the stage needs first, so that it decodes the record
-    looks_at: Callable[[Any], bool] = lambda _: True  # which records it decodes at all
+    before: Sequence[Record] = ()  # records that the stage must have before it looks at the record
+    looks_at: Callable[[Any], bool] = lambda _: True  # the records that the stage decodes
 
 
 PLACES = {
@@ -113,7 +113,7 @@ PLACES = {
     "archive log": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "conversation-log", SequencedMessage),
     "archive states": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "delivery-states", DeliveryState),
     "analyse states": Place(lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0), "delivery-states", DeliveryState),
-}  # fmt: skip  # one case a line
+}  # fmt: skip  # one place a line
 OUTPUTS: Mapping[str, type[Any]] = {
     "conversation-log": SequencedMessage,
     "status-updates": StatusUpdate,
@@ -126,7 +126,7 @@ OUTPUTS: Mapping[str, type[Any]] = {
 
 
 def check(desk: Desk[Any], decision: Decision) -> None:
-    """All outputs fit and are within the limits."""
+    """Every output fits and is within the limits."""
     for output in decision.outputs:
         assert output.value is not None
         assert len(output.key) + len(output.value) < MOST + 1000
@@ -151,7 +151,7 @@ def test_a_record_is_refused_exactly_when_a_field_is_beyond_its_limit(place: Pla
             desk.turn(place.before)
         sent = record(place.topic, case.of(SAMPLES[place.cls.__name__]), key=b"key")
         if place.cls is Message and len(sent.value or b"") > MAX_RECORD_BYTES:
-            continue  # larger than a record: `message_too_large`
+            continue  # larger than a record may be: the cause is `message_too_large`
         decision = desk.turn([sent])
         is_out = "field_out_of_limits" in refused(decision)
         assert is_out == case.beyond, case.name
@@ -218,7 +218,7 @@ def test_whatever_a_connector_says_becomes_updates_within_the_limits(policy: str
         assert not desk.rows("outstanding")
 
 
-# --- what ended a stage once ----------------------------------------------------------------------------------------------
+# --- inputs that once ended a stage ----------------------------------------------------------------------------------------------
 
 
 def in_turns(desk: Desk[Any], records: Sequence[Record], size: int = 2000) -> list[Decision]:
@@ -258,7 +258,7 @@ def test_copies_of_one_unknown_receipt_wait_once_and_are_told_once() -> None:
 
 
 def test_orphans_without_end_become_dead_letters_a_bounded_number_a_turn() -> None:
-    """Work that is due without a record must fit one turn: the engine could not blame a record for it."""
+    """Work that is due without a record must fit into one turn, because no record could be refused for it."""
     desk = Desk(a_match())
     title = "\x01" * 1000
     came = [
@@ -285,11 +285,11 @@ def test_updates_for_a_delivery_nobody_told_of() -> None:
     assert count(decisions, "repeated") == 2
     assert count(decisions, "too_many_waiting") == 4300 - MOST_EARLY
     assert {cause for d in decisions for cause in refused(d)} == {"too_many_waiting"}
-    published = decoded(
+    states = decoded(
         desk.turn([record("conversation-log", sequenced(ref()))]).outputs, "delivery-states", DeliveryState
     )
-    assert [state.version for state in published] == list(range(1, MOST_EARLY + 2)), (
-        "waiting updates are published, in order"
+    assert [state.version for state in states] == list(range(1, MOST_EARLY + 2)), (
+        "waiting updates are published in order"
     )
 
 
@@ -368,7 +368,7 @@ def test_a_tracker_that_makes_no_sense_leaves_the_receipt_to_the_join_whoever_si
     assert len(desk.rows("waiting")) == 1
 
 
-def test_a_tracker_that_makes_sense_and_is_signed_alike_does_not() -> None:
+def test_a_valid_tracker_with_the_same_signature_does_not() -> None:
     desk = Desk(a_match())
     data = signed_tracker("|default|d1|conv-1|0|1")
     assert len(desk.turn([record("receipts", receipt(callback_data=data), key=b"k")]).outputs) == 1
@@ -392,7 +392,7 @@ def test_what_one_message_makes_is_bounded_before_it_is_made() -> None:
 
 
 def test_a_turn_of_large_messages_stops_before_memory_grows() -> None:
-    """The engine decides again on fewer records and blames none of them."""
+    """The engine tries again with fewer records and refuses none of them."""
     desk = Desk(a_route())
     large = numbered([record("messages", message(f"m{i}", text="a" * 1500, recipients=PEOPLE)) for i in range(12)])
     with pytest.raises(Exception, match="a turn may make") as raised:
@@ -404,7 +404,7 @@ def test_a_turn_of_large_messages_stops_before_memory_grows() -> None:
 
 
 def test_what_is_due_in_send_comes_in_bounded_turns() -> None:
-    """Rows that wait for the same moment are written again then, and the engine could not blame one record for all of them."""
+    """Rows that are due at the same time are all written in that moment, and no record could be refused for all of them."""
     desk = Desk(a_send())
     heavy = delivery(text="\x01" * 65_536)
     came = [
@@ -438,4 +438,4 @@ def test_blocked_accounts_are_forgotten_when_their_time_has_passed() -> None:
         sent = record("deliveries.whatsapp", delivery(f"d{i}", account=f"acc{i}", address=f"a{i}"), offset=i)
         decision = desk.turn([sent], [Result(call, throttled) for call in calls], now=NOW + i * 10_000)
         calls = list(decision.calls)
-    assert len(desk.state.blocked) <= 64 + 1, "at most as many as have calls in flight"
+    assert len(desk.state.blocked) <= 64 + 1, "no more than accounts with calls in flight"

@@ -1,4 +1,4 @@
-"""Times of a message: what route refuses, in which words, and what travels with the delivery."""
+"""The times of a message: which ones route refuses, with which error, and which ones the delivery gets."""
 
 import re
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ TIMES: Mapping[str, tuple[int | None, int | None]] = {
 
 
 @pytest.mark.parametrize(("not_before", "expires_at"), TIMES.values(), ids=TIMES)
-def test_times_that_make_sense_travel_with_the_delivery(not_before: int | None, expires_at: int | None) -> None:
+def test_valid_times_are_in_the_delivery(not_before: int | None, expires_at: int | None) -> None:
     decision = a_desk().turn([record("messages", message(not_before=not_before, expires_at=expires_at))])
     (each,) = decoded(decision.outputs, "deliveries.whatsapp", Delivery)
     assert (each.not_before, each.expires_at) == (not_before or None, expires_at or None)

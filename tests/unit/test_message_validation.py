@@ -1,4 +1,4 @@
-"""Messages that mean something and messages that cannot, whatever the channel."""
+"""Messages that any channel might send, and messages that no channel could."""
 
 import math
 
@@ -33,7 +33,7 @@ MEANS_SOMETHING = [
     ("mark_read", "", Content(reply_to="wamid.1")),
 ]
 CANNOT = [
-    ("hologram", "", None, "kind 'hologram' is none of ours: use one of text, template,"),
+    ("hologram", "", None, "there is no kind 'hologram': use one of text, template,"),
     ("text", "x", Content(media=(IMAGE,)), "of kind text has a media"),
     ("text", "x", Content(location=HERE), "of kind text has a location"),
     ("image", "", None, "needs exactly one medium, of that kind; it has none"),
@@ -43,21 +43,21 @@ CANNOT = [
     ("image", "", Content(media=(Media("image"),)), "and has neither"),
     ("image", "", Content(media=(Media("image", url="https://x/", provider_media_id="7"),)), "and has both"),
     ("image", "", Content(media=(Media("image", url="", provider_media_id=""),)), "and has neither"),
-    ("image", "", Content(media=(Media("image", url="file:///etc/passwd"),)), "no http or https address"),
-    ("image", "", Content(media=(Media("image", url="http://["),)), "no http or https address"),
+    ("image", "", Content(media=(Media("image", url="file:///etc/passwd"),)), "not an http or https address"),
+    ("image", "", Content(media=(Media("image", url="http://["),)), "not an http or https address"),
     ("image", "", Content(media=(Media("image", url="https://x/", size=-1),)), "has -1 bytes"),
     ("sticker", "x", Content(media=(Media("sticker", provider_media_id="7"),)), "of kind sticker has a text"),
     ("album", "", Content(media=(IMAGE,)), "this one has 1"),
     ("album", "", Content(media=(IMAGE,) * (MOST_MEDIA + 1)), "this one has 31"),
-    ("album", "", Content(media=(IMAGE, Media("sticker", url="https://x/"))), "holds no sticker"),
-    ("album", "", Content(media=(IMAGE, Media("hologram", url="https://x/"))), "a medium of kind 'hologram'"),
+    ("album", "", Content(media=(IMAGE, Media("sticker", url="https://x/"))), "may not contain a sticker"),
+    ("album", "", Content(media=(IMAGE, Media("hologram", url="https://x/"))), "there is no kind of media 'hologram'"),
     ("template", "", None, "needs a template with a name"),
     ("template", "", Content(template=Template("", "en")), "needs a template with a name"),
     ("template", "", Content(template=TEMPLATE, media=(IMAGE, IMAGE)), "at most one medium"),
     ("location", "", None, "needs a location"),
-    ("location", "", Content(location=Location(90.001, 0)), "not on this earth"),
-    ("location", "", Content(location=Location(0, -180.5)), "not on this earth"),
-    ("location", "", Content(location=Location(math.nan, 0)), "not on this earth"),
+    ("location", "", Content(location=Location(90.001, 0)), "the location does not exist"),
+    ("location", "", Content(location=Location(0, -180.5)), "the location does not exist"),
+    ("location", "", Content(location=Location(math.nan, 0)), "the location does not exist"),
     ("location", "we are here", Content(location=HERE), "of kind location has a text"),
     ("reaction", "", Content(reaction="👍"), "needs the emoji"),
     ("reaction", "", Content(reply_to="wamid.1"), "needs the emoji"),
@@ -67,18 +67,18 @@ CANNOT = [
 
 
 @pytest.mark.parametrize(("kind", "text", "content"), MEANS_SOMETHING)
-def test_this_means_something(kind: str, text: str, content: Content | None) -> None:
+def test_a_consistent_message_is_accepted(kind: str, text: str, content: Content | None) -> None:
     assert contradiction(kind, text, content) is None
 
 
 @pytest.mark.parametrize(("kind", "text", "content", "sentence"), CANNOT)
-def test_this_cannot_mean_anything(kind: str, text: str, content: Content | None, sentence: str) -> None:
+def test_a_contradictory_message_is_refused(kind: str, text: str, content: Content | None, sentence: str) -> None:
     found = contradiction(kind, text, content)
     assert found is not None
     assert sentence in found
 
 
-def test_every_kind_can_be_meant() -> None:
+def test_every_kind_has_a_valid_message() -> None:
     by_kind = {kind for kind, _, _ in MEANS_SOMETHING} | {"document", "audio", "sticker"}
     assert by_kind == set(KINDS)
     for kind in ("document", "audio", "sticker"):
@@ -88,6 +88,6 @@ def test_every_kind_can_be_meant() -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "", "hologram"])
 @given(text=TEXT, content=values(CONTENT))
 @examples(30)
-def test_whatever_it_is_told_it_answers_with_a_sentence(kind: str, text: str, content: Content) -> None:
+def test_any_input_gives_a_sentence_or_none(kind: str, text: str, content: Content) -> None:
     found = contradiction(kind, text, content)
     assert found is None or 10 < len(found) < 500

@@ -1,4 +1,4 @@
-"""Files and folders that only their owner reads, whatever the umask says."""
+"""Files and folders that only their owner can read, whatever the umask is."""
 
 import os
 import stat
@@ -24,14 +24,14 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def test_folders_that_are_made_are_closed_and_others_stay_as_they_are(tmp_path: Path) -> None:
+def test_new_folders_are_private_and_others_keep_their_mode(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir(mode=0o755)
     made = private_files.make_folder(tmp_path / "there" / "stack" / "dev")
     assert [mode(folder) for folder in (made, made.parent, made.parent.parent)] == [0o700, 0o700, 0o755]
     assert private_files.make_folder(made) == made
 
 
-def test_files_are_closed_from_the_first_byte_on(tmp_path: Path) -> None:
+def test_files_are_private_from_their_creation_on(tmp_path: Path) -> None:
     with private_files.append_to(tmp_path / "log") as log:
         assert mode(tmp_path / "log") == 0o600
         log.write(b"one\n")
@@ -58,16 +58,16 @@ def test_a_link_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_tables_on_disk_and_what_a_worker_keeps_beside_them_are_for_their_owner_only(tmp_path: Path) -> None:
-    """A worker of a deployment has whatever umask it was started with."""
+    """A worker may be started with any umask."""
     database = RocksDBFolder(tmp_path / "data" / "core" / "tables" / "3", "of the tests")
     database.close()
-    EndReason(tmp_path / "words" / "core").write("partition 3: of somebody")
+    EndReason(tmp_path / "words" / "core").write("partition 3: of a person")
     for folder in ("data", "data/core", "data/core/tables", "data/core/tables/3", "words", "words/core"):
         assert mode(tmp_path / folder) == 0o700
     assert mode(tmp_path / "words" / "core" / ".last-words") == 0o600
 
 
-def test_what_a_simulator_was_called_with_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_requests_to_a_simulator_are_for_its_owner_only(tmp_path: Path) -> None:
     log = Log(tmp_path / "simulators" / "calls.jsonl")
     assert (mode(tmp_path / "simulators"), mode(tmp_path / "simulators" / "calls.jsonl")) == (0o700, 0o600)
     log.close()

@@ -1,4 +1,4 @@
-"""Kafka clients write no log lines of their own: their errors are logged in our format, and closing a client ends its threads."""
+"""Kafka clients write nothing to standard error: our log reports their errors, and a closed client leaves no thread."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.engine_harness import await_true
 
 
 def threads() -> int:
-    """Of librdkafka, in this process."""
+    """The number of librdkafka's threads in this process."""
     names = [file.read_text(encoding="ascii") for file in Path("/proc/self/task").glob("*/comm")]
     return sum(name.startswith("rdk:") for name in names)
 
@@ -35,9 +35,9 @@ async def test_a_gateway_without_kafka_logs_it_in_our_format_and_leaves_no_clien
 
 
 @pytest.mark.parametrize("kind", [Producer, Consumer])
-def test_a_client_writes_no_log_lines_of_its_own(kind: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_idle_client_is_silent(kind: Any, capfd: pytest.CaptureFixture[str]) -> None:
     errors: list[Any] = []
     settings = KafkaAccess(f"127.0.0.1:{free_port()}").settings("test", group_id="none")
     client = kind({**settings, "error_cb": errors.append})
-    await_true(lambda: bool(client.poll(0.1) or errors), "the client to report an error", 20.0)
+    await_true(lambda: bool(client.poll(0.1) or errors), "the client to report that no broker answers", 20.0)
     assert "%3|" not in "".join(capfd.readouterr())

@@ -26,7 +26,7 @@ def test_metric_names_are_the_ones_prometheus_sees() -> None:
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
 def test_an_objective_can_be_measured(objective: Objective) -> None:
-    """Its limit is a bucket of its histogram; a percentile of a report stands in that report and is of the same share."""
+    """Its limit is a bucket of its histogram, or its percentile is a column of the report and of the same share."""
     assert 0 < objective.share < 1
     if not isinstance(objective.measured_by, str):
         assert objective.measured_by in METRICS.values()
@@ -53,7 +53,7 @@ def test_the_readme_s_picture_has_every_topic() -> None:
     assert {name for name in names if name not in picture} == set()
 
 
-# --- what pages point to ---------------------------------------------------------------------------------------------
+# --- links and names in pages ---------------------------------------------------------------------------------------------
 
 PAGES_OF_PROSE = [path for path in tracked() if path.suffix == ".md"]
 FILES = {path.relative_to(REPOSITORY).as_posix() for path in tracked()}
@@ -76,5 +76,5 @@ def test_a_page_points_to_what_exists(path: Path) -> None:
 
 
 def is_there(name: str) -> bool:
-    """A whole path from the root, a folder, or the bare name of some module."""
+    """Whether a path from the root, a folder, or the bare name of a module exists."""
     return name in FILES or (REPOSITORY / name).is_dir() if "/" in name else name in FILE_NAMES | FOLDERS

@@ -1,4 +1,4 @@
-"""The contracts agree with each other: schemas with the typed records, examples with schemas, topics with the stages."""
+"""The contracts agree: schemas with the record classes, examples with the schemas, topics with the stages."""
 
 import ast
 import dataclasses
@@ -28,10 +28,8 @@ EXAMPLES = sorted((ROOM / "examples").glob("*/*.json"))
 SCALARS = {"string": str, "int": int, "long": int, "double": float, "boolean": bool, "bytes": bytes}
 STAGES = set(BUILDERS)
 OUTSIDE = {"applications", "gateway"}
-MADE_OF = {
-    "conversation_key": {"tenant_id", "conversation_id"},
-    "contact_key": {"tenant_id", "user_id"},
-}  # schemas/keys.py
+# key -> the fields it is made from (schemas/keys.py)
+MADE_OF = {"conversation_key": {"tenant_id", "conversation_id"}, "contact_key": {"tenant_id", "user_id"}}
 EVERY_CHANNEL = {name: "7000000001:made-up" for channel in CHANNELS.values() for name in channel.send_settings}
 
 by_name = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: f"{s.name}.v{s.version}")
@@ -65,7 +63,7 @@ def test_an_example_is_written_by_its_schema_and_read_as_a_typed_record(path: Pa
         assert codec.encode(record) == wire
 
 
-def test_every_version_has_two_examples_or_more_and_no_folder_is_left_over() -> None:
+def test_every_version_has_two_examples_or_more_and_no_other_folder_exists() -> None:
     per_folder = Counter(path.parent.name for path in EXAMPLES)
     versions = {f"{s.name}.v{s.version}" for s in SCHEMAS}
     assert set(per_folder) == versions
@@ -76,7 +74,7 @@ def test_every_version_has_two_examples_or_more_and_no_folder_is_left_over() -> 
 
 
 def expected_hint(node: Any) -> Any:
-    """The Python type a schema's type must have in records.py."""
+    """The Python type that a schema's type must have in records.py."""
     match node:
         case ["null", branch]:
             return expected_hint(branch) | None
@@ -93,7 +91,7 @@ def expected_hint(node: Any) -> Any:
 
 
 def expected_class(node: Mapping[str, Any]) -> type[Any]:
-    """The dataclass or enum of a named type, held against it."""
+    """The dataclass or enum of a named type, after a comparison with it."""
     cls: type[Any] = getattr(records, node["name"])
     if node["type"] == "record":
         assert_same_fields(node, cls)
@@ -134,7 +132,7 @@ def test_every_record_has_a_class_and_every_class_a_schema() -> None:
 
 
 @by_name
-def test_records_fields_and_enums_say_what_they_mean(schema: Schema) -> None:
+def test_records_fields_and_enums_have_a_doc(schema: Schema) -> None:
     for node in nodes(schema.definition):
         if "name" in node:
             assert len(node.get("doc", "")) > 4, f"{schema.name}: {node['name']} has no doc"
@@ -154,7 +152,7 @@ def test_times_are_milliseconds_and_nothing_else_is_a_logical_type(schema: Schem
 
 
 @by_name
-def test_every_record_says_whose_it_is_first(schema: Schema) -> None:
+def test_the_tenant_is_the_first_field_of_every_record(schema: Schema) -> None:
     tenant = schema.definition["fields"][0]
     assert (tenant["name"], tenant["type"], tenant["default"]) == ("tenant_id", "string", "default")
 
@@ -196,12 +194,12 @@ def test_a_topic_is_well_formed(topic: Any) -> None:
     assert topic.name == "dead-letters" or (MADE_OF.get(topic.key) or set(topic.key.split(":"))) <= fields
 
 
-def test_every_record_travels_on_a_topic() -> None:
+def test_every_record_has_a_topic() -> None:
     assert {name for topic in TOPICS.values() for name in topic.records} == {s.name for s in SCHEMAS}
 
 
 def read_by(stage: str) -> set[str]:
-    """Topics a stage reads: its sources, and what it mirrors whole."""
+    """The topics that a stage reads: its sources, and the topics it mirrors."""
     built = BUILDERS[stage](Settings.model_validate({"kafka_url": "127.0.0.1:1", **EVERY_CHANNEL}))
     return {source.topic for source in built.sources} | {mirrored.topic for mirrored in built.mirrored}
 
@@ -246,7 +244,7 @@ def test_the_gateway_writes_what_the_topics_say() -> None:
 
 @pytest.mark.parametrize("topic", TOPICS.values(), ids=lambda t: t.name)
 def test_a_topic_takes_what_a_producer_may_send(topic: Any) -> None:
-    """A value of 1 MiB with its key and headers; Kafka's own limit counts its batch as well."""
+    """A value of 1 MiB with its key and headers. Kafka's own limit also counts the batch around it."""
     assert record_bytes(topic.name) >= 1_048_576 + 100_000
     assert topic.config()["max.message.bytes"] == str(topic.max_bytes)
 
@@ -258,7 +256,7 @@ def test_a_topic_takes_what_a_producer_may_send(topic: Any) -> None:
         ("dead-letters", 4_193_280),
         ("deliveries.telegram", 1_309_696),
         ("chat4all-core-changelog", 2_096_128),
-        ("somebody-elses", 1_047_564),
+        ("not-ours", 1_047_564),
     ],
 )
 def test_the_largest_record_of_any_topic_is_known(topic: str, limit: int) -> None:

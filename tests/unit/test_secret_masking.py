@@ -1,4 +1,4 @@
-"""What is shown in place of a secret."""
+"""Passwords and other secrets are masked."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ URL = f"redis://default:{SECRET}@127.0.0.1:1/0"
         ("http://127.0.0.1:8123/?at=12:30@noon", "http://127.0.0.1:8123/?at=12:30@noon"),
         ("mailto a:b@c, 12:30@noon", "mailto a:b@c, 12:30@noon"),
     ],
-)  # fmt: skip
+)  # fmt: skip  # one case a line
 def test_passwords_of_urls_are_masked_and_nothing_else(text: str, shown: str) -> None:
     assert masked(text) == shown
     assert redactor({})(text) == shown
@@ -61,7 +61,7 @@ def test_an_address_has_no_password_unless_it_is_asked_for() -> None:
 
 
 def holders(folder: Any) -> Iterator[Any]:
-    """What of the stack holds secrets, which it must give to its servers and to its state file as they are."""
+    """Objects of the stack that hold secrets in plain form, for its servers and its state file."""
     settings = {"valkey_url": URL, "kafka_password": SECRET}
     yield StackPlan(servers=[], settings=settings, replaced={"valkey": URL})
     yield StackState(pid=1, phase="ready", keep_data=False, settings=settings)
@@ -80,7 +80,7 @@ def holders(folder: Any) -> Iterator[Any]:
     yield listeners("password", folder, 1, 2)
 
 
-def test_what_holds_a_secret_shows_it_in_no_repr(tmp_path: Any) -> None:
+def test_no_repr_shows_a_secret(tmp_path: Any) -> None:
     for holder in holders(tmp_path):
         assert SECRET in str(dataclasses.asdict(holder)), type(holder)
         assert SECRET not in repr(holder)

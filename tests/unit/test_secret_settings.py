@@ -1,4 +1,4 @@
-"""Secrets come from files too, go into the servers' URLs, and are shown nowhere: no repr, no dump, no sentence."""
+"""Secrets may come from files, go into the URLs of servers, and are never shown: in no repr, no dump and no error."""
 
 import json
 from pathlib import Path
@@ -45,8 +45,8 @@ def refused() -> str:
 def test_every_secret_may_be_a_file(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     for name in sorted(secret_fields(Settings)):
         if name.startswith(("kafka", "postgres", "clickhouse", "valkey")):
-            continue  # they must go together; below
-        secret = f"{SECRET}=*:*" if name == "internal_tokens" else SECRET  # which says whom it speaks for
+            continue  # they need other settings: see below
+        secret = f"{SECRET}=*:*" if name == "internal_tokens" else SECRET  # a token with its tenant and people
         file.write_text(f"{secret}\n", encoding="utf-8")
         monkeypatch.setenv(f"CHAT4ALL_{name.upper()}_FILE", str(file))
         assert Settings().text(name) == secret, name
@@ -62,7 +62,9 @@ def test_a_channel_without_a_field_may_have_a_file_too(monkeypatch: pytest.Monke
     assert Settings().text("pigeon_token_file") == ""
 
 
-def test_a_file_beats_the_stack_and_not_the_environment(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_a_file_goes_before_the_stack_but_not_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
     state_file().parent.mkdir(parents=True)
     state_file().write_text(json.dumps({"settings": {"telegram_token": "of the stack"}}), encoding="utf-8")
     assert Settings().text("telegram_token") == "of the stack"
@@ -78,10 +80,10 @@ def test_a_file_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch,
         refused() == f"CHAT4ALL_TELEGRAM_TOKEN_FILE: {tmp_path / 'nowhere'} cannot be read: No such file or directory"
     )
     for content, reason in {
-        b"\xff\xfe\x00": "is no text in UTF-8",
+        b"\xff\xfe\x00": "is not text in UTF-8",
         b"": "is empty",
         b" \n": "is empty",
-        f"{SECRET}\nanother\n".encode(): "has several lines, and a secret is one",
+        f"{SECRET}\nanother\n".encode(): "has several lines, but a secret has one",
     }.items():
         (tmp_path / "bytes").write_bytes(content)
         monkeypatch.setenv("CHAT4ALL_TELEGRAM_TOKEN_FILE", str(tmp_path / "bytes"))
@@ -91,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("content", [f"{SECRET}", f"{SECRET}\r\n", f"{SECRET}\n\n", f"\ufeff{SECRET}\n"])
-def test_what_an_editor_leaves_in_a_file_is_no_part_of_the_secret(
+def test_line_ends_and_byte_order_marks_in_a_file_are_not_part_of_the_secret(
     monkeypatch: pytest.MonkeyPatch, file: Path, content: str
 ) -> None:
     file.write_bytes(content.encode())
@@ -99,7 +101,7 @@ def test_what_an_editor_leaves_in_a_file_is_no_part_of_the_secret(
     assert Settings().text("telegram_token") == SECRET
 
 
-def test_a_file_for_what_is_no_secret_is_not_ignored(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_a_file_for_a_setting_that_is_not_secret_is_refused(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     monkeypatch.setenv("CHAT4ALL_KAFKA_USER_FILE", str(file))
     assert refused() == "CHAT4ALL_KAFKA_USER_FILE: only a secret is read from a file: set CHAT4ALL_KAFKA_USER"
 
@@ -118,8 +120,8 @@ def test_passwords_and_authorities_go_into_the_urls(
         monkeypatch.setenv(f"CHAT4ALL_{name.upper()}_PASSWORD_FILE", str(file))
         monkeypatch.setenv(f"CHAT4ALL_{name.upper()}_CA_FILE", str(made.ca))
     settings = Settings()
-    told = psycopg.conninfo.conninfo_to_dict(settings.postgres_url)
-    assert (told["password"], told["sslmode"], told["sslrootcert"]) == (SECRET, "verify-full", str(made.ca))
+    found = psycopg.conninfo.conninfo_to_dict(settings.postgres_url)
+    assert (found["password"], found["sslmode"], found["sslrootcert"]) == (SECRET, "verify-full", str(made.ca))
     assert settings.clickhouse_url == f"https://me:{QUOTED}@db.example:8443/chat4all?ca_cert={made.ca}"
     pool = redis.Redis.from_url(settings.valkey_url).connection_pool
     assert (pool.connection_kwargs["password"], pool.connection_kwargs["ssl_ca_certs"]) == (SECRET, str(made.ca))
@@ -139,36 +141,39 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({"POSTGRES_URL": f"postgresql://me:{QUOTED}@db/x", "POSTGRES_PASSWORD": "other"}, "leave it out of the URL"),
+        ({"POSTGRES_URL": f"postgresql://me:{QUOTED}@db/x", "POSTGRES_PASSWORD": "other"}, "remove it from the URL"),
         ({"POSTGRES_URL": "postgresql://db/x", "POSTGRES_PASSWORD": SECRET}, "CHAT4ALL_POSTGRES_URL names no user"),
-        ({"CLICKHOUSE_URL": "http://db:8123/x", "CLICKHOUSE_CA_FILE": CA}, "encrypts nothing: write https://"),
-        ({"VALKEY_URL": "redis://db/0", "VALKEY_CA_FILE": CA}, "encrypts nothing: write rediss://"),
-        ({"S3_URL": "http://s3:80", "S3_CA_FILE": CA}, "CHAT4ALL_S3_URL encrypts nothing: write https://"),
+        ({"CLICKHOUSE_URL": "http://db:8123/x", "CLICKHOUSE_CA_FILE": CA}, "does not use TLS: write https://"),
+        ({"VALKEY_URL": "redis://db/0", "VALKEY_CA_FILE": CA}, "does not use TLS: write rediss://"),
+        ({"S3_URL": "http://s3:80", "S3_CA_FILE": CA}, "CHAT4ALL_S3_URL does not use TLS: write https://"),
         (
             {"POSTGRES_URL": "postgresql://me@db/x?sslmode=prefer", "POSTGRES_CA_FILE": CA},
-            "CHAT4ALL_POSTGRES_URL says sslmode=prefer, which does not check certificates: leave that out",
+            "CHAT4ALL_POSTGRES_URL has sslmode=prefer, which does not check certificates: remove it",
         ),
         (
             {"CLICKHOUSE_URL": "https://db/x?verify=False", "CLICKHOUSE_CA_FILE": CA},
-            "says verify=False, which does not",
+            "has verify=False, which does not",
         ),
         (
             {"VALKEY_URL": "rediss://db/0?ssl_cert_reqs=none", "VALKEY_CA_FILE": CA},
-            "says ssl_cert_reqs=none, which does",
+            "has ssl_cert_reqs=none, which does",
         ),
-        ({"POSTGRES_CA_FILE": __file__}, f"CHAT4ALL_POSTGRES_CA_FILE: {__file__} holds no certificate in PEM"),
-        ({"S3_CA_FILE": __file__}, f"CHAT4ALL_S3_CA_FILE: {__file__} holds no certificate in PEM"),
-        ({"POSTGRES_URL": f"host=db user=me password={SECRET}"}, "it begins with postgresql://"),
-        ({"POSTGRES_URL": f"me:{QUOTED}@db/x"}, "it begins with postgresql://"),
-        ({"POSTGRES_URL": "postgresql://me:50%off@db/x"}, "has a % that no two hex digits follow: write %25"),
-        ({"CLICKHOUSE_URL": "db:8123"}, "CHAT4ALL_CLICKHOUSE_URL is no URL of such a server: it begins with http://"),
+        ({"POSTGRES_CA_FILE": __file__}, f"CHAT4ALL_POSTGRES_CA_FILE: {__file__} contains no certificate in PEM"),
+        ({"S3_CA_FILE": __file__}, f"CHAT4ALL_S3_CA_FILE: {__file__} contains no certificate in PEM"),
+        ({"POSTGRES_URL": f"host=db user=me password={SECRET}"}, "it must begin with postgresql://"),
+        ({"POSTGRES_URL": f"me:{QUOTED}@db/x"}, "it must begin with postgresql://"),
+        ({"POSTGRES_URL": "postgresql://me:50%off@db/x"}, "has a % without two hexadecimal digits after it: write %25"),
+        (
+            {"CLICKHOUSE_URL": "db:8123"},
+            "CHAT4ALL_CLICKHOUSE_URL is not a URL of this kind of server: it must begin with http://",
+        ),
         ({"S3_CA_FILE": "/nowhere/ca.pem"}, "CHAT4ALL_S3_CA_FILE: /nowhere/ca.pem cannot be read"),
-        ({"KAFKA_PASSWORD": SECRET}, "CHAT4ALL_KAFKA_PASSWORD is set, and CHAT4ALL_KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
+        ({"KAFKA_PASSWORD": SECRET}, "CHAT4ALL_KAFKA_PASSWORD is set, but CHAT4ALL_KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
         ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "CHAT4ALL_KAFKA_SECURITY_PROTOCOL: Input should be 'PLAINTEXT'"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_settings_of_a_server_that_do_not_go_together(
+def test_contradictory_settings_of_a_server_are_refused(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], sentence: str, authority: Path
 ) -> None:
     for name, value in environment.items():
@@ -181,12 +186,12 @@ def test_brokers_may_have_spaces_between(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Settings().kafka.url == "one:1,two:2,three"
 
 
-def test_another_kafka_gets_nothing_of_the_stacks_access(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_kafka_gets_no_password_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     state_file().parent.mkdir(parents=True)
     of_stack = {
         "kafka_url": "127.0.0.1:1", "kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_mechanism": "PLAIN",
         "kafka_user": "me", "kafka_password": SECRET,
-    }  # fmt: skip
+    }  # fmt: skip  # names and values on two lines
     state_file().write_text(json.dumps({"settings": of_stack}), encoding="utf-8")
     assert (Settings().kafka.user, Settings().kafka_password) == ("me", SecretStr(SECRET))
     monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "127.0.0.1:2")

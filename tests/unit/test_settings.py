@@ -1,4 +1,4 @@
-"""Settings: the environment over the running stack's state file over the defaults; what is missing is said in one line."""
+"""Settings: the environment goes before the state file of the running stack, and that before the defaults; errors are one line."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,9 @@ def stack_says(settings: Any, at: str = ".chat4all/dev/state.json") -> None:
     path.write_text(json.dumps({"settings": settings}), encoding="utf-8")
 
 
-def test_environment_beats_state_file_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_goes_before_the_state_file_and_that_before_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert (Settings().kafka_url, Settings().partitions, Settings().web_port) == ("", 12, 6066)
     stack_says({"kafka_url": "127.0.0.1:1", "partitions": 4})
     assert (Settings().kafka_url, Settings().partitions, Settings().web_port) == ("127.0.0.1:1", 4, 6066)
@@ -32,7 +34,7 @@ def test_environment_beats_state_file_beats_default(monkeypatch: pytest.MonkeyPa
     assert Settings(kafka_url="127.0.0.1:3").kafka_url == "127.0.0.1:3"
 
 
-def test_the_state_file_is_the_named_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_file_is_that_of_the_named_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     stack_says({"partitions": 2}, ".chat4all/other/state.json")
     stack_says({"partitions": 3}, "elsewhere.json")
     assert Settings().partitions == 12
@@ -44,13 +46,13 @@ def test_the_state_file_is_the_named_stacks(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"settings": []}', '{"services": []}'])
-def test_a_state_file_that_says_nothing_is_no_error(text: str) -> None:
+def test_a_state_file_without_settings_is_not_an_error(text: str) -> None:
     stack_says({})
     state_file().write_text(text, encoding="utf-8")
     assert Settings() == Settings.model_validate({})
 
 
-def test_what_the_stack_says_beyond_settings_is_ignored() -> None:
+def test_unknown_names_in_the_state_file_are_ignored() -> None:
     stack_says({"partitions": 3, "colour": "green"})
     assert Settings().partitions == 3
 
@@ -61,9 +63,8 @@ def test_a_new_channel_needs_no_field_before_it_works(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CHAT4ALL_COLOUR", "green")
     stack_says({"pigeon_loft": "7", "pigeon_token": "from the stack"})
     settings = Settings()
-    assert [settings.text(name) for name in ("pigeon_token", "pigeon_loft", "pigeon_url", "colour")] == [
-        "coo-never-shown", "7", "", "",
-    ]  # fmt: skip
+    found = [settings.text(name) for name in ("pigeon_token", "pigeon_loft", "pigeon_url", "colour")]
+    assert found == ["coo-never-shown", "7", "", ""]
     settings.require("pigeon_token", "pigeon_loft")
     with pytest.raises(MissingSetting, match="set CHAT4ALL_PIGEON_URL,"):
         settings.require("pigeon_token", "pigeon_url")

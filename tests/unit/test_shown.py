@@ -1,4 +1,4 @@
-"""What strangers wrote, as `chat4all message show` prints it: whole where it is harmless, without what would steer the terminal."""
+"""Texts of other people as `chat4all message show` prints them: harmless ones unchanged, and none that controls the terminal."""
 
 import io
 
@@ -42,20 +42,20 @@ HARMFUL = {
 
 
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
-def test_what_is_harmless_stays_as_it_is(text: str) -> None:
+def test_a_harmless_text_is_unchanged(text: str) -> None:
     assert shown(text).plain == text
     if "\t" not in text:
         assert printed(text) == f"{text}\n"
 
 
 @pytest.mark.parametrize(("text", "expected"), HARMFUL.values(), ids=HARMFUL)
-def test_what_steers_a_terminal_is_replaced(text: str, expected: str) -> None:
+def test_terminal_control_characters_are_replaced(text: str, expected: str) -> None:
     assert shown(text).plain == expected
 
 
 @examples(300)
 @given(text=st.text())
-def test_any_text_can_be_printed_and_steers_nothing(text: str) -> None:
+def test_any_text_can_be_printed_and_controls_nothing(text: str) -> None:
     out = printed(text)
     assert out.encode()
     assert not any((ord(letter) < 32 and letter not in "\n\t") or 127 <= ord(letter) < 160 for letter in out)

@@ -1,4 +1,4 @@
-"""Parts the simulated providers share: dice, schedules, buckets, the clock."""
+"""Parts that the simulated providers share: random outcomes, schedules, token buckets, the clock."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,34 +6,34 @@ from collections.abc import Callable
 import pytest
 
 from simulators.clock import Clock
-from simulators.misbehaviour import Dice, Misbehaviour
+from simulators.misbehaviour import Misbehaviour, RandomSource
 from simulators.misbehaviour_schedule import Schedule
 from simulators.provider_limits import TokenBuckets
 
 STEADY = Misbehaviour()
 
 
-def test_what_others_call_changes_nobodys_luck() -> None:
+def test_calls_for_others_do_not_change_the_outcomes_of_a_recipient() -> None:
     misbehaviour = Misbehaviour(throttle_rate=0.3, error_rate=0.3, hang_rate=0.3)
-    alone = Dice(7)
-    fates = [alone.draw("ana").fate(misbehaviour) for _ in range(50)]
-    among_others = Dice(7)
-    met = []
+    alone = RandomSource(7)
+    outcomes = [alone.for_call("ana").outcome(misbehaviour) for _ in range(50)]
+    among_others = RandomSource(7)
+    drawn = []
     for number in range(50):
-        among_others.draw(f"somebody {number}").fate(misbehaviour)
-        met.append(among_others.draw("ana").fate(misbehaviour))
-    assert met == fates
-    assert len(set(fates)) == 4
-    assert [Dice(8).draw("ana").fate(misbehaviour) for _ in range(50)] != fates
+        among_others.for_call(f"other {number}").outcome(misbehaviour)
+        drawn.append(among_others.for_call("ana").outcome(misbehaviour))
+    assert drawn == outcomes
+    assert len(set(outcomes)) == 4
+    assert [RandomSource(8).for_call("ana").outcome(misbehaviour) for _ in range(50)] != outcomes
 
 
 def test_rates_are_shares() -> None:
-    draws = [Dice(1).draw(str(number)) for number in range(4000)]
-    assert 0.22 < sum(draw.happens(0.25) for draw in draws) / 4000 < 0.28
-    assert 0.48 < sum(draw.number() for draw in draws) / 4000 < 0.52
+    numbers = [RandomSource(1).for_call(str(number)) for number in range(4000)]
+    assert 0.22 < sum(rng.happens(0.25) for rng in numbers) / 4000 < 0.28
+    assert 0.48 < sum(rng.number() for rng in numbers) / 4000 < 0.52
 
 
-def test_phases_counted_in_calls_come_and_go_exactly() -> None:
+def test_phases_counted_in_calls_begin_and_end_exactly() -> None:
     schedule = Schedule(STEADY, Clock())
     schedule.now()
     schedule.plan(
@@ -91,10 +91,10 @@ def test_a_bucket_holds_its_burst_and_fills_by_the_clock() -> None:
     assert wait(7_000) == 0
     assert wait(7_000) == 6000
     assert [wait(10_000_000) for _ in range(46)] == [0.0] * 45 + [6000]
-    assert buckets.wait("nobody counts", 0, burst=0, every_ms=6000) == 0
+    assert buckets.wait("no limit", 0, burst=0, every_ms=6000) == 0
 
 
-async def test_who_sleeps_by_the_clock_wakes_when_it_is_pushed() -> None:
+async def test_a_sleep_ends_when_the_clock_is_set_forward() -> None:
     clock = Clock()
     order: list[str] = []
 
@@ -107,7 +107,7 @@ async def test_who_sleeps_by_the_clock_wakes_when_it_is_pushed() -> None:
         late = group.create_task(sleep("a day", lambda: clock.now() + 86_400_000))
         await asyncio.sleep(0)
         clock.set_offset(3_600_000)
-        while not order:  # noqa: ASYNC110  # the loop turns until the other task has had its turn
+        while not order:  # noqa: ASYNC110  # yields to the loop until the other task has run
             await asyncio.sleep(0)
         assert not late.done()
         clock.set_offset(86_400_000)

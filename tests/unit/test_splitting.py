@@ -1,4 +1,4 @@
-"""A long text in pieces: none over the limit in the provider's counting, nothing lost but white space at the cuts."""
+"""A long text in pieces: none is over the limit as the provider counts, and only white space at the cuts is lost."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,7 @@ def test_what_belongs_together_stays_together() -> None:
     assert split(f"abc{family}", 5) == ("abc", family)
     assert split(f"abc{accented}", 4) == ("abc", accented)
     assert split(f"abc{thumb}", 4) == ("abc", thumb)
-    assert split(family, 4) == (family[:4], family[4:]), "unless it is longer than a piece itself"
+    assert split(family, 4) == (family[:4], family[4:]), "unless it is longer than a piece"
 
 
 def test_the_unit_decides_how_much_fits() -> None:

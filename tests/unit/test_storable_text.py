@@ -1,4 +1,4 @@
-"""What people write survives the databases: reversible, injective, within the limits of an index and of a date."""
+"""Texts as the databases hold them: reversible, injective, and within the limits of an index and of a date."""
 
 import json
 from typing import Any
@@ -47,7 +47,7 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 
 @pytest.mark.parametrize("letter", ["a", "é", "語", "👋", "\x00"])
 @pytest.mark.parametrize("length", [127, 128, 129, 256, 511, 512, 513, 100_000])
-def test_a_key_fits_an_index_and_still_tells_long_ids_apart(letter: str, length: int) -> None:
+def test_a_key_fits_an_index_and_long_ids_stay_different(letter: str, length: int) -> None:
     text = letter * length
     assert len(key(text).encode()) <= KEY_BYTES
     assert key(text) != key(text + letter)
@@ -60,7 +60,7 @@ def test_a_time_is_held_at_the_limits_and_left_alone_between_them(at: int) -> No
 
 
 def test_half_a_surrogate_pair_never_reaches_a_sink() -> None:
-    """PostgreSQL and ClickHouse take no such text; the codec refuses the bytes, so sinks need no rule for it."""
+    """PostgreSQL and ClickHouse do not accept such a text. The codec refuses the bytes, so sinks need no rule for it."""
     encoded = codec.encode(Message(message_id="m", conversation_id="c", text="XXX", requested_at=0))
     with pytest.raises(codec.MalformedDatum):
         codec.decode(encoded.replace(b"XXX", "\ud800".encode("utf-8", "surrogatepass")), Message)

@@ -1,4 +1,4 @@
-"""Tables: rows survive their changelog, a turn can be undone, and what is due is never late and never twice."""
+"""Tables: rows are read from the changelog as written, a turn can be rolled back, and a due key is returned once and never late."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ _DELIVERIES = st.builds(
 
 @st.composite
 def _timelines(draw: st.DrawFn) -> Timeline:
-    """What fits a packed row, what does not, and what is just at the edge; also rows whose updates wait."""
+    """Rows that fit the packed form, rows that do not, and rows just at the limit; also rows with waiting updates."""
     accepted = draw(st.just(NOW) | _MS)
     time = st.integers(accepted - 2**31 - 1, accepted + 2**31) | st.integers(NOW, NOW + 9000) | _MS
     text = _TEXT | st.sampled_from(["a" * 255, "a" * 256, "é" * 128, "default", "whatsapp", "text"])
@@ -131,11 +131,11 @@ def test_a_row_of_another_version_still_reads() -> None:
         added: int = 7
 
     layout = JsonLayout("grown", Grown)
-    assert layout.decode(b'{"name": "a"}') == Grown("a"), "written before the field was"
-    assert layout.decode(b'{"name": "a", "added": 1, "dropped": [1]}') == Grown("a", 1), "written by a newer one"
+    assert layout.decode(b'{"name": "a"}') == Grown("a"), "written before the field was added"
+    assert layout.decode(b'{"name": "a", "added": 1, "dropped": [1]}') == Grown("a", 1), "written by a newer release"
 
 
-def test_an_agenda_is_as_large_as_what_is_due_however_often_it_moves() -> None:
+def test_timers_grow_with_the_keys_that_are_set_not_with_the_changes() -> None:
     timers = Timers()
     for i in range(10_000):
         timers.set("always moved", NOW + 10_000 - i)
@@ -147,11 +147,11 @@ def test_an_agenda_is_as_large_as_what_is_due_however_often_it_moves() -> None:
     assert timers.take_due(NOW + 2_000_000) == ["never moved"]
 
 
-def test_a_row_that_holds_a_record_reads_with_fields_missing_and_unknown() -> None:
+def test_a_row_that_holds_a_record_can_be_read_with_missing_and_unknown_fields() -> None:
     row = Outstanding(delivery(text="\n\x01"), ("deliveries.whatsapp", 4, NOW))
     head, frame = OUTSTANDING.encode(row).split(b"\n", 1)
     fields = json.loads(head)
-    assert fields["delivery"] == [len(frame)], "its size stands where the record would"
+    assert fields["delivery"] == [len(frame)], "the record's size in its place"
     del fields["attempt"]
     other = json.dumps(fields | {"of_a_newer_release": [1]}).encode() + b"\n" + frame
     assert OUTSTANDING.decode(other) == row
@@ -172,7 +172,7 @@ _STEPS = st.lists(
 
 @examples(200)
 @given(steps=_STEPS)
-def test_a_turn_is_on_the_changelog_whole_or_undone_whole(steps: list[tuple[str, str, int]]) -> None:
+def test_a_turn_is_on_the_changelog_completely_or_not_at_all(steps: list[tuple[str, str, int]]) -> None:
     table: MemoryTable[Sequence] = MemoryTable(SEQUENCES)
     changelog: MemoryTable[Sequence] = MemoryTable(SEQUENCES)  # as another worker would restore it
     committed: dict[bytes, Sequence] = {}
@@ -189,7 +189,7 @@ def test_a_turn_is_on_the_changelog_whole_or_undone_whole(steps: list[tuple[str,
             changes = table.changes()
             assert len({key for key, _ in changes}) == len(changes), "one record per key"
             for changed, value in changes:
-                assert value is not None or changed in committed, "a row that never was needs no tombstone"
+                assert value is not None or changed in committed, "a row that never existed needs no tombstone"
                 changelog.load(changed, value)
             table.commit()
             committed = dict(open_turn)
@@ -218,7 +218,7 @@ TENANTS = st.sampled_from("xyz")
 
 @examples(200)
 @given(steps=_DUE_STEPS)
-def test_an_agenda_tells_each_key_once_at_its_latest_time(steps: list[tuple[str, str, int]]) -> None:
+def test_timers_return_each_key_once_at_its_latest_time(steps: list[tuple[str, str, int]]) -> None:
     timers = Timers()
     model: dict[str, int] = {}
     for step, key, at in steps:
@@ -238,7 +238,7 @@ def test_an_agenda_tells_each_key_once_at_its_latest_time(steps: list[tuple[str,
         assert len(timers) == len(model)
 
 
-def test_an_agenda_takes_no_more_than_asked_and_the_lowest_rank_first() -> None:
+def test_timers_return_at_most_as_many_as_asked_and_the_lowest_rank_first() -> None:
     timers = Timers()
     for rank in (3, 1, 2):
         timers.set(f"{9 - rank}", 5, rank)
@@ -246,7 +246,7 @@ def test_an_agenda_takes_no_more_than_asked_and_the_lowest_rank_first() -> None:
     assert timers.take_due(5, 2) == ["6"]
 
 
-def test_an_agenda_forgets_what_was_cancelled_long_before_its_time() -> None:
+def test_timers_do_not_keep_keys_cancelled_long_before_their_time() -> None:
     timers = Timers()
     for number in range(10_000):
         timers.set(str(number), 10**12)
@@ -256,30 +256,30 @@ def test_an_agenda_forgets_what_was_cancelled_long_before_its_time() -> None:
 
 @examples(200)
 @given(steps=_DUE_STEPS, tenant_of=st.fixed_dictionaries(dict.fromkeys("abcde", TENANTS)), at_most=st.integers(3, 9))
-def test_agendas_are_one_whose_tenants_share_what_is_taken(
+def test_tenant_timers_return_due_keys_of_every_tenant(
     steps: list[tuple[str, str, int]], tenant_of: dict[str, str], at_most: int
 ) -> None:
-    agendas, model = TenantTimers(), Timers()
+    timers, model = TenantTimers(), Timers()
     for step, key, at in steps:
         tenant = tenant_of[key]
         if step == "set":
-            agendas.set(tenant, key, at)
+            timers.set(tenant, key, at)
             model.set(key, at)
         elif step == "cancel":
-            agendas.cancel(tenant, key)
+            timers.cancel(tenant, key)
             model.cancel(key)
         else:
-            taken = set(agendas.take_due(at, at_most))
+            taken = set(timers.take_due(at, at_most))
             due = set(model.take_due(at))
             assert taken <= due
             assert {tenant_of[key] for key in taken} == {tenant_of[key] for key in due}, "every tenant that is due"
             for key_left in due - taken:
                 model.set(key_left, at)
-                agendas.set(tenant_of[key_left], key_left, at)
-        assert agendas.next_due() == model.next_due()
+                timers.set(tenant_of[key_left], key_left, at)
+        assert timers.next_due() == model.next_due()
 
 
-# --- tally --------------------------------------------------------------------------------------------------------------
+# --- quota --------------------------------------------------------------------------------------------------------------
 
 
 @examples(200)
@@ -288,7 +288,7 @@ def test_agendas_are_one_whose_tenants_share_what_is_taken(
     rows=st.integers(0, 12),
     size=st.integers(0, 60),
 )
-def test_a_tally_knows_what_is_full(steps: list[tuple[bool, str, int]], rows: int, size: int) -> None:
+def test_a_quota_knows_what_is_full(steps: list[tuple[bool, str, int]], rows: int, size: int) -> None:
     quota, held = TenantQuota(rows=rows, size=size), list[tuple[str, int]]()
     for is_added, tenant, length in steps:
         if is_added:
@@ -311,7 +311,7 @@ def in_lane(name: str, seq: int) -> Delivery:
     return delivery(f"{name}{seq}", address=name, seq=seq)
 
 
-def test_lanes_take_turns_and_each_shows_its_first() -> None:
+def test_lanes_alternate_and_each_shows_its_head() -> None:
     lanes = Lanes()
     for seq in (1, 2, 3):
         for name in "ab":
@@ -334,17 +334,17 @@ def test_a_lane_is_ready_once_and_only_for_its_head() -> None:
     assert lanes.next_ready() == Lane("default", first.conversation_id, "a", "whatsapp")
     assert lanes.next_ready() is None
     lanes.add(in_lane("a", 2))
-    assert not lanes.any_ready(), "what stands behind the head has to wait"
+    assert not lanes.any_ready(), "deliveries behind the head have to wait"
     lanes.remove(first)
     assert lanes.any_ready()
 
 
-@pytest.mark.parametrize("begun", [True, False])
-def test_a_late_one_goes_before_those_after_it_but_never_before_a_head_that_was_called(begun: bool) -> None:
+@pytest.mark.parametrize("called", [True, False])
+def test_a_late_delivery_is_inserted_by_sequence_but_never_before_a_head_that_was_called(called: bool) -> None:
     lanes = Lanes()
     lane = lane_of(in_lane("a", 1))
     lanes.add(in_lane("a", 5))
-    if begun:
+    if called:
         lanes.begin(lane)
     for seq in (7, 8, 6, 3, 4):
         lanes.add(in_lane("a", seq))
@@ -352,10 +352,10 @@ def test_a_late_one_goes_before_those_after_it_but_never_before_a_head_that_was_
     while (head := lanes.head(lane)) is not None:
         order.append(head)
         lanes.remove(in_lane("a", int(head[1:])))
-    assert order == (["a5", "a3", "a4", "a6", "a7", "a8"] if begun else ["a3", "a4", "a5", "a6", "a7", "a8"])
+    assert order == (["a5", "a3", "a4", "a6", "a7", "a8"] if called else ["a3", "a4", "a5", "a6", "a7", "a8"])
 
 
-def test_one_that_ends_amid_its_lane_leaves_the_others_in_order() -> None:
+def test_a_delivery_that_ends_in_the_middle_of_its_lane_leaves_the_others_in_order() -> None:
     lanes = Lanes()
     for seq in (1, 2, 3):
         lanes.add(in_lane("a", seq))
@@ -377,14 +377,14 @@ READY_STEPS = st.lists(
 
 @examples(300)
 @given(steps=READY_STEPS, busy=st.sets(TENANTS))
-def test_a_lane_is_ready_when_its_head_may_be_called_and_each_tenant_has_its_turn(
+def test_a_lane_is_ready_when_its_head_may_be_called_and_tenants_alternate(
     steps: list[tuple[str, str, str, str]], busy: set[str]
 ) -> None:
     lanes = Lanes()
-    lines: dict[Lane, list[Delivery]] = {}  # what stands in each lane
+    lines: dict[Lane, list[Delivery]] = {}  # the deliveries of each lane
     ready: set[Lane] = set()
     blocked: set[str] = set()
-    waits: Counter[str] = Counter()  # turns of others since a tenant had a lane that could be called
+    waits: Counter[str] = Counter()  # lanes of other tenants taken since a tenant had one that could be called
     for number, (step, tenant, account, address) in enumerate(steps):
         made = delivery(f"d{number}", seq=number, tenant_id=tenant, account=account, address=address)
         lane = lane_of(made)
@@ -441,7 +441,7 @@ def test_a_lane_is_one_conversation_with_one_address_on_one_channel(change: dict
 SAME = {
     "asked for at another time": message(requested_at=NOW),
     "other labels": message(metadata={"a": "b"}),
-    "other limits of time": message(not_before=NOW, expires_at=NOW),
+    "other times": message(not_before=NOW, expires_at=NOW),
 }
 OTHER = {
     "text": message(text="other"),
@@ -458,7 +458,7 @@ def test_the_digest_is_the_same_with(again: Message) -> None:
 
 
 @pytest.mark.parametrize("other", OTHER.values(), ids=OTHER)
-def test_the_digest_is_another_with_another(other: Message) -> None:
+def test_the_digest_differs_with_another(other: Message) -> None:
     assert seen.digest(other) != seen.digest(message())
 
 
@@ -467,5 +467,5 @@ def test_a_message_is_known_by_tenant_conversation_and_id() -> None:
 
 
 def test_what_a_message_says_cannot_be_moved_from_one_field_to_the_next() -> None:
-    """A separator in a field made one message of two: the second was dropped as a repetition."""
+    """With a separator character, two messages had one digest, and the second was dropped as a repetition."""
     assert seen.digest(message(kind="a", text="b\x1fc")) != seen.digest(message(kind="a\x1fb", text="c"))

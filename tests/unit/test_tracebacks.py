@@ -1,4 +1,4 @@
-"""What is told of an exception, and that a configured secret is masked wherever it stands."""
+"""What a log says of an exception, and that a configured secret is masked everywhere."""
 
 import asyncio
 import json
@@ -63,17 +63,17 @@ def raised(error: Exception) -> Exception:
         (MissingSetting("not configured: set X"), "schemas.settings.MissingSetting: not configured: set X"),
         (ConnectionRefusedError(111, VALUE), "ConnectionRefusedError: [Errno 111] Connection refused"),
         (OSError(VALUE), "OSError"),
-        (OSError(VALUE, VALUE), "OSError"),  # anything goes for a number
+        (OSError(VALUE, VALUE), "OSError"),  # OSError accepts any object as its errno
         (psycopg.errors.UniqueViolation(VALUE), "psycopg.errors.UniqueViolation: SQLSTATE 23505"),
         (IndexError("list index out of range"), "IndexError: list index out of range"),
     ],
 )
-def test_a_type_is_told_and_a_sentence_only_where_it_quotes_nothing(error: Exception, line: str) -> None:
+def test_an_exception_has_its_type_and_a_message_only_if_it_is_safe(error: Exception, line: str) -> None:
     assert described_error(error) == line
     assert formatted(raised(error)).splitlines()[-1] == line
 
 
-def test_an_exception_is_told_with_what_it_came_from_and_where_and_without_a_value() -> None:
+def test_an_exception_has_its_causes_and_frames_and_no_values() -> None:
     def inner() -> None:
         text = VALUE
         try:
@@ -92,7 +92,7 @@ def test_an_exception_is_told_with_what_it_came_from_and_where_and_without_a_val
     assert VALUE not in text
 
 
-def test_a_deep_one_and_one_that_comes_from_itself_are_bounded() -> None:
+def test_a_deep_exception_and_a_cycle_of_causes_are_bounded() -> None:
     def deep(number: int) -> None:
         deep(number + 1)
 
@@ -112,18 +112,18 @@ def line_of(name: str, text: object, *arguments: object) -> str:
     return Plain(redactor(SETTINGS)).format(record)
 
 
-def test_a_library_that_logs_an_exception_as_a_value_tells_its_type() -> None:
+def test_an_exception_as_an_argument_is_logged_by_its_type() -> None:
     assert line_of("mode", "Crashed reason=%r", ValueError(VALUE)).endswith("mode: Crashed reason=ValueError")
     assert line_of("mode", ValueError(VALUE)).endswith("mode: ValueError")
     assert line_of("mode", "%s of %d", "one", 2).endswith("mode: one of 2")
 
 
-def test_an_exception_among_named_arguments_is_told_as_one_among_others() -> None:
+def test_an_exception_among_named_arguments_is_logged_by_its_type() -> None:
     assert line_of("lib", "it failed: %(why)s", {"why": ValueError(VALUE)}).endswith("lib: it failed: ValueError")
 
 
-def test_a_line_that_cannot_be_written_is_told_by_its_place(capsys: pytest.CaptureFixture[str]) -> None:
-    """Python itself prints its text and its arguments, and where it was called."""
+def test_a_line_that_cannot_be_written_is_reported_by_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python's own handler would print the line's text, its arguments and where it was called."""
     output = LogOutput()
     output.setFormatter(Plain(str))
     for text, arguments in (("%d of them", (VALUE,)), (VALUE + "%s %s", ("one",)), (Unprintable(), ())):
@@ -151,8 +151,8 @@ class Unprintable:
         (r"the sender's name 'a\'b c' is none", "the sender's name *** is none"),
         ("2 MB: a Message has at most 1", "2 MB: a Message has at most 1"),
     ],
-)  # fmt: skip
-def test_a_sentence_is_kept_without_what_it_quotes(said: str, kept: str) -> None:
+)  # fmt: skip  # one case a line
+def test_quoted_parts_of_a_sentence_are_masked(said: str, kept: str) -> None:
     assert unquoted(said) == kept
 
 
@@ -166,13 +166,13 @@ def test_the_log_of_a_refused_record_names_its_place_and_not_its_people(caplog: 
     assert "conversation *** has no members: name recipients" in caplog.text
 
 
-def test_no_failure_of_whatever_kind_is_told_by_its_own_words() -> None:
-    """`told` decides what an exception may say; a dead letter of the codec quotes nothing but Avro."""
+def test_only_described_error_decides_about_messages() -> None:
+    """`described_error` decides which messages are safe. A dead letter of the codec contains nothing but Avro's."""
     telling = [module.name for module in modules(*ROOMS) if "{type(error).__name__}: {error}" in module.text]
     assert telling == ["schemas/codec.py"]
 
 
-async def test_asyncio_tells_no_arguments_and_no_results(caplog: pytest.LogCaptureFixture) -> None:
+async def test_asyncio_lines_have_no_arguments_and_no_results(caplog: pytest.LogCaptureFixture) -> None:
     async def forgotten(text: str) -> None:
         raise ValueError(text)
 
@@ -189,10 +189,10 @@ async def test_asyncio_tells_no_arguments_and_no_results(caplog: pytest.LogCaptu
 
 async def test_where_all_stand_names_frames_and_no_values() -> None:
     held = VALUE
-    told_of_all = where_all_stand()
-    assert "thread MainThread" in told_of_all
-    assert "test_where_all_stand_names_frames_and_no_values" in told_of_all
-    assert held not in told_of_all
+    stacks = where_all_stand()
+    assert "thread MainThread" in stacks
+    assert "test_where_all_stand_names_frames_and_no_values" in stacks
+    assert held not in stacks
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_secrets_of_the_settings_and_passwords_of_urls_are_masked(line: str, mas
     assert redactor(SETTINGS)(line) == masked
 
 
-def test_the_supervisor_of_a_stack_tells_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_supervisor_of_a_stack_logs_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Supervisor(tmp_path, StackPlan(servers=[])).say(
         "postgres 18 answers on postgresql://chat4all:of-this-stack@127.0.0.1:5432/chat4all after 1.0 s"
     )
@@ -230,7 +230,7 @@ warnings.warn("unclosed connection to /bot7310256241:AAF-redacted-everywhere/get
 """
 
 
-def test_a_warning_is_a_line_of_the_log_like_any_other() -> None:
+def test_a_warning_is_an_ordinary_log_line() -> None:
     environment = os.environ | {"CHAT4ALL_TELEGRAM_TOKEN": TOKEN}
     command = [sys.executable, "-W", "always", "-c", WARNS]
     ran = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
@@ -238,7 +238,7 @@ def test_a_warning_is_a_line_of_the_log_like_any_other() -> None:
     assert "redacted-everywhere" not in ran.stdout + ran.stderr
 
 
-def test_masking_costs_microseconds() -> None:
+def test_masking_takes_microseconds() -> None:
     redact, line = redactor(SETTINGS), "2026-11-29T11:00:00Z [info] an ordinary line stage=core partition=3 " * 5
     best = min(_seconds(redact, line) for _ in range(5))
     assert best < 0.001
@@ -260,6 +260,6 @@ def _seconds(redact: object, line: str) -> float:
         ("connection failed\n\tIs the server running?", "connection failed Is the server running?"),
         ("", "OperationalError"),
     ],
-)  # fmt: skip
-def test_what_a_driver_says_is_kept_without_what_it_quotes(said: str, kept: str) -> None:
+)  # fmt: skip  # one case a line
+def test_quoted_parts_of_a_drivers_message_are_masked(said: str, kept: str) -> None:
     assert sentence(psycopg.OperationalError(said)) == kept

@@ -1,4 +1,4 @@
-"""The lean HTTP client of the simulators reads answers as they come: in pieces, chunked, without length, or not at all."""
+"""The minimal HTTP client of the simulators reads every form of answer: in pieces, chunked, without a length, or none at all."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulators.webhook_connections import Lines, Reply, parsed
+from simulators.webhook_connections import Connections, Reply, parsed
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = (
@@ -17,7 +17,7 @@ CHUNKED = (
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Content-Length: 9\r\n\r\nwhatever"
 
 
-def test_answers_end_as_they_say() -> None:
+def test_an_answer_ends_where_its_headers_say() -> None:
     assert parsed(OK) == (Reply(200, "OK"), True)
     assert parsed(CHUNKED) == (Reply(503, "Service Unavailable", "7"), True)
     assert parsed(CLOSING) is None
@@ -42,7 +42,7 @@ def test_nonsense_is_no_answer(nonsense: bytes) -> None:
 
 @asynccontextmanager
 async def _server(answers: list[bytes], closes_after: int = 10**9) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Answers each request with the next of `answers`; ends a connection after so many."""
+    """Answers each request with the next of `answers`; closes a connection after `closes_after` requests."""
     requests: list[bytes] = []
     serving: list[asyncio.Task[object] | None] = []
 
@@ -67,30 +67,30 @@ async def _server(answers: list[bytes], closes_after: int = 10**9) -> AsyncItera
 
 async def test_a_connection_stays_open_and_is_replaced_when_it_was_closed() -> None:
     async with _server([OK, CHUNKED, OK, OK], closes_after=2) as (url, requests):
-        lines = Lines(url)
+        connections = Connections(url)
         replies = []
         for number in range(4):
-            replies.append(await lines.post({"X-Number": str(number)}, b"{}", 5))
+            replies.append(await connections.post({"X-Number": str(number)}, b"{}", 5))
             await asyncio.sleep(0)
-        lines.close()
+        connections.close()
     assert [reply and reply.status for reply in replies] == [200, 503, 200, 200]
     assert requests[3].startswith(b"POST /hook?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
     assert requests[3].endswith(b"X-Number: 3\r\nContent-Length: 2\r\n\r\n{}")
 
 
-async def test_many_requests_go_side_by_side() -> None:
+async def test_many_requests_run_at_the_same_time() -> None:
     async with _server([OK] * 20) as (url, requests):
-        lines = Lines(url)
-        replies = await asyncio.gather(*(lines.post({}, b"%d" % number, 5) for number in range(20)))
-        lines.close()
+        connections = Connections(url)
+        replies = await asyncio.gather(*(connections.post({}, b"%d" % number, 5) for number in range(20)))
+        connections.close()
     assert {reply and reply.status for reply in replies} == {200}
     assert len(requests) == 20
 
 
-async def test_no_answer_nonsense_and_nobody_there_are_none() -> None:
+async def test_no_answer_nonsense_and_no_server_give_none() -> None:
     async with _server([b"HTTP/1.1 200", b"SSH-2.0\r\n\r\n"]) as (url, _):
-        lines = Lines(url)
-        assert await lines.post({}, b"", 0.1) is None
-        assert await lines.post({}, b"", 5) is None
-        lines.close()
-    assert await Lines(url).post({}, b"", 5) is None
+        connections = Connections(url)
+        assert await connections.post({}, b"", 0.1) is None
+        assert await connections.post({}, b"", 5) is None
+        connections.close()
+    assert await Connections(url).post({}, b"", 5) is None

@@ -32,7 +32,7 @@ class CommandTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is
 def credentials(kafka: KafkaAccess) -> Any:
     """What Faust calls `broker_credentials`."""
     context = kafka.ssl_context()
-    if not kafka.asks_who:
+    if not kafka.uses_sasl:
         return None if context is None else SSLCredentials(context)
     if kafka.mechanism == "OAUTHBEARER":
         return OAuthCredentials(oauth_cb=CommandTokens(kafka), ssl_context=context)
