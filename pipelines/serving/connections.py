@@ -25,7 +25,7 @@ _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Lengt
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class Connections:
+class OpenConnections:
     """All open connections. Create it on the gateway's event loop; all methods run there and never block. A timer closes connections whose
     deadline has passed, until `close`."""
 
@@ -121,7 +121,7 @@ class Connection(RequestHandler):
 
     __slots__ = ("_body", "_connections", "_head_bytes", "_socket", "deadline")
 
-    def __init__(self, server: web.Server, connections: Connections) -> None:
+    def __init__(self, server: web.Server, connections: OpenConnections) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),

@@ -14,7 +14,7 @@ from typing import cast
 import structlog
 from aiohttp import web
 
-from pipelines.serving.connections import Connection, Connections
+from pipelines.serving.connections import Connection, OpenConnections
 from pipelines.serving.middleware import GatewayMiddleware
 
 BACKLOG = 128  # asyncio also accepts up to this many connections at once, before one can be refused
@@ -34,7 +34,7 @@ async def bounded(app: web.Application, limits: GatewayMiddleware, host: str, po
     await runner.setup()
     server, connections = (
         cast("web.Server", runner.server),
-        Connections(limits.bounds, limits.addresses, limits.denials),
+        OpenConnections(limits.bounds, limits.addresses, limits.denials),
     )
     listening: asyncio.Server | None = None
     try:

@@ -221,4 +221,4 @@ def test_a_process_that_is_not_let_in_ends_with_one_line(
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.strip().splitlines()
     assert "refuses user core" in line
-    assert "never-reason" not in done.stdout + done.stderr
+    assert "never-printed" not in done.stdout + done.stderr
