@@ -75,7 +75,7 @@ class Analyse(Stage[State]):
         ranges = [] if plan is None else [(first, last) for first, last in plan.ranges]
         return State(partition, tables["plans"], ranges, max((last for _, last in ranges), default=-1))
 
-    def must_wait(self, partition: int) -> float:
+    def turn_delay(self, partition: int) -> float:
         return self._slots.wait(partition)
 
     def next_due(self, state: State) -> int | None:

@@ -69,7 +69,7 @@ class Archive(Stage[State]):
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # this stage has no tables
         return State(partition)
 
-    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # all begin together
+    def turn_delay(self, partition: int) -> float:  # noqa: ARG002  # all begin together
         return self._group.wait()
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # nothing is remembered, nothing is timed

@@ -64,7 +64,7 @@ class _Turn:
     now: int
     whole: Decision = field(default_factory=Decision)
     handed: dict[int, list[Record]] = field(default_factory=dict)
-    ways: dict[str, bool] = field(default_factory=dict)  # topic -> whether its outputs are handed over in this turn
+    direct: dict[str, bool] = field(default_factory=dict)  # topic -> whether its outputs are handed over in this turn
 
 
 class Chain(Stage[State]):
@@ -156,7 +156,7 @@ class Chain(Stage[State]):
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         turn = _Turn(inputs, now)
         for record in inputs.records:
-            self._share_out(record, turn)
+            self._distribute(record, turn)
         for number, place in enumerate(state.places):
             own = inputs._replace(
                 records=turn.handed.get(number, []),
@@ -172,7 +172,7 @@ class Chain(Stage[State]):
             self._take_part(number, part, len(own.records), state, turn)
         return turn.whole
 
-    def _share_out(self, record: Record, turn: _Turn) -> None:
+    def _distribute(self, record: Record, turn: _Turn) -> None:
         """A record from Kafka to every stage that takes its topic; not a copy of what was handed over when it was made."""
         for name, value in record.headers:
             if name == COPY:
@@ -209,14 +209,14 @@ class Chain(Stage[State]):
 
     def _is_handed(self, topic: str, takers: Sequence[int], state: State, turn: _Turn) -> bool:
         """Decided once a turn and topic, so that no output of a turn overtakes another."""
-        way = turn.ways.get(topic)
-        if way is None:
-            way = topic in self._inner or (
+        is_direct = turn.direct.get(topic)
+        if is_direct is None:
+            is_direct = topic in self._inner or (
                 topic not in turn.inputs.reading.behind
                 and all(state.places[n].stage.takes(topic, state.places[n].state) for n in takers)
             )
-            turn.ways[topic] = way
-        return way
+            turn.direct[topic] = is_direct
+        return is_direct
 
     def _hand_over(self, output: Output, stage: str, takers: Sequence[int], state: State, turn: _Turn) -> None:
         record = Handed(

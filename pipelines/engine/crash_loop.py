@@ -17,7 +17,7 @@ from pipelines.engine.stage import Record, Refusal
 from pipelines.engine.transactions import TurnContents
 from schemas import private_files
 
-BRAKED_START = 3
+CRASH_LOOP_STARTS = 3
 CAUSE = "crashed_stage"
 _WORDS = 600  # characters of a worker's last words in a dead letter
 Place = tuple[str, int, int]  # topic, partition, offset
@@ -27,24 +27,24 @@ class OneAtATime:
     """One worker's: while a partition is braked, turns are taken one at a time."""
 
     def __init__(self) -> None:
-        self.braked: set[int] = set()
+        self.in_crash_loop: set[int] = set()
         self._lock = asyncio.Lock()
 
     def turn(self) -> AbstractAsyncContextManager[Any]:
-        return self._lock if self.braked else nullcontext()
+        return self._lock if self.in_crash_loop else nullcontext()
 
 
 class CrashLoopGuard:
     """Of one partition. `starts` is this start's number since the last turn that was done with, `trying` the record (topic, offset) that
     is being decided on alone, `blamed` the one that is not to be read. `is_marked` says that Kafka holds any of it."""
 
-    def __init__(self, number: int, alone: OneAtATime) -> None:
+    def __init__(self, number: int, one_at_a_time: OneAtATime) -> None:
         self.starts = 0
         self.trying: tuple[str, int] | None = None
         self.blamed: Place | None = None
         self.is_marked = False
         self._number = number
-        self._alone = alone
+        self._one_at_a_time = one_at_a_time
         self._left = 0
 
     def take_over(self, marks: Collection[OffsetMetadata], records: int) -> None:
@@ -54,9 +54,9 @@ class CrashLoopGuard:
         self.starts = same.starts + 1
         self.trying = same.trying
         self.blamed = None if same.trying is None else (same.trying[0], self._number, same.trying[1])
-        if self.starts >= BRAKED_START or self.blamed is not None:
+        if self.starts >= CRASH_LOOP_STARTS or self.blamed is not None:
             self._left = records
-            self._alone.braked.add(self._number)
+            self._one_at_a_time.in_crash_loop.add(self._number)
 
     @property
     def on(self) -> bool:
@@ -83,17 +83,17 @@ class CrashLoopGuard:
     def release(self) -> None:
         """There is nothing to be careful about any more."""
         self.starts, self.trying, self._left = 0, None, 0
-        self._alone.braked.discard(self._number)
+        self._one_at_a_time.in_crash_loop.discard(self._number)
 
     def is_blamed(self, record: Record) -> bool:
         return self.blamed == (record.topic, record.partition, record.offset)
 
-    def refusal(self, record: Record, stage: str, last_words: str) -> Refusal:
+    def refusal(self, record: Record, stage: str, end_reason: str) -> Refusal:
         """What becomes of the record the worker ended on."""
         self.blamed = None
         said = (
-            f"its last words: {last_words[:_WORDS]}"
-            if last_words
+            f"its last words: {end_reason[:_WORDS]}"
+            if end_reason
             else "it left no word: killed, or a crash below Python"
         )
         detail = (
@@ -112,7 +112,7 @@ class EndReason:
     """Why a worker ended, kept in its folder for the next one."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / ".last-words"
+        self._path = folder / ".end-reason"
         self.found = ""
 
     def write(self, words: str) -> None:

@@ -26,7 +26,7 @@ class Undone(Enum):
 
     AGAIN = "they come again, in smaller turns while what raised is searched"
     SMALLER = "they come again, half as many: each may be small enough"
-    CONDEMNED = "the record is to blame: it is refused with the next decision"
+    POISON = "the record is to blame: it is refused with the next decision"
 
 
 class Decisions(Generic[S]):
@@ -66,7 +66,7 @@ class Decisions(Generic[S]):
         # a record alone is to blame only if what came with it does not raise without it
         if len(inputs.records) == 1 and (cause := self._raised_by(inputs._replace(records=[]), now)) is not None:
             inputs, raised = inputs._replace(records=[]), cause
-        return Undone.CONDEMNED if self.isolation.raised(inputs.records, raised) else Undone.AGAIN
+        return Undone.POISON if self.isolation.raised(inputs.records, raised) else Undone.AGAIN
 
     def _decided(self, inputs: Inputs, now: int) -> tuple[Decision, list[Rows]]:
         decision = self._stage.decide(inputs, self.state, now)

@@ -50,11 +50,11 @@ _MOST_BYTES = 32 << 20  # a partition may hold, above which nothing more of it i
 UNREADABLE = "chat4all-unreadable-headers"
 _ASK_SECONDS = 0.2  # for a broker that was away to answer
 _QUIET_SECONDS = 1.0  # after it answers, in which what is told of the loss is old
-_SAY_SECONDS = 10.0  # between two lines on other errors of the connection
+_LOG_SECONDS = 10.0  # between two lines on other errors of the connection
 _FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through a new assignment
 
 
-class OutOfReach(Exception):
+class OffsetGone(Exception):
     """The next offset of a partition is not in Kafka."""
 
 
@@ -98,9 +98,9 @@ class Fetch:
         self._on_failure = on_failure
         self._on_lost = on_lost
         self._on_found = on_found
-        self._away = False  # whether the connection was lost and Kafka has not answered since
-        self._back_at = 0.0
-        self._said_at = 0.0
+        self._disconnected = False  # whether the connection was lost and Kafka has not answered since
+        self._reconnected_at = 0.0
+        self._logged_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._taken = threading.Event()
@@ -191,10 +191,10 @@ class Fetch:
         try:
             while not self._stopping:
                 consumer = self._step(consumer)
-        except OutOfReach as error:
-            self._tell(self._on_failure, str(error))
+        except OffsetGone as error:
+            self._call_in_loop(self._on_failure, str(error))
         except Exception as error:  # noqa: BLE001  # whatever ends this thread must end the worker, loudly
-            self._tell(self._on_failure, f"fetching stopped: {raised_where(error)}")
+            self._call_in_loop(self._on_failure, f"fetching stopped: {raised_where(error)}")
         finally:
             consumer.close()
 
@@ -209,8 +209,8 @@ class Fetch:
         elif wanted is not None:
             consumer.unassign()
             self._paused.clear()
-        if self._away:
-            self._look_for_kafka(consumer)
+        if self._disconnected:
+            self._try_kafka(consumer)
         if self._has_enough():
             self._taken.wait(_FULL_POLL_SECONDS)
             return consumer
@@ -252,7 +252,7 @@ class Fetch:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 ended[source] = message.offset() or 0
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # librdkafka's own code has no public name
-                raise OutOfReach(
+                raise OffsetGone(
                     f"{source[0]} {source[1]} has no record any more where reading stood ({error.str()}): deleted by retention, or the "
                     "topic is another one; the next start says which offsets are lost, or what to do"
                 )
@@ -272,7 +272,7 @@ class Fetch:
                 self._next[tp] = max(self._next[tp], end)
         self._arrivals += bool(by_partition)
         if news:
-            self._tell(self._on_records)
+            self._call_in_loop(self._on_records)
 
     def _has_enough(self) -> bool:
         """Whether every partition has at least half of what it may hold. Then nothing is read and nothing is paused: a pause
@@ -296,7 +296,7 @@ class Fetch:
             positions = dict(self._next)
         full = {tp for tp, share in shares.items() if share > 1} - self._paused
         empty = {tp for tp in self._paused if 2 * shares.get(tp, 0.0) < 1}
-        self._look_whether_busy()
+        self._measure_load()
         if full and self._pace == "calm":
             consumer = self._reopen(consumer, positions, "quick")
         elif not (full or self._paused) and (pace := self._wanted_pace()) != self._pace:
@@ -316,7 +316,7 @@ class Fetch:
             return self._pace
         return "gathering" if self._busy else "calm"
 
-    def _look_whether_busy(self) -> None:
+    def _measure_load(self) -> None:
         """Once a second."""
         now = time.monotonic()
         if not self._gathers or now - self._counted_at < 1.0:
@@ -329,25 +329,29 @@ class Fetch:
 
     def _note_error(self, error: KafkaError) -> None:
         """Called by librdkafka, in this thread, while it is polled."""
-        if error.code() in PASSING and not self._away and time.monotonic() - self._back_at > _QUIET_SECONDS:
-            self._away = True
+        if (
+            error.code() in PASSING
+            and not self._disconnected
+            and time.monotonic() - self._reconnected_at > _QUIET_SECONDS
+        ):
+            self._disconnected = True
             log.warning("connection to Kafka lost", error=error.str())
-            self._tell(self._on_lost)
-        elif error.code() not in PASSING and time.monotonic() - self._said_at > _SAY_SECONDS:
-            self._said_at = time.monotonic()
+            self._call_in_loop(self._on_lost)
+        elif error.code() not in PASSING and time.monotonic() - self._logged_at > _LOG_SECONDS:
+            self._logged_at = time.monotonic()
             log.error("Kafka's client has a problem", error=error.str())
 
-    def _look_for_kafka(self, consumer: Consumer) -> None:
+    def _try_kafka(self, consumer: Consumer) -> None:
         try:
             consumer.list_topics("__consumer_offsets", timeout=_ASK_SECONDS)
         except KafkaException:
             return
-        self._away = False
-        self._back_at = time.monotonic()
+        self._disconnected = False
+        self._reconnected_at = time.monotonic()
         log.info("Kafka answers again")
-        self._tell(self._on_found)
+        self._call_in_loop(self._on_found)
 
-    def _tell(self, callback: Callable[..., None], *arguments: str) -> None:
+    def _call_in_loop(self, callback: Callable[..., None], *arguments: str) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:

@@ -49,7 +49,7 @@ class LocalMembers:
             os.close(self._file)
             self._path = None
 
-    def dead(self) -> Generator[str, None, None]:
+    def crashed(self) -> Generator[str, None, None]:
         """Ids of workers that have ended without leaving. Each is struck off when the next is asked for, so that one whose death could
         not be told comes again; nobody else is given it meanwhile."""
         for path in sorted(self._folder.glob("*.member")):

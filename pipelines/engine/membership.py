@@ -18,5 +18,5 @@ class Member(NamedTuple):
     def metadata(self) -> bytes:
         """As librdkafka writes down a consumer's group metadata; it has no other way to be told of a member that is not its own."""
         end = b"\0"
-        told = self.group.encode() + end + self.id.encode() + end
-        return b"CGMDv2:" + struct.pack("<i", self.generation) + told + b"\x01"  # no static member
+        names = self.group.encode() + end + self.id.encode() + end
+        return b"CGMDv2:" + struct.pack("<i", self.generation) + names + b"\x01"  # no static member

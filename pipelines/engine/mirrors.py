@@ -18,7 +18,7 @@ from schemas.kafka_access import KafkaAccess
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 AGAIN_SECONDS = 1.0  # between two questions to a Kafka that does not answer
-SAY_SECONDS = 10.0
+LOG_SECONDS = 10.0
 
 
 class Mirrors:
@@ -54,7 +54,7 @@ class Mirrors:
         end = await self._end(mirror)
         while True:
             try:
-                await asyncio.wait_for(mirror.reach(end), SAY_SECONDS)
+                await asyncio.wait_for(mirror.reach(end), LOG_SECONDS)
             except TimeoutError:
                 log.warning(
                     "mirror is behind", topic=topic, stands=dict(mirror.positions), end=end,

@@ -20,7 +20,7 @@ TopicPart = tuple[str, int]
 Changelogs = Mapping[TopicPart, OneTable | SharedChangelog]
 log = structlog.get_logger(__name__)
 STALL_SECONDS = 60.0
-TELL_SECONDS = 2.0
+LOG_SECONDS = 2.0
 CHUNK = 5000  # rows between two looks at whether the restore is still wanted
 
 
@@ -92,10 +92,10 @@ def _read(
     if not left:
         return 0
     consumer.assign([TopicPartition(topic, partition, low) for (topic, partition), low in left.items()])
-    heard = told = time.monotonic()
+    received_at = logged_at = time.monotonic()
     while left and still_wanted():
         for message in _next(consumer):
-            heard = time.monotonic()
+            received_at = time.monotonic()
             source = (message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
@@ -106,10 +106,10 @@ def _read(
                 left.pop(source, None)
             elif not (error.retriable() or error.code() in PASSING):
                 raise KafkaException(error)
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - logged_at > LOG_SECONDS:
+            logged_at = time.monotonic()
             log.info("restoring", **progress.shown())
-        if time.monotonic() - heard > STALL_SECONDS:
+        if time.monotonic() - received_at > STALL_SECONDS:
             raise RestoreFailed(
                 f"no changelog rows from Kafka for {STALL_SECONDS:.0f} s, still to read: {sorted(left)}"
             )

@@ -30,14 +30,14 @@ class SerialExecutor(Executor):
         self._jobs.put((future, fn, args, kwargs))
         return future
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """The thread ends with the job it has, whenever that returns; the next job gets another one."""
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
             jobs.put(None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # Executor's signature
-        self.leave()
+        self.abandon()
 
 
 def _work(jobs: "queue.SimpleQueue[_Job | None]") -> None:

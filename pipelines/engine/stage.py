@@ -239,7 +239,7 @@ class Stage(ABC, Generic[S]):
         """False holds a source back (its records wait in Kafka) while the others go on."""
         return True
 
-    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # the default has no use for it
+    def turn_delay(self, partition: int) -> float:  # noqa: ARG002  # the default has no use for it
         """Seconds for which a turn of the partition, whose records are there, is to wait for its place among the worker's partitions.
         Asked again and again until it is 0; not asked when the turn is full, or the partition in a hurry."""
         return 0.0

@@ -27,7 +27,7 @@ from schemas.tracebacks import described_error
 
 AGAIN_SECONDS = 0.5
 PENDING_SECONDS = 0.5  # after which a transaction that is still open is taken for one whose writer does not end it
-TELL_SECONDS = 10.0
+LOG_SECONDS = 10.0
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Takeover:
         self._members = members
         self._executor = SerialExecutor("leftovers")
         self._ending: asyncio.Future[None] | None = None
-        self._tell_at = 0.0
+        self._log_at = 0.0
 
     def writer(self, rest_seconds: float) -> Writer:
         """What commits the worker's turns, with so long between two transactions. Nothing is opened yet."""
@@ -133,8 +133,8 @@ class Takeover:
         writers = {offset_metadata.read(held.mark).writer for held in before.values()} - {"", self._own()}
         members = await self._asked_members()
         gone = sorted(writers - set(members)) if members is not None else []
-        if time.monotonic() >= self._tell_at:
-            self._tell_at = time.monotonic() + TELL_SECONDS
+        if time.monotonic() >= self._log_at:
+            self._log_at = time.monotonic() + LOG_SECONDS
             log.warning(
                 "a transaction of somebody else is open where this worker takes over", where=where, writers=sorted(writers),
                 ended=gone, reason="ended now if its writer is dead or expelled, else it ends itself or by its time-out",
@@ -153,7 +153,7 @@ class Takeover:
         try:
             await self._ending
         except (Unreachable, Unanswered) as error:
-            self._executor.leave()
+            self._executor.abandon()
             log.warning("leftovers could not be ended, tried again", writer=writer, error=str(error))
             await asyncio.sleep(AGAIN_SECONDS)
         else:

@@ -187,9 +187,9 @@ class TopicIdentity:
     def _check_counts(self, counts: Mapping[str, int]) -> None:
         if len(set(counts.values())) == 1:
             return
-        told = ", ".join(f"{topic} {count}" for topic, count in counts.items())
+        counts_text = ", ".join(f"{topic} {count}" for topic, count in counts.items())
         raise UnusableTopics(
-            f"the topics of stage {self._stage} differ in their partitions ({told}): the records of a key and their rows would lie "
+            f"the topics of stage {self._stage} differ in their partitions ({counts_text}): the records of a key and their rows would lie "
             "with different workers; delete those that are wrong, `python -m pipelines prepare` creates them again, or while it is "
             f"empty `kafka-topics.sh --bootstrap-server {self._kafka} --alter --topic TOPIC --partitions NUMBER`"
         )
@@ -251,14 +251,14 @@ class TopicIdentity:
 
     def _recreated(self, topic: str, before: str, now: str) -> str:
         table = self._tables.get(topic)
-        told = f"topic {topic} was deleted and created again (its id was {before}, now {now}): "
+        what = f"topic {topic} was deleted and created again (its id was {before}, now {now}): "
         if table is None:
             return (
-                f"{told}the offsets of stage {self._stage} are of the old one; stop its workers, say where to read the new one, "
+                f"{what}the offsets of stage {self._stage} are of the old one; stop its workers, say where to read the new one, "
                 f"{self.set_offsets('--to-earliest', topic)} for all of it, and start again"
             )
         return (
-            f"{told}the rows of table {table} went with it; to go on with those it holds now stop the workers of stage {self._stage}, "
+            f"{what}the rows of table {table} went with it; to go on with those it holds now stop the workers of stage {self._stage}, "
             f"{self.set_offsets('--to-current')}, and start again"
         )
 

@@ -47,7 +47,7 @@ class TransactionalId:
             _write(self._file, self._name)
         log.warning("transactional id taken by somebody else, another one from now on", former=former, now=self.id)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Whoever starts next may have the name."""
         if self._file >= 0:
             os.close(self._file)

@@ -111,7 +111,7 @@ class Transactions:
 
     # --- what the group holds ---------------------------------------------------------------------------------------------
 
-    def knows(self, held: Mapping[TopicPart, HeldOffset]) -> None:
+    def note_held(self, held: Mapping[TopicPart, HeldOffset]) -> None:
         """What the group holds for sources that are newly this worker's: whatever else it holds later is ours, or somebody else's."""
         self._known.update(held)
 
@@ -188,21 +188,21 @@ class Transactions:
         except KafkaException as error:
             failure = error.args[0]
         if failure is not None:
-            leave(producer)
+            close_in_background(producer)
             if failure.code() in _TAKEN:
                 raise self._failed(failure, "opened anew")
             raise Unreachable(failure.str())
         former, self._producer = self._producer, producer
         if former is not None:
-            leave(former)
+            close_in_background(former)
         happened = sent is not None and self.has_happened(sent, held)
         log.info("producer opened", transaction=self.id, happened=None if sent is None else happened)
         return self._asked_ends(sent.turns) if sent is not None and happened else None
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Nothing more is sent or committed."""
         if self._producer is not None:
-            leave(self._producer)
+            close_in_background(self._producer)
             self._producer = None
 
     def _produce(self, turns: Sequence[TurnContents]) -> None:
@@ -243,14 +243,14 @@ def end_leftovers(kafka: KafkaAccess, transactional_id: str, topic: str) -> None
         producer.fence(time.monotonic() + COMMIT_SECONDS)
     except KafkaException as error:
         failure = error.args[0]
-    leave(producer)
+    close_in_background(producer)
     if failure is not None and failure.code() not in _TAKEN:  # somebody else does the same
         raise Unreachable(failure.str())
 
 
-def leave(producer: TransactionalProducer) -> None:
+def close_in_background(producer: TransactionalProducer) -> None:
     """Lets go of a producer in a thread of its own: its end may take as long as whatever it is stuck in."""
-    threading.Thread(target=producer.close, name="leave", daemon=True).start()
+    threading.Thread(target=producer.close, name="close", daemon=True).start()
 
 
 def _ends(turn: TurnContents, found: Mapping[TopicPart, int]) -> Ends:

@@ -60,14 +60,14 @@ class Partition(Generic[S]):
         writer: Writer,
         mirrors: Mirrors,
         budget: Budget,
-        alone: OneAtATime,
+        one_at_a_time: OneAtATime,
         sizes: KafkaSizes,
         fail: Callable[[str], None],
         fenced: Callable[[int], None],
         now: Now,
         drain_seconds: float,
         poison_limit: int = LIMIT,
-        last_words: str = "",
+        end_reason: str = "",
     ) -> None:
         self.number = number
         self.tables = tables
@@ -84,28 +84,28 @@ class Partition(Generic[S]):
         self._isolation = self._decisions.isolation
         self._writer = writer
         self._views = mirrors.views
-        self._alone = alone
-        self._crash_loop = CrashLoopGuard(number, alone)
+        self._one_at_a_time = one_at_a_time
+        self._crash_loop = CrashLoopGuard(number, one_at_a_time)
         self._fail = fail
         self._fenced = fenced
         self._now = now
         self._drain_seconds = drain_seconds
-        self._last_words = last_words
-        self._fit = TurnSize(stage.turn_records, stage.turn_ms / 1000)
-        self._intake = BatchQueue(
+        self._end_reason = end_reason
+        self._turn_size = TurnSize(stage.turn_records, stage.turn_ms / 1000)
+        self._queue = BatchQueue(
             takes=lambda topic: stage.takes(topic, self.state), first=(s.topic for s in stage.sources if s.first)
         )
         self._deleted: dict[Source, tuple[int, int]] = {}
         self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
         self.unread = UnreadSources()
-        self._condemned: list[Batch] = []  # found to be poison, not committed yet
+        self._poison: list[Batch] = []  # found to be poison, not committed yet
         self._calls = Calls(
             budget=budget, perform=partial(mirrors.perform, stage), news=self.wake, now=now,
             wants=lambda room: stage.wants_calls(self.state, room), fail=lambda why: self._fail(f"partition {number}: {why}"),
         )  # fmt: skip
         self._committed: dict[Source, int] = {}
         self._wake = asyncio.Event()
-        self._waiting = self._in_line = False  # for something to decide on; for its place among the partitions
+        self._waiting = self._delayed = False  # for something to decide on; for its place among the partitions
         self._stopping = False
         self._stop_asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -117,7 +117,7 @@ class Partition(Generic[S]):
     @property
     def held(self) -> bool:
         """Whether it waits on purpose: the stage takes nothing of what is there for a time, or lets other partitions go first."""
-        return self._in_line or (self._waiting and self._intake.held)
+        return self._delayed or (self._waiting and self._queue.held)
 
     async def take_over(self, held: Mapping[Source, HeldOffset], committed: Mapping[Source, int]) -> None:
         """Counts this start in the group's offsets, before `start`. `held` is what the group holds, `committed` where it is to stand,
@@ -134,7 +134,7 @@ class Partition(Generic[S]):
                 reason="the worker ended again and again at this place",
             )
         self._committed = dict(committed)
-        self._writer.knows(held)
+        self._writer.note_held(held)
         await self._writer.commit(self._crash_loop.marked(TurnContents(offsets=self._committed)))
 
     def start(
@@ -155,7 +155,7 @@ class Partition(Generic[S]):
         self._decisions.derive()
         ends = {source: end for source, (_, end) in self._deleted.items()}
         self._committed = {**committed, **ends}
-        self._intake.start(caught_up)
+        self._queue.start(caught_up)
         self._task = asyncio.create_task(self._run(), name=f"{self._stage.name}-{self.number}")
 
     def submit(self, batch: Batch) -> None:
@@ -163,14 +163,14 @@ class Partition(Generic[S]):
         if self._stopping:
             batch.release()
             return
-        self._intake.add(batch)
+        self._queue.add(batch)
         self._wake.set()
 
     def wake(self) -> None:
         """Something outside changed that may let a held source go, or a call has ended."""
         self._wake.set()
 
-    def is_idle(self, ends: Mapping[Source, int]) -> None:
+    def note_idle(self, ends: Mapping[Source, int]) -> None:
         """Every source was read to its end and taken; `ends` is where they end. What lies between the last record and the end are
         markers of transactions: the group's offsets pass over them once, so that whoever asks Kafka finds no lag."""
         if self._stopping or not self._stage.is_done(self.state):
@@ -191,22 +191,22 @@ class Partition(Generic[S]):
         self._stopping = True
         self._stop_asked.set()
         self._writer.give_up_in(self._drain_seconds)
-        for batch in (*self._condemned, *self._intake.clear()):
+        for batch in (*self._poison, *self._queue.clear()):
             batch.release()
-        self._condemned.clear()
+        self._poison.clear()
         self._isolation.forget()
         self._wake.set()
         if self._task is not None:
             await self._task
             self._task = None
         with suppress(CommitFailed):  # of one that was taken over and never started
-            await self._end_well()
+            await self._record_clean_end()
 
     async def _run(self) -> None:
         try:
             while not self._stopping:
                 inputs, batches = await self._gather()
-                async with self._alone.turn():
+                async with self._one_at_a_time.turn():
                     await self._turn(inputs, batches)
             await self._drain()
         except Fenced as error:
@@ -215,7 +215,7 @@ class Partition(Generic[S]):
         except (NotData, StoreFailed) as error:
             self._writer.give_up_in(0.0)
             with suppress(CommitFailed):
-                await self._end_well()
+                await self._record_clean_end()
             self._fail(f"partition {self.number}: {error}")
         except Exception as error:  # noqa: BLE001  # crash-only: whatever it is, this worker's memory can no longer be trusted
             log.error("turn failed", stage=self._stage.name, partition=self.number, traceback=formatted(error))
@@ -225,9 +225,9 @@ class Partition(Generic[S]):
         await self._calls.end(self._drain_seconds)
         while self._calls.has_results:
             await self._turn(Inputs([], self._calls.take_results(), closing=True, views=self._views), [])
-        await self._end_well()
+        await self._record_clean_end()
 
-    async def _end_well(self) -> None:
+    async def _record_clean_end(self) -> None:
         """What ends here does not end because of a record: the next start counts from one."""
         if self._crash_loop.is_marked:
             self._crash_loop.release()
@@ -237,18 +237,18 @@ class Partition(Generic[S]):
         """Waits until there is something to decide on, then takes what is there, up to the turn's bound."""
         while not self._stopping:
             self._wake.clear()
-            rest = self._rest()
+            rest = self._linger_left()
             if rest > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_asked.wait(), rest)
-            await self._wait_in_line()
-            batches = self._intake.take(self._stage.turn_records, self._at_most())
+            await self._wait_for_delay()
+            batches = self._queue.take(self._stage.turn_records, self._at_most())
             due = self._stage.next_due(self.state)
             now = self._now()
-            kept = self._calls.has_results or self._calls.wanted or self._condemned or self._deleted or self._passed
+            kept = self._calls.has_results or self._calls.wanted or self._poison or self._deleted or self._passed
             if batches or kept or (due is not None and due <= now):
                 records = [record for batch in batches for record in batch.records]
-                reading = self.unread.look(batches, self._intake.topics())
+                reading = self.unread.look(batches, self._queue.topics())
                 return Inputs(records, self._calls.take_results(), self._stopping, reading, self._views), batches
             timeout = None if due is None else max(0.0, (due - now) / 1000)
             self._waiting = True
@@ -264,41 +264,47 @@ class Partition(Generic[S]):
         """How many records the next turn may take, None for as many as the stage takes at most."""
         if self._crash_loop.on:
             return 1
-        return self._isolation.at_most or (self._fit.at_most if self._fit.is_less else None)
+        return self._isolation.at_most or (self._turn_size.at_most if self._turn_size.is_less else None)
 
-    async def _wait_in_line(self) -> None:
+    async def _wait_for_delay(self) -> None:
         """Until the stage lets this partition go before the others, if it has records and is not in a hurry."""
-        while self._intake.records() and not self._hurried() and (seconds := self._stage.must_wait(self.number)) > 0:
-            self._in_line = True
+        while (
+            self._queue.records()
+            and not self._starts_at_once()
+            and (seconds := self._stage.turn_delay(self.number)) > 0
+        ):
+            self._delayed = True
             if not self._crash_loop.counts:
-                await self._end_well()  # the turn before is done with: Kafka is to know it, however long this takes
+                await (
+                    self._record_clean_end()
+                )  # the turn before is done with: Kafka is to know it, however long this takes
             self._wake.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), seconds)
-        self._in_line = False
+        self._delayed = False
 
-    def _hurried(self) -> bool:
+    def _starts_at_once(self) -> bool:
         """Whether the next turn waits for no company."""
-        full = self._intake.records() >= self._fit.at_most
+        full = self._queue.records() >= self._turn_size.at_most
         return self._stopping or self._crash_loop.on or self._isolation.at_most is not None or full
 
-    def _rest(self) -> float:
+    def _linger_left(self) -> float:
         """Seconds until the next turn may start: after the stage's linger unless a turn is full."""
-        linger = 0.0 if self._hurried() else self._stage.linger_ms / 1000
+        linger = 0.0 if self._starts_at_once() else self._stage.linger_ms / 1000
         return linger - (time.monotonic() - self._transaction_ended)
 
     async def _turn(self, inputs: Inputs, batches: list[Batch]) -> None:
         began, now = time.perf_counter(), self._now()
-        inputs, crashed = await self._carefully(inputs)
+        inputs, crashed = await self._guarded(inputs)
         decided = self._decide(inputs, now)
         if isinstance(decided, Undone):
             self._undone(decided, inputs, batches)
             await asyncio.sleep(0)  # the other partitions go on meanwhile
             return
         decision, rows = decided
-        self._fit.decided(len(inputs.records), time.perf_counter() - began)
+        self._turn_size.decided(len(inputs.records), time.perf_counter() - began)
         decision.refusals += self._isolation.decided(len(inputs.records))
-        batches, self._condemned = self._condemned + batches, []
+        batches, self._poison = self._poison + batches, []
         offsets = self._offsets(decision, batches)
         decision.refusals = turn_offsets.new_refusals(decision.refusals, batches, self._committed)
         decision.refusals += [lost_records(source, *offsets) for source, offsets in self._deleted.items()]
@@ -329,14 +335,14 @@ class Partition(Generic[S]):
         self._calls.keep([] if isinstance(decided, Undone) else decided[0].calls)
         return decided
 
-    async def _carefully(self, inputs: Inputs) -> tuple[Inputs, Refusal | None]:
+    async def _guarded(self, inputs: Inputs) -> tuple[Inputs, Refusal | None]:
         """While the brake is on: a record is named in the group's offsets before it is decided on, and the one the worker ended on is
         not read again. Returns what to decide on, and that record's refusal."""
         if not self._crash_loop.on or not inputs.records:
             return inputs, None
         (record,) = inputs.records
         if self._crash_loop.is_blamed(record):
-            refusal = self._crash_loop.refusal(record, self._stage.name, self._last_words)
+            refusal = self._crash_loop.refusal(record, self._stage.name, self._end_reason)
             detail = unquoted(refusal.detail)
             log.error("refused what the worker ended on", stage=self._stage.name, place=record[:3], detail=detail)
             return inputs._replace(records=[blank(record)]), refusal
@@ -352,12 +358,12 @@ class Partition(Generic[S]):
     def _undone(self, why: Undone, inputs: Inputs, batches: list[Batch]) -> None:
         """Nothing is left of the decision; its inputs come again, all but a record that is to blame."""
         self._calls.put_back(inputs.results)
-        if why is Undone.CONDEMNED:
-            self._condemned += batches
+        if why is Undone.POISON:
+            self._poison += batches
             return
         if why is Undone.SMALLER:
-            self._fit.undone(len(inputs.records))
-        self._intake.put_back(batches)
+            self._turn_size.undone(len(inputs.records))
+        self._queue.put_back(batches)
 
     async def _commit(
         self, decision: Decision, rows: list[Rows], offsets: dict[Source, int], records: int, now: int

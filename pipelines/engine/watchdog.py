@@ -57,7 +57,7 @@ class Watchdog:
     async def run(self) -> None:
         """Looks until it is cancelled."""
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._feel_the_pulse, args=(loop,), name="pulse", daemon=True).start()
+        threading.Thread(target=self._watch_event_loop, args=(loop,), name="event-loop-watch", daemon=True).start()
         try:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
@@ -78,7 +78,7 @@ class Watchdog:
             self._idle_since.update(dict.fromkeys(running, time.monotonic()))  # nobody can make progress
             return
         self.lag = {source: self._lag_of(source, end) for source, end in ends.items()}
-        self._tell()
+        self._publish_lag()
         self._note_progress(running)
         for number in self.stuck(running):
             if not running[number].waiting_for_sink:
@@ -101,16 +101,16 @@ class Watchdog:
             ends = {(topic, number): self._end_of((topic, number)) for topic in self._topics}
             known = {source: end for source, end in ends.items() if end is not None}
             if len(known) == len(ends):
-                partition.is_idle(known)
+                partition.note_idle(known)
 
-    def _tell(self) -> None:
+    def _publish_lag(self) -> None:
         by_topic: dict[str, int] = {}
         for (topic, _), lag in self.lag.items():
             by_topic[topic] = by_topic.get(topic, 0) + lag
         for topic, lag in by_topic.items():
             metrics.LAG.labels(self._stage, topic).set(lag)
 
-    def _feel_the_pulse(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _watch_event_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ends a worker whose event loop is held up by one decision for ever. Counts beats, not time: a frozen process has none."""
         answered = threading.Event()
         missed = 0

@@ -95,10 +95,10 @@ class Engine:
         self._poison_limit = poison_limit
         self._drain_seconds = session_seconds / 2  # a longer silence would cost the membership
         self.connection = ConnectionState()
-        self._alone = OneAtATime()
+        self._one_at_a_time = OneAtATime()
         self._budget = Budget(stage.name, stage.most_calls)
         self._sizes = KafkaSizes(record_bytes)
-        self._last_words = EndReason(folder)
+        self._end_reason = EndReason(folder)
         self._group = GroupOffsets(kafka, app_id)
         self._running: set[int] = set()
         self._topics = {source.topic for source in stage.sources}
@@ -107,7 +107,7 @@ class Engine:
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )  # fmt: skip
         self._mirrors = Mirrors(stage.mirrored, kafka=kafka, ends=self._topic_identity.ends, fail=self.fail)
-        self._stores = PartitionTables(
+        self._partition_tables = PartitionTables(
             kind=store, folder=folder, layouts=stage.tables, changelog=self.changelog, shared=stage.one_changelog,
             topic_identity=self._topic_identity, consumer=self._group.consumer,
         )  # fmt: skip
@@ -160,7 +160,7 @@ class Engine:
                 await asyncio.to_thread(self.check)
             await self._mirrors.start()
             await self.stage.start()
-            self._last_words.take()
+            self._end_reason.take()
             favour_long_decisions()
             self._tasks.append(asyncio.create_task(collect_garbage(), name="collector"))
             self._tasks.append(asyncio.create_task(self.watchdog.run(), name="watchdog"))
@@ -178,8 +178,8 @@ class Engine:
         logs = sorted({(self.changelog(layout.name), number) for layout in self.stage.tables for number in fresh})
         if not await self._takeover.changelogs(logs, fresh, is_current):
             return False
-        tables = {number: await asyncio.to_thread(self._stores.open, number) for number in fresh}
-        changelogs = self._stores.changelogs(tables)
+        tables = {number: await asyncio.to_thread(self._partition_tables.open, number) for number in fresh}
+        changelogs = self._partition_tables.changelogs(tables)
         rows = await asyncio.to_thread(restore, self._kafka, changelogs, is_current, progress) if changelogs else 0
         if not is_current():
             for table in changelogs.values():
@@ -214,7 +214,7 @@ class Engine:
         ends = await asyncio.to_thread(self._topic_identity.ends, sources) if self.stage.hands_over else {}
         if not is_current():
             return
-        await asyncio.gather(*(self._take_note(number, held, committed) for number in self.partitions))
+        await asyncio.gather(*(self._record_start(number, held, committed) for number in self.partitions))
         if not is_current():  # no end of a worker, and none is counted
             await asyncio.gather(*(partition.stop() for partition in self.partitions.values()))
             return
@@ -266,7 +266,7 @@ class Engine:
         self._writer.close()
         self._group.close()
         self.local_members.leave()
-        self.identity.leave()
+        self.identity.release()
 
     # --- what the transport asks for ------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class Engine:
     def fail(self, reason: str) -> None:
         """Ends the worker at once: its memory may be ahead of Kafka, and only a fresh start is known to be right."""
         log.error("worker ends", stage=self.stage.name, reason=reason)
-        self._last_words.write(reason)
+        self._end_reason.write(reason)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(EXIT_CODE)
@@ -368,7 +368,7 @@ class Engine:
             return 0
         return fetch.unread(source, stable_end) + max(0, fetch.fetched(source) - partition.done[source])
 
-    async def _take_note(
+    async def _record_start(
         self, number: int, held: Mapping[tuple[str, int], HeldOffset], committed: Mapping[tuple[str, int], int]
     ) -> None:
         """The group's offsets say that the partition was started, before it does anything."""
@@ -392,7 +392,7 @@ class Engine:
     def _partition(self, number: int, tables: Mapping[str, Table[Any]]) -> Partition[Any]:
         return Partition(
             stage=self.stage, number=number, tables=tables, changelogs={name: self.changelog(name) for name in tables},
-            writer=self._writer, mirrors=self._mirrors, budget=self._budget, alone=self._alone, sizes=self._sizes,
+            writer=self._writer, mirrors=self._mirrors, budget=self._budget, one_at_a_time=self._one_at_a_time, sizes=self._sizes,
             fail=self.fail, fenced=self._on_fenced, now=self._now, drain_seconds=self._drain_seconds, poison_limit=self._poison_limit,
-            last_words=self._last_words.found,
+            end_reason=self._end_reason.found,
         )  # fmt: skip

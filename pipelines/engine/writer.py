@@ -35,8 +35,8 @@ REST_SECONDS = 0.003
 MOST_BYTES = 128 << 20  # of values in a transaction; two of the largest turns
 TRIES = 3  # of a transaction, each ended by a Kafka that answers
 AGAIN_SECONDS = 0.1
-AWAY_SECONDS = 10.0  # between two tries while Kafka is known to be away
-TELL_SECONDS = 10.0
+UNAVAILABLE_SECONDS = 10.0  # between two tries while Kafka is known to be away
+LOG_SECONDS = 10.0
 Waiting = tuple[TurnContents, "asyncio.Future[Ends]"]
 log = structlog.get_logger(__name__)
 
@@ -82,9 +82,9 @@ class Writer:
         """The partitions are being given up: what cannot be committed by then is left, as if another worker had them."""
         self._give_up_at = None if seconds is None else time.monotonic() + seconds
 
-    def knows(self, held: Mapping[tuple[str, int], HeldOffset]) -> None:
+    def note_held(self, held: Mapping[tuple[str, int], HeldOffset]) -> None:
         """What the group holds for the sources of a partition that is taken over."""
-        self.transactions.knows(held)
+        self.transactions.note_held(held)
 
     def is_last(self, sources: Iterable[tuple[str, int]], held: Mapping[tuple[str, int], HeldOffset]) -> bool:
         """Whether what the group holds for these sources is what this worker committed last."""
@@ -101,8 +101,8 @@ class Writer:
 
     def close(self) -> None:
         """Nothing more is committed. Does not block."""
-        self._executor.leave()
-        self.transactions.leave()
+        self._executor.abandon()
+        self.transactions.close()
 
     # --- gathering --------------------------------------------------------------------------------------------------------
 
@@ -182,17 +182,17 @@ class Writer:
             return ends
         raise AssertionError("not reached")
 
-    def _patience(self) -> float:
+    def _longest_wait(self) -> float:
         if self._give_up_at is None:
-            return AWAY_SECONDS
-        return min(AWAY_SECONDS, max(0.0, self._give_up_at - time.monotonic()))
+            return UNAVAILABLE_SECONDS
+        return min(UNAVAILABLE_SECONDS, max(0.0, self._give_up_at - time.monotonic()))
 
     async def _reopen(self, sent: Sent | None, seconds: float = limits.REACH_SECONDS) -> Sequence[Ends] | None:
         """What Transactions.reopen says, as soon as Kafka answers."""
-        self._executor.leave()  # its thread may be in a call that never returns
-        tell_at = time.monotonic()
+        self._executor.abandon()  # its thread may be in a call that never returns
+        log_at = time.monotonic()
         while True:
-            await self._connection.until_found(self._patience())
+            await self._connection.until_found(self._longest_wait())
             losses = self._connection.losses
             try:
                 whole = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS
@@ -200,11 +200,11 @@ class Writer:
                     self._executor, whole, self.transactions.reopen, sent, seconds, whatever_is_lost=True
                 )
             except (Unreachable, Unanswered) as error:
-                self._executor.leave()
+                self._executor.abandon()
                 if self._give_up_at is not None and time.monotonic() > self._give_up_at:
                     raise Fenced(f"{self.transactions.id}: given up, Kafka does not answer: {error}") from error
-                if time.monotonic() >= tell_at:
-                    tell_at = time.monotonic() + TELL_SECONDS
+                if time.monotonic() >= log_at:
+                    log_at = time.monotonic() + LOG_SECONDS
                     log.warning("waiting for Kafka", transaction=self.transactions.id, error=str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
             else:

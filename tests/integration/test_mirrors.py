@@ -140,7 +140,7 @@ async def test_markers_and_aborted_records_at_the_end_are_passed(world: World) -
 
 async def test_what_an_open_transaction_may_hide_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An acknowledged record behind another producer's open transaction: nobody sees it yet, and nobody may be told that there is none."""
-    monkeypatch.setattr("pipelines.engine.mirrors.SAY_SECONDS", 0.2)
+    monkeypatch.setattr("pipelines.engine.mirrors.LOG_SECONDS", 0.2)
     world.create()
     mirrors = world.mirrors()
     await mirrors.start()

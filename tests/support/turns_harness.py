@@ -78,7 +78,7 @@ class Toy(Stage[ToyState]):
     def takes(self, topic: str, state: ToyState) -> bool:  # noqa: ARG002  # the test says
         return topic not in self.held
 
-    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # there is one
+    def turn_delay(self, partition: int) -> float:  # noqa: ARG002  # there is one
         return self.place()
 
     def decide(self, inputs: Inputs, state: ToyState, now: int) -> Decision:
@@ -230,7 +230,7 @@ class Bench:
             writer=self.writer,
             mirrors=self.mirrors,
             budget=Budget(self.stage.name, self.stage.most_calls),
-            alone=OneAtATime(),
+            one_at_a_time=OneAtATime(),
             sizes=KafkaSizes(lambda topic: self.limits.get(topic, 1_000_000)),
             fail=self.failures.append,
             fenced=self.fenced.append,

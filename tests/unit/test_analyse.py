@@ -141,12 +141,12 @@ async def test_anything_else_than_a_clickhouse_away_passes_through() -> None:
 async def test_partitions_insert_one_after_the_other_at_a_distance() -> None:
     """Each gathers until its place has come, and plans only then; a replayed range that is not whole yet takes no place."""
     stage = Analyse(sink=Ledger(), linger_ms=60_000)
-    assert stage.must_wait(0) == 0, "after a silence nobody waits"
-    assert [round(stage.must_wait(number) / 60) for number in (1, 2, 1)] == [1, 2, 1]
+    assert stage.turn_delay(0) == 0, "after a silence nobody waits"
+    assert [round(stage.turn_delay(number) / 60) for number in (1, 2, 1)] == [1, 2, 1]
     await stage.write(Decision(writes=[]))
-    assert stage.must_wait(0) == 0
+    assert stage.turn_delay(0) == 0
     await stage.write(Decision(writes=[Chunk(0, "a", [delivery_state("e1")])]))
-    assert round(stage.must_wait(0) / 60) == 3
+    assert round(stage.turn_delay(0) / 60) == 3
 
 
 async def test_while_clickhouse_is_away_one_insert_is_tried_and_the_others_wait() -> None:

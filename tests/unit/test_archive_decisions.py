@@ -135,9 +135,9 @@ async def test_who_is_fenced_is_told_alone_and_the_others_of_the_group_are_writt
 async def test_partitions_begin_their_turns_when_the_next_transaction_is_due() -> None:
     stage = Archive(sink=Ledger(), linger_ms=60_000)
     await stage.positions([(STATES, 0), (STATES, 1)])
-    assert stage.must_wait(0) == 0, "after a silence nobody waits"
+    assert stage.turn_delay(0) == 0, "after a silence nobody waits"
     await stage.write(Desk(stage, 0).turn([stated(0)]))
-    assert 50 < stage.must_wait(0) == pytest.approx(stage.must_wait(1), abs=1)
+    assert 50 < stage.turn_delay(0) == pytest.approx(stage.turn_delay(1), abs=1)
 
 
 async def test_partitions_that_come_later_leave_the_others_where_they_are() -> None:

@@ -34,7 +34,7 @@ def test_what_a_failed_step_held_is_gone_with_its_error() -> None:
         for _ in range(3):
             with suppress(Unreachable):  # pytest.raises would keep the error
                 await connection.answer(executor, 10.0, fails)
-        executor.leave()
+        executor.abandon()
 
     gc.disable()
     try:

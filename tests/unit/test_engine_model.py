@@ -172,7 +172,7 @@ class Worker:
             if number not in self.partitions:
                 self.tables[number] = {each.name: OnDisk(each, number, self.disk, kafka) for each in Toy.tables}
                 self.partitions[number] = self._partition(number)
-            self.writer.knows({source: kafka.held[source] for source in _sources(number) if source in kafka.held})
+            self.writer.note_held({source: kafka.held[source] for source in _sources(number) if source in kafka.held})
         for number, partition in self.partitions.items():
             committed = {source: kafka.offset(source) for source in _sources(number)}
             self.positions.update(committed)
@@ -205,7 +205,7 @@ class Worker:
             writer=self.writer,
             mirrors=no_mirrors(),
             budget=Budget(self.stage.name, self.stage.most_calls),
-            alone=OneAtATime(),
+            one_at_a_time=OneAtATime(),
             sizes=KafkaSizes(lambda _: 1_000_000),
             poison_limit=0,  # a model of every order of faults gives far more poison than data does
             fail=self._end,

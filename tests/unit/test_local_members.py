@@ -35,28 +35,28 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def test_only_who_has_no_process_is_dead(tmp_path: Path) -> None:
     local_members = LocalMembers(tmp_path)
-    assert list(local_members.dead()) == []
+    assert list(local_members.crashed()) == []
     local_members.enter("me")
     process = signer(tmp_path, "first-id", "the-id-since")
     try:
-        assert list(local_members.dead()) == []
+        assert list(local_members.crashed()) == []
         process.send_signal(signal.SIGSTOP)  # as dead to the group as any, and yet it may come back
-        assert list(local_members.dead()) == []
+        assert list(local_members.crashed()) == []
     finally:
         end(process)
-    assert list(local_members.dead()) == ["the-id-since"]
-    assert list(local_members.dead()) == []  # told once
+    assert list(local_members.crashed()) == ["the-id-since"]
+    assert list(local_members.crashed()) == []  # told once
 
 
 def test_a_death_that_could_not_be_told_comes_again_and_nobody_else_tells_it_meanwhile(tmp_path: Path) -> None:
     for member_id in ("one", "two"):
         end(signer(tmp_path, member_id))
     local_members, other = LocalMembers(tmp_path), LocalMembers(tmp_path)
-    telling = local_members.dead()
+    telling = local_members.crashed()
     first = next(telling)
-    assert list(other.dead()) == [{"one": "two", "two": "one"}[first]]
+    assert list(other.crashed()) == [{"one": "two", "two": "one"}[first]]
     telling.close()  # what went wrong while it was told
-    assert list(local_members.dead()) == [first]
+    assert list(local_members.crashed()) == [first]
 
 
 def test_who_leaves_by_itself_is_not_told(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_who_leaves_by_itself_is_not_told(tmp_path: Path) -> None:
     local_members.enter("me")
     local_members.leave()
     local_members.leave()
-    assert list(LocalMembers(tmp_path).dead()) == []
+    assert list(LocalMembers(tmp_path).crashed()) == []
     local_members.enter("me again")
     assert list(tmp_path.glob("*.new")) == []
     assert [path.read_text() for path in tmp_path.glob("*.member")] == ["me again"]
@@ -75,5 +75,5 @@ def test_without_a_folder_there_is_no_roll_and_no_harm(tmp_path: Path) -> None:
     local_members = LocalMembers(tmp_path / "file" / "members")
     local_members.enter("me")
     local_members.enter("me")
-    assert list(local_members.dead()) == []
+    assert list(local_members.crashed()) == []
     local_members.leave()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.engine import offset_metadata
-from pipelines.engine.crash_loop import BRAKED_START, CAUSE, CrashLoopGuard, OneAtATime, blank
+from pipelines.engine.crash_loop import CAUSE, CRASH_LOOP_STARTS, CrashLoopGuard, OneAtATime, blank
 from pipelines.engine.offset_metadata import OffsetMetadata
 from pipelines.engine.transactions import TurnContents
 from tests.support.builders import raw
@@ -46,9 +46,9 @@ def test_a_start_counts_only_when_nothing_was_done_since() -> None:
     assert taken_over()[0].starts == 1
     assert taken_over(OffsetMetadata(turn="a.1", starts=1), OffsetMetadata(turn="a.1", starts=1))[0].starts == 2
     crash_loop, alone = taken_over(OffsetMetadata(turn="a.1", starts=2), OffsetMetadata(turn="a.2"))
-    assert (crash_loop.starts, crash_loop.on, alone.braked) == (1, False, set())
-    crash_loop, alone = taken_over(OffsetMetadata(turn="a.1", starts=BRAKED_START - 1))
-    assert (crash_loop.starts, crash_loop.on, alone.braked) == (BRAKED_START, True, {2})
+    assert (crash_loop.starts, crash_loop.on, alone.in_crash_loop) == (1, False, set())
+    crash_loop, alone = taken_over(OffsetMetadata(turn="a.1", starts=CRASH_LOOP_STARTS - 1))
+    assert (crash_loop.starts, crash_loop.on, alone.in_crash_loop) == (CRASH_LOOP_STARTS, True, {2})
 
 
 def test_the_record_that_was_being_tried_is_blamed_and_refused_once() -> None:
@@ -61,19 +61,19 @@ def test_the_record_that_was_being_tried_is_blamed_and_refused_once() -> None:
     assert not crash_loop.is_blamed(guilty)
     assert blank(guilty)[:3] == guilty[:3]
     assert (blank(guilty).key, blank(guilty).value) == (None, None)
-    assert alone.braked == {2}
+    assert alone.in_crash_loop == {2}
 
 
 def test_the_brake_is_released_after_so_many_records_or_when_nothing_is_there() -> None:
     crash_loop, alone = taken_over(OffsetMetadata(turn="a.1", starts=2))
     for _ in range(RECORDS - 1):
         crash_loop.done(1)
-    assert (crash_loop.on, alone.braked) == (True, {2})
+    assert (crash_loop.on, alone.in_crash_loop) == (True, {2})
     crash_loop.done(1)
-    assert (crash_loop.on, alone.braked) == (False, set())
+    assert (crash_loop.on, alone.in_crash_loop) == (False, set())
     crash_loop, alone = taken_over(OffsetMetadata(turn="a.1", starts=2))
     crash_loop.release()
-    assert (crash_loop.on, alone.braked) == (False, set())
+    assert (crash_loop.on, alone.in_crash_loop) == (False, set())
 
 
 def test_a_turn_carries_what_the_next_owner_must_know_until_one_is_done_with() -> None:

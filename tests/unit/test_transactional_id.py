@@ -12,11 +12,11 @@ def test_a_worker_finds_its_name_again_and_two_of_a_folder_have_two(tmp_path: Pa
     names = [first.id, second.id]
     assert len(set(names)) == 2
     assert [first.id, second.id] == names
-    first.leave()
+    first.release()
     third = TransactionalId(tmp_path / "names", "toy")
     assert third.id == names[0]
-    second.leave()
-    third.leave()
+    second.release()
+    third.release()
     assert TransactionalId(tmp_path / "names", "toy").id == names[0]
 
 
@@ -30,7 +30,7 @@ def test_a_name_that_somebody_else_uses_is_given_up_for_good(tmp_path: Path) -> 
     first.renew()
     assert first.id not in ("", former)
     renewed = first.id
-    first.leave()
+    first.release()
     assert TransactionalId(tmp_path, "toy").id == renewed
 
 
@@ -40,7 +40,7 @@ def test_a_file_without_a_name_gets_one(tmp_path: Path, content: str) -> None:
     first = TransactionalId(tmp_path, "toy")
     name = first.id
     assert name.removeprefix("toy-0-").isalnum()
-    first.leave()
+    first.release()
     assert TransactionalId(tmp_path, "toy").id == name
 
 
@@ -49,4 +49,4 @@ def test_a_folder_that_cannot_be_written_costs_no_worker(tmp_path: Path) -> None
     first = TransactionalId(tmp_path / "names", "toy")
     assert first.id == first.id
     first.renew()
-    first.leave()
+    first.release()

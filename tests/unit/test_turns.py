@@ -490,12 +490,12 @@ async def test_what_kafka_refuses_again_and_again_ends_the_worker(bench: Bench) 
 async def test_the_group_passes_over_markers_once_when_nothing_is_left_to_do(bench: Bench) -> None:
     bench.start(committed={("a", 0): 0, ("b", 0): 0})
     await bench.turned("1")
-    bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})
+    bench.partition.note_idle({("a", 0): 3, ("b", 0): 0})
     await until(lambda: bench.journal.position("a") == 3)
     await until(lambda: bench.partition._committed["a", 0] == 3)  # the journal knows it a moment before
     committed = len(bench.journal.committed)
     assert bench.journal.committed[-1].offsets == {("a", 0): 3}
-    bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})
+    bench.partition.note_idle({("a", 0): 3, ("b", 0): 0})
     await asyncio.sleep(0.02)
     assert len(bench.journal.committed) == committed
 

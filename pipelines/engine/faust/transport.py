@@ -110,13 +110,13 @@ class BatchConsumer(driver.Consumer):
         await self.engine.close()
 
     @Service.task
-    async def _tell_deaths(self) -> None:
+    async def _remove_crashed_members(self) -> None:
         """Takes workers of this machine that have died out of the group, which would wait for them."""
         while not self.should_stop:
             await self.sleep(LOOK_SECONDS)
             try:
-                for member_id in self.engine.local_members.dead():
-                    await self._thread.take_out(member_id)
+                for member_id in self.engine.local_members.crashed():
+                    await self._thread.remove_member(member_id)
             except Exception as error:  # noqa: BLE001  # it is tried again; without it the session time-out does the same, later
                 log.warning("a death could not be told", error=described_error(error))
 
@@ -143,7 +143,7 @@ class Listener(driver.ConsumerRebalanceListener):
         consumer = self._thread._ensure_consumer()  # noqa: SLF001  # Faust's own listener reaches the same way
         consumer.pause(*partitions)
         coordinator, engine = consumer._coordinator, self._thread.app.engine  # noqa: SLF001  # aiokafka tells nobody else
-        engine.roll.enter(coordinator.member_id)
+        engine.local_members.enter(coordinator.member_id)
         engine.member = Member(self._thread.app.conf.id, coordinator.member_id, coordinator.generation)
         await super().on_partitions_assigned(partitions)
 
@@ -174,11 +174,11 @@ class MembershipThread(driver.AIOKafkaConsumerThread):
             raise error()
         return [member[1] for member in members]
 
-    async def take_out(self, member_id: str) -> None:
+    async def remove_member(self, member_id: str) -> None:
         """Leaves the group in the name of a worker that cannot any more."""
-        await self.call_thread(self._take_out, member_id)
+        await self.call_thread(self._remove_member, member_id)
 
-    async def _take_out(self, member_id: str) -> None:
+    async def _remove_member(self, member_id: str) -> None:
         client, group = self._ensure_consumer()._client, self.app.conf.id  # noqa: SLF001  # aiokafka has no public way
         node = await client.coordinator_lookup(CoordinationType.GROUP, group)
         # not on the coordinator's own connection: that one may be waiting for a join, which waits for the dead
