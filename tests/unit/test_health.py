@@ -22,7 +22,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         stage=Toy("toy"), app_id="toy", kafka=KafkaAccess("127.0.0.1:1"), session_seconds=6, stuck_seconds=STUCK_SECONDS,
         folder=tmp_path,
     )  # fmt: skip
-    made.partitions[0] = made._partition(0, made._stores.open(0))
+    made.partitions[0] = made._partition(0, made._partition_tables.open(0))
     made._running = {0}
     made.joined = True
     yield made
