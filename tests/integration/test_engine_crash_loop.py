@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from pipelines.engine.worker import EXIT_CODE
+from pipelines.engine.engine_state import EXIT_CODE
 from schemas import codec
 from schemas.partitions import home_partition
 from schemas.records import DeadLetter

@@ -19,9 +19,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
+from pipelines.engine.engine_state import EXIT_CODE
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Mirrored
-from pipelines.engine.worker import EXIT_CODE
 from schemas.kafka_access import KafkaAccess
 from stack import kafka_server
 from stack.service import Child
