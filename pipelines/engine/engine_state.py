@@ -114,19 +114,29 @@ class EngineState:
             topic_identity=self._topic_identity,
             consumer=self._group.consumer,
         )
-        self._takeover = Takeover(
-            kafka=kafka,
+        self._takeover = self._new_takeover()
+        self._writer = self._takeover.writer(rest_seconds)
+        self.watchdog = self._new_watchdog()
+        self._tasks: list[asyncio.Task[None]] = []  # those that run as long as the worker does
+        self._fenced: set[int] = set()
+        self._taking_over = asyncio.Lock()
+        self._id = uuid.uuid4().hex
+
+    def _new_takeover(self) -> Takeover:
+        return Takeover(
+            kafka=self._kafka,
             group=self._group,
             topic_identity=self._topic_identity,
-            sources=stage.sources,
+            sources=self.stage.sources,
             connection=self.connection,
             own=lambda: self.identity.id,
             members=lambda: self.consumer.members(),  # noqa: PLW0108  # no consumer yet
         )
-        self._writer = self._takeover.writer(rest_seconds)
-        self.watchdog = Watchdog(
-            stage=stage.name,
-            stuck_seconds=stuck_seconds,
+
+    def _new_watchdog(self) -> Watchdog:
+        return Watchdog(
+            stage=self.stage.name,
+            stuck_seconds=self.stuck_seconds,
             partitions=self.running,
             topics=sorted(self._topics),
             topic_identity=self._topic_identity,
@@ -134,10 +144,6 @@ class EngineState:
             end_of=self._end_of,
             fail=self.fail,
         )
-        self._tasks: list[asyncio.Task[None]] = []  # those that run as long as the worker does
-        self._fenced: set[int] = set()
-        self._taking_over = asyncio.Lock()
-        self._id = uuid.uuid4().hex
 
     def running(self) -> dict[int, Partition[Any]]:
         """The partitions that take turns now."""

@@ -35,7 +35,7 @@ def test_the_record_a_worker_ends_on_is_set_aside_alone(toy: Toy) -> None:
     found = letters(toy)
     assert [(letter.cause, letter.key, letter.value) for letter in found] == [("crashed_stage", b"k1", b"exit")] * 2
     assert {letter.source_partition for letter in found} == {home_partition("k1", PARTITIONS)}
-    assert "left no word" in found[0].detail
+    assert "no end reason" in found[0].detail
     assert worker.poll() is None
     toy.produce([("k1", b"later")])
     await_true(lambda: count(toy) == sum(map(len, expected.values())) + 1, "what comes later", 30)
