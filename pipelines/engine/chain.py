@@ -256,8 +256,12 @@ def _decided(place: Place, inputs: Inputs, now: int, partition: int) -> Decision
 def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, error: Exception) -> Decision:
     """Finds what raises by halving, one record after the other, on the state the turn began with."""
     log.warning(
-        "decision raised", stage=place.stage.name, partition=partition, records=len(inputs.records), cause=raised_where(error)
-    )  # fmt: skip
+        "decision raised",
+        stage=place.stage.name,
+        partition=partition,
+        records=len(inputs.records),
+        cause=raised_where(error),
+    )
     records = list(inputs.records)
     refusals: list[Refusal] = []
     good = 0  # of the records, so many are known to be good

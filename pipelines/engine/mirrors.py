@@ -57,9 +57,12 @@ class Mirrors:
                 await asyncio.wait_for(mirror.reach(end), LOG_SECONDS)
             except TimeoutError:
                 log.warning(
-                    "mirror is behind", topic=topic, stands=dict(mirror.positions), end=end,
+                    "mirror is behind",
+                    topic=topic,
+                    stands=dict(mirror.positions),
+                    end=end,
                     reason="Kafka is away, or a transaction on the topic is open",
-                )  # fmt: skip
+                )
             else:
                 return EndOf(topic, stood, end)
 

@@ -136,9 +136,12 @@ class Takeover:
         if time.monotonic() >= self._log_at:
             self._log_at = time.monotonic() + LOG_SECONDS
             log.warning(
-                "a transaction of somebody else is open where this worker takes over", where=where, writers=sorted(writers),
-                ended=gone, reason="ended now if its writer is dead or expelled, else it ends itself or by its time-out",
-            )  # fmt: skip
+                "a transaction of somebody else is open where this worker takes over",
+                where=where,
+                writers=sorted(writers),
+                ended=gone,
+                reason="ended now if its writer is dead or expelled, else it ends itself or by its time-out",
+            )
         for writer in gone:
             if is_current():
                 await self._end(writer)

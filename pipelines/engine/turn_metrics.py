@@ -27,6 +27,11 @@ def count_turn(stage: str, records: int, decision: Decision, seconds: float) -> 
         stage = refusal.stage or stage
         metrics.DEAD_LETTERS.labels(stage, refusal.cause).inc()
         log.warning(
-            "refused", stage=stage, cause=refusal.cause, detail=unquoted(refusal.detail), topic=refusal.record.topic,
-            partition=refusal.record.partition, offset=refusal.record.offset,
-        )  # fmt: skip
+            "refused",
+            stage=stage,
+            cause=refusal.cause,
+            detail=unquoted(refusal.detail),
+            topic=refusal.record.topic,
+            partition=refusal.record.partition,
+            offset=refusal.record.offset,
+        )

@@ -91,9 +91,20 @@ class BatchConsumer(driver.Consumer):
             last = records[-1]
             self.in_flight[source] += 1
             message = BatchMessage(
-                last.topic, last.partition, last.offset, last.timestamp / 1000, 0, (), None, records, None, 0, 0, tp,
+                last.topic,
+                last.partition,
+                last.offset,
+                last.timestamp / 1000,
+                0,
+                (),
+                None,
+                records,
+                None,
+                0,
+                0,
+                tp,
                 generation_id=generation,
-            )  # fmt: skip
+            )
             message.epoch = self.engine.epoch
             yield tp, message
 
