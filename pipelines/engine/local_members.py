@@ -19,7 +19,8 @@ log = structlog.get_logger(__name__)
 
 
 class LocalMembers:
-    """The file of one worker, and its view of the files of the others. Reads and writes small local files; for one thread at a time."""
+    """The file of one worker, and its view of the files of the others. All methods read and write small local files. `enter` runs in the
+    thread of the group's client, the rest in the event loop."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
