@@ -1,8 +1,9 @@
-"""Stages of one worker, one after the other inside the same turn: what one puts out, the next takes as it is.
+"""Several stages as one stage of a worker: they decide one after the other in the same turn, on each other's outputs.
 
-In: the turn's records and results, shared out to the stages that take them. Out: one decision. An output that a later stage of the chain
-takes, for the same partition, is handed over instead of produced. It goes through Kafka instead while the next stage does not take it, or
-while records of that topic are not read yet that the chain itself has put there: so nothing overtakes. No I/O.
+Enters: the turn's records and results, distributed to the stages that take them. Leaves: one decision. An output that a later stage of the
+chain takes, for the same partition, is handed over as it is instead of being produced. It goes through Kafka (a detour) while the later
+stage does not take its topic, or while unread records of that topic are in Kafka. Guaranteed: no record overtakes another of its topic and
+partition. No I/O.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,8 @@ from pipelines.engine.stage import (
 from tables.table import StoreFailed, Table
 
 log = structlog.get_logger(__name__)
-# Headers of what the chain itself has put on a topic it reads: a copy for others of what was handed over, not to be taken again; and what
-# took the way through Kafka, with the mark of the partition's start.
+# Headers of records that the chain itself has produced to a topic that it reads. COPY: what was handed over, produced for other readers;
+# the chain skips it. DETOUR: what was not handed over; its value is the mark of the partition's start.
 COPY = "chat4all-copy"
 DETOUR = "chat4all-detour"
 NEVER_IN_KAFKA = -1  # the offset of a record that was handed over
@@ -38,7 +39,7 @@ NEVER_IN_KAFKA = -1  # the offset of a record that was handed over
 
 @dataclass(slots=True)
 class Place:
-    """One stage of the chain in one partition: its own state and tables, and its own search for poison."""
+    """One stage of the chain in one partition, with its own state, tables and search for poison."""
 
     stage: Stage[Any]
     topics: frozenset[str]
@@ -49,7 +50,7 @@ class Place:
 
 @dataclass(slots=True)
 class State:
-    """A partition of a chain."""
+    """The state of one partition of a chain."""
 
     partition: int
     tables: Tables
@@ -58,7 +59,7 @@ class State:
 
 @dataclass(slots=True)
 class _Turn:
-    """What goes on within one decision. `handed` are records by the number of the stage that takes them."""
+    """One decision while it is made. `handed` are records by the number of the stage that takes them."""
 
     inputs: Inputs
     now: int
@@ -68,10 +69,12 @@ class _Turn:
 
 
 class Chain(Stage[State]):
-    """`stages` in the order in which outputs are handed on; what goes back in that order goes through Kafka. `inner` topics are read
-    nowhere in the worker but by hand-over; `outside` are those that others read too, so that what is handed over is produced as well.
+    """`stages` in the order in which outputs are handed on; an output for an earlier stage goes through Kafka. Topics in `inner` are not
+    read from Kafka: their records are always handed over. Topics in `outside` have other readers too, so that their records are also
+    produced.
 
-    A stage that writes a topic it reads itself is not given its own outputs: it knows them.
+    The contract is that of Stage, for each stage of the chain. Sinks (`Decision.writes` or `offsets`) cannot be part of a chain. A stage
+    that writes to a topic that it reads itself is not given its own outputs.
     """
 
     hands_over = True
@@ -114,7 +117,7 @@ class Chain(Stage[State]):
             for topic in (*sources, *inner)
         }
 
-    # --- what the engine asks for ---------------------------------------------------------------------------------------
+    # --- called by the engine -------------------------------------------------------------------------------------------
 
     def open(self, partition: int, tables: Tables) -> State:
         return State(partition, tables, [self._place(stage, partition, tables) for stage in self.stages])
@@ -173,7 +176,7 @@ class Chain(Stage[State]):
         return turn.whole
 
     def _distribute(self, record: Record, turn: _Turn) -> None:
-        """A record from Kafka to every stage that takes its topic; not a copy of what was handed over when it was made."""
+        """Gives a record from Kafka to every stage that takes its topic. A copy is skipped: it was handed over when it was produced."""
         for name, value in record.headers:
             if name == COPY:
                 turn.whole.copies += 1
@@ -184,7 +187,7 @@ class Chain(Stage[State]):
             turn.handed.setdefault(number, []).append(record)
 
     def _take_part(self, number: int, part: Decision, records: int, state: State, turn: _Turn) -> None:
-        """Adds what one stage decided to the whole, and hands its outputs on."""
+        """Adds the decision of one stage to the whole decision, and hands its outputs on."""
         if part.writes is not None or part.offsets:
             raise NotData(f"stage {self.stages[number].name} is a sink: it cannot be part of chain {self.name}")
         stage = self.stages[number].name
@@ -208,7 +211,7 @@ class Chain(Stage[State]):
                 whole.detours[output.topic] += 1
 
     def _is_handed(self, topic: str, takers: Sequence[int], state: State, turn: _Turn) -> bool:
-        """Decided once a turn and topic, so that no output of a turn overtakes another."""
+        """Whether outputs of the topic are handed over in this turn; the same for all of them, so that none overtakes another."""
         is_direct = turn.direct.get(topic)
         if is_direct is None:
             is_direct = topic in self._inner or (
@@ -241,20 +244,20 @@ def _is_due(place: Place, inputs: Inputs, now: int) -> bool:
 
 
 def _decided(place: Place, inputs: Inputs, now: int, partition: int) -> Decision:
-    """The stage's decision, without the records it cannot decide on: those are refused one by one, and the others decided on. Raises
-    NotData when no record is to blame or too many are."""
+    """The stage's decision on all records but those that it cannot decide on; these are refused one by one. Raises NotData when no record
+    is the reason, or too many are."""
     try:
         decision = place.stage.decide(inputs, place.state, now)
     except (StoreFailed, TooLarge):
-        raise  # of the turn as a whole
-    except Exception as error:  # noqa: BLE001  # a bug on some record: find it, keep the rest
+        raise  # the whole turn is concerned
+    except Exception as error:  # noqa: BLE001  # a bug on some record: find the record
         return _without_poison(place, inputs, now, partition, error)
     place.isolation.decided(len(inputs.records))
     return decision
 
 
 def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, error: Exception) -> Decision:
-    """Finds what raises by halving, one record after the other, on the state the turn began with."""
+    """Finds the records that raise by halving, one after the other, on the state with which the turn began."""
     log.warning(
         "decision raised",
         stage=place.stage.name,
@@ -264,10 +267,10 @@ def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, erro
     )
     records = list(inputs.records)
     refusals: list[Refusal] = []
-    good = 0  # of the records, so many are known to be good
+    good = 0  # so many of the first records are known not to raise
 
     def attempt(until: int) -> Decision | Exception:
-        """The decision on the first so many records, or what it raised."""
+        """The decision on the first `until` records, or the error that it raised."""
         for table in place.tables.values():
             table.rollback()
         place.state = place.stage.open(partition, place.tables)
@@ -281,7 +284,7 @@ def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, erro
     while isinstance(outcome := attempt(len(records)), Exception):
         low, high, raised = good, len(records), outcome
         if isinstance(bare := attempt(low), Exception):
-            place.isolation.raised([], bare)  # raises NotData: what came before does not raise, and now it does
+            place.isolation.raised([], bare)  # raises NotData: the records before did not raise, and now they do
         while high - low > 1:
             middle = (low + high) // 2
             found = attempt(middle)

@@ -50,8 +50,8 @@ def _system_now() -> int:
 class EngineState:
     """The state of an Engine. All methods run in the event loop of the worker's Faust app, and none blocks.
 
-    `consumer` is set by the transport before the worker joins its group. `member` is the membership as of the latest assignment.
-    `restoring` shows the progress of a restore while one runs.
+    `consumer` is set by the transport before the worker joins its group. `member` is the membership as of the latest assignment;
+    the thread of the group's client sets it. `restoring` shows the progress of a restore while one runs.
     """
 
     consumer: GroupConsumer

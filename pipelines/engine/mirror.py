@@ -57,8 +57,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._run, name=f"mirror-{self.topic}", daemon=True)
 
     async def start(self, seconds: float = START_SECONDS) -> None:
-        """Returns when the mirror is complete. Raises TimeoutError when that takes longer than `seconds` or the topic cannot be read. May
-        be called again after that."""
+        """Returns when the mirror is complete. Raises TimeoutError when that takes longer than `seconds` or the topic cannot be read."""
         self._loop = asyncio.get_running_loop()
         if not self._thread.ident:
             self._thread.start()

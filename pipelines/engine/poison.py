@@ -124,8 +124,8 @@ class Isolation:
 
 
 def raised_where(error: Exception) -> str:
-    """The error and where it was raised, as `ValueError (pipelines/route.py:12, in decide)`. The sentence of most errors is left out: it
-    may quote the record."""
+    """The error and where it was raised, as `ValueError (pipelines/route.py:12, in decide)`. The error's own sentence is in it only where
+    it cannot quote the record (described_error)."""
     line = described_error(error)
     frames = list(
         traceback.walk_tb(error.__traceback__)

@@ -114,7 +114,7 @@ def test_a_fence_while_the_partition_is_ours_opens_it_again(toy: Toy) -> None:
     await_true(lambda: count(toy) >= len(records) + len(more), "the rest", 60)
     check_exactly_once(toy, expected)
     assert worker.poll() is None
-    assert "transactional id taken by somebody else" in toy.log(worker)
+    assert "transactional id taken by another process" in toy.log(worker)
     assert writer not in toy.writers()
 
 

@@ -80,7 +80,7 @@ def test_records_that_retention_took_are_passed_over(toy: Toy) -> None:
     await_true(
         lambda: sum(toy.committed().values()) == len(before) + len(gone) + len(after), "the group to pass the gap", 30
     )
-    assert toy.log(worker).count("records gone before they were taken") == PARTITIONS
+    assert toy.log(worker).count("records deleted before they were read") == PARTITIONS
 
 
 def _resident(pid: int) -> int:

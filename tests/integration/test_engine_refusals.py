@@ -149,7 +149,9 @@ def test_a_changelog_that_was_created_again_is_refused_until_somebody_accepts_it
         create(toy, toy.changelog(table), config=COMPACT)
     assert re.search(rf"topic {app_id(toy.name)}-\w+-changelog was deleted", said(toy, worker, 3))
     line = said(toy, toy.start_worker(), 2)
-    assert re.search(rf"topic {toy.changelog('counts')} was deleted .* the rows of table counts went with it", line)
+    assert re.search(
+        rf"topic {toy.changelog('counts')} was deleted .* the rows of table counts were deleted with it", line
+    )
     assert "--reset-offsets --to-current --all-topics --execute" in line
     toy.set_offsets(toy.offsets())
     run_once(toy, 80, **{"in": some("a")})  # the same values: nothing is known of them any more
@@ -187,7 +189,7 @@ def test_records_deleted_before_they_were_read_are_told_and_the_stage_goes_on(to
     toy.produce([("k0", b"kept")])
     await_true(lambda: count(toy) == 2, "the one that was kept", 60)
     check_exactly_once(toy, {"k0": [b"first", b"kept"]})
-    assert re.search(rf"records gone before they were taken.*first={before} last={before + 9}", toy.log(worker))
+    assert re.search(rf"records deleted before they were read.*first={before} last={before + 9}", toy.log(worker))
     letters = [codec.decode(value, DeadLetter) for _, value in toy.read("dead-letters")]
     [letter] = [letter for letter in letters if letter.stage == toy.name]
     assert (letter.cause, letter.source_partition, letter.source_offset) == ("deleted_before_read", partition, before)

@@ -82,7 +82,7 @@ def test_a_worker_that_is_started_again_ends_its_former_self(toy: Toy, tmp_path:
     first.wait()
     second = toy.start_worker(environment=again)
     await_true(lambda: bool(taken(toy.log(second))), "the second one to take over", LONG / 2)
-    assert "a worker died and was taken out of the group" in toy.log(second)
+    assert "crashed worker removed from the group" in toy.log(second)
 
 
 def test_who_stands_still_is_not_taken_for_dead(toy: Toy, tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_who_stands_still_is_not_taken_for_dead(toy: Toy, tmp_path: Path) -> Non
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     # the witness has looked, for it took the other one out; the group now waits for the frozen one
-    await_true(lambda: "taken out of the group" in toy.log(witness), "the witness to look", LONG / 2)
+    await_true(lambda: "removed from the group" in toy.log(witness), "the witness to look", LONG / 2)
     frozen.send_signal(signal.SIGCONT)
     await_true(lambda: sum(len(taken(toy.log(w))[-1][0]) for w in (frozen, witness)) == PARTITIONS, "all four", 30)
-    assert toy.log(witness).count("taken out of the group") + toy.log(frozen).count("taken out of the group") == 1
+    assert toy.log(witness).count("removed from the group") + toy.log(frozen).count("removed from the group") == 1
 
 
 def test_a_busy_loop_costs_no_membership(toy: Toy) -> None:
