@@ -151,7 +151,7 @@ def test_poison_goes_to_dead_letters_alone(toy: Toy) -> None:
         b"poison",
         toy.source,
     )
-    assert "ValueError (tests/support/toy_stage.py:" in letter.detail
+    assert "ValueError (support/toy_stage.py:" in letter.detail
 
 
 def test_aborted_source_records_are_invisible(toy: Toy) -> None:

@@ -230,7 +230,7 @@ def test_a_worker_that_can_decide_on_nothing_stops_and_loses_nothing(toy: Toy) -
     toy.produce([("k0", b"poison")] * 30 + [("k0", b"good")])
     line = said(toy, toy.start_worker(), 3)
     assert "a bug in the code of stage" in line
-    assert "ValueError (tests/support/toy_stage.py:" in line
+    assert "ValueError (support/toy_stage.py:" in line
     assert set(toy.offsets().values()) == {0}
     toy.start_worker(environment={"CHAT4ALL_POISON_LIMIT": "0"})
     await_true(lambda: count(toy) == 1, "the good one", 60)

@@ -334,7 +334,7 @@ class EngineModel(RuleBasedStateMachine):
             arrive()
 
     @precondition(lambda self: self.worker.slow.waiting)
-    @rule(ending=st.sampled_from([*[Ending.DONE] * 4, Ending.LOST, Ending.UNHEARD]), away=st.booleans())
+    @rule(ending=st.sampled_from([*[Ending.DONE] * 4, Ending.LOST, Ending.UNANSWERED]), away=st.booleans())
     def a_commit_ends(self, ending: Ending, away: bool) -> None:
         """Or a look at what has become of one, should Kafka not be away."""
         self.worker.transactions.ending = ending
@@ -377,7 +377,9 @@ class EngineModel(RuleBasedStateMachine):
         stopping = self.loop.create_task(self.stop(self.worker))
         self.do()
         while not stopping.done():
-            ending = data.draw(st.sampled_from([Ending.DONE, Ending.DONE, Ending.LOST, Ending.UNHEARD]), label="ending")
+            ending = data.draw(
+                st.sampled_from([Ending.DONE, Ending.DONE, Ending.LOST, Ending.UNANSWERED]), label="ending"
+            )
             if self.worker.slow.waiting:
                 self.a_commit_ends(ending, away=data.draw(st.booleans(), label="away"))
             else:
@@ -409,7 +411,7 @@ class EngineModel(RuleBasedStateMachine):
         """With or without its open commit done by Kafka; the next one may find its disk and its name."""
         if data.draw(st.booleans(), label="committed") and self.worker.slow.waiting:
             _, commit = self.worker.slow.waiting[0]
-            self.worker.transactions.ending = Ending.UNHEARD
+            self.worker.transactions.ending = Ending.UNANSWERED
             self.worker.transactions.away = True
             with contextlib.suppress(CommitFailed, Unreachable):
                 commit()
