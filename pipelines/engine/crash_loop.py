@@ -41,23 +41,23 @@ class OneAtATime:
 
 class CrashLoopGuard:
     """The guard of one partition; no I/O. `starts` is the number of this start since the last completed turn. `trying` is the record
-    (topic, offset) that is decided on alone now, `blamed` the one that must not be decided on. `is_marked` says that the group's offsets
+    (topic, offset) that is decided on alone now, `blamed` the one that must not be decided on. `is_recorded` says that the group's offsets
     hold any of it."""
 
     def __init__(self, number: int, one_at_a_time: OneAtATime) -> None:
         self.starts = 0
         self.trying: tuple[str, int] | None = None
         self.blamed: Place | None = None
-        self.is_marked = False
+        self.is_recorded = False
         self._number = number
         self._one_at_a_time = one_at_a_time
         self._left = 0
 
-    def take_over(self, marks: Collection[OffsetMetadata], records: int, stage: str = "") -> None:
-        """Counts this start. `marks` is the metadata of every source; when it differs, a turn was completed since. `records` is how many
+    def take_over(self, metadata: Collection[OffsetMetadata], records: int, stage: str = "") -> None:
+        """Counts this start. `metadata` is the metadata of every source; when it differs, a turn was completed since. `records` is how many
         records to take one by one in a crash loop."""
-        first = next(iter(marks), OffsetMetadata())
-        same = first if all(mark.turn == first.turn for mark in marks) else OffsetMetadata()
+        first = next(iter(metadata), OffsetMetadata())
+        same = first if all(each.turn == first.turn for each in metadata) else OffsetMetadata()
         self.starts = same.starts + 1
         self.trying = same.trying
         self.blamed = None if same.trying is None else (same.trying[0], self._number, same.trying[1])
@@ -83,9 +83,9 @@ class CrashLoopGuard:
         """Whether there is something that the next start must know if the worker ends now."""
         return self.starts > 0 or self.trying is not None
 
-    def marked(self, turn: TurnContents) -> TurnContents:
+    def recorded(self, turn: TurnContents) -> TurnContents:
         """The turn, with what the next start must know in the metadata of its offsets."""
-        self.is_marked = self.counts
+        self.is_recorded = self.counts
         return turn._replace(starts=self.starts, trying=self.trying) if self.counts else turn
 
     def done(self, records: int) -> None:
@@ -133,6 +133,7 @@ class EndReason:
         self.found = ""
 
     def write(self, reason: str) -> None:
+        """Keeps the reason, in place of a former one."""
         try:
             private_files.make_folder(self._path.parent)
             private_files.write(self._path, reason[:_REASON_CHARACTERS])

@@ -282,8 +282,8 @@ class Fetch:
             self._call_in_loop(self._on_records)
 
     def _has_enough(self) -> bool:
-        """Whether every partition has at least half of what it may hold. Then nothing is read and nothing is paused: a pause
-        throws away what librdkafka has fetched ahead, and doing so to all at once stands still for most of a second."""
+        """Whether every partition has at least half of what it may hold. Then nothing is read and nothing is paused: a pause discards what
+        librdkafka has fetched ahead, and to pause all partitions at once stops reading for most of a second."""
         with self._lock:
             self._taken.clear()
             return bool(self._pending) and all(
@@ -292,8 +292,8 @@ class Fetch:
             )
 
     def _regulate(self, consumer: Consumer) -> Consumer:
-        """Pauses partitions nobody takes from while others are short, resumes them once they are half empty; returns the client to go on
-        with. One that asks rarely would let a resumed partition wait for a fetch of the idle ones."""
+        """Pauses partitions that are full while others need records, and resumes them when they are half empty. Returns the client for the
+        next step: with the calm pace a resumed partition would wait for the fetch of idle ones."""
         with self._lock:
             # how full each is: its records or its bytes, as a share of what it may hold
             shares = {

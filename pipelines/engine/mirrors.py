@@ -55,7 +55,7 @@ class Mirrors:
     async def _passed(self, topic: str) -> EndOf:
         """Asks where the topic ends, and returns when its mirror has read so far."""
         mirror = self._mirrors[topic]
-        stood = dict(mirror.positions)
+        position = dict(mirror.positions)
         end = await self._end(mirror)
         while True:
             try:
@@ -64,12 +64,12 @@ class Mirrors:
                 log.warning(
                     "mirror is behind",
                     topic=topic,
-                    stands=dict(mirror.positions),
+                    position=dict(mirror.positions),
                     end=end,
                     reason="Kafka is unavailable, or a transaction on the topic is open",
                 )
             else:
-                return EndOf(topic, stood, end)
+                return EndOf(topic, position, end)
 
     async def _end(self, mirror: Mirror) -> dict[int, int]:
         """Where the topic ends, partition -> offset; asks until Kafka answers."""

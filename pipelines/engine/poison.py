@@ -127,9 +127,8 @@ def raised_where(error: Exception) -> str:
     """The error and where it was raised, as `ValueError (pipelines/route.py:12, in decide)`. The error's own sentence is in it only where
     it cannot quote the record (described_error)."""
     line = described_error(error)
-    frames = list(
-        traceback.walk_tb(error.__traceback__)
-    )  # without the lines of the source, which would be read from files
+    # without the lines of the source, which would be read from files
+    frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
         return line
     code, number = frames[-1][0].f_code, frames[-1][1]

@@ -82,12 +82,12 @@ class View(Generic[V]):
 class EndOf(NamedTuple):
     """The value of the result of a call with `end_of`. Both mappings are partition of the mirrored topic -> offset.
 
-    `stood` is how far the mirror had read when the call started, `end` is where the topic ended after that. When a stage gets the result,
-    its view holds everything before `end`.
+    `position` is how far the mirror had read when the call started, `end` is where the topic ended after that. When a stage gets the
+    result, its view holds everything before `end`.
     """
 
     topic: str
-    stood: Mapping[int, int]
+    position: Mapping[int, int]
     end: Mapping[int, int]
 
 
@@ -224,8 +224,8 @@ class Stage(ABC, Generic[S]):
     group are sent by another thread, so that a slow decision does not cost the membership.
 
     State: everything of one partition is in its tables and in the state that `open` derives from them. A stage object may hold settings,
-    connections and caches for the whole worker; decisions must not depend on them. A partition's own methods (`next_due`, `wants_calls`,
-    `takes`, `is_done`) look at the state and must not change it; only `decide` may change the state and the tables.
+    connections and caches for the whole worker; of these, decisions may depend on the settings only. A partition's own methods (`next_due`,
+    `wants_calls`, `takes`, `is_done`) look at the state and must not change it; only `decide` may change the state and the tables.
 
     Rebalance: before partitions are taken away, the engine lets each finish its turn, waits up to half the session time-out for its calls,
     and decides once more on their results, with `Inputs.closing`. A partition that comes back, or that stays, starts again with a new state
@@ -236,9 +236,8 @@ class Stage(ABC, Generic[S]):
     name: str
     sources: tuple[Source, ...]  # co-partitioned: all topics of a stage have the same number of partitions
     tables: ClassVar[tuple[Layout[Any], ...]] = ()
-    hands_over: bool = (
-        False  # of a chain: outputs are handed to later stages within a turn, and `Inputs.reading` is filled
-    )
+    # of a chain: outputs are handed to later stages within a turn, and `Inputs.reading` is filled
+    hands_over: bool = False
     one_changelog: bool = False  # all tables share one changelog topic; the table's name is part of each key
     mirrored: tuple[Mirrored, ...] = ()
     # bounds of one turn, so that latency stays low under load: records, and milliseconds that its decision should take at most
@@ -249,9 +248,8 @@ class Stage(ABC, Generic[S]):
     fetch_min_bytes: int = 1
     fetch_wait_ms: int = 500
     fetch_gather_ms: int = 0  # while records arrive all the time, Kafka answers a fetch after so long; 0: never wait
-    linger_ms: int = (
-        0  # at least so long from the end of a transaction to the partition's next turn, unless that one is full
-    )
+    # the shortest time from the end of a partition's transaction to its next turn, unless that turn is full
+    linger_ms: int = 0
 
     @abstractmethod
     def open(self, partition: int, tables: Tables) -> S:
@@ -271,7 +269,7 @@ class Stage(ABC, Generic[S]):
 
         It handles every record: with an output, a row, a refusal, or on purpose with nothing. A record that it cannot use is a Refusal,
         not an exception. An exception is taken for a bug that one record brings to light: all changes of the turn are rolled back, `open`
-        makes the state anew, the engine finds the record by halving and refuses it as `decision_failed`. When too many records do this, or
+        makes a new state, the engine finds the record by halving and refuses it as `decision_failed`. When too many records do this, or
         no record is the reason, the worker ends with the bug's place and nothing of the turn is committed. An output or a row that is too
         large for Kafka is refused in the same way, as `too_large_for_kafka`. StoreFailed from a table must pass through.
 
@@ -318,7 +316,7 @@ class Stage(ABC, Generic[S]):
 
         Must not raise (an error is a return value; an exception ends the worker) and must end in bounded time by itself. At a rebalance the
         engine waits for it up to half the session time-out. After that it continues; it is cancelled when its partition goes to another
-        worker. After a crash nobody knows whether the call took place: the next `open` finds the row of the intent.
+        worker. After a crash it is not known whether the call took place: the next `open` finds the row of the intent.
         """
         raise NotImplementedError(f"{self.name} asks for no calls, got {call.key}")
 

@@ -88,7 +88,7 @@ class Takeover:
         transactions = Transactions(
             kafka=self._kafka,
             transactional_id=self._own,
-            mark=lambda: self._topic_identity.mark,
+            metadata=lambda: self._topic_identity.metadata,
             topic=self._topics[0],
             held=self._group.held,
         )
@@ -136,7 +136,7 @@ class Takeover:
         """Ends the transactions of the last writers of these sources, if they are not members of the group: a member ends its transactions
         itself."""
         before = await asyncio.to_thread(self._group.before, sources)
-        writers = {offset_metadata.read(held.mark).writer for held in before.values()} - {"", self._own()}
+        writers = {offset_metadata.read(held.metadata).writer for held in before.values()} - {"", self._own()}
         members = await self._asked_members()
         gone = sorted(writers - set(members)) if members is not None else []
         if time.monotonic() >= self._log_at:

@@ -40,8 +40,8 @@ class UnusableTopics(Exception):
 class TopicIdentity:
     """The topics of one stage, and questions about their offsets.
 
-    All methods block for up to ASK_SECONDS (call them from a thread), except `mark` and `set_offsets`. `check` must come before the others.
-    They raise KafkaException, and where it is said UnusableTopics. `ids` is topic -> its id in Kafka, as of `check`.
+    All methods block for up to ASK_SECONDS (call them from a thread), except `metadata` and `set_offsets`. `check` must come before the
+    others. They raise KafkaException, and where it is said UnusableTopics. `ids` is topic -> its id in Kafka, as of `check`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TopicIdentity:
         self._counts: dict[str, int] = {}
 
     @property
-    def mark(self) -> OffsetMetadata:
+    def metadata(self) -> OffsetMetadata:
         """The metadata for every offset that this stage commits. Does not block."""
         return OffsetMetadata({topic: self.ids[topic] for topic in self._topics if topic in self.ids})
 

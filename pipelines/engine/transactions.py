@@ -59,7 +59,7 @@ class HeldOffset(NamedTuple):
     """What the group holds for a source partition: the offset of the next record, and the metadata of that commit as text."""
 
     offset: int
-    mark: str
+    metadata: str
 
 
 class TurnContents(NamedTuple):
@@ -91,16 +91,16 @@ class Transactions:
         *,
         kafka: KafkaAccess,
         transactional_id: Callable[[], str],
-        mark: Callable[[], OffsetMetadata],
+        metadata: Callable[[], OffsetMetadata],
         topic: str,
         held: Callable[[Iterable[TopicPart], float], Mapping[TopicPart, HeldOffset]],
     ) -> None:
-        """`mark` gives the metadata for every offset, `topic` is any topic that exists. `held(sources, seconds)` asks the group what it
+        """`metadata` gives the metadata for every offset, `topic` is any topic that exists. `held(sources, seconds)` asks the group what it
         holds; it blocks and may raise KafkaException."""
         self.member = Member("", "", -1)  # in whose name offsets are sent
         self._access = kafka
         self._transactional_id = transactional_id
-        self._mark = mark
+        self._metadata = metadata
         self._topic = topic
         self._held = held
         self._known: dict[TopicPart, HeldOffset] = {}
@@ -146,7 +146,7 @@ class Transactions:
         CommitFailed when no producer is open."""
         self._number += 1
         self._produce(turns)
-        of_all = dataclasses.replace(self._mark(), turn=f"{self._name}.{self._number}", writer=self.id)
+        of_all = dataclasses.replace(self._metadata(), turn=f"{self._name}.{self._number}", writer=self.id)
         held: dict[TopicPart, HeldOffset] = {}
         for turn in turns:
             text = dataclasses.replace(of_all, starts=turn.starts, trying=turn.trying).text()
@@ -159,7 +159,7 @@ class Transactions:
 
         Raises OutcomeUnknown: call `reopen`. Raises Fenced or CommitFailed: no reader sees anything of the transaction.
         """
-        positions = [TopicPartition(*source, at.offset, at.mark) for source, at in sent.held.items()]
+        positions = [TopicPartition(*source, at.offset, at.metadata) for source, at in sent.held.items()]
         producer, group, end = self._open_producer, self.member.metadata(), time.monotonic() + COMMIT_SECONDS
         while True:
             try:

@@ -134,11 +134,11 @@ class Partition(Generic[S]):
     async def take_over(self, held: Mapping[Source, HeldOffset], committed: Mapping[Source, int]) -> None:
         """Counts this start in the metadata of the group's offsets, before `start`. `held` is what the group holds, `committed` is the
         offset of the next record of every source. Raises Fenced or CommitFailed."""
-        marks = [offset_metadata.read(found.mark) for found in held.values()]
-        self._crash_loop.take_over(marks, 2 * self._stage.turn_records, self._stage.name)
+        metadata = [offset_metadata.read(found.metadata) for found in held.values()]
+        self._crash_loop.take_over(metadata, 2 * self._stage.turn_records, self._stage.name)
         self._committed = dict(committed)
         self._writer.note_held(held)
-        await self._writer.commit(self._crash_loop.marked(TurnContents(offsets=self._committed)))
+        await self._writer.commit(self._crash_loop.recorded(TurnContents(offsets=self._committed)))
 
     def start(
         self,
@@ -181,7 +181,7 @@ class Partition(Generic[S]):
         if self._stopping or not self._stage.is_done(self.state):
             return
         passed = {source: end for source, end in ends.items() if end > self._committed.get(source, 0)}
-        if passed or self._crash_loop.is_marked:
+        if passed or self._crash_loop.is_recorded:
             self._crash_loop.release()
             self._passed = passed or dict(list(self._committed.items())[:1])
             self._wake.set()
@@ -235,9 +235,9 @@ class Partition(Generic[S]):
 
     async def _record_clean_end(self) -> None:
         """Commits that this start ended without a crash, so that the next start counts from one again."""
-        if self._crash_loop.is_marked:
+        if self._crash_loop.is_recorded:
             self._crash_loop.release()
-            await self._writer.commit(self._crash_loop.marked(TurnContents(offsets=self._committed)))
+            await self._writer.commit(self._crash_loop.recorded(TurnContents(offsets=self._committed)))
 
     async def _gather(self) -> tuple[Inputs, list[Batch]]:
         """Waits until there is something to decide on, then takes what is there, up to the turn's bound."""
@@ -323,9 +323,8 @@ class Partition(Generic[S]):
         self._count(batches, decision, time.perf_counter() - began)
         self._calls.start()
         if decision.calls:
-            await asyncio.sleep(
-                0
-            )  # every call begins before the next decision, which would take its intent for a crashed worker's
+            # every call begins before the next decision, which would take its intent for a crashed worker's
+            await asyncio.sleep(0)
         self.waiting_for_sink = True
         await self._stage.write(decision)
         self.waiting_for_sink = False
@@ -352,7 +351,7 @@ class Partition(Generic[S]):
             refusal = self._crash_loop.refusal(record, self._stage.name, self._end_reason)
             return inputs._replace(records=[blank(record)]), refusal
         self._crash_loop.trying = (record.topic, record.offset)
-        await self._writer.commit(self._crash_loop.marked(TurnContents(offsets=self._committed)))
+        await self._writer.commit(self._crash_loop.recorded(TurnContents(offsets=self._committed)))
         return inputs, None
 
     def _offsets(self, decision: Decision, batches: list[Batch]) -> dict[Source, int]:
@@ -383,7 +382,7 @@ class Partition(Generic[S]):
                 # a sink's turn is complete when it is written outside: until then the metadata keeps its count
                 offsets = {**self._committed, **offsets}
             contents = TurnContents([*decision.outputs, *letters], rows, offsets)
-            ends = await self._writer.commit(self._crash_loop.marked(contents))
+            ends = await self._writer.commit(self._crash_loop.recorded(contents))
             self._committed.update(offsets)
             self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():

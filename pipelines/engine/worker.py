@@ -37,7 +37,7 @@ class Engine(EngineState):
 
     All methods but `check` run in the event loop of the worker's Faust app and do not block it; calls to Kafka run in threads. At a
     rebalance the callers call, in this order: `give_up` (the transport, before partitions are revoked), `take_over` (Faust's recovery, with
-    the new assignment), `start_partitions` (the transport, when Faust asks it to seek). A newer rebalance makes an older take-over void:
+    the new assignment), `start_partitions` (the transport, when Faust asks it to seek). A newer rebalance makes an older takeover void:
     each step asks `is_current` and stops early.
     """
 
@@ -243,7 +243,7 @@ class Engine(EngineState):
 
     async def _reopen(self, generation: int) -> None:
         """Takes the partitions over again if the group still gives them to this worker. After a rebalance there is nothing to do here: a
-        worker that was expelled joins again, and the take-over of that assignment restores its partitions."""
+        worker that was expelled joins again, and the takeover of that assignment restores its partitions."""
 
         def is_current() -> bool:
             return self.is_current(generation)

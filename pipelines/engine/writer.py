@@ -159,9 +159,8 @@ class Writer:
         except CommitFailed as error:
             if len(turns) == 1:
                 return [error]
-            log.warning(
-                "turns committed one by one", turns=len(turns), error=str(error)
-            )  # to find the one that Kafka refuses
+            # to find the one that Kafka refuses
+            log.warning("turns committed one by one", turns=len(turns), error=str(error))
         except Exception as error:  # noqa: BLE001  # it is raised in the tasks that wait
             return [error for _ in turns]
         return [outcome for turn in turns for outcome in await self._outcomes([turn], 1)]

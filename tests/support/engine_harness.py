@@ -115,9 +115,8 @@ class Toy:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
                 worker.wait()
-            print(
-                f"--- worker {worker.pid}, exit {worker.returncode}\n{self.log(worker)}"
-            )  # shown when the test failed
+            # pytest shows it when the test failed
+            print(f"--- worker {worker.pid}, exit {worker.returncode}\n{self.log(worker)}")
 
     def produce(self, values: Sequence[tuple[str, bytes]], *, source: str | None = None) -> None:
         """(key, value) records to a source topic, in order, acknowledged when this returns."""

@@ -55,8 +55,12 @@ class Kafka:
         return self.held[source].offset if source in self.held else 0
 
     def commit(
-        self, member: Member, fence: tuple[str, int], entries: Sequence[tuple[TopicPart, Entry]], held: Mapping[TopicPart, HeldOffset]
-    ) -> None:  # fmt: skip
+        self,
+        member: Member,
+        fence: tuple[str, int],
+        entries: Sequence[tuple[TopicPart, Entry]],
+        held: Mapping[TopicPart, HeldOffset],
+    ) -> None:
         if self.epochs[fence[0]] != fence[1]:
             raise IdTaken("another process has opened it")
         if member.generation != self.generation:
@@ -93,7 +97,7 @@ class ModelTransactions(Transactions):
 
     def __init__(self, kafka: Kafka, name: str) -> None:
         super().__init__(
-            kafka=KafkaAccess(""), transactional_id=lambda: name, mark=OffsetMetadata, topic="", held=lambda *_: {}
+            kafka=KafkaAccess(""), transactional_id=lambda: name, metadata=OffsetMetadata, topic="", held=lambda *_: {}
         )
         self.ending = Ending.DONE
         self.away = False

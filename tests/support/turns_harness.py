@@ -142,7 +142,11 @@ class Journal(Transactions):
 
     def __init__(self) -> None:
         super().__init__(
-            kafka=KafkaAccess(""), transactional_id=lambda: "toy-0", mark=OffsetMetadata, topic="", held=lambda *_: {}
+            kafka=KafkaAccess(""),
+            transactional_id=lambda: "toy-0",
+            metadata=OffsetMetadata,
+            topic="",
+            held=lambda *_: {},
         )
         self.committed: list[Committed] = []
         self.failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""Names of workers: the same one after a restart, never one of a living worker, and none is needed on a disk that takes nothing."""
+"""Transactional ids of workers: the same one after a restart, never that of a running worker, and one even without a writable disk."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_names_of_two_folders_differ(tmp_path: Path) -> None:
     assert TransactionalId(tmp_path / "a", "toy").id != TransactionalId(tmp_path / "b", "toy").id
 
 
-def test_a_name_that_somebody_else_uses_is_given_up_for_good(tmp_path: Path) -> None:
+def test_a_name_that_another_process_uses_is_given_up_for_good(tmp_path: Path) -> None:
     first = TransactionalId(tmp_path, "toy")
     former = first.id
     first.renew()
@@ -44,7 +44,7 @@ def test_a_file_without_a_name_gets_one(tmp_path: Path, content: str) -> None:
     assert TransactionalId(tmp_path, "toy").id == name
 
 
-def test_a_folder_that_cannot_be_written_costs_no_worker(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_ends_no_worker(tmp_path: Path) -> None:
     (tmp_path / "names").write_text("a file", encoding="utf-8")
     first = TransactionalId(tmp_path / "names", "toy")
     assert first.id == first.id
