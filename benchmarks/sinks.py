@@ -1,8 +1,8 @@
-"""What writing together saves: `python -m benchmarks.sinks [--rounds 20] [--rows 30] [--partitions 12]`.
+"""What one write for all partitions saves: `python -m benchmarks.sinks [--rounds 20] [--rows 30] [--partitions 12]`.
 
-In each round every partition has so many new transitions of deliveries. They are written as transactions, or inserts, of one partition
-each, and as one for all. PostgreSQL and ClickHouse are started for it and gone after it. Prints, for each way: rows a second, CPU a
-round and a row of the database's processes and of this one, the client's.
+In each round every partition has `--rows` new transitions of deliveries. They are written with one transaction (or insert) for each
+partition, and with one for all. PostgreSQL and ClickHouse are started for the benchmark and deleted after it. Prints for both: rows a
+second, and the CPU of a round and of a row, of the database's processes and of this process, the client.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from stack.service import Child
 from tests.support.sink_databases import clickhouse_database, postgres_database, state
 
 Round = list[list[DeliveryState]]  # the rows of each partition
-Way = Callable[[Round], Awaitable[None]]
+WriteRound = Callable[[Round], Awaitable[None]]
 
 
 @contextmanager
 def server(name: str) -> Iterator[tuple[str, psutil.Process]]:
-    """URL and first process of a server of its own."""
+    """Starts a server; yields its URL and its first process. Stops it and deletes its data at the end."""
     folder = Path(tempfile.mkdtemp(prefix="bench-sinks-"))
     child = Child(SERVERS[name](folder / name))
     before = set(psutil.Process().children())
@@ -49,15 +49,18 @@ def cpu(process: psutil.Process) -> float:
     return float(sum(each.user + each.system for each in times))
 
 
-async def measure(name: str, way: Way, given: argparse.Namespace, process: psutil.Process, first: int) -> None:
+async def measure(
+    name: str, write_round: WriteRound, given: argparse.Namespace, process: psutil.Process, first: int
+) -> None:
+    """Prints one line of figures. `first` is the number of the first round, so that no row is written twice."""
     rounds: list[Round] = []
     for number in range(first, first + given.rounds + 1):
         start = number * given.partitions * given.rows
         rounds.append([[state(start + p * given.rows + n) for n in range(given.rows)] for p in range(given.partitions)])
-    await way(rounds.pop(0))  # the first one opens what the others use
+    await write_round(rounds.pop(0))  # opens the connections that the others use
     began, server_before, client_before = time.perf_counter(), cpu(process), time.process_time()
     for each in rounds:
-        await way(each)
+        await write_round(each)
     seconds = time.perf_counter() - began
     on_server, on_client = cpu(process) - server_before, time.process_time() - client_before
     rows = given.rounds * given.partitions * given.rows

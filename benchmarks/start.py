@@ -1,7 +1,7 @@
-"""`python -m benchmarks.start`: how long the development stack and the demo take to start and to end, and at what price.
+"""`python -m benchmarks.start`: how long the development stack and the demo take to start and to stop, and how much CPU.
 
-Enters: a quiet machine. Leaves: benchmarks/start.json and a table. Medians of RUNS runs, as a user types them, with all downloads and
-caches there; the caches are made first. CPU seconds are those of the whole machine meanwhile: nothing else may run on it.
+Enters: an idle machine. Leaves: benchmarks/start.json and a table with medians of RUNS runs of the commands that a user types. All
+downloads and caches are made before the first run. CPU seconds are those of the whole machine during a run, so nothing else may run.
 """
 
 import argparse
@@ -24,12 +24,14 @@ from stack import aot_cache, kafka_server
 from stack.service import Child
 
 RUNS = 3
-UP_SECONDS, DEMO_SECONDS = 9.0, 28.0  # what is wanted
+UP_SECONDS, DEMO_SECONDS = 9.0, 28.0  # targets
 console = Console()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description="Starting and ending.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.start", description="Benchmark of starting and stopping the stack."
+    )
     parser.add_argument("--runs", type=int, default=RUNS, help="runs of each; the median counts")
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/start.json")
     options = parser.parse_args()
@@ -64,7 +66,7 @@ def _demo(runs: int) -> dict[str, Figure]:
 
 
 def _kafka(runs: int) -> dict[str, Figure]:
-    """Kafka alone until it answers, with its AOT cache and without; and what the cache costs once."""
+    """CPU of Kafka alone until it answers, with and without its AOT cache; time and size of making the cache."""
     with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
         folder = Path(place) / "kafka-aot-bench"
         made = _measured(lambda: aot_cache.make(folder, kafka_server.train))
@@ -80,9 +82,8 @@ def _kafka(runs: int) -> dict[str, Figure]:
 
 
 def _kafka_cpu(folder: Path, *, with_cache: bool) -> float:
-    child = Child(
-        kafka_server.service(folder, extra=() if with_cache else ["-Xshare:auto"])
-    )  # -Xshare:auto is the default
+    # With any extra option Kafka starts without the cache; -Xshare:auto is the JVM's default and changes nothing else.
+    child = Child(kafka_server.service(folder, extra=() if with_cache else ["-Xshare:auto"]))
     try:
         child.start()
         child.wait()
@@ -98,7 +99,7 @@ def _chat4all(*arguments: str) -> None:
 
 
 def _measured(run: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and CPU seconds of the machine."""
+    """Seconds that `run` takes, and CPU seconds of the whole machine meanwhile."""
     began, before = time.monotonic(), _busy()
     run()
     return time.monotonic() - began, _busy() - before

@@ -1,9 +1,9 @@
-"""How fast and how large the stores of tables/ are: `python -m benchmarks.stores [--rows 10000000] [--store memory --store rocksdb]`.
+"""Speed and size of the stores in tables/stores/: `python -m benchmarks.stores [--rows 10000000] [--store memory --store rocksdb]`.
 
-For each store, in a process of its own pinned to one core: `seen` rows with UUIDs as message ids, restored as from a changelog into
-12 partitions, then turns of new and known ids, then expiry. Prints one line a figure. The keys are made in the loop that is timed;
-what making them takes is measured and taken off. Seconds are the process's CPU time, its background threads' included: what the
-work would take on a core of its own, whatever else the machine does meanwhile.
+Each store has a process of its own on one core. It restores rows of `seen` with UUIDs as message ids into 12 partitions, as from a
+changelog; then come turns of new and known ids, then expiry. Prints one line for each figure. The timed loop also makes the keys; the
+time for that is measured and subtracted. Seconds are the CPU time of the process with its background threads, so other work on the
+machine does not change them.
 """
 
 import argparse
@@ -31,7 +31,7 @@ MS_BETWEEN_ROWS = 60  # 10,000,000 rows are a week
 
 
 def keys(partition: int, start: int, stop: int) -> Iterator[bytes]:
-    """Ids as producers make them: 36 characters, in no order."""
+    """Keys of `seen` with ids as producers make them: 36 characters, in no order."""
     for number in range(start, stop):
         digits = f"{(number * 0x9E3779B97F4A7C15F39CC0605CEDC835 + partition) & (1 << 128) - 1:032x}"
         yield f"default/{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}".encode()
@@ -47,7 +47,7 @@ def restore(table: Table[Any], partition: int, rows: int) -> None:
 
 
 class Nothing:
-    """Takes rows and forgets them: what making them costs."""
+    """A table that drops its rows, to measure what making them costs."""
 
     def load(self, key: bytes, value: bytes | None) -> None: ...
 
@@ -55,7 +55,7 @@ class Nothing:
 
 
 def turns(table: Table[Any], partition: int, rows: int) -> float:
-    """Rows a second of TURNS turns: every id is looked up and written, every tenth is looked up again."""
+    """Rows a second over TURNS turns: every id is looked up and written, every tenth is looked up again."""
     digest, seconds = b"\x07" * 8, 0.0
     for turn in range(TURNS):
         fresh = list(keys(partition, rows + turn * TURN, rows + (turn + 1) * TURN))
@@ -72,16 +72,16 @@ def turns(table: Table[Any], partition: int, rows: int) -> float:
 
 
 def lookups(table: Table[Any], partition: int, rows: int) -> float:
-    """Microseconds to read a row that is there, at random places."""
+    """Microseconds to read one row, over rows in no order."""
     wanted = [next(keys(partition, number, number + 1)) for number in range(0, rows, max(1, rows // 20_000))]
     began = time.process_time()
     if not all(table.get(key) is not None for key in wanted):
-        raise SystemExit("a row that was written is not there")
+        raise SystemExit("a row that was written is missing")
     return (time.process_time() - began) / len(wanted) * 1e6
 
 
 def expiry(table: Table[Any], rows: int) -> float:
-    """Rows a second that expire, 1000 a turn, with their tombstones."""
+    """Rows a second that expire, 1000 in a turn, with their tombstones."""
     position, gone = rows + TURNS * TURN, 0
     began = time.process_time()
     while gone < min(rows, 100_000):

@@ -1,4 +1,4 @@
-"""The tables of docs/settings.md, topics.md, limits.md and metrics.md, made from the code they describe, and those of figures.
+"""The tables of docs/settings.md, topics.md, limits.md, metrics.md and others, made from the code they describe, and those of figures.
 
 `python -m tools.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
 """
@@ -166,6 +166,35 @@ def _texts(node: ast.expr) -> set[str]:
     return set()
 
 
+LOGGING_ROOMS = ("pipelines", "connectors", "sinks")
+LEVELS = ("debug", "info", "warning", "error", "critical", "exception")
+
+
+def log_events_table() -> str:
+    """Every call of a structlog logger, which the house calls `log`: the event, its levels, its keys, and the modules that log it."""
+    found: dict[str, tuple[set[str], set[str], set[str]]] = {}
+    for room in LOGGING_ROOMS:
+        for path in sorted((REPOSITORY / room).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                match call:
+                    case ast.Call(
+                        func=ast.Attribute(value=ast.Name(id="log"), attr=level),
+                        args=[ast.Constant(value=str(event)), *_],
+                        keywords=keywords,
+                    ) if level in LEVELS:
+                        levels, keys, places = found.setdefault(event, (set(), set(), set()))
+                        levels.add(level)
+                        keys.update(keyword.arg for keyword in keywords if keyword.arg is not None)
+                        places.add(f"`{path.relative_to(REPOSITORY).as_posix()}`")
+    return table(
+        ("event", "level", "keys", "logged by"),
+        (
+            (event, ", ".join(sorted(levels)), ", ".join(f"`{key}`" for key in sorted(keys)), ", ".join(sorted(places)))
+            for event, (levels, keys, places) in sorted(found.items(), key=lambda item: item[0].lower())
+        ),
+    )
+
+
 def objectives_table() -> str:
     return table(
         ("objective", "limit", "measured by", "what"),
@@ -206,14 +235,43 @@ GOALS: Mapping[str, tuple[str, str]] = {
     "track: memory of a delivery that has ended": ("decide", "track_ended"),
     "track: memory of a delivery that is open": ("decide", "track_open"),
     "an idle stack": ("idle", "idle cpu"),
-    "a broker was killed: work goes on": (
+    "a broker was killed: longest pause while Kafka answered": (
         "crash_engine",
         "longest without progress: broker SIGKILL, while Kafka answered",
     ),
-    "a worker was killed: work goes on": ("crash_engine", "longest without progress: SIGKILL"),
+    "a worker was killed: longest pause": ("crash_engine", "longest without progress: SIGKILL"),
     "chat4all up": ("start", "up"),
     "chat4all demo": ("start", "demo"),
 }
+
+
+# what README shows -> the file of benchmarks/, and its figures, in the same unit
+HIGHLIGHTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "accept to sent at 100 messages/s, p50 / p95, ms": (
+        "life",
+        ("at_100_accept_to_sent_p50", "at_100_accept_to_sent_p95"),
+    ),
+    "deliveries a second, end to end with receipts, at saturation": ("life", ("saturation_rate",)),
+    "CPU of all processes for a delivery at saturation, ms": ("life", ("saturation_cpu_a_delivery",)),
+    "engine on one core, records/s: tables in memory / in RocksDB": ("engine", ("ours_rate", "ours_rocksdb_rate")),
+    "engine, times as fast as: Kafka Streams exactly_once_v2 / Quix Streams / Faust": (
+        "engine",
+        ("ours_to_streams_exactly_once", "ours_to_quix", "ours_to_faust"),
+    ),
+    "longest pause when a worker is killed, s": ("crash_engine", ("longest without progress: SIGKILL",)),
+    "`chat4all up` / `chat4all demo`, s": ("start", ("up", "demo")),
+}
+
+
+def highlights_table() -> str:
+    rows = []
+    for what, (file, names) in HIGHLIGHTS.items():
+        figures = json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))["figures"]
+        shown_as = (
+            " / ".join(_plain(figures[name][column]) or "-" for name in names) for column in ("value", "target")
+        )
+        rows.append((what, *shown_as, f"[{file}.json](benchmarks/{file}.json)"))
+    return table(("figure", "value", "wanted", "file"), rows)
 
 
 def goals_table() -> str:
@@ -244,6 +302,7 @@ def access_table() -> str:
 
 # page -> mark -> table
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "README": {"figures": highlights_table},
     "settings": {"settings": settings_table},
     "limits": {"limits": limits_table},
     "topics": {"topics": topics_table, "schemas": schemas_table, "causes": causes_table},
@@ -253,12 +312,13 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "performance": {"goals": goals_table}
     | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide")},
     "security": {"access": access_table},
+    "logs": {"log events": log_events_table},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},
 }
 
 
 def page(name: str) -> Path:
-    return REPOSITORY / "docs" / f"{name}.md"
+    return REPOSITORY / "README.md" if name == "README" else REPOSITORY / "docs" / f"{name}.md"
 
 
 def shown(name: str, mark: str) -> str:
@@ -275,7 +335,7 @@ def write() -> None:
             head, begin, rest = text.partition(f"<!-- {mark} -->\n")
             _, end, tail = rest.partition(f"<!-- end of {mark} -->")
             if not end:
-                raise ValueError(f"docs/{name}.md lacks the marks of {mark}")
+                raise ValueError(f"{page(name).name} lacks the marks of {mark}")
             page(name).write_text(f"{head}{begin}{make()}\n{end}{tail}", encoding="utf-8")
 
 

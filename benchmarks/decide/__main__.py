@@ -1,8 +1,8 @@
-"""`python -m benchmarks.decide`: what the decisions of core's stages cost, and what a delivery takes of memory in track; without Kafka.
+"""`python -m benchmarks.decide`: the CPU of the decisions of core's stages, and the memory of a delivery in track; without Kafka.
 
-Enters: options; with --parent, a checkout of another commit, whose stages do the same in turn with ours. Leaves: benchmarks/decide.json
-(unless --trial) and a table. Every measurement is a process of its own on one core; a figure is the median of the runs. Work that is
-wrong has no figure, and it is said when the other commit's stages put out something else than ours.
+Enters: options; with --parent, a checkout of another commit, whose stages do the same work, alternating with ours. Leaves:
+benchmarks/decide.json (unless --trial) and a table. Every measurement is a process of its own on one core; a figure is the median of the
+runs. Wrong work gets no figure. Prints the stages whose outputs differ from those of the other commit.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from benchmarks.engine.machine import CONTENDER, pinned
 from schemas import benchmark
 from schemas.benchmark import Figure
 
-KINDS = {"ended": 350.0, "open": 900.0}  # what a delivery may take, bytes
+KINDS = {"ended": 350.0, "open": 900.0}  # kind of delivery -> target, bytes of memory
 SIDES = {"ours": "", "parent": ", the commit before"}
-Found = dict[str, list[Any]]  # side -> what each run measured
+Found = dict[str, list[Any]]  # side -> result of each run
 console = Console()
 
 
@@ -66,15 +66,16 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--messages", type=int, default=12_000, help="messages that go through all stages")
     parser.add_argument("--deliveries", type=int, default=1_000_000, help="deliveries that track holds")
-    parser.add_argument("--runs", type=int, default=5, help="of each side; the median counts")
-    parser.add_argument("--parent", type=Path, help="a checkout of another commit, which is measured too")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each side; the median counts")
+    parser.add_argument("--parent", type=Path, help="a checkout of another commit, to measure too")
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/decide.json")
     parser.add_argument("--here", choices=["rates", *KINDS], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _environment_of(folder: Path, first: Path) -> dict[str, str]:
-    """Everything from the other checkout, and the benchmark too where it has one: it knows how its stages are built."""
+    """The environment of a process that imports from the other checkout. The benchmark comes from there too if it has one, since it knows
+    how its stages are built; else ours comes `first` on the path."""
     if (folder / "benchmarks" / "decide").exists():
         return os.environ | {"PYTHONPATH": str(folder)}
     (first / "benchmarks").symlink_to(Path(__file__).parent.parent)
@@ -98,7 +99,7 @@ def _compare(decided: Found) -> None:
     for other in others:
         unlike = [stage for stage in ours if ours[stage] != other[stage]]
         if unlike:
-            console.print(f"[red]{', '.join(unlike)} put out something else than at the other commit[/red]")
+            console.print(f"[red]{', '.join(unlike)} have other outputs than at the other commit[/red]")
 
 
 def _decisions(decided: Found) -> dict[str, Figure]:

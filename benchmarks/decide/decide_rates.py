@@ -1,4 +1,4 @@
-"""What the decisions of each stage cost: every message goes the whole way through route, send, match and track, turn by turn."""
+"""The CPU of each stage's decisions: every message goes through route, send, match and track, end to end, turn by turn."""
 
 from collections import defaultdict
 from functools import partial
@@ -24,7 +24,8 @@ MESSAGES_A_TURN = 100
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Microseconds of CPU a delivery and bytes of changelog a delivery by stage, and digests of what the stages put out."""
+    """Microseconds of CPU and bytes of changelog a delivery, by stage, and digests of the stages' outputs. Ends the process when the work
+    was wrong."""
     desks = run(count)
     deliveries = desks["route"].counts["deliveries"]
     check(desks, deliveries)
@@ -37,7 +38,7 @@ def measure(count: int) -> dict[str, Any]:
 
 
 def run(count: int) -> dict[str, Desk]:
-    """Turns until every message is through: what is put out is read in the same turn by the stages after, else in the next."""
+    """Turns until every message is through all stages. A later stage reads an output in the same turn, an earlier one in the next."""
     settings, of = life.settings(), life.scenario(count)
     desks = {name: Desk(BUILDERS[name](settings)) for name in STAGES if name != "route"}
     route, views = _route(settings, life.contacts(of))
@@ -66,18 +67,18 @@ def run(count: int) -> dict[str, Desk]:
 
 
 def check(desks: dict[str, Desk], deliveries: int) -> None:
-    """Every delivery was called once and every receipt moved it: else there is nothing to time."""
+    """Ends the process unless every delivery was called once and no receipt was repeated or an anomaly."""
     counts = desks["track"].counts
-    told = {name: counts[name] for name in ("introduced", "sent", "repeated", "anomaly")}
-    if told != {"introduced": deliveries, "sent": deliveries, "repeated": 0, "anomaly": 0}:
-        raise SystemExit(f"wrong work, not timed: of {deliveries} deliveries track counts {told}")
+    counted = {name: counts[name] for name in ("introduced", "sent", "repeated", "anomaly")}
+    if counted != {"introduced": deliveries, "sent": deliveries, "repeated": 0, "anomaly": 0}:
+        raise SystemExit(f"wrong work, not timed: of {deliveries} deliveries track counts {counted}")
     if not counts["read"] > deliveries // 3:
         raise SystemExit(f"wrong work, not timed: {counts['read']} of {deliveries} deliveries were read")
 
 
 def _route(settings: Settings, contacts: dict[bytes, Contact]) -> tuple[Route, dict[str, Any]]:
-    """As pipelines/stages.py builds it, and what it sees of contacts; up to 0.1 it was given them itself."""
-    kind: Any = vars(routing)["Channel"]  # of a module of its own since
+    """The stage as pipelines/stages.py builds it, and its view of contacts. Commits up to 0.1 gave contacts to the constructor."""
+    kind: Any = vars(routing).get("Reachable") or vars(routing)["Channel"]  # its name at older commits
     channels = {name: kind(channel.account(settings), channel.check) for name, channel in CHANNELS.items()}
     made = partial(Route, partitions=1, dedupe_ms=7 * 86_400_000, channels=channels)
     if "contacts" in signature(Route).parameters:

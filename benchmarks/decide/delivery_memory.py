@@ -1,7 +1,7 @@
-"""What a delivery takes of memory in track: the process's resident bytes with very many of them, less those without any.
+"""The memory of a delivery in track: the resident bytes of a process with very many deliveries, minus those without any.
 
-Deliveries come turn by turn, through track's own decisions. One that is open was accepted by the provider; one that has ended was
-delivered and, every second one, read. Ids are as producers and providers make them: UUIDs for messages and conversations.
+Deliveries arrive turn by turn, through track's own decisions. The provider has accepted an open delivery; an ended one is delivered, and
+every second one is read. Ids are as producers and providers make them: UUIDs for messages and conversations.
 """
 
 import gc
@@ -20,11 +20,13 @@ from schemas.records import CHANNELS, Cause, Delivery, DeliveryRef, SequencedMes
 
 A_TURN = 500
 MS_BETWEEN = 17  # 60 a second
-WARM_UP = 20_000  # deliveries in a table that is thrown away: what the first turns import and allocate is no row's
+WARM_UP = (
+    20_000  # deliveries in a table that is dropped: imports and allocations of the first turns do not belong to a row
+)
 
 
 def measure(count: int, kind: str) -> dict[str, Any]:
-    """Resident bytes of each of `count` deliveries; `kind` is open or ended."""
+    """Resident bytes and changelog bytes a delivery, over `count` deliveries; `kind` is open or ended."""
     _fill(WARM_UP, kind)
     gc.collect()
     before = psutil.Process().memory_info().rss
@@ -43,10 +45,10 @@ def _fill(count: int, kind: str) -> Desk:
         fresh = [_delivery(number) for number in range(first, min(count, first + A_TURN))]
         now = fresh[-1].accepted_at + 50
         desk.turn([_logged(each) for each in fresh], [], now)
-        desk.turn([_told(each, Status.SENT, 400, attempt=1) for each in fresh], [], now + 400)
+        desk.turn([_update(each, Status.SENT, 400, attempt=1) for each in fresh], [], now + 400)
         if kind == "ended":
-            desk.turn([_told(each, Status.DELIVERED, 1900) for each in fresh], [], now + 2000)
-            desk.turn([_told(each, Status.READ, 95_000) for each in fresh[::2]], [], now + 95_000)
+            desk.turn([_update(each, Status.DELIVERED, 1900) for each in fresh], [], now + 2000)
+            desk.turn([_update(each, Status.READ, 95_000) for each in fresh[::2]], [], now + 95_000)
     return desk
 
 
@@ -87,8 +89,8 @@ def _logged(delivery: Delivery) -> Record:
     return Record("conversation-log", 0, 0, 0, key_of(delivery), codec.encode(sequenced), ())
 
 
-def _told(delivery: Delivery, status: Status, after_ms: int, attempt: int = 0) -> Record:
-    """Our own call's result, or a receipt."""
+def _update(delivery: Delivery, status: Status, after_ms: int, attempt: int = 0) -> Record:
+    """A status update: with an attempt the result of our own call, else a receipt."""
     at, its = delivery.accepted_at + after_ms, life.provider_id(delivery)
     update = StatusUpdate(
         event_id=f"{delivery.delivery_id}:1:accepted"

@@ -1,7 +1,7 @@
-"""One partition of each stage of core without Kafka: what one stage puts out is what the next one reads.
+"""One partition of each stage of core, without Kafka: the outputs of one stage are the records of the next.
 
 Enters: turns of records. Leaves: their outputs, and the CPU time of `decide` and of the rows it changed (encoded as for a changelog, then
-committed). What stands between stages here (an output becomes a record) is not timed; it is the engine's.
+committed). Turning an output into a record is the engine's work and is not timed.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from pipelines.engine import stage as engine
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Result, Stage
 from tables.stores.factory import open_partition
 
-CALLS = 100_000  # a worker that never lacks room for one
+CALLS = 100_000  # room for calls: never a limit here
 
 
 def _inputs(views: Mapping[str, Any]) -> Inputs:
-    """Without records. Up to 0.1 a stage was given its contacts when it was made, and had room for calls of its own."""
+    """Inputs without records. Commits up to 0.1 had no `views` and no `room` in them."""
     if "room" not in Inputs._fields:
         return Inputs([], [])
     return Inputs([], [], views=views, room=engine.Room(free=CALLS))
@@ -28,7 +28,7 @@ def _inputs(views: Mapping[str, Any]) -> Inputs:
 
 @dataclass(slots=True)
 class Desk:
-    """One partition of one stage, and what it has cost so far."""
+    """One partition of one stage, and its cost so far."""
 
     stage: Stage[Any]
     views: Mapping[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Desk:
     tables: Mapping[str, Any] = field(init=False)
     state: Any = field(init=False)
     _inputs: Inputs = field(init=False)
-    _told: Any = field(default_factory=hashlib.blake2b)
+    _outputs_digest: Any = field(default_factory=hashlib.blake2b)
 
     def __post_init__(self) -> None:
         self.tables = {
@@ -48,6 +48,7 @@ class Desk:
         self._inputs = _inputs(self.views)
 
     def turn(self, records: Sequence[Record], results: Sequence[Result], now: int) -> Decision:
+        """One timed turn at `now` (Unix milliseconds). Raises AssertionError when the stage refuses a record."""
         inputs = self._inputs._replace(records=records, results=results)
         began = time.process_time()
         decision = self.stage.decide(inputs, self.state, now)
@@ -60,16 +61,16 @@ class Desk:
         if decision.refusals:
             raise AssertionError(f"{self.stage.name} refused a record: {decision.refusals[0].detail}")
         for output in decision.outputs:
-            self._told.update(repr(output).encode())
+            self._outputs_digest.update(repr(output).encode())
         return decision
 
     def digest(self) -> str:
-        """Of everything it put out, in order."""
-        return str(self._told.hexdigest()[:16])
+        """A digest of all its outputs, in order."""
+        return str(self._outputs_digest.hexdigest()[:16])
 
 
 class Wire:
-    """Outputs as the records they become, until each stage that reads their topic has taken them."""
+    """Outputs as records, kept until each stage that reads their topic has taken them."""
 
     def __init__(self, stages: Sequence[Stage[Any]]) -> None:
         self._waiting: dict[str, list[Record]] = {stage.name: [] for stage in stages}

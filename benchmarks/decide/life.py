@@ -1,6 +1,6 @@
-"""What happens to deliveries: messages of the load's own scenario, accepted calls, and the receipts each channel tells.
+"""The inputs of the benchmark: messages of the load's own scenario, ids of accepted calls, and the receipts of each channel.
 
-All made up and repeatable. Enters: numbers. Leaves: settings, messages, receipts.
+Enters: numbers. Leaves: settings, messages, receipts. All are made up and the same in every run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,11 +29,11 @@ SETTINGS = MappingProxyType(
         "send_concurrency": 500,
     }
 )
-# Other commits run this too; trackers had no keys before they were signed.
+# Older commits run this too; their trackers have no keys.
 _KEYS_IN: Any = getattr(tracker, "keys_in", None)
 _TRACKER_KEYS = () if _KEYS_IN is None else (_KEYS_IN(SETTINGS["tracker_keys"]),)
-# What each channel tells of a message, in order; half of what needs a person's answer comes.
-_TOLD: Mapping[str, tuple[ReceiptStatus, ...]] = MappingProxyType(
+# The receipts of each channel for a message, in order; every second READ is left out.
+_RECEIPTS: Mapping[str, tuple[ReceiptStatus, ...]] = MappingProxyType(
     {
         "whatsapp": (ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ),
         "telegram": (ReceiptStatus.READ,),
@@ -41,7 +41,7 @@ _TOLD: Mapping[str, tuple[ReceiptStatus, ...]] = MappingProxyType(
         "internal": (ReceiptStatus.DELIVERED, ReceiptStatus.READ),
     }
 )
-_DELAY_MS = 700  # from one to the next
+_DELAY_MS = 700  # between two receipts
 
 
 def settings() -> Settings:
@@ -57,7 +57,7 @@ def contacts(of: Scenario) -> dict[bytes, Contact]:
 
 
 def messages(of: Scenario) -> Iterator[Output]:
-    """As an application produces them; the times are those of the turns."""
+    """Messages as an application produces them."""
     for planned in of.messages():
         message = Message(
             message_id=planned.message_id,
@@ -71,7 +71,7 @@ def messages(of: Scenario) -> Iterator[Output]:
 
 
 def provider_id(delivery: Delivery) -> str:
-    """As long as the real ones; the same for the same delivery."""
+    """A made-up provider id, as long as a real one; the same for the same delivery."""
     own = delivery.delivery_id
     match delivery.channel:
         case "whatsapp":
@@ -80,22 +80,22 @@ def provider_id(delivery: Delivery) -> str:
             return f"{delivery.address}:{int(own[:7], 16)}"
         case "instagram":
             return f"aWdfZAG1faXRlbToxOklHTWVzc2FnZAUlEOjE3ODQxNDA1MzA5MjEzMTE1OjM0MDI4MjM2Njg0MTcxMDMwMTI0NDI1OTg2ODQ0NTozM{own}ZDZD"
-    return own  # our own channel has no provider
+    return own  # the internal channel has no provider
 
 
 def receipts(call: Call, number: int, now: int) -> Iterator[tuple[int, Output]]:
-    """What the provider tells of the `number`-th call, with how many turns later it comes."""
+    """The receipts of the `number`-th call, each with the number of turns after which it arrives."""
     delivery: Delivery = call.request.delivery
-    told = provider_id(delivery)
+    message_id = provider_id(delivery)
     tracked = tracker.encode(delivery, call.request.number, *_TRACKER_KEYS) if delivery.channel == "whatsapp" else None
-    for turns, status in enumerate(_TOLD[delivery.channel], 1):
+    for turns, status in enumerate(_RECEIPTS[delivery.channel], 1):
         if status is ReceiptStatus.READ and number % 2:
             return
         receipt = Receipt(
-            event_id=f"{delivery.channel}:{delivery.account}:{told}:{status.lower()}",
+            event_id=f"{delivery.channel}:{delivery.account}:{message_id}:{status.lower()}",
             channel=delivery.channel,
             account=delivery.account,
-            provider_message_id=told,
+            provider_message_id=message_id,
             status=status,
             provider_at=now + turns * _DELAY_MS,
             received_at=now + turns * _DELAY_MS + 90,

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.engine`: the engine against every other way to do the same job, in one run on this machine.
+"""`python -m benchmarks.engine`: the engine compared with other ways to do the same job, in one run on this machine.
 
-Enters: options. Leaves: benchmarks/engine.json (unless --trial) and a table. Kafka is started for it and gone after it. Every
-contender gets one core to itself, Kafka and the watching the others; contenders take turns, run after run, so that a machine that
+Enters: options. Leaves: benchmarks/engine.json (unless --trial) and a table. Kafka is started for the benchmark and deleted after it. Every
+contender has one core to itself; Kafka and this process have the others. Runs of the contenders alternate, so that a machine that
 slows down slows all of them. A contender whose output is wrong has no figure.
 """
 
@@ -51,25 +51,25 @@ def main() -> None:
         path = benchmark.write("engine", " ".join(["python -m benchmarks.engine", *sys.argv[1:]]), figures)
         console.print(f"written to {path.relative_to(Path.cwd())}")
     if "rates" in options.parts and "ours" in options.contenders and "ours" not in measured.runs:
-        raise SystemExit("the engine itself has no figure")
+        raise SystemExit("the engine itself has no figure: no run of it did the job")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="Benchmark of the engine.")
     parser.add_argument("--records", type=int, default=500_000, help="source records")
-    parser.add_argument("--slow-records", type=int, default=100_000, help="the first of them, for slow contenders")
+    parser.add_argument("--slow-records", type=int, default=100_000, help="source records for slow contenders")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
-    parser.add_argument("--runs", type=int, default=3, help="of each contender; the median counts")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each contender; the median counts")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     parser.add_argument("--rows", type=int, default=10_000_000, help="live rows to restore")
     parser.add_argument("--faust-rows", type=int, default=100_000, help="rows for Faust's own recovery")
     parser.add_argument("--lone", type=int, default=500, help="lone records")
-    parser.add_argument("--parent", type=Path, help="a checkout of another commit, whose engine competes too")
+    parser.add_argument("--parent", type=Path, help="a checkout of another commit, whose engine is a contender too")
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/engine.json")
     options = parser.parse_args()
     if options.parent:
         add_parent(options.parent)
-        options.contenders.insert(1, "parent")  # beside ours: what is compared is measured in the same minute
+        options.contenders.insert(1, "parent")  # next to ours, so that the two compared runs follow each other
     return options
 
 
@@ -94,7 +94,7 @@ def _rates(options: argparse.Namespace, topics: Topics, folder: Path, measured: 
         topics.fill(sources[count].topic, job.records(count))
     console.print(f"filled: {', '.join(f'{count:,} records' for count in sources)}")
     warm_up = sources[min(options.records, options.slow_records)]
-    run("transactional-loop", 0, warm_up, topics, folder)  # for Kafka's own sake
+    run("transactional-loop", 0, warm_up, topics, folder)  # warms Kafka's JVM up
     left_out: set[str] = set()
     for number in range(1, options.runs + 1):
         for name in options.contenders:
@@ -111,10 +111,10 @@ def _rates(options: argparse.Namespace, topics: Topics, folder: Path, measured: 
                 console.print(f"{name}, run {number}: wrong work, not timed: {reason}")
             else:
                 measured.runs.setdefault(name, []).append(found)
-                console.print(f"{name}, run {number}: {_said(found)}")
+                console.print(f"{name}, run {number}: {_line(found)}")
 
 
-def _said(found: Run) -> str:
+def _line(found: Run) -> str:
     slowest = "" if found.slowest_share is None else f", slowest second {found.slowest_share:.2f} of the median"
     return (
         f"{found.per_second:,.0f} records/s in {found.seconds:.1f} s, {found.busy:.0%} of its core, "

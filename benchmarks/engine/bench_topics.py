@@ -1,4 +1,7 @@
-"""Topics of the benchmark: made, filled beforehand, measured from outside, deleted after the run."""
+"""Topics of the benchmark: created, filled before the runs, read after them, deleted at the end.
+
+Enters: names and records. Leaves: topics, their committed ends and their records. All methods block.
+"""
 
 import time
 from collections.abc import Iterable
@@ -28,7 +31,7 @@ COMPACT = {"cleanup.policy": "compact"}
 
 
 class Topics:
-    """Kafka as the benchmark sees it."""
+    """The topics of one Kafka."""
 
     def __init__(self, kafka_url: str) -> None:
         self.kafka_url = kafka_url
@@ -40,7 +43,7 @@ class Topics:
         self._create([NewTopic(name, PARTITIONS, 1, config=config) for name in names])
 
     def create_dead_letters(self) -> None:
-        """The one topic every stage of ours may write to."""
+        """Creates `dead-letters`, which every stage of the product may write to."""
         self._create([topic for topic in declared(Settings(partitions=PARTITIONS)) if topic.topic == "dead-letters"])
 
     def _create(self, topics: list[NewTopic]) -> None:
@@ -49,7 +52,7 @@ class Topics:
         for future in self._admin.create_topics(missing, operation_timeout=30).values() if missing else ():
             future.result(timeout=60)
         while not all(self._has_leaders(topic.topic) for topic in missing):
-            time.sleep(0.02)  # asked for its end now, librdkafka would remember for 30 s that there is no such topic
+            time.sleep(0.02)  # a request now would make librdkafka report the topic as unknown for 30 s
 
     def _has_leaders(self, topic: str) -> bool:
         found = self._admin.list_topics(timeout=10).topics.get(topic)
@@ -64,13 +67,13 @@ class Topics:
             future.result(timeout=60)
 
     def set_at_start(self, group: str, topic: str) -> None:
-        """The group stands at the beginning, as one that has read before: rows without offsets are refused."""
+        """Commits offset 0 of every partition for the group: the engine refuses rows without committed offsets."""
         offsets = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
         asked = ConsumerGroupTopicPartitions(group, offsets)
         self._admin.alter_consumer_group_offsets([asked])[group].result(timeout=30)
 
     def fill(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
-        """Produces (key, value) records in order, acknowledged when this returns."""
+        """Produces (key, value) records in order; all are acknowledged when it returns. Raises RuntimeError after two minutes."""
         producer = Producer(
             {
                 "bootstrap.servers": self.kafka_url,
@@ -94,7 +97,7 @@ class Topics:
             raise RuntimeError(f"topic {topic} could not be filled")
 
     def ends(self, topic: str) -> dict[int, int]:
-        """Where a read_committed reader would come to its end, by partition."""
+        """The end of each partition for a read_committed reader."""
         until = time.monotonic() + READY_SECONDS
         while True:
             try:
@@ -102,7 +105,7 @@ class Topics:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > until:
                     raise
-                time.sleep(0.05)  # a topic made a moment ago
+                time.sleep(0.05)  # a new topic
 
     def _ends(self, topic: str) -> dict[int, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka has no types here
@@ -113,7 +116,7 @@ class Topics:
         return {tp.partition: future.result(timeout=30).offset for tp, future in asked.items()}
 
     def read(self, topic: str) -> Iterable[Message]:
-        """Every committed record of a topic, each partition's in order."""
+        """Every committed record of a topic, in order within a partition."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.kafka_url,

@@ -1,4 +1,4 @@
-"""Who competes: how each is started, and what it needs before."""
+"""The contenders: how each is started, and what it needs before. Enters: a task. Leaves: its command line and environment."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from benchmarks.engine.task import Task
 from schemas.settings import Settings
 
 Command = Callable[[Task], list[str]]
-STORE = "store"  # the setting that chooses where tables live
+STORE = "store"  # the setting that chooses the store of tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,8 @@ class Contender:
     title: str
     command: Command
     environment: Callable[[Task], Mapping[str, str]] = lambda _: {}
-    makes_changelogs: bool = False  # creates its changelog topics itself
-    slow: bool = False  # takes the first records only
+    makes_changelogs: bool = False  # it creates its changelog topics itself
+    slow: bool = False  # it gets fewer records
     turn_records: int = 3000
 
 
@@ -52,7 +52,7 @@ def _rocksdb(task: Task) -> list[str]:
 
 
 def engine_environment(task: Task, store: str = "") -> dict[str, str]:
-    """Settings of our worker."""
+    """The environment of a worker of the product."""
     found = {
         "CHAT4ALL_KAFKA_URL": task.kafka_url,
         "CHAT4ALL_PARTITIONS": str(PARTITIONS),
@@ -86,7 +86,7 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def add_parent(folder: Path) -> None:
-    """The engine of another commit, checked out in `folder`, as one more contender; it does the job as it is written here."""
+    """Adds the engine of another commit, checked out in `folder`, as a contender; the job's code is the one of this commit."""
     CONTENDERS["parent"] = replace(
         CONTENDERS["ours"],
         title="this engine at the commit before",
@@ -97,7 +97,7 @@ def add_parent(folder: Path) -> None:
 
 
 def _parent_environment(task: Task, folder: Path) -> dict[str, str]:
-    first = task.folder / "first"  # on the path: the benchmark as it is here, then everything else from the checkout
+    first = task.folder / "first"  # first on the path, with this benchmark; all other modules are from the checkout
     first.mkdir()
     (first / "benchmarks").symlink_to(Path(__file__).parent.parent)
     return engine_environment(task) | {"PYTHONPATH": os.pathsep.join([str(first.resolve()), str(folder)])}

@@ -1,4 +1,4 @@
-"""One run of one contender: started on a fresh group, watched from outside until everything is committed, verified, timed."""
+"""One run of one contender: started with a new group, sampled until everything is committed, then verified and timed."""
 
 import shutil
 import time
@@ -13,8 +13,8 @@ from benchmarks.engine.timeline import Pace, Sample, pace
 from benchmarks.engine.verify import Work, check
 
 SAMPLE_SECONDS = 0.05
-QUIET_SECONDS = 2.0  # without a commit before the output is looked at
-PATIENCE_SECONDS = 60.0  # without a commit before a contender is given up
+QUIET_SECONDS = 2.0  # without a commit before the output is checked
+GIVE_UP_SECONDS = 60.0  # without a commit before the run is ended
 TABLES = ("seen", "sequences")
 
 
@@ -24,7 +24,7 @@ class WrongWork(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came out of it. Rates count source records, repetitions included."""
+    """The result of a run. Rates count source records, repetitions included."""
 
     per_second: float
     slowest_share: float | None
@@ -44,7 +44,7 @@ class Source:
 
 
 def run(name: str, number: int, source: Source, topics: Topics, folder: Path) -> Run:
-    """Raises Unavailable, or WrongWork."""
+    """One run, from start to verdict; blocks until it is over. Raises Unavailable, or WrongWork."""
     contender = CONTENDERS[name]
     group = f"chat4all-bench-{name}-{number}"
     place = folder / group
@@ -79,7 +79,7 @@ def _run(contender: Contender, task: Task, source: Source, topics: Topics) -> Ru
 
 
 def _follow(process: Process, task: Task, source: Source, topics: Topics) -> tuple[list[Sample], Work]:
-    """Samples until everything is there, or nothing has come for long."""
+    """Samples until everything is committed, or nothing has been committed for GIVE_UP_SECONDS; and the check of the output."""
     samples: list[Sample] = []
     moved_at, checked_at, work = time.monotonic(), 0.0, Work()
     while True:
@@ -93,7 +93,7 @@ def _follow(process: Process, task: Task, source: Source, topics: Topics) -> tup
             work, checked_at = check(topics.read(task.out)), began
             if work.count >= source.expected:
                 return samples, work
-        if process.ended or quiet > PATIENCE_SECONDS:
+        if process.ended or quiet > GIVE_UP_SECONDS:
             return samples, check(topics.read(task.out))
         time.sleep(max(0.0, SAMPLE_SECONDS - (time.monotonic() - began)))
 

@@ -1,4 +1,4 @@
-"""What the measurements say: figures with the targets of the engine."""
+"""The report of a benchmark: figures with the targets of the engine. Enters: measurements. Leaves: figures by name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from benchmarks.engine.engine_rates import Run
 from benchmarks.engine.restore_rates import Restored
 from schemas.benchmark import Figure
 
-# contender -> how many times faster ours (in memory) is to be
+# contender -> target: the rate of ours (in memory), divided by the contender's rate
 TARGETS = {"transactional-loop": 0.95, "streams-exactly-once": 0.8, "quix": 4.0, "faust": 27.0}
 SLOWEST_SECOND = 0.6
 ROCKSDB_TO_MEMORY = 0.5
@@ -17,17 +17,17 @@ RESTORE = {"ours": 250_000.0, "ours-rocksdb": 150_000.0, "faust": None}
 BYTES_A_ROW = 200.0
 RESIDENT_GB = 2.0
 LONE_P95_MS = 12.0
-PARENT_CPU = 1.03  # times the parent commit's CPU a record
+PARENT_CPU = 1.03  # target: at most so many times the parent commit's CPU a record
 
 
 @dataclass(slots=True)
 class Measured:
-    """Everything that was measured; what was not is empty."""
+    """All measurements; parts that did not run are empty."""
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
     restored: dict[str, list[Restored]] = field(default_factory=dict)
     empty: dict[str, Restored] = field(default_factory=dict)  # the same workers without a row
-    lone_ms: dict[str, Sequence[float]] = field(default_factory=dict)  # contender -> of each lone record, sorted
+    lone_ms: dict[str, Sequence[float]] = field(default_factory=dict)  # contender -> time of each lone record, sorted
 
 
 def figures(measured: Measured) -> dict[str, Figure]:
@@ -102,7 +102,7 @@ def _ratios(runs: Mapping[str, Sequence[Run]]) -> dict[str, Figure]:
 
 
 def _paired(ones: Sequence[float], others: Sequence[float]) -> tuple[float, int]:
-    """The median of the rounds' ratios, and how many: a machine that is slow for a round is slow for both."""
+    """The median of the rounds' ratios, and their number. A machine that is slow in a round is slow for both."""
     ratios = [one / other for one, other in zip(ones, others, strict=False)]
     return round(median(ratios), 2), len(ratios)
 

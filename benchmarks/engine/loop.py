@@ -1,6 +1,7 @@
-"""Contender: what one writes by hand with confluent-kafka, without any guarantee.
+"""Contender: a loop written by hand with confluent-kafka, without any guarantee.
 
-Two dicts, their changelogs, one output a message; offsets commit by themselves every five seconds, whatever was produced by then.
+Two dicts, their changelogs, one output for each message. The client commits offsets every five seconds, whether or not the outputs were
+produced.
 """
 
 import signal
@@ -30,7 +31,7 @@ class Memory:
         self._sequences: dict[bytes, int] = {}
 
     def produce(self, messages: list[Message], producer: Producer) -> None:
-        """Produces outputs and changelog rows of a batch: a sequence once, however often the batch counted it up."""
+        """Produces outputs and changelog rows of a batch: one row for each sequence, with its last value."""
         now = int(time.time() * 1000)
         seen, sequences, partition, out = self._seen, self._sequences, self._partition, self._task.out
         seen_changelog, produce = self._task.changelog("seen"), producer.produce
@@ -50,7 +51,7 @@ class Memory:
 
 
 def by_partition(messages: list[Message]) -> dict[int, list[Message]]:
-    """The messages of one fetch, each partition's in order."""
+    """The messages of one fetch by partition, in order. Raises RuntimeError for an error of Kafka."""
     found: dict[int, list[Message]] = {}
     for message in messages:
         error = message.error()

@@ -1,4 +1,4 @@
-"""Cores and processes: a contender has one core to itself, Kafka and whoever watches have the others."""
+"""Cores and processes: a contender has one core to itself; Kafka and the benchmark have the others."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ STOP_SECONDS = 30.0
 
 @contextlib.contextmanager
 def pinned(cores: set[int]) -> Iterator[None]:
-    """Processes and threads that are started inside run on these cores only."""
+    """Processes and threads that are started inside this context run on these cores only."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -49,7 +49,7 @@ class Process:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def cpu_seconds(self) -> float:
-        """What it has used of its core; 0 once it has ended."""
+        """CPU seconds that it has used; 0 once it has ended."""
         try:
             times = psutil.Process(self._process.pid).cpu_times()
         except psutil.Error:
@@ -60,7 +60,7 @@ class Process:
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
     def stop(self) -> None:
-        """Ends it, cleanly when it can."""
+        """Ends it with SIGTERM, and with SIGKILL if it still runs after STOP_SECONDS. Blocks until it has ended."""
         if not self.ended:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

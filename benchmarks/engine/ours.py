@@ -1,6 +1,6 @@
-"""Contender: this product's engine, as it runs in production: a stage, Faust's worker around it, one process.
+"""Contender: this product's engine, as it runs in production: a stage inside Faust's worker, one process.
 
-With the word `ages` after the task's arguments, rows of `seen` age as the product's do: for what a row costs in memory and on disk.
+With the word `expiring` after the task's arguments, rows of `seen` expire as the product's do, to measure a row in memory and on disk.
 """
 
 import logging
@@ -23,18 +23,18 @@ from tables.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Rows that are one number, written in decimal: the same bytes as every other contender's."""
+    """The layout of rows that are one number, written in decimal: the same bytes as those of every other contender."""
 
     name: str
     packed: bool = False
     bucketed: bool = False
-    ages: bool = False
+    expiring: bool = False
     version: int = 1
     keyed_by_record: bool = False
 
     @property
     def time_of(self) -> Callable[[int], int | None] | None:
-        return _itself if self.ages else None
+        return _itself if self.expiring else None
 
     def encode(self, row: int) -> bytes:
         return b"%d" % row
@@ -58,10 +58,10 @@ class State:
 
 
 class Sequencing(Stage[State]):
-    """The job. The group and the changelogs are called `chat4all-<name>`."""
+    """The job as a stage. The names of its group and its changelogs begin with `chat4all-<name>`."""
 
-    def __init__(self, task: Task, *, ages: bool = False) -> None:
-        self.tables: tuple[Layout[Any], ...] = (Number("seen", packed=True, ages=ages), Number("sequences"))  # type: ignore[misc]  # other stages know their tables before
+    def __init__(self, task: Task, *, expiring: bool = False) -> None:
+        self.tables: tuple[Layout[Any], ...] = (Number("seen", packed=True, expiring=expiring), Number("sequences"))  # type: ignore[misc]  # a class variable in other stages
         self.name = task.group.removeprefix("chat4all-")
         self.sources = (Source(task.source),)
         self.turn_records = task.turn_records
@@ -90,7 +90,7 @@ class Sequencing(Stage[State]):
 def main() -> None:
     settings = Settings()
     logs.configure(settings)
-    app = build(Sequencing(given(), ages=sys.argv[8:] == ["ages"]), settings)
+    app = build(Sequencing(given(), expiring=sys.argv[8:] == ["expiring"]), settings)
     sys.argv[1:] = []  # Faust reads it too
     worker = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False)
     worker.execute_from_commandline()

@@ -1,6 +1,7 @@
-"""Contender: Quix Streams, as its documentation shows it: a StreamingDataFrame with state (RocksDB, its only store), at least once.
+"""Contender: Quix Streams, as in its documentation: a StreamingDataFrame with state (RocksDB, its only store), at least once.
 
-Runs in a virtual environment of its own (environments.py); its state has one changelog for both tables, since state belongs to a key.
+Runs in a virtual environment of its own (environments.py); its state belongs to a key, so both tables share one
+changelog.
 """
 
 import time

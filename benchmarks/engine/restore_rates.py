@@ -1,7 +1,7 @@
-"""How fast a table comes back from its changelog, ours and Faust's own, and what a row costs in memory and on disk.
+"""How fast a table is restored from its changelog, by our engine and by Faust, and the size of a row in memory and on disk.
 
-The same changelog for both; Faust reads fewer rows, as it would take minutes. Timed by the workers themselves, from the assignment
-of their partitions to the table being whole; ours includes fencing the former owner.
+Both read the same kind of changelog; Faust gets fewer rows, because it would take minutes. The workers take the time themselves, from the
+assignment of their partitions until the table is complete; ours includes fencing the former owner.
 """
 
 import json
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A worker that has its rows."""
+    """The result of one restore."""
 
     rows: int
     seconds: float
@@ -38,7 +38,7 @@ class Restored:
 
 
 def prepare(rows: int, topics: Topics) -> str:
-    """Makes the changelogs of a group and fills that of `seen`; returns the group."""
+    """Creates the changelogs of a group and fills that of `seen`; returns the group."""
     group = f"chat4all-bench-restore-{rows}"
     topics.create(*(f"{group}-{table}-changelog" for table in TABLES), compact=True)
     topics.create(f"{group}-in", f"{group}-out")
@@ -48,7 +48,7 @@ def prepare(rows: int, topics: Topics) -> str:
 
 
 def _rows(count: int) -> Iterator[tuple[bytes, bytes]]:
-    """Ids as producers of the product make them: a tenant and a UUID; 10,000,000 rows are a week."""
+    """Changelog rows of `seen` with ids as the product has them: a tenant and a UUID; 10,000,000 rows are a week."""
     chance = random.Random(7)  # noqa: S311  # made-up data, the same in every run
     for number in range(count):
         message_id = uuid.UUID(int=chance.getrandbits(128), version=4)
@@ -56,7 +56,7 @@ def _rows(count: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def restore(name: str, group: str, topics: Topics, folder: Path) -> Restored:
-    """One worker of ours from nothing to its whole table. Raises Unavailable."""
+    """Restores the whole table with one worker of the product. Raises Unavailable, or RuntimeError after LIMIT_SECONDS."""
     return _started(name, group, topics, folder, _ours)
 
 
@@ -72,7 +72,7 @@ def _started(
     place = folder / f"{group}-{name}"
     place.mkdir(parents=True)
     task = Task(topics.kafka_url, f"{group}-in", f"{group}-out", group, PARTITIONS, place)
-    process = Process([*contender.command(task), "ages"], contender.environment(task), place / "output.log")
+    process = Process([*contender.command(task), "expiring"], contender.environment(task), place / "output.log")
     try:
         rows, seconds = _awaited(process, lambda: found(process.output()))
         memory = process.resident_bytes()
@@ -93,11 +93,11 @@ def _awaited(process: Process, answer: Callable[[], T | None]) -> T:
 
 
 def _ours(output: str) -> tuple[int, float] | None:
-    """The engine's line about a take-over."""
+    """Rows and seconds from the engine's log line of a takeover."""
     for line in output.splitlines():
         if "partitions taken over" in line:
-            said = json.loads(line)
-            return said["rows"], said["seconds"]
+            logged = json.loads(line)
+            return logged["rows"], logged["seconds"]
     return None
 
 

@@ -1,6 +1,6 @@
-"""Contender: Faust as its documentation shows it: an agent, two tables in memory, one record at a time.
+"""Contender: Faust as in its documentation: an agent, two tables in memory, one record at a time.
 
-It says how long it took to restore the table `seen`, which is what Faust's own recovery is measured by.
+It prints how long it took to restore the table `seen`: that is the measurement of Faust's own recovery.
 """
 
 import logging
@@ -59,7 +59,7 @@ def build(task: Task) -> Any:
 
 def main() -> None:
     task = given()
-    sys.argv[1:] = []  # Faust reads it too
+    sys.argv[1:] = []  # Faust reads the arguments too
     faust.Worker(build(task), loglevel=logging.WARNING, quiet=True, redirect_stdouts=False).execute_from_commandline()
 
 

@@ -1,4 +1,4 @@
-"""What a contender is told on its command line: `python -m benchmarks.engine.<contender> KAFKA SOURCE OUT GROUP PARTITIONS FOLDER TURN`."""
+"""The arguments of a contender: `python -m benchmarks.engine.<contender> KAFKA SOURCE OUT GROUP PARTITIONS FOLDER TURN`."""
 
 import sys
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class Task:
     kafka_url: str
     source: str
     out: str
-    group: str  # consumer group, and beginning of the names of its changelogs
+    group: str  # consumer group, and the beginning of its changelogs' names
     partitions: int
-    folder: Path  # for what it keeps on disk
-    turn_records: int = 2000  # records a transaction of one partition, at most, where the contender lets one choose
+    folder: Path  # for its files
+    turn_records: int = 2000  # most records of a partition in a transaction, where a contender has this setting
 
     def arguments(self) -> list[str]:
         return [
@@ -29,11 +29,11 @@ class Task:
         ]
 
     def changelog(self, table: str) -> str:
-        """The name Faust and Kafka Streams give it too."""
+        """The name of a table's changelog; Faust and Kafka Streams use the same one."""
         return f"{self.group}-{table}-changelog"
 
 
 def given() -> Task:
-    """The task of this process."""
+    """The task in the arguments of this process."""
     kafka_url, source, out, group, partitions, folder, turn_records = sys.argv[1:8]
     return Task(kafka_url, source, out, group, int(partitions), Path(folder), int(turn_records))

@@ -1,4 +1,7 @@
-"""How far a contender had come at which moment, from samples of its output topic's committed ends."""
+"""A contender's progress over time, from samples of the committed ends of its output topic.
+
+Enters: samples, and the offsets of all output records. Leaves: its rate, its slowest second and its CPU.
+"""
 
 from array import array
 from bisect import bisect_left
@@ -11,7 +14,7 @@ Offsets = Mapping[int, "array[int]"]  # partition -> offsets of its records; con
 
 
 class Sample(NamedTuple):
-    """Committed ends by partition at a moment (monotonic seconds), and the CPU seconds the contender had used by then."""
+    """Committed ends by partition at a moment (monotonic seconds), and the CPU seconds that the contender had used until then."""
 
     at: float
     ends: Mapping[int, int]
@@ -20,7 +23,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """From the first committed output to the last."""
+    """The progress from the first committed output to the last."""
 
     per_second: float
     seconds: float
@@ -30,7 +33,7 @@ class Pace:
 
 
 def pace(samples: Sequence[Sample], offsets: Offsets) -> Pace:
-    """The pace of a run whose last sample saw everything."""
+    """The pace of a run whose last sample has all outputs. Raises RuntimeError when the run was too short to measure."""
     counts = [sum(bisect_left(offsets[p], end) for p, end in sample.ends.items() if p in offsets) for sample in samples]
     first = next(i for i, count in enumerate(counts) if count)
     last = counts.index(counts[-1])
@@ -51,7 +54,7 @@ def pace(samples: Sequence[Sample], offsets: Offsets) -> Pace:
 
 
 def _at(times: Sequence[float], reached: Sequence[int], moment: float) -> float:
-    """How many were committed at a moment, between two samples in proportion."""
+    """The number of outputs committed at a moment, interpolated between two samples."""
     after = bisect_left(times, moment)
     if times[after] == moment or after == 0:
         return reached[after]

@@ -1,7 +1,7 @@
-"""Contender: the hand-written loop with one transaction per (partition, batch), the yardstick of the engine.
+"""Contender: a loop written by hand with one transaction per (partition, batch). The engine is compared with this one first.
 
-Written as well as a loop of this size can be: a producer a partition, commits in threads, so that one partition commits while
-another decides. What it leaves out is everything else the engine is for: restore, rebalances, timers, calls, bad records.
+It is as fast as a loop of this size can be: one producer for each partition, and commits in threads, so that one partition commits while
+another decides. It has none of the engine's other features: restore, rebalances, timers, calls, bad records.
 """
 
 import signal
@@ -16,7 +16,7 @@ from benchmarks.engine.task import Task, given
 
 
 class Partition:
-    """One partition: its memory, its producer and the commit that may still be under way."""
+    """One partition: its memory, its producer and the commit that may still be in progress."""
 
     def __init__(self, task: Task, number: int) -> None:
         self.memory = Memory(task, number)
@@ -29,6 +29,7 @@ class Partition:
         self.producer.init_transactions(30)
 
     def commit(self, end: int, group: Any) -> None:
+        """Commits the open transaction with the source offset `end`. Blocks, so it runs in a thread."""
         position = TopicPartition(self._source, self._number, end)
         self.producer.send_offsets_to_transaction([position], group, 30)
         self.producer.commit_transaction(30)

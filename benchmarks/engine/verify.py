@@ -1,4 +1,4 @@
-"""Whether a contender did the job: nobody's speed counts on wrong work."""
+"""Checks a contender's output: the speed of wrong work does not count. Enters: its output records. Leaves: the faults in them."""
 
 from array import array
 from collections.abc import Iterable
@@ -11,23 +11,23 @@ from benchmarks.engine import job
 
 @dataclass(slots=True)
 class Work:
-    """What was found on a contender's output topic."""
+    """Counts over a contender's output topic."""
 
     offsets: dict[int, "array[int]"] = field(default_factory=dict)
     count: int = 0
     doubled: int = 0
-    gaps: int = 0  # sequences that do not follow their conversation's last one
-    disordered: int = 0  # messages that came before an earlier one of their conversation
+    gaps: int = 0  # sequences that are not the next one of their conversation
+    disordered: int = 0  # messages that are after a later one of their conversation
 
     def faults(self, expected: int) -> list[str]:
-        """What is wrong; empty when the work is right."""
+        """The faults, each in words; empty when the work is right."""
         found = [] if self.count == expected else [f"{self.count} outputs instead of {expected}"]
         wrong = {"doubled": self.doubled, "gaps in sequences": self.gaps, "out of order": self.disordered}
         return found + [f"{number} {name}" for name, number in wrong.items() if number]
 
 
 def check(outputs: Iterable[Message]) -> Work:
-    """Reads a whole output topic."""
+    """Reads a whole output topic and counts."""
     work = Work()
     seen = bytearray()
     last: dict[str, tuple[int, int]] = {}
@@ -48,5 +48,5 @@ def check(outputs: Iterable[Message]) -> Work:
 
 
 def expected_outputs(records: int) -> int:
-    """How many of the first `records` source records are no repetition."""
+    """The number of outputs that the first `records` source records must have: one for each that is not a repetition."""
     return len({value for _, value in job.records(records)})

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.idle`: what a stack costs that nobody uses.
+"""`python -m benchmarks.idle`: the cost of an idle stack.
 
-Enters: nothing but the machine. Leaves: benchmarks/idle.json (unless --trial) and a table: the CPU of each process, and what Kafka is
-asked for. Two stacks, one after the other, each left alone for a while first: the second one's Kafka writes down every request, which
-would be most of what the first one's CPU is to show.
+Enters: an idle machine. Leaves: benchmarks/idle.json (unless --trial) and a table: the CPU of each process, and the requests to Kafka. It
+starts two stacks, one after the other, and waits a while before it measures each. The first shows the CPU. The Kafka of the second logs
+every request, which takes much more CPU than the idle stack itself.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from stack import control
 from stack.state import StackState
 
 MOST_PERCENT = 4.0
-CORES = 2  # of which the percentages are, whatever the machine has
-LEAST_REQUESTS = 0.1  # a second, to be told by name
+CORES = 2  # percentages are of these, whatever the machine has
+LEAST_REQUESTS = 0.1  # a second, to have a figure of its own
 console = Console()
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     options = _options()
     figures: dict[str, Figure] = {}
     with _stack() as (_, state):
-        console.print(f"resting for {options.rest:.0f} s, then measuring for {options.seconds:.0f} s")
+        console.print(f"waiting for {options.rest:.0f} s, then measuring for {options.seconds:.0f} s")
         time.sleep(options.rest)
         before, began = _cpu(state), time.monotonic()
         time.sleep(options.seconds)
@@ -51,9 +51,11 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.idle", description="Benchmark of a stack that is idle.")
-    parser.add_argument("--rest", type=float, default=60.0, help="seconds before anything is measured")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of CPU; of requests half as long")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.idle", description="Benchmark of an idle stack.")
+    parser.add_argument("--rest", type=float, default=60.0, help="seconds to wait before the measurement")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="seconds to measure CPU; requests are measured for half of them"
+    )
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/idle.json")
     return parser.parse_args()
 
@@ -68,7 +70,7 @@ def _stack() -> Iterator[tuple[Path, StackState]]:
 
 
 def _cpu(state: StackState) -> dict[str, float]:
-    """CPU seconds of each process of the stack, with its children, so far."""
+    """CPU seconds so far of each process of the stack, with its children."""
     found = {"supervisor": _seconds(psutil.Process(state.pid))}
     for service in state.services:
         if service.pid:

@@ -1,28 +1,28 @@
-"""What Kafka is asked for, from its own log of requests.
+"""Requests to Kafka, from Kafka's own request log.
 
-Enters: the log of a Kafka that was started with `LOGGED` in its environment. Leaves: how many requests of each kind were completed.
+Enters: the log of a Kafka that was started with `LOGGED` in its environment. Leaves: the number of completed requests of each kind.
 """
 
 import re
 from collections import Counter
 from pathlib import Path
 
-# Kafka's start command has no place for it; every Java virtual machine reads this variable.
+# Kafka's start command has no option for it; every JVM reads this variable.
 LOGGED = {"JAVA_TOOL_OPTIONS": "-Dorg.slf4j.simpleLogger.log.kafka.request.logger=debug"}
 _NAME = re.compile(rb'"requestApiKeyName":"([A-Z_]+)"')
-# between Kafka's own halves, the broker and the controller
+# requests between the broker and the controller, both in one process
 _OF_KAFKA = re.compile(rb'"clientId":"[^"]*(raft|controller|heartbeat|registration)')
 
 
 class Requests:
-    """Counts those that are written to the log from now on."""
+    """Counts the requests that are logged after it was made."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._begin = log.stat().st_size
 
     def count(self) -> Counter[str]:
-        """Requests by name; those between Kafka's own halves are told apart."""
+        """Requests by name; those between broker and controller have a name of their own."""
         found: Counter[str] = Counter()
         with self._log.open("rb") as lines:
             lines.seek(self._begin)

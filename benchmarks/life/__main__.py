@@ -1,8 +1,8 @@
-"""`python -m benchmarks.life`: the demo's load, steady ones and a full one through the whole product, beside the same at another commit.
+"""`python -m benchmarks.life`: the demo's load, steady loads and a full load through the whole product, also at another commit.
 
-Enters: a quiet machine; with --parent, a checkout of another commit. Leaves: benchmarks/life.json (unless --trial) and a table. Both
-sides take turns, each run with a stack of its own; a figure is the median of the runs, a ratio that of the ratios. CPU is that of all
-processes: servers, workers, gateway, simulators and the one that makes the load.
+Enters: an idle machine; with --parent, a checkout of another commit whose modules have the same names. Leaves: benchmarks/life.json
+(unless --trial) and a table. Runs of the two commits alternate, each with a stack of its own; a figure is the median of the runs, a ratio
+the median of the runs' ratios. CPU is that of all processes: servers, workers, gateway, simulators and the one that makes the load.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from schemas import benchmark
 from schemas.benchmark import Figure
 from schemas.environment import foreign
 
-PARTS = {  # of the product -> its processes, at both commits
+PARTS = {  # part of the product -> its processes; the names of 0.1 too
     "core": ("core", "route", "send", "match", "track"),
     "sinks": ("sinks", "archive", "analyse"),
     "gateway": ("gateway",),
@@ -36,7 +36,7 @@ MUST_CPU = 0.65  # at 100 messages a second
 MUST_MS = {("demo", "p95"): 2000, ("at_100", "p50"): 110, ("at_100", "p95"): 220}  # from accept to sent
 MUST_RATE, MUST_CPU_A_DELIVERY, MUST_CPU_MS = 1.8, 0.6, 1.9  # at saturation
 MUST_TRANSACTIONS = 40
-Run = dict[str, Any]  # load -> what one run of it was measured to be
+Run = dict[str, Any]  # load -> the measurements of one run
 console = Console()
 
 
@@ -61,15 +61,16 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.life", description="Benchmark of the whole product.")
-    parser.add_argument("--runs", type=int, default=3, help="of each side; the median counts")
-    parser.add_argument("--parent", type=Path, help="a checkout of another commit, which is measured too")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each side; the median counts")
+    parser.add_argument("--parent", type=Path, help="a checkout of another commit, to measure too")
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/life.json")
     return parser.parse_args()
 
 
 def _run(checkout: Path) -> Run:
     with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
-        Path(place).chmod(0o755)  # as root, PostgreSQL runs as somebody else and must find its programs in there
+        # Under root, PostgreSQL runs as another user and must reach its programs in this folder.
+        Path(place).chmod(0o755)
         found = Path(place) / "found.json"
         environment = foreign({"PYTHONPATH": str(checkout)})
         # -P: the folder of the script is not on the path
@@ -85,7 +86,7 @@ def _run(checkout: Path) -> Run:
 
 
 def _figures(runs: list[Run], end: str, *, bounded: bool) -> dict[str, Figure]:
-    """Of one side; `end` is what the names end with."""
+    """The figures of one side; their names end with `end`."""
     of = "all processes, " + (f"median of {len(runs)}" if bounded else "the commit before")
     figures: dict[str, Figure] = {}
     for load, knobs in side.LOADS.items():
@@ -98,13 +99,16 @@ def _figures(runs: list[Run], end: str, *, bounded: bool) -> dict[str, Figure]:
             used = _median(found, partial(_cpu, part=part))
             figures[f"{load}_cpu_{part}{end}"] = Figure(round(used, 1), f"s of CPU, {part}", better="lower")
         figures[f"{load}_cpu_a_delivery{end}"] = Figure(
-            round(_median(found, _ms), 2), f"ms of CPU a delivery {at}, {of}",
+            round(_median(found, _ms), 2),
+            f"ms of CPU a delivery {at}, {of}",
             MUST_CPU_MS if bounded and load == "saturation" else None,
-        )  # fmt: skip
+        )
         figures[f"{load}_transactions{end}"] = Figure(
-            round(_median(found, _transactions), 1), f"Kafka transactions a second {at}",
-            MUST_TRANSACTIONS if bounded and load == "at_100" else None, "lower",
-        )  # fmt: skip
+            round(_median(found, _transactions), 1),
+            f"Kafka transactions a second {at}",
+            MUST_TRANSACTIONS if bounded and load == "at_100" else None,
+            "lower",
+        )
         if knobs.rate:
             for share in ("p50", "p95", "p99"):
                 value = median(each["accept_to_sent"][share] for each in found)
@@ -139,7 +143,7 @@ def _median(found: Iterable[Run], of: Callable[[Run], float]) -> float:
 
 
 def _cpu(run: Run, part: str = "") -> float:
-    """CPU seconds; of one part of the product, or of all."""
+    """CPU seconds of one part of the product, or of all."""
     names = PARTS[part] if part else run["cpu"]
     return float(sum(run["cpu"].get(name, 0.0) for name in names))
 
@@ -157,13 +161,13 @@ def _ms(run: Run) -> float:
 
 
 def _short(run: Run) -> str:
-    told = (
+    parts = (
         f"{load}: {_cpu(run[load]):.1f} s CPU, {_ms(run[load]):.2f} ms a delivery, {_rate(run[load]):.0f}/s,"
         f" {_transactions(run[load]):.0f} transactions/s, p50 {run[load]['accept_to_sent']['p50']}"
         f" p95 {run[load]['accept_to_sent']['p95']} ms"
         for load in side.LOADS
     )
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
 if __name__ == "__main__":

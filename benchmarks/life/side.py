@@ -1,6 +1,7 @@
-"""One run of the whole product: a stack, four loads one after the other, what each cost. Runs as it stands at another commit too.
+"""One run of the whole product: a stack, four loads one after the other, and the cost of each. Another commit runs this file too, with
+its own modules.
 
-Enters: a folder for the stack and a file for what is found. Leaves: in the file, per load, deliveries, seconds, percentiles from accept
+Enters: a folder for the stack and a file for the result. Leaves: in the file, for each load, deliveries, seconds, percentiles from accept
 to sent, transactions, and CPU seconds of each process. A load whose verdict is not good has no figure. Nothing but loads runs meanwhile.
 """
 
@@ -26,24 +27,37 @@ from stack.state import read_state, state_path
 
 def _knobs(count: int, rate: float, seed: int) -> LoadOptions:
     return LoadOptions(
-        count=count, rate=rate, channels=CHANNELS, conversations=3000, group_share=0.0, groups=1, group_size=20, duplicates=0.0,
+        count=count,
+        rate=rate,
+        channels=CHANNELS,
+        conversations=3000,
+        group_share=0.0,
+        groups=1,
+        group_size=20,
+        duplicates=0.0,
         seed=seed,
-    )  # fmt: skip
+    )
 
 
-LOADS = {  # in this order: the first one meets a stack that has just started, and is what `chat4all demo` sends
+LOADS = {  # in this order: the first one is the load of `chat4all demo`, on a stack that has just started
     "demo": LoadOptions(
-        count=1000, rate=100.0, channels=CHANNELS, conversations=200, group_share=0.05, groups=1, group_size=20, duplicates=0.05,
+        count=1000,
+        rate=100.0,
+        channels=CHANNELS,
+        conversations=200,
+        group_share=0.05,
+        groups=1,
+        group_size=20,
+        duplicates=0.05,
         seed=1,
     ),
     "at_50": _knobs(1500, 50.0, 1),
     "at_100": _knobs(3000, 100.0, 2),
     "saturation": _knobs(12_000, 0.0, 3),
-}  # fmt: skip
+}
 COMPLETE_COMMIT = 4  # a status of transactions: kafka.coordinator.transaction.TransactionState
-STATUS_AT = (
-    16  # in the value of a record of __transaction_state: version 2, producer id 8, epoch 2, time-out 4 bytes before
-)
+# In the value of a record of __transaction_state, after the version (2 bytes), producer id (8), epoch (2) and time-out (4).
+STATUS_AT = 16
 
 
 def main() -> None:
@@ -76,7 +90,7 @@ def _measured(folder: Path, knobs: LoadOptions) -> dict[str, Any]:
 
 
 def _cpu(folder: Path) -> dict[str, float]:
-    """CPU seconds of every process of the stack so far, ended children included, and of this one, which makes the load."""
+    """CPU seconds so far of every process of the stack, ended children included, and of this process, which makes the load."""
     state = read_state(folder)
     found = {"load": _seconds(psutil.Process(os.getpid()), children=False)}
     for service in state.services if state else ():
@@ -95,13 +109,13 @@ def _seconds(process: psutil.Process, *, children: bool = True) -> float:
 
 
 def _kafka(settings: Any) -> dict[str, Any]:
-    """How Kafka is reached; an older commit has a Kafka without passwords, and no settings for them."""
+    """Client settings of Kafka; an older commit has a Kafka without passwords, and no settings for them."""
     kafka = getattr(settings, "kafka", None)
     return {"bootstrap.servers": settings.kafka_url} if kafka is None else dict(kafka.settings("bench"))
 
 
 def _transactions(kafka: Mapping[str, Any]) -> int:
-    """How many transactions have committed, of all producers, as the broker's own log of them says."""
+    """The number of committed transactions of all producers, from the broker's own topic of transaction states."""
     consumer = Consumer({**kafka, "group.id": "bench-life", "enable.auto.commit": False})
     topic = "__transaction_state"
     try:

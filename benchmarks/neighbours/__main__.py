@@ -1,9 +1,9 @@
-"""`python -m benchmarks.neighbours`: what one tenant hears of another that sends what nobody should.
+"""`python -m benchmarks.neighbours`: how much one tenant is slowed down by another that sends bad or excessive input.
 
-Enters: nothing but the machine. Leaves: benchmarks/neighbours.json and a table. A stack of its own; a quiet tenant sends a message every
-fifth of a second, first undisturbed, then while a loud one sends each kind of disturbance (benchmarks/neighbours/inputs.py) in turn, and
-at last while it sends more ordinary messages than the machine can carry, for which nothing was promised.
-Times are from the application's request to the provider's acceptance, as PostgreSQL has them.
+Enters: an idle machine. Leaves: benchmarks/neighbours.json and a table. On a stack of its own a quiet tenant sends a message every fifth
+of a second: first alone, then while a loud tenant sends each kind of disturbance (benchmarks/neighbours/inputs.py) in turn, and at last
+while it sends more ordinary messages than the machine can process (this part has no target). Times are from the application's request to
+the provider's acceptance, as PostgreSQL has them.
 """
 
 import argparse
@@ -33,13 +33,13 @@ TENANT = "quiet"
 EACH_SECONDS = 0.2
 CONVERSATIONS = 40
 WARM_UP_SECONDS = 15.0
-PATIENCE_SECONDS = 60.0
-WANTED = 1.5
+ARRIVE_SECONDS = 60.0  # for the last messages, after the load has ended
+TARGET = 1.5
 console = Console()
 
 
 class Quiet:
-    """The tenant whose times are looked at. `phase` stands in the ids of its messages."""
+    """The tenant whose times are measured, with a thread of its own. `phase` is the beginning of its message ids."""
 
     def __init__(self, producer: Producer) -> None:
         self.phase = "warm"
@@ -50,6 +50,7 @@ class Quiet:
         self._thread.start()
 
     def stop(self) -> None:
+        """Blocks until the thread has ended and Kafka has acknowledged its messages, 30 s at most for the latter."""
         self._ended.set()
         self._thread.join()
         self._producer.flush(30)
@@ -75,7 +76,10 @@ class Quiet:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description="One tenant beside another.")
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="of the undisturbed phase, and at least of the other"
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="length of the undisturbed phase, and least length of the disturbed one",
     )
     parser.add_argument("--trial", action="store_true", help="do not write benchmarks/neighbours.json")
     options = parser.parse_args()
@@ -123,7 +127,7 @@ def _measured(folder: Path, settings: Settings, seconds: float) -> dict[str, Fig
     return {
         "quiet_alone_p95": Figure(round(_p95(alone)), "ms, request to sent"),
         "quiet_beside_p95": Figure(round(_p95(beside)), "ms, request to sent"),
-        "quiet_beside_to_alone": Figure(round(_p95(beside) / _p95(alone), 2), "ratio of p95", WANTED, "lower"),
+        "quiet_beside_to_alone": Figure(round(_p95(beside) / _p95(alone), 2), "ratio of p95", TARGET, "lower"),
         "quiet_in_a_burst_p95": Figure(round(_p95(burst)), "ms, request to sent, of 5,000 deliveries beside it"),
         "quiet_messages": Figure(quiet.sent, "messages"),
         "quiet_messages_lost": Figure(lost, "messages", 0, "lower"),
@@ -144,7 +148,7 @@ def _produce(producer: Producer, disturbance: Iterator[inputs.Produced]) -> int:
                 producer.poll(0.05)
         producer.poll(0)
     if producer.flush(60):
-        raise SystemExit("Kafka did not take the disturbance")
+        raise SystemExit("Kafka did not acknowledge the disturbance within 60 s")
     return number
 
 
@@ -158,8 +162,8 @@ def _times(connection: psycopg.Connection, phase: str) -> list[float]:
 
 
 def _missing(connection: psycopg.Connection, sent: int) -> int:
-    """Messages of the quiet tenant that no provider took, once they had the time."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    """Messages of the quiet tenant that no provider accepted within ARRIVE_SECONDS. Blocks for that long at most."""
+    end = time.monotonic() + ARRIVE_SECONDS
     while True:
         row = connection.execute(
             "select count(*) from deliveries where tenant_id = %s and sent_at is not null", (TENANT,)

@@ -1,6 +1,6 @@
-"""What one tenant may send to disturb another: each kind of record or webhook that ended or held up a stage once.
+"""Input with which one tenant may disturb another: each kind of record that once ended or delayed a stage.
 
-Enters: a name for the run. Leaves: for each kind its records, as (topic, key, value). Partitions follow from the keys.
+Enters: a name for the run. Leaves: for each kind its records, as (topic, key, value). The keys decide the partitions.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def kinds(run: str) -> Mapping[str, Iterator[Produced]]:
 
 
 def burst(run: str) -> Iterator[Produced]:
-    """Nothing wrong with it but that it is much: 1,000 messages to one person, and one to a group of 4,000."""
+    """Valid messages, but many: 1,000 to one person, and one to a group of 4,000."""
     for number in range(1000):
         yield _sent(_message(run, "one", message_id=f"{run}-one-{number}"))
     people = tuple(Recipient(channel="whatsapp", address=f"2{i:010}") for i in range(4000))
@@ -70,9 +70,14 @@ def _receipts(run: str) -> Iterator[Produced]:
     for number in range(15_600):
         event = "same" if number < 9000 else f"event-{number}"
         unknown = Receipt(
-            event_id=f"{run}-{event}", channel="telegram", account="1", provider_message_id=f"{run}-unknown",
-            status=ReceiptStatus.READ, provider_at=_now(), received_at=_now(),
-        )  # fmt: skip
+            event_id=f"{run}-{event}",
+            channel="telegram",
+            account="1",
+            provider_message_id=f"{run}-unknown",
+            status=ReceiptStatus.READ,
+            provider_at=_now(),
+            received_at=_now(),
+        )
         key = provider_message_key("telegram", "1", unknown.provider_message_id)
         yield "receipts", key.encode(), codec.encode(unknown)
 
@@ -80,9 +85,16 @@ def _receipts(run: str) -> Iterator[Produced]:
 def _updates(run: str) -> Iterator[Produced]:
     for number in range(4300):
         early = StatusUpdate(
-            tenant_id=TENANT, event_id=f"{run}-{number}", delivery_id=f"{run}-unknown", conversation_id=run,
-            home_partition=0, status=Status.READ, cause=Cause.RECEIPT, occurred_at=_now(), observed_at=_now(),
-        )  # fmt: skip
+            tenant_id=TENANT,
+            event_id=f"{run}-{number}",
+            delivery_id=f"{run}-unknown",
+            conversation_id=run,
+            home_partition=0,
+            status=Status.READ,
+            cause=Cause.RECEIPT,
+            occurred_at=_now(),
+            observed_at=_now(),
+        )
         yield "status-updates", run.encode(), codec.encode(early)
 
 
@@ -94,15 +106,32 @@ def _large_fields(run: str) -> Iterator[Produced]:
     yield _sent(_message(run, "address", recipients=(Recipient(channel="whatsapp", address="1" * 150_000),)))
     yield _sent(_message(run, "tenant", tenant_id="\x01" * 900_000))
     titled = Receipt(
-        event_id=f"{run}-title", channel="whatsapp", account="1", provider_message_id=f"{run}-title",
-        status=ReceiptStatus.FAILED, provider_at=_now(), received_at=_now(), error_title="t" * 800_000,
-    )  # fmt: skip
+        event_id=f"{run}-title",
+        channel="whatsapp",
+        account="1",
+        provider_message_id=f"{run}-title",
+        status=ReceiptStatus.FAILED,
+        provider_at=_now(),
+        received_at=_now(),
+        error_title="t" * 800_000,
+    )
     yield "receipts", b"whatsapp:1:title", codec.encode(titled)
     straight = Delivery(
-        tenant_id=TENANT, delivery_id=f"{run}-straight", message_id="m", conversation_id=run, home_partition=0, seq=1,
-        channel="whatsapp", account="1", recipient="r", address="1" * 150_000, kind="text", text="t",
-        requested_at=_now(), accepted_at=_now(),
-    )  # fmt: skip
+        tenant_id=TENANT,
+        delivery_id=f"{run}-straight",
+        message_id="m",
+        conversation_id=run,
+        home_partition=0,
+        seq=1,
+        channel="whatsapp",
+        account="1",
+        recipient="r",
+        address="1" * 150_000,
+        kind="text",
+        text="t",
+        requested_at=_now(),
+        accepted_at=_now(),
+    )
     yield "deliveries.whatsapp", run.encode(), codec.encode(straight)
 
 

@@ -91,7 +91,7 @@ class InternalConnector:
 
     def parse_webhook(self, request: WebhookRequest, received_at: int) -> WebhookItems:
         token = self._token_of(request.headers)
-        reading = webhook.Reading(self._account, self._owner, token, received_at)
+        reading = webhook.ClientRequest(self._account, self._owner, token, received_at)
         return trimmed_to_limits(reading.items(request.body))
 
     async def probe(self) -> Probed:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClientRequest:
     """One request of a client: which account it came to, who owns that account (None: all tenants share it), and for whom it may speak."""
 
     account: str

@@ -1,4 +1,4 @@
-"""The producers of docs/produce.md, taken from the page as they stand, against a real Kafka: what they produce is a Message."""
+"""The programs of docs/produce.md, unchanged, against a real Kafka: what they produce is a Message."""
 
 import io
 import json
@@ -169,8 +169,8 @@ def test_the_pages_contents_are_taken_by_whatsapp(shown: str) -> None:
     message = codec.decode(out.getvalue(), Message)
     assert message.content is not None
     assert contradiction(message.kind, message.text, message.content) is None
-    told = delivery(kind=message.kind, text=message.text, content=message.content)
-    assert CHANNELS["whatsapp"].check(told) is None
+    made = delivery(kind=message.kind, text=message.text, content=message.content)
+    assert CHANNELS["whatsapp"].check(made) is None
 
 
 def test_the_readme_shows_the_same_program() -> None:

@@ -1,10 +1,11 @@
-"""The reference pages tell what the code has: every setting, topic, schema, cause, metric and objective, and nothing else."""
+"""The reference pages show what the code has: every setting, topic, schema, cause, metric and objective, and nothing else."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from schemas.catalog import TOPICS
 from schemas.metrics import exposition
 from schemas.objectives import OBJECTIVES, Objective
 from tests.support.source_tree import REPOSITORY, modules, tracked
@@ -43,6 +44,13 @@ def test_an_objective_can_be_measured(objective: Objective) -> None:
 
 def test_objectives_have_names_of_their_own() -> None:
     assert len({objective.name for objective in OBJECTIVES}) == len(OBJECTIVES)
+
+
+def test_the_readme_s_picture_has_every_topic() -> None:
+    _, _, text = (REPOSITORY / "README.md").read_text(encoding="utf-8").partition("## The picture\n")
+    picture = text.split("```")[1]
+    names = {re.sub(r"^deliveries\.(?!internal).*", "deliveries.<channel>", name) for name in TOPICS}
+    assert {name for name in names if name not in picture} == set()
 
 
 # --- what pages point to ---------------------------------------------------------------------------------------------

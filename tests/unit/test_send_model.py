@@ -2,6 +2,7 @@
 order. What may never happen is checked after every turn; at the end the stage is driven by its own next_due alone and must finish.
 """
 
+import copy
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -363,7 +364,11 @@ class SendModel(RuleBasedStateMachine):
             self.commit_turn([], again=True)
             return
         probe = self.now + 600_000 if due is None else due - 1
+        state = self.desk.state
+        kept = copy.deepcopy((state.blocked, state.lanes)) if (state.blocked.next_due() or probe) < probe else None
         early = self.desk.decide(now=probe)
+        if kept is not None:  # the clock goes back after this look ahead, and accounts are throttled as before
+            state.blocked, state.lanes = kept
         assert [*early.outputs, *early.calls, *early.refusals] == []
         assert not self.desk.tables["outstanding"].changes()
         if len(self.running) < self.limits.concurrency:
@@ -441,3 +446,23 @@ class SendModel(RuleBasedStateMachine):
 
 SendModel.TestCase.settings = examples(250, steps=40)
 TestSendModel = SendModel.TestCase
+
+
+def test_an_account_stays_throttled_when_the_delivery_that_met_the_limit_has_expired() -> None:
+    model = SendModel()
+    model.begin("well", LIMITS[0])
+    kind: dict[str, Any] = {"tenant": "many", "place": ("whatsapp", "acc-1"), "wait": None, "life": 300, "text": "one"}
+    model.hand_over(kind, "1")
+    model.commit_turn(model.fetch(None))
+    model.answer("d1", SURELY_NOT_SENT[2])
+    model.commit_turn([])
+    model.time_comes()
+    model.commit_turn([])
+    assert model.told["d1"].ended is Cause.EXPIRED
+    model.hand_over({**kind, "life": None}, "2")
+    model.commit_turn(model.fetch(None))
+    assert not model.running, "the account takes nothing yet"
+    model.time_comes()
+    model.commit_turn([])
+    assert set(model.running) == {"d2"}
+    model.teardown()
