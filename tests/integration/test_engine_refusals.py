@@ -172,7 +172,7 @@ def test_a_group_without_offsets_is_refused_when_there_are_rows(toy: Toy) -> Non
     run_once(toy, 80, **{"in": some("b")})
 
 
-def test_records_deleted_before_they_were_read_are_told_and_the_stage_goes_on(toy: Toy) -> None:
+def test_records_deleted_before_they_were_read_are_reported_and_the_stage_continues(toy: Toy) -> None:
     worker = toy.start_worker()
     toy.produce([("k0", b"first")])
     await_true(lambda: count(toy) == 1, "the first", 60)
