@@ -38,7 +38,7 @@ NEVER_IN_KAFKA = -1  # the offset of a record that was handed over
 
 
 @dataclass(slots=True)
-class Place:
+class ChainedStage:
     """One stage of the chain in one partition, with its own state, tables and search for poison."""
 
     stage: Stage[Any]
@@ -54,7 +54,7 @@ class State:
 
     partition: int
     tables: Tables
-    places: Sequence[Place]
+    chained: Sequence[ChainedStage]
 
 
 @dataclass(slots=True)
@@ -120,27 +120,27 @@ class Chain(Stage[State]):
     # --- called by the engine -------------------------------------------------------------------------------------------
 
     def open(self, partition: int, tables: Tables) -> State:
-        return State(partition, tables, [self._place(stage, partition, tables) for stage in self.stages])
+        return State(partition, tables, [self._opened(stage, partition, tables) for stage in self.stages])
 
-    def _place(self, stage: Stage[Any], partition: int, tables: Tables) -> Place:
+    def _opened(self, stage: Stage[Any], partition: int, tables: Tables) -> ChainedStage:
         own: dict[str, Table[Any]] = {layout.name: tables[layout.name] for layout in stage.tables}
         topics = frozenset(source.topic for source in stage.sources)
-        return Place(stage, topics, own, stage.open(partition, own), Isolation(stage.name, self._poison_limit))
+        return ChainedStage(stage, topics, own, stage.open(partition, own), Isolation(stage.name, self._poison_limit))
 
     def next_due(self, state: State) -> int | None:
-        dues = (place.stage.next_due(place.state) for place in state.places)
+        dues = (each.stage.next_due(each.state) for each in state.chained)
         return min((due for due in dues if due is not None), default=None)
 
     def takes(self, topic: str, state: State) -> bool:
         return all(
-            place.stage.takes(topic, place.state) for place in (state.places[n] for n in self._takers.get(topic, ()))
+            each.stage.takes(topic, each.state) for each in (state.chained[n] for n in self._takers.get(topic, ()))
         )
 
     def wants_calls(self, state: State, room: Room) -> bool:
-        return any(place.stage.wants_calls(place.state, room) for place in state.places)
+        return any(each.stage.wants_calls(each.state, room) for each in state.chained)
 
     def is_done(self, state: State) -> bool:
-        return all(place.stage.is_done(place.state) for place in state.places)
+        return all(each.stage.is_done(each.state) for each in state.chained)
 
     async def perform(self, call: Call) -> Any:
         number, own = call.request
@@ -160,7 +160,7 @@ class Chain(Stage[State]):
         turn = _Turn(inputs, now)
         for record in inputs.records:
             self._distribute(record, turn)
-        for number, place in enumerate(state.places):
+        for number, each in enumerate(state.chained):
             own = inputs._replace(
                 records=turn.handed.get(number, []),
                 results=[
@@ -169,9 +169,9 @@ class Chain(Stage[State]):
                     if result.call.request[0] == number
                 ],
             )
-            if not (own.records or own.results or _is_due(place, inputs, now)):
+            if not (own.records or own.results or _is_due(each, inputs, now)):
                 continue
-            part = _decided(place, own, now, state.partition)
+            part = _decided(each, own, now, state.partition)
             self._take_part(number, part, len(own.records), state, turn)
         return turn.whole
 
@@ -216,7 +216,7 @@ class Chain(Stage[State]):
         if is_direct is None:
             is_direct = topic in self._inner or (
                 topic not in turn.inputs.reading.behind
-                and all(state.places[n].stage.takes(topic, state.places[n].state) for n in takers)
+                and all(state.chained[n].stage.takes(topic, state.chained[n].state) for n in takers)
             )
             turn.direct[topic] = is_direct
         return is_direct
@@ -236,31 +236,31 @@ class Chain(Stage[State]):
             turn.whole.outputs.append(copy)
 
 
-def _is_due(place: Place, inputs: Inputs, now: int) -> bool:
-    if place.stage.wants_calls(place.state, inputs.room):
+def _is_due(chained: ChainedStage, inputs: Inputs, now: int) -> bool:
+    if chained.stage.wants_calls(chained.state, inputs.room):
         return True
-    due = place.stage.next_due(place.state)
+    due = chained.stage.next_due(chained.state)
     return due is not None and due <= now
 
 
-def _decided(place: Place, inputs: Inputs, now: int, partition: int) -> Decision:
+def _decided(chained: ChainedStage, inputs: Inputs, now: int, partition: int) -> Decision:
     """The stage's decision on all records but those that it cannot decide on; these are refused one by one. Raises NotData when no record
     is the reason, or too many are."""
     try:
-        decision = place.stage.decide(inputs, place.state, now)
+        decision = chained.stage.decide(inputs, chained.state, now)
     except (StoreFailed, TooLarge):
         raise  # the whole turn is concerned
     except Exception as error:  # noqa: BLE001  # a bug on some record: find the record
-        return _without_poison(place, inputs, now, partition, error)
-    place.isolation.decided(len(inputs.records))
+        return _without_poison(chained, inputs, now, partition, error)
+    chained.isolation.decided(len(inputs.records))
     return decision
 
 
-def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, error: Exception) -> Decision:
+def _without_poison(chained: ChainedStage, inputs: Inputs, now: int, partition: int, error: Exception) -> Decision:
     """Finds the records that raise by halving, one after the other, on the state with which the turn began."""
     log.warning(
         "decision raised",
-        stage=place.stage.name,
+        stage=chained.stage.name,
         partition=partition,
         records=len(inputs.records),
         cause=raised_where(error),
@@ -271,11 +271,11 @@ def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, erro
 
     def attempt(until: int) -> Decision | Exception:
         """The decision on the first `until` records, or the error that it raised."""
-        for table in place.tables.values():
+        for table in chained.tables.values():
             table.rollback()
-        place.state = place.stage.open(partition, place.tables)
+        chained.state = chained.stage.open(partition, chained.tables)
         try:
-            return place.stage.decide(inputs._replace(records=records[:until]), place.state, now)
+            return chained.stage.decide(inputs._replace(records=records[:until]), chained.state, now)
         except (StoreFailed, TooLarge):
             raise
         except Exception as raised:  # noqa: BLE001  # that it raises is the answer
@@ -284,7 +284,7 @@ def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, erro
     while isinstance(outcome := attempt(len(records)), Exception):
         low, high, raised = good, len(records), outcome
         if isinstance(bare := attempt(low), Exception):
-            place.isolation.raised([], bare)  # raises NotData: the records before did not raise, and now they do
+            chained.isolation.raised([], bare)  # raises NotData: the records before did not raise, and now they do
         while high - low > 1:
             middle = (low + high) // 2
             found = attempt(middle)
@@ -292,11 +292,11 @@ def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, erro
                 high, raised = middle, found
             else:
                 low = middle
-        refusals += place.isolation.decided(low - good)
-        place.isolation.raised([records[low]], raised)
+        refusals += chained.isolation.decided(low - good)
+        chained.isolation.raised([records[low]], raised)
         good = low
         del records[low]
-    refusals += place.isolation.decided(len(records) - good)
+    refusals += chained.isolation.decided(len(records) - good)
     outcome.refusals += [_with_origin(refusal) for refusal in refusals]
     return outcome
 

@@ -21,7 +21,7 @@ from pipelines.engine.group_offsets import GroupOffsets
 from pipelines.engine.serial_executor import SerialExecutor
 from pipelines.engine.stage import Source
 from pipelines.engine.topic_identity import TopicIdentity
-from pipelines.engine.transactions import HeldOffset, Transactions, Unreachable, end_leftovers
+from pipelines.engine.transactions import HeldOffset, Transactions, Unreachable, end_open_transaction
 from pipelines.engine.writer import Writer
 from schemas.kafka_access import KafkaAccess
 from schemas.tracebacks import described_error
@@ -79,7 +79,7 @@ class Takeover:
         self._connection = connection
         self._own = own
         self._members = members
-        self._executor = SerialExecutor("leftovers")
+        self._executor = SerialExecutor("end-transactions")
         self._ending: asyncio.Future[None] | None = None
         self._log_at = 0.0
 
@@ -109,7 +109,7 @@ class Takeover:
             held = await asyncio.to_thread(self._group.stable, sources, PENDING_SECONDS)
             if held is not None:
                 return held
-            await self._end_leftovers(sources, "offsets of the group", is_current)
+            await self._end_open_transactions(sources, "offsets of the group", is_current)
         return None
 
     async def changelogs(
@@ -121,7 +121,7 @@ class Takeover:
         while is_current():
             if await asyncio.to_thread(self._are_decided, partitions):
                 return True
-            await self._end_leftovers(sources, "changelogs", is_current)
+            await self._end_open_transactions(sources, "changelogs", is_current)
         return False
 
     def _are_decided(self, partitions: Collection[TopicPart]) -> bool:
@@ -132,7 +132,9 @@ class Takeover:
             time.sleep(0.01)
         return True
 
-    async def _end_leftovers(self, sources: Sequence[TopicPart], where: str, is_current: Callable[[], bool]) -> None:
+    async def _end_open_transactions(
+        self, sources: Sequence[TopicPart], where: str, is_current: Callable[[], bool]
+    ) -> None:
         """Ends the transactions of the last writers of these sources, if they are not members of the group: a member ends its transactions
         itself."""
         before = await asyncio.to_thread(self._group.before, sources)
@@ -156,7 +158,7 @@ class Takeover:
         """Fences and ends a writer."""
         seconds = limits.COMMIT_SECONDS + limits.OVERTIME_SECONDS
         step = self._connection.answer(
-            self._executor, seconds, end_leftovers, self._kafka, writer, self._topics[0], whatever_is_lost=True
+            self._executor, seconds, end_open_transaction, self._kafka, writer, self._topics[0], whatever_is_lost=True
         )
         self._ending = asyncio.ensure_future(step)
         try:

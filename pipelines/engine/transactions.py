@@ -243,7 +243,7 @@ class Transactions:
         return OutcomeUnknown(f"{self.id}: {what}: {why or cause.str()}")
 
 
-def end_leftovers(kafka: KafkaAccess, transactional_id: str, topic: str) -> None:
+def end_open_transaction(kafka: KafkaAccess, transactional_id: str, topic: str) -> None:
     """Ends what a crashed or expelled writer left open, and fences it in case it still runs. `topic` is any topic that exists. Blocks.
     Raises Unreachable: call again."""
     producer = TransactionalProducer(kafka=kafka, transactional_id=transactional_id)
