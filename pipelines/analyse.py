@@ -82,7 +82,7 @@ class Analyse(Stage[State]):
         ranges = [] if plan is None else [(first, last) for first, last in plan.ranges]
         return State(partition, tables["plans"], ranges, max((last for _, last in ranges), default=-1))
 
-    def must_wait(self, partition: int) -> float:
+    def turn_delay(self, partition: int) -> float:
         """Seconds until the partition's time slot; see time_slots.py."""
         return self._slots.wait(partition)
 

@@ -74,7 +74,7 @@ class Archive(Stage[State]):
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # this stage has no tables
         return State(partition)
 
-    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # all partitions wait for the same transaction
+    def turn_delay(self, partition: int) -> float:  # noqa: ARG002  # all partitions wait for the same transaction
         """Seconds until the next transaction may start."""
         return self._group.wait()
 

@@ -1,8 +1,9 @@
-"""Calls: started after the turn that asked for them has committed, their results kept for a later turn; bounded by the worker.
+"""Calls: they start after the turn that asked for them has committed, and their results wait for a later turn.
 
-Enters: what decisions ask for. Leaves: results, and the room for more. The bound is one for all partitions of a worker. Room is taken
-before a decision and what it did not ask for is given back after it, so that two never ask for the same; a call gives its own back when
-it ends. While several want some, none gets more than its equal part, and none gets any before one that has less than half as many.
+Enters: the calls that decisions ask for. Leaves: results, and the room for more calls. One bound holds for all partitions of a worker. Room
+is reserved before a decision, and what the decision did not use is given back after it, so that two decisions never use the same room; a
+call gives its room back when it ends. Guaranteed: while several partitions want room, none gets more than an equal part, and none gets any
+while another one that wants room has less than half as much.
 """
 
 import asyncio
@@ -15,32 +16,32 @@ from pipelines.engine.stage import Call, Result, Room
 from schemas import metrics
 
 RESULTS = 1000  # of a turn
-WAKE_SECONDS = 0.01  # after a call has ended, until those that wait for room look again: one look for many calls
+WAKE_SECONDS = 0.01  # from the end of a call until partitions that wait for room look again: one look for many calls
 
 
 class Budget:
-    """Of one worker. `most` are the calls in flight of all its partitions. Lives in the event loop."""
+    """The bound on the calls of one worker: at most `most` in flight, of all its partitions together. For the event loop; never blocks."""
 
     def __init__(self, stage: str, most: int) -> None:
         self._most = most
         self._held: Counter[Calls] = Counter()  # running, or reserved for a decision
-        self._running: Counter[str] = Counter()  # by share, asked for or running
-        self._short: dict[Calls, None] = {}  # those that have more to ask for, who was served longest ago first
+        self._running: Counter[str] = Counter()  # by share; asked for or running
+        self._short: dict[Calls, None] = {}  # those that want more room; the one served longest ago is first
         self._waking: asyncio.TimerHandle | None = None
         self._gauge = metrics.CALLS.labels(stage)
 
     def room(self, calls: "Calls") -> Room:
-        """What a decision of that partition might ask for now."""
+        """The room that a decision of this partition would have now."""
         return Room(self._free(calls), dict(self._running))
 
     def reserve(self, calls: "Calls") -> Room:
-        """As `room`, and nobody else may have it until `keep`."""
+        """As `room`, and reserves it until `keep`."""
         room = self.room(calls)
         self._take(calls, room.free)
         return room
 
     def keep(self, calls: "Calls", reserved: int, asked: Sequence[Call]) -> None:
-        """Of what was reserved, what was asked for stays taken."""
+        """Keeps the room for the calls that were asked for, and gives the rest of what was reserved back."""
         self._take(calls, len(asked) - reserved)
         for call in asked:
             self._running.update(call.shares)
@@ -54,7 +55,7 @@ class Budget:
             self._wake_soon()
 
     def end(self, calls: "Calls", call: Call) -> None:
-        """A call that was asked for has ended, or is not made after all."""
+        """Gives back the room of a call that has ended, or that is not made after all."""
         self._take(calls, -1)
         for share in call.shares:
             self._running[share] -= 1
@@ -63,7 +64,7 @@ class Budget:
         self._wake_soon()
 
     def leave(self, calls: "Calls") -> None:
-        """The partition asks for nothing more."""
+        """Notes that the partition wants no more room."""
         self._short.pop(calls, None)
 
     def _free(self, calls: "Calls") -> int:
@@ -76,7 +77,7 @@ class Budget:
         mine = self._held[calls]
         order = {each: place for place, each in enumerate(self._short)}
         if any((2 * self._held[each], order[each]) < (mine, order.get(calls, len(order))) for each in others):
-            return 0  # far behind: it may be waiting for a share of ours, and is served before anything is taken
+            return 0  # another one is far behind, and is served first
         part = -(-(free + mine + sum(self._held[each] for each in others)) // (len(others) + 1))
         return max(0, min(free, part - mine))
 
@@ -97,8 +98,14 @@ class Budget:
 
 
 class Calls:
-    """Of one partition. `perform` does one; `news` is told that a result is there, or room; `wants` says whether the partition would ask
-    for a call with that room; `fail` ends the worker when one raised, which none may; `now` is the time, Unix milliseconds."""
+    """The calls of one partition; for the event loop. Each call is a task of it; nothing here blocks except `end`, which awaits.
+
+    `perform` makes one call. `news` is called when there is a result, or room. `wants` says whether the partition would ask for a call with
+    a room. `fail` ends the worker when a call raises, which none may. `now` is the time in Unix milliseconds.
+
+    At a rebalance: `end` first; then `cancel` when the partition goes to another worker, else what still runs gives its result to the next
+    start.
+    """
 
     def __init__(
         self,
@@ -117,7 +124,7 @@ class Calls:
         self._fail = fail
         self._now = now
         self._reserved = 0
-        self._asked: list[Call] = []  # by a decision that has not committed yet
+        self._asked: list[Call] = []  # of a decision that has not committed yet
         self._running: dict[asyncio.Task[None], Call] = {}
         self._results: list[Result] = []
 
@@ -127,32 +134,32 @@ class Calls:
 
     @property
     def wanted(self) -> bool:
-        """Whether a turn should be taken for the calls that there is room for."""
+        """Whether a turn would ask for calls now, and there is room for them."""
         return self.wants(Room(1 << 30)) and self.wants(self._budget.room(self))
 
     def take_results(self) -> list[Result]:
-        """Results for a turn, the oldest first; there may be more."""
+        """Results for a turn, the oldest first, at most RESULTS; more may be left."""
         results, self._results = self._results[:RESULTS], self._results[RESULTS:]
         return results
 
     def put_back(self, results: Sequence[Result]) -> None:
-        """They were not decided on after all, and come again."""
+        """Puts results that were taken and not decided on before all others."""
         self._results[:0] = results
 
     def reserve(self) -> Room:
-        """The room for a decision, to be followed by `keep` without an await between."""
+        """Reserves the room for a decision; `keep` must follow without an await between."""
         room = self._budget.reserve(self)
         self._reserved = room.free
         return room
 
     def keep(self, asked: Sequence[Call]) -> None:
-        """What the decision asked for: nothing when it was undone. What else was reserved is given back."""
+        """Notes the calls that the decision asked for, none when it was rolled back, and gives back the rest of the reserved room."""
         reserved, self._reserved = self._reserved, 0
         self._asked = list(asked)
         self._budget.keep(self, reserved, asked)
 
     def start(self) -> None:
-        """Starts what was asked for; its turn has committed."""
+        """Starts the calls that were noted, when their turn has committed."""
         asked, self._asked = self._asked, []
         for call in asked:
             task = asyncio.create_task(self._do(call))
@@ -160,7 +167,7 @@ class Calls:
             task.add_done_callback(lambda task, call=call: self._ended(task, call))  # type: ignore[misc]  # mypy cannot type a default in a lambda
 
     def cancel(self) -> None:
-        """Nobody waits for them any more, and those that were only asked for are not made."""
+        """Cancels the calls that run, and drops those that have not started. Does not wait."""
         asked, self._asked = self._asked, []
         for call in asked:
             self._budget.end(self, call)
@@ -169,7 +176,8 @@ class Calls:
         self._budget.leave(self)
 
     async def end(self, seconds: float) -> None:
-        """Waits until all have ended, or for so long. Nobody waits for a mirror: whoever has the partition next asks again."""
+        """Waits until all calls have ended, `seconds` at most. Calls that wait for a mirror are cancelled at once: the partition's next
+        owner makes them again."""
         self._budget.leave(self)
         for task, call in self._running.items():
             if call.end_of is not None:
@@ -184,7 +192,7 @@ class Calls:
     async def _do(self, call: Call) -> None:
         try:
             value: Any = await self._perform(call)
-        except Exception as error:  # noqa: BLE001  # `perform` promises not to raise; a result that cannot be known ends the worker
+        except Exception as error:  # noqa: BLE001  # `perform` must not raise: a call without a known result ends the worker
             self._fail(f"call {call.key} raised {raised_where(error)}")
             return
         self._results.append(Result(call, value, self._now()))

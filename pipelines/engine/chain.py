@@ -1,8 +1,9 @@
-"""Stages of one worker, one after the other inside the same turn: what one puts out, the next takes as it is.
+"""Several stages as one stage of a worker: they decide one after the other in the same turn, on each other's outputs.
 
-In: the turn's records and results, shared out to the stages that take them. Out: one decision. An output that a later stage of the chain
-takes, for the same partition, is handed over instead of produced. It goes through Kafka instead while the next stage does not take it, or
-while records of that topic are not read yet that the chain itself has put there: so nothing overtakes. No I/O.
+Enters: the turn's records and results, distributed to the stages that take them. Leaves: one decision. An output that a later stage of the
+chain takes, for the same partition, is handed over as it is instead of being produced. It goes through Kafka (a detour) while the later
+stage does not take its topic, or while unread records of that topic are in Kafka. Guaranteed: no record overtakes another of its topic and
+partition. No I/O.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,16 +30,16 @@ from pipelines.engine.stage import (
 from tables.table import StoreFailed, Table
 
 log = structlog.get_logger(__name__)
-# Headers of what the chain itself has put on a topic it reads: a copy for others of what was handed over, not to be taken again; and what
-# took the way through Kafka, with the mark of the partition's start.
+# Headers of records that the chain itself has produced to a topic that it reads. COPY: what was handed over, produced for other readers;
+# the chain skips it. DETOUR: what was not handed over; its value is the mark of the partition's start.
 COPY = "chat4all-copy"
 DETOUR = "chat4all-detour"
 NEVER_IN_KAFKA = -1  # the offset of a record that was handed over
 
 
 @dataclass(slots=True)
-class Place:
-    """One stage of the chain in one partition: its own state and tables, and its own search for poison."""
+class ChainedStage:
+    """One stage of the chain in one partition, with its own state, tables and search for poison."""
 
     stage: Stage[Any]
     topics: frozenset[str]
@@ -49,29 +50,31 @@ class Place:
 
 @dataclass(slots=True)
 class State:
-    """A partition of a chain."""
+    """The state of one partition of a chain."""
 
     partition: int
     tables: Tables
-    places: Sequence[Place]
+    chained: Sequence[ChainedStage]
 
 
 @dataclass(slots=True)
 class _Turn:
-    """What goes on within one decision. `handed` are records by the number of the stage that takes them."""
+    """One decision while it is made. `handed` are records by the number of the stage that takes them."""
 
     inputs: Inputs
     now: int
     whole: Decision = field(default_factory=Decision)
     handed: dict[int, list[Record]] = field(default_factory=dict)
-    ways: dict[str, bool] = field(default_factory=dict)  # topic -> whether its outputs are handed over in this turn
+    direct: dict[str, bool] = field(default_factory=dict)  # topic -> whether its outputs are handed over in this turn
 
 
 class Chain(Stage[State]):
-    """`stages` in the order in which outputs are handed on; what goes back in that order goes through Kafka. `inner` topics are read
-    nowhere in the worker but by hand-over; `outside` are those that others read too, so that what is handed over is produced as well.
+    """`stages` in the order in which outputs are handed on; an output for an earlier stage goes through Kafka. Topics in `inner` are not
+    read from Kafka: their records are always handed over. Topics in `outside` have other readers too, so that their records are also
+    produced.
 
-    A stage that writes a topic it reads itself is not given its own outputs: it knows them.
+    The contract is that of Stage, for each stage of the chain. Sinks (`Decision.writes` or `offsets`) cannot be part of a chain. A stage
+    that writes to a topic that it reads itself is not given its own outputs.
     """
 
     hands_over = True
@@ -114,30 +117,30 @@ class Chain(Stage[State]):
             for topic in (*sources, *inner)
         }
 
-    # --- what the engine asks for ---------------------------------------------------------------------------------------
+    # --- called by the engine -------------------------------------------------------------------------------------------
 
     def open(self, partition: int, tables: Tables) -> State:
-        return State(partition, tables, [self._place(stage, partition, tables) for stage in self.stages])
+        return State(partition, tables, [self._opened(stage, partition, tables) for stage in self.stages])
 
-    def _place(self, stage: Stage[Any], partition: int, tables: Tables) -> Place:
+    def _opened(self, stage: Stage[Any], partition: int, tables: Tables) -> ChainedStage:
         own: dict[str, Table[Any]] = {layout.name: tables[layout.name] for layout in stage.tables}
         topics = frozenset(source.topic for source in stage.sources)
-        return Place(stage, topics, own, stage.open(partition, own), Isolation(stage.name, self._poison_limit))
+        return ChainedStage(stage, topics, own, stage.open(partition, own), Isolation(stage.name, self._poison_limit))
 
     def next_due(self, state: State) -> int | None:
-        dues = (place.stage.next_due(place.state) for place in state.places)
+        dues = (each.stage.next_due(each.state) for each in state.chained)
         return min((due for due in dues if due is not None), default=None)
 
     def takes(self, topic: str, state: State) -> bool:
         return all(
-            place.stage.takes(topic, place.state) for place in (state.places[n] for n in self._takers.get(topic, ()))
+            each.stage.takes(topic, each.state) for each in (state.chained[n] for n in self._takers.get(topic, ()))
         )
 
     def wants_calls(self, state: State, room: Room) -> bool:
-        return any(place.stage.wants_calls(place.state, room) for place in state.places)
+        return any(each.stage.wants_calls(each.state, room) for each in state.chained)
 
     def is_done(self, state: State) -> bool:
-        return all(place.stage.is_done(place.state) for place in state.places)
+        return all(each.stage.is_done(each.state) for each in state.chained)
 
     async def perform(self, call: Call) -> Any:
         number, own = call.request
@@ -156,8 +159,8 @@ class Chain(Stage[State]):
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         turn = _Turn(inputs, now)
         for record in inputs.records:
-            self._share_out(record, turn)
-        for number, place in enumerate(state.places):
+            self._distribute(record, turn)
+        for number, each in enumerate(state.chained):
             own = inputs._replace(
                 records=turn.handed.get(number, []),
                 results=[
@@ -166,14 +169,14 @@ class Chain(Stage[State]):
                     if result.call.request[0] == number
                 ],
             )
-            if not (own.records or own.results or _is_due(place, inputs, now)):
+            if not (own.records or own.results or _is_due(each, inputs, now)):
                 continue
-            part = _decided(place, own, now, state.partition)
+            part = _decided(each, own, now, state.partition)
             self._take_part(number, part, len(own.records), state, turn)
         return turn.whole
 
-    def _share_out(self, record: Record, turn: _Turn) -> None:
-        """A record from Kafka to every stage that takes its topic; not a copy of what was handed over when it was made."""
+    def _distribute(self, record: Record, turn: _Turn) -> None:
+        """Gives a record from Kafka to every stage that takes its topic. A copy is skipped: it was handed over when it was produced."""
         for name, value in record.headers:
             if name == COPY:
                 turn.whole.copies += 1
@@ -184,7 +187,7 @@ class Chain(Stage[State]):
             turn.handed.setdefault(number, []).append(record)
 
     def _take_part(self, number: int, part: Decision, records: int, state: State, turn: _Turn) -> None:
-        """Adds what one stage decided to the whole, and hands its outputs on."""
+        """Adds the decision of one stage to the whole decision, and hands its outputs on."""
         if part.writes is not None or part.offsets:
             raise NotData(f"stage {self.stages[number].name} is a sink: it cannot be part of chain {self.name}")
         stage = self.stages[number].name
@@ -208,15 +211,15 @@ class Chain(Stage[State]):
                 whole.detours[output.topic] += 1
 
     def _is_handed(self, topic: str, takers: Sequence[int], state: State, turn: _Turn) -> bool:
-        """Decided once a turn and topic, so that no output of a turn overtakes another."""
-        way = turn.ways.get(topic)
-        if way is None:
-            way = topic in self._inner or (
+        """Whether outputs of the topic are handed over in this turn; the same for all of them, so that none overtakes another."""
+        is_direct = turn.direct.get(topic)
+        if is_direct is None:
+            is_direct = topic in self._inner or (
                 topic not in turn.inputs.reading.behind
-                and all(state.places[n].stage.takes(topic, state.places[n].state) for n in takers)
+                and all(state.chained[n].stage.takes(topic, state.chained[n].state) for n in takers)
             )
-            turn.ways[topic] = way
-        return way
+            turn.direct[topic] = is_direct
+        return is_direct
 
     def _hand_over(self, output: Output, stage: str, takers: Sequence[int], state: State, turn: _Turn) -> None:
         record = Handed(
@@ -233,42 +236,46 @@ class Chain(Stage[State]):
             turn.whole.outputs.append(copy)
 
 
-def _is_due(place: Place, inputs: Inputs, now: int) -> bool:
-    if place.stage.wants_calls(place.state, inputs.room):
+def _is_due(chained: ChainedStage, inputs: Inputs, now: int) -> bool:
+    if chained.stage.wants_calls(chained.state, inputs.room):
         return True
-    due = place.stage.next_due(place.state)
+    due = chained.stage.next_due(chained.state)
     return due is not None and due <= now
 
 
-def _decided(place: Place, inputs: Inputs, now: int, partition: int) -> Decision:
-    """The stage's decision, without the records it cannot decide on: those are refused one by one, and the others decided on. Raises
-    NotData when no record is to blame or too many are."""
+def _decided(chained: ChainedStage, inputs: Inputs, now: int, partition: int) -> Decision:
+    """The stage's decision on all records but those that it cannot decide on; these are refused one by one. Raises NotData when no record
+    is the reason, or too many are."""
     try:
-        decision = place.stage.decide(inputs, place.state, now)
+        decision = chained.stage.decide(inputs, chained.state, now)
     except (StoreFailed, TooLarge):
-        raise  # of the turn as a whole
-    except Exception as error:  # noqa: BLE001  # a bug on some record: find it, keep the rest
-        return _without_poison(place, inputs, now, partition, error)
-    place.isolation.decided(len(inputs.records))
+        raise  # the whole turn is concerned
+    except Exception as error:  # noqa: BLE001  # a bug on some record: find the record
+        return _without_poison(chained, inputs, now, partition, error)
+    chained.isolation.decided(len(inputs.records))
     return decision
 
 
-def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, error: Exception) -> Decision:
-    """Finds what raises by halving, one record after the other, on the state the turn began with."""
+def _without_poison(chained: ChainedStage, inputs: Inputs, now: int, partition: int, error: Exception) -> Decision:
+    """Finds the records that raise by halving, one after the other, on the state with which the turn began."""
     log.warning(
-        "decision raised", stage=place.stage.name, partition=partition, records=len(inputs.records), cause=raised_where(error)
-    )  # fmt: skip
+        "decision raised",
+        stage=chained.stage.name,
+        partition=partition,
+        records=len(inputs.records),
+        cause=raised_where(error),
+    )
     records = list(inputs.records)
     refusals: list[Refusal] = []
-    good = 0  # of the records, so many are known to be good
+    good = 0  # so many of the first records are known not to raise
 
     def attempt(until: int) -> Decision | Exception:
-        """The decision on the first so many records, or what it raised."""
-        for table in place.tables.values():
+        """The decision on the first `until` records, or the error that it raised."""
+        for table in chained.tables.values():
             table.rollback()
-        place.state = place.stage.open(partition, place.tables)
+        chained.state = chained.stage.open(partition, chained.tables)
         try:
-            return place.stage.decide(inputs._replace(records=records[:until]), place.state, now)
+            return chained.stage.decide(inputs._replace(records=records[:until]), chained.state, now)
         except (StoreFailed, TooLarge):
             raise
         except Exception as raised:  # noqa: BLE001  # that it raises is the answer
@@ -277,7 +284,7 @@ def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, erro
     while isinstance(outcome := attempt(len(records)), Exception):
         low, high, raised = good, len(records), outcome
         if isinstance(bare := attempt(low), Exception):
-            place.isolation.raised([], bare)  # raises NotData: what came before does not raise, and now it does
+            chained.isolation.raised([], bare)  # raises NotData: the records before did not raise, and now they do
         while high - low > 1:
             middle = (low + high) // 2
             found = attempt(middle)
@@ -285,11 +292,11 @@ def _without_poison(place: Place, inputs: Inputs, now: int, partition: int, erro
                 high, raised = middle, found
             else:
                 low = middle
-        refusals += place.isolation.decided(low - good)
-        place.isolation.raised([records[low]], raised)
+        refusals += chained.isolation.decided(low - good)
+        chained.isolation.raised([records[low]], raised)
         good = low
         del records[low]
-    refusals += place.isolation.decided(len(records) - good)
+    refusals += chained.isolation.decided(len(records) - good)
     outcome.refusals += [_with_origin(refusal) for refusal in refusals]
     return outcome
 

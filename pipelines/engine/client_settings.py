@@ -1,6 +1,6 @@
-"""What every client of Kafka in a worker has in common: how soon it connects again.
+"""The settings that all of a worker's librdkafka clients share: how soon they connect again.
 
-librdkafka's own default lets a client wait up to ten seconds between two tries to reach a broker that was away.
+By default librdkafka waits up to ten seconds between two tries to reach a broker that was unavailable.
 """
 
 from typing import Any
@@ -11,10 +11,10 @@ from schemas.kafka_access import KafkaAccess
 
 RECONNECT: dict[str, Any] = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500}
 
-# A client connects again by itself; a broker that stays away shows where something is asked of it.
+# Errors that need no reaction: a client connects again by itself, and a call to a broker that stays unavailable fails by itself.
 PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})  # noqa: SLF001  # no public names
 
 
 def settings(kafka: KafkaAccess, client: str, **more: Any) -> dict[str, Any]:
-    """As KafkaAccess.settings."""
+    """As KafkaAccess.settings, with the settings of RECONNECT."""
     return RECONNECT | kafka.settings(client, **more)

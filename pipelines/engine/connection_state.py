@@ -1,8 +1,8 @@
-"""Whether the connection to Kafka was lost, and what is waited for meanwhile.
+"""Whether the connection to Kafka is lost, and bounded waits for answers of Kafka's client.
 
-In: losses and returns, told by the fetching consumer, the first to notice. Out: steps that end, each in time: an answer, or Unanswered
-when none came although it was due, or when the connection it was asked over is gone. librdkafka 2.16 may never answer after a broker
-restart (confluentinc/librdkafka#5456, #5511). Lives in the event loop.
+Enters: losses and recoveries, which the fetching consumer notices first. Leaves: for each step an answer, or Unanswered when there is none
+in time or when the connection that it used is gone. Reason: librdkafka 2.16 may never answer after a broker restart
+(confluentinc/librdkafka#5456, #5511).
 """
 
 import asyncio
@@ -17,11 +17,12 @@ GRACE_SECONDS = 1.0  # an answer may still be under way when the connection is l
 
 
 class Unanswered(Exception):
-    """Kafka's client did not answer: whether what was asked for has happened is not known."""
+    """Kafka's client did not answer: the outcome of the step is not known."""
 
 
 class ConnectionState:
-    """One worker's. `losses` counts; a producer opened before the latest is opened anew before it is used."""
+    """The connection of one worker. All methods are for its event loop. `losses` counts; a producer that was opened before the latest loss
+    is replaced before it is used again."""
 
     def __init__(self) -> None:
         self.losses = 0
@@ -30,17 +31,17 @@ class ConnectionState:
         self._waiting: set[asyncio.Future[Any]] = set()
 
     def lost(self) -> None:
-        """The connection to a broker was lost. To be called in the event loop."""
+        """Notes that the connection to a broker was lost. Steps that wait get Unanswered after GRACE_SECONDS."""
         self.losses += 1
         self._answers.clear()
         asyncio.get_running_loop().call_later(GRACE_SECONDS, _give_up, set(self._waiting), "the connection was lost")
 
     def found(self) -> None:
-        """Kafka answers again. To be called in the event loop."""
+        """Notes that Kafka answers again."""
         self._answers.set()
 
     async def until_found(self, seconds: float) -> None:
-        """Waits while Kafka is known to be away, or for so long: a client that is opened meanwhile would only knock."""
+        """Waits while Kafka is known to be unavailable, `seconds` at most, so that no new clients try to connect meanwhile."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._answers.wait(), seconds)
 
@@ -52,7 +53,8 @@ class ConnectionState:
         *arguments: Any,
         whatever_is_lost: bool = False,
     ) -> T:
-        """What `step` returns, done by the executor; raises Unanswered after `seconds`, or soon after a loss unless that is no matter."""
+        """Runs `step` in the executor and returns its result, or raises its error. Raises Unanswered after `seconds`, or soon after a loss
+        of the connection unless `whatever_is_lost`; the step may still be running then."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         executor.submit(step, *arguments).add_done_callback(partial(_hand_over, loop, future))
@@ -64,7 +66,7 @@ class ConnectionState:
         finally:
             late.cancel()
             self._waiting.discard(future)
-            del future  # as in Line: an error knows this frame
+            del future  # as in SerialExecutor: the error refers to this frame
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[T]", asked: "Future[T]") -> None:

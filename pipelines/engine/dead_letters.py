@@ -1,7 +1,8 @@
-"""A refused record as a dead letter: the original bytes, key and headers, with the cause and the place.
+"""A refused record as a dead letter: the original value, key and headers, with the cause and the position.
 
-In: a refusal of whatever a topic or a webhook may hold. Out: a record that its topic takes, always: what is too large is cut to its
-first bytes, with its length and its SHA-256 digest, and headers beyond a number are counted. What is small is kept byte for byte.
+Enters: a refusal of any record that a topic or a webhook may hold. Leaves: a record that always fits its topic. A value or key that is too
+large is cut to its first bytes, with its length and its SHA-256 digest; headers beyond a number are only counted. Everything else is kept
+byte for byte.
 """
 
 import re
@@ -23,14 +24,16 @@ _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def lost_records(source: tuple[str, int], first: int, end: int) -> Refusal:
-    """What Kafka deleted before it was read, from `first` up to `end`: a letter without content, so that the loss is on record."""
+    """A refusal without content for the offsets `first` up to `end`, which Kafka deleted before they were read, so that the loss is
+    recorded."""
     record = Record(*source, first, 0, None, None, ())
-    detail = f"offsets {first} to {end - 1} of {source[0]} {source[1]}: the topic's retention was shorter than this stage's standstill"
+    detail = f"offsets {first} to {end - 1} of {source[0]} {source[1]}: this stage was stopped for longer than the topic's retention"
     return Refusal(record, "deleted_before_read", detail)
 
 
 def dead_letter(stage: str, refusal: Refusal, now: int) -> Output:
-    """The record to produce. Its id is made of the place, or of the content where there is no place, so a repetition can be told."""
+    """The dead letter to produce. Its id is made of the record's position, or of its content where there is no position, so that a
+    repetition has the same id. `now` is Unix milliseconds."""
     record = refusal.record
     key, key_length, key_sha256 = _cut(record.key, KEY_BYTES, KEY_START)
     value, value_length, value_sha256 = _cut(record.value, VALUE_BYTES, VALUE_START)
@@ -66,7 +69,7 @@ def _place(record: Record) -> str:
 
 
 def _cut(whole: bytes | None, limit: int, start: int) -> tuple[bytes | None, int | None, str | None]:
-    """The bytes as they are, or the first of them, with the length and the digest of the whole."""
+    """The bytes as they are, or their first bytes with the length and the digest of the whole."""
     if whole is None or len(whole) <= limit:
         return whole, None, None
     return whole[:start], len(whole), sha256(whole).hexdigest()
@@ -83,5 +86,5 @@ def _headers(headers: Headers) -> tuple[tuple[Header, ...], int]:
 
 
 def _encodable(text: str) -> str:
-    """The text with `?` for lone surrogates, which UTF-8 has no bytes for."""
+    """The text with `?` in place of lone surrogates, which UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()

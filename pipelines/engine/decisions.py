@@ -1,7 +1,7 @@
-"""One decision of one partition: whole, or nothing of it is left.
+"""One decision of one partition: complete, or rolled back completely.
 
-Enters: inputs of a turn. Leaves: the stage's decision with the rows it changed, or why the inputs have to come again: in smaller turns,
-or, for one record alone that the stage cannot decide on or whose effects Kafka would not take, not at all. No I/O.
+Enters: the inputs of a turn. Leaves: the stage's decision with the rows that it changed, or what has to become of the inputs: they come
+again, in smaller turns, or one record is refused because the stage cannot decide on it or because Kafka would not take its effects. No I/O.
 """
 
 from collections.abc import Mapping
@@ -22,19 +22,26 @@ log = structlog.get_logger(__name__)
 
 
 class Undone(Enum):
-    """What becomes of inputs that were not decided on."""
+    """What has to become of the inputs of a decision that was rolled back."""
 
-    AGAIN = "they come again, in smaller turns while what raised is searched"
-    SMALLER = "they come again, half as many: each may be small enough"
-    CONDEMNED = "the record is to blame: it is refused with the next decision"
+    AGAIN = "they come again, in smaller turns while the record at fault is searched"
+    SMALLER = "they come again, half as many: each half may be small enough"
+    POISON = "the record is to blame: it is refused with the next decision"
 
 
 class Decisions(Generic[S]):
-    """Of one partition. `state` is what the stage derives from the tables."""
+    """The decisions of one partition; for the event loop. `state` is what the stage derives from the tables."""
 
     def __init__(
-        self, *, stage: Stage[S], number: int, tables: Tables, changelogs: Mapping[str, str], sizes: KafkaSizes, poison_limit: int
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        stage: Stage[S],
+        number: int,
+        tables: Tables,
+        changelogs: Mapping[str, str],
+        sizes: KafkaSizes,
+        poison_limit: int,
+    ) -> None:
         self.isolation = Isolation(stage.name, poison_limit)
         self.state = stage.open(number, tables)
         self._stage = stage
@@ -44,29 +51,32 @@ class Decisions(Generic[S]):
         self._sizes = sizes
 
     def derive(self) -> None:
-        """The state anew, from the tables."""
+        """Makes the state anew from the tables. Raises what `Stage.open` raises."""
         self.state = self._stage.open(self._number, self._tables)
 
     def decide(self, inputs: Inputs, now: int) -> tuple[Decision, list[Rows]] | Undone:
-        """Raises StoreFailed, and NotData when no record is to blame."""
+        """Asks the stage for its decision. Raises StoreFailed, and NotData when no record is the reason or too many are."""
         try:
             return self._decided(inputs, now)
         except (StoreFailed, NotData):
-            raise  # no record is to blame for a disk, nor for what a chain has found out already
-        except Exception as error:  # noqa: BLE001  # a bug on some record, or a record out of proportion: find it, keep the rest
+            raise  # the reason is a disk, or a chain has searched already
+        except Exception as error:  # noqa: BLE001  # a bug on some record, or effects that are too large: find the record
             raised = error
         self._forget()
         if isinstance(raised, TooLarge) and raised.together and len(inputs.records) > 1:
             return Undone.SMALLER
         if self.isolation.at_most is None:
             log.warning(
-                "decision raised", stage=self._stage.name, partition=self._number, records=len(inputs.records),
+                "decision raised",
+                stage=self._stage.name,
+                partition=self._number,
+                records=len(inputs.records),
                 cause=raised_where(raised),
-            )  # fmt: skip
-        # a record alone is to blame only if what came with it does not raise without it
+            )
+        # a lone record is the reason only if the other inputs do not raise without it
         if len(inputs.records) == 1 and (cause := self._raised_by(inputs._replace(records=[]), now)) is not None:
             inputs, raised = inputs._replace(records=[]), cause
-        return Undone.CONDEMNED if self.isolation.raised(inputs.records, raised) else Undone.AGAIN
+        return Undone.POISON if self.isolation.raised(inputs.records, raised) else Undone.AGAIN
 
     def _decided(self, inputs: Inputs, now: int) -> tuple[Decision, list[Rows]]:
         decision = self._stage.decide(inputs, self.state, now)
@@ -75,7 +85,7 @@ class Decisions(Generic[S]):
         return decision, rows
 
     def _rows(self) -> list[Rows]:
-        """What the tables changed; as one list, with the tables' names in the keys, when they share a changelog."""
+        """The changed rows by table; as one list, with the tables' names in the keys, when the tables share a changelog."""
         changed = [(name, table.changes()) for name, table in self._tables.items()]
         if not self._stage.one_changelog:
             return [Rows(self._changelogs[name], self._number, changes) for name, changes in changed if changes]

@@ -1,16 +1,15 @@
 """Source records from Kafka, off the event loop: one confluent-kafka consumer in a thread of its own.
 
-Faust's group decides which partitions are ours; this thread only reads them, `read_committed`, from the positions it is given.
-It waits for one record and then takes all that are there, so a lone record is as fast as a full batch is large. While every
-partition has enough to take nothing is read; a partition whose records are not taken is paused only where another one is short.
-It knows where each partition ends for such a reader, markers of transactions included, and it is the first to notice that the
-connection to Kafka was lost.
+Enters: partitions and the offsets from which to read. Leaves: their records in offset order, `read_committed`, and where each partition
+ends, markers of transactions included. Faust's group decides which partitions this worker has. Guaranteed: memory is bounded. While every
+partition has enough records to take, nothing is read; a partition whose records are not taken is paused only while another one needs
+records. The thread waits for one record and then takes all that are there, so that a lone record is not delayed. It is also the first to
+notice that the connection to Kafka was lost.
 
-The client asks at one of three paces; another pace is another client. Calm: an idle source is asked for as rarely as its stage says, the
-broker holds a fetch until there is something, and a client has one at a time. Quick: what changes which partitions are fetched (an
-assignment, a resumed one) would wait for the fetch that is out, so until things are calm again a fetch is short. Gathering: while records
-come all the time, a fetch is answered after some milliseconds with all that has come, not with the first: a fetch costs the broker the
-same for one record and for a hundred.
+The client fetches at one of three paces; for another pace a new client is opened. Calm: the broker holds a fetch of idle sources for as
+long as the stage says. Quick: an assignment or a resumed partition would have to wait for the fetch that the broker holds, so that fetches
+are short until nothing has changed for a while. Gathering: while records arrive all the time, a fetch is answered after some milliseconds
+with all records of that time, because a fetch costs the broker the same for one record and for a hundred.
 """
 
 import asyncio
@@ -35,32 +34,39 @@ log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.25
 _UNASSIGNED_POLL_SECONDS = 0.05  # an assignment must not wait for an idle poll
-_QUICK_WAIT_MS = 25  # of a fetch, while partitions are resumed, or their ends are not known yet
-_CALM_SECONDS = (
-    5.0  # since the last assignment, paused partition or busy second, after which idle sources are asked for rarely
-)
-_BUSY = 40  # fetches a second that brought records, from which on it pays to gather
-_STILL_BUSY = 10  # the same, while gathering: there are fewer then
-_GATHER_BYTES = 65_536  # are enough for an answer at once
+_QUICK_WAIT_MS = 25  # for which the broker holds a fetch at the quick pace
+_CALM_SECONDS = 5.0  # from the last assignment, paused partition or busy second to the calm pace
+_BUSY = 40  # fetches a second that brought records, from which on gathering saves work
+_STILL_BUSY = 10  # the same while gathering, when there are fewer fetches
+_GATHER_BYTES = 65_536  # with so many bytes the broker answers at once
 _PAUSED_POLL_SECONDS = 0.01  # a paused partition must not wait for an idle poll to be resumed
 _CHUNK = 5000
-_new = tuple.__new__  # half the price of calling a NamedTuple, once for every record
-_TAKE_BYTES = 8 << 20  # of a batch, so that a turn of large records is a small one
-_MOST_BYTES = 32 << 20  # a partition may hold, above which nothing more of it is fetched
+_new = tuple.__new__  # half the cost of calling a NamedTuple, once for every record
+_TAKE_BYTES = 8 << 20  # of a batch, so that a turn of large records has few of them
+_MOST_BYTES = 32 << 20  # of fetched records of a partition, above which no more of it are fetched
 UNREADABLE = "chat4all-unreadable-headers"
-_ASK_SECONDS = 0.2  # for a broker that was away to answer
-_QUIET_SECONDS = 1.0  # after it answers, in which what is told of the loss is old
-_SAY_SECONDS = 10.0  # between two lines on other errors of the connection
-_FULL_POLL_SECONDS = 0.05  # how long a fetch that has enough may sleep through a new assignment
+_ASK_SECONDS = 0.2  # for an answer of a broker that was unavailable
+_QUIET_SECONDS = 1.0  # after its answer, in which reports of the loss are old
+_LOG_SECONDS = 10.0  # between two log lines about other errors of the connection
+_FULL_POLL_SECONDS = 0.05  # the longest delay of a new assignment while nothing is read
 
 
-class OutOfReach(Exception):
+class OffsetGone(Exception):
     """The next offset of a partition is not in Kafka."""
 
 
 class Fetch:
-    """Reads assigned source partitions. While nothing comes, a broker is asked every `wait_ms`; it answers at once when `min_bytes` are
-    there. While records come all the time it answers every `gather_ms`; 0 never gathers. The callbacks are called in the event loop."""
+    """Reads the assigned source partitions. Made in the event loop; its thread starts at once.
+
+    No method blocks; all but `stop` may be called from any thread. At a rebalance `assign` replaces all partitions and forgets what was
+    fetched. `pause_above`: with more records than this waiting, no more of a partition are fetched. `wait_ms` is for how long the broker
+    holds a fetch while nothing arrives; with `min_bytes` it answers at once. `gather_ms` is the same while records arrive all the time; 0
+    never gathers.
+
+    The callbacks run in the event loop: `on_records` when there are records or a partition was read to its end, `on_failure(reason)` when
+    reading has stopped for good (a position that is no longer in Kafka, or an error that is not temporary), `on_lost` and `on_found` when
+    the connection to Kafka was lost and Kafka answers again.
+    """
 
     def __init__(
         self,
@@ -77,11 +83,11 @@ class Fetch:
         on_found: Callable[[], None],
     ) -> None:
         self._consumer_settings = {
-            **client_settings.settings(kafka, "fetch"),  # `_note_error` says what happens to the connection
+            **client_settings.settings(kafka, "fetch"),  # `_note_error` logs what happens to the connection
             "error_cb": self._note_error,
             "group.id": group,
             "enable.auto.commit": False,
-            "auto.offset.reset": "error",  # a position that is not there is loss: nothing is skipped or read again in silence
+            "auto.offset.reset": "error",  # a position that is not there means loss: never skip or repeat records silently
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "fetch.error.backoff.ms": 100,
@@ -98,9 +104,9 @@ class Fetch:
         self._on_failure = on_failure
         self._on_lost = on_lost
         self._on_found = on_found
-        self._away = False  # whether the connection was lost and Kafka has not answered since
-        self._back_at = 0.0
-        self._said_at = 0.0
+        self._disconnected = False  # whether the connection was lost and Kafka has not answered since
+        self._reconnected_at = 0.0
+        self._logged_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._taken = threading.Event()
@@ -112,7 +118,7 @@ class Fetch:
         self._ended: dict[TopicPart, int] = {}  # where a partition ended, when it was read to its end last
         self._paused: set[TopicPart] = set()
         self._pace: Pace = "calm"
-        self._until = 0.0  # the pace is kept at least so long, unless it is calm
+        self._until = 0.0  # until then the pace is kept, unless it is calm; time.monotonic()
         self._busy = False
         self._arrivals = 0  # fetches that brought records, since `_counted_at`
         self._counted_at = time.monotonic()
@@ -133,18 +139,18 @@ class Fetch:
             self._ended.clear()
 
     def caught_up(self, tp: TopicPart) -> bool:
-        """Whether the partition was read to its end at least once since `assign`, and all of it was taken."""
+        """Whether the partition was read to its end at least once since `assign`, and no fetched record of it waits."""
         with self._lock:
             return tp in self._ended and not self._pending.get(tp)
 
     def end(self, tp: TopicPart) -> int | None:
-        """Where the partition ends, behind every marker, when it was read up to there and all of it was taken; else None."""
+        """Where the partition ends, after every marker, if it was read to there and no fetched record of it waits; else None."""
         with self._lock:
             end = self._ended.get(tp)
             return None if self._pending.get(tp) or end != self._next.get(tp) else end
 
     def is_read_to(self, tp: TopicPart, end: int) -> bool:
-        """Whether the partition was fetched up to this offset, and all of it was taken."""
+        """Whether the partition was fetched up to this offset, and no fetched record of it waits."""
         with self._lock:
             return not self._pending.get(tp) and self._next.get(tp, 0) >= end
 
@@ -153,12 +159,12 @@ class Fetch:
         return self._fetched[tp]
 
     def unread(self, tp: TopicPart, stable_end: int) -> int:
-        """Offsets up to `stable_end`, the last stable offset, that were not fetched yet: records, and markers among them."""
+        """How many offsets up to `stable_end`, the last stable offset, were not fetched yet; markers among them count too."""
         with self._lock:
             return max(0, stable_end - self._next.get(tp, stable_end))
 
     def take(self, tp: TopicPart, at_most: int) -> list[Record]:
-        """Up to `at_most` records of a partition, in offset order, fewer when they are large; empty when there are none."""
+        """Removes and returns up to `at_most` records of a partition, in offset order, fewer when they are large; empty when none wait."""
         with self._lock:
             pending = self._pending.get(tp)
             if not pending:
@@ -183,6 +189,7 @@ class Fetch:
             return [tp for tp, pending in self._pending.items() if pending]
 
     async def stop(self) -> None:
+        """Ends the thread; waits for it for 10 s at most."""
         self._stopping = True
         await asyncio.to_thread(self._thread.join, 10.0)
 
@@ -191,15 +198,15 @@ class Fetch:
         try:
             while not self._stopping:
                 consumer = self._step(consumer)
-        except OutOfReach as error:
-            self._tell(self._on_failure, str(error))
-        except Exception as error:  # noqa: BLE001  # whatever ends this thread must end the worker, loudly
-            self._tell(self._on_failure, f"fetching stopped: {raised_where(error)}")
+        except OffsetGone as error:
+            self._call_in_loop(self._on_failure, str(error))
+        except Exception as error:  # noqa: BLE001  # an error that ends this thread must end the worker
+            self._call_in_loop(self._on_failure, f"fetching stopped: {raised_where(error)}")
         finally:
             consumer.close()
 
     def _step(self, consumer: Consumer) -> Consumer:
-        """Reads once. Returns the client to go on with."""
+        """Reads once. Returns the client for the next step."""
         with self._lock:
             wanted, self._wanted = self._wanted, None
             epoch = self._epoch
@@ -209,8 +216,8 @@ class Fetch:
         elif wanted is not None:
             consumer.unassign()
             self._paused.clear()
-        if self._away:
-            self._look_for_kafka(consumer)
+        if self._disconnected:
+            self._try_kafka(consumer)
         if self._has_enough():
             self._taken.wait(_FULL_POLL_SECONDS)
             return consumer
@@ -231,7 +238,7 @@ class Fetch:
         return Consumer({**self._consumer_settings, **self._paces[pace]})
 
     def _reopen(self, consumer: Consumer, positions: Mapping[TopicPart, int], pace: Pace) -> Consumer:
-        """A new client at these positions, nothing of it paused."""
+        """A new client at these positions, with no partition paused."""
         consumer.close()
         self._paused.clear()
         consumer = self._open(pace)
@@ -252,15 +259,15 @@ class Fetch:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # librdkafka's own code has no public name
                 ended[source] = message.offset() or 0
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001  # librdkafka's own code has no public name
-                raise OutOfReach(
-                    f"{source[0]} {source[1]} has no record any more where reading stood ({error.str()}): deleted by retention, or the "
-                    "topic is another one; the next start says which offsets are lost, or what to do"
+                raise OffsetGone(
+                    f"{source[0]} {source[1]} no longer has the offset to read next ({error.str()}): deleted by retention, or the "
+                    "topic was created again; the next start says which offsets are lost, or what to do"
                 )
             elif not (error.retriable() or error.code() in PASSING):
                 raise KafkaException(error)
         with self._lock:
             if epoch != self._epoch:
-                return  # fetched for an assignment that is gone; the new one starts at its own positions
+                return  # fetched for a former assignment; the new one starts at its own positions
             for tp, records in by_partition.items():
                 self._pending[tp].extend(records)
                 self._bytes[tp] += sum([len(record.value or b"") for record in records])
@@ -272,11 +279,11 @@ class Fetch:
                 self._next[tp] = max(self._next[tp], end)
         self._arrivals += bool(by_partition)
         if news:
-            self._tell(self._on_records)
+            self._call_in_loop(self._on_records)
 
     def _has_enough(self) -> bool:
-        """Whether every partition has at least half of what it may hold. Then nothing is read and nothing is paused: a pause
-        throws away what librdkafka has fetched ahead, and doing so to all at once stands still for most of a second."""
+        """Whether every partition has at least half of what it may hold. Then nothing is read and nothing is paused: a pause discards what
+        librdkafka has fetched ahead, and to pause all partitions at once stops reading for most of a second."""
         with self._lock:
             self._taken.clear()
             return bool(self._pending) and all(
@@ -285,8 +292,8 @@ class Fetch:
             )
 
     def _regulate(self, consumer: Consumer) -> Consumer:
-        """Pauses partitions nobody takes from while others are short, resumes them once they are half empty; returns the client to go on
-        with. One that asks rarely would let a resumed partition wait for a fetch of the idle ones."""
+        """Pauses partitions that are full while others need records, and resumes them when they are half empty. Returns the client for the
+        next step: with the calm pace a resumed partition would wait for the fetch of idle ones."""
         with self._lock:
             # how full each is: its records or its bytes, as a share of what it may hold
             shares = {
@@ -296,7 +303,7 @@ class Fetch:
             positions = dict(self._next)
         full = {tp for tp, share in shares.items() if share > 1} - self._paused
         empty = {tp for tp in self._paused if 2 * shares.get(tp, 0.0) < 1}
-        self._look_whether_busy()
+        self._measure_load()
         if full and self._pace == "calm":
             consumer = self._reopen(consumer, positions, "quick")
         elif not (full or self._paused) and (pace := self._wanted_pace()) != self._pace:
@@ -316,8 +323,8 @@ class Fetch:
             return self._pace
         return "gathering" if self._busy else "calm"
 
-    def _look_whether_busy(self) -> None:
-        """Once a second."""
+    def _measure_load(self) -> None:
+        """Counts, once a second, whether records arrive all the time."""
         now = time.monotonic()
         if not self._gathers or now - self._counted_at < 1.0:
             return
@@ -328,26 +335,30 @@ class Fetch:
         self._arrivals, self._counted_at = 0, now
 
     def _note_error(self, error: KafkaError) -> None:
-        """Called by librdkafka, in this thread, while it is polled."""
-        if error.code() in PASSING and not self._away and time.monotonic() - self._back_at > _QUIET_SECONDS:
-            self._away = True
+        """Called by librdkafka in this thread, while it is polled."""
+        if (
+            error.code() in PASSING
+            and not self._disconnected
+            and time.monotonic() - self._reconnected_at > _QUIET_SECONDS
+        ):
+            self._disconnected = True
             log.warning("connection to Kafka lost", error=error.str())
-            self._tell(self._on_lost)
-        elif error.code() not in PASSING and time.monotonic() - self._said_at > _SAY_SECONDS:
-            self._said_at = time.monotonic()
+            self._call_in_loop(self._on_lost)
+        elif error.code() not in PASSING and time.monotonic() - self._logged_at > _LOG_SECONDS:
+            self._logged_at = time.monotonic()
             log.error("Kafka's client has a problem", error=error.str())
 
-    def _look_for_kafka(self, consumer: Consumer) -> None:
+    def _try_kafka(self, consumer: Consumer) -> None:
         try:
             consumer.list_topics("__consumer_offsets", timeout=_ASK_SECONDS)
         except KafkaException:
             return
-        self._away = False
-        self._back_at = time.monotonic()
+        self._disconnected = False
+        self._reconnected_at = time.monotonic()
         log.info("Kafka answers again")
-        self._tell(self._on_found)
+        self._call_in_loop(self._on_found)
 
-    def _tell(self, callback: Callable[..., None], *arguments: str) -> None:
+    def _call_in_loop(self, callback: Callable[..., None], *arguments: str) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
@@ -358,7 +369,7 @@ def _record(source: TopicPart, message: Message) -> Record:
     topic, partition = source
     try:
         headers = message.headers() or ()
-        # the client may leave an error behind instead of raising it: then the next call of C raises it, here
+        # the client may leave an error set instead of raising it; then the next C call raises it, which is here
         return _new(
             Record,
             (topic, partition, message.offset(), message.timestamp()[1], message.key(), message.value(), headers),

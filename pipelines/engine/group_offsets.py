@@ -1,6 +1,6 @@
-"""The consumer group of a stage, as the transactions see it: what it holds for the sources.
+"""The offsets that a stage's consumer group holds for its sources.
 
-Consumers that never subscribe. Membership is Faust's.
+Enters: source partitions. Leaves: committed offsets with their metadata. The consumers here never subscribe; membership is Faust's.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ ASK_SECONDS = 30.0
 
 
 class GroupOffsets:
-    """`consumer` may be asked about topics, too. All methods block."""
+    """The group `name`. All methods block: call them from a thread. `consumer` may be used for questions about topics too."""
 
     def __init__(self, kafka: KafkaAccess, name: str) -> None:
-        # silent: they exist before anything is asked of Kafka, and Fetch says what happens to the connection. An offset of a
-        # transaction that is about to end is asked for again soon: with librdkafka's 100 ms every take-over would wait as long
+        # librdkafka asks again for an offset of a transaction that is about to end; with its default of 100 ms each takeover would wait
+        # as long
         soon = {"retry.backoff.ms": 5, "retry.backoff.max.ms": 50}
         self._settings: dict[str, Any] = {
             **client_settings.settings(kafka, "group", group_id=name, enable_auto_commit=False),
@@ -30,12 +30,12 @@ class GroupOffsets:
         self.consumer = Consumer(self._settings)
 
     def held(self, sources: Iterable[TopicPart], seconds: float = ASK_SECONDS) -> dict[TopicPart, HeldOffset]:
-        """What the group holds, without sources that nobody has committed yet. Waits for offsets of a transaction that is still
-        open or being completed (read_committed is librdkafka's default). Raises KafkaException."""
+        """What the group holds, without sources that have no committed offset yet. Waits for offsets of a transaction that is still open or
+        being completed (read_committed is librdkafka's default), `seconds` at most. Raises KafkaException."""
         return _committed(self.consumer, sources, seconds)
 
     def stable(self, sources: Iterable[TopicPart], seconds: float) -> dict[TopicPart, HeldOffset] | None:
-        """As `held`; None when a transaction holds some of the offsets for so long, or Kafka did not answer in time."""
+        """As `held`, but None when an open transaction holds some of the offsets for so long, or Kafka did not answer in time."""
         try:
             return self.held(sources, seconds)
         except KafkaException as error:
@@ -44,7 +44,7 @@ class GroupOffsets:
         return None
 
     def before(self, sources: Iterable[TopicPart]) -> dict[TopicPart, HeldOffset]:
-        """What the group held before the transactions that are open: it waits for nobody. Raises KafkaException."""
+        """What the group held before the transactions that are open; does not wait for them. Raises KafkaException."""
         consumer = Consumer({**self._settings, "isolation.level": "read_uncommitted"})
         try:
             return _committed(consumer, sources, ASK_SECONDS)

@@ -1,4 +1,4 @@
-"""What an app's group and its changelogs are called in Kafka."""
+"""Names in Kafka: of an app's group and of its changelogs."""
 
 
 def app_id(name: str) -> str:
@@ -7,5 +7,5 @@ def app_id(name: str) -> str:
 
 
 def changelog_topic(app_id: str, table: str | None) -> str:
-    """Of a table, as Faust names it; of the one that all tables share without a table."""
+    """The changelog of a table, as Faust names it; without a table, the changelog that all tables share."""
     return f"{app_id}-changelog" if table is None else f"{app_id}-{table}-changelog"

@@ -1,7 +1,7 @@
-"""What Kafka would not take, found before anything of a turn is sent: an output, a changelog row or all of it together.
+"""Finds what is too large for Kafka before anything of a turn is sent: an output, a changelog row, or all of them together.
 
-In: a decision and the rows it changed. Out: TooLarge, one line that says which topic and how large. The limits of the topics are those
-the deployment declares. Refusals are not looked at: a dead letter always fits.
+Enters: a decision and the rows that it changed. Leaves: TooLarge, one line with the topic and the size. The limits of the topics are those
+that the deployment declares. Refusals are not checked: a dead letter always fits.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ from pipelines.engine.poison import TooLarge
 from pipelines.engine.stage import Decision, Headers
 from pipelines.engine.transactional_producer import Rows
 
-TURN_BYTES = 64 << 20  # of all outputs and rows of a turn: far below the producer's queue, and what a worker can spare
+TURN_BYTES = 64 << 20  # of all outputs and rows of a turn; far below the producer's queue
 
 
 class KafkaSizes:
-    """`limit` is the most bytes of key, value and headers a record of a topic may have."""
+    """`limit` gives the most bytes of key, value and headers that a record of a topic may have. No I/O."""
 
     def __init__(self, limit: Callable[[str], int]) -> None:
         self._limit = limit
         self._limits: dict[str, int] = {}
 
     def check(self, decision: Decision, rows: Sequence[Rows]) -> None:
-        """Raises TooLarge. Every record passes here: the usual case is one list and its largest size (0.1 us a record)."""
+        """Raises TooLarge. Every record passes here, so that the usual case is one list and its maximum (0.1 us a record)."""
         outputs = decision.outputs
         sizes = [
             len(key) + len(value or b"") + (_of_headers(headers) if headers else 0)

@@ -1,8 +1,8 @@
-"""The roll of a stage's workers on one machine, by which a death is known at once instead of after the session time-out.
+"""The workers of a stage on one machine: a crashed worker is noticed at once, not only after the session time-out.
 
-In: a folder the workers share, or that a worker finds again when it is started again; each keeps its id in the group in a file there,
-under a lock that the kernel lets go of when the process is no more, however it ended. Out: the ids of the dead. Guaranteed: nobody is
-taken for dead who has a process, also a frozen one. Where nothing is shared, the session time-out remains.
+Enters: a folder that the workers share, or that a worker finds again after a restart. Each worker keeps its member id in a file there,
+under a lock that the kernel releases when the process ends, however it ends. Leaves: the member ids of crashed workers. Guaranteed: a
+worker that has a process, even a frozen one, is never taken for crashed. Where no folder is shared, the session time-out remains.
 """
 
 import fcntl
@@ -19,7 +19,8 @@ log = structlog.get_logger(__name__)
 
 
 class LocalMembers:
-    """One worker's line in the roll, and its look at the others'."""
+    """The file of one worker, and its view of the files of the others. All methods read and write small local files. `enter` runs in the
+    thread of the group's client, the rest in the event loop."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -28,7 +29,7 @@ class LocalMembers:
         self._broken = False
 
     def enter(self, member_id: str) -> None:
-        """Writes down under which id the group knows this worker now."""
+        """Records the member id of this worker, after each assignment. Does not raise: a folder that cannot be written is logged once."""
         if self._broken:
             return
         try:
@@ -39,19 +40,19 @@ class LocalMembers:
         except OSError as error:
             self._broken = True
             log.warning(
-                "no roll: a death is known by the session time-out only", folder=str(self._folder), error=str(error)
+                "crashed workers are noticed by the session time-out only", folder=str(self._folder), error=str(error)
             )
 
     def leave(self) -> None:
-        """This worker has left its group, or is about to: nobody needs to do it in its stead."""
+        """Removes the file: this worker has left its group, or is about to, so that no other worker needs to remove it."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._path = None
 
-    def dead(self) -> Generator[str, None, None]:
-        """Ids of workers that have ended without leaving. Each is struck off when the next is asked for, so that one whose death could
-        not be told comes again; nobody else is given it meanwhile."""
+    def crashed(self) -> Generator[str, None, None]:
+        """Member ids of workers that have ended without leaving. The file of an id is removed when the next id is asked for, so that an id
+        whose handling failed comes again. Meanwhile it is locked, so that no other worker gets it."""
         for path in sorted(self._folder.glob("*.member")):
             if path == self._path:
                 continue
@@ -61,12 +62,12 @@ class LocalMembers:
                     yield file.read().decode()
                     path.unlink(missing_ok=True)
             except OSError:
-                continue  # its process holds the lock, or somebody else has struck it off
+                continue  # its process holds the lock, or another worker has removed it
 
     def _signed(self, member_id: str) -> Path:
         private_files.make_folder(self._folder)
         path = self._folder / f"{uuid.uuid4().hex}.member"
-        unlocked = path.with_suffix(".new")  # nobody looks at it before it is locked
+        unlocked = path.with_suffix(".new")  # no other worker looks at it before it is locked
         self._file = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _write(self._file, member_id)

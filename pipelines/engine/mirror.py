@@ -1,8 +1,8 @@
-"""A small compacted topic, kept whole in memory and up to date: contacts.
+"""A small compacted topic, kept complete in memory and up to date: contacts.
 
-What enters: the topic, from its first offset. What leaves: the latest value of a key, as a View. A mirror is complete up to the topic's
-end before `start` returns, and follows it after that; what it shows was committed (read_committed). A thread reads and decodes; what it
-has read is taken in by the event loop, between decisions and never during one.
+Enters: the topic, from its first offset. Leaves: the latest value of each key, as a View. Guaranteed: a mirror is complete up to the
+topic's end before `start` returns, and follows the topic after that; it shows only what was committed (read_committed). A thread reads and
+decodes; the event loop applies the changes between decisions, never during one.
 """
 
 import asyncio
@@ -22,23 +22,28 @@ from schemas.tracebacks import unquoted
 
 log = structlog.get_logger(__name__)
 START_SECONDS = 60.0
-POLL_SECONDS = 0.2  # how soon the thread hears that it is to stop
+POLL_SECONDS = 0.2  # the longest time until the thread notices that it has to stop
 BATCH = 10_000  # records
-# An idle topic is asked for twice a second; what is produced to it comes at once all the same.
+# The broker holds a fetch of an idle topic for so long; a new record is still answered at once.
 FETCH_WAIT_MS = 500
-Change = tuple[bytes, Any]  # a key and its new value, None for a key that has gone
+Change = tuple[bytes, Any]  # a key and its new value, None for a key that was removed
 
 
 class NoTopic(Exception):
-    """The topic is not there; the sentence says what to do."""
+    """The topic does not exist; the sentence says what to do."""
 
 
 class Mirror:
-    """Of one topic. `fail` ends the worker: it is called, in the event loop, when the topic cannot be followed any more."""
+    """The mirror of one topic; its methods are for the event loop and do not block it. Every worker mirrors all partitions of the topic, so
+    that a rebalance changes nothing.
+
+    `fail(reason)` ends the worker; it is called in the event loop when the topic cannot be followed any more. `positions` is partition ->
+    offset: everything before it is in the view.
+    """
 
     def __init__(self, *, kafka: KafkaAccess, mirrored: Mirrored, fail: Callable[[str], None]) -> None:
         self.topic = mirrored.topic
-        self.positions: dict[int, int] = {}  # everything of a partition before its offset is in the view
+        self.positions: dict[int, int] = {}
         self._decode = mirrored.decode
         self._values: dict[bytes, Any] = {}
         self.view: View[Any] = View(self._values)
@@ -52,7 +57,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._run, name=f"mirror-{self.topic}", daemon=True)
 
     async def start(self, seconds: float = START_SECONDS) -> None:
-        """Returns when the mirror is complete; raises TimeoutError when that takes longer than `seconds`, or the topic is not there."""
+        """Returns when the mirror is complete. Raises TimeoutError when that takes longer than `seconds` or the topic cannot be read."""
         self._loop = asyncio.get_running_loop()
         if not self._thread.ident:
             self._thread.start()
@@ -62,12 +67,13 @@ class Mirror:
             )
 
     async def stop(self) -> None:
+        """Ends the thread; waits for it for 10 s at most."""
         self._stopping.set()
         if self._thread.ident:
             await asyncio.to_thread(self._thread.join, 10.0)
 
     async def reach(self, end: Mapping[int, int]) -> None:
-        """Returns when everything before these offsets of partitions is in the view."""
+        """Returns when everything before these offsets, partition -> offset, is in the view. Has no time-out."""
         while not self.has_reached(end):
             await self._moved.wait()
 
@@ -82,15 +88,15 @@ class Mirror:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "fetch.wait.max.ms": FETCH_WAIT_MS,
-            "auto.offset.reset": "error",  # a topic that was created again: what is in memory is of the old one
+            "auto.offset.reset": "error",  # a topic that was created again: the memory holds the old one
         }
         consumer = Consumer({**settings, **reading})
         try:
             self._follow(consumer)
-        except Exception as error:  # noqa: BLE001  # said by start(), or ends the worker when it happens later
+        except Exception as error:  # noqa: BLE001  # start() raises it, or it ends the worker when it happens later
             self._failure = raised_where(error)
             if self._complete.is_set():
-                why = f"mirror of topic {self.topic} stopped: {self._failure}; a start reads it anew"
+                why = f"mirror of topic {self.topic} stopped: {self._failure}; a restart reads it again"
                 self._in_loop(self._fail, why)
             self._complete.set()
         finally:
@@ -109,7 +115,7 @@ class Mirror:
                 continue
             changes, positions, ended = self._read([first, *consumer.consume(BATCH, 0)])
             if left:
-                self._take_in(changes, positions)  # nobody looks yet
+                self._take_in(changes, positions)  # the event loop does not look at the view yet
                 left -= ended
                 if not left:
                     self._complete.set()
@@ -117,7 +123,7 @@ class Mirror:
                 self._hand_over(changes, positions)
 
     def _read(self, messages: Sequence[Message]) -> tuple[list[Change], dict[int, int], set[int]]:
-        """What changes, where each partition stands then, and which partitions have been read to their end."""
+        """The changes, the next offset of each partition after them, and the partitions that have been read to their ends."""
         changes: list[Change] = []
         positions: dict[int, int] = {}
         ended: set[int] = set()
@@ -134,7 +140,7 @@ class Mirror:
         return changes, positions, ended
 
     def _changes(self, message: Message) -> list[Change]:
-        """What a record changes: one key or, when it does not belong there, nothing. A key is a person's: the log has the place."""
+        """What a record changes: one key or, when it does not belong there, nothing. A key is personal data: the log has the position."""
         key, value = message.key(), message.value()
         why = "it has no key"
         if key is not None:
@@ -148,7 +154,7 @@ class Mirror:
         return []
 
     def _hand_over(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
-        """Waits until the event loop has taken it in: no more than one batch is under way."""
+        """Gives the changes to the event loop and waits until it has applied them: at most one batch is under way."""
         taken = threading.Event()
 
         def take_in() -> None:
@@ -168,7 +174,7 @@ class Mirror:
         return True
 
     def _move(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
-        """In the event loop: whoever waits looks again."""
+        """In the event loop: applies the changes and wakes the tasks in `reach`."""
         self._take_in(changes, positions)
         self._moved.set()
         self._moved.clear()

@@ -1,7 +1,7 @@
-"""The mirrored topics of one stage in one worker: what its decisions see of them, and whether they have come as far as a topic.
+"""The mirrored topics of one stage in one worker: the views of its decisions, and the answers to calls about their ends.
 
-What enters: the topics the stage declares. What leaves: a View of each, and the results of calls with `end_of`. Guaranteed: such a result
-comes when everything acknowledged before the call was made is in the view. Kafka is asked in a thread. Lives in the event loop.
+Enters: the topics that the stage declares. Leaves: a View of each, and the results of calls with `end_of`. Guaranteed: when such a result
+is there, the view holds everything that was acknowledged before the call was made.
 """
 
 import asyncio
@@ -18,11 +18,15 @@ from schemas.kafka_access import KafkaAccess
 TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 AGAIN_SECONDS = 1.0  # between two questions to a Kafka that does not answer
-SAY_SECONDS = 10.0
+LOG_SECONDS = 10.0  # between two log lines about the same wait
 
 
 class Mirrors:
-    """Of one worker. `ends` blocks, tells where partitions end with open transactions included, and may raise KafkaException."""
+    """The mirrors of one worker; for its event loop, which they do not block.
+
+    `ends(partitions)` returns where partitions end, open transactions included; it may block and may raise KafkaException, and is called in
+    a thread. `fail(reason)` ends the worker when a mirror cannot follow its topic any more. `views` is topic -> View.
+    """
 
     def __init__(
         self,
@@ -37,34 +41,38 @@ class Mirrors:
         self.views: Mapping[str, View[Any]] = {topic: mirror.view for topic, mirror in self._mirrors.items()}
 
     async def start(self) -> None:
-        """Returns when every mirror is complete; raises TimeoutError."""
+        """Returns when every mirror is complete. Raises TimeoutError."""
         await asyncio.gather(*(mirror.start() for mirror in self._mirrors.values()))
 
     async def stop(self) -> None:
         await asyncio.gather(*(mirror.stop() for mirror in self._mirrors.values()))
 
     async def perform(self, stage: Stage[Any], call: Call) -> Any:
-        """Does a call of the stage, or answers it when it asks for the end of a topic."""
+        """Makes a call with `Stage.perform`, or answers it here when it asks for the end of a topic. Such an answer waits as long as Kafka
+        is unavailable or a transaction on the topic is open; it may be cancelled."""
         return await (stage.perform(call) if call.end_of is None else self._passed(call.end_of))
 
     async def _passed(self, topic: str) -> EndOf:
-        """Asks where the topic ends, and returns when its mirror has passed that."""
+        """Asks where the topic ends, and returns when its mirror has read so far."""
         mirror = self._mirrors[topic]
-        stood = dict(mirror.positions)
+        position = dict(mirror.positions)
         end = await self._end(mirror)
         while True:
             try:
-                await asyncio.wait_for(mirror.reach(end), SAY_SECONDS)
+                await asyncio.wait_for(mirror.reach(end), LOG_SECONDS)
             except TimeoutError:
                 log.warning(
-                    "mirror is behind", topic=topic, stands=dict(mirror.positions), end=end,
-                    reason="Kafka is away, or a transaction on the topic is open",
-                )  # fmt: skip
+                    "mirror is behind",
+                    topic=topic,
+                    position=dict(mirror.positions),
+                    end=end,
+                    reason="Kafka is unavailable, or a transaction on the topic is open",
+                )
             else:
-                return EndOf(topic, stood, end)
+                return EndOf(topic, position, end)
 
     async def _end(self, mirror: Mirror) -> dict[int, int]:
-        """Where the topic ends; asked until Kafka answers."""
+        """Where the topic ends, partition -> offset; asks until Kafka answers."""
         while True:
             try:
                 found = await asyncio.to_thread(self._ends, [(mirror.topic, number) for number in mirror.positions])

@@ -1,8 +1,8 @@
-"""What goes along with every offset a stage commits, as its metadata: which topics it stood on, which transaction of whom it was, and
-whether the partition's last starts ended well.
+"""The metadata of every offset that a stage commits: the ids of its topics, the transaction and its writer, and the starts of the
+partition.
 
-Kafka keeps the metadata with the offset, so that the next owner of a partition finds it wherever it runs. Pure text; an offset set by
-hand has none: whoever sets it has seen what there is.
+Enters and leaves: a line of text that Kafka keeps with the offset, so that the next owner of a partition finds it on any machine. An offset
+that an operator sets by hand has no metadata; then nothing is checked. Pure, no I/O.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,8 @@ FIRST = "chat4all"
 
 @dataclass(frozen=True, slots=True)
 class OffsetMetadata:
-    """`ids` is topic -> Kafka's id of it; `turn` names the transaction, `writer` is the transactional id it was written under. `starts`
-    counts the starts of the partition since the last turn that was done with, `trying` is the record (topic, offset) that was being
-    decided on alone."""
+    """`ids` is topic -> its id in Kafka. `turn` names the transaction, `writer` is the transactional id that wrote it. `starts` counts the
+    starts of the partition since the last completed turn. `trying` is the record (topic, offset) that was being decided on alone."""
 
     ids: Mapping[str, str] = field(default_factory=dict)
     turn: str = ""
@@ -24,6 +23,7 @@ class OffsetMetadata:
     writer: str = ""
 
     def text(self) -> str:
+        """One line of words; `read` is the inverse. Names must not contain spaces."""
         words = [FIRST, *(f"{topic}={topic_id}" for topic, topic_id in self.ids.items())]
         if self.turn:
             words.append(f"#{self.turn}")
@@ -37,7 +37,7 @@ class OffsetMetadata:
 
 
 def read(text: str | None) -> OffsetMetadata:
-    """The mark in an offset's metadata; an empty one when it is not ours."""
+    """The metadata from the text of an offset; empty when the text is not Chat4All's. Never raises."""
     first, *words = (text or "").split() or [""]
     if first != FIRST:
         return OffsetMetadata()

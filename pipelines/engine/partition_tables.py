@@ -1,7 +1,7 @@
-"""The tables of a partition, opened before they are restored: in memory, or in RocksDB in a folder of their own.
+"""Opens the tables of a partition before they are restored: in memory, or in RocksDB in a folder of their own.
 
-Enters: the number of a partition. Leaves: its tables, each where its store stands. A folder is of one changelog of one Kafka: whatever
-else is found in it is rebuilt. A store that its former owner on this machine has still open is waited for, within a bound.
+Enters: the number of a partition. Leaves: its tables, each at the changelog position of its store. A folder belongs to one changelog of one
+Kafka cluster; other contents are rebuilt. A store that its former owner on this machine still has open is waited for, within a bound.
 """
 
 import time
@@ -21,7 +21,7 @@ IN_USE_SECONDS = 15.0  # how long a store on disk may still be open elsewhere on
 
 
 class PartitionTables:
-    """Opens the tables of one stage. Blocks: to be called from a thread."""
+    """Opens the tables of one stage. `open` blocks: call it from a thread. The rest does not block."""
 
     def __init__(
         self,
@@ -43,13 +43,14 @@ class PartitionTables:
         self._consumer = consumer
 
     def open(self, number: int) -> dict[str, Table[Any]]:
-        """The tables of a partition by name."""
+        """The tables of a partition by name. Blocks up to IN_USE_SECONDS for each. Raises StoreInUse and other StoreFailed, KafkaException
+        (only for RocksDB, which asks for the cluster's id)."""
         return {layout.name: self._open_table(layout, number) for layout in self._layouts}
 
     def changelogs(
         self, tables: Mapping[int, Mapping[str, Table[Any]]]
     ) -> dict[tuple[str, int], OneTable | SharedChangelog]:
-        """Changelog (topic, partition) -> what its rows go to, for tables by the number of their partition."""
+        """Changelog (topic, partition) -> the receiver of its rows, for the tables of these partitions."""
         if self._shared:
             return {(self._changelog(""), number): SharedChangelog(held) for number, held in tables.items() if held}
         return {
@@ -68,7 +69,7 @@ class PartitionTables:
             except StoreInUse:
                 if time.monotonic() > end:
                     raise
-                time.sleep(0.1)  # its former owner is about to let go of it
+                time.sleep(0.1)  # its former owner is about to close it
 
     def _identity(self, changelog: str, number: int) -> str:
         cluster = self._consumer.list_topics(timeout=30).cluster_id

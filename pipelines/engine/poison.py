@@ -1,7 +1,7 @@
-"""Poison: a record on which a stage's decision raises. Which one it is, and when there is so much of it that the code is to blame.
+"""Poison: a record on which a stage's decision raises. Finds that record, and recognizes when the reason is the code and not a record.
 
-Enters: the records of a decision and whether it raised. Leaves: how many records the next turn may take, what is to be refused, or
-NotData, one line that stops the stage. Nothing is decided here and nothing is committed; no clock, no I/O.
+Enters: the records of a decision and whether it raised. Leaves: how many records the next turn may take, which records to refuse, or
+NotData, one line that ends the worker. Decides and commits nothing; no clock, no I/O.
 """
 
 import traceback
@@ -12,18 +12,18 @@ from pathlib import Path
 from pipelines.engine.stage import Record, Refusal
 from schemas.tracebacks import described_error
 
-LIMIT = 20  # in a row: one producer's bad batch passes, a stage that can do nothing any more does not empty its topic
-SHARE = 0.2  # of the last WINDOW records, once ENOUGH were seen: below it the good records are worth going on for
+LIMIT = 20  # in a row: enough for one producer's bad batch, too few for a broken stage to refuse a whole topic
+SHARE = 0.2  # of the last WINDOW records, once ENOUGH were seen: below it the stage continues for the good records
 WINDOW = 200
 ENOUGH = 50
 
 
 class NotData(Exception):
-    """A decision raises, and no record is to blame: a bug in the stage's code. The line says what raised, where, and what to do."""
+    """A decision raises, and no record is the reason: a bug in the stage's code. The line says what raised, where, and what to do."""
 
 
 class TooLarge(Exception):
-    """A decision made what Kafka would not take. `together` says that no part of it is too large, only all of it."""
+    """A decision made more than Kafka takes. `together` says that no single output or row is too large, only their sum."""
 
     def __init__(self, sentence: str, *, together: bool = False) -> None:
         super().__init__(sentence)
@@ -33,20 +33,21 @@ class TooLarge(Exception):
 class Isolation:
     """Finds poison of one partition by halving, in turns that commit: 11 decisions for one record among 1,000.
 
-    What raised comes again in halves. A half that does not raise is committed as any turn is, so a record is alone in the end on the state
-    that everything before it left, and is to blame. It is not let go before the next record was decided on: poison without an
-    end stops the stage with nothing of it committed, and none of it is in dead-letters. A `limit` of 0 never stops it.
+    The records of a decision that raised come again in halves. A half that does not raise is committed like any turn, so that in the end
+    one record is alone on the state that all records before it left: that record is poison. Its refusal is kept back until the next record
+    was decided on: when poison does not end, the worker ends with none of it committed or in dead-letters. With a `limit` of 0 the worker
+    never ends for it.
     """
 
     def __init__(self, stage: str, limit: int) -> None:
         self._stage = stage
         self._limit = limit
-        self._among = 0  # one of the next so many records raises; 0 when nothing is known
+        self._among = 0  # one of the next so many records raises; 0 when none is known to
         self._found: list[Refusal] = []
-        self._sizes = 0  # of those found, too large
+        self._sizes = 0  # how many of those found are too large
         self._row = 0
         self._seen = 0
-        self._places: deque[int] = deque()  # of poison, counted in records, within WINDOW
+        self._places: deque[int] = deque()  # of poison within WINDOW, counted in records
 
     @property
     def at_most(self) -> int | None:
@@ -56,7 +57,8 @@ class Isolation:
         return max(1, self._among // 2) if self._among else None
 
     def raised(self, records: Sequence[Record], error: Exception) -> bool:
-        """Notes a decision on these records that raised; true when it was poison, and the record is not to come again."""
+        """Notes a decision on these records that raised. Returns True when it was poison: the record must not come again. Raises NotData
+        when no record is the reason, or too many are."""
         if not records:
             raise NotData(
                 self._bug(
@@ -66,7 +68,7 @@ class Isolation:
         self._among = len(records) if len(records) > 1 else 0
         if self._among:
             return False
-        if isinstance(error, TooLarge):  # data, however much of it there is
+        if isinstance(error, TooLarge):  # always data, never a bug
             self._sizes += 1
             self._found.append(Refusal(records[0], "too_large_for_kafka", str(error)))
             return True
@@ -84,7 +86,7 @@ class Isolation:
         return True
 
     def decided(self, records: int) -> list[Refusal]:
-        """Notes a decision that did not raise; returns what is refused together with it."""
+        """Notes a decision on so many records that did not raise; returns the refusals to commit together with it."""
         self._among = max(0, self._among - records)
         self._seen += records
         if records:
@@ -94,7 +96,7 @@ class Isolation:
         return found
 
     def forget(self) -> None:
-        """Whatever was not committed comes again."""
+        """Forgets poison that was not committed: its records come again."""
         self._among = 0
         for _ in range(len(self._found) - self._sizes):
             self._row -= 1
@@ -117,16 +119,16 @@ class Isolation:
     def _bug(self, what: str, otherwise: str = "") -> str:
         return (
             f"a bug in the code of stage {self._stage}, not data: {what}; nothing of it was committed, no record is lost: "
-            f"start a version that can decide on it (the one before?){otherwise}"
+            f"start a version that can decide on it (the previous one?){otherwise}"
         )
 
 
 def raised_where(error: Exception) -> str:
-    """What it is and where it was raised: `ValueError (pipelines/route.py:12, in decide)`. Its sentence may quote the record."""
+    """The error and where it was raised, as `ValueError (pipelines/route.py:12, in decide)`. The error's own sentence is in it only where
+    it cannot quote the record (described_error)."""
     line = described_error(error)
-    frames = list(
-        traceback.walk_tb(error.__traceback__)
-    )  # without the lines of the source, which would be read from files
+    # without the lines of the source, which would be read from files
+    frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
         return line
     code, number = frames[-1][0].f_code, frames[-1][1]

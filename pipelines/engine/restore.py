@@ -1,7 +1,7 @@
-"""Tables from their changelogs, in bulk: one reader from the first to the last offset, off the event loop.
+"""Restores tables from their changelogs, in bulk.
 
-Reads `read_committed` after the fence, so what an aborted turn wrote is never seen. About 30 times faster than Faust's own
-record-by-record recovery.
+Enters: changelog partitions. Leaves: tables with all committed rows. Reads `read_committed` and after the fence, so that rows of an aborted
+turn are never seen. About 30 times faster than Faust's own record-by-record recovery.
 """
 
 import time
@@ -20,13 +20,13 @@ TopicPart = tuple[str, int]
 Changelogs = Mapping[TopicPart, OneTable | SharedChangelog]
 log = structlog.get_logger(__name__)
 STALL_SECONDS = 60.0
-TELL_SECONDS = 2.0
+LOG_SECONDS = 2.0  # between two log lines about the progress
 CHUNK = 5000  # rows between two looks at whether the restore is still wanted
 
 
 @dataclass(slots=True)
 class RestoreProgress:
-    """How far a restore is; `total` counts offsets, of which compaction and transactions leave some empty."""
+    """The progress of a restore. `total` counts offsets; compaction and transactions leave some of them empty."""
 
     rows: int = 0
     total: int = 0
@@ -50,11 +50,12 @@ def restore(
     still_wanted: Callable[[], bool],
     progress: RestoreProgress,
 ) -> int:
-    """Feeds the tables the rows of their (topic, partition) changelogs from their own positions on, in offset order; returns how many.
+    """Loads the rows of the changelogs, (topic, partition), into their tables in offset order, each from its table's own position; returns
+    how many. Updates `progress`. Blocks until the ends are read: call it from a thread.
 
-    A table that stands beyond the end of its changelog belongs to another one: it is emptied and read from the beginning.
-
-    Stops early, leaving the tables incomplete, when `still_wanted` turns false (a newer rebalance): the caller must not use them.
+    A table whose position is outside its changelog belongs to another one: it is emptied and read from the beginning. When `still_wanted`
+    turns False (a newer rebalance) it stops early, and the caller must not use the tables. Raises RestoreFailed when nothing arrives for
+    STALL_SECONDS, and KafkaException.
     """
     consumer = Consumer(
         {
@@ -65,7 +66,7 @@ def restore(
             "isolation.level": "read_committed",
             "queued.max.messages.kbytes": 262_144,
             "max.partition.fetch.bytes": 8_388_608,
-            "fetch.wait.max.ms": 10,  # the end of a changelog is told by an empty answer, which waits for so long
+            "fetch.wait.max.ms": 10,  # the end of a changelog is known by an empty answer, which the broker holds for so long
         }
     )
     try:
@@ -85,17 +86,17 @@ def _read(
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
         start, emptied = table.start(low, high)
         if emptied:
-            log.warning("table is of another changelog, rebuilt", topic=topic, partition=partition, first=low, end=high)
+            log.warning("table of another changelog rebuilt", topic=topic, partition=partition, first=low, end=high)
         if start < high:
             left[topic, partition] = start
             progress.total += high - start
     if not left:
         return 0
     consumer.assign([TopicPartition(topic, partition, low) for (topic, partition), low in left.items()])
-    heard = told = time.monotonic()
+    received_at = logged_at = time.monotonic()
     while left and still_wanted():
         for message in _next(consumer):
-            heard = time.monotonic()
+            received_at = time.monotonic()
             source = (message.topic() or "", message.partition() or 0)
             error = message.error()
             if error is None:
@@ -106,10 +107,10 @@ def _read(
                 left.pop(source, None)
             elif not (error.retriable() or error.code() in PASSING):
                 raise KafkaException(error)
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - logged_at > LOG_SECONDS:
+            logged_at = time.monotonic()
             log.info("restoring", **progress.shown())
-        if time.monotonic() - heard > STALL_SECONDS:
+        if time.monotonic() - received_at > STALL_SECONDS:
             raise RestoreFailed(
                 f"no changelog rows from Kafka for {STALL_SECONDS:.0f} s, still to read: {sorted(left)}"
             )
@@ -117,6 +118,6 @@ def _read(
 
 
 def _next(consumer: Consumer) -> list[Message]:
-    """What is there, as soon as something is: `consume` alone would wait its whole time for a full list."""
+    """The messages that are there, as soon as there is one: `consume` alone would wait its whole time for a full list."""
     first = consumer.poll(0.2)
     return [] if first is None else [first, *consumer.consume(CHUNK - 1, 0)]

@@ -1,7 +1,7 @@
-"""One thread that does what blocks, one thing after the other, and that can be left behind when it does not come back.
+"""One thread for blocking calls, one after the other, that can be abandoned when a call does not return.
 
-A ThreadPoolExecutor waits for its threads when the process ends; librdkafka sometimes never returns from a call, so these threads are
-daemons, and whoever has given one up takes a fresh one.
+A ThreadPoolExecutor waits for its threads when the process ends. librdkafka sometimes never returns from a call, so that these threads are
+daemons, and an abandoned one is replaced by a new one.
 """
 
 import queue
@@ -16,7 +16,7 @@ _Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class SerialExecutor(Executor):
-    """An executor of one thread, which starts with the first job."""
+    """An executor of one thread, which starts with the first job. No method blocks; for the event loop."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -30,14 +30,14 @@ class SerialExecutor(Executor):
         self._jobs.put((future, fn, args, kwargs))
         return future
 
-    def leave(self) -> None:
-        """The thread ends with the job it has, whenever that returns; the next job gets another one."""
+    def abandon(self) -> None:
+        """Lets the thread end after the jobs that it has, whenever they return; the next job gets a new thread. Does not wait."""
         jobs, self._jobs = self._jobs, None
         if jobs is not None:
             jobs.put(None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # Executor's signature
-        self.leave()
+        self.abandon()
 
 
 def _work(jobs: "queue.SimpleQueue[_Job | None]") -> None:
@@ -46,14 +46,14 @@ def _work(jobs: "queue.SimpleQueue[_Job | None]") -> None:
 
 
 def _do(job: _Job | None) -> bool:
-    """Does a job. An error knows the frames it came through: none of them keeps the future, which knows the error, or the two would keep
-    each other alive, and whatever the step held, a client of Kafka with its threads perhaps."""
+    """Does a job. An error refers to the frames that it passed. None of them may keep the future, which refers to the error: the cycle
+    would keep alive what the step held, for example a Kafka client with its threads."""
     if job is None:
         return False
     future, step, arguments, named = job
     try:
         future.set_result(step(*arguments, **named))
-    except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits for the future
+    except BaseException as error:  # noqa: BLE001  # it is raised where the future is awaited
         future.set_exception(error)
     finally:
         del job, future

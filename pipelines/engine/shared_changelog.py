@@ -1,7 +1,7 @@
-"""One changelog for all tables of a partition: the table's name stands in the key of each row.
+"""One changelog for all tables of a partition: the table's name is part of the key of each row.
 
-In: changelog records in their order, with their offsets. Out: each to its table. Every table on disk knows how far it stands itself, so
-rows that it has already are passed over. Rows of a table that is no more are left alone.
+Enters: changelog records in offset order. Leaves: each row in its table. A table on disk knows its own position in the changelog, so that
+rows which it already has are skipped. Rows of tables that no longer exist are ignored.
 """
 
 from collections.abc import Mapping
@@ -13,21 +13,22 @@ SEPARATOR = b"/"
 
 
 def prefix_of(table: str) -> bytes:
-    """What the keys of a table's rows begin with."""
+    """The prefix of the keys of a table's rows."""
     return table.encode() + SEPARATOR
 
 
 class OneTable:
-    """A changelog of a table's own."""
+    """A changelog of one table. For the thread that restores; blocks only as the table's store does."""
 
     def __init__(self, table: Table[Any]) -> None:
         self._table = table
 
     def start(self, low: int, high: int) -> tuple[int, bool]:
-        """Where to read from, within what there is, and whether the table was emptied: it stood on another changelog."""
+        """The offset from which to read, between the changelog's first offset `low` and its end `high`, and whether the table was emptied
+        because its position was outside."""
         return _start(self._table, low, high)
 
-    def load(self, key: bytes, value: bytes | None, offset: int) -> None:  # noqa: ARG002  # it is read from where it stands
+    def load(self, key: bytes, value: bytes | None, offset: int) -> None:  # noqa: ARG002  # reading starts at its position
         self._table.load(key, value)
 
     def loaded(self, position: int) -> None:
@@ -38,7 +39,7 @@ class OneTable:
 
 
 class SharedChangelog:
-    """The changelog of several tables of one partition, by name."""
+    """A changelog of several tables of one partition, by name. Same methods as OneTable."""
 
     def __init__(self, tables: Mapping[str, Table[Any]]) -> None:
         self._tables = {name.encode(): table for name, table in tables.items()}

@@ -1,9 +1,9 @@
-"""What a stage stands on in Kafka: whether its sources and changelogs are fit for it, and whether they still are the ones they were.
+"""The topics of a stage: whether its sources and changelogs are usable, and whether they are still the same topics as before.
 
-Enters: the topics as the broker describes them, and what earlier commits say. Leaves: UnusableTopics, one line that says what to do.
-Guaranteed: a topic that was deleted and created again is never read on from old offsets and never restored as if it were the old one.
-Kafka tells the new one from the old one by an id; the ids of all topics of a stage go along, as metadata, with every offset it commits.
-An offset set by hand has none: whoever sets it has seen what there is.
+Enters: the topics as the broker describes them, and the metadata of earlier commits. Leaves: UnusableTopics, one line that says what to do.
+Guaranteed: a topic that was deleted and created again is never read from old offsets and never restored as if it were the old one. Topics
+are identified by their ids in Kafka; the ids of all topics of a stage are in the metadata of every offset that it commits. An offset that
+an operator sets by hand has no metadata, and is accepted.
 """
 
 import time
@@ -23,22 +23,26 @@ TopicPart = tuple[str, int]
 log = structlog.get_logger(__name__)
 ASK_SECONDS = 30.0
 END_TRIES = 5  # a second apart, before a position is said to lie beyond the end
-# said by a broker that has just started
+# errors of a broker that has just started
 _PASSING = frozenset(
     {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR}
 )
-# librdkafka's admin client never learns the epoch of a leader that was started again: only a new client does
+# librdkafka's admin client never learns the new epoch of a leader that was restarted; only a new client does
 _STALE = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH})
 _AS_KAFKA_WRITES = str.maketrans("+/", "-_")
 T = TypeVar("T")
 
 
 class UnusableTopics(Exception):
-    """A topic a stage cannot stand on."""
+    """A stage cannot work with one of its topics; the sentence is one line that says what to do."""
 
 
 class TopicIdentity:
-    """The topics of one stage. All methods block; `check` comes before any other."""
+    """The topics of one stage, and questions about their offsets.
+
+    All methods block for up to ASK_SECONDS (call them from a thread), except `metadata` and `set_offsets`. `check` must come before the
+    others. They raise KafkaException, and where it is said UnusableTopics. `ids` is topic -> its id in Kafka, as of `check`.
+    """
 
     def __init__(
         self, *, stage: str, kafka: KafkaAccess, group: str, sources: Sequence[Source], changelogs: Mapping[str, str]
@@ -58,21 +62,21 @@ class TopicIdentity:
         self._counts: dict[str, int] = {}
 
     @property
-    def mark(self) -> OffsetMetadata:
-        """What goes along with every offset this stage commits."""
+    def metadata(self) -> OffsetMetadata:
+        """The metadata for every offset that this stage commits. Does not block."""
         return OffsetMetadata({topic: self.ids[topic] for topic in self._topics if topic in self.ids})
 
     def check(self) -> None:
-        """Raises UnusableTopics unless the topics are there, co-partitioned, keep what they have to keep, and are the ones they were."""
+        """Raises UnusableTopics unless the topics exist, are co-partitioned, have the right cleanup policy, and are the same as before."""
         try:
             self._asked(self._check)
         except KafkaException as error:
             raise UnusableTopics(
-                f"the topics of stage {self._stage} could not be looked at: {error.args[0].str()} (Kafka at {self._kafka})"
+                f"the topics of stage {self._stage} could not be checked: {error.args[0].str()} (Kafka at {self._kafka})"
             ) from error
 
     def _asked(self, step: Callable[[], T]) -> T:
-        """Asks again while a broker has just started or a partition has just moved."""
+        """The result of `step`, which is repeated while a broker has just started or a partition has just moved."""
         end = time.monotonic() + ASK_SECONDS
         while True:
             try:
@@ -95,12 +99,12 @@ class TopicIdentity:
         self._check_ids()
 
     def lost(self) -> str | None:
-        """What has become of a topic since `check`, as one line; None while all are the same. One that cannot be found has to be
-        missing twice: a broker that has just started may not know it yet."""
+        """One line about a topic that was deleted or created again since `check`; None while all are the same. A topic counts as deleted
+        when two calls in a row do not find it: a broker that has just started may not know it yet."""
         described = dict(self._described())
         missing = set(self._topics) - set(described)
         for topic in missing & self._missing:
-            return f"topic {topic} was deleted: `python -m pipelines prepare` creates it again, and the next start says what to do then"
+            return f"topic {topic} was deleted: `python -m pipelines prepare` creates it again, and the next start says what to do"
         self._missing = missing
         for topic, found in described.items():
             if _id(found) != self.ids[topic]:
@@ -108,41 +112,42 @@ class TopicIdentity:
         return None
 
     def deleted(self, positions: Mapping[TopicPart, int]) -> dict[TopicPart, int]:
-        """Where to read on instead, for positions whose records Kafka has deleted. Raises UnusableTopics for one beyond the end."""
+        """The first offset that is left, for each position whose records Kafka has deleted. Raises UnusableTopics for a position beyond the
+        end."""
         for left in reversed(range(END_TRIES)):
             bounds = self._asked(lambda: self._bounds(positions))
             beyond = [source for source, at in positions.items() if at > bounds[source][1]]
             if not beyond:
                 return {source: bounds[source][0] for source, at in positions.items() if 0 <= at < bounds[source][0]}
             if left:
-                time.sleep(1.0)  # a new leader of a partition hears of its true end a moment late
+                time.sleep(1.0)  # a new leader of a partition learns its true end a moment late
         topic, partition = beyond[0]
         raise UnusableTopics(
             f"stage {self._stage} has read {topic} {partition} up to offset {positions[beyond[0]]}, and it ends at "
-            f"{bounds[beyond[0]][1]}: Kafka has lost records, or it is another topic than it was; stop the workers of the stage, say where "
-            f"to read on, {self.set_offsets('--to-latest', topic)} (a sink keeps its own offsets, too), and start again"
+            f"{bounds[beyond[0]][1]}: Kafka has lost records, or the topic was created again; stop the workers of the stage, set where "
+            f"to continue, {self.set_offsets('--to-latest', topic)} (a sink keeps its own offsets, too), and start again"
         )
 
     def first(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
-        """The first offset there is of partitions."""
+        """The first offset of each partition."""
         return self._asked(lambda: self._offsets(partitions, OffsetSpec.earliest()))  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
 
     def stable_ends(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
-        """The last stable offset of partitions: where a reader of committed records ends, before any transaction that is open."""
+        """The last stable offset of each partition: where a reader of committed records ends, before the first open transaction."""
         return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
 
     def ends(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, int]:
-        """Where partitions end, with what no reader of committed records sees yet."""
+        """The end of each partition, including what a reader of committed records does not see yet."""
         return self._asked(lambda: self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED))  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
 
     def undecided(self, partitions: Collection[TopicPart]) -> set[TopicPart]:
-        """Partitions with a transaction that is still open, of what was written to them until now."""
+        """The partitions with an open transaction among what was written to them until now."""
         ends = self.ends(partitions)
         stable = self._asked(lambda: self.stable_ends(partitions))
         return {source for source, end in ends.items() if stable[source] < end}
 
     def _bounds(self, partitions: Iterable[TopicPart]) -> dict[TopicPart, tuple[int, int]]:
-        """First offset and end of partitions."""
+        """First offset and end of each partition."""
         first = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # confluent-kafka types them in part
         end = self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]  # the same
         return {source: (first[source], end[source]) for source in first}
@@ -162,7 +167,7 @@ class TopicIdentity:
             raise
 
     def set_offsets(self, where: str, topic: str | None = None) -> str:
-        """The command by which a person says where the stage is to read on."""
+        """The command with which an operator sets the offsets from which the stage continues. Does not block."""
         scope = "--all-topics" if topic is None else f"--topic {topic}"
         return (
             f"`kafka-consumer-groups.sh --bootstrap-server {self._kafka} --group {self._group} --reset-offsets {where} {scope} "
@@ -187,9 +192,9 @@ class TopicIdentity:
     def _check_counts(self, counts: Mapping[str, int]) -> None:
         if len(set(counts.values())) == 1:
             return
-        told = ", ".join(f"{topic} {count}" for topic, count in counts.items())
+        counts_text = ", ".join(f"{topic} {count}" for topic, count in counts.items())
         raise UnusableTopics(
-            f"the topics of stage {self._stage} differ in their partitions ({told}): the records of a key and their rows would lie "
+            f"the topics of stage {self._stage} differ in their partitions ({counts_text}): the records of a key and their rows would be "
             "with different workers; delete those that are wrong, `python -m pipelines prepare` creates them again, or while it is "
             f"empty `kafka-topics.sh --bootstrap-server {self._kafka} --alter --topic TOPIC --partitions NUMBER`"
         )
@@ -237,8 +242,8 @@ class TopicIdentity:
             yield (tp.topic, tp.partition), offset_metadata.read(tp.metadata).ids
 
     def _committed(self) -> Sequence[TopicPartition]:
-        """What the group has committed. Asked of a consumer: librdkafka 2.16 ends the whole process when its admin client asks a
-        coordinator that is still starting. Uncommitted transactions are not waited for: a dead worker's may be open for a minute."""
+        """What the group has committed. Uses a consumer, because librdkafka 2.16 ends the whole process when its admin client asks a
+        coordinator that is still starting. Does not wait for open transactions: a crashed worker's may be open until its time-out."""
         settings = client_settings.settings(
             self._kafka, "topic-identity", group_id=self._group, enable_auto_commit=False
         )
@@ -251,18 +256,19 @@ class TopicIdentity:
 
     def _recreated(self, topic: str, before: str, now: str) -> str:
         table = self._tables.get(topic)
-        told = f"topic {topic} was deleted and created again (its id was {before}, now {now}): "
+        what = f"topic {topic} was deleted and created again (its id was {before}, now {now}): "
         if table is None:
             return (
-                f"{told}the offsets of stage {self._stage} are of the old one; stop its workers, say where to read the new one, "
+                f"{what}the offsets of stage {self._stage} belong to the old one; stop its workers, set where to read the new one, "
                 f"{self.set_offsets('--to-earliest', topic)} for all of it, and start again"
             )
         return (
-            f"{told}the rows of table {table} went with it; to go on with those it holds now stop the workers of stage {self._stage}, "
+            f"{what}the rows of table {table} were deleted with it; to continue with its present rows stop the workers of stage "
+            f"{self._stage}, "
             f"{self.set_offsets('--to-current')}, and start again"
         )
 
 
 def _id(topic: Any) -> str:
-    """Kafka's id of a topic, written as Kafka's own tools write it."""
+    """The id of a topic, written as Kafka's own tools write it."""
     return str(topic.topic_id).translate(_AS_KAFKA_WRITES)

@@ -1,8 +1,9 @@
-"""The name under which a worker's transactions go: the same one after a restart, so that what its former self left open ends at once.
+"""The transactional id of a worker: the same one after a restart, so that what the worker left open before is ended at once.
 
-In: a folder that a worker finds again when it is started again. Names lie there in numbered files; a worker holds the first that nobody
-holds, under a lock that the kernel lets go of when the process is no more. Out: a transactional id that no other worker has. Where the
-folder cannot be written, a name is made up for this run, and what it leaves open is ended by whoever takes its partitions over.
+Enters: a folder that a worker finds again after a restart. It has names in numbered files; a worker takes the first file that no other
+worker holds, under a lock that the kernel releases when the process ends. Leaves: a transactional id that no other worker has. Where the
+folder cannot be written, the worker uses a new name for this run only; what it leaves open is ended by the worker that takes its
+partitions over.
 """
 
 import fcntl
@@ -19,10 +20,10 @@ log = structlog.get_logger(__name__)
 
 
 class TransactionalId:
-    """One worker's. `id` takes a name when it is asked for first."""
+    """The transactional id of one worker. The first use of `id` takes a name. Reads and writes small local files; raises nothing."""
 
     def __init__(self, folder: Path, prefix: str) -> None:
-        """`prefix` is what all names of the stage begin with."""
+        """`prefix` is the beginning of all ids of the stage."""
         self._folder = folder
         self._prefix = prefix
         self._file = -1
@@ -31,24 +32,24 @@ class TransactionalId:
 
     @property
     def id(self) -> str:
-        """The transactional id, and the name the group's members are told."""
+        """The transactional id. It is also the client id that the group shows for this member."""
         if not self._name:
             try:
                 self._take()
             except OSError as error:
-                log.warning("no name that outlives this run", folder=str(self._folder), error=str(error))
+                log.warning("transactional id not kept after this run", folder=str(self._folder), error=str(error))
                 self._name = _new_name()
         return f"{self._prefix}-{self._number}-{self._name}"
 
     def renew(self) -> None:
-        """Somebody else uses this one's name, as after a copy of the folder: from now on this worker has another one."""
+        """Changes the id for good, because another process uses it, for example after the folder was copied."""
         former, self._name = self.id, _new_name()
         if self._file >= 0:
             _write(self._file, self._name)
-        log.warning("transactional id taken by somebody else, another one from now on", former=former, now=self.id)
+        log.warning("transactional id taken by another process", former=former, now=self.id)
 
-    def leave(self) -> None:
-        """Whoever starts next may have the name."""
+    def release(self) -> None:
+        """Lets the next worker of this folder have the name."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -60,7 +61,7 @@ class TransactionalId:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(file)  # a living worker's
+                os.close(file)  # another worker holds it
                 continue
             self._file, self._number = file, number
             self._name = os.pread(file, 64, 0).decode("ascii", "replace").strip()

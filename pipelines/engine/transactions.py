@@ -1,10 +1,10 @@
-"""The transactions of one worker: the commit of turns, and what becomes of one whose outcome is not known.
+"""The transactions of one worker: the commit of turns, and the way to learn an outcome that is not known.
 
-The outputs, changelog rows and source offsets of several partitions' turns commit together. The offsets are sent in the name of a member
-of the group in one generation: a group that has moved on refuses them, and nothing of the transaction is ever seen. Where librdkafka
-asks for it, a transaction is aborted and done again, the same records in the same order. When it fails without saying what has happened,
-or never answers, `reopen` finds out: a new producer with the same id ends whatever was open, and the group then holds the offsets with
-the transaction's mark, or what it held before.
+Enters: turns of several partitions. Leaves: their outputs, changelog rows and source offsets, committed together or not at all. The
+offsets are sent in the name of a member of the group in one generation: a group with a newer generation refuses them, and no reader ever
+sees anything of the transaction. Where librdkafka asks for it, a transaction is aborted and sent again, the same records in the same
+order. When a commit fails without an outcome, or gets no answer, `reopen` finds out: a new producer with the same transactional id ends
+what was open, and then the group holds either the offsets with the metadata of this transaction, or what it held before.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from schemas.kafka_access import KafkaAccess
 COMMIT_SECONDS = 15.0
 # librdkafka 2.16 does not always keep to the time-outs it is given (confluentinc/librdkafka#5456, #5511)
 OVERTIME_SECONDS = 3.0
-REACH_SECONDS = 2.0  # for a broker to answer a client that is new
+REACH_SECONDS = 2.0  # for a broker to answer a new client
 _TAKEN = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
 _EXPELLED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
 TopicPart = tuple[str, int]
@@ -36,34 +36,34 @@ log = structlog.get_logger(__name__)
 
 
 class CommitFailed(Exception):
-    """A transaction could not be committed; nothing of it is visible."""
+    """A transaction was not committed; no reader sees anything of it."""
 
 
 class Fenced(CommitFailed):
-    """The partitions may be somebody else's: nothing of this turn is visible, and what is in memory must not be used any more."""
+    """The partitions may belong to another worker: no reader sees anything of this turn, and the memory of it must not be used any more."""
 
 
 class IdTaken(Fenced):
-    """Somebody else has opened a producer with this worker's transactional id."""
+    """Another process has opened a producer with this worker's transactional id."""
 
 
 class OutcomeUnknown(CommitFailed):
-    """Kafka's client gave up on a commit; whether it has happened is to be asked."""
+    """Kafka's client gave up on a commit that may have taken place: `reopen` finds out."""
 
 
 class Unreachable(Exception):
-    """Kafka does not answer now."""
+    """Kafka does not answer now. The same call may be repeated."""
 
 
 class HeldOffset(NamedTuple):
-    """What the group holds for a source partition: the offset of the next record, and the mark of whoever committed it."""
+    """What the group holds for a source partition: the offset of the next record, and the metadata of that commit as text."""
 
     offset: int
-    mark: str
+    metadata: str
 
 
 class TurnContents(NamedTuple):
-    """What one partition makes visible in a transaction. `starts` and `trying` go into the mark (pipelines/engine/offset_metadata.py)."""
+    """What one partition makes visible in a transaction. `starts` and `trying` go into the metadata of the offsets (offset_metadata.py)."""
 
     outputs: Sequence[Output] = ()
     rows: Sequence[Rows] = ()
@@ -73,34 +73,38 @@ class TurnContents(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """One transaction: its turns, and what the group holds once it has committed, as it did with no other one."""
+    """One transaction: its turns, and what the group holds when it has committed. No other transaction makes the group hold the same."""
 
     turns: Sequence[TurnContents]
     held: Mapping[TopicPart, HeldOffset]
 
 
 class Transactions:
-    """Of one worker. `commit` and `reopen` block: call them from a thread, one at a time, `reopen` first. The rest does not block."""
+    """The transactions of one worker.
+
+    `commit` and `reopen` block: call them from a thread, one at a time, `reopen` first. The other methods do not block and may run in the
+    event loop, but not while one of those two runs. `member` is set after each rebalance; a transaction of a former generation is refused.
+    """
 
     def __init__(
         self,
         *,
         kafka: KafkaAccess,
         transactional_id: Callable[[], str],
-        mark: Callable[[], OffsetMetadata],
+        metadata: Callable[[], OffsetMetadata],
         topic: str,
         held: Callable[[Iterable[TopicPart], float], Mapping[TopicPart, HeldOffset]],
     ) -> None:
-        """`mark` goes along with every offset, `topic` is any that exists, and `held` asks the group for what it holds for sources, for
-        so many seconds; it may raise KafkaException."""
+        """`metadata` gives the metadata for every offset, `topic` is any topic that exists. `held(sources, seconds)` asks the group what it
+        holds; it blocks and may raise KafkaException."""
         self.member = Member("", "", -1)  # in whose name offsets are sent
         self._access = kafka
         self._transactional_id = transactional_id
-        self._mark = mark
+        self._metadata = metadata
         self._topic = topic
         self._held = held
         self._known: dict[TopicPart, HeldOffset] = {}
-        self._name = uuid.uuid4().hex[:12]  # of this object: no other one's marks are the same
+        self._name = uuid.uuid4().hex[:12]  # of this object, so that no other object writes equal metadata
         self._number = 0
         self._producer: TransactionalProducer | None = None
 
@@ -111,36 +115,38 @@ class Transactions:
 
     # --- what the group holds ---------------------------------------------------------------------------------------------
 
-    def knows(self, held: Mapping[TopicPart, HeldOffset]) -> None:
-        """What the group holds for sources that are newly this worker's: whatever else it holds later is ours, or somebody else's."""
+    def note_held(self, held: Mapping[TopicPart, HeldOffset]) -> None:
+        """Notes what the group holds for sources that this worker has just got. What differs from it later was committed since, by this
+        worker (`record_committed`) or by another one."""
         self._known.update(held)
 
     def is_last(self, sources: Iterable[TopicPart], held: Mapping[TopicPart, HeldOffset]) -> bool:
-        """Whether nobody but this worker has committed anything for these sources since `knows`; `held` is what the group holds now."""
+        """Whether no other worker has committed anything for these sources since `note_held`; `held` is what the group holds now."""
         return all(held.get(source) == self._known.get(source) for source in sources)
 
     def record_committed(self, sent: Sent) -> None:
-        """The transaction has committed."""
+        """Notes that the transaction has committed."""
         self._known.update(sent.held)
 
     def has_happened(self, sent: Sent, held: Mapping[TopicPart, HeldOffset]) -> bool:
-        """Whether a transaction has, all of it or nothing, when `held` is what the group holds and it can happen no more. Raises Fenced
-        when somebody else has committed since."""
+        """Whether a transaction has committed, given what the group holds after the transaction was ended. Raises Fenced when another
+        worker has committed since, and CommitFailed for a transaction without offsets."""
         if not sent.held:
-            raise CommitFailed(f"{self.id}: no offset tells whether a transaction was committed")
+            raise CommitFailed(f"{self.id}: no offset shows whether a transaction was committed")
         if all(held.get(source) == at for source, at in sent.held.items()):
             return True
         if not self.is_last(sent.held, held):
-            raise Fenced(f"{self.id}: fenced, the group holds what somebody else has committed")
+            raise Fenced(f"{self.id}: fenced, the group holds what another worker has committed")
         return False
 
     # --- one transaction --------------------------------------------------------------------------------------------------
 
     def send(self, turns: Sequence[TurnContents]) -> Sent:
-        """Gives the turns' records to the producer, in a transaction."""
+        """Gives the turns' records to the producer, within a transaction. Does not block; what goes wrong, `commit` reports. Raises
+        CommitFailed when no producer is open."""
         self._number += 1
         self._produce(turns)
-        of_all = dataclasses.replace(self._mark(), turn=f"{self._name}.{self._number}", writer=self.id)
+        of_all = dataclasses.replace(self._metadata(), turn=f"{self._name}.{self._number}", writer=self.id)
         held: dict[TopicPart, HeldOffset] = {}
         for turn in turns:
             text = dataclasses.replace(of_all, starts=turn.starts, trying=turn.trying).text()
@@ -148,11 +154,12 @@ class Transactions:
         return Sent(turns, held)
 
     def commit(self, sent: Sent) -> list[Ends]:
-        """Commits what was sent; returns the ends of the changelogs, turn by turn.
+        """Commits what was sent; returns the ends of the changelogs, turn by turn. Blocks for COMMIT_SECONDS at most, as far as librdkafka
+        keeps its time-outs.
 
-        Raises Fenced or CommitFailed: nothing is visible then. Raises OutcomeUnknown: ask `reopen`.
+        Raises OutcomeUnknown: call `reopen`. Raises Fenced or CommitFailed: no reader sees anything of the transaction.
         """
-        positions = [TopicPartition(*source, at.offset, at.mark) for source, at in sent.held.items()]
+        positions = [TopicPartition(*source, at.offset, at.metadata) for source, at in sent.held.items()]
         producer, group, end = self._open_producer, self.member.metadata(), time.monotonic() + COMMIT_SECONDS
         while True:
             try:
@@ -165,18 +172,20 @@ class Transactions:
                 return [_ends(turn, producer.ends) for turn in sent.turns]
             self._abort(producer, end)
             if cause.code() in _EXPELLED:
-                raise Fenced(f"{self.id}: the group no longer counts on this worker: {cause.str()}")
+                raise Fenced(f"{self.id}: this worker is no longer a member of the group: {cause.str()}")
             if producer.undelivered:
                 raise CommitFailed(f"{self.id}: commit: {producer.undelivered}")
-            log.warning("transaction aborted, done again", transaction=self.id, cause=cause.str())
+            log.warning("transaction aborted, sent again", transaction=self.id, cause=cause.str())
             for turn in sent.turns:
                 producer.send_again(turn.outputs, turn.rows)
 
     def reopen(self, sent: Sent | None, seconds: float = REACH_SECONDS) -> list[Ends] | None:
-        """A producer in place of none, or of one whose connection was lost or that does not answer. For a transaction whose outcome is
-        not known: the ends of its changelogs when it has happened, None when it has not and its turns are to be sent again.
+        """Opens a producer, the first one or in place of one that lost its connection or does not answer; whatever was open with the same
+        transactional id is ended. Blocks, each step for `seconds` at most.
 
-        Raises Unreachable: to be tried again. Raises Fenced when somebody else has committed since.
+        `sent` is a transaction whose outcome is not known. Returns the ends of its changelogs when it has committed, and None when it has
+        not: its turns have to be sent again. Raises Unreachable: call again. Raises Fenced when another worker has committed since, and
+        IdTaken when another process opened the id at the same time.
         """
         producer = TransactionalProducer(kafka=self._access, transactional_id=self.id)
         failure: KafkaError | None = None
@@ -188,21 +197,21 @@ class Transactions:
         except KafkaException as error:
             failure = error.args[0]
         if failure is not None:
-            leave(producer)
+            close_in_background(producer)
             if failure.code() in _TAKEN:
-                raise self._failed(failure, "opened anew")
+                raise self._failed(failure, "open")
             raise Unreachable(failure.str())
         former, self._producer = self._producer, producer
         if former is not None:
-            leave(former)
+            close_in_background(former)
         happened = sent is not None and self.has_happened(sent, held)
         log.info("producer opened", transaction=self.id, happened=None if sent is None else happened)
         return self._asked_ends(sent.turns) if sent is not None and happened else None
 
-    def leave(self) -> None:
-        """Nothing more is sent or committed."""
+    def close(self) -> None:
+        """Closes the producer, in a thread of its own."""
         if self._producer is not None:
-            leave(self._producer)
+            close_in_background(self._producer)
             self._producer = None
 
     def _produce(self, turns: Sequence[TurnContents]) -> None:
@@ -210,7 +219,7 @@ class Transactions:
             self._open_producer.send(turn.outputs, turn.rows)
 
     def _asked_ends(self, turns: Sequence[TurnContents]) -> list[Ends]:
-        """Where the changelogs of turns end, asked when nobody else can have written to them since."""
+        """Where the changelogs of turns end; asked while no other worker can have written to them since."""
         try:
             return _watermarks(self._access, turns)
         except KafkaException as error:
@@ -230,12 +239,13 @@ class Transactions:
 
     def _failed(self, cause: KafkaError, what: str, why: str | None = None) -> CommitFailed:
         if cause.code() in _TAKEN:
-            return IdTaken(f"{self.id}: {what}: fenced, somebody else has opened this transactional id")
+            return IdTaken(f"{self.id}: {what}: fenced, another process has opened this transactional id")
         return OutcomeUnknown(f"{self.id}: {what}: {why or cause.str()}")
 
 
-def end_leftovers(kafka: KafkaAccess, transactional_id: str, topic: str) -> None:
-    """Ends what a dead or expelled writer left open, and fences it should it live; `topic` is any that exists. Raises Unreachable."""
+def end_open_transaction(kafka: KafkaAccess, transactional_id: str, topic: str) -> None:
+    """Ends what a crashed or expelled writer left open, and fences it in case it still runs. `topic` is any topic that exists. Blocks.
+    Raises Unreachable: call again."""
     producer = TransactionalProducer(kafka=kafka, transactional_id=transactional_id)
     failure: KafkaError | None = None
     try:
@@ -243,14 +253,14 @@ def end_leftovers(kafka: KafkaAccess, transactional_id: str, topic: str) -> None
         producer.fence(time.monotonic() + COMMIT_SECONDS)
     except KafkaException as error:
         failure = error.args[0]
-    leave(producer)
-    if failure is not None and failure.code() not in _TAKEN:  # somebody else does the same
+    close_in_background(producer)
+    if failure is not None and failure.code() not in _TAKEN:  # taken: another worker does the same at this moment
         raise Unreachable(failure.str())
 
 
-def leave(producer: TransactionalProducer) -> None:
-    """Lets go of a producer in a thread of its own: its end may take as long as whatever it is stuck in."""
-    threading.Thread(target=producer.close, name="leave", daemon=True).start()
+def close_in_background(producer: TransactionalProducer) -> None:
+    """Closes a producer in a thread of its own: closing may take as long as the call that the producer is stuck in. Does not block."""
+    threading.Thread(target=producer.close, name="close", daemon=True).start()
 
 
 def _ends(turn: TurnContents, found: Mapping[TopicPart, int]) -> Ends:

@@ -1,4 +1,4 @@
-"""What a committed turn leaves in the metrics and in the log."""
+"""Counts a committed turn in the metrics, and logs its refusals."""
 
 import structlog
 
@@ -10,7 +10,8 @@ log = structlog.get_logger(__name__)
 
 
 def count_turn(stage: str, records: int, decision: Decision, seconds: float) -> None:
-    """`records` were taken from sources; decision and commit took `seconds`. What the stages of a chain did is counted by stage."""
+    """Counts a turn that took `records` from its sources; decision and commit took `seconds`. In a chain, each stage is counted by
+    itself."""
     metrics.TURNS.labels(stage).inc()
     metrics.TURN_SECONDS.labels(stage).observe(seconds)
     for topic, times in decision.handed.items():
@@ -27,6 +28,11 @@ def count_turn(stage: str, records: int, decision: Decision, seconds: float) -> 
         stage = refusal.stage or stage
         metrics.DEAD_LETTERS.labels(stage, refusal.cause).inc()
         log.warning(
-            "refused", stage=stage, cause=refusal.cause, detail=unquoted(refusal.detail), topic=refusal.record.topic,
-            partition=refusal.record.partition, offset=refusal.record.offset,
-        )  # fmt: skip
+            "refused",
+            stage=stage,
+            cause=refusal.cause,
+            detail=unquoted(refusal.detail),
+            topic=refusal.record.topic,
+            partition=refusal.record.partition,
+            offset=refusal.record.offset,
+        )

@@ -1,7 +1,7 @@
-"""What of a partition's sources waits in Kafka unread, so that nothing handed over within a turn overtakes it.
+"""Which sources of a partition have unread records in Kafka, so that no record handed over within a turn overtakes them.
 
-In: where each source ended when the partition started, how far it is read, and what committed turns put there themselves. Out: the
-topics that are behind. No I/O.
+Enters: where each source ended when the partition started, how far it is read, and how many records committed turns produced to it
+themselves. Leaves: the topics that are behind (`Reading`). No I/O.
 """
 
 from collections import Counter
@@ -15,24 +15,24 @@ Source = tuple[str, int]  # topic and partition
 
 
 class UnreadSources:
-    """Of one partition. `is_read_to(source, end, batches)` says whether the source was fetched up to `end`, and nothing of it waits but
-    the `batches` that are in the turn."""
+    """The unread sources of one partition. `is_read_to(source, end, batches)` says whether the source was fetched up to `end`, and no batch
+    of it waits except the `batches` in the turn."""
 
     def __init__(self) -> None:
         self._ends: dict[Source, int] = {}
         self._is_read_to: Callable[[Source, int, int], bool] = lambda *_: True
         self._mark = b""
-        self._detours: Counter[str] = Counter()  # committed, and not come back yet
+        self._detours: Counter[str] = Counter()  # committed, and not read again yet
 
     def start(self, ends: Mapping[Source, int], is_read_to: Callable[[Source, int, int], bool], mark: bytes) -> None:
-        """The partition starts anew. `ends` is where its sources end, open transactions included; `mark` is of no other start."""
+        """A new start of the partition. `ends` is where its sources end, open transactions included; no other start has the same `mark`."""
         self._ends = dict(ends)
         self._is_read_to = is_read_to
         self._mark = mark
         self._detours.clear()
 
     def look(self, batches: Sequence[Batch], waiting: AbstractSet[str]) -> Reading:
-        """As of a turn that takes these batches, while batches of the `waiting` topics wait for a later one."""
+        """The reading of a turn that takes these batches, while batches of the `waiting` topics wait for a later turn."""
         if self._ends:
             taken = Counter((batch.records[0].topic, batch.records[0].partition) for batch in batches)
             for source, end in list(self._ends.items()):
@@ -41,7 +41,7 @@ class UnreadSources:
         return Reading(frozenset([*(topic for topic, _ in self._ends), *self._detours]), self._mark)
 
     def committed(self, decision: Decision) -> None:
-        """A turn has committed."""
+        """Notes a decision that has committed."""
         for topic, times in decision.detours.items():
             self._detours[topic] += times
         for topic, times in decision.returned.items():

@@ -1,10 +1,10 @@
-"""Whether the partitions of a worker make progress: lag by source topic, and the end of a worker that has lag and does not move.
+"""Watches the progress of a worker's partitions: measures the lag by source topic, and ends a worker that has lag and makes no progress.
 
-Enters: where the sources end for a reader of committed records, asked of Kafka every few seconds, and what was fetched and done.
-Leaves: the lag metric, the word for /health, word to partitions that have nothing to do, and, after a set time without a commit while
-there is something to do, one line and the end of the process. A partition that waits on purpose does not end: one that waits for a
-database is said to be stuck, one whose stage takes nothing now is not. Time in which Kafka is away does not count. A thread looks
-whether the event loop turns at all.
+Enters: where the sources end for a reader of committed records, asked of Kafka every few seconds, and what was fetched and committed.
+Leaves: the lag metric, the stuck partitions for /health, a note to partitions that have nothing to do, and the end of the process, with one
+line, when a partition has something to do and commits nothing for `stuck_seconds`. A partition that waits on purpose does not end the
+worker: one that waits for a database counts as stuck in /health, one whose stage takes nothing now does not. Time in which Kafka is
+unavailable does not count. A thread checks that the event loop runs.
 """
 
 import asyncio
@@ -27,8 +27,12 @@ TopicPart = tuple[str, int]
 
 
 class Watchdog:
-    """Looks at the running partitions of one worker. `lag_of` says how many records up to a stable end are not done yet, `end_of` where
-    a source partition ends when all of it was read and is done with, else None."""
+    """The watchdog of one worker; for its event loop, which it does not block: Kafka is asked in threads.
+
+    `partitions` returns the partitions that take turns now, so that a rebalance needs no notice. `lag_of(source, stable_end)` returns how
+    many records up to the stable end are not committed, `end_of(source)` where a source ends if all of it was read and committed, else
+    None. `fail(reason)` ends the worker. `lag` is source -> records, of the latest look.
+    """
 
     def __init__(
         self,
@@ -55,9 +59,9 @@ class Watchdog:
         self._stopped = threading.Event()
 
     async def run(self) -> None:
-        """Looks until it is cancelled."""
+        """Looks every LOOK_SECONDS until it is cancelled. Starts the thread that checks the event loop."""
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._feel_the_pulse, args=(loop,), name="pulse", daemon=True).start()
+        threading.Thread(target=self._watch_event_loop, args=(loop,), name="event-loop-watch", daemon=True).start()
         try:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
@@ -74,18 +78,18 @@ class Watchdog:
                 self._fail(lost)
             ends = await asyncio.to_thread(self._topic_identity.stable_ends, sources)
         except KafkaException as error:
-            log.warning("lag could not be asked", stage=self._stage, error=error.args[0].str())
-            self._idle_since.update(dict.fromkeys(running, time.monotonic()))  # nobody can make progress
+            log.warning("lag not known", stage=self._stage, error=error.args[0].str())
+            self._idle_since.update(dict.fromkeys(running, time.monotonic()))  # no partition can make progress now
             return
         self.lag = {source: self._lag_of(source, end) for source, end in ends.items()}
-        self._tell()
+        self._publish_lag()
         self._note_progress(running)
         for number in self.stuck(running):
             if not running[number].waiting_for_sink:
                 self._fail(f"partition {number} has lag and committed nothing for {self._stuck_seconds:.0f} s")
 
     def stuck(self, running: Mapping[int, Partition[Any]]) -> list[int]:
-        """Partitions that had something to do for the whole time and committed nothing in it."""
+        """The partitions that have had something to do for `stuck_seconds` and committed nothing in that time."""
         now = time.monotonic()
         for number, partition in running.items():
             if partition.held or not any(lag for (_, of), lag in self.lag.items() if of == number):
@@ -101,17 +105,18 @@ class Watchdog:
             ends = {(topic, number): self._end_of((topic, number)) for topic in self._topics}
             known = {source: end for source, end in ends.items() if end is not None}
             if len(known) == len(ends):
-                partition.is_idle(known)
+                partition.note_idle(known)
 
-    def _tell(self) -> None:
+    def _publish_lag(self) -> None:
         by_topic: dict[str, int] = {}
         for (topic, _), lag in self.lag.items():
             by_topic[topic] = by_topic.get(topic, 0) + lag
         for topic, lag in by_topic.items():
             metrics.LAG.labels(self._stage, topic).set(lag)
 
-    def _feel_the_pulse(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ends a worker whose event loop is held up by one decision for ever. Counts beats, not time: a frozen process has none."""
+    def _watch_event_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread: ends a worker whose event loop is blocked, for example by a decision that does not end. Counts missed answers, not
+        time, so that a process that was frozen does not end."""
         answered = threading.Event()
         missed = 0
         while not self._stopped.is_set():

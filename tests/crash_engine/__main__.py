@@ -1,7 +1,7 @@
 """The crash harness of the engine: `python -m tests.crash_engine --minutes 10 --seed 1`; exits 1 when anything is wrong.
 
-A stage of two sources, timers and calls runs on a Kafka of its own in three workers, two with tables in memory and one with tables on
-disk. They are killed, stopped and frozen at random, as is the broker; then everything is read back: lost 0, doubled 0, gaps 0, order
+A stage with two sources, timers and calls runs on its own Kafka in three workers, two with tables in memory and one with tables on
+disk. Workers and broker are killed, stopped and frozen at random; then everything is read back: lost 0, doubled 0, gaps 0, order
 kept, tables as their changelogs, no intent left.
 """
 

@@ -1,7 +1,7 @@
-"""How long a partition stands still: committed offsets, looked at ten times a second, and the gaps between their moves.
+"""How long a partition makes no progress: committed offsets, read ten times a second, and the gaps between their moves.
 
-In: the group's offsets in Kafka. Out: gaps with their partition, start and end in monotonic seconds, and when Kafka itself did not
-answer. The input never pauses, so a partition that does not move has work and does not do it.
+Enters: the group's offsets in Kafka. Leaves: gaps with their partition, start and end in monotonic seconds, and when Kafka itself did not
+answer. The input never pauses, so that a partition without progress has work and does not do it.
 """
 
 import threading
@@ -15,7 +15,7 @@ from pipelines.engine.kafka_names import app_id
 from schemas.kafka_access import KafkaAccess
 
 _LOOK_SECONDS = 0.1
-_SHORTEST = 0.5  # below it a gap is how turns and looks fall
+_SHORTEST = 0.5  # a shorter gap is normal between turns and looks
 
 
 class Gap(NamedTuple):
@@ -29,14 +29,14 @@ class Gap(NamedTuple):
 
 
 class Progress:
-    """Looks from a thread of its own. A look that a dead broker does not answer is no progress."""
+    """Looks from a thread of its own. A look that the broker does not answer counts as no progress."""
 
     def __init__(self, kafka_url: str, stage: str, sources: Sequence[str], partitions: int) -> None:
         self._consumer = Consumer(
             {
                 **KafkaAccess(kafka_url).settings("test"),
                 "group.id": app_id(stage),
-                "isolation.level": "read_uncommitted",  # else a look waits for transactions that are open
+                "isolation.level": "read_uncommitted",  # else a look waits for open transactions
             }
         )
         self._wanted = [TopicPartition(source, number) for source in sources for number in range(partitions)]
@@ -58,14 +58,14 @@ class Progress:
         self._consumer.close()
 
     def gaps(self) -> list[Gap]:
-        """Every gap so far, those that are still open included."""
+        """Every gap so far, including those that are still open."""
         now = time.monotonic()
         with self._lock:
             still = [Gap(number, moved, now) for number, moved in self._moved.items() if now - moved > _SHORTEST]
             return self._gaps + still
 
     def silences(self) -> list[Gap]:
-        """When Kafka did not say where the group stands; its partition means nothing."""
+        """When Kafka did not answer; the partition of such a gap has no meaning."""
         with self._lock:
             return list(self._silences)
 

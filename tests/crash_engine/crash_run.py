@@ -1,7 +1,8 @@
-"""One crash run, from start to verdict.
+"""One crash run, from the start to the verdict.
 
-In: minutes, seed, rate. Out: a Report. Faults come at random times, some on top of each other; each is given the longest time that some
-partition stood still after it. Folder and processes are gone at the end; only after a finding the logs stay, and the report says where.
+Enters: minutes, seed, rate. Leaves: a Report. Faults come at random times, some during another one. To each fault belongs the longest time
+without progress of a partition after it. Folder and processes are removed at the end; only after a finding the logs stay, and the report
+says where.
 """
 
 import math
@@ -25,11 +26,11 @@ from tests.crash_engine.findings import Verdict, compare_tables, examine
 from tests.crash_engine.traffic import Traffic
 from tests.support.engine_harness import REPOSITORY, Toy, ask
 
-ON_TOP = 0.25  # share of faults that come while the last one's damage is not repaired yet
+ON_TOP = 0.25  # share of faults that come before the system has recovered from the last one
 HURRIED = (0.5, 8.0)  # seconds to such a fault
-QUIET = (1.0, 5.0)  # seconds from the repair to any other
+QUIET = (1.0, 5.0)  # seconds from the recovery to any other fault
 JOIN_SECONDS = 5.0  # in which a worker that was started has joined the group
-PATIENCE_SECONDS = 60.0  # a repair that takes longer is not waited for
+RECOVERY_SECONDS = 60.0  # the longest wait for a recovery
 DRAIN_SECONDS = 120.0
 Say = Callable[[str], None]
 TWO_AT_ONCE = "two at once"
@@ -37,7 +38,8 @@ _EARLY = 1.0  # a gap begins with the last progress, which was a little before i
 
 
 class Standstill(NamedTuple):
-    """The longest a partition stood still after a fault, what it counts under, and how long of it Kafka was silent."""
+    """The longest time without progress of a partition after a fault, the kind that it counts under, and how long Kafka gave no answer in
+    it."""
 
     kind: str
     seconds: float
@@ -46,7 +48,7 @@ class Standstill(NamedTuple):
 
 @dataclass
 class Report:
-    """What happened, and whether it was right."""
+    """What happened in a run, and whether the results are right."""
 
     began: float
     faults: list[Fault]
@@ -54,7 +56,7 @@ class Report:
     verdict: Verdict
     drained_seconds: float
     silences: list[Gap]  # of Kafka
-    ends: Counter[str] = field(default_factory=Counter)  # what workers said that ended themselves
+    ends: Counter[str] = field(default_factory=Counter)  # the reasons of workers that ended themselves
     logs: Path | None = None
 
     def after(self, number: int) -> Standstill:
@@ -73,7 +75,7 @@ class Report:
         return before[-1] if before else None
 
     def standstills(self) -> dict[str, list[Standstill]]:
-        """What each fault cost, by its kind."""
+        """The time without progress after each fault, by its kind."""
         found: dict[str, list[Standstill]] = {}
         for number in range(len(self.faults)):
             after = self.after(number)
@@ -150,7 +152,7 @@ def _storm(world: World, chance: random.Random, minutes: float, traffic: Traffic
 
 
 def _strike(world: World, progress: Progress, chance: random.Random, end: float, say: Say) -> list[Fault]:
-    """Faults until the end; on a slow machine a little longer, so that a short run sees every kind as well."""
+    """Causes faults until the end; on a slow machine a little longer, so that a short run has every kind."""
     faults: list[Fault] = []
     for kind in kinds(chance):
         _pause(world, progress, chance, end)
@@ -164,13 +166,13 @@ def _strike(world: World, progress: Progress, chance: random.Random, end: float,
 
 
 def _pause(world: World, progress: Progress, chance: random.Random, end: float) -> None:
-    """Until the next fault: until the last one's damage is repaired and a moment longer, or not so long."""
+    """Waits for the next fault: until the system has recovered from the last one and a moment longer, or less."""
     begun = time.monotonic()
     hurried = begun + chance.uniform(*HURRIED) if chance.random() < ON_TOP else math.inf
     quiet = chance.uniform(*QUIET)
-    whole = math.inf  # since when nobody is missing
+    whole = math.inf  # since when all processes run
     end = max(end, begun + 2 * JOIN_SECONDS)
-    while (now := time.monotonic()) < min(end, hurried, begun + PATIENCE_SECONDS):
+    while (now := time.monotonic()) < min(end, hurried, begun + RECOVERY_SECONDS):
         world.keep_up()
         whole = min(whole, now) if world.is_whole() else math.inf
         if progress.moved_since(whole + JOIN_SECONDS):
@@ -186,7 +188,7 @@ def _keep_up(world: World, until: float) -> None:
 
 
 def _drain(world: World, progress: Progress) -> bool:
-    """Waits until the group stands at the end of the sources and no intent is open; false when that takes too long."""
+    """Waits until the group is at the end of the sources and no intent is open; False when that takes too long."""
     ends = _ends_of(world.toy)
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline:
@@ -217,7 +219,7 @@ def _open_rows(urls: Sequence[str]) -> int | None:
 
 
 def _keep_tasks(world: World) -> None:
-    """Where the tasks of each worker stand, and what it says of itself, beside its log."""
+    """Writes where the tasks of each worker are, and its health, beside its log."""
     for worker in world.workers:
         found = {path: _answer(worker.service.url, path) for path in ("/tasks/", "/partitions/")}
         found["/health"] = _answer(worker.service.parts["probes"], "/health")
@@ -243,7 +245,7 @@ def _restarted(world: World) -> str:
 
 
 def _ends(folder: Path) -> Counter[str]:
-    """What workers gave as their reason to end, without what differs from one to the next."""
+    """The reasons with which workers ended themselves, with N for each number."""
     reasons: Counter[str] = Counter()
     for log in folder.glob("worker-*/worker-*.log"):
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,7 +1,7 @@
-"""The world of a crash run: a broker, three workers, and what is done to them.
+"""The processes of a crash run: a broker, three workers, and the faults.
 
-Whoever has ended, by a fault or by itself, is started again a moment later, as a supervisor would do it. Nothing here waits: `keep_up`
-is called again and again and does what is due.
+A process that has ended, by a fault or by itself, is started again a moment later, as a supervisor does. Nothing here waits: `keep_up`
+is called repeatedly and does what is due.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from stack.ports import free_port
 from stack.service import Child, NotYet, Service
 from tests.support.engine_harness import Toy, ask
 
-STORES = ("memory", "rocksdb", "memory")  # of the workers: a partition moves from one kind to the other
-SESSION_SECONDS = 6.0  # the product's own; SIGKILL's target is set for it
+STORES = ("memory", "rocksdb", "memory")  # of the workers, so that partitions move between the two kinds
+SESSION_SECONDS = 6.0  # the product's default; the target for SIGKILL assumes it
 FREEZE_SECONDS = SESSION_SECONDS + 3
 CALM_SECONDS = 120.0
-_BROKER_PATIENCE_SECONDS = 20.0  # for a clean end; a broker that takes longer is killed
+_BROKER_STOP_SECONDS = 20.0  # for a clean end; a broker that takes longer is killed
 KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP", "broker SIGTERM", "broker SIGKILL")
 # One round; the rounds are shuffled, so that even a short run sees every kind.
 ROUND = ("SIGKILL", *KINDS)
@@ -50,7 +50,7 @@ class World:
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._frozen: set[str] = set()
         self._ended: set[str] = set()
-        self._doomed: dict[str, int] = {}  # name -> pid of whoever was told to end
+        self._doomed: dict[str, int] = {}  # name -> pid of a process that got a signal to end
         self.broker = Child(kafka_server.service(folder / "kafka"))
         self.workers: list[Child] = []
         self.toy: Toy
@@ -97,7 +97,7 @@ class World:
     # --- faults ---------------------------------------------------------------------------------------------------------
 
     def strike(self, kind: str) -> Fault | None:
-        """Does it, to a random worker that runs or to the broker; None when there is nobody to do it to."""
+        """Causes a fault of this kind in a random running worker or in the broker; None when there is none."""
         standing = [w for w in self.workers if w.returncode is None and w.service.name not in self._frozen]
         target = self.broker if kind.startswith("broker") else self._chance.choice(standing) if standing else None
         if target is None or target.returncode is not None:
@@ -112,11 +112,11 @@ class World:
             self._due.append((fault.at + FREEZE_SECONDS, lambda: self._thaw(target)))
         if kind == "broker SIGTERM":
             pid = target.pid
-            self._due.append((fault.at + _BROKER_PATIENCE_SECONDS, lambda: self._kill_if_still(target, pid)))
+            self._due.append((fault.at + _BROKER_STOP_SECONDS, lambda: self._kill_if_still(target, pid)))
         return fault
 
     def keep_up(self) -> None:
-        """Thaws who was frozen long enough, and starts again who has ended, a moment after."""
+        """Continues workers that were frozen long enough, and starts processes again a moment after their end."""
         now = time.monotonic()
         due = [act for at, act in self._due if at <= now]
         self._due = [(at, act) for at, act in self._due if at > now]
@@ -129,25 +129,25 @@ class World:
                 self._due.append((now + self._chance.uniform(0.2, 2.0), lambda child=child: self._restart(child)))  # type: ignore[misc]  # mypy cannot type a default in a lambda
 
     def urls(self) -> list[str]:
-        """Of the workers' web views."""
+        """The URLs of the workers' web views."""
         return [worker.service.url for worker in self.workers]
 
     def probes(self) -> list[str]:
-        """Where the workers tell of their health."""
+        """The URLs of the workers' probes."""
         return [worker.service.parts["probes"] for worker in self.workers]
 
     def is_whole(self) -> bool:
-        """Whether everybody runs, and nobody is frozen or about to end."""
+        """Whether all processes run, and none is frozen or about to end."""
         running = all(child.returncode is None for child in (self.broker, *self.workers))
         return running and not self._frozen and not self._doomed
 
     def calm(self) -> None:
-        """No more faults: brings everybody back, and waits until all are ready, however often one ends itself meanwhile."""
+        """Ends the faults: starts all processes again and waits until all are ready, however often one ends itself meanwhile."""
         end = time.monotonic() + CALM_SECONDS
         while not (self.is_whole() and all(_is_ready(worker.service.parts["probes"]) for worker in self.workers)):
             self.keep_up()
             if time.monotonic() > end:
-                raise TimeoutError(f"not everybody is ready {CALM_SECONDS:.0f} s after the last fault")
+                raise TimeoutError(f"not all workers are ready {CALM_SECONDS:.0f} s after the last fault")
             time.sleep(0.1)
 
     def _restart(self, child: Child) -> None:

@@ -1,7 +1,7 @@
-"""Everything a crash run left in Kafka and in the workers, read back and held to what must be.
+"""Reads back everything that a crash run left in Kafka and in the workers, and compares it with what must be there.
 
-In: the source topics, the outputs, the changelogs (read_committed) and the tables of running workers. Out: one line per kind of thing
-that is wrong, with an example.
+Enters: the source topics, the outputs, the changelogs (read_committed) and the tables of running workers. Leaves: one line for each kind of
+error, with an example.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ class Verdict:
     findings: list[str] = field(default_factory=list)
 
     def find(self, what: str, examples: Sequence[object]) -> int:
-        """Takes down a kind of finding; returns how many there are of it."""
+        """Records a kind of finding; returns how many there are of it."""
         if examples:
             self.findings.append(f"{len(examples)} {what}, as {examples[0]!r}")
         return len(examples)
 
 
 def examine(toy: Toy, acknowledged: set[bytes]) -> Verdict:
-    """Holds outputs to inputs. The source topics say what the stage was given: acknowledged or not, what is there counts."""
+    """Compares outputs with inputs. The inputs are what the source topics hold, acknowledged or not."""
     verdict = Verdict()
     given: dict[bytes, bytes] = {}  # value -> key
     for source in toy.sources:
@@ -61,7 +61,7 @@ def examine(toy: Toy, acknowledged: set[bytes]) -> Verdict:
 
 
 def _out_of_order(by_key: Mapping[bytes, Sequence[tuple[int, bytes]]]) -> Iterable[tuple[bytes, bytes]]:
-    """Plain values keep the order of their key and source, and so do timers; calls end when they end."""
+    """Plain values keep the order of their key and source, and so do timers; calls may end in any order."""
     for key, lines in by_key.items():
         latest: dict[bytes, bytes] = {}
         for _, value in lines:
@@ -73,10 +73,10 @@ def _out_of_order(by_key: Mapping[bytes, Sequence[tuple[int, bytes]]]) -> Iterab
 
 
 def compare_tables(toy: Toy, urls: Iterable[str], verdict: Verdict, when: str) -> None:
-    """Every partition of every table, as the worker that owns it holds it, against the replay of its changelog."""
+    """Compares every partition of every table, as its owner holds it, with the replay of its changelog."""
     held: dict[tuple[str, int], list[str]] = defaultdict(list)
     for url in urls:
-        with contextlib.suppress(OSError):  # who does not answer holds nothing, and that is found
+        with contextlib.suppress(OSError):  # a worker without an answer holds nothing, and that is a finding
             for table, by_partition in ask(url, "/inside/")["tables"].items():
                 for number, found in by_partition.items():
                     held[table, int(number)].append(found)

@@ -1,7 +1,7 @@
 """Continuous input of a crash run: two sources, plain values, calls and timers, and every twentieth record a second time.
 
-In: a seed and a rate. Out: records in the source topics, and which values Kafka acknowledged. The values of one key in one source are
-numbered in the order they were produced, so that what comes out can be held to it.
+Enters: a seed and a rate. Leaves: records in the source topics, and which values Kafka acknowledged. The values of one key in one source
+are numbered in the order in which they were produced, so that the outputs can be compared with it.
 """
 
 import random
@@ -22,7 +22,7 @@ _TICK_SECONDS = 0.02
 
 
 class Traffic:
-    """Produces from a thread of its own until it is stopped. A broker that is away makes it wait, not lose."""
+    """Produces from a thread of its own until it is stopped. While the broker is unavailable it waits; it loses nothing."""
 
     def __init__(self, kafka_url: str, sources: Sequence[str], *, seed: int, rate: int) -> None:
         self.acknowledged: set[bytes] = set()
@@ -81,7 +81,7 @@ class Traffic:
             try:
                 self._producer.produce(source, value, key, on_delivery=self._delivered)
             except BufferError:
-                self._producer.poll(0.1)  # the broker is away and the queue is full
+                self._producer.poll(0.1)  # the broker is unavailable and the queue is full
             else:
                 self.records += 1
                 return

@@ -1,4 +1,4 @@
-"""The engine on Apache Kafka: what the toy stage leaves behind when its workers are killed, stopped, frozen and joined."""
+"""The engine on Apache Kafka: what the toy stage has committed after its workers were killed, stopped, frozen and joined by others."""
 
 import signal
 import time
@@ -23,7 +23,7 @@ from tests.support.engine_harness import (
 
 @pytest.mark.parametrize("faust", ["Cython", "Python"])
 def test_a_lone_first_record_then_many(toy: Toy, faust: str) -> None:
-    """The first record at offset 0 alone, then batches: all once, and the group's offset ends at the end."""
+    """The first record at offset 0 alone, then batches: each has its output once, and the group's offset reaches the end."""
     toy.extra["NO_CYTHON"] = "1" if faust == "Python" else ""
     worker = toy.start_worker()
     toy.wait_ready(worker)
@@ -34,7 +34,7 @@ def test_a_lone_first_record_then_many(toy: Toy, faust: str) -> None:
     expected["k0"].insert(0, b"v0-0")
     await_true(lambda: count(toy) == len(records) + 1, "every record", 30)
     check_exactly_once(toy, expected)
-    await_true(lambda: sum(toy.committed().values()) == len(records) + 1, "the group to stand at the end", 10)
+    await_true(lambda: sum(toy.committed().values()) == len(records) + 1, "the group to reach the end", 10)
 
 
 @pytest.mark.usefixtures("without_cython")
@@ -51,7 +51,7 @@ def test_kills_and_clean_restarts_lose_and_double_nothing(toy: Toy) -> None:
     for number, how in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)):
         part = records[number * len(records) // 5 : (number + 1) * len(records) // 5]
         toy.produce(part + part[:20])
-        time.sleep(0.05 * number)  # where in its work the fault hits differs; no outcome depends on it
+        time.sleep(0.05 * number)  # the fault hits at different points of the work; no outcome depends on it
         worker.send_signal(how)
         worker.wait(30)
         worker = toy.start_worker()
@@ -60,8 +60,8 @@ def test_kills_and_clean_restarts_lose_and_double_nothing(toy: Toy) -> None:
     check_exactly_once(toy, expected, in_order=False)
 
 
-def test_tables_on_disk_go_on_where_they_stood(toy: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Killed and started again on the same folder: what the store lacks comes from the changelog, nothing is lost or doubled."""
+def test_tables_on_disk_continue_where_they_were(toy: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Killed and started again on the same folder: the changelog gives the rows that the store does not have, none is lost or doubled."""
     monkeypatch.setenv("CHAT4ALL_STORE", "rocksdb")
     monkeypatch.setenv("CHAT4ALL_DATA_DIR", str(tmp_path / "data"))
     records, expected = values("d", 40, 60)
@@ -98,9 +98,10 @@ def test_a_frozen_worker_is_fenced(toy: Toy) -> None:
 
 
 def test_a_fence_while_the_partition_is_ours_opens_it_again(toy: Toy) -> None:
-    """Somebody opens the worker's transactional id and goes: it keeps its membership, takes another id, restores and goes on.
+    """Another process opens the worker's transactional id and ends: the worker keeps its membership, takes another id, restores and
+    continues.
 
-    Several batches of each partition are on their way then; all of them come again, also those before the last that Faust has seen."""
+    Several batches of each partition are on their way then; all of them come again, also those before the last one that Faust has seen."""
     worker = toy.start_worker("--turn-records", "20")
     toy.wait_ready(worker)
     records, expected = values("f", 40, 20)
@@ -114,7 +115,7 @@ def test_a_fence_while_the_partition_is_ours_opens_it_again(toy: Toy) -> None:
     await_true(lambda: count(toy) >= len(records) + len(more), "the rest", 60)
     check_exactly_once(toy, expected)
     assert worker.poll() is None
-    assert "transactional id taken by somebody else" in toy.log(worker)
+    assert "transactional id taken by another process" in toy.log(worker)
     assert writer not in toy.writers()
 
 
@@ -136,7 +137,7 @@ def test_workers_come_and_go(toy: Toy) -> None:
 
 
 def test_poison_goes_to_dead_letters_alone(toy: Toy) -> None:
-    """The records around it go their way; the original bytes are kept, with the place and the reason."""
+    """The other records are processed; the original bytes are kept, with the position and the reason."""
     worker = toy.start_worker()
     toy.wait_ready(worker)
     records, expected = values("q", 8, 20)
@@ -175,7 +176,7 @@ def test_aborted_source_records_are_invisible(toy: Toy) -> None:
 
 
 def test_a_newcomer_takes_a_share(toy: Toy) -> None:
-    """Two workers split the partitions; what one holds the other does not."""
+    """Two workers share the partitions; none is held by both."""
     first, second = toy.start_worker(), toy.start_worker()
     toy.wait_ready(first)
     toy.wait_ready(second)
@@ -183,5 +184,5 @@ def test_a_newcomer_takes_a_share(toy: Toy) -> None:
     toy.produce(records)
     await_true(lambda: count(toy) == len(records), "every record", 30)
     check_exactly_once(toy, expected)
-    await_true(lambda: sum(toy.committed().values()) == len(records), "the group to stand at the end", 10)
+    await_true(lambda: sum(toy.committed().values()) == len(records), "the group to reach the end", 10)
     assert len(toy.committed()) == PARTITIONS

@@ -1,18 +1,18 @@
-"""A worker that ends on a record again and again, without a word: the record is found and set aside, alone; and one whose decision never
-ends. What is around the record, and what is in other partitions, is done once."""
+"""A worker that ends on a record repeatedly, without a reason: only that record is found and set aside; and a worker whose decision never
+ends. All other records, also those in other partitions, are processed once."""
 
 import signal
 import time
 from pathlib import Path
 
-from pipelines.engine.worker import EXIT_CODE
+from pipelines.engine.engine_state import EXIT_CODE
 from schemas import codec
 from schemas.partitions import home_partition
 from schemas.records import DeadLetter
 from tests.support import toy_stage
 from tests.support.engine_harness import PARTITIONS, Toy, await_true, check_exactly_once, count, extend, values
 
-STARTS = 4  # two that end, a careful one that ends as well, and the one that knows
+STARTS = 4  # two that end, one that takes records one by one and ends too, and the one that sets the record aside
 
 
 def letters(toy: Toy) -> list[DeadLetter]:
@@ -27,7 +27,7 @@ def test_the_record_a_worker_ends_on_is_set_aside_alone(toy: Toy) -> None:
     toy.produce([*before, ("k1", b"exit"), *after, ("k1", b"exit"), ("k1", b"last")])
     expected["k1"] = [*expected["k1"], b"last"]
     ends = [toy.start_worker().wait(60) for _ in range(STARTS)]
-    # each further record of its kind costs one more end, not three
+    # each further record of this kind costs one more end, not three
     assert ends == [toy_stage.EXIT_CODE] * STARTS
     worker = toy.start_worker()
     await_true(lambda: count(toy) == sum(map(len, expected.values())), "every other record", 60)
@@ -35,14 +35,14 @@ def test_the_record_a_worker_ends_on_is_set_aside_alone(toy: Toy) -> None:
     found = letters(toy)
     assert [(letter.cause, letter.key, letter.value) for letter in found] == [("crashed_stage", b"k1", b"exit")] * 2
     assert {letter.source_partition for letter in found} == {home_partition("k1", PARTITIONS)}
-    assert "left no word" in found[0].detail
+    assert "no end reason" in found[0].detail
     assert worker.poll() is None
     toy.produce([("k1", b"later")])
     await_true(lambda: count(toy) == sum(map(len, expected.values())) + 1, "what comes later", 30)
 
 
-def test_clean_stops_are_no_ends(toy: Toy) -> None:
-    """As often as it is stopped and started with nothing to do, nobody is careful about anything: also when it is stopped while it
+def test_clean_stops_are_not_counted(toy: Toy) -> None:
+    """However often a worker is stopped and started with nothing to do, it never takes records one by one, also when it is stopped while it
     counts its start in Kafka."""
     for stopped in range(2 * STARTS):
         worker = toy.start_worker()

@@ -1,4 +1,4 @@
-"""Workers of the toy stage that end at a chosen point of a turn, or whose Kafka refuses and hangs: nothing half-done is ever seen."""
+"""Workers of the toy stage that end at a chosen point of a turn, or whose Kafka refuses or hangs: no incomplete turn is ever visible."""
 
 import asyncio
 import dataclasses
@@ -19,9 +19,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
     NewTopic,
 )
 
+from pipelines.engine.engine_state import EXIT_CODE
 from pipelines.engine.mirror import Mirror
 from pipelines.engine.stage import Mirrored
-from pipelines.engine.worker import EXIT_CODE
 from schemas.kafka_access import KafkaAccess
 from stack import kafka_server
 from stack.service import Child
@@ -31,7 +31,7 @@ from tests.support.engine_harness import Toy, await_true, check_exactly_once, co
 
 @pytest.mark.usefixtures("without_cython")
 def test_a_worker_may_die_at_every_point_of_a_turn(toy: Toy) -> None:
-    """One worker after the other dies where it hurts; the last one finds everything, once."""
+    """One worker after the other crashes at a critical point; after the last one every output is there once."""
     records, expected = values("s", 40, 20)
     toy.produce(records)
     first = toy.start_worker()
@@ -45,16 +45,17 @@ def test_a_worker_may_die_at_every_point_of_a_turn(toy: Toy) -> None:
         extend(expected, further)
         assert toy.start_worker("--sabotage", point).wait(90) == sabotage.EXIT_CODE
         if point == "after-commit":
-            assert count(toy) > seen, "what was committed before the end is seen"
+            assert count(toy) > seen, "what was committed before the end is visible"
         else:
-            assert count(toy) == seen, f"something of an unfinished turn is seen: {point}"
+            assert count(toy) == seen, f"a part of an unfinished turn is visible: {point}"
     toy.start_worker()
     await_true(lambda: count(toy) >= sum(map(len, expected.values())), "every record", 60)
     check_exactly_once(toy, expected)
 
 
 def test_what_kafka_refuses_keeps_the_whole_turn_unseen_and_ends_the_worker(toy: Toy) -> None:
-    """An output, a row or an offset that is not taken: the turn's others stay unseen as well, and the worker says which it was."""
+    """An output, a row or an offset that Kafka refuses: the rest of the turn is not visible either, and the worker names what was
+    refused."""
     small, large = b"w", b"w" * 1000
     toy.produce([("k0", small), ("k0", large)])
     refused = {
@@ -77,7 +78,7 @@ def test_what_kafka_refuses_keeps_the_whole_turn_unseen_and_ends_the_worker(toy:
 
 
 def _limit(toy: Toy, topic: str, size: int) -> None:
-    """The largest batch the topic takes, if it is there."""
+    """Sets the largest batch that the topic takes, when the topic exists."""
     if topic not in toy.admin.list_topics(timeout=10).topics:
         return
     entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
@@ -92,15 +93,14 @@ def broker(tmp_path: Path) -> Iterator[Child]:
     child = Child(kafka_server.service(tmp_path / "kafka", heap="512m"))
     child.start()
     child.wait()
-    child.service = dataclasses.replace(
-        child.service, steps=child.service.steps[-1:]
-    )  # a second start must not format it again
+    # a second start must not format it again
+    child.service = dataclasses.replace(child.service, steps=child.service.steps[-1:])
     yield child
     child.stop()
 
 
 def test_a_kafka_that_hangs_ends_nobody_and_lets_nothing_out(broker: Child, unique: str, tmp_path: Path) -> None:
-    """The broker freezes in the middle of work for longer than the patience of a commit: what has become of it is asked afterwards."""
+    """The broker freezes during work for longer than the time-out of a commit: its outcome is asked for afterwards."""
     toy = Toy(broker.service.url, unique, tmp_path)
     try:
         worker = toy.start_worker("--sabotage", "hasty-commit", "--turn-records", "20")
@@ -110,7 +110,7 @@ def test_a_kafka_that_hangs_ends_nobody_and_lets_nothing_out(broker: Child, uniq
         await_true(lambda: count(toy) > 0, "work to begin", 30)
         os.kill(broker.pid, signal.SIGSTOP)
         try:
-            await_true(lambda: "outcome of a commit not known" in toy.log(worker), "the patience to end", 60)
+            await_true(lambda: "outcome of a commit not known" in toy.log(worker), "the time-out to pass", 60)
         finally:
             os.kill(broker.pid, signal.SIGCONT)
         await_true(lambda: count(toy) >= len(records), "every record", 90)
@@ -124,7 +124,7 @@ def test_a_kafka_that_hangs_ends_nobody_and_lets_nothing_out(broker: Child, uniq
 def test_a_broker_that_is_started_again_ends_no_worker(
     how: signal.Signals, broker: Child, unique: str, tmp_path: Path
 ) -> None:
-    """Under load and then under an idle worker: nothing is lost or doubled, and work goes on a moment after Kafka answers."""
+    """Under load and then while the worker is idle: nothing is lost or doubled, and work continues a moment after Kafka answers."""
     toy = Toy(broker.service.url, unique, tmp_path)
     try:
         workers = [toy.start_worker("--turn-records", "20") for _ in range(2)]
@@ -150,7 +150,7 @@ def test_a_broker_that_is_started_again_ends_no_worker(
 
 
 def test_a_broker_that_stays_away_costs_a_worker_next_to_nothing(broker: Child, unique: str, tmp_path: Path) -> None:
-    """Turns wait for it: they open no client after the other, and nothing fills the log."""
+    """Turns wait for it: they do not open one client after the other, and the log does not fill."""
     toy = Toy(broker.service.url, unique, tmp_path)
     try:
         worker = toy.start_worker("--turn-records", "20")
@@ -162,7 +162,7 @@ def test_a_broker_that_stays_away_costs_a_worker_next_to_nothing(broker: Child, 
         threads, lines = process.num_threads(), toy.log(worker).count("\n")
         os.kill(broker.pid, signal.SIGKILL)
         await_true(lambda: broker.returncode is not None, "the broker to end", 30)
-        time.sleep(3.0)  # what is under way finds out
+        time.sleep(3.0)  # calls under way notice it
         before, most = sum(process.cpu_times()[:2]), 0
         for _ in range(30):
             time.sleep(0.5)
@@ -191,7 +191,7 @@ def _start_again(broker: Child, how: signal.Signals, *, away: float) -> None:
 
 
 async def test_a_mirror_goes_on_after_a_broker_was_started_again(broker: Child, unique: str) -> None:
-    """What route knows of people follows its topic, before and after."""
+    """The view of people follows its topic, before and after."""
     admin = AdminClient(KafkaAccess(broker.service.url).settings("test"))
     admin.create_topics([NewTopic(unique, 2, 1, config={"cleanup.policy": "compact"})])[unique].result(30)
     failures: list[str] = []

@@ -1,4 +1,4 @@
-"""A worker that has nothing to do: markers of transactions and transactions that are open are no work, and Kafka's own figures say so."""
+"""A worker that has nothing to do: markers of transactions and open transactions are no work, and Kafka's own figures show that."""
 
 import time
 from collections.abc import Iterator

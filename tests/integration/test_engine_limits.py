@@ -1,4 +1,4 @@
-"""The toy stage where it is not usual: small batches, restarts with a backlog, gaps in a topic, full buffers, restores made void."""
+"""The toy stage in unusual conditions: small batches, restarts with a backlog, gaps in a topic, full buffers, restores made void."""
 
 import signal
 import time
@@ -33,7 +33,7 @@ from tests.support.toy_stage import Toy as ToyStage
 
 @pytest.mark.usefixtures("without_cython")
 def test_restarts_with_a_backlog_and_a_slow_stage(toy: Toy) -> None:
-    """Five clean restarts, each in the middle of work; the first ones find one, two and three records only."""
+    """Five clean restarts, each during work; the first ones find only one, two and three records."""
     expected: dict[str, list[bytes]] = {}
     for size in (1, 2, 3):
         records, further = values(f"b{size}-", 1, size)
@@ -57,13 +57,13 @@ def test_restarts_with_a_backlog_and_a_slow_stage(toy: Toy) -> None:
     check_exactly_once(toy, expected)
 
 
-def test_records_that_retention_took_are_passed_over(toy: Toy) -> None:
-    """The group stands far before the first record there is: the worker says so, goes on there, and needs no memory for the gap."""
+def test_records_that_retention_deleted_are_skipped(toy: Toy) -> None:
+    """The group's offset is far before the first record: the worker reports it, continues there, and needs no memory for the gap."""
     worker = toy.start_worker()
     toy.wait_ready(worker)
     before, expected = values("a", 40, 5)
     toy.produce(before)
-    await_true(lambda: sum(toy.committed().values()) == len(before), "the group to stand at the end", 30)
+    await_true(lambda: sum(toy.committed().values()) == len(before), "the group to reach the end", 30)
     worker.send_signal(signal.SIGTERM)
     worker.wait(60)
     gone = [(f"k{n % 40}", b"gone%d" % n) for n in range(100_000)]
@@ -80,7 +80,7 @@ def test_records_that_retention_took_are_passed_over(toy: Toy) -> None:
     await_true(
         lambda: sum(toy.committed().values()) == len(before) + len(gone) + len(after), "the group to pass the gap", 30
     )
-    assert toy.log(worker).count("records gone before they were taken") == PARTITIONS
+    assert toy.log(worker).count("records deleted before they were read") == PARTITIONS
 
 
 def _resident(pid: int) -> int:
@@ -90,8 +90,8 @@ def _resident(pid: int) -> int:
 
 
 def test_every_partition_at_its_bound_of_batches_in_flight(toy: Toy) -> None:
-    """Commits far slower than the source: every partition is full, none is starved, and the order stays. Slow decisions would not do: they
-    hold up the loop that hands out the batches too, so that a partition may always be done before its next batch comes."""
+    """Commits far slower than the source: every partition is full, each gets its turns, and the order is kept. Slow decisions would not do:
+    they would also delay the loop that hands out the batches, so that a partition might always end a turn before its next batch comes."""
     port = free_port()
     worker = toy.start_worker(
         "--turn-records", "5", "--sabotage", "slow-commit", environment={"CHAT4ALL_WEB_PORT": str(port)}
@@ -106,7 +106,7 @@ def test_every_partition_at_its_bound_of_batches_in_flight(toy: Toy) -> None:
 
 
 def test_a_take_over_that_a_newcomer_makes_void_opens_nothing_more(toy: Toy) -> None:
-    """A second worker joins while the first one still opens producers: it takes its share, and nobody takes it back."""
+    """A second worker joins while the first one still opens producers: it takes its share and keeps it."""
     first = toy.start_worker("--sabotage", "slow-fence")
     await_true(lambda: sabotage.OPENING in toy.log(first), "the first worker to open a producer", 60)
     assert "partitions taken over" not in toy.log(first)
@@ -115,23 +115,23 @@ def test_a_take_over_that_a_newcomer_makes_void_opens_nothing_more(toy: Toy) -> 
     toy.wait_ready(first)
     shares = [_share(toy.log(worker)) for worker in (first, second)]
     assert sorted(shares[0] + shares[1]) == list(range(PARTITIONS))
-    assert len(shares[0]) == len(shares[1]), "the first one's take-over was made void"
+    assert len(shares[0]) == len(shares[1]), "the first one's takeover was made void"
     records, expected = values("r", 40, 20)
     toy.produce(records)
     await_true(lambda: count(toy) >= len(records), "every record", 60)
     check_exactly_once(toy, expected)
     assert [worker.poll() for worker in (first, second)] == [None, None]
-    assert not any("fenced" in toy.log(worker) for worker in (first, second)), "it opened what was not its own any more"
+    assert not any("fenced" in toy.log(worker) for worker in (first, second)), "it opened what it no longer owned"
 
 
 def _share(log: str) -> list[int]:
-    """Partitions of the last take-over."""
+    """The partitions of the last takeover."""
     line = [line for line in log.splitlines() if "partitions taken over" in line][-1]
     return [int(number) for number in line.partition("partitions=[")[2].partition("]")[0].split(",")]
 
 
 async def test_a_batch_of_an_older_start_is_dropped_unread(kafka_url: str, unique: str) -> None:
-    """It was fetched before the partitions were sought anew: its records come again, or belong to somebody else."""
+    """It was fetched before the partitions started again: its records come again, or belong to another worker."""
     engine = Engine(
         stage=ToyStage(unique), app_id=unique, kafka=KafkaAccess(kafka_url), session_seconds=6.0, stuck_seconds=60.0
     )
@@ -164,7 +164,7 @@ def _batch(source: tuple[str, int], *, epoch: int) -> BatchMessage:
 
 
 def test_objects_that_refer_to_themselves_do_not_stay(toy: Toy) -> None:
-    """As a client may leave them; a worker that has little to do looks for them too."""
+    """A client may leave such objects; also a worker that has little to do frees them."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     worker = toy.start_worker(environment={"CHAT4ALL_WEB_PORT": str(port)})
     toy.wait_ready(worker)

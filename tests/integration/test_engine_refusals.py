@@ -1,5 +1,5 @@
-"""What a worker refuses to stand on, and what it does when its topics go away under it: one line that says what to do, and no record
-that is skipped in silence."""
+"""Topics that a worker refuses, and topics that are deleted while it runs: one line says what to do, and no record
+is skipped silently."""
 
 import re
 import resource
@@ -42,14 +42,14 @@ def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
 
 
 def said(toy: Toy, worker: subprocess.Popen[bytes], code: int) -> str:
-    """The last line of a worker that ends with this code."""
+    """The last line of a worker, which ends with this code."""
     assert worker.wait(120) == code
     return toy.log(worker).strip().splitlines()[-1]
 
 
 def delete(toy: Toy, topic: str) -> None:
     toy.admin.delete_topics([topic], operation_timeout=30)[topic].result(30)
-    await_true(lambda: topic not in toy.admin.list_topics(timeout=10).topics, "the topic to go", 30)
+    await_true(lambda: topic not in toy.admin.list_topics(timeout=10).topics, "the topic to be deleted", 30)
 
 
 def create(toy: Toy, topic: str, partitions: int = PARTITIONS, config: dict[str, str] | None = None) -> None:
@@ -66,7 +66,7 @@ def set_policy(toy: Toy, topic: str, policy: str) -> None:
         found = toy.admin.describe_configs([asked])[asked].result(30)
         return str(found["cleanup.policy"].value)
 
-    await_true(lambda: known() == policy, "the broker to know what the controller took", 30)
+    await_true(lambda: known() == policy, "the broker to know what the controller has accepted", 30)
 
 
 def some(prefix: str, number: int = 40) -> list[tuple[str, bytes]]:
@@ -74,7 +74,7 @@ def some(prefix: str, number: int = 40) -> list[tuple[str, bytes]]:
 
 
 def run_once(toy: Toy, outputs: int, **produced: list[tuple[str, bytes]]) -> None:
-    """A worker that takes what is produced to the sources, and is stopped."""
+    """Runs a worker until the values produced to the sources have their outputs, and stops it."""
     worker = toy.start_worker()
     for source, records in produced.items():
         toy.produce(records, source=f"{toy.name}-{source}")
@@ -110,7 +110,7 @@ def test_a_source_that_is_compacted_is_refused(toy: Toy) -> None:
 
 
 def test_a_source_that_was_created_again_is_refused_until_somebody_says_where_to_read(toy: Toy) -> None:
-    """Between two runs: Kafka has forgotten the offsets with the topic, those of the other source know."""
+    """Between two runs: Kafka has deleted the offsets with the topic; those of the other source have the former id."""
     run_once(toy, 80, **{"in": some("a"), "more": some("b")})
     delete(toy, toy.source)
     create(toy, toy.source)
@@ -124,7 +124,7 @@ def test_a_source_that_was_created_again_is_refused_until_somebody_says_where_to
 
 
 def test_a_source_that_is_created_again_under_a_worker_ends_it_and_nothing_is_skipped(toy: Toy) -> None:
-    """librdkafka alone would read on at the old offset, and skip what the new topic holds before it."""
+    """librdkafka alone would continue at the old offset, and skip the records of the new topic before it."""
     worker = toy.start_worker()
     toy.produce(some("a"))
     toy.produce(some("b"), source=f"{toy.name}-more")
@@ -133,8 +133,8 @@ def test_a_source_that_is_created_again_under_a_worker_ends_it_and_nothing_is_sk
     create(toy, toy.source)
     toy.produce(some("c", 200))
     line = said(toy, worker, 3)
-    # which of the two depends on whether the new topic already was as long as the old one when it was read next
-    assert f"topic {toy.source} was deleted" in line or "has no record any more where reading stood" in line
+    # the line depends on whether the new topic was already as long as the old one when it was read next
+    assert f"topic {toy.source} was deleted" in line or "no longer has the offset to read next" in line
     assert f"topic {toy.source} was deleted and created again" in said(toy, toy.start_worker(), 2)
     toy.set_offsets({(toy.source, number): 0 for number in range(PARTITIONS)})
     run_once(toy, 280)
@@ -149,17 +149,19 @@ def test_a_changelog_that_was_created_again_is_refused_until_somebody_accepts_it
         create(toy, toy.changelog(table), config=COMPACT)
     assert re.search(rf"topic {app_id(toy.name)}-\w+-changelog was deleted", said(toy, worker, 3))
     line = said(toy, toy.start_worker(), 2)
-    assert re.search(rf"topic {toy.changelog('counts')} was deleted .* the rows of table counts went with it", line)
+    assert re.search(
+        rf"topic {toy.changelog('counts')} was deleted .* the rows of table counts were deleted with it", line
+    )
     assert "--reset-offsets --to-current --all-topics --execute" in line
     toy.set_offsets(toy.offsets())
-    run_once(toy, 80, **{"in": some("a")})  # the same values: nothing is known of them any more
+    run_once(toy, 80, **{"in": some("a")})  # the same values: the tables no longer hold them
     assert all(
         value.startswith((b"1:", b"2:", b"3:", b"4:", b"5:")) for values in toy.outputs().values() for value in values
     )
 
 
 def test_a_group_without_offsets_is_refused_when_there_are_rows(toy: Toy) -> None:
-    """Kafka forgets the offsets of a group that stands still: from the beginning, everything would be done again."""
+    """Kafka deletes the offsets of a group that has been empty for long: from the beginning, everything would be processed again."""
     run_once(toy, 40, **{"in": some("a")})
     offsets = toy.offsets()
     toy.admin.delete_consumer_groups([app_id(toy.name)])[app_id(toy.name)].result(30)
@@ -170,7 +172,7 @@ def test_a_group_without_offsets_is_refused_when_there_are_rows(toy: Toy) -> Non
     run_once(toy, 80, **{"in": some("b")})
 
 
-def test_records_deleted_before_they_were_read_are_told_and_the_stage_goes_on(toy: Toy) -> None:
+def test_records_deleted_before_they_were_read_are_reported_and_the_stage_continues(toy: Toy) -> None:
     worker = toy.start_worker()
     toy.produce([("k0", b"first")])
     await_true(lambda: count(toy) == 1, "the first", 60)
@@ -187,7 +189,7 @@ def test_records_deleted_before_they_were_read_are_told_and_the_stage_goes_on(to
     toy.produce([("k0", b"kept")])
     await_true(lambda: count(toy) == 2, "the one that was kept", 60)
     check_exactly_once(toy, {"k0": [b"first", b"kept"]})
-    assert re.search(rf"records gone before they were taken.*first={before} last={before + 9}", toy.log(worker))
+    assert re.search(rf"records deleted before they were read.*first={before} last={before + 9}", toy.log(worker))
     letters = [codec.decode(value, DeadLetter) for _, value in toy.read("dead-letters")]
     [letter] = [letter for letter in letters if letter.stage == toy.name]
     assert (letter.cause, letter.source_partition, letter.source_offset) == ("deleted_before_read", partition, before)
@@ -202,7 +204,7 @@ def test_an_offset_beyond_the_end_ends_the_worker(toy: Toy) -> None:
 
 
 def test_a_disk_that_takes_no_more_ends_the_worker_and_the_next_one_goes_on(toy: Toy, tmp_path: Path) -> None:
-    """A limit on the size of files stands for it: the store's log can take no more, in the middle of the work."""
+    """A limit on the size of files simulates it: the store's log can take no more, during the work."""
     environment = {"CHAT4ALL_STORE": "rocksdb", "CHAT4ALL_DATA_DIR": str(tmp_path / "stores")}
     worker = toy.start_worker(environment=environment)
     records, expected = values("d", 40, 10)

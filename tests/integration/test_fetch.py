@@ -1,4 +1,4 @@
-"""Fetch on Kafka: each partition in order and whole, however its neighbours are taken, and bounded while nobody takes."""
+"""Fetch on Kafka: each partition complete and in order, however the others are taken, and bounded while nothing is taken."""
 
 import asyncio
 import json
@@ -23,10 +23,10 @@ from tests.support.engine_harness import await_true
 RECORDS = 30_000
 PAUSE_ABOVE = 1000
 TURN = 250
-MOST_AT_ONCE = PAUSE_ABOVE + 5001  # what one look at librdkafka's queue may add to a partition that is nearly full
+MOST_AT_ONCE = PAUSE_ABOVE + 5001  # what one read of librdkafka's queue may add to a partition that is nearly full
 GREEDY, HELD, IDLE = range(3)
 SECONDS = 60
-PATIENT_MS = 20_000  # for which the broker keeps a fetch of idle partitions: whoever waits for one is found out
+PATIENT_MS = 20_000  # for which the broker holds a fetch of idle partitions, long enough to notice a wait for it
 
 
 @pytest.fixture
@@ -34,9 +34,8 @@ def topic(kafka_url: str, unique: str) -> str:
     """Three partitions: two with numbered records, one empty."""
     admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     admin.create_topics([NewTopic(unique, 3, 1)])[unique].result(timeout=30)
-    producer = Producer(
-        {**KafkaAccess(kafka_url).settings("test"), "enable.idempotence": True}
-    )  # a retry must not change the order
+    # a retry must not change the order
+    producer = Producer({**KafkaAccess(kafka_url).settings("test"), "enable.idempotence": True})
     for number in range(RECORDS):
         for partition in (GREEDY, HELD):
             producer.produce(unique, b"%d" % number, partition=partition)
@@ -46,7 +45,7 @@ def topic(kafka_url: str, unique: str) -> str:
 
 @pytest.fixture
 async def fetch(kafka_url: str, unique: str) -> AsyncIterator[Fetch]:
-    """Its owner fails the test by ending it."""
+    """A failure of Fetch fails the test."""
     failures: list[str] = []
     made = Fetch(
         kafka=KafkaAccess(kafka_url),
@@ -65,7 +64,7 @@ async def fetch(kafka_url: str, unique: str) -> AsyncIterator[Fetch]:
 
 
 async def take_rest(fetch: Fetch, topic: str, partition: int, after: int = 0) -> list[Record]:
-    """What a partition has after its first `after` records, turn by turn."""
+    """The records of a partition after its first `after` records, turn by turn."""
     taken: list[Record] = []
     end = time.monotonic() + SECONDS
     while after + len(taken) < RECORDS and time.monotonic() < end:
@@ -79,7 +78,7 @@ def numbers(records: list[Record]) -> list[int]:
 
 
 async def test_a_position_that_is_not_there_ends_it(kafka_url: str, topic: str) -> None:
-    """Reading neither starts again at the first record nor goes on at the end."""
+    """Reading neither starts again at the first record nor continues at the end."""
     failure = asyncio.get_running_loop().create_future()
     fetch = Fetch(
         kafka=KafkaAccess(kafka_url),
@@ -93,7 +92,7 @@ async def test_a_position_that_is_not_there_ends_it(kafka_url: str, topic: str) 
         on_found=lambda: None,
     )
     fetch.assign({(topic, GREEDY): RECORDS + 1000})
-    assert f"{topic} {GREEDY} has no record any more where reading stood" in await asyncio.wait_for(failure, SECONDS)
+    assert f"{topic} {GREEDY} no longer has the offset to read next" in await asyncio.wait_for(failure, SECONDS)
     assert fetch.waiting() == []
     await fetch.stop()
 
@@ -103,7 +102,7 @@ async def test_a_partition_held_back_neither_grows_nor_stops_the_others(fetch: F
     greedy = await take_rest(fetch, topic, GREEDY)
     assert numbers(greedy) == list(range(RECORDS))
     held = fetch.take((topic, HELD), RECORDS)
-    assert 0 < len(held) <= MOST_AT_ONCE, "read on only as far as it may wait in memory"
+    assert 0 < len(held) <= MOST_AT_ONCE, "read only as far as records may wait in memory"
     held += await take_rest(fetch, topic, HELD, after=len(held))
     assert numbers(held) == list(range(RECORDS))
     assert fetch.take((topic, IDLE), TURN) == []
@@ -134,7 +133,7 @@ async def test_an_assignment_does_not_wait_for_the_fetch_that_an_idle_source_has
 ) -> None:
     monkeypatch.setattr(module, "_CALM_SECONDS", 0.1)
     fetch.assign({(topic, IDLE): 0})
-    await asyncio.sleep(1)  # nothing tells that the fetch which the broker keeps is out
+    await asyncio.sleep(1)  # nothing shows that the broker holds the fetch
     began = time.monotonic()
     fetch.assign({(topic, GREEDY): 0})
     await asyncio.to_thread(await_true, lambda: bool(fetch.waiting()), "records", SECONDS)
@@ -144,7 +143,7 @@ async def test_an_assignment_does_not_wait_for_the_fetch_that_an_idle_source_has
 async def test_an_idle_source_is_asked_for_as_rarely_as_its_stage_says_and_a_lone_record_comes_at_once(
     monkeypatch: pytest.MonkeyPatch, kafka_url: str, unique: str, topic: str
 ) -> None:
-    """Kafka's client counts its requests itself."""
+    """Kafka's client counts its own requests."""
     asked: list[int] = []
 
     def count(text: str) -> None:
@@ -157,9 +156,16 @@ async def test_an_idle_source_is_asked_for_as_rarely_as_its_stage_says_and_a_lon
     monkeypatch.setattr(module, "_CALM_SECONDS", 0.0)
     monkeypatch.setattr(client_settings, "settings", counted)
     fetch = Fetch(
-        kafka=KafkaAccess(kafka_url), group=unique, pause_above=PAUSE_ABOVE, min_bytes=1, wait_ms=500,
-        on_records=lambda: None, on_failure=lambda _: None, on_lost=lambda: None, on_found=lambda: None,
-    )  # fmt: skip
+        kafka=KafkaAccess(kafka_url),
+        group=unique,
+        pause_above=PAUSE_ABOVE,
+        min_bytes=1,
+        wait_ms=500,
+        on_records=lambda: None,
+        on_failure=lambda _: None,
+        on_lost=lambda: None,
+        on_found=lambda: None,
+    )
     try:
         fetch.assign({(topic, IDLE): 0})
         await asyncio.to_thread(await_true, lambda: fetch.caught_up((topic, IDLE)), "the end to be noticed", SECONDS)
@@ -196,7 +202,7 @@ asyncio.run(produce())
 
 
 async def test_a_header_whose_name_is_no_text_stops_nothing(fetch: Fetch, kafka_url: str, topic: str) -> None:
-    """The client raises on it, and its own producer would end this process: another client's, without its C part, writes it."""
+    """The client raises on it, and its own producer would end this process: aiokafka's producer, without its C part, writes it."""
     environment = {**os.environ, "AIOKAFKA_NO_EXTENSIONS": "1"}
     command = [sys.executable, "-c", PRODUCER, kafka_url, topic, str(GREEDY)]
     await asyncio.to_thread(subprocess.run, command, env=environment, check=True)

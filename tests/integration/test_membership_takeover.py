@@ -1,5 +1,5 @@
-"""Who takes over what, and when: the dead are replaced at once on one machine, those who stayed keep their tables, a void restore ends,
-and a worker that is only busy stays a member."""
+"""Which worker takes over what, and when: crashed workers of one machine are replaced at once, the others keep their tables, a void restore
+ends, and a worker that is only busy remains a member."""
 
 import signal
 import sys
@@ -15,7 +15,7 @@ from tables.stores.factory import open_partition
 from tests.support.engine_harness import PARTITIONS, Toy, await_true
 from tests.support.toy_stage import Toy as ToyStage
 
-LONG = 60.0  # a session time-out that no test here waits for
+LONG = 60.0  # a session time-out; no test here waits for it
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def toy(kafka_url: str, unique: str, tmp_path: Path) -> Iterator[Toy]:
 
 
 def taken(log: str) -> list[tuple[list[int], list[int], int]]:
-    """Of each take-over: partitions owned, partitions restored, rows restored."""
+    """For each takeover: partitions owned, partitions restored, rows restored."""
     found = []
     for line in log.splitlines():
         if "partitions taken over" in line:
@@ -55,15 +55,15 @@ def three_workers(toy: Toy, folder: Path) -> None:
     await_true(lambda: sorted(len(taken(toy.log(w))[-1][0]) for w in toy.workers) == shares, "three shares", 60)
 
 
-def test_the_dead_of_one_machine_are_replaced_at_once(toy: Toy, tmp_path: Path) -> None:
-    """Long before the session time-out, and whoever stayed keeps its tables: only what the dead one had is restored."""
+def test_crashed_workers_of_one_machine_are_replaced_at_once(toy: Toy, tmp_path: Path) -> None:
+    """Long before the session time-out; the other workers keep their tables: only the partitions of the crashed one are restored."""
     three_workers(toy, tmp_path / "shared")
     fill(toy)
     victim, *others = toy.workers
     before = {worker.pid: taken(toy.log(worker))[-1][0] for worker in toy.workers}
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    await_true(lambda: sum(len(taken(toy.log(w))[-1][0]) for w in others) == PARTITIONS, "the take-over", LONG / 2)
+    await_true(lambda: sum(len(taken(toy.log(w))[-1][0]) for w in others) == PARTITIONS, "the takeover", LONG / 2)
     last = [taken(toy.log(worker))[-1] for worker in others]
     assert sorted(number for _, restored, _ in last for number in restored) == sorted(before[victim.pid])
     for worker, (owned, restored, rows) in zip(others, last, strict=True):
@@ -73,8 +73,8 @@ def test_the_dead_of_one_machine_are_replaced_at_once(toy: Toy, tmp_path: Path) 
     await_true(lambda: all(len(lines) == 2 for lines in toy.outputs().values()), "every key again", 30)
 
 
-def test_a_worker_that_is_started_again_ends_its_former_self(toy: Toy, tmp_path: Path) -> None:
-    """A lone worker, killed and started again with its folder: it does not wait for the session of the one it was."""
+def test_a_worker_that_is_started_again_ends_its_former_membership(toy: Toy, tmp_path: Path) -> None:
+    """A lone worker, killed and started again with its folder: it does not wait for its former session."""
     again = {"CHAT4ALL_DATA_DIR": str(tmp_path / "one"), "CHAT4ALL_SESSION_TIMEOUT_SECONDS": str(LONG)}
     first = toy.start_worker(environment=again)
     toy.wait_ready(first)
@@ -82,25 +82,25 @@ def test_a_worker_that_is_started_again_ends_its_former_self(toy: Toy, tmp_path:
     first.wait()
     second = toy.start_worker(environment=again)
     await_true(lambda: bool(taken(toy.log(second))), "the second one to take over", LONG / 2)
-    assert "a worker died and was taken out of the group" in toy.log(second)
+    assert "crashed worker removed from the group" in toy.log(second)
 
 
-def test_who_stands_still_is_not_taken_for_dead(toy: Toy, tmp_path: Path) -> None:
-    """A frozen worker keeps its lock: the others look at the roll, and leave it in the group."""
+def test_a_frozen_worker_is_not_taken_for_crashed(toy: Toy, tmp_path: Path) -> None:
+    """A frozen worker keeps its lock: the others look at its file and leave it in the group."""
     three_workers(toy, tmp_path / "shared")
     frozen, killed, witness = toy.workers
     frozen.send_signal(signal.SIGSTOP)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    # the witness has looked, for it took the other one out; the group now waits for the frozen one
-    await_true(lambda: "taken out of the group" in toy.log(witness), "the witness to look", LONG / 2)
+    # the witness has looked, for it removed the other one; the group now waits for the frozen one
+    await_true(lambda: "removed from the group" in toy.log(witness), "the witness to look", LONG / 2)
     frozen.send_signal(signal.SIGCONT)
     await_true(lambda: sum(len(taken(toy.log(w))[-1][0]) for w in (frozen, witness)) == PARTITIONS, "all four", 30)
-    assert toy.log(witness).count("taken out of the group") + toy.log(frozen).count("taken out of the group") == 1
+    assert toy.log(witness).count("removed from the group") + toy.log(frozen).count("removed from the group") == 1
 
 
 def test_a_busy_loop_costs_no_membership(toy: Toy) -> None:
-    """A decision that blocks the event loop for two sessions, and a restore that is longer than one: heartbeats go on beside them."""
+    """A decision that blocks the event loop for two sessions, and a restore longer than one: heartbeats continue meanwhile."""
     worker = toy.start_worker("--stall-seconds", "7")
     toy.wait_ready(worker)
     fill(toy)
@@ -116,8 +116,8 @@ def test_a_busy_loop_costs_no_membership(toy: Toy) -> None:
     assert "Heartbeat" not in toy.log(slow)
 
 
-def test_a_restore_that_nobody_wants_any_more_ends_at_once(toy: Toy, tmp_path: Path) -> None:
-    """Within one chunk of rows, and it does not say that a table is whole."""
+def test_a_restore_made_void_ends_at_once(toy: Toy, tmp_path: Path) -> None:
+    """Within one chunk of rows, and no table counts as complete."""
     toy.produce([(f"v{n}", b'{"n":1}') for n in range(5 * CHUNK)], source=toy.changelog("values"))
     layout = ToyStage.tables[1]
     tables = {

@@ -1,4 +1,4 @@
-"""Mirrors on Kafka: complete from the start, never behind what an answer about the end promises, and loud when they cannot follow."""
+"""Mirrors on Kafka: complete from the start, never behind an answer about the end, and they end the worker when they cannot follow."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,11 +20,11 @@ from tests.support.engine_harness import await_true
 from tests.support.toy_stage import Toy
 
 PARTITIONS = 3
-STAGE = Toy("toy")  # asked for nothing: calls with `end_of` are the engine's
+STAGE = Toy("toy")  # it makes no calls: the engine answers calls with `end_of`
 
 
 class World:
-    """A compacted topic, a producer to it, and mirrors of it."""
+    """A compacted topic, a producer for it, and mirrors of it."""
 
     def __init__(self, kafka_url: str, topic: str) -> None:
         self.kafka_url = kafka_url
@@ -92,7 +92,7 @@ async def test_it_is_complete_from_the_start_and_holds_what_was_acknowledged_bef
         behind += view.get(b"new-%d" % number) is None
         answer = await world.passed(mirrors)
         assert view.get(b"new-%d" % number) == b"value"
-        assert all(answer.stood[partition] <= answer.end[partition] for partition in range(PARTITIONS))
+        assert all(answer.position[partition] <= answer.end[partition] for partition in range(PARTITIONS))
         assert sum(answer.end.values()) == 201 + number + 1
     print(f"behind {behind} times of 100 before it was asked")
     assert behind, "else the test shows nothing"
@@ -100,7 +100,7 @@ async def test_it_is_complete_from_the_start_and_holds_what_was_acknowledged_bef
 
 
 async def test_it_keeps_what_it_had_of_a_key_whose_new_record_does_not_belong_there(world: World) -> None:
-    """Before it was complete and after, with a record without a key and a tombstone among them."""
+    """Before it was complete and after, also with a record without a key and a tombstone."""
     world.create()
 
     def contact(user_id: str, address: str) -> bytes:
@@ -139,8 +139,8 @@ async def test_markers_and_aborted_records_at_the_end_are_passed(world: World) -
 
 
 async def test_what_an_open_transaction_may_hide_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An acknowledged record behind another producer's open transaction: nobody sees it yet, and nobody may be told that there is none."""
-    monkeypatch.setattr("pipelines.engine.mirrors.SAY_SECONDS", 0.2)
+    """An acknowledged record after another producer's open transaction: no reader sees it yet, and no answer may say that there is none."""
+    monkeypatch.setattr("pipelines.engine.mirrors.LOG_SECONDS", 0.2)
     world.create()
     mirrors = world.mirrors()
     await mirrors.start()
@@ -169,13 +169,13 @@ async def test_a_topic_whose_first_records_were_deleted_is_read_from_what_is_lef
     assert not world.failures
 
 
-async def test_a_topic_that_is_not_there_is_said_at_the_start(world: World) -> None:
+async def test_a_topic_that_does_not_exist_fails_the_start(world: World) -> None:
     with pytest.raises(TimeoutError, match=r"could not be read to its end: .*run `python -m pipelines prepare`"):
         await world.mirrors().start()
 
 
 async def test_a_topic_that_is_created_again_ends_the_worker(world: World) -> None:
-    """What is in memory is of the old one; a new start reads the new one."""
+    """The memory holds the old topic; a restart reads the new one."""
     world.create()
     for number in range(30):
         world.produce(b"%d" % number)

@@ -1,4 +1,4 @@
-"""What somebody else's open transaction costs a take-over: it is waited for while its writer is a member, and ended when it is none."""
+"""An open transaction of another process at a takeover: it is waited for while its writer is a member of the group, and ended otherwise."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from schemas.kafka_access import KafkaAccess
 
 
 class World(NamedTuple):
-    """A source and a changelog of one partition, somebody else's producer, and what takes the partition over. `members` are the group's."""
+    """A source and a changelog with one partition, another process's producer, and a takeover. `members` are those of the group."""
 
     source: str
     changelog: str
@@ -36,7 +36,7 @@ class World(NamedTuple):
 
     def send_offset(self, offset: int) -> None:
         at = TopicPartition(self.source, 0, offset, self.mark(offset))
-        # of nobody in particular: what a member in good standing sends, Kafka takes just so
+        # without a member: Kafka takes it as it takes the offsets of a current member
         self.producer.send_offsets_to_transaction([at], Member(self.source, "", -1).metadata(), 30)
 
     def write_row(self) -> None:
@@ -53,7 +53,7 @@ class World(NamedTuple):
 
 @pytest.fixture
 def world(kafka_url: str, unique: str) -> Iterator[World]:
-    """Its writer has committed offset 5, and has a transaction open."""
+    """The writer has committed offset 5, and has a transaction open."""
     source, changelog, writer = unique, f"{unique}-changelog", f"{unique}-writer"
     admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in (source, changelog)]).values():
@@ -93,7 +93,7 @@ def always() -> bool:
 
 
 def for_some_looks(number: int) -> Callable[[], bool]:
-    """Whether it is looked at for one of the first times."""
+    """True for the first calls only."""
     left = iter(range(number))
     return lambda: next(left, None) is not None
 
@@ -102,7 +102,7 @@ async def test_offsets_that_a_member_is_about_to_commit_are_waited_for(world: Wo
     world.members.add(world.writer)
     world.send_offset(6)
     waiting = asyncio.create_task(world.takeover.offsets([0], always))
-    await asyncio.sleep(1.5)  # more than the patience with one that is dead
+    await asyncio.sleep(1.5)  # longer than the wait for a crashed one
     assert not waiting.done()
     assert not await asyncio.to_thread(world.is_fenced)
     assert await waiting == {(world.source, 0): HeldOffset(6, world.mark(6))}
@@ -125,7 +125,7 @@ async def test_rows_of_a_writer_that_is_no_member_do_not_hide_what_comes_after_t
     assert world.is_fenced()
 
 
-async def test_nobody_is_fenced_by_a_worker_whose_partitions_are_its_own_no_more(world: World) -> None:
+async def test_a_worker_that_has_lost_its_partitions_fences_no_other(world: World) -> None:
     world.send_offset(6)
     world.write_row()
     assert await world.takeover.offsets([0], for_some_looks(1)) is None

@@ -1,4 +1,4 @@
-"""Workers of the toy stage as real processes, and what they left in Kafka, read back."""
+"""Workers of the toy stage as real processes, and what they wrote to Kafka, read back."""
 
 import os
 import signal
@@ -78,7 +78,7 @@ class Toy:
     def environment(
         self, folder: Path, *, web_port: int = 0, probe_port: int = 0, session_seconds: float = 3.0
     ) -> dict[str, str]:
-        """What a worker needs beyond the environment there is: settings, and the way to these tests."""
+        """What a worker needs besides the test's own environment: settings, and the path to these tests."""
         return {
             "CHAT4ALL_KAFKA_URL": self.kafka_url,
             "CHAT4ALL_PARTITIONS": str(self.partitions),
@@ -87,7 +87,7 @@ class Toy:
             "CHAT4ALL_PROBE_PORT": str(probe_port),
             "CHAT4ALL_SESSION_TIMEOUT_SECONDS": str(session_seconds),
             "CHAT4ALL_DATA_DIR": os.environ.get("CHAT4ALL_DATA_DIR", str(folder)),
-            "FAUST_DATADIR": str(folder.with_name(f"{folder.name}-faust")),  # must lie in a folder there is
+            "FAUST_DATADIR": str(folder.with_name(f"{folder.name}-faust")),  # must be in an existing folder
             "PYTHONPATH": str(REPOSITORY),
         }
 
@@ -115,9 +115,8 @@ class Toy:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
                 worker.wait()
-            print(
-                f"--- worker {worker.pid}, exit {worker.returncode}\n{self.log(worker)}"
-            )  # shown when the test failed
+            # pytest shows it when the test failed
+            print(f"--- worker {worker.pid}, exit {worker.returncode}\n{self.log(worker)}")
 
     def produce(self, values: Sequence[tuple[str, bytes]], *, source: str | None = None) -> None:
         """(key, value) records to a source topic, in order, acknowledged when this returns."""
@@ -141,7 +140,7 @@ class Toy:
         return found
 
     def table(self, name: str) -> dict[bytes, bytes]:
-        """A table as its changelog tells it."""
+        """A table, replayed from its changelog."""
         rows: dict[bytes, bytes] = {}
         for key, value in self.read(self.changelog(name)):
             if value is None:
@@ -161,7 +160,7 @@ class Toy:
         return {(tp.topic, tp.partition): tp.offset for tp in found.topic_partitions}
 
     def set_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """As `kafka-consumer-groups.sh --reset-offsets` does it, which waits for the group to be empty, too."""
+        """Sets offsets as `kafka-consumer-groups.sh --reset-offsets` does, when the group has no members any more."""
         group = app_id(self.name)
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*tp, at) for tp, at in offsets.items()])
 
@@ -172,15 +171,15 @@ class Toy:
         await_true(is_set, "a group without members", 30)
 
     def committed(self) -> dict[int, int]:
-        """Where the group stands, by source partition."""
+        """The group's committed offsets by partition of the first source."""
         return {tp.partition: tp.offset for tp in self._committed()}
 
     def writers(self) -> set[str]:
-        """Under which transactional ids the group's offsets were committed last."""
+        """The transactional ids that committed the group's offsets last."""
         return {offset_metadata.read(tp.metadata).writer for tp in self._committed()}
 
     def _committed(self) -> list[TopicPartition]:
-        # read_committed would wait for the end of transactions that a dead worker left open
+        # read_committed would wait for transactions that a crashed worker left open
         settings = {
             **KafkaAccess(self.kafka_url).settings("test"),
             "group.id": app_id(self.name),
@@ -213,12 +212,12 @@ def read_back(kafka_url: str, topic: str) -> list[Stored]:
 
 
 def whole(url: str) -> urllib.request.Request:
-    """A request that may see texts and addresses."""
+    """A request that is allowed to see texts and addresses."""
     return urllib.request.Request(url, headers={"Authorization": f"Bearer {FULL_TOKEN}"})
 
 
 def ask(url: str, path: str) -> Any:
-    """What a worker's web view or probe says; /health says it with a 503 when it is not ready. Raises OSError when there is no answer."""
+    """The answer of a worker's web view or probe, also when /health answers 503. Raises OSError when there is no answer."""
     try:
         with urllib.request.urlopen(whole(url + path), timeout=30) as answer:
             return orjson.loads(answer.read())
@@ -228,24 +227,24 @@ def ask(url: str, path: str) -> Any:
 
 
 def values(prefix: str, keys: int, each: int) -> tuple[list[tuple[str, bytes]], dict[str, list[bytes]]]:
-    """Records to produce, keys in turn, and what must come out by key."""
+    """Records to produce, with keys in rotation, and the outputs expected by key."""
     expected = {f"k{k}": [f"{prefix}{k}-{n}".encode() for n in range(each)] for k in range(keys)}
     return [(key, expected[key][n]) for n in range(each) for key in expected], expected
 
 
 def extend(expected: dict[str, list[bytes]], more: Mapping[str, list[bytes]]) -> None:
-    """Adds what must come out after the rest."""
+    """Adds outputs that are expected after the others."""
     for key, ending in more.items():
         expected[key] = [*expected.get(key, []), *ending]
 
 
 def count(toy: Toy) -> int:
-    """Outputs that are visible."""
+    """The number of visible outputs."""
     return sum(len(lines) for lines in toy.outputs().values())
 
 
 def await_true(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    """Waits for a condition; fails with what was waited for."""
+    """Waits for a condition; fails with its description."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
@@ -253,7 +252,7 @@ def await_true(condition: Callable[[], bool], what: str, seconds: float) -> None
 
 
 def check_exactly_once(toy: Toy, expected: dict[str, list[bytes]], *, in_order: bool = True) -> None:
-    """Every expected value of a key once, numbered 1, 2, 3 ..., and the tables saying the same."""
+    """Asserts that every expected value of a key is there once, numbered 1, 2, 3 ..., and that the tables agree."""
     outputs = toy.outputs()
     for key, values in expected.items():
         lines = [value.split(b":", 1) for value in outputs.get(key.encode(), [])]

@@ -1,9 +1,9 @@
-"""A worker of the toy stage that is slow or stands still on request: `python -m tests.support.hampered_worker NAME [options]`.
+"""A worker of the toy stage that is slow or stops on request: `python -m tests.support.hampered_worker NAME [options]`.
 
---row-seconds S makes a restored row cost so much; --wait-for PATH makes the stage wait after a commit, as for a database, while the file
-is there; --hold PATH makes it take no records while the file is there; --deaf loses every batch on its way to a turn;
---stall-seconds S is how long the value "stall" blocks the loop.
-Views of its own: /routed/<key>, by Faust's `table_route`, and /mapping/<key>, what Faust's table shows as a mapping.
+--row-seconds S is how long a restored row takes; --wait-for PATH makes the stage wait after a commit, as for a database, while the file
+exists; --hold PATH makes it take no records while the file exists; --deaf loses every batch before its turn;
+--stall-seconds S is how long the value "stall" blocks the event loop.
+It has two views of its own: /routed/<key>, by Faust's `table_route`, and /mapping/<key>, what Faust's table shows as a mapping.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Hampered(Toy):
     ) -> None:
         super().__init__(name)
         slow = SlowLayout("counts", Count, keyed_by_record=True, row_seconds=row_seconds)
-        self.tables = (slow, *Toy.tables[1:])  # type: ignore[misc]  # other stages know their tables before
+        self.tables = (slow, *Toy.tables[1:])  # type: ignore[misc]  # other stages have their tables in the class
         self._wait_for = wait_for
         self._hold = hold
         self._stall = stall
@@ -48,7 +48,7 @@ class Hampered(Toy):
             time.sleep(self._stall)
         return super().decide(inputs, state, now)
 
-    async def write(self, decision: Decision) -> None:  # noqa: ARG002  # whatever was decided waits
+    async def write(self, decision: Decision) -> None:  # noqa: ARG002  # every decision waits
         while self._wait_for is not None and self._wait_for.exists():  # noqa: ASYNC110  # the test is another process
             await asyncio.sleep(0.05)
 

@@ -1,7 +1,7 @@
-"""What a test does to a worker from inside: the worker ends itself at one point of a turn, as if the machine had lost power there, or
-takes long over something that is quick.
+"""Faults inside a worker: it ends itself at one point of a turn, as if the machine had lost power there, or something that is usually quick
+takes long.
 
-Done in the worker's own process by wrapping the engine from outside: the product has no switch for it.
+They wrap the engine in the worker's own process: the product has no switch for them.
 """
 
 import os
@@ -15,11 +15,11 @@ from pipelines.engine.transactional_producer import TransactionalProducer
 from pipelines.engine.transactions import Ends, HeldOffset, Sent, Transactions
 from tables.stores.memory import MemoryTable
 
-EXIT_CODE = 86  # of a worker that ended where it was told to
+EXIT_CODE = 86  # of a worker that ended at the chosen point
 IN_RESTORE_ROWS = 100
 SLOW_COMMIT_SECONDS = 0.05
-SLOW_FENCE_SECONDS = 6.0  # longer than another worker needs to start and to ask for its share
-HASTE_SECONDS = 5.0
+SLOW_FENCE_SECONDS = 6.0  # longer than another worker needs to start and to join the group
+HASTE_SECONDS = 5.0  # the time-out of a commit
 OPENING = "opening"  # what a worker prints before it opens a producer
 
 
@@ -28,7 +28,7 @@ def _end() -> None:
 
 
 def _before_commit() -> None:
-    """Everything of the turn is at the broker, the commit is not."""
+    """Ends when the broker has everything of the turn but the commit."""
     whole = Transactions.commit
 
     def commit(self: Transactions, sent: Sent) -> list[Ends]:
@@ -42,7 +42,7 @@ def _before_commit() -> None:
 
 
 def _after_commit() -> None:
-    """The turn is committed, and nobody here has heard of it."""
+    """Ends when the turn is committed, before the worker uses the answer."""
     whole = Transactions.commit
 
     def commit(self: Transactions, sent: Sent) -> list[Ends]:
@@ -55,7 +55,7 @@ def _after_commit() -> None:
 
 
 def _after_offsets() -> None:
-    """The group has the offsets, in a transaction that nobody ends."""
+    """Ends when the group has the offsets, in a transaction that stays open."""
     whole, retrying = Transactions.commit, transactional_producer._retrying
     turns: list[bool] = []
 
@@ -87,7 +87,7 @@ def _in_restore() -> None:
 
 
 def _in_init_transactions() -> None:
-    """The fence has been asked for, and its answer is under way."""
+    """Ends while the answer to the fence is under way."""
     whole = TransactionalProducer.fence
 
     def fence(self: TransactionalProducer, end: float) -> None:
@@ -98,7 +98,7 @@ def _in_init_transactions() -> None:
 
 
 def _slow_fence() -> None:
-    """A producer takes long to open; each opening is told beforehand."""
+    """Makes each opening of a producer slow; the worker prints a line before it."""
     whole = TransactionalProducer.fence
 
     def fence(self: TransactionalProducer, end: float) -> None:
@@ -110,7 +110,7 @@ def _slow_fence() -> None:
 
 
 def _slow_commit() -> None:
-    """Every commit takes long, and the event loop is free meanwhile."""
+    """Makes every commit slow, while the event loop is free."""
     whole = Transactions.commit
 
     def commit(self: Transactions, sent: Sent) -> list[Ends]:
@@ -121,12 +121,12 @@ def _slow_commit() -> None:
 
 
 def _hasty_commit() -> None:
-    """Patience with a commit that does not end is short."""
+    """Makes the time-out of a commit short."""
     transactions.COMMIT_SECONDS = HASTE_SECONDS
 
 
 def _foreign_offsets() -> None:
-    """Every commit names an offset that Kafka refuses."""
+    """Adds an offset that Kafka refuses to every commit."""
     _hasty_commit()
     whole = Transactions.commit
 

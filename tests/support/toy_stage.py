@@ -1,9 +1,9 @@
-"""A small stage for tests of the engine: it counts, drops duplicates, calls, and waits for times.
+"""A small stage for tests of the engine: it counts, drops duplicates, makes calls, and uses timers.
 
-In: <name>-<source>, co-partitioned. Out: <name>-out, to the record's own partition: "<n>:<value>", n counting the key's records from 1;
-a value seen before is dropped. A value "call:..." goes through a call that takes 5 ms, "later:..." through a timer of 50 ms; a value
-"poison" makes the decision raise, "slow:..." takes 2 ms of it, "exit" ends the process in the middle of it, "endless" never ends, and
-"large:<n>" makes an output of n bytes more, "knot:..." leaves an object that refers to itself. What has no value is passed over.
+Enters: <name>-<source>, co-partitioned. Leaves: <name>-out, in the record's own partition: "<n>:<value>", where n counts the key's records
+from 1; a repeated value is dropped. A value "call:..." goes through a call that takes 5 ms, "later:..." through a timer of 50 ms; a value
+"poison" makes the decision raise, "slow:..." makes it take 2 ms longer, "exit" ends the process in the middle of it, "endless" never ends,
+"large:<n>" makes the output n bytes larger, "knot:..." leaves an object that refers to itself. Records without a value are ignored.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from tables.layout import JsonLayout, Layout
 from tables.timers import Timers
 
 TIMER_MS = 50
-EXIT_CODE = 87  # of a worker that was given "exit"
+EXIT_CODE = 87  # of a worker that got the value "exit"
 
 
 class Knot:
-    """Refers to itself, so that only Python's collector can end it."""
+    """Refers to itself, so that only Python's garbage collector frees it."""
 
     alive: ClassVar["weakref.WeakSet[Knot]"] = weakref.WeakSet()
 
@@ -38,7 +38,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A value that waits for its call or its time: the intent that a crash must not forget."""
+    """A value that waits for its call or its timer: the intent that must survive a crash."""
 
     key: str
     due: int  # Unix milliseconds; 0 for a call
@@ -71,7 +71,7 @@ class Toy(Stage[State]):
             if row.due:
                 state.timers.set(value.decode(), row.due)
             elif value.decode() not in self._calling:
-                state.to_call.append(value.decode())  # a call without a result: made again
+                state.to_call.append(value.decode())  # a call without a result is made again
         return state
 
     def next_due(self, state: State) -> int | None:
@@ -81,7 +81,7 @@ class Toy(Stage[State]):
         self._calling.add(call.key)
         try:
             await self.answer(call)
-        finally:  # also when the partition goes away meanwhile: it may come back to this worker
+        finally:  # also when the partition is given up meanwhile: it may come back to this worker
             self._calling.discard(call.key)
         return call.key
 

@@ -1,8 +1,8 @@
 """A worker of the toy stage: `python -m tests.support.toy_worker NAME [--sources in,more] [--turn-records N] [--sabotage KIND]`.
 
-Settings come from the environment, as for any worker. Two views more than others: /inside/, what the tables hold, as digests, how many
-batches were in flight at most, and how many knots are alive; /tasks/, where every task and thread stands, for the post-mortem of a worker
-that stands still. With --sabotage something goes wrong inside (tests/support/sabotage.py).
+Settings come from the environment, as for any worker. It has two more views: /inside/, what the tables hold, as digests, how many
+batches were in flight at most, and how many knots are alive; /tasks/, where every task and thread is, to examine a worker that makes no
+progress. With --sabotage something goes wrong inside (tests/support/sabotage.py).
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tests.support.toy_stage import Knot, Toy
 
 
 class Highest(Counter[tuple[str, int]]):
-    """Remembers the highest count of each key: whoever looks from outside sees a moment now and then, perhaps always the same one."""
+    """Remembers the highest count of each key: a test that looks from outside sees only some moments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def add_inside_views(app: faust.App) -> None:
 
 
 def _stack(task: asyncio.Task[Any]) -> list[str]:
-    """Where the task stands: every coroutine from the outermost to the one that waits."""
+    """Where the task is: every coroutine from the outermost to the one that waits."""
     lines: list[str] = []
     inner: Any = task.get_coro()
     while inner is not None:

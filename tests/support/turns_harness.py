@@ -1,4 +1,4 @@
-"""One partition of a toy stage with everything around it, for tests of the turns: its transactions are a journal instead of Kafka."""
+"""One partition of a toy stage with all its parts, for tests of the turns: its transactions go to a journal instead of Kafka."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ from tables.stores.memory import MemoryTable
 from tables.table import Table
 from tests.support.builders import NOW, decoded, raw
 
-SOON = 5.0  # seconds a test waits at most for what must happen
+SOON = 5.0  # seconds that a test waits at most for what must happen
 CHANGELOG = "toy-sequences-changelog"
 
 
@@ -44,7 +44,7 @@ class ToyState:
 
 
 class Toy(Stage[ToyState]):
-    """Counts records by their key and gives each an output. A value says more: boom, both, refuse, call, calls."""
+    """Counts records by their key and makes an output for each. Some values do more: boom, both, refuse, call, calls."""
 
     name = "toy"
     tables: ClassVar[tuple[Layout[Any], ...]] = (SEQUENCES,)
@@ -52,7 +52,7 @@ class Toy(Stage[ToyState]):
     def __init__(self, *sources: Source) -> None:
         self.sources = sources or (Source("a"), Source("b"))
         self.held: set[str] = set()
-        self.place: Callable[[], float] = lambda: 0.0  # seconds until it may go
+        self.place: Callable[[], float] = lambda: 0.0  # seconds of its turn delay
         self.due: int | None = None
         self.broken = False
         self.seconds_a_record = 0.0
@@ -60,7 +60,7 @@ class Toy(Stage[ToyState]):
         self.opened = 0
         self.turns: list[list[str]] = []
         self.performed: list[str] = []
-        self.performed_before: list[int] = []  # calls begun when a decision was made
+        self.performed_before: list[int] = []  # calls that had begun when a decision was made
         self.committed = 0
         self.sink = asyncio.Event()
         self.sink.set()
@@ -78,7 +78,7 @@ class Toy(Stage[ToyState]):
     def takes(self, topic: str, state: ToyState) -> bool:  # noqa: ARG002  # the test says
         return topic not in self.held
 
-    def must_wait(self, partition: int) -> float:  # noqa: ARG002  # there is one
+    def turn_delay(self, partition: int) -> float:  # noqa: ARG002  # the test has one partition
         return self.place()
 
     def decide(self, inputs: Inputs, state: ToyState, now: int) -> Decision:
@@ -138,25 +138,29 @@ class Committed:
 
 
 class Journal(Transactions):
-    """Transactions that are written down instead of being sent to Kafka."""
+    """Transactions that are recorded instead of being sent to Kafka."""
 
     def __init__(self) -> None:
         super().__init__(
-            kafka=KafkaAccess(""), transactional_id=lambda: "toy-0", mark=OffsetMetadata, topic="", held=lambda *_: {}
+            kafka=KafkaAccess(""),
+            transactional_id=lambda: "toy-0",
+            metadata=OffsetMetadata,
+            topic="",
+            held=lambda *_: {},
         )
         self.committed: list[Committed] = []
         self.failure: Exception | None = None
-        self.gate = threading.Event()  # a commit waits for it, in its thread
+        self.gate = threading.Event()  # a commit waits for it in its thread
         self.gate.set()
         self.begun = 0
         self.together: list[int] = []  # how many turns each transaction had
         self.refused: bytes | None = None  # the value of an output that Kafka does not take
         self.reopened: list[Sent | None] = []
-        self.heals = False  # whether a failure ends when the producer is opened anew
-        self.happened = False  # what a look at the group says of a turn whose outcome is not known
+        self.heals = False  # whether a failure ends when the producer is opened again
+        self.happened = False  # what the group says about a turn whose outcome is not known
 
     def _produce(self, turns: Sequence[TurnContents]) -> None:
-        """It is written down when it is committed."""
+        """Records nothing: a turn is recorded when it is committed."""
 
     def commit(self, sent: Sent) -> list[Ends]:
         self.begun += 1
@@ -178,7 +182,7 @@ class Journal(Transactions):
         return [{} for _ in sent.turns] if sent is not None and self.happened else None
 
     def outputs(self) -> list[str]:
-        """Values produced to `out`, of all transactions, in order."""
+        """Values produced to `out` by all transactions, in order."""
         return [(each.value or b"").decode() for one in self.committed for each in one.outputs if each.topic == "out"]
 
     def letters(self) -> list[DeadLetter]:
@@ -189,12 +193,12 @@ class Journal(Transactions):
 
 
 def no_mirrors() -> Mirrors:
-    """Of a stage that mirrors nothing: nothing is asked."""
+    """The mirrors of a stage that mirrors no topic; Kafka is never asked."""
     return Mirrors(kafka=KafkaAccess("127.0.0.1:1"), ends=lambda _: {}, fail=lambda _: None)
 
 
 class Bench:
-    """One partition of the toy with everything around it."""
+    """One partition of the toy stage with all its parts."""
 
     def __init__(self, *, rest_seconds: float = REST_SECONDS) -> None:
         self.stage = Toy()
@@ -230,7 +234,7 @@ class Bench:
             writer=self.writer,
             mirrors=self.mirrors,
             budget=Budget(self.stage.name, self.stage.most_calls),
-            alone=OneAtATime(),
+            one_at_a_time=OneAtATime(),
             sizes=KafkaSizes(lambda topic: self.limits.get(topic, 1_000_000)),
             fail=self.failures.append,
             fenced=self.fenced.append,
@@ -255,7 +259,7 @@ class Bench:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits until the condition holds; commits happen in threads, so there is nothing to await."""
+    """Waits until the condition holds; commits run in threads, so that there is nothing to await."""
     end = time.monotonic() + SOON
     while not condition():
         assert time.monotonic() < end, "it never happened"
@@ -263,7 +267,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def benched() -> AsyncIterator[Bench]:
-    """A bench, stopped afterwards: what the fixtures of the tests yield."""
+    """Yields a bench and stops it afterwards, for the fixtures of the tests."""
     made = Bench()
     await made.writer.open(Member("toy", "a member", 1))
     made.journal.reopened.clear()

@@ -141,12 +141,12 @@ async def test_any_other_error_than_unavailable_is_raised() -> None:
 async def test_partitions_insert_one_after_the_other_at_a_distance() -> None:
     """Each partition collects records until its slot and plans only then; an incomplete replayed range uses no slot."""
     stage = Analyse(sink=Ledger(), linger_ms=60_000)
-    assert stage.must_wait(0) == 0, "after a pause no partition waits"
-    assert [round(stage.must_wait(number) / 60) for number in (1, 2, 1)] == [1, 2, 1]
+    assert stage.turn_delay(0) == 0, "after a pause no partition waits"
+    assert [round(stage.turn_delay(number) / 60) for number in (1, 2, 1)] == [1, 2, 1]
     await stage.write(Decision(writes=[]))
-    assert stage.must_wait(0) == 0
+    assert stage.turn_delay(0) == 0
     await stage.write(Decision(writes=[Chunk(0, "a", [delivery_state("e1")])]))
-    assert round(stage.must_wait(0) / 60) == 3
+    assert round(stage.turn_delay(0) / 60) == 3
 
 
 async def test_while_clickhouse_is_unavailable_one_insert_is_retried_and_the_others_wait() -> None:

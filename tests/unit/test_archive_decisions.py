@@ -135,9 +135,9 @@ async def test_only_the_fenced_write_fails_and_the_others_of_the_group_are_writt
 async def test_partitions_begin_their_turns_when_the_next_transaction_is_due() -> None:
     stage = Archive(sink=Ledger(), linger_ms=60_000)
     await stage.positions([(STATES, 0), (STATES, 1)])
-    assert stage.must_wait(0) == 0, "after a pause no partition waits"
+    assert stage.turn_delay(0) == 0, "after a pause no partition waits"
     await stage.write(Desk(stage, 0).turn([stated(0)]))
-    assert 50 < stage.must_wait(0) == pytest.approx(stage.must_wait(1), abs=1)
+    assert 50 < stage.turn_delay(0) == pytest.approx(stage.turn_delay(1), abs=1)
 
 
 async def test_partitions_that_are_assigned_later_leave_the_others_unchanged() -> None:

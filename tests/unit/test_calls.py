@@ -1,4 +1,4 @@
-"""The bound on calls of a worker: never more than it says, and no partition waits while another one gets more and more."""
+"""The bound on calls of a worker: it is never exceeded, and no partition waits while another one gets more and more."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SECONDS = 10.0
 
 
 class Desk:
-    """A partition that would like to make `wished` calls, to one account. A turn asks for as many as there is room for."""
+    """A partition that wants to make `wished` calls, all for one account. A turn asks for as many as there is room for."""
 
     def __init__(self, budget: Budget, account: str = "a", bound: int = 1 << 30) -> None:
         self.wished = 0
@@ -27,9 +27,12 @@ class Desk:
         self._account = account
         self._bound = bound
         self.calls = Calls(
-            budget=budget, perform=self._perform, news=self.news.set, wants=lambda room: self._may(room) > 0,
+            budget=budget,
+            perform=self._perform,
+            news=self.news.set,
+            wants=lambda room: self._may(room) > 0,
             fail=pytest.fail,
-        )  # fmt: skip
+        )
 
     async def turn(self, *, commits: bool = True) -> int:
         """Returns how many calls it started."""
@@ -39,7 +42,7 @@ class Desk:
         self.wished -= len(asked)
         self.calls.keep(asked)
         if not commits:
-            self.calls.cancel()  # the partition is lost, with everything it was doing
+            self.calls.cancel()  # the partition is lost, with all its calls
             self.running.clear()
             self.wished += len(asked)
             return 0
@@ -98,7 +101,7 @@ async def _never_more(most: int, bound: int, actions: list[tuple[str, int, int]]
         else:
             await desk.turn(commits=action == "turn")
         check(desks, most, bound)
-    # from here on whoever is first in the list takes a turn at every chance, and wants ever more
+    # from here on the first in the list takes a turn whenever possible, and wants more and more
     for _ in range(3 * most * sum(desk.wished + 1 for desk in desks)):
         desks[0].wished += 1
         for desk in desks:
@@ -108,7 +111,7 @@ async def _never_more(most: int, bound: int, actions: list[tuple[str, int, int]]
             check(desks, most, bound)
         if not any(desk.wished for desk in desks[1:]):
             break
-    assert [desk.wished for desk in desks[1:]] == [0, 0, 0], "one never got its turn"
+    assert [desk.wished for desk in desks[1:]] == [0, 0, 0], "one partition never got a turn"
     for desk in desks:
         desk.end()
 
@@ -128,12 +131,14 @@ async def test_what_one_has_goes_to_others_in_equal_parts_as_its_calls_end() -> 
         await first.end_one()
         for desk in desks:
             await desk.turn()
-    assert (len(second.running), len(third.running)) == (200, 100), "who wants less than its part leaves the rest"
+    assert (len(second.running), len(third.running)) == (200, 100), (
+        "a partition that wants less than its part leaves the rest"
+    )
     for desk in desks:
         desk.end()
 
 
-async def test_who_waits_for_room_is_told_of_it_once_for_many_calls() -> None:
+async def test_a_partition_that_waits_for_room_is_woken_once_for_many_calls() -> None:
     first, second, _ = three(4)
     first.wished = 4
     await first.turn()

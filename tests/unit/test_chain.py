@@ -1,5 +1,5 @@
-"""Stages chained in one turn: what is handed over, what goes through Kafka instead, and that neither order nor a record is lost when one
-way follows the other, whatever dies in between."""
+"""Stages chained in one turn: what is handed over, what goes through Kafka instead, and that order and records are kept when the path
+changes, whatever crashes in between."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -93,11 +93,11 @@ def answer(decision: Decision) -> list[Result]:
     return [Result(call, Accepted((f"p-{call.key}",))) for call in decision.calls]
 
 
-# --- which way ------------------------------------------------------------------------------------------------------------------
+# --- which path -----------------------------------------------------------------------------------------------------------------
 
 
 def test_one_turn_goes_from_the_message_to_its_call() -> None:
-    """And what is produced is what others read: nothing of deliveries.telegram or status-updates goes to Kafka."""
+    """Only topics with other readers are produced: nothing of deliveries.telegram or status-updates goes to Kafka."""
     desk = Desk(core())
     first = turn(desk, [asked(1)])
     assert topics(first.outputs) == ["conversation-log", "delivery-states"]
@@ -113,12 +113,14 @@ def test_one_turn_goes_from_the_message_to_its_call() -> None:
 def test_parts_are_counted_by_stage() -> None:
     decision = turn(Desk(core()), [asked(1)])
     assert [(part.stage, part.records, part.outputs) for part in decision.parts] == [
-        ("route", 1, 2), ("send", 1, 0), ("track", 1, 1),
-    ]  # fmt: skip
+        ("route", 1, 2),
+        ("send", 1, 0),
+        ("track", 1, 1),
+    ]
 
 
 def test_what_others_read_is_produced_too_and_not_taken_again() -> None:
-    """A copy that comes back from Kafka passes; the same record from somebody else, say a redrive, does not."""
+    """A copy that comes back from Kafka is skipped; the same record from another producer, for example a redrive, is not."""
     desk = Desk(core())
     decision = turn(desk, [asked(1, channel="internal")])
     (copy,) = [output for output in decision.outputs if output.topic == "deliveries.internal"]
@@ -153,11 +155,16 @@ def test_a_full_stage_is_handed_nothing() -> None:
 def test_what_is_for_another_partition_goes_through_kafka() -> None:
     """A receipt without our tracker whose delivery lives elsewhere; its topic is not behind because of it."""
     bound = Binding(
-        channel="telegram", account="acc-1", provider_message_id="p1", delivery_id="d1", conversation_id="c",
-        home_partition=2, bound_at=NOW,
-    )  # fmt: skip
-    told = receipt("p1", channel="telegram")
-    decision = turn(Desk(core()), [record("bindings", bound), record("receipts", told)])
+        channel="telegram",
+        account="acc-1",
+        provider_message_id="p1",
+        delivery_id="d1",
+        conversation_id="c",
+        home_partition=2,
+        bound_at=NOW,
+    )
+    observed = receipt("p1", channel="telegram")
+    decision = turn(Desk(core()), [record("bindings", bound), record("receipts", observed)])
     assert [(output.topic, output.partition, output.headers) for output in decision.outputs] == [
         ("status-updates", 2, ())
     ]
@@ -165,7 +172,7 @@ def test_what_is_for_another_partition_goes_through_kafka() -> None:
 
 
 def test_what_is_handed_over_is_what_kafka_would_have_brought() -> None:
-    """Typed records of the outputs, against their bytes."""
+    """Compares the typed records of the outputs with their bytes."""
     desk = Desk(core())
     seen: list[Output] = []
     take_part = Chain._take_part
@@ -180,8 +187,11 @@ def test_what_is_handed_over_is_what_kafka_would_have_brought() -> None:
         turn(desk, [], answer(first))
     typed = [output for output in seen if output.content is not None]
     assert {output.topic for output in typed} == {
-        "conversation-log", "deliveries.telegram", "deliveries.internal", "status-updates",
-    }  # fmt: skip
+        "conversation-log",
+        "deliveries.telegram",
+        "deliveries.internal",
+        "status-updates",
+    }
     for output in typed:
         assert codec.decode(output.value, type(output.content)) == output.content
 
@@ -190,7 +200,7 @@ def test_what_is_handed_over_is_what_kafka_would_have_brought() -> None:
 
 
 class _Plain:
-    """Rows are bytes as they are."""
+    """Rows are plain bytes."""
 
     name = "seen"
     version = 1
@@ -210,7 +220,7 @@ class _Plain:
 
 
 class First(Stage[Any]):
-    """Hands on every record it takes."""
+    """Makes an output of every record."""
 
     name = "first"
     sources = (Source("in"),)
@@ -225,7 +235,7 @@ class First(Stage[Any]):
 
 
 class Second(Stage[Any]):
-    """Puts out every record once, and cannot decide on some."""
+    """Makes an output of every record once, and cannot decide on some."""
 
     name = "second"
     sources = (Source("between"),)
@@ -248,9 +258,14 @@ class Second(Stage[Any]):
 
 def pair(poison_limit: int = 20) -> Desk[State]:
     chain = Chain(
-        name="pair", stages=(First(), Second()), inner=frozenset(), outside=frozenset(), poison_limit=poison_limit,
-        linger_ms=0, turn_records=100,
-    )  # fmt: skip
+        name="pair",
+        stages=(First(), Second()),
+        inner=frozenset(),
+        outside=frozenset(),
+        poison_limit=poison_limit,
+        linger_ms=0,
+        turn_records=100,
+    )
     return Desk(chain)
 
 
@@ -260,7 +275,7 @@ def given_values(*values: bytes) -> list[Record]:
 
 @pytest.mark.parametrize("places", [(0,), (6,), (2, 3), (0, 4, 6), tuple(range(7))])
 def test_a_handed_record_that_cannot_be_decided_on_is_refused_alone(places: Sequence[int]) -> None:
-    """The others of the turn are decided on, once, on the state the turn began with; the refusal says where it came from."""
+    """The other records of the turn are decided on once, on the state with which the turn began; the refusal names the record's origin."""
     values = [b"poison" if number in places else b"v%d" % number for number in range(7)]
     desk = pair()
     decision = turn(desk, given_values(*values))
@@ -321,7 +336,7 @@ def test_a_topic_is_behind_until_what_was_there_at_the_start_is_read() -> None:
     assert unread.look([batch("a"), batch("a")], set()).behind == {"a"}
     assert unread.look([batch("a")], set()).behind == frozenset()
     position["a", 0] = 0
-    assert unread.look([], set()).behind == frozenset(), "once read, for good"
+    assert unread.look([], set()).behind == frozenset(), "once read, it is never behind again"
 
 
 def test_a_topic_is_behind_until_its_detours_have_come_back() -> None:
@@ -341,8 +356,8 @@ def test_a_topic_is_behind_until_its_detours_have_come_back() -> None:
 
 
 class ChainModel(RuleBasedStateMachine):
-    """Core in one partition, small bounds: messages, turns of any size that are committed or lost, answers, restarts. Whatever way each
-    delivery took, every lane is served in order, every message once, and track knows every delivery at the end."""
+    """Core in one partition, with small bounds: messages, turns of any size that are committed or lost, answers, restarts. Whatever path
+    each delivery took, every lane is served in order, every message once, and track has every delivery at the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -436,7 +451,7 @@ class ChainModel(RuleBasedStateMachine):
 
     @rule()
     def die(self) -> None:
-        """Between two turns: calls under way are of an outcome nobody knows; their policy is to send again."""
+        """Between two turns: the outcome of calls under way is not known; their policy is to send again."""
         self.start()
 
     def teardown(self) -> None:

@@ -1,4 +1,4 @@
-"""Steps over a connection to Kafka that may be gone: what failed is let go of at once, and nobody knocks at a Kafka known to be away."""
+"""Steps over a connection to Kafka that may be lost: a failed step is freed at once, and nothing is opened while Kafka is unavailable."""
 
 import asyncio
 import gc
@@ -17,11 +17,11 @@ from schemas.kafka_access import KafkaAccess
 
 
 class Client:
-    """Something a step holds, as a client of Kafka is."""
+    """Something that a step holds, like a client of Kafka."""
 
 
 def test_what_a_failed_step_held_is_gone_with_its_error() -> None:
-    """Without the collector: a client that stays until it looks keeps its threads and its connections as long."""
+    """Without the garbage collector: until it runs, a client would keep its threads and connections."""
     held: list[weakref.ref[Client]] = []
 
     def fails() -> None:
@@ -34,35 +34,39 @@ def test_what_a_failed_step_held_is_gone_with_its_error() -> None:
         for _ in range(3):
             with suppress(Unreachable):  # pytest.raises would keep the error
                 await connection.answer(executor, 10.0, fails)
-        executor.leave()
+        executor.abandon()
 
     gc.disable()
     try:
         asyncio.run(tries())
         end = time.monotonic() + 5.0
         while any(client() for client in held) and time.monotonic() < end:
-            time.sleep(0.01)  # the thread of the line ends
+            time.sleep(0.01)  # the thread ends
         assert [client() for client in held] == [None, None, None]
     finally:
         gc.enable()
 
 
 class Away(Transactions):
-    """Of a Kafka that does not answer; counts how often a producer is opened."""
+    """Transactions with a Kafka that does not answer; counts how often a producer is opened."""
 
     def __init__(self) -> None:
         super().__init__(
-            kafka=KafkaAccess(""), transactional_id=lambda: "away-0", mark=OffsetMetadata, topic="", held=lambda *_: {}
+            kafka=KafkaAccess(""),
+            transactional_id=lambda: "away-0",
+            metadata=OffsetMetadata,
+            topic="",
+            held=lambda *_: {},
         )
         self.opened = 0
 
-    def reopen(self, sent: Sent | None, seconds: float = 0.0) -> None:  # noqa: ARG002  # none is asked about
+    def reopen(self, sent: Sent | None, seconds: float = 0.0) -> None:  # noqa: ARG002  # no outcome is asked about
         self.opened += 1
         if self.opened == 1:
             raise Unreachable("no answer")
 
 
-def test_while_kafka_is_known_to_be_away_nothing_is_opened() -> None:
+def test_while_kafka_is_known_to_be_unavailable_nothing_is_opened() -> None:
     async def waits() -> list[int]:
         transactions, connection = Away(), ConnectionState()
         writer = Writer(transactions, SerialExecutor("waits"), connection)

@@ -1,4 +1,4 @@
-"""A dead letter fits its topic, whatever the record was, and keeps what is small byte for byte."""
+"""A dead letter fits its topic, whatever the record was, and keeps small content byte for byte."""
 
 import hashlib
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ Kept = tuple[bytes | None, int | None, str | None]
 
 
 def expected(whole: bytes | None, limit: int, start: int) -> Kept:
-    """Byte for byte up to the limit, beyond it the start with what tells the whole."""
+    """Byte for byte up to the limit; beyond it the first bytes, with the length and the digest of the whole."""
     if whole is None or len(whole) <= limit:
         return whole, None, None
     return whole[:start], len(whole), hashlib.sha256(whole).hexdigest()
@@ -119,12 +119,12 @@ def test_what_utf8_has_no_bytes_for_is_said_with_question_marks() -> None:
     assert (letter.detail, letter.headers) == ("field ?", (Header(key="?", value=b"?"),))
 
 
-def test_what_never_was_in_kafka_is_named_by_its_content() -> None:
+def test_a_record_that_never_was_in_kafka_is_named_by_its_content() -> None:
     nowhere = Record("receipts", -1, -1, NOW, b"k", b"v", ())
     ids = [
         letter_of(each)[1].dead_letter_id
         for each in (nowhere, nowhere, nowhere._replace(value=b"w"), nowhere._replace(key=b"kv", value=b""))
     ]
     assert ids[0].startswith("route:receipts:")
-    assert ids[0] == ids[1], "the same again gives the same id"
+    assert ids[0] == ids[1], "a repetition has the same id"
     assert len(set(ids)) == 3

@@ -1,9 +1,9 @@
 """The turns of a worker's partitions against a model of Kafka: batches, calls, timers and poison, commits of several partitions at once
-that fail before or after they have happened, rebalances, fences, zombies and crashes, in any order.
+that fail before or after they took effect, rebalances, fences, zombies and crashes, in any order.
 
-After every step what was committed is held to the reference, which knows no turns and no faults: it looks at the records before the
-group's offsets, and says what the outputs and the tables must be. A worker that waits has tables equal to their changelog, and a store
-on disk never knows more than its changelog does.
+After every step what was committed is compared with the reference, which has no turns and no faults: it takes the records before the
+group's offsets and computes the outputs and the tables. A worker that waits has tables equal to their changelog, and a store
+on disk is never ahead of its changelog.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ KINDS = ("", "", "call:", "later:", "poison")
 CHANGELOGS = {layout.name: f"toy-{layout.name}-changelog" for layout in Toy.tables}
 NUMBERS = (0, 1)  # of the partitions
 PLACES = st.tuples(st.sampled_from(SOURCES), st.sampled_from(NUMBERS))
-Disk = dict[tuple[str, int], tuple[dict[bytes, bytes], int]]  # changelog -> rows and the position they stand for
+Disk = dict[tuple[str, int], tuple[dict[bytes, bytes], int]]  # changelog -> rows and their position
 
 
 def check_reference(kafka: Kafka, number: int) -> None:
-    """What outputs and tables of a partition must be, given only what was produced and where the group stands."""
+    """Checks the outputs and tables of a partition, given only what was produced and the group's offsets."""
     taken = [
         (source, offset, entry)
         for source in SOURCES
@@ -55,18 +55,18 @@ def check_reference(kafka: Kafka, number: int) -> None:
     emitted: dict[bytes, bytes] = {}
     latest: dict[tuple[bytes, bytes], bytes] = {}
     for key, value in kafka.topics["toy-out", number]:
-        count, _, said = (value or b"").partition(b":")
+        count, _, text = (value or b"").partition(b":")
         numbers[key] = numbers.get(key, 0) + 1
         assert int(count) == numbers[key], "a gap in the numbers"
-        assert said not in emitted, "twice"
-        emitted[said] = key
-        row, _, place = said.rpartition(b"-")
+        assert text not in emitted, "twice"
+        emitted[text] = key
+        row, _, place = text.rpartition(b"-")
         if not row.startswith(b"call:"):
             assert latest.get((key, row), b"") < place, "out of order"
             latest[key, row] = place
     waiting = kafka.replay((CHANGELOGS["open"], number))
-    assert not set(emitted) & set(waiting), "done and not done"
-    assert emitted.keys() | waiting.keys() == given.keys(), "lost, or out of nothing"
+    assert not set(emitted) & set(waiting), "done and still open"
+    assert emitted.keys() | waiting.keys() == given.keys(), "lost, or never produced"
     assert all(given[value] == key for value, key in emitted.items())
     assert kafka.replay((CHANGELOGS["values"], number)).keys() == given.keys()
     assert kafka.replay((CHANGELOGS["counts"], number)) == {key: b'{"n":%d}' % n for key, n in numbers.items()}
@@ -76,7 +76,7 @@ def check_reference(kafka: Kafka, number: int) -> None:
 
 
 class OnDisk(MemoryTable[Any]):
-    """A table with a store as the contract wants it: the rows of a turn and their position, written together once it has committed."""
+    """A table with a store that keeps the contract: the rows of a turn and their position are written together when it has committed."""
 
     def __init__(self, layout: Layout[Any], number: int, disk: Disk, kafka: Kafka) -> None:
         super().__init__(layout)
@@ -100,16 +100,16 @@ class OnDisk(MemoryTable[Any]):
         return {key: self.layout.encode(row) for key, row in self.items()}
 
     def check(self) -> None:
-        assert self.encoded() == self._kafka.replay(self._place), f"{self._place} is not its changelog"
+        assert self.encoded() == self._kafka.replay(self._place), f"{self._place} differs from its changelog"
 
     def _write(self, position: int) -> None:
         rows = self.encoded()
-        assert rows == self._kafka.replay(self._place, position), "the store knows another history"
+        assert rows == self._kafka.replay(self._place, position), "the store has another history"
         self._disk[self._place] = (rows, position)
 
 
 class ModelLoop(asyncio.SelectorEventLoop):
-    """An event loop in the model's time: it never waits, and whoever sleeps in it wakes when the model says that time has passed."""
+    """An event loop in the model's time: it never waits, and sleeping tasks wake when the model moves the time."""
 
     seconds = 0.0
 
@@ -117,8 +117,8 @@ class ModelLoop(asyncio.SelectorEventLoop):
         return self.seconds
 
 
-class ToldToy(Toy):
-    """Its calls end when they are told to."""
+class CallsOnDemand(Toy):
+    """The toy stage, with calls that end when the test ends them."""
 
     def __init__(self, kafka: Kafka) -> None:
         super().__init__("toy", ("in", "more"), turn_records=4)
@@ -137,12 +137,12 @@ class ToldToy(Toy):
 
 
 class Worker:
-    """One process: a stage, its partitions, their writer, and whatever it has on its disk. `ended` is why it is over. What it owns is
+    """One process: a stage, its partitions, their writer, and its disk. `ended` is why it has ended. The partitions that it owns are
     given by `take_over`."""
 
     def __init__(self, model: "EngineModel", name: str, disk: Disk) -> None:
         self.name = name
-        self.stage = ToldToy(model.kafka)
+        self.stage = CallsOnDemand(model.kafka)
         self.disk = disk
         self.slow = Slow()
         self.ended: str | None = None
@@ -159,8 +159,8 @@ class Worker:
         self._model = model
 
     def take_over(self) -> None:
-        """As the engine does once the writer is open: drops what was fenced or was somebody else's in between, restores what it has
-        not, seeks to where the group stands, and starts."""
+        """As the engine does when the writer is open: drops what was fenced or belonged to another worker in between, restores what it does
+        not have, seeks to the group's offsets, and starts."""
         kafka = self._model.kafka
         self.owns = True
         self.starts += 1
@@ -172,7 +172,7 @@ class Worker:
             if number not in self.partitions:
                 self.tables[number] = {each.name: OnDisk(each, number, self.disk, kafka) for each in Toy.tables}
                 self.partitions[number] = self._partition(number)
-            self.writer.knows({source: kafka.held[source] for source in _sources(number) if source in kafka.held})
+            self.writer.note_held({source: kafka.held[source] for source in _sources(number) if source in kafka.held})
         for number, partition in self.partitions.items():
             committed = {source: kafka.offset(source) for source in _sources(number)}
             self.positions.update(committed)
@@ -205,9 +205,9 @@ class Worker:
             writer=self.writer,
             mirrors=no_mirrors(),
             budget=Budget(self.stage.name, self.stage.most_calls),
-            alone=OneAtATime(),
+            one_at_a_time=OneAtATime(),
             sizes=KafkaSizes(lambda _: 1_000_000),
-            poison_limit=0,  # a model of every order of faults gives far more poison than data does
+            poison_limit=0,  # this model gives far more poison than real data
             fail=self._end,
             fenced=self.fenced.add,
             now=lambda: self._model.now,
@@ -240,8 +240,8 @@ class EngineModel(RuleBasedStateMachine):
         self.replace()
 
     def replace(self, name: str | None = None, disk: Disk | None = None) -> None:
-        """A process in place of the one there was, which has left or will not be heard of: with its name and disk after a restart of the
-        same worker, else with its own."""
+        """A process in place of the former one, which has left or can do nothing any more: with its name and disk after a restart of the
+        same worker, else with new ones."""
         self.workers += 1
         self.worker = Worker(self, name or f"worker-{self.workers}", {} if disk is None else disk)
         self.assign()
@@ -249,10 +249,10 @@ class EngineModel(RuleBasedStateMachine):
     def assign(self) -> None:
         """The group gives its partitions to the worker, in a new generation."""
         self.kafka.generation += 1
-        self.go_on()
+        self.continue_worker()
 
-    def go_on(self) -> None:
-        """The worker opens its writer and takes over what the group says is its own."""
+    def continue_worker(self) -> None:
+        """The worker opens its writer and takes over the partitions that the group gives it."""
         worker = self.worker
         worker.transactions.away = False
         opening = self.loop.create_task(worker.writer.open(Member("toy", worker.name, self.kafka.generation)))
@@ -264,13 +264,12 @@ class EngineModel(RuleBasedStateMachine):
         self.do(worker.take_over)
 
     def do(self, act: Callable[[], None] = lambda: None) -> None:
-        """Acts inside the event loop, lets everything that can go on do so, and looks at what was committed."""
+        """Acts inside the event loop, lets everything continue that can, and checks what was committed."""
 
         async def acting() -> None:
             act()
-            for _ in range(
-                60
-            ):  # turns of the loop, and rests between transactions: far more than any chain of our callbacks takes
+            # turns of the loop, and rests between transactions: far more than any chain of callbacks takes
+            for _ in range(60):
                 await asyncio.sleep(0)
                 self.loop.seconds += REST_SECONDS / 5
 
@@ -291,14 +290,14 @@ class EngineModel(RuleBasedStateMachine):
     # --- the world --------------------------------------------------------------------------------------------------------
 
     @rule(given=st.lists(st.tuples(PLACES, st.sampled_from(KEYS), st.sampled_from(KINDS)), min_size=1))
-    def somebody_produces(self, given: list[tuple[tuple[str, int], bytes, str]]) -> None:
+    def records_are_produced(self, given: list[tuple[tuple[str, int], bytes, str]]) -> None:
         for place, key, kind in given:
             self.produced += 1
             value = kind if kind == "poison" else f"{kind}{place[0]}-{self.produced:06}"
             self.kafka.topics[place].append(Entry(key, value.encode()))
 
     @rule(data=st.data(), place=PLACES)
-    def somebody_produces_again(self, data: st.DataObject, place: tuple[str, int]) -> None:
+    def records_are_produced_again(self, data: st.DataObject, place: tuple[str, int]) -> None:
         if self.kafka.topics[place]:
             self.kafka.topics[place].append(data.draw(st.sampled_from(self.kafka.topics[place][-9:]), label="again"))
 
@@ -334,9 +333,9 @@ class EngineModel(RuleBasedStateMachine):
             arrive()
 
     @precondition(lambda self: self.worker.slow.waiting)
-    @rule(ending=st.sampled_from([*[Ending.DONE] * 4, Ending.LOST, Ending.UNHEARD]), away=st.booleans())
+    @rule(ending=st.sampled_from([*[Ending.DONE] * 4, Ending.LOST, Ending.UNANSWERED]), away=st.booleans())
     def a_commit_ends(self, ending: Ending, away: bool) -> None:
-        """Or a look at what has become of one, should Kafka not be away."""
+        """Or a question about the outcome of one, if Kafka is available."""
         self.worker.transactions.ending = ending
         self.worker.transactions.away = away
         self.do(self.worker.slow.run_one)
@@ -370,14 +369,16 @@ class EngineModel(RuleBasedStateMachine):
                 return
 
     @precondition(runs)
-    @rule(data=st.data(), stays=st.sampled_from(["stays", "goes", "was somebody else's"]))
+    @rule(data=st.data(), stays=st.sampled_from(["stays", "goes", "another had it"]))
     def the_group_rebalances(self, data: st.DataObject, stays: str) -> None:
-        """The partitions are given up in good order: to come back to the same tables, to go to another worker, or to come back after
+        """The partitions are given up by a clean stop: to come back to the same tables, to go to another worker, or to come back after
         another one had them."""
         stopping = self.loop.create_task(self.stop(self.worker))
         self.do()
         while not stopping.done():
-            ending = data.draw(st.sampled_from([Ending.DONE, Ending.DONE, Ending.LOST, Ending.UNHEARD]), label="ending")
+            ending = data.draw(
+                st.sampled_from([Ending.DONE, Ending.DONE, Ending.LOST, Ending.UNANSWERED]), label="ending"
+            )
             if self.worker.slow.waiting:
                 self.a_commit_ends(ending, away=data.draw(st.booleans(), label="away"))
             else:
@@ -391,7 +392,7 @@ class EngineModel(RuleBasedStateMachine):
             self.replace()
             for partition in kept.values() if stays == "goes" else ():
                 partition.abandon()
-        if stays == "was somebody else's":
+        if stays == "another had it":
             self.all_goes_well(data.draw(st.integers(0, 2), label="turns meanwhile"), 3)
             self.bury(self.worker)
             self.worker = former
@@ -406,10 +407,10 @@ class EngineModel(RuleBasedStateMachine):
 
     @rule(data=st.data(), same_machine=st.booleans())
     def the_worker_dies(self, data: st.DataObject, same_machine: bool) -> None:
-        """With or without its open commit done by Kafka; the next one may find its disk and its name."""
+        """With or without its open commit done by Kafka; the next process may have its disk and its name."""
         if data.draw(st.booleans(), label="committed") and self.worker.slow.waiting:
             _, commit = self.worker.slow.waiting[0]
-            self.worker.transactions.ending = Ending.UNHEARD
+            self.worker.transactions.ending = Ending.UNANSWERED
             self.worker.transactions.away = True
             with contextlib.suppress(CommitFailed, Unreachable):
                 commit()
@@ -421,7 +422,7 @@ class EngineModel(RuleBasedStateMachine):
 
     @rule()
     def another_takes_over(self) -> None:
-        """The worker is frozen, or does not hear of it: a zombie from now on."""
+        """The worker is frozen, or does not notice the rebalance: a zombie from now on."""
         if self.runs():
             self.zombies.append(self.worker)
         else:
@@ -431,7 +432,7 @@ class EngineModel(RuleBasedStateMachine):
     @precondition(lambda self: self.zombies)
     @rule(data=st.data(), place=PLACES)
     def a_zombie_goes_on(self, data: st.DataObject, place: tuple[str, int]) -> None:
-        """It decides on what it has, and whatever it commits is refused."""
+        """It decides on what it has, and Kafka refuses what it commits."""
         zombie = data.draw(st.sampled_from(self.zombies), label="zombie")
         before = {place: len(entries) for place, entries in self.kafka.topics.items()}
         entries = self.kafka.topics[place][zombie.positions[place] :][:3]
@@ -439,9 +440,8 @@ class EngineModel(RuleBasedStateMachine):
             self.do(lambda: zombie.deliver(place, entries))
         if zombie.slow.waiting:
             zombie.transactions.away = False
-            asks = (
-                zombie.slow.names[0] == "reopen"
-            )  # it may hear that its last commit happened in time, and go on until the next one
+            # it may learn that its last commit was in time, and continue until the next one
+            asks = zombie.slow.names[0] == "reopen"
             self.do(zombie.slow.run_one)
             if not zombie.slow.waiting and not (asks and not zombie.fenced):
                 assert zombie.fenced
@@ -473,11 +473,11 @@ class EngineModel(RuleBasedStateMachine):
         if again:
             self.assign()
         else:
-            self.go_on()
+            self.continue_worker()
 
     def bury(self, worker: Worker) -> None:
-        """Its process is gone: nothing of it goes on."""
-        worker.ended = worker.ended or "it died"
+        """Its process has ended: nothing of it continues."""
+        worker.ended = worker.ended or "it crashed"
         worker.slow.waiting.clear()
         for partition in worker.partitions.values():
             partition.abandon()
@@ -514,7 +514,7 @@ class EngineModel(RuleBasedStateMachine):
             found = {place: self.kafka.offset(place) for place in places}
             if not self.worker.slow.waiting and not waiting and found == ends:
                 return
-        raise AssertionError(f"the group stands at {found} instead of {ends}, for ever")
+        raise AssertionError(f"the group remains at {found} instead of {ends}")
 
 
 EngineModel.TestCase.settings = examples(300, steps=40)

@@ -1,4 +1,4 @@
-"""Garbage of a process that looks for it by the clock: what became garbage young, and what had outlived looks before."""
+"""Garbage of a process that collects at fixed intervals: young garbage, and objects that survived collections before."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ from pipelines.engine import garbage_collection
 
 
 class Knot:
-    """Refers to itself, so that only the collector can end it."""
+    """Refers to itself, so that only the garbage collector frees it."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -20,7 +20,7 @@ class Knot:
 
 @pytest.fixture(autouse=True)
 def _own_collector() -> Iterator[None]:
-    """The thresholds of a worker, and afterwards those of the tests."""
+    """Sets the thresholds of a worker, and afterwards those of the tests."""
     thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
     garbage_collection.favour_long_decisions()
     yield
@@ -29,7 +29,7 @@ def _own_collector() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-async def test_young_garbage_is_gone_at_the_next_look() -> None:
+async def test_young_garbage_is_freed_by_the_next_collection() -> None:
     gone = asyncio.Event()
     knot = weakref.ref(Knot(), lambda _: gone.set())
     looking = asyncio.create_task(garbage_collection.collect_garbage(young_seconds=0.01, all_seconds=3600))
@@ -38,7 +38,7 @@ async def test_young_garbage_is_gone_at_the_next_look() -> None:
     looking.cancel()
 
 
-async def test_what_outlived_looks_before_it_became_garbage_is_gone_too() -> None:
+async def test_what_survived_collections_before_it_became_garbage_is_freed_too() -> None:
     gone = asyncio.Event()
     knot: Knot | None = Knot()
     seen = weakref.ref(knot, lambda _: gone.set())
@@ -46,7 +46,7 @@ async def test_what_outlived_looks_before_it_became_garbage_is_gone_too() -> Non
     assert any(each is knot for each in gc.get_objects(generation=2)), "it is old"
     knot = None
     gc.collect(1)
-    assert seen() is not None, "a look at what is new does not find it"
+    assert seen() is not None, "a collection of new objects does not find it"
     looking = asyncio.create_task(garbage_collection.collect_garbage(young_seconds=0.01, all_seconds=0.02))
     await asyncio.wait_for(gone.wait(), 20)
     looking.cancel()

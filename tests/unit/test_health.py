@@ -26,7 +26,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         stuck_seconds=STUCK_SECONDS,
         folder=tmp_path,
     )
-    made.partitions[0] = made._partition(0, made._stores.open(0))
+    made.partitions[0] = made._partition(0, made._partition_tables.open(0))
     made._running = {0}
     made.joined = True
     yield made

@@ -1,4 +1,4 @@
-"""The roll of workers on one machine: who is dead, and who only stands still, as the kernel knows it."""
+"""The workers of one machine: which have crashed, and which are only frozen."""
 
 import signal
 import subprocess
@@ -11,9 +11,9 @@ SIGNER = """
 import sys, time
 from pathlib import Path
 from pipelines.engine.local_members import LocalMembers
-roll = LocalMembers(Path(sys.argv[1]))
+members = LocalMembers(Path(sys.argv[1]))
 for member_id in sys.argv[2:]:
-    roll.enter(member_id)
+    members.enter(member_id)
 print("entered", flush=True)
 time.sleep(600)
 """
@@ -33,47 +33,49 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def test_only_who_has_no_process_is_dead(tmp_path: Path) -> None:
+def test_only_a_worker_without_a_process_counts_as_crashed(tmp_path: Path) -> None:
     local_members = LocalMembers(tmp_path)
-    assert list(local_members.dead()) == []
+    assert list(local_members.crashed()) == []
     local_members.enter("me")
     process = signer(tmp_path, "first-id", "the-id-since")
     try:
-        assert list(local_members.dead()) == []
-        process.send_signal(signal.SIGSTOP)  # as dead to the group as any, and yet it may come back
-        assert list(local_members.dead()) == []
+        assert list(local_members.crashed()) == []
+        process.send_signal(signal.SIGSTOP)  # for the group it is gone, and yet it may continue
+        assert list(local_members.crashed()) == []
     finally:
         end(process)
-    assert list(local_members.dead()) == ["the-id-since"]
-    assert list(local_members.dead()) == []  # told once
+    assert list(local_members.crashed()) == ["the-id-since"]
+    assert list(local_members.crashed()) == []  # given once
 
 
-def test_a_death_that_could_not_be_told_comes_again_and_nobody_else_tells_it_meanwhile(tmp_path: Path) -> None:
+def test_a_crashed_worker_that_was_not_handled_comes_again_and_no_other_worker_gets_it_meanwhile(
+    tmp_path: Path,
+) -> None:
     for member_id in ("one", "two"):
         end(signer(tmp_path, member_id))
     local_members, other = LocalMembers(tmp_path), LocalMembers(tmp_path)
-    telling = local_members.dead()
-    first = next(telling)
-    assert list(other.dead()) == [{"one": "two", "two": "one"}[first]]
-    telling.close()  # what went wrong while it was told
-    assert list(local_members.dead()) == [first]
+    crashed = local_members.crashed()
+    first = next(crashed)
+    assert list(other.crashed()) == [{"one": "two", "two": "one"}[first]]
+    crashed.close()  # handling it has failed
+    assert list(local_members.crashed()) == [first]
 
 
-def test_who_leaves_by_itself_is_not_told(tmp_path: Path) -> None:
+def test_a_worker_that_leaves_by_itself_is_not_given(tmp_path: Path) -> None:
     local_members = LocalMembers(tmp_path)
     local_members.enter("me")
     local_members.leave()
     local_members.leave()
-    assert list(LocalMembers(tmp_path).dead()) == []
+    assert list(LocalMembers(tmp_path).crashed()) == []
     local_members.enter("me again")
     assert list(tmp_path.glob("*.new")) == []
     assert [path.read_text() for path in tmp_path.glob("*.member")] == ["me again"]
 
 
-def test_without_a_folder_there_is_no_roll_and_no_harm(tmp_path: Path) -> None:
+def test_without_a_folder_no_member_is_known_and_nothing_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     local_members = LocalMembers(tmp_path / "file" / "members")
     local_members.enter("me")
     local_members.enter("me")
-    assert list(local_members.dead()) == []
+    assert list(local_members.crashed()) == []
     local_members.leave()

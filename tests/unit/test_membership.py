@@ -1,4 +1,4 @@
-"""How a membership is written down for librdkafka: as it writes down its own."""
+"""A membership in librdkafka's own format."""
 
 from confluent_kafka import Consumer
 from hypothesis import given
@@ -20,7 +20,7 @@ def test_it_is_what_librdkafka_writes_for_a_consumer_that_has_not_joined() -> No
 
 @given(NAMES, NAMES, st.integers(-1, 2**31 - 1))
 def test_nothing_of_it_is_lost(group: str, name: str, generation: int) -> None:
-    told = Member(group, name, generation).metadata()
-    assert told[:7] == b"CGMDv2:"
-    assert int.from_bytes(told[7:11], "little", signed=True) == generation
-    assert told[11:].split(b"\0") == [group.encode(), name.encode(), b"\x01"]
+    metadata = Member(group, name, generation).metadata()
+    assert metadata[:7] == b"CGMDv2:"
+    assert int.from_bytes(metadata[7:11], "little", signed=True) == generation
+    assert metadata[11:].split(b"\0") == [group.encode(), name.encode(), b"\x01"]

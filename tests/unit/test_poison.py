@@ -1,4 +1,5 @@
-"""The search for poison, by a partition that does nothing but decide: who is found, at what cost, and when it stops the stage."""
+"""The search for poison, by a partition that only decides: which records are found, with how many decisions, and when it stops the
+stage."""
 
 from math import ceil, log2
 
@@ -43,7 +44,7 @@ def test_one_poison_record_costs_as_many_decisions_as_halving_does(case: tuple[i
     number, bad = case
     refused, decisions = decide_all(Isolation("toy", LIMIT), records(number), {bad})
     assert refused == [bad]
-    # the turn that raised, the halves, the record, the one after it, the rest
+    # the turn that raised, the halves, the record, the next record, the rest
     assert decisions <= 1 + ceil(log2(number)) + 3
 
 
@@ -53,7 +54,7 @@ def test_a_row_of_poison_costs_one_decision_each() -> None:
     assert decisions <= 1 + 10 + 20 + 2
 
 
-def test_too_many_in_a_row_stop_the_stage_over_turns_and_a_good_one_forgives() -> None:
+def test_too_many_in_a_row_stop_the_stage_over_turns_and_a_good_record_resets_the_row() -> None:
     isolation = Isolation("toy", 3)
     decide_all(isolation, records(2), {0, 1})
     decide_all(isolation, records(1), set())
@@ -96,7 +97,7 @@ def test_what_was_not_committed_does_not_count() -> None:
     assert isolation.decided(1) == []
 
 
-def test_nobody_to_blame_stops_the_stage() -> None:
+def test_an_error_without_a_record_stops_the_stage() -> None:
     with pytest.raises(
         NotData, match="it raises without any record, on its state, a timer or a call's result: KeyError;"
     ):

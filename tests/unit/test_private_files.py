@@ -64,7 +64,7 @@ def test_tables_on_disk_and_what_a_worker_keeps_beside_them_are_for_their_owner_
     EndReason(tmp_path / "words" / "core").write("partition 3: of a person")
     for folder in ("data", "data/core", "data/core/tables", "data/core/tables/3", "words", "words/core"):
         assert mode(tmp_path / folder) == 0o700
-    assert mode(tmp_path / "words" / "core" / ".last-words") == 0o600
+    assert mode(tmp_path / "words" / "core" / ".end-reason") == 0o600
 
 
 def test_requests_to_a_simulator_are_for_its_owner_only(tmp_path: Path) -> None:

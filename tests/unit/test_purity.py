@@ -1,6 +1,6 @@
-"""Decisions are pure, and so the same again: whoever decides twice on the same inputs, state and views decides the same.
+"""Decisions are pure, and so they can be repeated: the same inputs, state and views give the same decision.
 
-The guard is around every decision of a Desk, so around those of all tests of the stages; here it is shown to find what it looks for.
+The guard is around every decision of a Desk, so around those of all tests of the stages; these tests show that it finds what it looks for.
 """
 
 import asyncio
@@ -110,27 +110,27 @@ IMPURE: dict[str, Callable[[], object]] = {
     "a file by its path": lambda: Path(__file__).read_text(encoding="utf-8"),
     "a file by its number": lambda: os.close(os.open(os.devnull, os.O_RDONLY)),
     "whether a file is there": lambda: Path(__file__).exists(),
-    "what is said": lambda: print("said"),
+    "what is printed": lambda: print("said"),
     "what is written": lambda: sys.stdout.write("written"),
     "a process": lambda: subprocess.run(["true"], check=True),  # noqa: S607  # any will do
     "a thread": _thread,
     "chance": random.random,
     "a choice": lambda: random.choice("ab"),  # noqa: S311  # no secret
-    "chance of one's own": lambda: random.Random(1).random(),  # noqa: S311  # the same
-    "the system's chance": lambda: os.urandom(1),
+    "a random generator of its own": lambda: random.Random(1).random(),  # noqa: S311  # the same
+    "the system's randomness": lambda: os.urandom(1),
     "a token": lambda: secrets.token_bytes(1),
-    "an id by chance": uuid.uuid4,
+    "a random id": uuid.uuid4,
     "an id by the clock": uuid.uuid1,
 }
 
 
 @pytest.mark.parametrize("act", IMPURE.values(), ids=IMPURE)
-def test_the_guard_tells(act: Callable[[], object]) -> None:
+def test_the_guard_reports(act: Callable[[], object]) -> None:
     with pytest.raises(Impure, match=r"called in .+:\d+"), purely():
         act()
 
 
-def test_the_guard_lets_everything_else_be() -> None:
+def test_the_guard_lets_everything_else_pass() -> None:
     with purely():
         orjson.loads(orjson.dumps({"a": [1, 2]}))
         hashlib.blake2b(b"x").hexdigest()
@@ -184,7 +184,7 @@ OUTCOMES = (Accepted(("p1",)), RetryLater("slow", "429", after_seconds=1.0), Rej
 
 
 class Case(NamedTuple):
-    """A stage and records it may get."""
+    """A stage and records that it may get."""
 
     stage: Callable[[], Stage[Any]]
     records: Sequence[Record]
@@ -264,14 +264,14 @@ CASES = {
 }
 
 
-def test_every_stage_is_held_to_it() -> None:
+def test_every_stage_is_tested() -> None:
     assert set(CASES) == set(BUILDERS)
     for name, case in CASES.items():
         assert {source.topic for source in case.stage().sources} <= {each.topic for each in case.records}, name
 
 
-def _told(desk: Desk[Any], decision: Decision) -> tuple[Any, ...]:
-    """All that follows from a decision, for the outside and for the next one."""
+def _effects(desk: Desk[Any], decision: Decision) -> tuple[Any, ...]:
+    """All effects of a decision, for the outside and for the next decision."""
     changes = {name: table.changes() for name, table in desk.tables.items()}
     said = [getattr(decision, name) for name in Decision.__slots__]
     return (*said, changes, desk.due(), [desk.stage.takes(source.topic, desk.state) for source in desk.stage.sources])
@@ -280,7 +280,7 @@ def _told(desk: Desk[Any], decision: Decision) -> tuple[Any, ...]:
 _TURNS = st.lists(
     st.tuples(
         st.lists(st.integers(0, 99), max_size=6),  # records
-        st.lists(st.integers(0, 9), max_size=6),  # outcomes of calls, as far as there are any
+        st.lists(st.integers(0, 9), max_size=6),  # outcomes of calls, if there are any
         st.sampled_from([0, 1, 300, 1500, 6000]),  # milliseconds that pass
         st.booleans(),  # whether the partition is given up
     ),
@@ -313,6 +313,6 @@ def test_the_same_inputs_state_and_views_decide_the_same(
         calls = calls[len(results) :]
         before = copy.deepcopy(desk, {id(desk.stage): desk.stage})
         first, again = (each.decide(batch, results, now, closing=closing) for each in (desk, before))
-        assert _told(desk, first) == _told(before, again)
+        assert _effects(desk, first) == _effects(before, again)
         desk.commit()
         calls += first.calls

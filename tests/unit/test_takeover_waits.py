@@ -1,4 +1,4 @@
-"""A take-over while Kafka cannot serve one: tried again for a while, and left when it is nobody's any more."""
+"""A takeover while Kafka cannot serve one: tried again for a while, and stopped when a newer rebalance has come."""
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -32,12 +32,12 @@ async def test_a_step_is_done_again_until_a_broker_that_has_just_started_serves_
     assert step.tried == 4
 
 
-async def test_it_is_left_when_a_newer_rebalance_has_come() -> None:
+async def test_it_stops_when_a_newer_rebalance_has_come() -> None:
     step = Step(3)
     await while_kafka_starts(step, is_current=lambda: step.tried < 2, seconds=60)
     assert step.tried == 2
 
 
-async def test_kafkas_own_words_are_said_in_the_end() -> None:
+async def test_kafkas_own_error_is_raised_in_the_end() -> None:
     with pytest.raises(KafkaException, match="no leaders found"):
         await while_kafka_starts(Step(1000), is_current=lambda: True, seconds=0.01)

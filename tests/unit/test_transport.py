@@ -1,4 +1,4 @@
-"""Batches on their way through Faust's own loop: whatever Faust believes to have read, it passes every one of them on."""
+"""Batches on their way through Faust's own loop: it passes all of them on, whatever offset it has read before."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from tests.support.toy_stage import Toy
 
 
 class ToldConsumer(BatchConsumer):
-    """Its batches are told to it, by the offsets of their last records."""
+    """Its batches are given to it, by the offsets of their last records."""
 
     def __init__(self, *args: Any, offsets: list[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,9 +28,9 @@ class ToldConsumer(BatchConsumer):
 
 
 async def passed_on(offsets: list[int]) -> tuple[list[int], dict[Any, Any]]:
-    """Offsets of the batches that come out of Faust's loop, and the gaps that it keeps account of."""
+    """Offsets of the batches that come out of Faust's loop, and the gaps that it records."""
     app = build(Toy("toy"), Settings(kafka_url="127.0.0.1:1"))
-    app.topics._acking_topics.add("toy-in")  # as for an agent that leaves acknowledging to Faust
+    app.topics._acking_topics.add("toy-in")  # as for an agent for which Faust acknowledges
     found: list[int] = []
 
     async def take(message: Any) -> None:
@@ -46,10 +46,10 @@ async def passed_on(offsets: list[int]) -> tuple[list[int], dict[Any, Any]]:
 
 
 async def test_batches_that_come_again_are_passed_on() -> None:
-    """A turn was fenced while the next batch was on its way: the first one comes again, and is not old."""
+    """A turn was fenced while the next batch was on its way: the first one comes again and must not be dropped."""
     assert (await passed_on([499, 999, 499, 999, 1499]))[0] == [499, 999, 499, 999, 1499]
 
 
 async def test_a_gap_of_a_hundred_million_costs_nothing() -> None:
-    """Faust would make a list of its offsets, to commit them one day."""
+    """Faust would make a list of its offsets, to commit them later."""
     assert await passed_on([1, 10**8]) == ([1, 10**8], {})

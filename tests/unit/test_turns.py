@@ -1,6 +1,6 @@
-"""The turns of one partition: what is committed together, what a poison record costs, and what happens when anything goes wrong.
+"""The turns of one partition: what is committed together, what a poison record causes, and what happens on any error.
 
-The stage is a toy whose records say what it shall do; the transactions are a journal instead of Kafka. The engine on real Kafka is
+The stage is a toy whose records say what it does; the transactions go to a journal instead of Kafka. The engine on real Kafka is
 tested in tests/integration/test_engine.py.
 """
 
@@ -59,7 +59,7 @@ async def test_what_waits_is_taken_together_up_to_the_bound(bench: Bench) -> Non
     assert bench.journal.committed[1].offsets == {("a", 0): 3, ("b", 0): 1}
 
 
-async def test_turns_keep_their_distance_and_gather_company_but_a_lone_record_does_not_wait(bench: Bench) -> None:
+async def test_turns_wait_for_more_records_but_a_lone_record_does_not_wait(bench: Bench) -> None:
     bench.stage.linger_ms = 200
     bench.start()
     began = time.monotonic()
@@ -73,7 +73,7 @@ async def test_turns_keep_their_distance_and_gather_company_but_a_lone_record_do
     assert bench.stage.turns == [["1"], ["2", "3"]]
 
 
-async def test_a_partition_waits_for_its_place_on_purpose_and_gathers_meanwhile(bench: Bench) -> None:
+async def test_a_partition_waits_for_its_turn_delay_and_gathers_meanwhile(bench: Bench) -> None:
     free_at = time.monotonic() + 0.2
     bench.stage.place = lambda: max(0.0, free_at - time.monotonic())
     bench.start()
@@ -86,7 +86,7 @@ async def test_a_partition_waits_for_its_place_on_purpose_and_gathers_meanwhile(
     assert not bench.partition.held
 
 
-async def test_a_full_turn_and_a_stop_wait_for_no_place(bench: Bench) -> None:
+async def test_a_full_turn_and_a_stop_wait_for_no_turn_delay(bench: Bench) -> None:
     bench.stage.place = lambda: 60.0
     bench.stage.turn_records = 2
     bench.start()
@@ -122,7 +122,7 @@ async def test_turns_that_take_too_long_get_smaller_and_larger_again(bench: Benc
     assert [len(turn) for turn in bench.stage.turns[4:]] == [16, 32, 52]
 
 
-async def test_a_turn_made_small_by_its_time_is_full_and_keeps_no_distance(bench: Bench) -> None:
+async def test_a_turn_made_small_by_its_time_is_full_and_does_not_linger(bench: Bench) -> None:
     bench.stage.turn_ms = 100
     bench.stage.seconds_a_record = 0.01
     bench.stage.linger_ms = 60_000
@@ -159,7 +159,7 @@ async def test_an_offset_the_stage_names_counts_instead_but_never_moves_the_grou
     assert bench.journal.position("a") == 5
 
 
-async def test_offsets_that_are_gone_are_told_and_stepped_over_in_one_transaction_though_nothing_comes(
+async def test_deleted_offsets_are_reported_and_stepped_over_in_one_transaction_without_new_records(
     bench: Bench,
 ) -> None:
     bench.start(committed={("a", 0): 4}, deleted={("a", 0): (4, 10)})
@@ -211,7 +211,7 @@ async def test_a_first_source_is_drained_before_anything_else_is_taken(bench: Be
     await until(lambda: bench.released == ["m1", "m2", "a1"])
     drained.clear()
     bench.submit("a", "a2")
-    await until(lambda: "a2" in bench.released)  # once drained, it waits no more
+    await until(lambda: "a2" in bench.released)  # after that it never waits again
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ async def test_a_refused_record_is_a_dead_letter_of_the_same_transaction(bench: 
 
 
 async def test_a_record_read_again_is_not_refused_again(bench: Bench) -> None:
-    """A sink seeks to its own position, before the group's: its dead letters are there already."""
+    """A sink seeks to its own position, before the group's offset: its dead letters were committed before."""
     bench.start(committed={("a", 0): 2})
     await bench.turned("refuse", "refuse", "refuse")
     assert [each.source_offset for each in bench.journal.letters()] == [2]
@@ -283,11 +283,11 @@ async def test_a_call_starts_after_its_turn_was_committed_and_its_result_makes_a
     await until(lambda: bench.stage.performed == ["k"])
     bench.stage.answer.set()
     await until(lambda: bench.journal.outputs() == ["call", "answered"])
-    assert bench.journal.committed[1].offsets == {("a", 0): 1}, "the last ones again: they carry the turn's mark"
+    assert bench.journal.committed[1].offsets == {("a", 0): 1}, "the last offsets again: their metadata names the turn"
 
 
 async def test_a_call_has_begun_when_the_next_turn_is_decided(bench: Bench) -> None:
-    """Else a state made anew in that turn (poison) takes the call for one that was lost, and send makes it twice."""
+    """Otherwise a state that is made anew in that turn (poison) takes the call for a lost one, and send makes it twice."""
     bench.stage.turn_records = 1
     bench.start()
     bench.submit("a", "call")
@@ -302,7 +302,7 @@ async def test_a_call_that_raises_ends_the_worker(bench: Bench) -> None:
     bench.submit("a", "call, and fail")
     await until(lambda: bool(bench.failures))
     assert "call k raised RuntimeError (support/turns_harness.py:" in bench.failures[0]
-    assert "a stage must not" not in bench.failures[0]  # it may quote a text
+    assert "a stage must not" not in bench.failures[0]  # the sentence may quote a text
 
 
 # --- failure ------------------------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ async def test_stopping_finishes_the_open_turn_and_gives_back_what_waits(bench: 
     assert bench.released == ["waits", "too late", "open"]
 
 
-async def test_a_call_that_does_not_end_in_time_is_left_and_goes_on_if_the_partition_stays(bench: Bench) -> None:
+async def test_a_call_that_does_not_end_in_time_continues_if_the_partition_stays(bench: Bench) -> None:
     bench.start(drain_seconds=0.01)
     await bench.turned("call")
     await until(lambda: bench.stage.performed == ["k"])
@@ -375,7 +375,7 @@ async def test_the_calls_of_a_partition_that_went_away_are_cancelled(bench: Benc
     assert bench.failures == []
 
 
-async def test_a_stopped_partition_starts_again_where_it_stood(bench: Bench) -> None:
+async def test_a_stopped_partition_starts_again_where_it_was(bench: Bench) -> None:
     bench.start()
     await bench.turned("1")
     await bench.partition.stop()
@@ -435,9 +435,7 @@ async def test_a_turn_whose_outputs_together_are_too_large_is_made_smaller(
 
 
 @pytest.mark.parametrize("happened", [True, False])
-async def test_a_commit_that_does_not_say_what_it_came_to_is_asked_about_and_done_once(
-    bench: Bench, happened: bool
-) -> None:
+async def test_a_commit_without_an_outcome_is_asked_about_and_done_once(bench: Bench, happened: bool) -> None:
     bench.journal.failure = OutcomeUnknown("timed out")
     bench.journal.happened = happened
     bench.journal.heals = True
@@ -448,7 +446,7 @@ async def test_a_commit_that_does_not_say_what_it_came_to_is_asked_about_and_don
     assert bench.journal.reopened[0] is not None
 
 
-async def test_a_commit_that_never_answers_is_left_when_the_connection_is_lost(
+async def test_a_commit_without_an_answer_is_abandoned_when_the_connection_is_lost(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_state, "GRACE_SECONDS", 0.01)
@@ -463,7 +461,7 @@ async def test_a_commit_that_never_answers_is_left_when_the_connection_is_lost(
     assert bench.failures == []
 
 
-async def test_a_producer_whose_connection_was_lost_is_opened_anew_before_its_next_turn(bench: Bench) -> None:
+async def test_a_producer_whose_connection_was_lost_is_opened_again_before_its_next_turn(bench: Bench) -> None:
     bench.start()
     await bench.turned("1")
     bench.connection.lost()
@@ -490,17 +488,17 @@ async def test_what_kafka_refuses_again_and_again_ends_the_worker(bench: Bench) 
 async def test_the_group_passes_over_markers_once_when_nothing_is_left_to_do(bench: Bench) -> None:
     bench.start(committed={("a", 0): 0, ("b", 0): 0})
     await bench.turned("1")
-    bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})
+    bench.partition.note_idle({("a", 0): 3, ("b", 0): 0})
     await until(lambda: bench.journal.position("a") == 3)
-    await until(lambda: bench.partition._committed["a", 0] == 3)  # the journal knows it a moment before
+    await until(lambda: bench.partition._committed["a", 0] == 3)  # the journal has it a moment earlier
     committed = len(bench.journal.committed)
     assert bench.journal.committed[-1].offsets == {("a", 0): 3}
-    bench.partition.is_idle({("a", 0): 3, ("b", 0): 0})
+    bench.partition.note_idle({("a", 0): 3, ("b", 0): 0})
     await asyncio.sleep(0.02)
     assert len(bench.journal.committed) == committed
 
 
-async def test_a_held_source_is_told_from_a_standstill(bench: Bench) -> None:
+async def test_a_held_source_is_no_standstill(bench: Bench) -> None:
     bench.stage.held = {"a"}
     bench.start()
     assert not bench.partition.held
@@ -513,8 +511,8 @@ async def test_a_held_source_is_told_from_a_standstill(bench: Bench) -> None:
     assert not bench.partition.held, "now it waits for Kafka"
 
 
-async def test_a_start_that_came_to_nothing_in_good_order_is_not_counted(bench: Bench) -> None:
-    """As in a rebalance that comes upon another: the partition was taken over, and never took a turn."""
+async def test_a_start_without_a_turn_that_is_stopped_cleanly_is_not_counted(bench: Bench) -> None:
+    """As when a rebalance follows another at once: the partition was taken over and never took a turn."""
     bench.start()
     await bench.partition.stop()
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Turns of a stage that asks how far a mirrored topic goes: when the question is asked, and who waits for the answer."""
+"""Turns of a stage that asks where a mirrored topic ends: when Kafka is asked, and what waits for the answer."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 class Curious(Toy):
-    """Asks for each record where the topic of people ends, and notes what it sees of them in every decision."""
+    """Asks for each record where the topic of people ends, and notes what it sees of that topic in every decision."""
 
     mirrored = (Mirrored("people", lambda _, value: value),)
 
@@ -38,7 +38,7 @@ class Curious(Toy):
 
 
 def mirrors_of(bench: Bench, ends: Callable[[], int]) -> tuple[Mirrors, Mirror]:
-    """Mirrors whose topic ends at `ends`, and the one of people."""
+    """Mirrors whose topic ends at `ends`, and the mirror of people."""
     bench.stage = Curious()
     made = Mirrors(
         bench.stage.mirrored,
@@ -53,7 +53,7 @@ async def test_a_question_is_asked_after_the_commit_and_answered_when_the_mirror
     asked: list[int] = []
 
     def ends() -> int:
-        assert threading.current_thread() is not threading.main_thread(), "the event loop goes on meanwhile"
+        assert threading.current_thread() is not threading.main_thread(), "the event loop continues meanwhile"
         asked.append(len(bench.journal.committed))
         return 7
 
@@ -69,7 +69,7 @@ async def test_a_question_is_asked_after_the_commit_and_answered_when_the_mirror
     mirror._move([(b"ana", b"1")], {0: 7})
     await until(lambda: isinstance(bench.stage, Curious) and len(bench.stage.seen) == 2)
     assert bench.stage.seen[1] == ([EndOf("people", {}, {0: 7})], b"1")
-    assert bench.stage.performed == [], "it is the engine's to do"
+    assert bench.stage.performed == [], "the engine answers it"
 
 
 async def test_a_question_is_asked_again_while_kafka_does_not_answer(
@@ -90,7 +90,7 @@ async def test_a_question_is_asked_again_while_kafka_does_not_answer(
     assert bench.failures == []
 
 
-async def test_nobody_waits_for_a_mirror_when_the_partition_is_given_up(bench: Bench) -> None:
+async def test_a_partition_that_is_given_up_does_not_wait_for_a_mirror(bench: Bench) -> None:
     bench.mirrors, _ = mirrors_of(bench, lambda: 7)
     bench.start()
     await bench.turned("x")

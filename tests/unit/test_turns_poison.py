@@ -1,4 +1,4 @@
-"""What a poison record costs the turns of a partition: nothing but itself, and the stage when there is too much of it."""
+"""Poison records in the turns of a partition: each is refused alone, and too many of them end the worker."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,10 +26,12 @@ async def test_a_poison_record_goes_alone_and_leaves_no_trace(bench: Bench) -> N
     await bench.turned("before")
     turns = await bench.turned("1", "boom", "2", "boom", "3")
     assert bench.journal.outputs() == ["before", "1", "2", "3"]
-    assert turns[-1].rows == [(CHANGELOG, 0, b"k", SEQUENCES.encode(Row(4)))], "rows as if the bad ones had never come"
+    assert turns[-1].rows == [(CHANGELOG, 0, b"k", SEQUENCES.encode(Row(4)))], "rows as without the bad records"
     for turn in turns:
         for letter in decoded(turn.outputs, "dead-letters", DeadLetter):
-            assert turn.offsets["a", 0] > letter.source_offset, "the letter and the step over the record go together"
+            assert turn.offsets["a", 0] > letter.source_offset, (
+                "the letter and the offset after the record are in one transaction"
+            )
     assert bench.journal.position("a") == 6
     letters = bench.journal.letters()
     assert [(each.cause, each.source_offset, each.value) for each in letters] == [
@@ -88,7 +90,7 @@ async def test_a_row_of_poison_counts_over_turns(bench: Bench) -> None:
     assert bench.journal.position("a") == LIMIT, "the one too many is not lost"
 
 
-async def test_a_stage_may_be_told_never_to_stop(bench: Bench) -> None:
+async def test_a_limit_of_0_never_stops_the_stage(bench: Bench) -> None:
     bench.start(poison_limit=0)
     await bench.turned(*["boom"] * 100, "good")
     assert (len(bench.journal.letters()), bench.journal.outputs()) == (100, ["good"])

@@ -1,4 +1,4 @@
-"""Turns of several partitions in one transaction: which go together, and what becomes of each when something goes wrong."""
+"""Turns of several partitions in one transaction: which are committed together, and the result of each after an error."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def turn(number: int, value: bytes = b"x") -> TurnContents:
 
 
 async def committed(bench: Bench, *turns: TurnContents) -> list[object]:
-    """What becomes of turns that are handed over at once."""
+    """The results of turns that are committed at the same time."""
     return list(await asyncio.gather(*map(bench.writer.commit, turns), return_exceptions=True))
 
 
@@ -51,7 +51,7 @@ async def test_a_transaction_is_bounded_by_the_size_of_its_values(
 ) -> None:
     monkeypatch.setattr(limits, "MOST_BYTES", 100)
     assert await committed(bench, *(turn(number, b"x" * 40) for number in range(5)), turn(5, b"x" * 400)) == [{}] * 6
-    assert bench.journal.together == [2, 2, 1, 1], "one that is larger than the bound goes alone"
+    assert bench.journal.together == [2, 2, 1, 1], "a turn that is larger than the bound is committed alone"
 
 
 async def test_what_kafka_refuses_of_one_partition_costs_the_others_nothing(bench: Bench) -> None:
@@ -61,7 +61,7 @@ async def test_what_kafka_refuses_of_one_partition_costs_the_others_nothing(benc
     assert isinstance(guilty, CommitFailed)
     assert "refused a record" in str(guilty)
     assert [set(each.offsets) for each in bench.journal.committed] == [{("a", 0)}, {("a", 2)}]
-    assert await committed(bench, turn(1)) == [{}], "and it goes on"
+    assert await committed(bench, turn(1)) == [{}], "and it continues"
 
 
 @pytest.mark.parametrize("happened", [True, False])
@@ -75,7 +75,7 @@ async def test_a_transaction_of_several_whose_outcome_is_not_known_is_done_once(
     assert bench.journal.together == ([] if happened else [2])
 
 
-@pytest.mark.parametrize("fence", [Fenced("the group has moved on"), IdTaken("somebody else")])
+@pytest.mark.parametrize("fence", [Fenced("a newer generation"), IdTaken("another process")])
 async def test_after_a_fence_nothing_is_committed_until_it_is_opened_again(bench: Bench, fence: Fenced) -> None:
     bench.journal.failure = fence
     for outcome in await committed(bench, turn(0), turn(1)):
@@ -89,13 +89,13 @@ async def test_after_a_fence_nothing_is_committed_until_it_is_opened_again(bench
     assert await committed(bench, turn(2)) == [{}]
 
 
-async def test_only_turns_that_had_company_keep_the_next_waiting() -> None:
+async def test_only_a_transaction_of_several_turns_delays_the_next() -> None:
     bench = Bench(rest_seconds=0.5)
     await bench.writer.open(MEMBER)
     loop = asyncio.get_running_loop()
     began = loop.time()
     await committed(bench, turn(0))
-    await committed(bench, turn(1))  # the one before was alone
+    await committed(bench, turn(1))  # the transaction before had one turn
     assert loop.time() - began < 0.5
     await committed(bench, turn(0), turn(1))
     began = loop.time()

@@ -1,1 +1,1 @@
-"""Everything of the engine that touches Faust; the rest of it knows nothing of Faust."""
+"""The part of the engine that uses Faust. The other modules of the engine do not know Faust."""

@@ -1,7 +1,7 @@
-"""Who a worker is to Kafka, as Faust and aiokafka want to know it.
+"""A worker's credentials for Kafka, in the form of Faust and aiokafka.
 
-Enters: a KafkaAccess. Leaves: Faust's credentials, None where Kafka is open. Guaranteed: the same checks of a broker's certificate and
-name as librdkafka makes with the same access.
+Enters: a KafkaAccess. Leaves: Faust's credentials, None where Kafka asks for none. Guaranteed: the same checks of a broker's certificate
+and name as librdkafka makes with the same access.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from schemas.kafka_access import KafkaAccess
 
 
 class CommandTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped to us
-    """A token of the command for each connection."""
+    """A token from the configured command for each connection. The command runs in a thread; the event loop is not blocked."""
 
     def __init__(self, kafka: KafkaAccess) -> None:
         self._kafka = kafka
 
     async def token(self) -> str:
-        """Raises KafkaConnectionError: without a token there is no connection now, and the next try may have one."""
+        """Raises KafkaConnectionError when the command gives no token; aiokafka then tries to connect again."""
         try:
             return (await asyncio.to_thread(self._kafka.token)).text
         except NoToken as error:
@@ -30,7 +30,7 @@ class CommandTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is
 
 
 def credentials(kafka: KafkaAccess) -> Any:
-    """What Faust calls `broker_credentials`."""
+    """The value for Faust's setting `broker_credentials`."""
     context = kafka.ssl_context()
     if not kafka.uses_sasl:
         return None if context is None else SSLCredentials(context)

@@ -1,7 +1,7 @@
-"""Which worker holds a row: Faust's router, with the partitioner of our producers.
+"""Which worker holds a row: Faust's router, with the partitioner of Chat4All's producers.
 
-In: the assignment as Faust's assignor spread it over the group, each worker with the URL of its web views. Out: the URL of a
-partition's owner. A table whose keys are not those of the stage's records has no home for a key: any partition may hold its row.
+Enters: the assignment as Faust's assignor sent it to all members, each worker with the URL of its web views. Leaves: the URL of a
+partition's owner. A table whose keys are not those of the stage's records has no home partition for a key: any partition may hold its row.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ class TableRouter(Router):
     """`app.router`: `key_store` is what Faust's own `table_route` and its view /router/<table>/<key>/ ask."""
 
     def home(self, table: str, key: str) -> int | None:
-        """The partition of a row, when its key tells it."""
-        tells = self.app.tables[table].layout.keyed_by_record
-        return home_partition(key, self.app.conf.topic_partitions) if tells else None
+        """The home partition of a row; None when the key does not determine it."""
+        has_home = self.app.tables[table].layout.keyed_by_record
+        return home_partition(key, self.app.conf.topic_partitions) if has_home else None
 
     def owners(self, table: str) -> Mapping[int, URL]:
-        """Partition number -> URL of the worker that owns it, as of the last assignment this worker heard of."""
+        """Partition number -> URL of the worker that owns it, as of the last assignment that this worker got."""
         return {
             number: URL(url)
             for url, topics in self.table_metadata(table).items()
@@ -32,7 +32,7 @@ class TableRouter(Router):
         }
 
     async def _route_req(self, dest_url: URL, web: Any, request: Any) -> Any:
-        """As Faust does, but under the owner's own name, which it looks at (view_access.py); the caller's token goes with it."""
+        """As Faust does, but with the owner's own host name, which the owner checks (view_access.py), and with the caller's token."""
         if self._urlident(dest_url) == self._urlident(self.app.conf.canonical_url):
             raise SameNode
         headers = [(name, value) for name, value in request.headers.items() if name.lower() != "host"]
@@ -41,7 +41,7 @@ class TableRouter(Router):
             return web.text(await response.text(), content_type=response.content_type, status=response.status)
 
     def key_store(self, table_name: str, key: Any) -> URL:
-        """The owner's URL; KeyError, which Faust answers with 503, when nobody is known or the key does not tell."""
+        """The owner's URL. Raises KeyError, which Faust answers with 503, when no owner is known or the key has no home partition."""
         home = self.home(table_name, key.decode() if isinstance(key, bytes) else str(key))
         if home is None:
             raise KeyError(f"a row of {table_name} can be in any partition, whatever its key")

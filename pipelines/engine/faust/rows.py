@@ -1,7 +1,7 @@
-"""Faust's window on the rows of a table: what `app.tables["sequences"]["some key"]` reads.
+"""Faust's view of the rows of a table: what `app.tables["sequences"]["some key"]` reads.
 
-In: the partitions this worker owns. Out: their rows, by text keys, as one mapping. Read only, for views and shells: a row written past
-the turns would be in no transaction. What is read may be a turn ahead of what is committed.
+Enters: the partitions that this worker owns. Leaves: their rows, by text keys, as one mapping. Read only, for views and shells: a row
+written outside a turn would be in no transaction. What is read may be a turn ahead of what is committed.
 """
 
 from collections.abc import Iterator
@@ -47,15 +47,15 @@ class RowsOfWorker(SerializedStore[str, Any]):
         return value
 
     def _refuse(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ARG002  # whatever Faust would write
-        raise TypeError(f"table {self.table_name} is written by its stage's turns only, inside their transactions")
+        raise TypeError(f"table {self.table_name} is written only by its stage's turns, inside their transactions")
 
     _set = _del = _clear = apply_changelog_batch = restore_backup = _refuse
 
     async def backup_partition(self, tp: Any, flush: bool = True, purge: bool = False, keep: int = 1) -> None:
-        """The changelog is the backup."""
+        """Does nothing: the changelog is the backup."""
 
     def persisted_offset(self, tp: Any) -> None:
-        """Faust restores nothing; the engine knows from where to."""
+        """None: Faust restores nothing, the engine does."""
 
     def reset_state(self) -> None:
-        """Nothing of the rows is Faust's to reset."""
+        """Does nothing: the engine owns the rows."""

@@ -1,7 +1,7 @@
-"""Faust's view of our tables: registered in `app.tables`, with Faust's changelog topics and routing, rows held by the engine.
+"""The engine's tables as Faust's tables: registered in `app.tables`, with Faust's changelog topics and routing; the engine holds the rows.
 
-Reads and writes of a stage never come here; the turns own the rows. What remains is what Faust needs to assign and what its web
-views and command line ask for.
+Enters: assignments of the group. Leaves: calls to the engine that take partitions over, and read-only mappings for Faust's web views and
+command line. A stage's reads and writes never come through here.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ from tables.table import StoreFailed, Table
 
 
 class BatchTable(faust.Table):
-    """A table whose rows live in the engine, one Table a partition; as a mapping it shows those of this worker."""
+    """A table whose rows are in the engine, one Table for each partition; as a mapping it shows the rows of this worker."""
 
     def _changelog_topic_name(self) -> str:
-        return str(self.app.engine.changelog(self.name))  # Faust's own name would be a topic for each table
+        return str(self.app.engine.changelog(self.name))  # Faust would have a topic for each table
 
     @property
     def layout(self) -> Layout[Any]:
-        """How its rows are written, as the stage declares it."""
+        """The layout of its rows, as the stage declares it."""
         return next(layout for layout in self.app.engine.stage.tables if layout.name == self.name)
 
     def partitions_held(self) -> Mapping[int, Table[Any]]:
-        """Partition number -> rows, of what this worker owns."""
+        """Partition number -> rows, of the partitions that this worker owns."""
         return {
             number: partition.tables[self.name]
             for number, partition in sorted(self.app.engine.partitions.items())
@@ -43,22 +43,23 @@ class BatchTable(faust.Table):
         return RowsOfWorker("memory://", self.app, self, table_name=self.name, loop=self.loop)
 
     def on_key_set(self, key: Any, value: Any) -> None:
-        """Faust would send a changelog record, outside of any transaction; the store refuses the write itself."""
+        """Does nothing: Faust would send a changelog record outside of any transaction. The store refuses the write itself."""
 
     def on_key_del(self, key: Any) -> None:
-        """As for a key that is set."""
+        """Does nothing, as for a key that is set."""
 
     def on_clear(self) -> None:
-        """As for a key that is set."""
+        """Does nothing, as for a key that is set."""
 
     async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:
-        """The engine restores tables; Faust's store has none of our rows."""
+        """Does nothing: the engine restores tables."""
 
 
 class BulkRecovery(Recovery):
-    """Fence, restore, seek to the committed offsets, only then let the flow go.
+    """Takes partitions over at each assignment: fence, restore, seek to the committed offsets, and only then start the flow.
 
-    This is the order Faust has for apps without tables; its path for apps with tables drops records at a clean restart.
+    Faust has this order for apps without tables; its order for apps with tables drops records at a clean restart. A Faust service in the
+    event loop. An error that is not temporary ends the worker.
     """
 
     @Service.task
@@ -77,10 +78,10 @@ class BulkRecovery(Recovery):
                     seconds=engine.stuck_seconds,
                 )
             except RebalanceAgain:
-                continue  # the next one is on its way
+                continue  # the next assignment is on its way
             except (StoreFailed, UnusableTopics) as error:
                 engine.fail(str(error))
-            except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end, not linger
+            except Exception as error:  # noqa: BLE001  # a worker that cannot restore must end
                 engine.fail(f"taking partitions over failed: {raised_where(error)}")
 
     async def _take_over(self, generation: int, numbers: set[int]) -> None:
@@ -94,15 +95,15 @@ class BulkRecovery(Recovery):
 
     @Service.task
     async def _slurp_changelogs(self) -> None:
-        """Faust's record-by-record recovery; the engine restores in bulk."""
+        """Does nothing, in place of Faust's record-by-record recovery."""
 
     @Service.task
     async def _publish_stats(self) -> None:
-        """Statistics of Faust's own recovery."""
+        """Does nothing, in place of the statistics of Faust's own recovery."""
 
 
 class BulkTableManager(TableManager):
-    """Faust's table manager with our recovery, started at once: Faust waits a second for tables that are declared late."""
+    """Faust's table manager with BulkRecovery, which starts at once: Faust waits a second for tables that are declared late."""
 
     _recovery: Any = None
 

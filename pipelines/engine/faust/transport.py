@@ -1,7 +1,8 @@
-"""The transport Faust is given: membership, assignment and tables stay Faust's; the records come in batches through Fetch.
+"""Faust's transport, replaced: membership, assignment and tables remain Faust's; the records come in batches through Fetch.
 
-One batch of one partition is ONE Faust event. aiokafka holds the group membership only, with every partition paused. Nothing is
-committed from here (offsets commit inside the turns' transactions), and no acknowledgement of Faust's own can commit anything.
+Enters: batches of Fetch. Leaves: Faust events; one batch of one partition is one event. aiokafka holds the group membership only, with
+every partition paused. Nothing is committed from here: offsets are committed inside the turns' transactions, and Faust's own
+acknowledgements commit nothing.
 """
 
 import asyncio
@@ -24,12 +25,13 @@ from pipelines.engine.worker import Engine
 from schemas.tracebacks import described_error
 
 log = structlog.get_logger(__name__)
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.5  # between two looks for crashed workers of this machine
 IN_FLIGHT = 2  # batches per source partition between fetch and commit: one in a turn, one ready
 
 
 class BatchMessage(ConsumerMessage):
-    """A batch as Faust sees it. Faust's acknowledgements mean nothing; `epoch` tells of which start of the partitions it is."""
+    """A batch as Faust sees it. Faust's acknowledgements do nothing. `epoch` is the number of the start of the partitions
+    (Engine.epoch)."""
 
     __slots__ = ("epoch",)
 
@@ -38,8 +40,8 @@ class BatchMessage(ConsumerMessage):
 
 
 class NothingRead(dict[TP, int | None]):
-    """Faust drops, without a word, what lies before the last offset it has read. Batches come again when a turn is not committed and
-    its partition starts anew, so that Faust must not remember how far it was; what is old is told by its epoch."""
+    """Faust silently drops records before the last offset that it has read. Batches come again when a turn is not committed and its
+    partition starts again, so that Faust must not remember that offset. Old batches are recognized by their epoch."""
 
     def __getitem__(self, tp: TP) -> None:
         return None
@@ -49,7 +51,11 @@ class NothingRead(dict[TP, int | None]):
 
 
 class BatchConsumer(driver.Consumer):
-    """Yields batches from the engine's Fetch while the flow is active."""
+    """Yields batches from the engine's Fetch while the flow is active; in the event loop.
+
+    At a rebalance Faust calls `wait_empty` (the engine gives the partitions up), then Listener gets the new assignment, then BulkRecovery
+    takes it over, and `perform_seek` starts the partitions.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,7 +89,7 @@ class BatchConsumer(driver.Consumer):
                 return
         for source in ready:
             if not self.flow_active or self.app.consumer_generation_id != generation:
-                return  # what was not taken stays with Fetch, which forgets it at the next assignment
+                return  # what was not taken remains in Fetch, which forgets it at the next assignment
             records = self.engine.take(source)
             if not records:
                 continue
@@ -91,14 +97,25 @@ class BatchConsumer(driver.Consumer):
             last = records[-1]
             self.in_flight[source] += 1
             message = BatchMessage(
-                last.topic, last.partition, last.offset, last.timestamp / 1000, 0, (), None, records, None, 0, 0, tp,
+                last.topic,
+                last.partition,
+                last.offset,
+                last.timestamp / 1000,
+                0,
+                (),
+                None,
+                records,
+                None,
+                0,
+                0,
+                tp,
                 generation_id=generation,
-            )  # fmt: skip
+            )
             message.epoch = self.engine.epoch
             yield tp, message
 
     def track_message(self, message: Any) -> None:
-        """Faust would wait for an acknowledgement of its own; the engine knows what is in flight."""
+        """Faust would wait for its own acknowledgement; the engine counts what is in flight."""
         self._on_message_in(message.tp, message.offset, message)
 
     async def members(self) -> set[str]:
@@ -110,15 +127,15 @@ class BatchConsumer(driver.Consumer):
         await self.engine.close()
 
     @Service.task
-    async def _tell_deaths(self) -> None:
-        """Takes workers of this machine that have died out of the group, which would wait for them."""
+    async def _remove_crashed_members(self) -> None:
+        """Removes crashed workers of this machine from the group, which would wait for them until the session time-out."""
         while not self.should_stop:
             await self.sleep(LOOK_SECONDS)
             try:
-                for member_id in self.engine.local_members.dead():
-                    await self._thread.take_out(member_id)
-            except Exception as error:  # noqa: BLE001  # it is tried again; without it the session time-out does the same, later
-                log.warning("a death could not be told", error=described_error(error))
+                for member_id in self.engine.local_members.crashed():
+                    await self._thread.remove_member(member_id)
+            except Exception as error:  # noqa: BLE001  # tried again; otherwise the session time-out does the same later
+                log.warning("crashed worker still in the group", error=described_error(error))
 
     async def wait_empty(self) -> None:
         await self.engine.give_up()
@@ -132,17 +149,18 @@ class BatchConsumer(driver.Consumer):
         await self.engine.start_partitions(lambda: self.engine.is_current(generation))
 
     async def verify_all_partitions_active(self) -> None:
-        """Faust's livelock detector compares clocks of two kinds; the engine's own health replaces it."""
+        """Does nothing: Faust's livelock detector compares clocks of two kinds; the engine's watchdog replaces it."""
 
 
 class Listener(driver.ConsumerRebalanceListener):
-    """Pauses everything in aiokafka before it can fetch: this runs synchronously after the assignment."""
+    """Pauses all partitions in aiokafka before it can fetch: it runs synchronously after the assignment, in the thread of Faust's
+    consumer."""
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         partitions = set(assigned)
-        consumer = self._thread._ensure_consumer()  # noqa: SLF001  # Faust's own listener reaches the same way
+        consumer = self._thread._ensure_consumer()  # noqa: SLF001  # as Faust's own listener does
         consumer.pause(*partitions)
-        coordinator, engine = consumer._coordinator, self._thread.app.engine  # noqa: SLF001  # aiokafka tells nobody else
+        coordinator, engine = consumer._coordinator, self._thread.app.engine  # noqa: SLF001  # aiokafka has no public access to it
         engine.local_members.enter(coordinator.member_id)
         engine.member = Member(self._thread.app.conf.id, coordinator.member_id, coordinator.generation)
         await super().on_partitions_assigned(partitions)
@@ -152,13 +170,14 @@ BatchConsumer.RebalanceListener = Listener
 
 
 class MembershipThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, always with Faust's assignor: stages without tables must be co-partitioned too."""
+    """Faust's consumer thread, always with Faust's assignor, because stages without tables must be co-partitioned too. aiokafka runs in
+    this thread; heartbeats continue while the event loop is busy."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         self._assignor = self.app.assignor
         consumer._partition_assignment_strategy = [self._assignor]  # noqa: SLF001  # Faust hardcodes round robin without tables
-        consumer._client._client_id = self.app.engine.identity.id  # noqa: SLF001  # the group tells it to the others; Faust has one for all
+        consumer._client._client_id = self.app.engine.identity.id  # noqa: SLF001  # the group shows it to the other members; Faust has one id for all
         return consumer
 
     async def members(self) -> set[str]:
@@ -174,19 +193,19 @@ class MembershipThread(driver.AIOKafkaConsumerThread):
             raise error()
         return [member[1] for member in members]
 
-    async def take_out(self, member_id: str) -> None:
-        """Leaves the group in the name of a worker that cannot any more."""
-        await self.call_thread(self._take_out, member_id)
+    async def remove_member(self, member_id: str) -> None:
+        """Removes a crashed worker from the group, by a leave request in its name."""
+        await self.call_thread(self._remove_member, member_id)
 
-    async def _take_out(self, member_id: str) -> None:
+    async def _remove_member(self, member_id: str) -> None:
         client, group = self._ensure_consumer()._client, self.app.conf.id  # noqa: SLF001  # aiokafka has no public way
         node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-        # not on the coordinator's own connection: that one may be waiting for a join, which waits for the dead
+        # not on the coordinator's own connection: it may wait for a join, which waits for the crashed member
         answer = await client.send(node, LeaveGroupRequest(group, member_id))
         error = for_code(answer.error_code)
         if error not in (NoError, UnknownMemberIdError):
             raise error()
-        log.info("a worker died and was taken out of the group", member=member_id)
+        log.info("crashed worker removed from the group", member=member_id)
 
 
 class BatchTransport(driver.Transport):
@@ -194,15 +213,15 @@ class BatchTransport(driver.Transport):
 
 
 class SourceTopics(faust.Topic):
-    """Every source of a stage as one Faust topic, which has a name to show although it is several."""
+    """All sources of a stage as one Faust topic, which still has a name to show."""
 
     def get_topic_name(self) -> str:
-        """The topics' names; Faust has one for a lone topic only, and its command line ends at the others."""
+        """The topics' names. Faust has a name only for a single topic, and its command line fails for several."""
         return ", ".join(self.topics) or str(super().get_topic_name())
 
 
 class RawBatch(faust.Schema):
-    """Hands a batch to the agent as it is; must never raise (Faust would acknowledge and skip)."""
+    """Gives a batch to the agent as it is. Must never raise: Faust would acknowledge the batch and skip it."""
 
     def compile(self, app: Any, **kwargs: Any) -> Any:  # noqa: ARG002  # Faust's signature
         create_event = app.create_event
