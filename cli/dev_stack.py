@@ -6,13 +6,14 @@ the gateway's address; secrets are random per stack; what the environment sets (
 
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pipelines.kafka_acls import APPLICATIONS, CLIENTS, PREPARE, plain, rules
+from pipelines.stages import WORKERS
 from simulators import AND
 from stack.kafka_users import password_file
 from stack.plan import Command, Process, StackPlan
@@ -20,12 +21,6 @@ from stack.ports import free_port
 from stack.replaced import EnvironmentSettings, replaced
 from stack.servers import SERVERS
 
-# Kinds of workers, and the modules of their stages, imported while the servers start.
-STAGE_MODULES: Mapping[str, Sequence[str]] = {
-    "core": ("pipelines.route", "pipelines.match", "pipelines.send", "pipelines.track"),
-    "sinks": ("pipelines.archive", "pipelines.analyse"),
-}
-WORKERS = tuple(STAGE_MODULES)
 # How often receipts come as the real providers' sometimes do, a share of the messages. Telegram's simulator sends no receipts.
 MISBEHAVIOUR = {
     "whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
@@ -176,7 +171,7 @@ def _worker(kind: str, name: str) -> Process:
         name=name,
         argv=_pipelines("worker", kind),
         env={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)},
-        preload=["pipelines.run_worker", *STAGE_MODULES[kind]],
+        preload=["pipelines.run_worker", *(f"pipelines.{stage}" for stage in WORKERS[kind])],
         health=f"{probes}/health",
         url=url,
         parts={"views": url, "probes": probes},

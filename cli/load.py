@@ -16,11 +16,12 @@ from rich.table import Table
 
 from cli import message, report, stack
 from cli.command_errors import NO, fail
-from cli.dev_stack import SIMULATED, WORKERS, kind_of
+from cli.dev_stack import SIMULATED, kind_of
 from cli.load_run import LoadOptions, RunResult, run_load
 from cli.terminal import console
 from loadgen.load_producer import LoadFailed
 from loadgen.verdict_view import render
+from pipelines.stages import WORKERS
 from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
 from sinks.reports import delivery_report, timelines

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from cli.dev_stack import WORKERS, calls_log, kind_of
+from cli.dev_stack import calls_log, kind_of
 from cli.progress import RunProgress
 from connectors.registry import CHANNELS
 from loadgen.evidence import gather
@@ -21,6 +21,7 @@ from loadgen.load_producer import Load, LoadResult
 from loadgen.run_monitor import RunMonitor
 from loadgen.verdict import Verdict, judge
 from loadgen.worker_killer import Kill, WorkerKiller
+from pipelines.stages import WORKERS
 from schemas.settings import Settings
 from sinks import migrate
 from sinks.clickhouse import connect

@@ -15,8 +15,8 @@ from rich.table import Table
 from cli.terminal import console
 from loadgen.load_producer import Progress
 from loadgen.run_monitor import RunStatus
+from pipelines.stages import BUILDERS
 
-STAGES = ("route", "send", "match", "track", "archive", "analyse")
 LINE_SECONDS = 5.0
 
 
@@ -61,7 +61,7 @@ class RunProgress:
 
     def _line(self) -> str:
         status, load = self._status, self._load
-        stages = " ".join(f"{stage} {status.processed.get(stage, 0)}" for stage in STAGES)
+        stages = " ".join(f"{stage} {status.processed.get(stage, 0)}" for stage in BUILDERS)
         return (
             f"produced {load.acknowledged}/{load.total} · processed: {stages} · in flight {self._in_flight()} · "
             f"sent {status.with_status('SENT', 'DELIVERED', 'READ')} · delivered {status.with_status('DELIVERED', 'READ')} · "
@@ -72,7 +72,7 @@ class RunProgress:
         status, load = self._status, self._load
         stages = Table(box=None, pad_edge=False)
         cells = []
-        for stage in STAGES:
+        for stage in BUILDERS:
             stages.add_column(stage, justify="right")
             cells.append(f"{status.processed.get(stage, 0):,}")
         stages.add_row(*cells)

@@ -17,8 +17,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cli.dev_stack import WORKERS, compose
+from cli.dev_stack import compose
 from cli.terminal import console
+from pipelines.stages import WORKERS
 from schemas.redaction import is_secret
 from schemas.settings import state_file
 from stack import control

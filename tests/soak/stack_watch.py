@@ -18,9 +18,9 @@ import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from cli.dev_stack import WORKERS, kind_of
+from cli.dev_stack import kind_of
 from pipelines.engine.kafka_names import app_id
-from pipelines.stages import APPS, INNER
+from pipelines.stages import APPS, INNER, WORKERS
 from schemas.catalog import TOPICS
 from schemas.kafka_access import KafkaAccess
 from stack.state import ServiceState, read_state

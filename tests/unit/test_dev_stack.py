@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.dev_stack import MISBEHAVIOUR, SIMULATED, STAGE_MODULES, WORKERS, calls_log, compose
+from cli.dev_stack import MISBEHAVIOUR, SIMULATED, calls_log, compose
 from pipelines.kafka_acls import rules
-from pipelines.stages import WORKERS as STAGES_OF
+from pipelines.stages import BUILDERS, WORKERS
 from schemas.settings import Settings
 from simulators.__main__ import parser, together
 from stack.plan import StackPlan
@@ -116,11 +116,9 @@ def test_a_plan_survives_the_pipe_to_its_supervisor(tmp_path: Path) -> None:
     assert StackPlan.from_json(plan.to_json()) == plan
 
 
-def test_the_kinds_of_workers_are_those_there_are() -> None:
-    """Said twice, so that a plan is made without importing a stage."""
-    assert {kind: [f"pipelines.{stage}" for stage in stages] for kind, stages in STAGES_OF.items()} == {
-        kind: list(modules) for kind, modules in STAGE_MODULES.items()
-    }
+def test_the_workers_of_a_plan_preload_every_stage(tmp_path: Path) -> None:
+    preloaded = {name for process in compose(tmp_path).processes for name in process.preload}
+    assert {f"pipelines.{stage}" for stage in BUILDERS} <= preloaded
 
 
 def test_a_kind_may_have_several_workers(tmp_path: Path) -> None:
