@@ -6,7 +6,7 @@ the gateway's address; secrets are random per stack; what the environment sets (
 
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,15 +28,25 @@ MISBEHAVIOUR = {
     "internal": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
 }
 SIMULATORS = "simulators"
+# Servers that start only when `chat4all up --with` names them, because no worker uses them yet. Take a name out and it starts by default.
+OPTIONAL = ("valkey", "s3")
 AnyCommand = TypeVar("AnyCommand", bound=Command)
 PARTITIONS = 4  # a demo needs few; a deployment chooses its own
 
 
 def compose(
-    folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({}), secure: bool = False
+    folder: Path,
+    *,
+    keep_data: bool = False,
+    workers: Mapping[str, int] = MappingProxyType({}),
+    secure: bool = False,
+    extra: Collection[str] = (),
 ) -> StackPlan:
-    """The whole stack, with its data, logs and state below `folder`; `workers` says how many of a kind, one where it says nothing.
-    `secure`: TLS everywhere, and in Kafka a user for each kind of process, which may do what access_rules says."""
+    """The plan of a whole stack, with its data, logs and state below `folder`. Starts nothing, but reserves the ports.
+
+    `workers`: how many workers of each kind; one of each kind it does not name.
+    `secure`: TLS everywhere, and in Kafka a user for each kind of process, with the rights in pipelines/kafka_acls.py.
+    `extra`: the servers of OPTIONAL to start as well."""
     given = EnvironmentSettings()
     folder = folder.resolve()
     gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
@@ -58,7 +68,7 @@ def compose(
             settings |= its_secrets()
             if provider != "internal":  # nobody calls our own clients
                 settings[real] = f"http://127.0.0.1:{simulated[provider]}"
-    servers = [name for name in SERVERS if name not in replaced()]
+    servers = [name for name in SERVERS if name not in replaced() and (name not in OPTIONAL or name in extra)]
     access = plain(rules()) if secure and "kafka" in servers else {}
     settings |= _user_of(APPLICATIONS, folder, access)
     prepare = [Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])]

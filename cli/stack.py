@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cli.dev_stack import compose
+from cli.dev_stack import OPTIONAL, compose
 from cli.terminal import console
 from pipelines.stages import WORKERS
 from schemas.redaction import is_secret
@@ -59,11 +59,24 @@ def up(
             "--secure", help="TLS and passwords everywhere, and in Kafka a user and ACLs for each kind of process."
         ),
     ] = False,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="SERVER",
+            help=f"Also start this server: {' or '.join(OPTIONAL)}. No worker uses it yet. May be repeated.",
+        ),
+    ] = None,
     name: Name = None,
 ) -> None:
-    """Start the servers, the provider simulators, the gateway and the workers, and leave them running."""
+    """Start Kafka, PostgreSQL, ClickHouse, the simulators of the providers, the gateway and the workers, and leave them running.
+
+    A server or provider whose CHAT4ALL_..._URL is set is not started; that one is used."""
     folder = folder_of(name)
-    start(folder, keep_data=keep_data, workers=_numbers(workers or ()), secure=secure)
+    unknown = sorted({*(extra or ())} - {*OPTIONAL})
+    if unknown:
+        raise StackRefused(f"--with {unknown[0]!r}: choose {' or '.join(OPTIONAL)}; the other servers always start")
+    start(folder, keep_data=keep_data, workers=_numbers(workers or ()), secure=secure, extra=extra or ())
     if name is not None:
         console.print(f"other commands find it with: export CHAT4ALL_STACK={name}")
 
@@ -81,9 +94,15 @@ def _numbers(given: Sequence[str]) -> Mapping[str, int]:
 
 
 def start(
-    folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({}), secure: bool = False
+    folder: Path,
+    *,
+    keep_data: bool = False,
+    workers: Mapping[str, int] = MappingProxyType({}),
+    secure: bool = False,
+    extra: Sequence[str] = (),
 ) -> None:
-    """Starts the whole stack of a folder and prints each service as it gets ready; raises StackRefused."""
+    """Starts the whole stack of a folder, prints each service when it is ready, and returns when all are. Raises StackRefused. The
+    options are those of cli.dev_stack.compose."""
     began = time.monotonic()
     shown: set[str] = set()
 
@@ -94,7 +113,8 @@ def start(
                 word = "is set" if service.status == EXTERNAL else service.version
                 console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.address}", highlight=False)
 
-    control.start(folder, compose(folder, keep_data=keep_data, workers=workers, secure=secure), progress, console.print)
+    plan = compose(folder, keep_data=keep_data, workers=workers, secure=secure, extra=extra)
+    control.start(folder, plan, progress, console.print)
     console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
 
 

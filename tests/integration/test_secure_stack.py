@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from cli.dev_stack import SIMULATED, compose
+from cli.dev_stack import OPTIONAL, SIMULATED, compose
 from cli.load_run import LoadOptions, run_load
 from cli.message import produce
 from pipelines.kafka_acls import rules
@@ -54,7 +54,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("secure") / "stack"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHAT4ALL_STATE", str(state_path(folder)))
-        state = control.start(folder, compose(folder, secure=True), lambda _: None)
+        state = control.start(folder, compose(folder, secure=True, extra=OPTIONAL), lambda _: None)
         try:
             yield Running(folder, use_state(state_path(folder)), state)
             told = leaks.in_files(folder)

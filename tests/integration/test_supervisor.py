@@ -367,3 +367,10 @@ def test_a_bad_name_is_refused(folder: Path) -> None:
     refused = chat4all(folder, "up", "--name", "../elsewhere")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "is no name for a folder" in refused.stderr
+
+
+def test_an_unknown_server_is_refused(folder: Path) -> None:
+    folder.parent.parent.mkdir(exist_ok=True)
+    refused = chat4all(folder, "up", "--with", "valkey", "--with", "mongo")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "--with 'mongo': choose valkey or s3; the other servers always start\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.dev_stack import MISBEHAVIOUR, SIMULATED, calls_log, compose
+from cli.dev_stack import MISBEHAVIOUR, OPTIONAL, SIMULATED, calls_log, compose
 from pipelines.kafka_acls import rules
 from pipelines.stages import BUILDERS, WORKERS
 from schemas.settings import Settings
@@ -28,7 +28,7 @@ def simulators(plan: StackPlan) -> list[argparse.Namespace]:
 
 def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     plan = compose(tmp_path)
-    assert plan.servers == list(SERVERS)
+    assert plan.servers == ["kafka", "postgres", "clickhouse"]
     assert [process.name for process in plan.processes] == ["simulators", "gateway", *WORKERS]
     assert {process.name for process in plan.processes if process.restarts} == {"gateway", *WORKERS}
     gateway = next(process for process in plan.processes if process.name == "gateway")
@@ -44,6 +44,15 @@ def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
         assert parts[simulator.provider] == f"http://127.0.0.1:{simulator.port}"
     assert plan.settings["whatsapp_url"] == parts["whatsapp"]
     assert plan.processes[0].health.startswith(list(parts.values())[-1])  # the one that listens last
+
+
+def test_a_server_that_nothing_uses_starts_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compose(tmp_path, extra=["s3"]).servers == ["kafka", "postgres", "clickhouse", "s3"]
+    assert compose(tmp_path, extra=OPTIONAL).servers == list(SERVERS)
+    monkeypatch.setenv("CHAT4ALL_VALKEY_URL", "redis://somewhere/0")
+    plan = compose(tmp_path, extra=["valkey"])
+    assert "valkey" not in plan.servers
+    assert plan.replaced == {"valkey": "redis://somewhere/0"}
 
 
 def test_simulators_misbehave_by_knobs_they_have(tmp_path: Path) -> None:
