@@ -97,9 +97,9 @@ class Forks:
         if self._server is None or self._server.stdout is None:
             time.sleep(seconds)  # whatever it had started is known to have ended
             return
-        told = self._server.stdout.fileno()
-        while select.select([told], [], [], seconds)[0]:
-            piece = os.read(told, 65536)
+        output = self._server.stdout.fileno()
+        while select.select([output], [], [], seconds)[0]:
+            piece = os.read(output, 65536)
             if not piece:
                 self._gone()
                 return

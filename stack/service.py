@@ -139,27 +139,27 @@ class Child:
         """Whether the server answers its probe; raises ServiceFailed when it has ended, or does not and the deadline is over."""
         if self.returncode is not None:
             raise ServiceFailed(
-                f"{self.service.name} ended with {self.returncode} before it answered; {self.last_words()}"
+                f"{self.service.name} ended with {self.returncode} before it answered; {self.log_tail()}"
             )
         try:
             self.version = self.service.probe()
         except Exception as error:  # noqa: BLE001  # a probe may fail in any way its client library knows
             if time.monotonic() > deadline:
-                self.stop(patience_seconds=2)
+                self.stop(timeout_seconds=2)
                 name, url = self.service.name, masked(self.service.url)
                 raise ServiceFailed(
-                    f"{name} did not answer on {url} within {limit_seconds:.0f} s ({masked(str(error))}); {self.last_words()}"
+                    f"{name} did not answer on {url} within {limit_seconds:.0f} s ({masked(str(error))}); {self.log_tail()}"
                 ) from None
             return False
         return True
 
-    def stop(self, patience_seconds: float = 10.0) -> None:
+    def stop(self, timeout_seconds: float = 10.0) -> None:
         """Ends the process group: SIGTERM, then SIGKILL for what is left. Does nothing when it never ran."""
         if self._process is None:
             return
         self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience_seconds)
+            self._process.wait(timeout_seconds)
         self._signal(signal.SIGKILL)
         self._process.wait()
 
@@ -168,7 +168,7 @@ class Child:
         if self.returncode is None:
             self._signal(number)
 
-    def last_words(self, lines: int = 5) -> str:
+    def log_tail(self, lines: int = 5) -> str:
         """Where the log is, and its last lines, as the end of a sentence."""
         try:
             text = self.service.log.read_text(encoding="utf-8", errors="replace")

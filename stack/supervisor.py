@@ -39,7 +39,7 @@ ANSWER_SECONDS = 120.0  # how long a group may take until all of it answers
 AGAIN = 3  # the exit code of a program that could not be right any more and is to be started again
 STARTS_AGAIN = 3  # how often, before it has answered for the first time
 LOOK_SECONDS = 0.08  # a probe costs a millisecond, and there are up to ten at a time
-PATIENCE_SECONDS = 10.0  # between SIGTERM and SIGKILL, for a whole group
+STOP_SECONDS = 10.0  # between SIGTERM and SIGKILL, for a whole group
 STEADY_SECONDS = 10.0  # a process that lived this long is restarted at once
 
 
@@ -167,7 +167,7 @@ class Supervisor:
         restartable = any(process.name == service.name and process.restarts for process in self.plan.processes)
         if child.returncode != AGAIN or not restartable or row.restarts >= STARTS_AGAIN:
             return False
-        self.say(f"{row.name.upper()} ENDED with {AGAIN} before it answered; restarting it; {child.last_words()}")
+        self.say(f"{row.name.upper()} ENDED with {AGAIN} before it answered; restarting it; {child.log_tail()}")
         child.start()
         row.pid, row.started_at = child.pid, child.started_at
         row.restarts += 1
@@ -193,7 +193,7 @@ class Supervisor:
                 raise Stopped
         self.children.remove(command)
         if command.returncode:
-            raise ServiceFailed(f"{command.service.name} ended with {command.returncode}; {command.last_words()}")
+            raise ServiceFailed(f"{command.service.name} ended with {command.returncode}; {command.log_tail()}")
 
     def _service(self, process: Process) -> Service:
         env = {**process.env, "CHAT4ALL_STATE": str(state_path(self.folder))}
@@ -220,7 +220,7 @@ class Supervisor:
             elif row.status != DEAD:
                 row.status, row.pid, changed = DEAD, 0, True
                 what = "restarting it" if row.name in restartable else "IT STAYS DEAD, and what depends on it fails"
-                self.say(f"{row.name.upper()} DIED with {child.returncode}; {what}; {child.last_words()}")
+                self.say(f"{row.name.upper()} DIED with {child.returncode}; {what}; {child.log_tail()}")
                 if row.name in restartable:
                     self._restart_at[row.name] = time.monotonic() + self._next_backoff(child)
             elif row.name in restartable and time.monotonic() >= self._restart_at[row.name]:
@@ -263,9 +263,9 @@ class Supervisor:
             for child in reversed(group):
                 dropped = group is servers and not self.plan.keep_data
                 child.terminate(child.service.drop_signal if dropped else signal.SIGTERM)
-            deadline = time.monotonic() + PATIENCE_SECONDS
+            deadline = time.monotonic() + STOP_SECONDS
             for child in reversed(group):
-                child.stop(patience_seconds=max(0.1, deadline - time.monotonic()))
+                child.stop(timeout_seconds=max(0.1, deadline - time.monotonic()))
         if self.forks is not None:
             self.forks.close()
 

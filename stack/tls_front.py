@@ -73,15 +73,15 @@ async def _asked(
 async def _request(reader: asyncio.StreamReader) -> int:
     """Raises ConnectionError when more than a request is there: a client waits for its answer, and who is between us would add words of
     his own (CVE-2021-23214)."""
-    told = b""
-    while len(told) < REQUEST.size:
-        chunk = await reader.read(REQUEST.size + 1 - len(told))
+    received = b""
+    while len(received) < REQUEST.size:
+        chunk = await reader.read(REQUEST.size + 1 - len(received))
         if not chunk:
             raise ConnectionError("the client has gone")
-        told += chunk
-    if len(told) > REQUEST.size:
+        received += chunk
+    if len(received) > REQUEST.size:
         raise ConnectionError("unencrypted data after the request for TLS")
-    return int(REQUEST.unpack(told)[1])
+    return int(REQUEST.unpack(received)[1])
 
 
 async def _passed(target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -52,8 +52,8 @@ def service(folder: Path) -> Service:
     def probe() -> str:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             connection.sendall(f"AUTH {password}\r\nINFO server\r\nQUIT\r\n".encode())
-            told = b"".join(iter(lambda: connection.recv(65536), b""))
-        version = re.search(rb"valkey_version:(\S+)", told)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        version = re.search(rb"valkey_version:(\S+)", answer)
         if version is None:
             raise NotYet("it does not tell its version")
         return version[1].decode()

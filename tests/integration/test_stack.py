@@ -345,7 +345,7 @@ def start() -> Iterator[Callable[[Service], Child]]:
 
     yield started
     for child in children:
-        child.stop(patience_seconds=2)
+        child.stop(timeout_seconds=2)
 
 
 def test_servers_die_with_a_killed_owner_and_two_sets_live_side_by_side(
