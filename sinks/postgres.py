@@ -37,9 +37,9 @@ class PostgresArchive:
     Transactions: `positions` and each `write` are one transaction each. After an exception, the whole of it is rolled back, except that a
     commit whose answer was lost may have been done; the next call with the same offsets finds out and does not write twice.
 
-    Rebalance: a worker that gets a partition calls `positions`, which waits until the former owner's running transaction has ended. From
-    the first `write` of the new owner on, each `write` of the former owner raises SinkFenced. Nothing needs to be done for a partition that
-    goes away.
+    Rebalance: a worker that gets a partition calls `positions`, which waits until the former owner's running transaction has ended. After
+    the first `write` of the new owner, each `write` of the former owner with that partition raises SinkFenced. A worker need not do
+    anything for a partition that it loses.
 
     Raises: Unavailable when PostgreSQL cannot be reached or cannot serve now; repeat the same call later. SinkFenced from `write` only.
     NotMigrated from any call that must connect, when the relations are missing.

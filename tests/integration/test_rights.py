@@ -192,7 +192,7 @@ def test_where_root_may_make_no_namespace_it_opens_its_own_folders_and_no_others
     tmp_path.chmod(0o700)
     said = without_namespaces(private_files.make_folder(tmp_path / ".chat4all" / "dev" / "postgres"))
     closed = unprivileged.closed_above(tmp_path / "any", NOBODY)
-    assert f"cannot pass {closed} to reach {tmp_path}" in said
+    assert f"cannot enter {closed} to reach {tmp_path}" in said
     assert f"run `chmod o+x {closed}`" in said
 
 

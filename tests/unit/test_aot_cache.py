@@ -90,7 +90,7 @@ def test_what_cannot_be_made_is_not_tried_at_every_start(folder: Path) -> None:
         (staging / "jvm.aot").write_bytes(b"half")
         raise OSError("no space left on device")
 
-    with pytest.raises(NotMade, match=f"no space left on device; delete {folder} to have it tried again"):
+    with pytest.raises(NotMade, match=f"no space left on device; delete {folder} to try again"):
         aot_cache.make(folder, dies)
     assert aot_cache.is_finished(folder)
     assert not aot_cache.is_usable(folder)
@@ -98,7 +98,7 @@ def test_what_cannot_be_made_is_not_tried_at_every_start(folder: Path) -> None:
 
 
 def test_a_jvm_that_writes_none_is_told(folder: Path) -> None:
-    with pytest.raises(NotMade, match="the JVM wrote none"):
+    with pytest.raises(NotMade, match="the JVM wrote no cache"):
         aot_cache.make(folder, lambda _staging, _options: None)
 
 

@@ -74,7 +74,7 @@ def test_a_changed_a_missing_and_a_foreign_jar_are_told_and_put_right_once(folde
     assert sorted(path.name for path in folder.iterdir()) == ["one-1.0.jar", "two-2.0.jar"]
     assert sorted(fetched) == ["one-1.0.jar", "two-2.0.jar"]
     [line] = said
-    assert "also.jar, one-1.0.jar, two-2.0.jar; they are fetched again" in " ".join(line.split())
+    assert "also.jar, one-1.0.jar, two-2.0.jar; they are downloaded again" in " ".join(line.split())
     assert list(folder.parent.iterdir()) == [folder]
     assert kafka_jars.ready(folder, said.append) == paths
     assert len(said) == 1
