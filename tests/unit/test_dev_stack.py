@@ -21,7 +21,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def simulators(plan: StackPlan) -> list[argparse.Namespace]:
-    """The flags of each simulator, as their process reads them."""
+    """The options of each simulator, as their process parses them."""
     process = next(process for process in plan.processes if process.name == "simulators")
     return [parser().parse_args(arguments) for arguments in together(process.argv[3:])]
 
@@ -40,7 +40,7 @@ def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     for simulator in simulators(plan):
         assert simulator.webhook_url == f"{gateway.url}/webhooks/{simulator.provider}"
         assert simulator.log == calls_log(tmp_path, simulator.provider)
-        assert simulator.closed_log  # whoever reaches the port may not read who was written to
+        assert simulator.closed_log  # a process that can reach the port must not read the recipients
         assert parts[simulator.provider] == f"http://127.0.0.1:{simulator.port}"
     assert plan.settings["whatsapp_url"] == parts["whatsapp"]
     assert plan.processes[0].health.startswith(list(parts.values())[-1])  # the one that listens last
@@ -91,7 +91,7 @@ def test_what_the_environment_sets_is_not_started(tmp_path: Path, monkeypatch: p
     assert plan.replaced == {"postgres": "postgresql://somewhere/else"}
     assert [simulator.provider for simulator in simulators(plan)] == ["telegram", "instagram", "internal"]
     assert "whatsapp" not in plan.processes[0].parts
-    assert "whatsapp_token" not in plan.settings  # the real API wants the user's own
+    assert "whatsapp_token" not in plan.settings  # the real API needs the user's own token
     assert plan.settings["gateway_port"] == 8081
 
 

@@ -1,4 +1,4 @@
-"""A scenario: the same under the same seed, in shares as asked, with every delivery known beforehand."""
+"""A scenario is the same for the same seed, has the requested shares, and knows every delivery in advance."""
 
 import re
 from collections import Counter
