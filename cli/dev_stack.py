@@ -62,9 +62,8 @@ def compose(
     settings |= {f"{name}_url": url for name, url in replaced().items()} | _access_of(given, replaced())
     simulated = {}
     for provider, its_secrets in SIMULATED.items():
-        real = (
-            "internal_account" if provider == "internal" else f"{provider}_url"
-        )  # when this is set, the real provider is used
+        # When this is set, the real provider is used.
+        real = "internal_account" if provider == "internal" else f"{provider}_url"
         if real not in given.model_fields_set:
             simulated[provider] = free_port()
             settings |= its_secrets()

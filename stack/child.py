@@ -1,9 +1,9 @@
 """A script that becomes a server which ends with its parent and has no more rights than it needs.
 
-Enters: one JSON argument (parent pid, death signal, steps, and what stack/unprivileged.py needs to give up root, or null). Leaves: the
-last step, exec'ed in this process, after the earlier steps have run in order and succeeded. Guaranteed: when the parent ends in any way,
-SIGKILL included, the kernel sends this process the death signal (Linux). It runs by its path and imports only the standard library, so
-that it takes about 20 ms. It is a program of its own because PR_SET_PDEATHSIG must be set after the fork and after any setuid.
+Enters: one JSON argument (parent pid, parent-death signal, steps, and what stack/unprivileged.py needs to give up root, or null).
+Leaves: the last step, exec'ed in this process, after the earlier steps have run in order and succeeded. Guaranteed: when the parent ends
+in any way, SIGKILL included, the kernel sends this process the death signal (Linux). It runs by its path and imports only the standard
+library, so that it takes about 20 ms. It is a program of its own because PR_SET_PDEATHSIG must be set after the fork and after any setuid.
 """
 
 import json
@@ -43,9 +43,8 @@ def main() -> None:
             step,
             check=False,
             stdin=subprocess.DEVNULL,
-            preexec_fn=lambda: unprivileged.die_with_parent(
-                here, task["death_signal"]
-            ),  # safe: this process has one thread
+            # Safe: this process has one thread.
+            preexec_fn=lambda: unprivileged.die_with_parent(here, task["death_signal"]),
         )
         if done.returncode:
             print(f"{step[0]} ended with {done.returncode}", file=sys.stderr, flush=True)  # noqa: T201  # stderr is the log file

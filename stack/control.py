@@ -45,9 +45,8 @@ def start(
     if is_running(folder):
         raise StackRefused(_already(folder))
     if "kafka" in plan.servers:
-        kafka_server.make_ready(
-            say
-        )  # the download of a first start is shown to the caller, so it is not the supervisor's work
+        # The download of a first start is shown to the caller, so it is not the supervisor's work.
+        kafka_server.make_ready(say)
     claim = lock(folder)
     if claim is None:
         raise StackRefused(_already(folder))
@@ -160,9 +159,8 @@ def _spawn(folder: Path, plan: StackPlan, claim: int) -> None:
 def _await_ready(folder: Path, progress: Callable[[StackState], None], limit_seconds: float) -> StackState:
     deadline = time.monotonic() + limit_seconds
     while True:
-        running = is_running(
-            folder
-        )  # before the state: so the last state of a supervisor that has just ended is not missed
+        # Before the state: so the last state of a supervisor that has just ended is not missed.
+        running = is_running(folder)
         state = read_state(folder)
         if state is not None:
             progress(state)

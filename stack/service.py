@@ -3,7 +3,7 @@
 Enters: a Service: commands, folder, URL, probe. Leaves: a Child with a pid, a log file and a version. Guaranteed: the child has its own
 process group, writes its output to `<folder>/<name>.log` and its temporary files below `<folder>/tmp`, and ends with the process that
 started it. A start that fails raises ServiceFailed with one sentence that names the log and quotes its last lines. Start children from a
-long-lived thread: Linux sends the death signal when the *thread* that forked ends.
+long-lived thread: Linux sends the parent-death signal when the *thread* that forked ends.
 """
 
 import contextlib

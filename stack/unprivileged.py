@@ -85,9 +85,8 @@ def drop(user: int) -> None:
     gain_nothing()
     if LIBC is not None:
         for capability in range(CAPABILITIES):
-            LIBC.prctl(
-                PR_CAPBSET_DROP, capability, 0, 0, 0
-            )  # fails without CAP_SETPCAP; the other sets are cleared anyway
+            # Fails without CAP_SETPCAP; the other sets are cleared anyway.
+            LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         LIBC.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     os.setgroups([])
     os.setresgid(user, user, user)

@@ -28,12 +28,31 @@ def logs(tmp_path: Path) -> Path:
     """The logs of the loader and both simulators for three messages to two people each; the first was produced twice."""
     produced, calls = [], {"whatsapp": [], "telegram": []}  # type: ignore[var-annotated]  # lists of JSON objects
     for offset, n in enumerate((1, 2, 1, 3)):
-        produced.append({"message_id": f"m{n}", "conversation_id": "c1", "partition": 2, "offset": offset, "at": T0,
-                         "recipients": [["whatsapp", "+15551234567"], ["telegram", "700"]]})  # fmt: skip
+        produced.append(
+            {
+                "message_id": f"m{n}",
+                "conversation_id": "c1",
+                "partition": 2,
+                "offset": offset,
+                "at": T0,
+                "recipients": [["whatsapp", "+15551234567"], ["telegram", "700"]],
+            }
+        )
     for n in (1, 2, 3):
         for channel, address in PEOPLE:
-            calls[channel].append({"n": 2 * n, "at": T0, "account": "a", "recipient": address, "verdict": "accepted", "status": 200,
-                                   "provider_message_id": f"{channel}.{n}", "tracker": None, "text_key": f"c1/m{n}"})  # fmt: skip
+            calls[channel].append(
+                {
+                    "n": 2 * n,
+                    "at": T0,
+                    "account": "a",
+                    "recipient": address,
+                    "verdict": "accepted",
+                    "status": 200,
+                    "provider_message_id": f"{channel}.{n}",
+                    "tracker": None,
+                    "text_key": f"c1/m{n}",
+                }
+            )
         calls["whatsapp"].append(
             {"n": 2 * n + 1, "at": T0, "receipt": "delivered", "provider_message_id": f"whatsapp.{n}", "tries": 1}
         )

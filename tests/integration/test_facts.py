@@ -181,10 +181,18 @@ async def test_percentiles_are_of_what_was_measured(facts: ClickHouseFacts, clie
     sent = [state(n, 2, sent_at=T0 + n, accepted_at=T0) for n in range(1, 101)]
     delivered = [state(n, 3, sent_at=T0 + n, accepted_at=T0, delivered_at=T0 + 11 * n) for n in range(1, 101)]
     implied = [
-        state(n, 4, accepted_at=T0, sent_at=T0 + 50, delivered_at=T0 + 900_000, read_at=T0 + 900_000, delivered_implied=True,
-              previous_status=Status.SENT)
+        state(
+            n,
+            4,
+            accepted_at=T0,
+            sent_at=T0 + 50,
+            delivered_at=T0 + 900_000,
+            read_at=T0 + 900_000,
+            delivered_implied=True,
+            previous_status=Status.SENT,
+        )
         for n in range(101, 200)
-    ]  # fmt: skip
+    ]
     early = state(200, 3, accepted_at=T0, sent_at=T0 + 50, delivered_at=T0 - 400)  # the provider's whole seconds
     await facts.insert("a", sent)
     await facts.insert("b", [*delivered, *implied, early])
@@ -231,8 +239,13 @@ async def test_no_person_and_no_text_enters(facts: ClickHouseFacts, client: Clie
         assert "d1" in repr(row) or "by" in relation
         assert "MARK" not in repr(row)
     assert {f.name for f in fields(DeliveryState)} - set(COLUMNS) == {
-        "address", "recipient", "provider_message_id", "reason", "event_id", "kind",
-    }  # fmt: skip
+        "address",
+        "recipient",
+        "provider_message_id",
+        "reason",
+        "event_id",
+        "kind",
+    }
 
 
 async def test_no_content_fails_a_batch(facts: ClickHouseFacts, client: Client) -> None:

@@ -65,8 +65,20 @@ def lines(result: Result) -> str:
 def test_send_produces_a_message_any_consumer_can_read_where_it_says(kafka: str) -> None:
     result = run.invoke(
         message.app,
-        ["send", "--conversation", "c 1", "--to", "whatsapp:15551234567", "--to", "user:u7", "--text", "Olá 👋", "--tenant", "acme"],
-    )  # fmt: skip
+        [
+            "send",
+            "--conversation",
+            "c 1",
+            "--to",
+            "whatsapp:15551234567",
+            "--to",
+            "user:u7",
+            "--text",
+            "Olá 👋",
+            "--tenant",
+            "acme",
+        ],
+    )
     assert result.exit_code == 0, result.output
     printed = re.fullmatch(
         r"acknowledged (m-[0-9a-f]{32}) at messages\[(\d+)\]@(\d+)\nchat4all message show \1 --tenant acme\n",
@@ -143,9 +155,18 @@ def test_send_refuses_a_message_larger_than_kafka_takes_in_one_line() -> None:
 
 def test_show_tells_the_whole_life_of_each_delivery(postgres: str) -> None:
     late = replace(
-        state(1, 4), version=5, event_id="late", previous_status=Status.READ, cause=Cause.RECEIPT, anomaly="FAILED after READ",
-        read_at=T0 + 1006, attempts=2, resends=1, reason_code="131026", reason="undeliverable",
-    )  # fmt: skip
+        state(1, 4),
+        version=5,
+        event_id="late",
+        previous_status=Status.READ,
+        cause=Cause.RECEIPT,
+        anomaly="FAILED after READ",
+        read_at=T0 + 1006,
+        attempts=2,
+        resends=1,
+        reason_code="131026",
+        reason="undeliverable",
+    )
     other = state(1, 2, delivery_id="d1b", channel="telegram", recipient="700", address="700")
     asyncio.run(
         archive(

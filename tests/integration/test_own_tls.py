@@ -96,9 +96,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pat
     password = server.give(tmp / "password", PASSWORD)
     access = server.give(tmp / "hba", "hostssl all all 127.0.0.1/32 scram-sha-256\n")
     options = {
-        "listen_addresses": "127.0.0.1", "port": server.port, "unix_socket_directories": "", "ssl": "on", "hba_file": access,
-        "ssl_cert_file": server.certificate, "ssl_key_file": server.certificate, "dynamic_shared_memory_type": "mmap",
-    }  # fmt: skip
+        "listen_addresses": "127.0.0.1",
+        "port": server.port,
+        "unix_socket_directories": "",
+        "ssl": "on",
+        "hba_file": access,
+        "ssl_cert_file": server.certificate,
+        "ssl_key_file": server.certificate,
+        "dynamic_shared_memory_type": "mmap",
+    }
     run = [str(binary), "-D", str(data)]
     for option, value in options.items():
         run += ["-c", f"{option}={value}"]
@@ -121,11 +127,18 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path]
     binary = program("redis-server", "valkey-server", "redis-server")
     server = OwnTls("valkey", tmp_path_factory.mktemp("own-valkey"))
     lines = {
-        "bind": "127.0.0.1", "port": "0", "tls-port": server.port, "tls-auth-clients": "no", "save": '""',
-        "dir": f'"{server.folder}/data"', "requirepass": f'"{PASSWORD}"', "daemonize": "no",
-        "tls-cert-file": f'"{server.certificate}"', "tls-key-file": f'"{server.certificate}"',
+        "bind": "127.0.0.1",
+        "port": "0",
+        "tls-port": server.port,
+        "tls-auth-clients": "no",
+        "save": '""',
+        "dir": f'"{server.folder}/data"',
+        "requirepass": f'"{PASSWORD}"',
+        "daemonize": "no",
+        "tls-cert-file": f'"{server.certificate}"',
+        "tls-key-file": f'"{server.certificate}"',
         "tls-ca-cert-file": f'"{server.certificate}"',
-    }  # fmt: skip
+    }
     configuration = server.give(
         server.folder / "tmp" / "server.conf", "".join(f"{name} {value}\n" for name, value in lines.items())
     )

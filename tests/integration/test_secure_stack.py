@@ -35,9 +35,16 @@ TO = {
 }
 DENIED = re.compile(r"Principal = User:\S+ is Denied operation.*")
 KNOBS = LoadOptions(
-    count=500, rate=100.0, channels=tuple(SIMULATED), conversations=100, group_share=0.02, groups=1, group_size=20,
-    duplicates=0.05, seed=1,
-)  # fmt: skip
+    count=500,
+    rate=100.0,
+    channels=tuple(SIMULATED),
+    conversations=100,
+    group_share=0.02,
+    groups=1,
+    group_size=20,
+    duplicates=0.05,
+    seed=1,
+)
 
 
 class Running(NamedTuple):

@@ -181,11 +181,12 @@ def test_kafka_compresses_with_the_lz4_it_did_not_ask_for(kafka_url: str, unique
     topic = NewTopic(unique, num_partitions=1, replication_factor=1, config={"compression.type": "lz4"})
     admin.create_topics([topic])[unique].result(10)
     text = b"compressible " * 5000
+    # Made by the broker; checked by it; undone with the one and made with the other.
     for codec in (
         "none",
         "lz4",
         "gzip",
-    ):  # made by the broker; checked by it; undone with the one and made with the other
+    ):
         producer = Producer({**KafkaAccess(kafka_url).settings("test"), "compression.type": codec})
         producer.produce(unique, text, key=codec)
         assert producer.flush(10) == 0
@@ -233,9 +234,8 @@ def test_clickhouse_parameterised_view_takes_any_text(clickhouse_url: str, uniqu
     text = "it's\ta \\ line\nand 'more'"
     query = f"SELECT said, number FROM {unique}(text = {{text:String}}, n = {{n:UInt64}})"
     assert client.query(query, parameters={"text": text, "n": 2}).result_rows == [(text, 0), (text, 1)]
-    assert client.query("SELECT {s:String}", parameters={"s": "long " * 5000}).result_rows == [
-        ("long " * 5000,)
-    ]  # sent as a form
+    # Sent as a form.
+    assert client.query("SELECT {s:String}", parameters={"s": "long " * 5000}).result_rows == [("long " * 5000,)]
 
 
 @pytest.mark.parametrize("compress", [False, True, "lz4", "zstd", "gzip"])

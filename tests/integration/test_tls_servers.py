@@ -65,10 +65,14 @@ def test_every_server_is_reached_with_tls(secured: Settings) -> None:
         assert valkey.get("tls") == b"z" * BIG
         valkey.delete("tls")
     s3: Any = boto3.client(
-        "s3", endpoint_url=secured.s3_url, verify=secured.s3_ca_file, region_name="us-east-1",
-        aws_access_key_id=secured.s3_access_key, aws_secret_access_key=secured.s3_secret_key.get_secret_value(),
+        "s3",
+        endpoint_url=secured.s3_url,
+        verify=secured.s3_ca_file,
+        region_name="us-east-1",
+        aws_access_key_id=secured.s3_access_key,
+        aws_secret_access_key=secured.s3_secret_key.get_secret_value(),
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-    )  # fmt: skip
+    )
     s3.list_buckets()
     s3.close()
 

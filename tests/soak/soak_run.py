@@ -39,9 +39,8 @@ class Report:
     phases: list[Phase]
     samples: list[Sample]
     verdicts: dict[str, Verdict]  # of the load, of the application
-    last_seconds: dict[
-        int, float | None
-    ]  # phase -> seconds from its last message until a provider accepted it; None: never
+    # Phase -> seconds from its last message until a provider accepted it; None: never.
+    last_seconds: dict[int, float | None]
     committed: int
     aborted: int
     findings: list[str]

@@ -52,8 +52,13 @@ REFUSED = ("read outside", "write outside", "cut outside", "list outside", "conn
 def run(program: str, *arguments: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     ran = subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     if ran.returncode == 77:
         pytest.skip("this kernel has no Landlock")
     return ran

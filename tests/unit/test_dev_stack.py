@@ -142,8 +142,13 @@ def test_a_secure_stack_has_a_user_for_each_kind_of_process(tmp_path: Path) -> N
     assert (ordinary.locks, ordinary.access, plan.locks) == ("password", {}, "secured")
     users = {each.name: each.env["CHAT4ALL_KAFKA_USER"] for each in (*plan.prepare, *plan.processes)}
     assert users == {
-        "prepare": "prepare", "simulators": "clients", "gateway": "gateway", "core": "core", "core-2": "core", "sinks": "sinks",
-    }  # fmt: skip
+        "prepare": "prepare",
+        "simulators": "clients",
+        "gateway": "gateway",
+        "core": "core",
+        "core-2": "core",
+        "sinks": "sinks",
+    }
     assert {*users.values(), plan.settings["kafka_user"]} == set(plan.access) == set(rules())
     assert StackPlan.from_json(plan.to_json()) == plan
     assert not any("CHAT4ALL_KAFKA_USER" in each.env for each in ordinary.processes)

@@ -21,9 +21,8 @@ def test_a_port_that_is_taken_or_promised_is_passed_over(monkeypatch: pytest.Mon
         port = ports.free_port()
         server.bind(("127.0.0.1", port))
         ports.keep(port + 1)
-        monkeypatch.setattr(
-            ports, "_given", ports._given - {port}
-        )  # another process does not know the ports of this one
+        # Another process does not know the ports of this one.
+        monkeypatch.setattr(ports, "_given", ports._given - {port})
         monkeypatch.setattr(ports, "_next", port - 1)
         assert ports.free_port() > port + 1
 

@@ -65,10 +65,17 @@ class Run:
             resends = draw.randint(0, 2) if resent else 0
             ids = [self._call(channel, address, name, draw) for _ in range(resends + 1)]
             status, names = draw.choice(
-                [("SENT", []), ("SENT", ["sent"]), ("DELIVERED", ["delivered", "sent"]), ("READ", ["sent", "read", "read"]),
-                 ("READ", ["delivered", "read", "failed"]), ("FAILED", ["sent", "failed"])]
-                if channel == "whatsapp" else [("SENT", [])]
-            )  # fmt: skip
+                [
+                    ("SENT", []),
+                    ("SENT", ["sent"]),
+                    ("DELIVERED", ["delivered", "sent"]),
+                    ("READ", ["sent", "read", "read"]),
+                    ("READ", ["delivered", "read", "failed"]),
+                    ("FAILED", ["sent", "failed"]),
+                ]
+                if channel == "whatsapp"
+                else [("SENT", [])]
+            )
             for receipt in names:
                 self._n += 1
                 self.reported.append(ReportedReceipt(channel, self._n, receipt, draw.choice(ids)))
