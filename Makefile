@@ -1,7 +1,7 @@
-# Two commands for a fresh machine with Python 3.11+: `make demo` and `make test`. Every target is one line of work. `make help` lists them.
+# For a fresh machine with Python 3.11+: `make demo` and `make test`. `make help` lists all targets. The recipe of every target is one line.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Wheels only: a source package runs code before it is installed. Linux on ARM needs WHEELS=--prefer-binary, for faust-streaming has none there.
+# Wheels only: installing a source package runs its code. Linux on ARM needs WHEELS=--prefer-binary: faust-streaming has no wheel there.
 WHEELS ?= --only-binary :all:
 INSTALL := .venv/bin/pip install --quiet --disable-pip-version-check
 LOCK := .venv/maintenance/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'

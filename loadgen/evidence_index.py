@@ -73,7 +73,7 @@ def index_evidence(evidence: Evidence) -> EvidenceIndex:
         reported[notice.channel, notice.provider_message_id].add(notice.name)
     return EvidenceIndex(
         firsts=firsts,
-        expected=[PersonEvidence(r.name, *who) for r in firsts.values() for who in dict.fromkeys(r.recipients)],
+        expected=[PersonEvidence(r.name, *person) for r in firsts.values() for person in dict.fromkeys(r.recipients)],
         conversations=conversations,
         taken=taken,
         refused=frozenset(refused),

@@ -2,8 +2,9 @@
 
 Enters: one JSON argument (parent pid, parent-death signal, steps, and what stack/unprivileged.py needs to give up root, or null).
 Leaves: the last step, exec'ed in this process, after the earlier steps have run in order and succeeded. Guaranteed: when the parent ends
-in any way, SIGKILL included, the kernel sends this process the death signal (Linux). It runs by its path and imports only the standard
-library, so that it takes about 20 ms. It is a program of its own because PR_SET_PDEATHSIG must be set after the fork and after any setuid.
+in any way, SIGKILL included, the kernel sends this process the parent-death signal (Linux). It runs by its path and imports only the
+standard library, so that it takes about 20 ms. It is a program of its own because PR_SET_PDEATHSIG must be set after the fork and after
+any setuid.
 """
 
 import json

@@ -291,10 +291,10 @@ def _plain(value: float | None) -> str:
 def access_table() -> str:
     """The ACLs by process. Resources with the same operations share a line."""
     grouped: dict[tuple[str, str, str], list[str]] = {}
-    for who, of_process in kafka_acls.rules().items():
+    for process, of_process in kafka_acls.rules().items():
         for rule in of_process:
             name = f"`{rule.name}*`" if rule.is_prefix else f"`{rule.name}`"
-            grouped.setdefault((who, rule.resource.replace("_", " "), ", ".join(rule.operations)), []).append(name)
+            grouped.setdefault((process, rule.resource.replace("_", " "), ", ".join(rule.operations)), []).append(name)
     return table(
         ("process", "resource", "operations", "names"), ((*key, ", ".join(names)) for key, names in grouped.items())
     )

@@ -219,7 +219,7 @@ def test_a_killed_supervisor_takes_all_with_it_and_is_told_from_a_live_one(folde
     shown = chat4all(folder, "status")
     assert shown.returncode == 2
     assert f"(pid {state.pid}) is dead" in shown.stderr
-    control.start(folder, small_plan())  # its state file is in nobody's way
+    control.start(folder, small_plan())  # the state file of the dead one does not prevent a start
     assert row(folder, "valkey").status == READY
 
 
