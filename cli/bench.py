@@ -1,7 +1,7 @@
-"""`chat4all bench`: how long the demo takes, how many deliveries a second go the whole way, how much memory each process holds.
+"""`chat4all bench`: the duration of the demo, deliveries a second end to end, and the memory of each process.
 
-Enters: nothing but the machine. Leaves: benchmarks/demo.json and a table. The first demo runs in a fresh clone of this repository
-with empty caches, everything it downloads included.
+Enters: nothing. Leaves: benchmarks/demo.json and a table. The first demo runs in a fresh clone of this repository with empty caches,
+so its time includes all downloads.
 """
 
 import os
@@ -50,7 +50,10 @@ PACED = LoadOptions(
 
 
 def bench() -> None:
-    """Measure the whole product on this machine; takes some minutes and writes benchmarks/demo.json."""
+    """Measure the whole product on this machine. Takes some minutes and writes benchmarks/demo.json.
+
+    Starts and stops a stack of its own. For maintainers: needs a clone of the repository, git and make.
+    """
     figures = _demo_times()
     folder = Path(".chat4all") / f"bench-{os.getpid()}"
     try:
@@ -74,9 +77,9 @@ def bench() -> None:
 
 
 def _demo_times() -> dict[str, Figure]:
-    """`make demo` twice in a fresh clone: with nothing on the machine, then from cache."""
+    """`make demo` twice in a fresh clone: first with empty caches, then with full ones."""
     with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
-        Path(place).chmod(0o755)  # as root, PostgreSQL runs as somebody else and must find its programs in there
+        Path(place).chmod(0o755)  # root's PostgreSQL runs as another user, who must be able to read its programs here
         clone = Path(place) / "clone"
         source = Path(__file__).parent.parent
         subprocess.run(["git", "clone", "--quiet", str(source), str(clone)], check=True, env=foreign())  # noqa: S603, S607  # our own repository, the git on PATH
@@ -94,7 +97,7 @@ def _demo_times() -> dict[str, Figure]:
 
 
 def _paced(outcome: RunResult) -> dict[str, Figure]:
-    """Times of a load well below what the machine can do."""
+    """Latencies of a load far below the capacity of the machine."""
     found = {}
     for name, times in _good(outcome).verdict.latencies.items():
         key = name.replace(" ", "_")
@@ -105,7 +108,7 @@ def _paced(outcome: RunResult) -> dict[str, Figure]:
 
 def _good(outcome: RunResult) -> RunResult:
     if not outcome.ok:
-        raise SystemExit("the verdict of a run was not good: no figure is written")
+        raise SystemExit("the verdict of a run was not good: no figures are written")
     return outcome
 
 

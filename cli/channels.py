@@ -1,7 +1,7 @@
-"""`chat4all channels`: which channels there are, and whether their credentials work.
+"""`chat4all channels`: test the credentials of a channel.
 
-Enters: the settings. Leaves: one sentence a channel; exit code 0 when the provider knows us, 1 when it does not, 2 when there was nothing
-to ask with. Guaranteed: the one call that is made sends nothing to anybody and changes nothing.
+Enters: the settings. Leaves: one sentence; exit code 0 when the provider accepts the credentials, 1 when it does not, 2 when settings are
+missing. Guaranteed: the test makes one call, which sends no message and changes nothing.
 """
 
 import asyncio
@@ -14,19 +14,22 @@ from connectors.base import Connector, Probed, Probing
 from connectors.registry import CHANNELS
 from schemas.settings import Settings
 
-app = typer.Typer(help="The channels and their credentials.", no_args_is_help=True)
+app = typer.Typer(help="Test the credentials of a channel.", no_args_is_help=True)
 
 
 @app.callback()
 def channels() -> None:
-    """The channels and their credentials."""
+    """Test the credentials of a channel."""
 
 
 @app.command()
 def test(
     channel: Annotated[str, typer.Argument(help=f"One of {', '.join(CHANNELS)}.", metavar="CHANNEL")],
 ) -> None:
-    """Make one harmless call with the configured credentials (Telegram: getMe; WhatsApp: who the number is) and say what came back."""
+    """Make one call that changes nothing with the configured credentials (Telegram: getMe; WhatsApp: the number's data); print the answer.
+
+    Example: `chat4all channels test telegram`, with CHAT4ALL_TELEGRAM_TOKEN set.
+    """
     if channel not in CHANNELS:
         fail(f"there is no channel {channel!r}: choose one of {', '.join(CHANNELS)}")
     declared = CHANNELS[channel]
@@ -37,14 +40,14 @@ def test(
     print(f"{channel}: {probed.sentence}")
     missing = _missing(settings, declared.webhook_settings)
     if missing:
-        print(f"{channel}: its webhooks would be refused by the gateway until you set {missing}")
+        print(f"{channel}: the gateway refuses its webhooks until you set {missing}")
 
 
 async def _probed(connector: Connector, channel: str) -> Probed:
     try:
         if isinstance(connector, Probing):
             return await connector.probe()
-        return Probed(True, f"channel {channel} has no call that would show whether its credentials work")
+        return Probed(True, f"channel {channel} has no call that can test its credentials")
     finally:
         await connector.close()
 

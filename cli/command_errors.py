@@ -1,6 +1,6 @@
-"""How a command answers when it cannot do what was asked: one sentence on standard error, and no traceback.
+"""How a command ends when it cannot do its work: one sentence on standard error, and no traceback.
 
-Enters: a sentence. Leaves: exit code 1 when the answer is no, 2 when it could not be asked. A missing setting ends in cli/main.py.
+Enters: a sentence. Leaves: exit code 1 when the answer is no, 2 when the question could not be asked. cli/main.py reports missing settings.
 """
 
 import sys
@@ -15,13 +15,13 @@ NOT_ASKED = 2
 
 
 def fail(sentence: str, code: int = NOT_ASKED) -> NoReturn:
-    """Ends the command."""
+    """Prints the sentence and ends the command with that exit code; never returns."""
     print(" ".join(sentence.split()), file=sys.stderr)
     raise typer.Exit(code)
 
 
 def settings_with(*names: str) -> Settings:
-    """The settings; raises MissingSetting, one line, when one of those named is not set."""
+    """The settings. Raises MissingSetting, with one line of text, when one of `names` is not set."""
     settings = Settings()
     settings.require(*names)
     return settings

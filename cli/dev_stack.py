@@ -1,18 +1,19 @@
-"""The development stack of this product: which servers, simulators, workers and ports, as a Plan for stack/.
+"""The development stack of this product: its servers, simulators, workers and ports, as a StackPlan for stack/.
 
-Enters: the environment's settings. Leaves: a Plan. Guaranteed: all ports are chosen before anything starts, so that simulators know
-the gateway's address; secrets are random per stack; what the environment sets (a server's URL, a provider's URL, a port) is left as it is.
+Enters: the environment's settings. Leaves: a StackPlan. Guaranteed: all ports are chosen before anything starts, so simulators know the
+gateway's address; secrets are random for each stack; what the environment sets (a server's URL, a provider's URL, a port) is kept.
 """
 
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pipelines.kafka_acls import APPLICATIONS, CLIENTS, PREPARE, plain, rules
+from pipelines.stages import WORKERS
 from simulators import AND
 from stack.kafka_users import password_file
 from stack.plan import Command, Process, StackPlan
@@ -20,28 +21,32 @@ from stack.ports import free_port
 from stack.replaced import EnvironmentSettings, replaced
 from stack.servers import SERVERS
 
-# Kinds of workers, and the modules of their stages, imported while the servers start.
-STAGE_MODULES: Mapping[str, Sequence[str]] = {
-    "core": ("pipelines.route", "pipelines.match", "pipelines.send", "pipelines.track"),
-    "sinks": ("pipelines.archive", "pipelines.analyse"),
-}
-WORKERS = tuple(STAGE_MODULES)
-# How often receipts come as the real providers' sometimes do, a share of the messages. Telegram's simulator sends no receipts.
+# Share of the messages whose receipts misbehave, as those of real providers sometimes do. Telegram's simulator sends no receipts.
 MISBEHAVIOUR = {
     "whatsapp": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
     "instagram": {"double": 0.02, "early": 0.02, "shuffle": 0.05},
     "internal": {"double": 0.02, "early": 0.02, "shuffle": 0.05, "read-without-delivered": 0.02},
 }
 SIMULATORS = "simulators"
+# Servers that start only when `chat4all up --with` names them, because no worker uses them yet. Take a name out and it starts by default.
+OPTIONAL = ("valkey", "s3")
 AnyCommand = TypeVar("AnyCommand", bound=Command)
-PARTITIONS = 4  # a demo needs few; a deployment chooses its own
+PARTITIONS = 4  # enough for a demo; a deployment chooses its own number
 
 
 def compose(
-    folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({}), secure: bool = False
+    folder: Path,
+    *,
+    keep_data: bool = False,
+    workers: Mapping[str, int] = MappingProxyType({}),
+    secure: bool = False,
+    extra: Collection[str] = (),
 ) -> StackPlan:
-    """The whole stack, with its data, logs and state below `folder`; `workers` says how many of a kind, one where it says nothing.
-    `secure`: TLS everywhere, and in Kafka a user for each kind of process, which may do what access_rules says."""
+    """The plan of a whole stack, with its data, logs and state below `folder`. Starts nothing, but reserves the ports.
+
+    `workers`: how many workers of each kind; one of each kind it does not name.
+    `secure`: TLS everywhere, and in Kafka a user for each kind of process, with the rights in pipelines/kafka_acls.py.
+    `extra`: the servers of OPTIONAL to start as well."""
     given = EnvironmentSettings()
     folder = folder.resolve()
     gateway_port = given.gateway_port if "gateway_port" in given.model_fields_set else free_port()
@@ -57,13 +62,14 @@ def compose(
     settings |= {f"{name}_url": url for name, url in replaced().items()} | _access_of(given, replaced())
     simulated = {}
     for provider, its_secrets in SIMULATED.items():
-        real = "internal_account" if provider == "internal" else f"{provider}_url"  # says that the real one is there
+        # When this is set, the real provider is used.
+        real = "internal_account" if provider == "internal" else f"{provider}_url"
         if real not in given.model_fields_set:
             simulated[provider] = free_port()
             settings |= its_secrets()
-            if provider != "internal":  # nobody calls our own clients
+            if provider != "internal":  # internal clients read Kafka; no URL is called
                 settings[real] = f"http://127.0.0.1:{simulated[provider]}"
-    servers = [name for name in SERVERS if name not in replaced()]
+    servers = [name for name in SERVERS if name not in replaced() and (name not in OPTIONAL or name in extra)]
     access = plain(rules()) if secure and "kafka" in servers else {}
     settings |= _user_of(APPLICATIONS, folder, access)
     prepare = [Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])]
@@ -81,19 +87,20 @@ def compose(
 
 
 def _access_of(given: EnvironmentSettings, servers: Mapping[str, str]) -> dict[str, Any]:
-    """How the environment says that servers are reached, where their URL does not hold it: commands of another shell ask the stack."""
+    """Access settings of replaced servers that are not part of their URL (credentials, CA files). The plan holds them, because commands in
+    another shell read them from the stack's state."""
     names = (name for name in given.model_fields_set if name.startswith(("kafka_", "s3_")))
     found = {name: given.text(name) for name in names if name.partition("_")[0] in servers}
     return {name: str(Path(text).resolve()) if name.endswith("_file") else text for name, text in found.items()}
 
 
 def _user_name(process: str) -> str:
-    """Whose name a process uses in Kafka: the simulators are our own clients there."""
+    """The Kafka user of a process. The simulators use the user of internal clients."""
     return CLIENTS if process == SIMULATORS else kind_of(process)
 
 
 def _user_of(user: str, folder: Path, access: Mapping[str, Any]) -> dict[str, str]:
-    """Settings of a user of Kafka; none where Kafka has no users."""
+    """The settings of a Kafka user; empty where Kafka has no users."""
     return {"kafka_user": user, "kafka_password_file": str(password_file(folder, user))} if access else {}
 
 
@@ -103,7 +110,7 @@ def _as_user(user: str, command: AnyCommand, folder: Path, access: Mapping[str, 
 
 
 def calls_log(folder: Path, provider: str) -> Path:
-    """Where a simulator writes down every call it received."""
+    """The file in which a simulator logs every call it receives."""
     return folder.resolve() / "simulators" / f"{provider}.jsonl"
 
 
@@ -112,7 +119,7 @@ def _pipelines(*arguments: str) -> list[str]:
 
 
 def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> list[Process]:
-    """One process for all of them; none when all providers are real."""
+    """One process for all simulators; no process when all providers are real."""
     if not ports:
         return []
     argv = [sys.executable, "-m", "simulators"]
@@ -120,7 +127,7 @@ def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> li
         argv += [AND] if number else []
         argv += _simulator(provider, port, folder, gateway_port)
     parts = {provider: f"http://127.0.0.1:{port}" for provider, port in ports.items()}
-    last = list(parts.values())[-1]  # listens when all the others do
+    last = list(parts.values())[-1]  # the last one to listen
     health = f"{last}/_control/health"
     preload = ["simulators.__main__"]
     return [Process(name=SIMULATORS, argv=argv, preload=preload, health=health, url=last, parts=parts)]
@@ -128,7 +135,7 @@ def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> li
 
 def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> list[str]:
     webhook = f"http://127.0.0.1:{gateway_port}/webhooks/{provider}"
-    # A load writes to people who never wrote to us, as fast as it can: windows and rate limits would refuse most of it.
+    # A load writes fast, and to people who never wrote first: messaging windows and rate limits would refuse most of it.
     argv = [
         provider,
         "--port",
@@ -138,7 +145,7 @@ def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> lis
         "--no-limits",
         "--log",
         str(calls_log(folder, provider)),
-        "--closed-log",  # other users of this machine reach the port, and not the file
+        "--closed-log",  # other users of this machine can reach the port, but not the file
     ]
     return [*argv, *(f"--{knob}={share}" for knob, share in MISBEHAVIOUR.get(provider, {}).items())]
 
@@ -157,7 +164,7 @@ def _gateway(port: int, probe_port: int) -> Process:
 
 
 def kind_of(service: str) -> str:
-    """The kind of worker that a service of this name is: `core-2` is the second core."""
+    """The kind of worker of a service: `core` for `core` and for `core-2`, the second worker of that kind."""
     return service.partition("-")[0]
 
 
@@ -176,7 +183,7 @@ def _worker(kind: str, name: str) -> Process:
         name=name,
         argv=_pipelines("worker", kind),
         env={"CHAT4ALL_WEB_PORT": str(port), "CHAT4ALL_PROBE_PORT": str(probe_port)},
-        preload=["pipelines.run_worker", *STAGE_MODULES[kind]],
+        preload=["pipelines.run_worker", *(f"pipelines.{stage}" for stage in WORKERS[kind])],
         health=f"{probes}/health",
         url=url,
         parts={"views": url, "probes": probes},
@@ -210,11 +217,11 @@ def _instagram_secrets() -> dict[str, str]:
 
 
 def _internal_secrets() -> dict[str, str]:
-    # The simulator stands before the clients of all tenants.
+    # The simulator acts for the internal clients of all tenants.
     return {"internal_account": "app", "internal_tokens": f"{secrets.token_urlsafe(24)}=*:*"}
 
 
-# Channels with a simulator in simulators/, and the made-up account and secrets both sides get.
+# Channels with a simulator in simulators/, and the random account and secrets for the simulator and our side.
 SIMULATED: Mapping[str, Callable[[], dict[str, str]]] = {
     "whatsapp": _whatsapp_secrets,
     "telegram": _telegram_secrets,

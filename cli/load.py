@@ -1,7 +1,7 @@
-"""`chat4all load` and `chat4all demo`: messages the whole way, with a verdict that is computed.
+"""`chat4all load` and `chat4all demo`: a load of messages, end to end, and a computed verdict.
 
-Enters: options. Leaves: progress, the verdict, one message's timeline, a report; exit code 0 only when the verdict is good, 1 when
-anything was lost, doubled, out of order or missing a number.
+Enters: options. Leaves: progress, the verdict, and for a demo one message's timeline and a report. Exit code 0 only when the verdict is
+good; 1 when a message was lost, sent twice or out of order, or lacks a sequence number.
 """
 
 import os
@@ -16,11 +16,12 @@ from rich.table import Table
 
 from cli import message, report, stack
 from cli.command_errors import NO, fail
-from cli.dev_stack import SIMULATED, WORKERS, kind_of
+from cli.dev_stack import SIMULATED, kind_of
 from cli.load_run import LoadOptions, RunResult, run_load
 from cli.terminal import console
 from loadgen.load_producer import LoadFailed
 from loadgen.verdict_view import render
+from pipelines.stages import WORKERS
 from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
 from sinks.reports import delivery_report, timelines
@@ -31,24 +32,29 @@ CHANNELS = tuple(SIMULATED)
 
 
 def load(  # noqa: PLR0917  # typer makes an option of each
-    count: Annotated[int, typer.Option(min=1, help="Messages.")] = 1000,
-    rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0 is as fast as it goes.")] = 200,
+    count: Annotated[int, typer.Option(min=1, help="Number of messages.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0 is as fast as possible.")] = 200,
     duplicates: Annotated[float, typer.Option(min=0, max=1, help="Share of messages produced a second time.")] = 0.05,
-    channel: Annotated[list[str] | None, typer.Option(help="Channel; may be repeated. [default: all]")] = None,
-    conversations: Annotated[int, typer.Option(min=1, help="Conversations with one person.")] = 500,
+    channel: Annotated[list[str] | None, typer.Option(help="Channel to use. May be repeated. Default: all.")] = None,
+    conversations: Annotated[int, typer.Option(min=1, help="Number of conversations with one person.")] = 500,
     group_share: Annotated[float, typer.Option(min=0, max=1, help="Share of messages that go to a group.")] = 0.02,
-    groups: Annotated[int, typer.Option(min=1, help="Groups.")] = 1,
-    group_size: Annotated[int, typer.Option(min=1, help="Members of a group.")] = 20,
-    seed: Annotated[int, typer.Option(help="Same seed, same people and messages.")] = 1,
+    groups: Annotated[int, typer.Option(min=1, help="Number of groups.")] = 1,
+    group_size: Annotated[int, typer.Option(min=1, help="Members of each group.")] = 20,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same people and messages.")] = 1,
     kill: Annotated[
-        list[str] | None, typer.Option(help="Worker to end with SIGKILL on the way; may be repeated.")
+        list[str] | None, typer.Option(help="Worker to kill (SIGKILL) during the load, as core. May be repeated.")
     ] = None,
-    patience: Annotated[
-        float, typer.Option(min=1, help="Seconds without progress after which the rest counts as lost.")
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds without progress until the missing deliveries count as lost.")
     ] = 90,
     name: stack.Name = None,
 ) -> None:
-    """Produce a load against the running stack (or one started for it), and judge what became of it."""
+    """Produce a load, wait for its deliveries, and print a verdict. Uses the running stack, else starts one for the load.
+
+    Exit code 0 when every message was delivered once and in order, else 1.
+
+    Example, with a crash of a worker: `chat4all load --count 5000 --rate 100 --kill core`.
+    """
     unknown = sorted({*(channel or ())} - {*CHANNELS}) + sorted(
         {each for each in kill or () if kind_of(each) not in {*WORKERS, "gateway"}}
     )
@@ -67,22 +73,25 @@ def load(  # noqa: PLR0917  # typer makes an option of each
         duplicates=duplicates,
         seed=seed,
         kill=kill or (),
-        patience_seconds=patience,
+        timeout_seconds=timeout,
     )
     folder = stack.folder_of(name)
     if is_running(folder):
         _judge(folder, options)
         return
-    console.print("no stack is running: one is started for this load and ended after it")
+    console.print("no stack is running: starting one for this load, to be stopped after it")
     _with_stack(Path(".chat4all") / f"load-{os.getpid()}", options)
 
 
 def demo(
-    count: Annotated[int, typer.Option(min=1, help="Messages.")] = 1000,
-    rate: Annotated[float, typer.Option(min=0, help="Messages a second.")] = 100,
-    seed: Annotated[int, typer.Option(help="Same seed, same people and messages.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of messages.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0 is as fast as possible.")] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same people and messages.")] = 1,
 ) -> None:
-    """Everything in one go: real servers, all stages, a load with duplicates and a group, the verdict, a timeline, a report."""
+    """Show everything in one run: start a stack, produce a load with duplicates and a group, print a timeline, a report and the verdict.
+
+    Stops the stack and deletes its data at the end. Exit code 0 when the verdict is good, else 1.
+    """
     options = LoadOptions(
         count=count,
         rate=rate,
@@ -94,26 +103,26 @@ def demo(
         duplicates=0.05,
         seed=seed,
     )
-    _with_stack(Path(".chat4all") / f"demo-{os.getpid()}", options, tell_more=True)
+    _with_stack(Path(".chat4all") / f"demo-{os.getpid()}", options, details=True)
 
 
-def _with_stack(folder: Path, options: LoadOptions, *, tell_more: bool = False) -> None:
+def _with_stack(folder: Path, options: LoadOptions, *, details: bool = False) -> None:
     began = time.monotonic()
     try:
         console.rule("real servers, simulated providers, all stages")
         stack.start(folder)
         console.rule(f"{options.count:,} messages")
-        outcome = _judge(folder, options, tell_more=tell_more)
+        outcome = _judge(folder, options, details=details)
     finally:
         control.stop(folder)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    console.print(f"all in {time.monotonic() - began:.1f} s; the stack is down and its data deleted")
+    console.print(f"all in {time.monotonic() - began:.1f} s; the stack is down and its data are deleted")
     if not outcome.ok:
         raise typer.Exit(NO)
 
 
-def _judge(folder: Path, options: LoadOptions, *, tell_more: bool = False) -> RunResult:
+def _judge(folder: Path, options: LoadOptions, *, details: bool = False) -> RunResult:
     settings = use_state(state_path(folder))
     try:
         outcome = run_load(folder, settings, options)
@@ -121,8 +130,8 @@ def _judge(folder: Path, options: LoadOptions, *, tell_more: bool = False) -> Ru
         fail(str(error), NO)
     for kill in outcome.kills:
         console.print(f"SIGKILL to {kill.name} (pid {kill.pid}) after {kill.after_seconds:.1f} s")
-    if tell_more:
-        _tell_more(folder, settings, outcome)
+    if details:
+        _print_details(folder, settings, outcome)
         console.rule("verdict")
     console.print(render(outcome.verdict))
     agree = "the same number" if outcome.in_postgres == outcome.in_clickhouse else "THEY DISAGREE"
@@ -135,12 +144,12 @@ def _judge(folder: Path, options: LoadOptions, *, tell_more: bool = False) -> Ru
         f"{outcome.load.deliveries:,} deliveries with their receipts in {outcome.seconds:.1f} s: {rate:.0f} a second",
         highlight=False,
     )
-    if not tell_more and not outcome.ok:
+    if not details and not outcome.ok:
         raise typer.Exit(NO)
     return outcome
 
 
-def _tell_more(folder: Path, settings: Settings, outcome: RunResult) -> None:
+def _print_details(folder: Path, settings: Settings, outcome: RunResult) -> None:
     with psycopg.connect(settings.postgres_url) as connection:
         chosen = connection.execute(
             "select message_id, conversation_id from deliveries where conversation_id like %s and status = 'READ' "
@@ -149,17 +158,17 @@ def _tell_more(folder: Path, settings: Settings, outcome: RunResult) -> None:
         ).fetchone()
         if chosen is not None:
             console.rule(f"PostgreSQL: chat4all message show {chosen[0]}")
-            for found in timelines(connection, str(chosen[0]), conversation_id=str(chosen[1])):
-                message.draw(found)
+            for timeline in timelines(connection, str(chosen[0]), conversation_id=str(chosen[1])):
+                message.draw(timeline)
     console.rule("ClickHouse: chat4all report delivery --sql")
     client = connect(settings.clickhouse_url)
     try:
         until = datetime.now(UTC) + timedelta(seconds=1)
-        told = delivery_report(client, until - timedelta(days=1), until)
+        found = delivery_report(client, until - timedelta(days=1), until)
     finally:
         client.close()
-    report.draw(told)
-    console.print(told.sql, highlight=False)
+    report.draw(found)
+    console.print(found.sql, highlight=False)
     console.rule("processes")
     _draw_processes(folder)
 

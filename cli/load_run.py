@@ -1,7 +1,8 @@
 """One load from start to verdict against a running stack: what `chat4all load` and `chat4all demo` share.
 
-Enters: a running stack, a load's knobs. Leaves: the Verdict, the run's id, and how long it took. Guaranteed: the verdict is taken
-only from the three witnesses, after the run has become quiet or the patience has ended; ClickHouse is compared as well.
+Enters: a running stack, a load's options. Leaves: the Verdict, the run's id, and how long it took. Guaranteed: the verdict uses only
+the three sources of evidence (loadgen/evidence.py), and is taken after the run has become quiet or has made no progress for
+`timeout_seconds`. The number of delivered messages in ClickHouse is compared with PostgreSQL's.
 """
 
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from cli.dev_stack import WORKERS, calls_log, kind_of
+from cli.dev_stack import calls_log, kind_of
 from cli.progress import RunProgress
 from connectors.registry import CHANNELS
 from loadgen.evidence import gather
@@ -21,6 +22,7 @@ from loadgen.load_producer import Load, LoadResult
 from loadgen.run_monitor import RunMonitor
 from loadgen.verdict import Verdict, judge
 from loadgen.worker_killer import Kill, WorkerKiller
+from pipelines.stages import WORKERS
 from schemas.settings import Settings
 from sinks import migrate
 from sinks.clickhouse import connect
@@ -28,12 +30,14 @@ from stack.state import read_state
 
 LAST_SIGNS = {name: str(channel.capabilities.last_sign) for name, channel in CHANNELS.items()}
 LOOK_SECONDS = 0.4
-QUIET_SECONDS = 1.5  # nothing new in PostgreSQL for so long after the last delivery ended: late repetitions are in
+QUIET_SECONDS = (
+    1.5  # a run has ended when PostgreSQL has had nothing new for so long; late duplicates have arrived by then
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What a load is made of; shares are 0 to 1, `rate` is messages a second (0: as fast as it goes)."""
+    """The options of a load. Shares are 0 to 1; `rate` is messages a second (0: as fast as possible)."""
 
     count: int
     rate: float
@@ -45,19 +49,20 @@ class LoadOptions:
     duplicates: float
     seed: int
     kill: Sequence[str] = ()
-    patience_seconds: float = 90.0  # without progress, after the last message; longer than an unknown outcome is held
+    # Without progress, after the last message. Longer than the send stage holds a delivery whose outcome is unknown.
+    timeout_seconds: float = 90.0
 
 
 @dataclass(slots=True)
 class RunResult:
-    """What came of a run. `seconds` is from the first message produced to the last delivery ended."""
+    """The result of a run. `seconds` is from the first message produced to the end of the last delivery."""
 
     run_id: str
     verdict: Verdict
     load: LoadResult
     seconds: float
     kills: list[Kill] = field(default_factory=list)
-    in_postgres: int = 0  # delivered messages, asked of each database
+    in_postgres: int = 0  # delivered messages, as each database counts them
     in_clickhouse: int = 0
 
     @property
@@ -66,7 +71,8 @@ class RunResult:
 
 
 def run_load(folder: Path, settings: Settings, options: LoadOptions) -> RunResult:
-    """Runs the load and waits for it; raises LoadFailed when it could not be produced, Unavailable when a database lets nobody in."""
+    """Runs the load and waits until it has ended. Blocks for the whole run. Raises LoadFailed when the load could not be produced, and
+    Unavailable when a database cannot be reached or refuses the connection."""
     run_id = f"r{int(time.time() * 1000):x}"
     log = folder / "load" / f"{run_id}.jsonl"
     load = Load(
@@ -89,14 +95,14 @@ def run_load(folder: Path, settings: Settings, options: LoadOptions) -> RunResul
     monitor = RunMonitor(
         postgres_url=settings.postgres_url, run_id=run_id, metrics_urls=_metrics_urls(folder), last_signs=LAST_SIGNS
     )
-    migrate.check(settings.postgres_url, settings.clickhouse_url)  # before a load whose verdict would ask them in vain
+    migrate.check(settings.postgres_url, settings.clickhouse_url)  # fail before the load: the verdict needs both
     began = time.monotonic()
     try:
         with RunProgress() as progress:
             killer.start()
             result = _produced(load, monitor, progress)
             progress.deliveries = result.deliveries
-            ended = _await_quiet(monitor, progress, result.deliveries, options.patience_seconds)
+            ended = _await_quiet(monitor, progress, result.deliveries, options.timeout_seconds)
     finally:
         killer.stop()
         monitor.close()
@@ -115,7 +121,7 @@ def run_load(folder: Path, settings: Settings, options: LoadOptions) -> RunResul
 
 
 def _produced(load: Load, monitor: RunMonitor, progress: RunProgress) -> LoadResult:
-    """Produces in this thread; looks at the run from another one meanwhile."""
+    """Produces in this thread, and watches the run from another thread."""
     finished = threading.Event()
 
     def look() -> None:
@@ -134,21 +140,22 @@ def _produced(load: Load, monitor: RunMonitor, progress: RunProgress) -> LoadRes
         looking.join()
 
 
-def _await_quiet(monitor: RunMonitor, progress: RunProgress, deliveries: int, patience_seconds: float) -> float:
-    """Waits until every delivery has ended and nothing follows, or nothing has moved for too long; returns when the last one ended."""
-    sight = monitor.look()
+def _await_quiet(monitor: RunMonitor, progress: RunProgress, deliveries: int, timeout_seconds: float) -> float:
+    """Waits until every delivery has ended and nothing new has come for QUIET_SECONDS, or nothing has changed for `timeout_seconds`.
+    Returns the time (time.monotonic) at which the last delivery ended."""
+    status = monitor.look()
     ended = moved = time.monotonic()
     while True:
         now = time.monotonic()
-        is_complete = sight.final >= deliveries
-        if now - moved >= (QUIET_SECONDS if is_complete else patience_seconds):
+        is_complete = status.final >= deliveries
+        if now - moved >= (QUIET_SECONDS if is_complete else timeout_seconds):
             return ended
         time.sleep(LOOK_SECONDS)
-        before, sight = sight, monitor.look()
-        progress.seen(sight)
-        if sight.events != before.events:
+        before, status = status, monitor.look()
+        progress.seen(status)
+        if status.events != before.events:
             moved = time.monotonic()
-            if sight.final != before.final:
+            if status.final != before.final:
                 ended = moved
 
 
@@ -161,7 +168,7 @@ def _delivered_in_postgres(connection: psycopg.Connection[Any], run_id: str) -> 
 
 
 def _await_delivered_in_clickhouse(url: str, run_id: str, expected: int) -> int:
-    """ClickHouse follows in batches, a second or two later; asks until it agrees or 20 s have passed."""
+    """Asks ClickHouse, which gets its batches a second or two later, until its number is the expected one or 20 s have passed."""
     client = connect(url)
     try:
         end = time.monotonic() + 20

@@ -1,8 +1,8 @@
-"""`chat4all`: every command of the product, and how its expected errors end.
+"""`chat4all`: all commands of the product, and the exit code and message of each expected error.
 
-Enters: the command line. Leaves: exit code 0 when it was done, 1 when the answer is no (a verdict, a dead service), 2 for a wrong
-command line, a missing setting or a refusal, with one line on standard error and no traceback. A command is imported when it is
-called: `chat4all up` has no use for the clients of databases.
+Enters: the command line. Leaves: exit code 0 when the command did its work; 1 when the answer is no (a failed verdict, a dead
+service); 2 for a wrong command line, a missing setting or a refusal, with one line on standard error and no traceback. A command's
+module is imported only when the command is called: `chat4all up` does not import the clients of the databases.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-# Where each command is: a function, or the Typer of a group of commands.
+# Where each command is defined: a function, or the Typer of a group of commands.
 COMMANDS = {
     "demo": "cli.load:demo",
     "up": "cli.stack:up",
@@ -26,14 +26,14 @@ COMMANDS = {
     "message": "cli.message:app",
     "report": "cli.report:app",
 }
-# The flags of `simulate` are those of the simulators themselves, passed on as they are.
+# The options of `simulate` are those of the simulators. They are passed on unchanged.
 CONTEXT: dict[str, dict[str, Any]] = {
     "simulate": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 }
 
 
 class Commands(TyperGroup):
-    """The commands of COMMANDS, each imported when it is asked for."""
+    """The commands of COMMANDS. Each is imported when it is called, or when the help lists it."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # typer's signature; its Context is a private one
         return list(COMMANDS)
@@ -58,12 +58,17 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
 
 @app.callback()
 def chat4all() -> None:
-    """Chat4All: messages from Kafka to WhatsApp, Telegram and others; once, in order, with every receipt."""
+    """Chat4All delivers messages from Kafka to WhatsApp, Telegram, Instagram and your own clients: once, in order, with every receipt.
+
+    `chat4all demo` shows everything in one run. `chat4all up` starts a development stack and leaves it running.
+
+    The other commands use that stack, or the servers that the CHAT4ALL_... settings name.
+    """
 
 
 def expected(error: Exception) -> str | None:
-    """The one line of an error that is no fault of the program; None for any other."""
-    from pydantic import ValidationError  # noqa: PLC0415  # imported by whoever raised it, if anybody did
+    """One line for an error that is no fault of the program; None for any other error."""
+    from pydantic import ValidationError  # noqa: PLC0415  # if it was raised, it is imported already
 
     from schemas.settings import MissingSetting, wrong  # noqa: PLC0415  # the same
     from sinks.sink_errors import Unavailable  # noqa: PLC0415  # the same

@@ -1,7 +1,7 @@
-"""`chat4all message`: send one, and see what became of one.
+"""`chat4all message`: send a message, and show the timeline of a message.
 
-Enters: options, and the configured Kafka and PostgreSQL. Leaves: what a person can read; exit code 1 or 2 with one sentence otherwise.
-Guaranteed: `send` says nothing of a message before Kafka acknowledged it on all its replicas.
+Enters: options, and the configured Kafka and PostgreSQL. Leaves: text for a person; else exit code 1 or 2, and one sentence.
+Guaranteed: `send` reports success only when Kafka has acknowledged the message on all its in-sync replicas.
 """
 
 import json
@@ -32,36 +32,56 @@ from schemas.message_validation import contradiction
 from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Content, Media, Message, Recipient
 from sinks.reports import MessageTimeline, Row, Trail, timelines
 
-app = typer.Typer(help="Send a message, and see what became of one.", no_args_is_help=True)
+app = typer.Typer(help="Send a message, or show the timeline of a message.", no_args_is_help=True)
 
 _CONNECT_SECONDS = 2.0
 _ACKNOWLEDGED_WITHIN_SECONDS = 15.0
 _SHOWN = 20  # conversations with the same message id
-# Control characters but for new line and tab, separators of lines, what turns the direction of writing, and halves of surrogate pairs.
-_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
+# Control characters except new line and tab, line separators, characters that change the direction of writing, and lone surrogates.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ud800-\udfff]")
 _STEPS = ("requested", "accepted", "dispatched", "sent", "delivered", "read", "failed")
 
 
 @app.command()
 def send(  # noqa: PLR0917  # typer makes an option of each
-    conversation: Annotated[str, typer.Option(help="Conversation the message belongs to.")],
-    to: Annotated[list[str], typer.Option(help="channel:address, or user:<user id>; give it once per recipient.")],
+    conversation: Annotated[str, typer.Option(help="Id of the conversation.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            metavar="RECIPIENT",
+            help=f"A recipient: CHANNEL:ADDRESS with a channel of {', '.join(CHANNELS)}; or user:USER_ID. Repeat it for more recipients.",
+        ),
+    ],
     text: Annotated[str, typer.Option(help="The text, or the caption of media.")] = "",
-    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")] = "text",
-    media_url: Annotated[list[str] | None, typer.Option(help="Link to a file; several make an album.")] = None,
+    kind: Annotated[str, typer.Option(help=f"Kind of message: {', '.join(KINDS)}.")] = "text",
+    media_url: Annotated[list[str] | None, typer.Option(help="Link to a file. Repeat it for an album.")] = None,
     reply_to: Annotated[
-        str | None, typer.Option(help="The provider's id of the message it answers or is about.")
+        str | None, typer.Option(help="The provider's id of the message to reply or to react to.")
     ] = None,
-    reaction: Annotated[str | None, typer.Option(help="The emoji of a reaction; empty takes it back.")] = None,
-    message_id: Annotated[str, typer.Option("--id", help="Id of the message; the same id again is a duplicate.")] = "",
-    tenant: Annotated[str, typer.Option(help="Whose message it is.")] = "default",
+    reaction: Annotated[str | None, typer.Option(help="The emoji of a reaction; empty removes the reaction.")] = None,
+    message_id: Annotated[
+        str,
+        typer.Option(
+            "--id", help="Id of the message. A second message with the same id is a duplicate. Default: random."
+        ),
+    ] = "",
+    tenant: Annotated[str, typer.Option(help="Tenant of the message.")] = "default",
 ) -> None:
-    """Produce one message to Kafka, as any application would."""
+    """Produce one message to Kafka, as an application does. Prints the command that shows its timeline.
+
+    Examples:
+
+    `chat4all message send --conversation c1 --to whatsapp:15550001234 --text Hello`
+
+    `chat4all message send --conversation c1 --to telegram:5550101 --kind image --media-url https://example.org/photo.jpg`
+    """
     if not is_tenant(tenant):
-        raise typer.BadParameter(f"--tenant {tenant[:40]!r}: 1 to 64 of letters, digits, point, dash, underscore")
+        raise typer.BadParameter(
+            f"--tenant {tenant[:40]!r}: write 1 to 64 letters, digits, dots, dashes or underscores"
+        )
     media = tuple(medium(kind, url) for url in media_url or ())
-    said = Content(media=media, reply_to=reply_to, reaction=reaction)
-    content = None if said == Content() else said
+    given = Content(media=media, reply_to=reply_to, reaction=reaction)
+    content = None if given == Content() else given
     wrong = contradiction(kind, text, content)
     if wrong is not None:
         raise typer.BadParameter(wrong)
@@ -85,12 +105,18 @@ def send(  # noqa: PLR0917  # typer makes an option of each
 @app.command()
 def show(
     message_id: Annotated[str, typer.Argument(help="Id of the message.")],
-    tenant: Annotated[str, typer.Option(help="Whose message it is.")] = "default",
+    tenant: Annotated[str, typer.Option(help="Tenant of the message.")] = "default",
     conversation: Annotated[
-        str | None, typer.Option(help="Only the message of this conversation. [default: of every one that has the id]")
+        str | None,
+        typer.Option(
+            help="Show only the message of this conversation. Default: the messages of all conversations that have this id."
+        ),
     ] = None,
 ) -> None:
-    """The timeline of one message and of each of its deliveries, from PostgreSQL."""
+    """Show the timeline of a message and of each of its deliveries, from PostgreSQL.
+
+    Example: `chat4all message show m-42 --tenant shop --conversation c1`.
+    """
     url = settings_with("postgres_url").postgres_url
     try:
         with psycopg.connect(url, connect_timeout=10) as connection:
@@ -102,14 +128,14 @@ def show(
     if not found:
         place = f"of tenant {tenant}" if conversation is None else f"of tenant {tenant} in conversation {conversation}"
         fail(
-            f"no message {message_id} {place} in PostgreSQL: it is still on its way, or it was refused (topic dead-letters)",
+            f"no message {message_id} {place} in PostgreSQL: it has not arrived there yet, or it was refused (topic dead-letters)",
             NO,
         )
     draw_all(found)
 
 
 def medium(kind: str, url: str) -> Media:
-    """The file behind a link: of the message's kind, in an album by the name of the file."""
+    """The medium for a link. Its kind is the message's; in an album, the kind that the file's name shows."""
     type_ = mimetypes.guess_type(url)[0] or ""
     if kind in MEDIA_KINDS:
         return Media(kind, url=url, mime_type=type_)
@@ -118,7 +144,7 @@ def medium(kind: str, url: str) -> Media:
 
 
 def recipient(text: str) -> Recipient:
-    """`channel:address` or `user:<id>` as a recipient; refused when the channel is none of ours."""
+    """`channel:address` or `user:<id>` as a recipient. Raises typer.BadParameter for another channel or form."""
     channel, colon, address = text.partition(":")
     if not colon or not address or channel not in (*CHANNELS, "user"):
         raise typer.BadParameter(
@@ -128,17 +154,18 @@ def recipient(text: str) -> Recipient:
 
 
 def produce(kafka: KafkaAccess, message: Message) -> str:
-    """Produces the message and waits until Kafka has it on all replicas; returns topic[partition]@offset, or ends the command."""
+    """Produces the message and blocks until Kafka has it on all in-sync replicas. Returns topic[partition]@offset. When Kafka does not
+    acknowledge it, ends the command with one sentence."""
     reports: list[tuple[KafkaError | None, KafkaRecord]] = []
     reach = KafkaReachability(kafka)
     try:
-        settings = reach.settings("message")  # what goes wrong is in the report below
+        settings = reach.settings("message")  # errors are in the delivery report below
     except Unreached as error:
         fail(str(error))
     producer = Producer(
         {
             **settings,
-            "partitioner": "murmur2_random",  # Java's default, so that the conversation lands in its home partition
+            "partitioner": "murmur2_random",  # Java's default; it puts the conversation into its home partition
             "enable.idempotence": True,
             "message.timeout.ms": int(_ACKNOWLEDGED_WITHIN_SECONDS * 1000),
         }
@@ -163,21 +190,19 @@ def produce(kafka: KafkaAccess, message: Message) -> str:
 
 
 def _connect(producer: Producer) -> None:
-    """Connects before anything is produced: librdkafka looks only every 500 ms whether a broker can give an idempotent producer its id.
-    A Kafka that does not answer is what the delivery report says."""
+    """Connects before anything is produced: librdkafka checks only every 500 ms whether a broker can give an idempotent producer its id.
+    If Kafka does not answer, the delivery report says so later."""
     with suppress(KafkaException):
-        for _ in range(2):  # the first answer comes over the bootstrap connection, the second one over a broker's own
+        for _ in range(2):  # the first answer comes over the bootstrap connection, the second over the broker's own
             producer.list_topics("messages", timeout=_CONNECT_SECONDS)
 
 
 def draw_all(found: Sequence[MessageTimeline]) -> None:
-    """Each message that has the id, one conversation after the other."""
+    """Prints each message that has the id, one conversation after the other."""
     if len(found) > 1:
         several = str(len(found)) if len(found) <= _SHOWN else f"more than {_SHOWN}"
         last = "" if len(found) <= _SHOWN else f", the first {_SHOWN}"
-        heading = (
-            f"{several} messages have this id, each in a conversation of its own{last} (--conversation shows one):"
-        )
+        heading = f"{several} messages have this id, each in another conversation{last} (--conversation shows one):"
         console.print(heading, style="bold")
     for n, each in enumerate(found[:_SHOWN]):
         if n:
@@ -186,7 +211,7 @@ def draw_all(found: Sequence[MessageTimeline]) -> None:
 
 
 def draw(found: MessageTimeline, *, with_conversation: bool = False) -> None:
-    """The timeline as tables."""
+    """Prints the timeline as tables."""
     place = f" in conversation {found.conversation_id}" if with_conversation else ""
     if found.message is not None or with_conversation:
         console.print(shown(f"Message {found.message_id}{place}", style="bold"))
@@ -219,7 +244,7 @@ def _message(message: Row) -> Table:
 
 
 def _steps(trail: Trail) -> Table:
-    """What was reached, each with the time since the step before and since it was accepted."""
+    """The steps of a delivery, each with the time since the previous step and since it was accepted."""
     delivery = trail.delivery
     caption = f"attempts {delivery['attempts']}, resends after unknown {delivery['resends']}"
     if delivery["reason_code"] or delivery["reason"]:
@@ -267,8 +292,8 @@ def _events(trail: Trail) -> Table:
 
 
 def shown(text: str, style: str = "") -> Text:
-    """What a stranger wrote, without what would steer the terminal; joined emoji and the marks of any script stay whole."""
-    return Text(_STEERS.sub("\ufffd", text.replace("\r\n", "\n")), style=style)
+    """A text from outside, safe to print: characters that control the terminal are replaced. Joined emoji and combining marks stay."""
+    return Text(_UNSAFE.sub("\ufffd", text.replace("\r\n", "\n")), style=style)
 
 
 def clock(at: int) -> str:

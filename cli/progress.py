@@ -1,6 +1,6 @@
 """A run's progress on the terminal: live on a screen, a line every few seconds in a file or a pipe.
 
-Enters: looks at the run. Leaves: what rich draws. Guaranteed: only numbers that were read just now.
+Enters: the status of the run, several times a second. Leaves: what rich draws. Guaranteed: shows only numbers that were just read.
 """
 
 import time
@@ -15,19 +15,21 @@ from rich.table import Table
 from cli.terminal import console
 from loadgen.load_producer import Progress
 from loadgen.run_monitor import RunStatus
+from pipelines.stages import BUILDERS
 
-STAGES = ("route", "send", "match", "track", "archive", "analyse")
 LINE_SECONDS = 5.0
 
 
 class RunProgress:
-    """Shows a run until it is left. `deliveries` is how many are expected, None until the load is produced."""
+    """A context manager that shows a run until its end. `deliveries` is the expected number, None until the load is produced.
+
+    Any thread may call `loaded` and `seen`; they only draw."""
 
     def __init__(self) -> None:
         self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         self._load = Progress(0, 0, 0, 0.0)
         self._status = RunStatus()
-        self._said = 0.0
+        self._printed = 0.0
         self.deliveries: int | None = None
 
     def __enter__(self) -> Self:
@@ -52,8 +54,8 @@ class RunProgress:
     def _show(self) -> None:
         if self._live is not None:
             self._live.update(self._drawn())
-        elif time.monotonic() - self._said >= LINE_SECONDS:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
             console.print(self._line())
 
     def _in_flight(self) -> int:
@@ -61,7 +63,7 @@ class RunProgress:
 
     def _line(self) -> str:
         status, load = self._status, self._load
-        stages = " ".join(f"{stage} {status.processed.get(stage, 0)}" for stage in STAGES)
+        stages = " ".join(f"{stage} {status.processed.get(stage, 0)}" for stage in BUILDERS)
         return (
             f"produced {load.acknowledged}/{load.total} · processed: {stages} · in flight {self._in_flight()} · "
             f"sent {status.with_status('SENT', 'DELIVERED', 'READ')} · delivered {status.with_status('DELIVERED', 'READ')} · "
@@ -72,7 +74,7 @@ class RunProgress:
         status, load = self._status, self._load
         stages = Table(box=None, pad_edge=False)
         cells = []
-        for stage in STAGES:
+        for stage in BUILDERS:
             stages.add_column(stage, justify="right")
             cells.append(f"{status.processed.get(stage, 0):,}")
         stages.add_row(*cells)

@@ -1,6 +1,6 @@
-"""`chat4all report`: what became of the deliveries, from ClickHouse, with the SQL that an analyst can copy.
+"""`chat4all report`: the outcome of the deliveries, from ClickHouse, with the SQL that an analyst can copy.
 
-Enters: two times. Leaves: one line per tenant and channel (and hour); exit code 1 or 2 with one sentence otherwise.
+Enters: two times. Leaves: one line per tenant and channel (and hour); else exit code 1 or 2, and one sentence.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -15,26 +15,35 @@ from sinks.clickhouse import answered, connect
 from sinks.reports import Report, delivery_report
 from sinks.sink_errors import NotMigrated, Unavailable
 
-app = typer.Typer(help="Reports from ClickHouse.", no_args_is_help=True)
+app = typer.Typer(help="Print a report from ClickHouse.", no_args_is_help=True)
 
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 
 
 @app.callback()
 def reports() -> None:
-    """Reports from ClickHouse."""  # keeps `delivery` a word of its own while it is the only report
+    """Print a report from ClickHouse."""  # without this callback, Typer would drop the word `delivery`: it is the only command
 
 
 @app.command()
 def delivery(
     since: Annotated[
-        datetime | None, typer.Option(formats=_FORMATS, help="Accepted from here, UTC; a day before `until`.")
+        datetime | None,
+        typer.Option(
+            formats=_FORMATS, help="Deliveries accepted at or after this time (UTC). Default: a day before --until."
+        ),
     ] = None,
-    until: Annotated[datetime | None, typer.Option(formats=_FORMATS, help="Accepted before here, UTC; now.")] = None,
-    by_hour: Annotated[bool, typer.Option("--by-hour", help="One line per hour, from the roll-up.")] = False,
-    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL too.")] = False,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=_FORMATS, help="Deliveries accepted before this time (UTC). Default: now."),
+    ] = None,
+    by_hour: Annotated[bool, typer.Option("--by-hour", help="One line per hour, from the hourly totals.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL of the report too.")] = False,
 ) -> None:
-    """Accepted, sent, delivered, read and failed deliveries by channel, with percentiles of the times between."""
+    """Count accepted, sent, delivered, read and failed deliveries by channel, with percentiles of the times between these steps.
+
+    Example: `chat4all report delivery --since 2026-11-01 --until 2026-11-02 --by-hour --sql`.
+    """
     end = until.replace(tzinfo=UTC) if until else datetime.now(UTC) + timedelta(seconds=1)
     begin = since.replace(tzinfo=UTC) if since else end - timedelta(days=1)
     if begin >= end:
@@ -61,7 +70,7 @@ def draw(report: Report) -> None:
     times = [name for name in report.rows[0] if name.endswith("_ms")]
     labels = [name for name in ("tenant_id", "channel", "hour") if name in report.rows[0]]
     counts = [name for name in report.rows[0] if name not in (*times, *labels)]
-    console.print("Deliveries by where they stand now", style="bold")
+    console.print("Deliveries by current status", style="bold")
     console.print(_table(labels, counts, report))
     console.print("Milliseconds, p50 / p95 / p99", style="bold")
     console.print(_table(labels, times, report))

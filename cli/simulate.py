@@ -1,7 +1,7 @@
-"""`chat4all simulate`: one simulated provider in the foreground, with everything its flags can change.
+"""`chat4all simulate`: one simulated provider in the foreground.
 
-Enters: a provider's name and the flags of simulators. Leaves: a server that runs until it is interrupted; its first line says where
-it listens. Secrets come from the settings.
+Enters: a provider's name and the options of its simulator. Leaves: a server that runs until it is interrupted; its first line says
+where it listens. Secrets come from the settings.
 """
 
 from typing import Annotated
@@ -11,9 +11,9 @@ import typer
 
 def simulate(
     context: typer.Context,
-    provider: Annotated[str, typer.Argument(help="whatsapp, telegram, instagram or internal (our own clients).")],
+    provider: Annotated[str, typer.Argument(help="whatsapp, telegram, instagram or internal (your own clients).")],
 ) -> None:
-    """Run a simulated provider: `chat4all simulate whatsapp --help` lists its flags."""
-    from simulators.__main__ import main  # noqa: PLC0415  # `chat4all --help` shows this command without it
+    """Run a simulated provider until Ctrl-C. `chat4all simulate whatsapp --help` lists the options of WhatsApp's simulator."""
+    from simulators.__main__ import main  # noqa: PLC0415  # not needed by `chat4all --help`
 
     raise typer.Exit(main([provider, *context.args]))

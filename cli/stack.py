@@ -1,7 +1,7 @@
 """`chat4all up`, `down`, `status` and `logs`: the development stack from the command line.
 
-Enters: options. Leaves: tables and lines on the terminal. Guaranteed: exit code 0 only when what was asked for is so; the stack of
---name lives in .chat4all/<name> of the working directory, the default one is that of CHAT4ALL_STACK (else dev).
+Enters: options. Leaves: tables and lines on the terminal. Guaranteed: exit code 0 only when the command did what it was asked. The
+stack of --name is in .chat4all/<name> of the working directory; the default name is that of CHAT4ALL_STACK, else dev.
 """
 
 import contextlib
@@ -17,8 +17,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cli.dev_stack import WORKERS, compose
+from cli.dev_stack import OPTIONAL, compose
 from cli.terminal import console
+from pipelines.stages import WORKERS
 from schemas.redaction import is_secret
 from schemas.settings import state_file
 from stack import control
@@ -28,18 +29,19 @@ from stack.state import DEAD, EXTERNAL, READY, STARTING, ServiceState, StackStat
 MOST_WORKERS = 16  # of a kind
 Name = Annotated[
     str | None,
-    typer.Option("--name", help="Name of the stack; two names are two stacks. [default: $CHAT4ALL_STACK or dev]"),
+    typer.Option(
+        "--name",
+        help="Name of the stack. Stacks of different names run side by side. Default: $CHAT4ALL_STACK or dev.",
+    ),
 ]
 STYLES = {READY: "green", STARTING: "yellow", DEAD: "bold red", EXTERNAL: "cyan"}
 
 
 def folder_of(name: str | None) -> Path:
-    """Where the stack of that name lives; raises StackRefused for a name that is no folder name."""
+    """The folder of the stack of that name. Raises StackRefused for a name that cannot be a folder name."""
     if name is None:
         if state_file().name != "state.json":
-            raise StackRefused(
-                f"CHAT4ALL_STATE is {state_file()}; a stack can only be kept in a file called state.json"
-            )
+            raise StackRefused(f"CHAT4ALL_STATE is {state_file()}; the state file of a stack must be called state.json")
         return state_file().parent
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise StackRefused(f"--name {name!r} is no name for a folder; use letters, digits, - and _")
@@ -47,42 +49,72 @@ def folder_of(name: str | None) -> Path:
 
 
 def up(
-    keep_data: Annotated[bool, typer.Option("--keep-data", help="Let the data outlive `down`.")] = False,
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Keep the data after `chat4all down`; the next `up` uses them again.")
+    ] = False,
     workers: Annotated[
         list[str] | None,
-        typer.Option(help="How many workers of a kind, as core=2; may be repeated. [default: one each]"),
+        typer.Option(
+            metavar="KIND=NUMBER",
+            help=f"Number of workers of a kind ({' or '.join(WORKERS)}), for example core=2. May be repeated. Default: one each.",
+        ),
     ] = None,
     secure: Annotated[
         bool,
         typer.Option(
-            "--secure", help="TLS and passwords everywhere, and in Kafka a user and ACLs for each kind of process."
+            "--secure",
+            help="Use TLS and passwords everywhere. In Kafka, each kind of process has its own user and ACLs.",
         ),
     ] = False,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="SERVER",
+            help=f"Also start this server: {' or '.join(OPTIONAL)}. No worker uses it yet. May be repeated.",
+        ),
+    ] = None,
     name: Name = None,
 ) -> None:
-    """Start the servers, the provider simulators, the gateway and the workers, and leave them running."""
+    """Start Kafka, PostgreSQL, ClickHouse, the simulators of the providers, the gateway and the workers, and leave them running.
+
+    A server or provider whose CHAT4ALL_..._URL is set is not started; the stack uses the one at that URL.
+
+    Examples: `chat4all up`, `chat4all up --workers core=2 --keep-data`, `chat4all up --name second --secure`.
+    """
     folder = folder_of(name)
-    start(folder, keep_data=keep_data, workers=_numbers(workers or ()), secure=secure)
+    unknown = sorted({*(extra or ())} - {*OPTIONAL})
+    if unknown:
+        raise StackRefused(f"--with {unknown[0]!r}: choose {' or '.join(OPTIONAL)}; the other servers always start")
+    start(folder, keep_data=keep_data, workers=_numbers(workers or ()), secure=secure, extra=extra or ())
     if name is not None:
-        console.print(f"other commands find it with: export CHAT4ALL_STACK={name}")
+        console.print(f"for the other commands: export CHAT4ALL_STACK={name}")
 
 
 def _numbers(given: Sequence[str]) -> Mapping[str, int]:
-    """`core=2` and the like, as kind -> how many; raises StackRefused."""
+    """Texts like `core=2` as kind -> number. Raises StackRefused."""
     numbers = {}
     for each in given:
         kind, _, number = each.partition("=")
         if kind not in WORKERS or not number.isdecimal() or not 1 <= int(number) <= MOST_WORKERS:
             kinds = " or ".join(WORKERS)
-            raise StackRefused(f"--workers {each!r}: say {kinds}, = and a number from 1 to {MOST_WORKERS}, as core=2")
+            raise StackRefused(
+                f"--workers {each!r}: write {kinds}, then = and a number from 1 to {MOST_WORKERS}, as in core=2"
+            )
         numbers[kind] = int(number)
     return numbers
 
 
 def start(
-    folder: Path, *, keep_data: bool = False, workers: Mapping[str, int] = MappingProxyType({}), secure: bool = False
+    folder: Path,
+    *,
+    keep_data: bool = False,
+    workers: Mapping[str, int] = MappingProxyType({}),
+    secure: bool = False,
+    extra: Sequence[str] = (),
 ) -> None:
-    """Starts the whole stack of a folder and prints each service as it gets ready; raises StackRefused."""
+    """Starts the whole stack of a folder, prints each service when it is ready, and returns when all are. Raises StackRefused. The
+    options are those of cli.dev_stack.compose."""
     began = time.monotonic()
     shown: set[str] = set()
 
@@ -90,19 +122,20 @@ def start(
         for service in state.services:
             if service.status in {READY, EXTERNAL} and service.name not in shown:
                 shown.add(service.name)
-                word = "is set" if service.status == EXTERNAL else service.version
-                console.print(f"[green]✓[/] {service.name:<11} {word:<18} {service.address}", highlight=False)
+                version = "is set" if service.status == EXTERNAL else service.version
+                console.print(f"[green]✓[/] {service.name:<11} {version:<18} {service.address}", highlight=False)
 
-    control.start(folder, compose(folder, keep_data=keep_data, workers=workers, secure=secure), progress, console.print)
+    plan = compose(folder, keep_data=keep_data, workers=workers, secure=secure, extra=extra)
+    control.start(folder, plan, progress, console.print)
     console.print(f"up in {time.monotonic() - began:.1f} s; state, data and logs in {folder}")
 
 
 def down(name: Name = None) -> None:
-    """End everything `up` started; data are deleted unless it was told to keep them."""
+    """Stop everything that `chat4all up` started. Deletes the data, unless `up` was called with --keep-data."""
     folder = folder_of(name)
     state = read_state(folder)
     if not control.stop(folder):
-        console.print(f"nothing to end in {folder}")
+        console.print(f"nothing to stop in {folder}")
     elif state is not None and state.keep_data:
         console.print(f"down; data kept in {folder}")
     else:
@@ -111,11 +144,11 @@ def down(name: Name = None) -> None:
 
 def status(
     show_secrets: Annotated[
-        bool, typer.Option("--show-secrets", help="URLs with their passwords, and the secrets of the settings.")
+        bool, typer.Option("--show-secrets", help="Show passwords in URLs, and the secret settings.")
     ] = False,
     name: Name = None,
 ) -> None:
-    """Show what runs, where, since when and with how much memory."""
+    """Show the services of the stack: status, version, URL, memory, start time, restarts. Exit code 1 if one is dead."""
     folder = folder_of(name)
     state = _running_state(folder)
     table = Table(box=None, pad_edge=False)
@@ -138,12 +171,12 @@ def status(
 
 
 def logs(
-    service: Annotated[str, typer.Argument(help="Name as in `status`, or supervisor.")],
-    lines: Annotated[int, typer.Option("-n", "--lines", help="How many of the last lines.")] = 50,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines until Ctrl-C.")] = False,
+    service: Annotated[str, typer.Argument(help="A name that `chat4all status` shows, or supervisor, or prepare.")],
+    lines: Annotated[int, typer.Option("-n", "--lines", help="How many lines to show, from the end.")] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Show new lines too, until Ctrl-C.")] = False,
     name: Name = None,
 ) -> None:
-    """Show the last lines of a service's log."""
+    """Show the last lines of a service's log. Example: `chat4all logs core --follow`."""
     folder = folder_of(name)
     path = folder / "supervisor.log" if service == "supervisor" else folder / service / f"{service}.log"
     if not path.is_file():
@@ -151,7 +184,7 @@ def logs(
             [log.parent.name for log in folder.glob("*/*.log") if log.stem == log.parent.name] + ["supervisor"]
         )
         raise StackRefused(f"no log of {service!r} in {folder}; there are: {', '.join(known)}")
-    with contextlib.suppress(KeyboardInterrupt):  # how following ends
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends --follow
         for line in _tail(path, lines, follow=follow):
             console.out(line, end="", highlight=False)
 
@@ -165,7 +198,7 @@ def _running_state(folder: Path) -> StackState:
     if state.error:
         raise StackRefused(f"the stack of {folder} did not start: {state.error}")
     raise StackRefused(
-        f"the supervisor of {folder} (pid {state.pid}) is dead, and its services with it; `chat4all down` clears up"
+        f"the supervisor of {folder} (pid {state.pid}) is dead, and so are its services; `chat4all down` removes what is left"
     )
 
 

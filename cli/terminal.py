@@ -1,4 +1,4 @@
-"""How the commands write: one console, wide enough for whole URLs when the output is a file or a pipe."""
+"""The console of all commands: wide enough for whole URLs when the output is a file or a pipe."""
 
 import sys
 

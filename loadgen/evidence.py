@@ -1,7 +1,7 @@
-"""What three independent witnesses say about a run: the loader's own log, the providers' call logs, PostgreSQL.
+"""Three independent sources of evidence about a run: the loader's own log, the providers' call logs, PostgreSQL.
 
-Enters: file paths and a connection. Leaves: an Evidence of one tenant, plain values. Guaranteed: nothing is concluded here, and no witness
-is asked about another's words; a torn last line of a killed process is skipped, any other unreadable line is an error.
+Enters: file paths and a connection. Leaves: an Evidence of one tenant, as plain values. Guaranteed: nothing is concluded here, and each
+source is read on its own. An incomplete last line of a killed process is skipped; any other unreadable line raises ValueError.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ PERSON = tuple[str, str]  # channel, address
 
 
 class Name(NamedTuple):
-    """What a message is called within a tenant."""
+    """The identity of a message within a tenant."""
 
     conversation_id: str
     message_id: str
@@ -27,7 +27,8 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProducedMessage:
-    """One record Kafka acknowledged to the loader. The same message may be there twice: the loader sends duplicates on purpose."""
+    """One record that Kafka acknowledged to the loader. A message may be there twice: the loader produces duplicates on purpose. `at` is in
+    Unix milliseconds."""
 
     message_id: str
     conversation_id: str
@@ -43,20 +44,21 @@ class ProducedMessage:
 
 @dataclass(frozen=True, slots=True)
 class ProviderCall:
-    """One call a provider received. A person got the message exactly when the provider made an id for it."""
+    """One call that a provider received. `n` counts the calls of a channel. A person got the message if and only if the call has a
+    `provider_message_id`."""
 
     channel: str
     n: int
     at: int
     address: str
-    name: Name | None  # as its text says; None for a call that is not a load's
+    name: Name | None  # from its text; None for a call that belongs to no load
     provider_message_id: str | None
     verdict: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedReceipt:
-    """One notice of a provider that our gateway acknowledged: a receipt, or what a person wrote or did."""
+    """One webhook of a provider that our gateway acknowledged: a receipt, or a message or reaction of a person."""
 
     channel: str
     n: int
@@ -98,11 +100,11 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything the three said."""
+    """The evidence of all three sources."""
 
     produced: Sequence[ProducedMessage]
     calls: Sequence[ProviderCall]
-    told: Sequence[ReportedReceipt]
+    reported: Sequence[ReportedReceipt]
     archived: Sequence[Archived]
     kept: Sequence[Kept]
 
@@ -110,18 +112,19 @@ class Evidence:
 def gather(
     produced: Path, providers: Mapping[str, Path], connection: psycopg.Connection[Any], tenant_id: str = "default"
 ) -> Evidence:
-    """Asks all three; `providers` is channel -> call log. PostgreSQL is asked about the run's conversations only."""
+    """Reads all three sources; blocks. `produced` is the loader's log, `providers` is channel -> call log. From PostgreSQL it reads only
+    the conversations of the run. Raises OSError, ValueError for an unreadable line, and psycopg's errors."""
     records = read_produced(produced)
     calls: list[ProviderCall] = []
-    told: list[ReportedReceipt] = []
+    reported: list[ReportedReceipt] = []
     for channel, path in providers.items():
-        some_calls, some_told = read_provider(channel, path)
+        some_calls, some_reported = read_provider(channel, path)
         calls += some_calls
-        told += some_told
+        reported += some_reported
     conversations = sorted({record.conversation_id for record in records})
     archived = read_messages(connection, tenant_id, conversations)
     kept = read_deliveries(connection, tenant_id, conversations)
-    return Evidence(records, calls, told, archived, kept)
+    return Evidence(records, calls, reported, archived, kept)
 
 
 def read_produced(path: Path) -> list[ProducedMessage]:
@@ -140,11 +143,11 @@ def read_produced(path: Path) -> list[ProducedMessage]:
 
 
 def read_provider(channel: str, path: Path) -> tuple[list[ProviderCall], list[ReportedReceipt]]:
-    """A simulator's log (simulators/provider_log.py): its calls and what it told us."""
-    calls, told = [], []
+    """A simulator's log (simulators/provider_log.py): the calls it received, and the webhooks it sent."""
+    calls, reported = [], []
     for line in _lines(path):
         if "receipt" in line:
-            told.append(ReportedReceipt(channel, line["n"], line["receipt"], line["provider_message_id"]))
+            reported.append(ReportedReceipt(channel, line["n"], line["receipt"], line["provider_message_id"]))
         elif "verdict" in line:
             calls.append(
                 ProviderCall(
@@ -157,11 +160,11 @@ def read_provider(channel: str, path: Path) -> tuple[list[ProviderCall], list[Re
                     verdict=line["verdict"],
                 )
             )
-    return calls, told
+    return calls, reported
 
 
 def read_messages(connection: psycopg.Connection[Any], tenant_id: str, conversations: Sequence[str]) -> list[Archived]:
-    """Every message of these conversations, those set aside included."""
+    """Every message of these conversations, with those in `message_conflicts`."""
     rows = connection.execute(
         """
         select message_id, conversation_id, seq, false from messages where tenant_id = %(t)s and conversation_id = any(%(c)s)
@@ -188,13 +191,13 @@ def read_deliveries(connection: psycopg.Connection[Any], tenant_id: str, convers
 
 
 def _name(text_key: str | None) -> Name | None:
-    """The message a load's text names (loadgen/scenario.py)."""
+    """The message that a load's text names (loadgen/scenario.py)."""
     conversation_id, slash, message_id = (text_key or "").partition("/")
     return Name(conversation_id, message_id) if slash else None
 
 
 def plain(channel: str, address: str) -> str:
-    """An address in the one spelling all three use: WhatsApp takes numbers with and without a plus."""
+    """An address in one spelling for all three sources: WhatsApp accepts numbers with and without a plus."""
     return address.removeprefix("+") if channel == "whatsapp" else address
 
 
@@ -203,7 +206,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             text = line.strip()
             if not text.endswith(b"}"):
-                continue  # blank, or torn by a kill
+                continue  # empty, or cut off by a kill
             try:
                 yield orjson.loads(text)
             except orjson.JSONDecodeError as error:

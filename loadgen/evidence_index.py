@@ -1,6 +1,6 @@
-"""The evidence of a run, arranged so that it can be judged: by person, by conversation, in order.
+"""The evidence of a run, arranged for the verdict: by person, by conversation, in order.
 
-Enters: an Evidence. Leaves: a Case. Pure; nothing is concluded here.
+Enters: an Evidence. Leaves: an EvidenceIndex. Pure; nothing is concluded here.
 """
 
 from collections import defaultdict
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from loadgen.evidence import Archived, Evidence, Kept, Name, ProducedMessage, ProviderCall, ReportedReceipt
 
-_ANSWERS = {"message", "message_reaction", "callback_query"}  # Telegram's only sign that a person read
+_ANSWERS = {"message", "message_reaction", "callback_query"}  # on Telegram, only these show that a person has read
 
 
 class PersonEvidence(NamedTuple):
-    """One message to one person: what is delivered once, or not at all."""
+    """One message to one person, which must be delivered once or not at all."""
 
     message: Name
     channel: str
@@ -32,27 +32,27 @@ class EvidenceIndex:
     expected: Sequence[PersonEvidence]
     conversations: Mapping[str, Sequence[ProducedMessage]]  # first records in the order they were produced
     taken: Mapping[PersonEvidence, Sequence[ProviderCall]]  # calls that reached the person, in order
-    refused: frozenset[PersonEvidence]  # the provider itself said never
-    told: Mapping[tuple[str, str], frozenset[str]]  # (channel, provider id) -> names of notices
-    answered: frozenset[tuple[str, str]]  # people who wrote or reacted, so that READ may be concluded
+    refused: frozenset[PersonEvidence]  # the provider rejected it for good
+    reported: Mapping[tuple[str, str], frozenset[str]]  # (channel, provider id) -> names of notices
+    answered: frozenset[tuple[str, str]]  # people who wrote or reacted, which proves READ
     archived: Mapping[str, Sequence[Archived]]
     kept: Mapping[PersonEvidence, Sequence[Kept]]
 
     def names(self, person: PersonEvidence) -> frozenset[str]:
-        """What the provider told of the calls it took for this person."""
-        told = (
-            self.told.get((call.channel, call.provider_message_id or ""), frozenset())
+        """The receipts that the provider reported for the calls it accepted for this person."""
+        reported = (
+            self.reported.get((call.channel, call.provider_message_id or ""), frozenset())
             for call in self.taken.get(person, ())
         )
-        return frozenset().union(*told)
+        return frozenset().union(*reported)
 
     def resends(self, person: PersonEvidence) -> int:
-        """Resends after an unknown outcome that PostgreSQL publishes for this person."""
+        """Resends after an unknown outcome, as PostgreSQL has them for this person."""
         return sum(row.resends for row in self.kept.get(person, ()))
 
 
 def index_evidence(evidence: Evidence) -> EvidenceIndex:
-    """The case; calls that name no message of this run are left out, other runs share the simulators' logs."""
+    """The index. It ignores calls without a message of this run, because other runs share the simulators' logs."""
     firsts: dict[Name, ProducedMessage] = {}
     for record in sorted(evidence.produced, key=lambda r: (r.partition, r.offset)):
         firsts.setdefault(record.name, record)
@@ -68,25 +68,25 @@ def index_evidence(evidence: Evidence) -> EvidenceIndex:
                 taken[person].append(call)
             elif call.verdict == "rejected":
                 refused.add(person)
-    told: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for notice in evidence.told:
-        told[notice.channel, notice.provider_message_id].add(notice.name)
+    reported: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for notice in evidence.reported:
+        reported[notice.channel, notice.provider_message_id].add(notice.name)
     return EvidenceIndex(
         firsts=firsts,
-        expected=[PersonEvidence(r.name, *who) for r in firsts.values() for who in dict.fromkeys(r.recipients)],
+        expected=[PersonEvidence(r.name, *person) for r in firsts.values() for person in dict.fromkeys(r.recipients)],
         conversations=conversations,
         taken=taken,
         refused=frozenset(refused),
-        told={key: frozenset(names) for key, names in told.items()},
-        answered=frozenset(_answered(evidence.told)),
+        reported={key: frozenset(names) for key, names in reported.items()},
+        answered=frozenset(_answered(evidence.reported)),
         archived=_grouped(evidence.archived),
         kept=_by_person(evidence.kept),
     )
 
 
-def _answered(told: Iterable[ReportedReceipt]) -> Iterable[tuple[str, str]]:
-    """People who answered on a channel whose ids begin with the person, as Telegram's do."""
-    return ((t.channel, t.provider_message_id.rpartition(":")[0]) for t in told if t.name in _ANSWERS)
+def _answered(reported: Iterable[ReportedReceipt]) -> Iterable[tuple[str, str]]:
+    """People who answered, on a channel whose message ids begin with the person's id, as on Telegram."""
+    return ((t.channel, t.provider_message_id.rpartition(":")[0]) for t in reported if t.name in _ANSWERS)
 
 
 def _grouped(archived: Iterable[Archived]) -> dict[str, list[Archived]]:

@@ -1,9 +1,9 @@
-"""Produces a scenario with an ordinary confluent-kafka producer and keeps its own log of what Kafka acknowledged.
+"""Produces a scenario with an ordinary confluent-kafka producer, and logs what Kafka acknowledged.
 
-What enters: a scenario's knobs, a rate, Kafka. What leaves: records on contacts, conversations and messages; one JSON line per
-acknowledged message: {message_id, conversation_id, partition, offset, at, duplicate, recipients: [[channel, address], ...]}. Guaranteed:
-contacts and conversations are acknowledged before the first message; a conversation's messages are produced in order; a duplicate is
-its original byte for byte. The log is one of the verdict's witnesses: what it holds must reach every recipient exactly once.
+Enters: a scenario's options, a rate, Kafka. Leaves: records on contacts, conversations and messages; one JSON line per acknowledged
+message: {message_id, conversation_id, partition, offset, at, duplicate, recipients: [[channel, address], ...]}. Guaranteed: contacts and
+conversations are acknowledged before the first message; the messages of a conversation are produced in order; a duplicate equals its
+original byte for byte. The log is evidence for the verdict: each of its messages must reach every recipient exactly once.
 """
 
 import json
@@ -29,12 +29,12 @@ _ACKNOWLEDGE_SECONDS = 120.0
 
 
 class LoadFailed(Exception):
-    """The load could not be produced; the sentence says why and what to do."""
+    """The load could not be produced. The sentence says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a load is; messages, duplicates included. `total` is an estimate until the end: duplicates are drawn as it goes."""
+    """The progress of a load, in messages with duplicates. `total` is an estimate until the end, because duplicates are random."""
 
     produced: int
     acknowledged: int
@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What was acknowledged: `messages` different ones, `duplicates` more, and the `deliveries` they must become."""
+    """What was acknowledged: the number of different messages, of duplicates, and of the deliveries that must result."""
 
     messages: int
     duplicates: int
@@ -53,7 +53,8 @@ class LoadResult:
 
 
 class Load:
-    """One load. `run` blocks (give it a thread inside an event loop) and may be called once; `stop` ends it early from any thread."""
+    """One load. `run` blocks until the end and may be called once; do not call it on an event loop. `stop` may be called from any
+    thread."""
 
     def __init__(
         self,
@@ -72,7 +73,8 @@ class Load:
         duplicate_share: float = 0.0,
         topic_prefix: str = "",
     ) -> None:
-        """`rate` is messages per second, 0 as fast as it goes. `topic_prefix` goes before every topic's name (tests share servers)."""
+        """`rate` is messages per second; 0 is as fast as possible. `topic_prefix` is put before each topic's name, for tests that share a
+        server. The other options are those of loadgen.scenario.Scenario."""
         self.scenario = Scenario(
             run=run_id,
             seed=seed,
@@ -90,13 +92,14 @@ class Load:
         self._prefix = topic_prefix
         self._stopped = threading.Event()
         self._started = time.monotonic()
-        self._values: dict[str, bytes] = {}  # values of messages whose duplicate may still come
+        self._values: dict[str, bytes] = {}  # values of messages whose duplicate is still to be produced
         self._produced = self._messages = self._duplicates = self._deliveries = 0
         self._failure = ""
         self._total = count + round(count * duplicate_share)
 
     def run(self, progress: Callable[[Progress], None] = lambda _: None) -> LoadResult:
-        """Produces everything; calls `progress` about ten times a second in this thread; raises LoadFailed."""
+        """Produces everything, and blocks until Kafka has acknowledged it. Calls `progress` about ten times a second in this thread. Raises
+        LoadFailed."""
         private_files.make_folder(self._log_path.parent)
         private_files.append_to(self._log_path).close()
         try:
@@ -113,7 +116,7 @@ class Load:
         return LoadResult(self._messages, self._duplicates, self._deliveries, self._seconds())
 
     def stop(self) -> None:
-        """No further message is produced; `run` returns once Kafka acknowledged those that were."""
+        """Stops producing. `run` returns when Kafka has acknowledged the messages that were produced."""
         self._stopped.set()
 
     def _producer(self) -> Producer:
@@ -122,7 +125,7 @@ class Load:
             producer = Producer(
                 {
                     **reach.settings("load"),
-                    "partitioner": "murmur2_random",  # Java's default; librdkafka's own would cost route a detour
+                    "partitioner": "murmur2_random",  # Java's default; with librdkafka's own, route would have to forward messages
                     "enable.idempotence": True,
                     "acks": "all",
                     "linger.ms": 5,
@@ -139,7 +142,7 @@ class Load:
         return producer
 
     def _introduce(self, producer: Producer) -> None:
-        """People and groups, acknowledged before anyone writes to them."""
+        """Produces the people and groups, and waits for their acknowledgement."""
         now = _now()
         for contact in self.scenario.contacts(now):
             self._produce(producer, "contacts", contact_key(contact.tenant_id, contact.user_id), contact)
@@ -162,7 +165,7 @@ class Load:
         reported = self._started
         for planned in self.scenario.messages():
             due = self._started + self._produced / self._rate if self._rate else 0.0
-            # Kafka's client waits in whole milliseconds: a message less than one early goes now, so the pace stays even.
+            # Kafka's client waits in whole milliseconds: a message that is due in less than one is produced now, so that the rate is even.
             while not self._stopped.is_set() and (wait := due - time.monotonic()) >= 0.001:
                 producer.poll(min(wait, PROGRESS_SECONDS))
             if self._stopped.is_set():
@@ -238,7 +241,7 @@ class Load:
 def _offer(
     producer: Producer, topic: str, key: str, value: bytes, acknowledged: Callable[[object, KafkaMessage], None]
 ) -> None:
-    """Produces, waiting for room in the producer's queue when it is full."""
+    """Produces a record; waits while the producer's queue is full."""
     while True:
         try:
             producer.produce(topic, value, key.encode(), on_delivery=acknowledged)

@@ -1,7 +1,7 @@
-"""How far a run is, while it runs: what PostgreSQL and the workers say, asked a few times a second.
+"""The progress of a run, from PostgreSQL and the workers' metrics, read a few times a second.
 
-Enters: the run's prefix of conversation ids, PostgreSQL, the workers' /metrics URLs. Leaves: a RunStatus. For eyes only: no verdict is
-taken from here.
+Enters: the run's prefix of conversation ids, PostgreSQL, the workers' /metrics URLs. Leaves: a RunStatus. It is for display only: the
+verdict does not use it.
 """
 
 import re
@@ -21,14 +21,14 @@ _GIVEN_UP = frozenset({"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"})
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """One look. `statuses` is (channel, status) -> deliveries of the run, `processed` stage -> source records taken so far."""
+    """The status at one time. `statuses` is (channel, status) -> number of deliveries of the run; `processed` is stage -> records
+    processed so far by all workers."""
 
     statuses: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    last_signs: Mapping[str, str] = field(
-        default_factory=dict
-    )  # what each channel can show at most; READ where it is not said
+    # channel -> the last status that it can report; READ for a channel that is not here
+    last_signs: Mapping[str, str] = field(default_factory=dict)
     processed: Mapping[str, int] = field(default_factory=dict)
-    events: int = 0  # transitions of the run in PostgreSQL: while it grows, something is on its way
+    events: int = 0  # transitions of the run in PostgreSQL; while the number grows, the run makes progress
 
     @property
     def known(self) -> int:
@@ -39,7 +39,7 @@ class RunStatus:
 
     @property
     def final(self) -> int:
-        """Deliveries that have ended, as far as their channel can show."""
+        """The number of deliveries that have ended: failed, or in the last status that their channel can report."""
         return sum(
             count
             for (channel, status), count in self.statuses.items()
@@ -48,7 +48,8 @@ class RunStatus:
 
 
 class RunMonitor:
-    """Looks at one run. `look` never raises: what cannot be asked now stays as it was."""
+    """Watches one run. `look` blocks for seconds at most and does not raise while a database or worker is unavailable: the old values stay.
+    One thread at a time may use it."""
 
     def __init__(
         self, *, postgres_url: str, run_id: str, metrics_urls: Mapping[str, str], last_signs: Mapping[str, str]
@@ -87,7 +88,7 @@ class RunMonitor:
         return {(channel, status): count for channel, status, count, _ in rows}, sum(int(row[3]) for row in rows)
 
     def _processed(self, worker: str) -> Mapping[str, int]:
-        """Stage -> records a worker has taken, as it was when it does not answer."""
+        """Stage -> records that a worker has processed; the previous values when it does not answer."""
         try:
             with urllib.request.urlopen(f"{self._metrics_urls[worker]}/metrics", timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # our own worker
                 lines = answer.read().decode().splitlines()

@@ -1,8 +1,8 @@
-"""Who writes what to whom in a load: pure, so the same seed and run id make the same people, messages and duplicates.
+"""The people, messages and duplicates of a load. Pure: the same seed and run id make the same load.
 
-What enters: a seed, a run id (part of every id, so runs never mix) and shares. What leaves: contacts, group conversations, and the
-messages in the order to produce them. Guaranteed: a conversation is with one person or one group throughout; every person has exactly
-one address, so the deliveries of a message are known beforehand; a text starts with "[<conversation_id>/<message_id>] ", which simulators
+Enters: a seed, a run id (part of every id, so that runs do not mix), and shares. Leaves: contacts, group conversations, and the messages in
+the order in which to produce them. Guaranteed: a conversation is always with the same person or group; every person has exactly one
+address, so the deliveries of a message are known in advance; a text starts with "[<conversation_id>/<message_id>] ", which the simulators
 log.
 """
 
@@ -19,7 +19,7 @@ _PHRASES = ("order shipped", "obrigado ✓", "amanhã às 10h", "your code is re
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One recipient. `user_id` None: messages name the address itself."""
+    """One recipient. If `user_id` is None, messages name the address itself."""
 
     channel: str
     address: str
@@ -34,15 +34,15 @@ class Planned:
     conversation_id: str
     recipients: tuple[Recipient, ...]
     text: str
-    expected: tuple[tuple[str, str], ...]  # (channel, address) of every delivery it must become
+    expected: tuple[tuple[str, str], ...]  # (channel, address) of every delivery that must result
     is_duplicate: bool = False
     comes_again: bool = False  # a duplicate of this one follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """`group_share` and `duplicate_share` are shares of messages, 0 to 1. Half the conversations with one person name an address,
-    half a user id from contacts."""
+    """The options of a load. `group_share` and `duplicate_share` are shares of messages, 0 to 1. Half of the conversations with one person
+    name an address, the other half a user id from contacts."""
 
     run: str
     seed: int
@@ -72,7 +72,7 @@ class Scenario:
         )
 
     def contacts(self, now: int) -> Iterator[Contact]:
-        """Everyone who is reached by user id."""
+        """All people who are addressed by user id. `now` is in Unix milliseconds."""
         people = [self.person(number) for number in range(self.conversations)]
         for group in self._group_numbers():
             people += self.members(group)
@@ -87,8 +87,8 @@ class Scenario:
             yield Conversation(conversation_id=self._group_id(group), members=members, updated_at=now)
 
     def messages(self) -> Iterator[Planned]:
-        """Every message in the order to produce it, duplicates included, each after its original."""
-        draw = random.Random(self.seed)  # noqa: S311  # repeatable on purpose
+        """All messages in the order in which to produce them. A duplicate comes after its original."""
+        draw = random.Random(self.seed)  # noqa: S311  # must be repeatable
         again: list[tuple[int, int, Planned]] = []
         for number in range(self.count):
             while again and again[0][0] <= number:
@@ -129,14 +129,14 @@ class Scenario:
 
 
 def _text(conversation_id: str, message_id: str, words: str) -> str:
-    """A text that says which message it is; ids of a load hold no slash."""
+    """A text that names its message. The ids of a load contain no slash."""
     return f"[{conversation_id}/{message_id}] {words}"
 
 
-# Made-up addresses by channel, where they are no phone numbers: a chat id, a scoped id, a user id.
+# Formats of addresses on channels without phone numbers: a chat id, a scoped id, a user id.
 _ADDRESSES = {"telegram": "5{:08d}", "instagram": "17841400{:09d}", "internal": "person-{}"}
 
 
 def _address(channel: str, number: int) -> str:
-    """Made up, and plausible to the provider: by default a phone number of the fictional 555 exchange."""
+    """An invented address in the provider's format; by default a phone number of the fictional 555 exchange."""
     return _ADDRESSES.get(channel, "1555{:07d}").format(number)

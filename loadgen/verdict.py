@@ -1,7 +1,7 @@
-"""The verdict on a run, computed from three independent witnesses and from nothing else.
+"""The verdict on a run, computed only from three independent sources of evidence.
 
-Enters: an Evidence. Leaves: a Verdict: what was found wrong, kind by kind with ids, what was counted and how long it took. Pure.
-Guaranteed: it is ok only when something was acknowledged and nothing at all was found; a witness's silence is a finding, not a pass.
+Enters: an Evidence. Leaves: a Verdict: findings by kind, with ids; counts; latencies. Pure. Guaranteed: the verdict is ok only if at least
+one message was acknowledged and there is no finding. Missing evidence is a finding.
 """
 
 from collections import Counter
@@ -18,14 +18,14 @@ _GIVEN_UP = {"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"}
 
 
 class Kind(StrEnum):
-    """What can be wrong."""
+    """Kinds of findings."""
 
-    LOST = "lost"  # acknowledged to the producer, and no provider took it for that recipient
-    DOUBLED = "doubled"  # a person got it again, beyond the published bound
-    STRAY = "stray"  # a person got it who was not asked for
-    OUT_OF_ORDER = "out of order"  # on its way to a person, or numbered, against the order it was produced in
-    GAP = "sequence gap"  # the numbers of a conversation are not 1, 2, 3, ...
-    DISAGREEMENT = "disagreement"  # PostgreSQL does not say what the providers told and were thanked for
+    LOST = "lost"  # Kafka acknowledged it, but no provider accepted it for that recipient
+    DOUBLED = "doubled"  # a person got it more often than PostgreSQL's number of resends allows
+    STRAY = "stray"  # a person got it who was not a recipient
+    OUT_OF_ORDER = "out of order"  # sent or numbered in another order than produced
+    GAP = "sequence gap"  # the sequence numbers of a conversation are not 1, 2, 3, ...
+    DISAGREEMENT = "disagreement"  # PostgreSQL contradicts what the providers reported and we acknowledged
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Percentiles:
 
 @dataclass(slots=True)
 class Verdict:
-    """`totals` counts every finding, `findings` keeps the first 10 sentences of each kind."""
+    """The result. `totals` counts all findings; `findings` has the first 10 sentences of each kind; times are in milliseconds."""
 
     totals: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     findings: dict[Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in Kind})
@@ -59,7 +59,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """The verdict. The caller waits until the run is quiet; what is still on its way counts as wrong."""
+    """Computes the verdict. The caller must wait until the run has ended: a delivery that is still open counts as a finding."""
     index, verdict = index_evidence(evidence), Verdict()
     for person in index.expected:
         _judge_person(person, index, verdict)
@@ -91,15 +91,15 @@ def _judge_person(person: PersonEvidence, index: EvidenceIndex, verdict: Verdict
             Kind.DOUBLED, f"{person}: taken {len(taken)} times (calls {calls}), {published} published as resent"
         )
     if len(kept) == 1 and not _agrees(status, person, index):
-        told = ", ".join(sorted(index.names(person))) or "nothing"
+        reported = ", ".join(sorted(index.names(person))) or "nothing"
         verdict.add(
             Kind.DISAGREEMENT,
-            f"{person} (delivery {kept[0].delivery_id}): PostgreSQL says {status}, the provider told {told}",
+            f"{person} (delivery {kept[0].delivery_id}): PostgreSQL says {status}, the provider reported {reported}",
         )
 
 
 def _agrees(status: str, person: PersonEvidence, index: EvidenceIndex) -> bool:
-    """Whether the status is exactly what the provider's own words come to."""
+    """Whether the status is exactly the one that follows from the provider's receipts."""
     names = index.names(person)
     if status == "READ" and "read" not in names:
         return (person.channel, person.address) in index.answered
@@ -112,7 +112,7 @@ def _agrees(status: str, person: PersonEvidence, index: EvidenceIndex) -> bool:
 def _judge_strays(index: EvidenceIndex, verdict: Verdict) -> None:
     for person, calls in index.taken.items():
         if (person.channel, person.address) not in index.firsts[person.message].recipients:
-            verdict.add(Kind.STRAY, f"{person}: call {calls[0].n}, to somebody who was not a recipient")
+            verdict.add(Kind.STRAY, f"{person}: call {calls[0].n}, to a person who was not a recipient")
 
 
 def _judge_numbers(conversation: str, index: EvidenceIndex, verdict: Verdict) -> None:
@@ -144,21 +144,21 @@ def _judge_numbers(conversation: str, index: EvidenceIndex, verdict: Verdict) ->
 
 
 def _judge_lanes(conversation: str, index: EvidenceIndex, verdict: Verdict) -> None:
-    """Within a lane the first calls must come in the order the messages were produced in."""
+    """Within a lane, the first calls must be in the order in which the messages were produced."""
     newest: dict[tuple[str, str], tuple[int, str]] = {}
     for record in index.conversations[conversation]:
-        for who in dict.fromkeys(record.recipients):
-            calls = index.taken.get(PersonEvidence(record.name, *who))
+        for person in dict.fromkeys(record.recipients):
+            calls = index.taken.get(PersonEvidence(record.name, *person))
             if not calls:
                 continue
-            last, earlier = newest.get(who, (0, ""))
+            last, earlier = newest.get(person, (0, ""))
             if calls[0].n < last:
                 verdict.add(
                     Kind.OUT_OF_ORDER,
-                    f"{PersonEvidence(record.name, *who)}: call {calls[0].n}, and {earlier}, produced before it, was call {last}",
+                    f"{PersonEvidence(record.name, *person)}: call {calls[0].n}, and {earlier}, produced before it, was call {last}",
                 )
             else:
-                newest[who] = (calls[0].n, record.message_id)
+                newest[person] = (calls[0].n, record.message_id)
 
 
 def _count(evidence: Evidence, index: EvidenceIndex, verdict: Verdict) -> None:
@@ -193,7 +193,7 @@ def _count(evidence: Evidence, index: EvidenceIndex, verdict: Verdict) -> None:
 
 
 def percentiles(values: Iterable[int]) -> Percentiles:
-    """p50, p95 and p99; a time that two clocks make negative counts as 0."""
+    """p50, p95 and p99. A negative time, from the difference of two clocks, counts as 0."""
     ordered = sorted(max(0, value) for value in values)
 
     def at(share: float) -> int:

@@ -1,6 +1,6 @@
-"""A verdict as a person reads it: counts, what was found with examples, times, and one word at the end.
+"""A verdict as tables for a person: counts, statuses, latencies, findings with examples, and OK or NOT OK at the end.
 
-Enters: a Verdict. Leaves: something rich can print. Guaranteed: every number shown is in the verdict; nothing is rounded up to good.
+Enters: a Verdict. Leaves: an object that rich can print. Guaranteed: every number shown is in the verdict, and none is rounded.
 """
 
 from rich.console import Group, RenderableType

@@ -1,7 +1,7 @@
-"""Faults on purpose: SIGKILL to stage workers while a load runs, at even distances, one after the other.
+"""Kills workers (SIGKILL) on purpose while a load runs, one after the other, at equal intervals.
 
-Enters: which workers, in which order, and how to find a worker's process now. Leaves: what was killed and when. Ends only processes
-it was told to end.
+Enters: the names of the workers, in order, and a function that finds the process id of a worker. Leaves: what was killed and when.
+Guaranteed: it kills only the named workers.
 """
 
 import os
@@ -16,7 +16,7 @@ PidOf = Callable[[str], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One fault that happened. `after_seconds` counts from the start of the load."""
+    """One kill that happened. `after_seconds` counts from the start of the load."""
 
     name: str
     pid: int
@@ -25,7 +25,8 @@ class Kill:
 
 @dataclass(slots=True)
 class WorkerKiller:
-    """Kills each of `names` once within `seconds`. `pid_of` gives a worker's process id now, None while it has none."""
+    """Kills each of `names` once within `seconds`, from a thread of its own. `pid_of` returns the current process id of a worker, or
+    None; it is called in that thread."""
 
     names: Sequence[str]
     seconds: float
@@ -40,7 +41,7 @@ class WorkerKiller:
             self._thread.start()
 
     def stop(self) -> None:
-        """Kills nobody further."""
+        """Kills no further worker, and waits for the thread."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()

@@ -1,8 +1,8 @@
 """The facts: every transition of every delivery in ClickHouse.
 
-Enters: a planned batch of delivery states and its token. Leaves: one INSERT of columns into `delivery_events`; materialized views make
-`deliveries` and the roll-ups of it. Exactly-once for the caller's part: the same batch with the same token, inserted again within the
-relation's window of 10,000 tokens, changes neither the facts nor the views' targets. No text and no address enters ClickHouse.
+Enters: a planned batch of delivery states and its token. Leaves: one INSERT of columns into `delivery_events`; materialized views fill
+`deliveries` and the hourly totals from it. Guaranteed: inserting the same batch with the same token again changes neither the facts nor
+the targets of the views, as long as at most 10,000 other tokens were inserted in between. No text and no address enters ClickHouse.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _WORD = "LowCardinality(String)"
 _TIME = "DateTime64(3, 'UTC')"  # takes our milliseconds as they are
 _MAYBE = f"Nullable({_TIME})"
 
-# Column and type, as in ddl/clickhouse/0001_facts.sql; told to the client, so that no insert begins with a DESCRIBE.
+# Column and type, as in ddl/clickhouse/0001_facts.sql. The client gets them, so that it need not send a DESCRIBE before each insert.
 COLUMNS: dict[str, str] = {
     "tenant_id": _WORD,
     "delivery_id": "String",
@@ -57,16 +57,16 @@ COLUMNS: dict[str, str] = {
     "reason_code": _WORD,
 }
 
-# The token makes a repeated insert a no-op in the facts, the second setting in the views' targets. Asynchronous inserts would answer
-# before the block is written. A batch may touch any number of months.
+# The token makes a repeated insert a no-op in the facts; the second setting does so in the targets of the views. An asynchronous insert
+# would answer before the block is written. A batch may touch any number of months.
 _SETTINGS = {
     "async_insert": 0,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "max_partitions_per_insert_block": 0,
 }
 
-# Names of ClickHouse's errors that pass by themselves.
-_FOR_NOW = {
+# Names of ClickHouse's temporary errors.
+_TEMPORARY = {
     "CANNOT_SCHEDULE_TASK",
     "KEEPER_EXCEPTION",
     "MEMORY_LIMIT_EXCEEDED",
@@ -79,29 +79,44 @@ _FOR_NOW = {
 
 
 class ClickHouseFacts:
-    """One HTTP client, used by one insert at a time, in a thread. All inserts go through one context of the client: each context
-    refers to itself, and one for each insert would keep every batch until Python next looks for cycles."""
+    """The sink of the stage analyse: one HTTP client, one request at a time, shared by all partitions of a worker.
+
+    All methods are coroutines of one event loop and do not block it: the requests run in threads of asyncio's default executor. Calls
+    from several tasks wait for each other, in order. Do not use an instance from another thread or loop.
+
+    Transactions: ClickHouse has none. An `insert` is one block, stored whole or not at all. After Unavailable it may have been stored;
+    repeating it with the same token and the same states is harmless, and is the only right way to continue.
+
+    Rebalance: ClickHouse does not fence a former owner. Both owners take their batches and tokens from the plans in Kafka, so that they
+    insert identical blocks, of which ClickHouse keeps one.
+
+    Raises: Unavailable when ClickHouse cannot be reached or cannot serve now. NotMigrated when the relations are missing. Any other
+    DatabaseError of the client is a bug, and passes through.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: Client | None = None
+        # One context for all inserts. A context refers to itself: with one per insert, every batch would stay until the garbage
+        # collector runs.
         self._context: InsertContext | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
-        """Connects; raises Unavailable, or NotMigrated when the relations are missing."""
+        """Connects, unless it is connected. Raises Unavailable or NotMigrated. Calling it is optional: `insert` connects when it has to."""
         async with self._turn:
             await asyncio.to_thread(self._open)
 
     async def insert(self, token: str, states: Sequence[DeliveryState]) -> None:
-        """One batch, whole or not at all; `token` names exactly these states in this order. Raises Unavailable: insert it again."""
+        """Stores one batch, whole or not at all, and returns when ClickHouse has it. `token` names exactly these states in this order.
+        No states: does nothing. Raises Unavailable: insert the same batch with the same token again. Raises NotMigrated."""
         if not states:
             return
         async with self._turn:
             await asyncio.to_thread(self._insert, token, states)
 
     async def close(self) -> None:
-        """Closes the client's connections."""
+        """Closes the client's connections. The next call connects again."""
         client, self._client = self._client, None
         if client is not None:
             await asyncio.to_thread(client.close)
@@ -131,11 +146,11 @@ class ClickHouseFacts:
         try:
             answered(lambda: client.insert(data=columns(states), context=context))
         finally:
-            context.data = [[] for _ in COLUMNS]  # None would leave the last batch in it
+            context.data = [[] for _ in COLUMNS]  # frees the batch; None would keep it
 
 
 def columns(states: Sequence[DeliveryState]) -> list[list[Any]]:
-    """The states as ClickHouse's columns, in the order of COLUMNS; equal states give equal columns."""
+    """The states as ClickHouse's columns: one list per column, in the order of COLUMNS. Equal states give equal columns."""
     return [_column(list(map(attrgetter(name), states)), type_) for name, type_ in COLUMNS.items()]
 
 
@@ -150,9 +165,10 @@ def _column(values: list[Any], type_: str) -> list[Any]:
 
 
 def connect(url: str) -> Client:
-    """A client of the server and database the URL names; raises Unavailable."""
+    """A client for the server and database of the URL. Blocks until the server has answered, at most 10 s for the connection. Raises
+    Unavailable. Close it with `close()`."""
     try:
-        # Its client does not look at the scheme of a URL. No session: sessions lock, and a worker shares the client among its partitions.
+        # The client ignores the scheme of a URL. No session: ClickHouse locks a session for each request.
         return answered(
             lambda: clickhouse_connect.get_client(
                 dsn=url,
@@ -167,12 +183,13 @@ def connect(url: str) -> Client:
             raise Unavailable(known) from error
         if isinstance(error, Unavailable):
             raise
-        # a database that is not there
-        raise Unavailable(f"ClickHouse lets nobody in (CHAT4ALL_CLICKHOUSE_URL): {sentence(error)}") from error
+        # for example, the database does not exist
+        raise Unavailable(f"ClickHouse refuses the connection (CHAT4ALL_CLICKHOUSE_URL): {sentence(error)}") from error
 
 
 def answered(request: Callable[[], T]) -> T:
-    """The answer of one request to ClickHouse; its errors as NotMigrated and Unavailable."""
+    """Runs one request to ClickHouse and returns its result. Blocks as the request does. Raises NotMigrated or Unavailable for the
+    errors they stand for; other errors pass through."""
     try:
         return request()
     except DatabaseError as error:
@@ -180,8 +197,9 @@ def answered(request: Callable[[], T]) -> T:
             raise NotMigrated(
                 f"ClickHouse lacks our relations, run `python -m sinks.migrate`: {sentence(error)}"
             ) from error
-        # Without a name it is no answer of ClickHouse: no connection, or a proxy's page. Subclasses are the client's own complaints.
-        is_silence = error.name is None and type(error) in (DatabaseError, OperationalError)
-        if is_silence or error.name in _FOR_NOW:
+        # An error without a name does not come from ClickHouse: no connection, or a proxy's page. Subclasses are errors of the client
+        # itself.
+        is_connection_error = error.name is None and type(error) in (DatabaseError, OperationalError)
+        if is_connection_error or error.name in _TEMPORARY:
             raise Unavailable(f"ClickHouse cannot serve now (CHAT4ALL_CLICKHOUSE_URL): {sentence(error)}") from error
         raise

@@ -1,8 +1,8 @@
 """The archive: messages, deliveries and every transition in PostgreSQL.
 
-Enters: batches of records, of one partition or of several, and how far they reach in each. Leaves: one transaction per batch.
-Exactly-once, whatever Kafka does: the positions move in the same transaction, only from the expected old values, and merging is harmless
-to repeat. So it does not matter which partitions are written together, nor whether they are the same when it is done again.
+Enters: batches of records, of one or several partitions, and the offset that each partition reaches. Leaves: one transaction per batch.
+Guaranteed: exactly-once. The offsets move in the same transaction as the rows, and only from the expected old values; merging a batch
+again changes nothing. So any partitions may be written together, and a repeated batch may combine them differently.
 """
 
 import asyncio
@@ -29,11 +29,24 @@ _ADVANCE = """
 
 
 class PostgresArchive:
-    """One connection, one transaction at a time; safe to share among a worker's partitions.
+    """The sink of the stage archive: one connection, one transaction at a time, shared by all partitions of a worker.
 
-    `conflicts` counts the messages that broke a key of `messages` and were set aside whole in `message_conflicts`: 0, unless
-    something upstream is wrong. `reused` counts those whose id the same tenant had used in another conversation before: messages of
-    their own, and perhaps a mistake of the application.
+    All methods are coroutines of one event loop and never block it. Calls from several tasks wait for each other, in order. Use one
+    instance for one `sink` name in a process, and do not use it from another thread or loop.
+
+    Transactions: `positions` and each `write` are one transaction each. After an exception, the whole of it is rolled back, except that a
+    commit whose answer was lost may have been done; the next call with the same offsets finds out and does not write twice.
+
+    Rebalance: a worker that gets a partition calls `positions`, which waits until the former owner's running transaction has ended. After
+    the first `write` of the new owner, each `write` of the former owner with that partition raises SinkFenced. A worker need not do
+    anything for a partition that it loses.
+
+    Raises: Unavailable when PostgreSQL cannot be reached or cannot serve now; repeat the same call later. SinkFenced from `write` only.
+    NotMigrated from any call that must connect, when the relations are missing.
+
+    `conflicts` counts messages that broke a key of `messages` and were stored in `message_conflicts` instead; it stays 0 unless something
+    upstream is wrong. `reused` counts messages whose id the same tenant used before in another conversation; they are stored as
+    messages of their own, but the application may have made a mistake. Both count since the start of the process.
     """
 
     def __init__(self, url: str, *, sink: str = "archive") -> None:
@@ -43,18 +56,19 @@ class PostgresArchive:
         self._sink = sink
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
-        self._doubtful: dict[Partition, tuple[int, int]] = {}  # begun and not answered: perhaps committed
+        self._doubtful: dict[Partition, tuple[int, int]] = {}  # commits without an answer: perhaps done
 
     async def open(self) -> None:
-        """Connects; raises Unavailable, or NotMigrated when the relations are missing."""
+        """Connects, or connects again. Waits at most 10 s for the connection. Raises Unavailable or NotMigrated. Calling it is optional:
+        every other method connects when it has to."""
         async with self._turn:
             await self._connect()
 
     async def positions(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The next offset to write of each partition: where to seek, and what the first `write` must expect.
+        """The next offset to write of each partition: where the worker must seek to, and what its first `write` must expect.
 
-        A partition met for the first time gets its row, at 0, here; so `write` never meets a missing row and needs no special case.
-        Waits for a former owner's transaction that is still under way.
+        A partition that is new to the sink gets its row here, with offset 0; so `write` always finds a row. Waits until a running
+        transaction of the partition's former owner has ended. One transaction. Raises Unavailable or NotMigrated.
         """
         wanted = sorted(set(partitions))
         topics, numbers = [topic for topic, _ in wanted], [number for _, number in wanted]
@@ -73,10 +87,14 @@ class PostgresArchive:
         states: Sequence[DeliveryState],
         offsets: Mapping[Partition, tuple[int, int]],
     ) -> None:
-        """One transaction: the rows, and each partition moved from its expected offset to its next one.
+        """One transaction: stores the rows, and moves each partition of `offsets` from its expected offset to its next one.
 
-        The expected offset is what `positions` told, later the `next` of the write before. Raises SinkFenced when a partition is not
-        where expected, Unavailable when PostgreSQL is; then nothing was written and the same call may be repeated.
+        `offsets` is partition -> (expected, next). The expected offset is the one that `positions` returned, later the `next` of the
+        previous write. The rows may be empty: then only the offsets move. Returns after the commit.
+
+        Raises SinkFenced when a partition is not at its expected offset: another worker writes it, and this one must stop. Raises
+        Unavailable when PostgreSQL did not take the batch: repeat the same call. Raises ValueError when a `next` is lower than its
+        expected offset.
         """
         _check(offsets)
         async with self._turn:
@@ -84,11 +102,11 @@ class PostgresArchive:
                 await self._commit(messages, states, offsets)
             except Unavailable:
                 if self._connection is not None and not self._connection.closed:
-                    raise  # PostgreSQL itself said why (disk, deadlock); the stage's patience decides
-                await self._commit(messages, states, offsets)  # once more, on a new connection
+                    raise  # PostgreSQL itself refused (disk, deadlock); the stage decides when to retry
+                await self._commit(messages, states, offsets)  # one retry, on a new connection
 
     async def close(self) -> None:
-        """Closes the connection; an unfinished transaction is undone."""
+        """Closes the connection; PostgreSQL rolls an unfinished transaction back. The next call connects again."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
@@ -130,7 +148,7 @@ class PostgresArchive:
         states: Sequence[DeliveryState],
         offsets: Mapping[Partition, tuple[int, int]],
     ) -> None:
-        """Writes the batch, unless it is the one whose answer got lost, or a part of it, and which was committed after all."""
+        """Writes the batch, unless it is the batch (or a part of the batch) whose answer was lost and which PostgreSQL did commit."""
         in_doubt = bool(offsets) and offsets.items() <= self._doubtful.items()
         if not in_doubt or not await self._already_written(offsets):
             self._doubtful = {**self._doubtful, **offsets}
@@ -144,7 +162,7 @@ class PostgresArchive:
         self._forget(offsets)
 
     def _forget(self, offsets: Mapping[Partition, tuple[int, int]]) -> None:
-        """What has become of these is known."""
+        """The outcome of these commits is known."""
         self._doubtful = {source: span for source, span in self._doubtful.items() if source not in offsets}
 
     async def _write(
@@ -153,12 +171,11 @@ class PostgresArchive:
         states: Sequence[DeliveryState],
         offsets: Mapping[Partition, tuple[int, int]],
     ) -> tuple[int, int]:
-        """How many messages were set aside, and how many use an id again."""
+        """Returns how many messages were stored as conflicts, and how many reuse an id."""
         conflicts = reused = 0
         async with self._transaction() as connection:
-            await self._advance(
-                connection, offsets
-            )  # first: it locks the rows, so a fenced writer stops before any work
+            # First, because it locks the rows: a fenced writer stops before it has done any work.
+            await self._advance(connection, offsets)
             if messages:
                 await _stage(connection, staging.MESSAGES, messages)
                 merged = await connection.execute(staging.MERGE_MESSAGES)
@@ -186,7 +203,7 @@ class PostgresArchive:
                 )
 
     async def _held(self, connection: AsyncConnection, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        # Locked, so that a commit still under way in another session is waited for.
+        # `for update` waits for a commit that is still running in another session.
         found = await connection.execute(
             "select topic, partition, next_offset from sink_offsets where sink = %s"
             " and (topic, partition) in (select * from unnest(%s::text[], %s::int[])) order by topic, partition for update",
@@ -195,7 +212,7 @@ class PostgresArchive:
         return {(topic, number): offset async for topic, number, offset in found}
 
     async def _already_written(self, offsets: Mapping[Partition, tuple[int, int]]) -> bool:
-        """Whether the commit whose answer got lost with the connection was made after all."""
+        """Whether PostgreSQL did the commit whose answer was lost with the connection."""
         async with self._transaction() as connection:
             held = await self._held(connection, list(offsets))
         return all(held.get(partition) == following for partition, (_, following) in offsets.items())

@@ -1,7 +1,8 @@
-"""Questions to the databases: one message's timeline from PostgreSQL, the delivery report from ClickHouse.
+"""Queries: the timeline of a message from PostgreSQL, and the delivery report from ClickHouse.
 
-Enters: a connection or a client, and what to ask. Leaves: plain values, with the SQL where an analyst may want it. Reads only; times
-are Unix milliseconds, and texts are as people wrote them (sinks/storable_text.py undone).
+Enters: a connection or a client, and what to look for. Leaves: plain values, and the SQL of a report. Guaranteed: only reads; times are
+Unix milliseconds; texts are the original ones (sinks/storable_text.py is undone). All functions block and use the caller's connection or
+client in the caller's thread; errors of the drivers pass through, so wrap a ClickHouse query in sinks.clickhouse.answered.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """One delivery as it stands, and its transitions in order."""
+    """One delivery in its current state (a row of `deliveries`), and its transitions in order (rows of `delivery_events`)."""
 
     delivery: Row
     events: tuple[Row, ...]
@@ -28,7 +29,7 @@ class Trail:
 
 @dataclass(frozen=True, slots=True)
 class MessageTimeline:
-    """One message and everything that became of it. `message` is None while only deliveries have reached the archive."""
+    """One message and its deliveries. `message` is None while only its deliveries have reached the archive."""
 
     message_id: str
     conversation_id: str
@@ -38,7 +39,7 @@ class MessageTimeline:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Rows, one dict each, and the SQL that made them."""
+    """The rows of a report (column -> value), and the SQL that made them."""
 
     rows: tuple[Row, ...]
     sql: str
@@ -58,8 +59,8 @@ def timelines(
     conversation_id: str | None = None,
     at_most: int = 100,
 ) -> tuple[MessageTimeline, ...]:
-    """Everything PostgreSQL knows of a message: one timeline, or one for each conversation in which a tenant used the id, up to
-    `at_most`; only the one that is named, if one is. Empty when it knows nothing."""
+    """The timelines of a message id in PostgreSQL, one for each conversation in which the tenant used the id, at most `at_most`. With
+    `conversation_id`, only that conversation's. Empty when PostgreSQL has no such message."""
     tenant, message = key(tenant_id), key(message_id)
     if conversation_id is not None:
         conversations = [key(conversation_id)]
@@ -71,7 +72,7 @@ def timelines(
 
 
 def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) -> MessageTimeline | None:
-    """`place` is tenant, conversation and message id as the key columns have them."""
+    """`place` is (tenant, conversation id, message id), as in the key columns."""
     with connection.cursor(row_factory=dict_row) as cursor:
         message = cursor.execute(
             "select * from messages where tenant_id = %s and conversation_id = %s and message_id = %s", place
@@ -90,11 +91,11 @@ def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) 
     return MessageTimeline(
         message_id=original(place[2]),
         conversation_id=original(place[1]),
-        message=None if message is None else _told(message),
+        message=None if message is None else _plain(message),
         trails=tuple(
             Trail(
-                _told(delivery),
-                tuple(_told(event) for event in events if event["delivery_id"] == delivery["delivery_id"]),
+                _plain(delivery),
+                tuple(_plain(event) for event in events if event["delivery_id"] == delivery["delivery_id"]),
             )
             for delivery in deliveries
         ),
@@ -102,16 +103,17 @@ def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) 
 
 
 def delivery_report(client: Client, since: datetime, until: datetime, *, by_hour: bool = False) -> Report:
-    """What became of the deliveries accepted in [since, until), by tenant and channel; `by_hour` reads the roll-up instead."""
+    """Counts and latencies of the deliveries accepted in [since, until), by tenant and channel. `by_hour`: by hour as well, read from
+    the hourly totals."""
     view, format_ = (
         ("report_delivery_by_hour", "%Y-%m-%d %H:%M:%S") if by_hour else ("report_delivery", "%Y-%m-%d %H:%M:%S.%f")
     )
     begin, end = (at.astimezone(UTC).strftime(format_)[:23] for at in (since, until))
-    sql = f"select * from {view}(since = '{begin}', until = '{end}')"  # noqa: S608  # a view's name and two times of ours
+    sql = f"select * from {view}(since = '{begin}', until = '{end}')"  # noqa: S608  # only a view's name and two formatted times
     return Report(tuple(client.query(sql).named_results()), sql)
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _plain(row: Row) -> dict[str, Any]:
     return {name: _value(value) for name, value in row.items()}
 
 

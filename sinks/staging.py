@@ -1,8 +1,9 @@
 """Records as rows of the archive's relations, and the SQL that merges them.
 
-Enters: SequencedMessage and DeliveryState. Leaves: rows for binary COPY into temporary relations shaped like `messages` and
-`deliveries`, and the statements that merge those. Guaranteed: a merge never goes backwards, and merging a batch again, in any
-order, with or without others, changes nothing.
+Enters: SequencedMessage and DeliveryState. Leaves: rows for binary COPY into temporary relations with the columns of `messages` and
+`deliveries`, and the statements that merge those. Guaranteed: a merge never replaces a newer version by an older one; merging a batch
+again, in any order, with or without other batches, changes nothing. Nothing here does I/O: sinks/postgres.py runs the statements, in
+its transaction.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from schemas.content_json import as_json
 from schemas.records import DeliveryState, SequencedMessage
 from sinks.storable_text import held, key, storable, storable_json
 
-# A binary timestamptz is int64 microseconds since 2000-01-01, so COPY takes our milliseconds without a datetime per field.
+# PostgreSQL's binary timestamptz is int64 microseconds since 2000-01-01, so our milliseconds need no datetime object per field.
 _EPOCH_2000 = 946_684_800_000
 
 Convert = Callable[[Any], Any]
@@ -27,7 +28,7 @@ def _timestamp(at: int) -> int:
 
 
 def _metadata(metadata: Any) -> bytes:
-    # A binary jsonb is a version byte and the JSON text.
+    # PostgreSQL's binary jsonb is a version byte and the JSON text.
     return b"\x01" + orjson.dumps({storable(name): storable(value) for name, value in metadata.items()})
 
 
@@ -35,7 +36,7 @@ def _content(content: Any) -> bytes:
     return b"\x01" + orjson.dumps(storable_json(as_json(content)))
 
 
-# column kind: (type as COPY's binary dumper knows it, how a field's value becomes it)
+# column kind -> (type for COPY's binary dumper, conversion of a field's value)
 _KINDS: dict[str, tuple[str, Convert | None]] = {
     "key": ("text", key),
     "text": ("text", storable),
@@ -72,7 +73,8 @@ def _kind(column: str) -> str:
 
 
 class Staging:
-    """One temporary relation: its columns (the record's fields, less `without`), their binary types, and the rows."""
+    """One temporary relation: its columns (the record's fields, except `without`), their binary types, and the rows. Pure; immutable after
+    construction, so it may be shared. `create` and `copy` are SQL; the relation is emptied at each commit."""
 
     def __init__(self, relation: str, record: type[Any], without: tuple[str, ...] = ()) -> None:
         self.relation = f"staged_{relation}"
@@ -86,7 +88,7 @@ class Staging:
         self.copy = f"copy {self.relation} ({names}) from stdin (format binary)"
 
     def rows(self, records: Sequence[Any]) -> Iterator[list[Any]]:
-        """One row per record, every value of the type COPY was told."""
+        """One row per record. Each value has the type of its column in `types`; None is NULL."""
         for record in records:
             row = list(self._fields(record))
             for i, convert in self._converts:
@@ -100,8 +102,8 @@ MESSAGES = Staging("messages", SequencedMessage, without=("deliveries",))
 STATES = Staging("deliveries", DeliveryState)
 
 _message_columns = ", ".join(MESSAGES.columns)
-# One row: how many messages were new, and how many of those have an id that the tenant used in another conversation before (of several
-# in one batch, all but one). What the insert adds is not seen by the rest of its own statement.
+# Returns one row: how many messages were new, and how many of those have an id that the tenant used before in another conversation. Of
+# several new messages with one id in a batch, all but one count. The rest of the statement does not see what its insert adds.
 MERGE_MESSAGES = f"""
     with added as (
         insert into messages ({_message_columns}) select {_message_columns} from staged_messages on conflict do nothing
@@ -115,7 +117,7 @@ MERGE_MESSAGES = f"""
     select coalesce(sum(times), 0)::bigint, coalesce(sum(case when was_known then times else times - 1 end), 0)::bigint from counted
 """  # noqa: S608  # column names come from our own records
 
-# Only what was staged and is not in `messages` with the same number is a conflict; everything else was a replay.
+# A staged message that is not in `messages` with the same sequence number is a conflict; every other one is a replay.
 KEEP_CONFLICTS = f"""
     insert into message_conflicts ({_message_columns})
     select {", ".join("s." + column for column in MESSAGES.columns)}

@@ -1,7 +1,7 @@
-"""What a database can hold of what people and providers write, so that no batch ever fails because of its content.
+"""Texts and times in a form that every database can store, so that no batch ever fails because of its content.
 
-Enters: any text or time a record can carry. Leaves: a value PostgreSQL and ClickHouse both take. Guaranteed: `original(storable(x)) == x`,
-two different texts stay different, and every ordinary text and time is left exactly as it is.
+Enters: any text or time of a record. Leaves: a value that both PostgreSQL and ClickHouse accept. Guaranteed: `original(storable(x)) == x`;
+different texts stay different; ordinary texts and times do not change.
 """
 
 import hashlib
@@ -9,39 +9,39 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# PostgreSQL's text cannot hold U+0000. U+2400, the picture of it, is the escape: U+2400 U+0030 is a NUL, U+2400 U+2400 a U+2400.
+# PostgreSQL's text cannot hold U+0000. U+2400, its symbol, is the escape character: U+2400 U+0030 is a NUL, U+2400 U+2400 is a U+2400.
 _ESCAPE = "\u2400"
 _PAIR = re.compile(_ESCAPE + "([0" + _ESCAPE + "])")
 
-# A b-tree entry of PostgreSQL ends at 2,704 bytes, and our widest key has three columns.
+# A b-tree entry of PostgreSQL has at most 2,704 bytes, and our widest key has three columns.
 KEY_BYTES = 512
 
-# The years ClickHouse's DateTime64(3) holds, in Unix milliseconds; PostgreSQL's are wider, but one rule is easier to remember.
+# The range of ClickHouse's DateTime64(3), in Unix milliseconds. PostgreSQL's is wider, but one rule for both is simpler.
 EARLIEST = -2_208_988_800_000  # 1900-01-01 00:00:00.000 UTC
 LATEST = 10_413_791_999_999  # 2299-12-31 23:59:59.999 UTC
 
 
 def storable(text: str) -> str:
-    """The text without U+0000; `original` undoes it."""
+    """The text with U+0000 escaped; `original` undoes it."""
     if "\x00" in text or _ESCAPE in text:
         return text.replace(_ESCAPE, _ESCAPE * 2).replace("\x00", _ESCAPE + "0")
     return text
 
 
 def original(text: str) -> str:
-    """What `storable` was given."""
+    """The text that `storable` was given."""
     if _ESCAPE not in text:
         return text
     return _PAIR.sub(lambda pair: "\x00" if pair[1] == "0" else _ESCAPE, text)
 
 
 def storable_json(value: Any) -> Any:
-    """JSON with every text in it made storable, names of fields too; `original_json` undoes it."""
+    """JSON in which every text is storable, field names included; `original_json` undoes it."""
     return _mapped(value, storable)
 
 
 def original_json(value: Any) -> Any:
-    """What `storable_json` was given."""
+    """The JSON that `storable_json` was given."""
     return _mapped(value, original)
 
 
@@ -56,7 +56,7 @@ def _mapped(value: Any, convert: Callable[[str], str]) -> Any:
 
 
 def key(text: str) -> str:
-    """The text as a key column: storable, and shortened to its beginning and a digest where an index could not hold it."""
+    """The text for a key column: storable; a text that is too long for an index becomes its beginning and a digest."""
     text = storable(text)
     if len(text) * 4 <= KEY_BYTES or len(text.encode()) <= KEY_BYTES:
         return text
@@ -64,5 +64,5 @@ def key(text: str) -> str:
 
 
 def held(at: int) -> int:
-    """A time in Unix milliseconds, held inside the years both databases know."""
+    """A time in Unix milliseconds, limited to the range of both databases."""
     return min(max(at, EARLIEST), LATEST)

@@ -1,1 +1,1 @@
-"""The development stack: real servers, simulators and stage workers as child processes of one supervisor, no Docker, no root."""
+"""The development stack: real servers, simulators and workers as child processes of one supervisor, without Docker or root."""

@@ -1,8 +1,8 @@
-"""An AOT cache of a JVM (JEP 514): the classes of a first run, loaded and linked, so that later starts cost half the CPU.
+"""An AOT cache of a JVM (JEP 514): the classes of a first run, loaded and linked, so that later starts need half the CPU.
 
-Enters: the JVM, its jars and its flags, and a run that trains it. Leaves: a folder of the user's cache, and the options that use it.
-Guaranteed: a folder fits one JVM, one set of jars and one set of flags; it is made beside and renamed, so two that make it at once
-are in nobody's way; the JVM itself checks what it maps and starts without a cache it refuses; such a cache is made anew, once.
+Enters: the JVM, its jars and its flags, and a function that runs the JVM once. Leaves: a folder of the user's cache, and the options that
+use it. Guaranteed: a folder fits one JVM, one set of jars and one set of flags. It is made under another name and renamed, so that two
+stacks may make it at once. The JVM checks the cache and starts without one that it refuses; a refused cache is made again, once.
 """
 
 import hashlib
@@ -12,21 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-UNUSED_DAYS = 30.0  # after them a cache of another JVM or other jars is deleted
+UNUSED_DAYS = 30.0  # a cache of another JVM or other jars that was not used for so long is deleted
 _FILE = "jvm.aot"
 _WHY_NOT = "why-not.txt"  # in place of a cache that could not be made
 
 
 class NotMade(Exception):
-    """There is no cache and none can be made now; one sentence says why. Starts work without."""
+    """There is no cache and none can be made now; one sentence says why. The JVM starts without it."""
 
 
 def key(java_home: Path, jars: Sequence[Path], flags: Sequence[str]) -> str:
-    """Names all a cache depends on: what a JVM would refuse has another key."""
-    told = [(java_home / "release").read_text(encoding="utf-8"), *flags]
-    told += [f"{file} {_stamp(file)}" for file in jars]
-    told += [_stamp(java_home / "lib" / "modules")]  # wherever this one lies
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+    """A digest of everything a cache depends on: a cache that the JVM would refuse has another key."""
+    parts = [(java_home / "release").read_text(encoding="utf-8"), *flags]
+    parts += [f"{file} {_stamp(file)}" for file in jars]
+    parts += [_stamp(java_home / "lib" / "modules")]  # without its path, which does not matter
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def is_usable(folder: Path) -> bool:
@@ -34,16 +34,16 @@ def is_usable(folder: Path) -> bool:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether there is nothing to make: a cache is there, or the reason why none can be."""
+    """Whether there is nothing left to do: the folder has a cache, or the reason why there is none."""
     return is_usable(folder) or (folder / _WHY_NOT).is_file()
 
 
 def options(folder: Path, log: Path) -> list[str]:
-    """What makes a JVM use the cache; `log` says afterwards whether it did, see `was_refused`."""
-    os.utime(folder)  # it is in use
+    """The options with which a JVM uses the cache. Afterwards, `was_refused` reads `log`."""
+    os.utime(folder)  # marks it as used
     return [
         f"-XX:AOTCache={folder / _FILE}",
-        # A damaged cache would crash the JVM; its checksums cost 0.05 s.
+        # A damaged cache would crash the JVM; checking it takes 0.05 s.
         "-XX:+UnlockDiagnosticVMOptions",
         "-XX:+VerifySharedSpaces",
         "-Xlog:aot*=off",
@@ -52,7 +52,7 @@ def options(folder: Path, log: Path) -> list[str]:
 
 
 def was_refused(log: Path) -> bool:
-    """Whether the JVM that was given `log` started without the cache."""
+    """Whether the JVM with that `log` refused the cache and started without it."""
     try:
         return log.stat().st_size > 0
     except OSError:
@@ -60,8 +60,9 @@ def was_refused(log: Path) -> bool:
 
 
 def make(folder: Path, train: Callable[[Path, list[str]], None]) -> None:
-    """Makes the cache: `train` gets a folder of its own and the options its JVM needs, and ends that JVM in good order; what it leaves
-    in the folder stays beside the cache. Raises NotMade; then the reason is kept, and nobody tries again."""
+    """Makes the cache. `train` gets a new folder and the options for its JVM, and must end that JVM in good order; other files that it
+    leaves in the folder stay there. Blocks as long as `train`. Raises NotMade; then the reason is stored and later starts do not try
+    again."""
     staging = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
         staging.mkdir(parents=True)
@@ -73,16 +74,17 @@ def make(folder: Path, train: Callable[[Path, list[str]], None]) -> None:
             (staging / _FILE).unlink(missing_ok=True)
             (staging / _WHY_NOT).write_text(f"{why_not}\n", encoding="utf-8")
         _publish(staging, folder)
-    finally:  # whoever is interrupted leaves nothing
+    finally:  # an interrupted run leaves nothing
         shutil.rmtree(staging, ignore_errors=True)
     _clear(folder)
     if why_not:
-        raise NotMade(f"{why_not}; delete {folder} to have it tried again")
+        raise NotMade(f"{why_not}; delete {folder} to try again")
 
 
 def discard(folder: Path) -> None:
-    """For a cache the JVM refused: the next start makes it anew. When that one is refused as well, starts go on without."""
-    if not is_usable(folder):  # another stack found the same
+    """Discards a cache that the JVM refused; the next start makes it again. If the JVM refuses that one as well, later starts do
+    without."""
+    if not is_usable(folder):  # another stack has discarded it
         return
     refused = folder.with_name(f"{folder.name}.refused")
     if refused.exists():
@@ -97,19 +99,19 @@ def discard(folder: Path) -> None:
 
 
 def _try(train: Callable[[Path, list[str]], None], staging: Path) -> str:
-    """Why there is no cache afterwards; empty when there is one."""
+    """Runs `train`. Returns why there is no cache, or "" when there is one."""
     try:
         train(staging, [f"-XX:AOTCacheOutput={staging / _FILE}"])
-    except Exception as error:  # noqa: BLE001  # nothing a training run meets may stop the stack
+    except Exception as error:  # noqa: BLE001  # no error of a training run may stop the stack
         return str(error) or type(error).__name__
-    return "" if is_usable(staging) else "the JVM wrote none"
+    return "" if is_usable(staging) else "the JVM wrote no cache"
 
 
 def _publish(staging: Path, folder: Path) -> None:
-    """Gives the finished folder its name, unless somebody else was quicker."""
+    """Renames the finished folder to its final name, unless another stack was faster."""
     for file in staging.iterdir():
         if file.is_file():
-            _sync(file)  # else a power cut could leave the name without the content
+            _sync(file)  # otherwise a power cut could leave the name without the content
     try:
         staging.rename(folder)
     except OSError:

@@ -1,7 +1,7 @@
-"""Certificates of a stack, signed by an authority that lives as long as it is used here.
+"""Certificates of a stack, signed by an authority that exists only in this process.
 
-Enters: a folder. Leaves: PEM files: `ca.pem`; `<name>.pem`, which holds a key and its certificate, good for 127.0.0.1 and localhost.
-Guaranteed: keys are readable by their owner only; the authority's own key is never written down, so that nobody can sign more.
+Enters: a folder. Leaves: PEM files: `ca.pem`; `<name>.pem`, which holds a key and its certificate, valid for 127.0.0.1 and localhost.
+Guaranteed: only their owner can read keys; the authority's own key is never stored, so no other certificate can be signed later.
 """
 
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ HERE = ("127.0.0.1", "localhost")
 
 
 class Certificates:
-    """Of one folder. What is there already is kept, with its authority; `issue` needs an authority that was made here."""
+    """The certificates of one folder. Existing files stay. The first `issue` makes a new authority and replaces `ca.pem`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -30,7 +30,7 @@ class Certificates:
         not_before: datetime | None = None,
         not_after: datetime | None = None,
     ) -> Path:
-        """The file of a key and its certificate, whose subject has the common name `name`."""
+        """Makes a key and a certificate whose subject has the common name `name`, and returns their file."""
         import trustme  # noqa: PLC0415  # only a secured stack needs it
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # the same
 
@@ -39,7 +39,7 @@ class Certificates:
             private_files.write(self.ca, self._authority.cert_pem.bytes())
         certificate = self._authority.issue_cert(*hosts, common_name=name, not_before=not_before, not_after=not_after)
         key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), password=None)
-        # as Kafka wants it; libraries that read OpenSSL's own form read this one, too
+        # Kafka needs PKCS8; libraries that read OpenSSL's own format can read it too.
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -50,5 +50,5 @@ class Certificates:
         return file
 
     def expired(self, name: str) -> Path:
-        """A certificate that was good for a day in 2020."""
+        """Makes a certificate that was valid for a day in 2020."""
         return self.issue(name, not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=datetime(2020, 1, 2, tzinfo=UTC))

@@ -1,10 +1,10 @@
-"""Becomes a server that cannot outlive its parent, and that has no more rights than it needs.
+"""A script that becomes a server which ends with its parent and has no more rights than it needs.
 
-Enters: one JSON argument (parent pid, death signal, steps, and what stack/unprivileged.py needs to give up root, or null). Leaves: the
-last step, exec'ed in this process, after the earlier ones have run in order and succeeded. Guaranteed: when the parent ends in any
-way, SIGKILL included, the kernel sends this process the death signal (Linux). Run as a plain script by path, with nothing imported but
-the standard library, so that it costs about 20 ms. It is a program of its own because PR_SET_PDEATHSIG must be set after the fork and
-after any setuid.
+Enters: one JSON argument (parent pid, parent-death signal, steps, and what stack/unprivileged.py needs to give up root, or null).
+Leaves: the last step, exec'ed in this process, after the earlier steps have run in order and succeeded. Guaranteed: when the parent ends
+in any way, SIGKILL included, the kernel sends this process the parent-death signal (Linux). It runs by its path and imports only the
+standard library, so that it takes about 20 ms. It is a program of its own because PR_SET_PDEATHSIG must be set after the fork and after
+any setuid.
 """
 
 import json
@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from stack import unprivileged  # a script run with -I has no path to its own package
+from stack import unprivileged  # python -I does not add the folder of the package to sys.path
 
 
 def give_up_root(task: dict[str, Any]) -> None:
-    """Becomes the user of the task, unless the server does that itself when it has read its own code: then that is only to be seen."""
+    """Becomes the user of the task. A server with `drops_itself` does that later, when it has read its own code; until then root must be
+    able to read it."""
     owned, reached, ours = ([Path(path) for path in task[name]] for name in ("owned", "reached", "ours"))
     itself = task["drops_itself"]
     unprivileged.prepare(task["user"], owned, [] if itself else reached, reached if itself else [], ours)
-    unprivileged.gain_nothing()  # in all threads it will have; drop() is for the one that calls it
+    unprivileged.gain_nothing()  # for all threads of the later program; drop() covers only the thread that calls it
     if not itself:
         unprivileged.drop(task["user"])
-        os.chdir(owned[0])  # where it was, it may not be able to look
+        os.chdir(owned[0])  # the user may not be able to read the current folder
 
 
 def main() -> None:
@@ -43,13 +44,14 @@ def main() -> None:
             step,
             check=False,
             stdin=subprocess.DEVNULL,
-            preexec_fn=lambda: unprivileged.die_with_parent(here, task["death_signal"]),  # safe: one thread
+            # Safe: this process has one thread.
+            preexec_fn=lambda: unprivileged.die_with_parent(here, task["death_signal"]),
         )
         if done.returncode:
-            print(f"{step[0]} ended with {done.returncode}", file=sys.stderr, flush=True)  # noqa: T201  # goes to the log file
+            print(f"{step[0]} ended with {done.returncode}", file=sys.stderr, flush=True)  # noqa: T201  # stderr is the log file
             sys.exit(done.returncode if done.returncode > 0 else 1)
     server = task["steps"][-1]
-    os.execv(server[0], server)  # noqa: S606  # replacing this process by the server is its purpose
+    os.execv(server[0], server)  # noqa: S606  # this process becomes the server
 
 
 if __name__ == "__main__":

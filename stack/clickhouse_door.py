@@ -1,8 +1,8 @@
-"""Who may speak to the ClickHouse front: a client that knows the password, on this machine, and no page of a browser.
+"""Access to the ClickHouse front: only for a client on this machine that knows the password, and not for web pages.
 
-Enters: requests. Leaves: the same, or a refusal worded as ClickHouse words it. Guaranteed: Host, Origin and credentials are looked at
-before a byte of the body is read; the password is compared in constant time. A page of any site can make a browser post to
-127.0.0.1, under a name of its own if it answers for its DNS: hence Host and Origin.
+Enters: requests. Leaves: the same, or a refusal in ClickHouse's form. Guaranteed: Host, Origin and credentials are checked before a byte
+of the body is read; the password is compared in constant time. Any web page can make a browser post to 127.0.0.1, also under a host name
+of its own (DNS rebinding); therefore Host and Origin are checked.
 """
 
 import base64
@@ -13,12 +13,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 USER = "default"
-HOSTS = frozenset({"127.0.0.1", "localhost"})  # with any port: TLS before this server has one of its own
-PUBLIC = "/ping"  # says only that somebody is there
+HOSTS = frozenset({"127.0.0.1", "localhost"})  # with any port: the TLS proxy in front has another one
+PUBLIC = "/ping"  # says only that the server runs
 
 
 def credentials(request: web.Request) -> tuple[str, str]:
-    """User and password as ClickHouse's clients send them: Basic authentication, or two headers of ClickHouse's own."""
+    """User and password as ClickHouse's clients send them: Basic authentication, or two headers of ClickHouse. Empty if there are none."""
     user, key = request.headers.get("X-ClickHouse-User", USER), request.headers.get("X-ClickHouse-Key")
     if key is not None:
         return user, key
@@ -32,8 +32,8 @@ def credentials(request: web.Request) -> tuple[str, str]:
     return user, key
 
 
-def door(password: str) -> Middleware:
-    """The middleware that stands before every handler."""
+def access_check(password: str) -> Middleware:
+    """The middleware that checks every request before its handler runs."""
     expected = f"{USER}:{password}".encode()
 
     @web.middleware
@@ -53,6 +53,6 @@ def door(password: str) -> Middleware:
 
 
 def refusal(status: int, code: int, name: str, sentence: str) -> web.Response:
-    """As ClickHouse refuses, with its code in a header."""
+    """A refusal in ClickHouse's form, with its code in a header."""
     text = f"Code: {code}. DB::Exception: {sentence}. ({name})\n"
     return web.Response(status=status, text=text, headers={"X-ClickHouse-Exception-Code": str(code)})

@@ -1,9 +1,9 @@
-"""One statement on the ClickHouse engine (chdb), with the settings and parameters of its own request.
+"""Runs one statement on the ClickHouse engine (chdb), with the settings and parameters of its request.
 
-Enters: a Query. Leaves: an Answer, or the engine's error, whose text starts with `Code: <n>`. Guaranteed: each query has an engine
-handle of its own, so settings never leak into another one; the data after `INSERT ... FORMAT x` never pass through an SQL parser, and
-an insert that a constraint or a view refuses is an error. One statement, as ClickHouse's HTTP interface takes it, and none that reaches
-outside (stack/clickhouse_rights.py).
+Enters: a Query. Leaves: a QueryAnswer, or the engine's error, whose text starts with `Code: <n>`. Guaranteed: each query has its own engine
+handle, so settings never leak into another query; no SQL parser sees the data after `INSERT ... FORMAT x`; an insert that a constraint or a
+view refuses is an error. It takes one statement, as ClickHouse's HTTP interface does, and none that reaches outside
+(stack/clickhouse_rights.py).
 """
 
 import re
@@ -30,12 +30,12 @@ INSERT_WITH_DATA = re.compile(
 FORMAT_CLAUSE = re.compile(rb"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^;]*)?;?\s*$", re.IGNORECASE)
 LEADING = re.compile(rb"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 DATA_PREFIX = "insert-"  # names the files of running inserts in the engine's folder
-# First words of statements that have a result, even an empty one.
+# First words of statements that have a result, which may be empty.
 ANSWERS = (b"SELECT", b"WITH", b"SHOW", b"DESC", b"EXISTS", b"EXPLAIN", b"CHECK", b"FROM")
 
 
 class QueryRefused(Exception):
-    """A query refused before it reached the engine; worded as the engine words its errors."""
+    """A query that was refused before it reached the engine. Its text has the form of the engine's errors."""
 
     def __init__(self, code: int, name: str, sentence: str) -> None:
         super().__init__(f"Code: {code}. DB::Exception: {sentence}. ({name})")
@@ -43,7 +43,7 @@ class QueryRefused(Exception):
 
 @dataclass(frozen=True)
 class Query:
-    """One statement with everything the request said about it."""
+    """One statement, with the database, settings, parameters and format of its request."""
 
     sql: bytes
     database: str = ""
@@ -54,7 +54,7 @@ class Query:
 
 @dataclass(frozen=True)
 class QueryAnswer:
-    """The engine's result: bytes, their format ("" for a statement without a result), and the counters of the summary."""
+    """The engine's result: bytes, their format ("" for a statement without a result), and ClickHouse's counters for the summary."""
 
     body: bytes
     format: str
@@ -62,14 +62,14 @@ class QueryAnswer:
 
 
 def opened(path: str) -> Any:
-    """A handle of the engine of `path`. Its first makes the engine, with the rights of stack/clickhouse_rights.py."""
+    """A handle of the engine of `path`. The first one starts the engine, with the rights of stack/clickhouse_rights.py."""
     return connect(f"file:{path}?config-file={_configuration()}")
 
 
 @cache
 def _configuration() -> Path:
-    """The engine's own configuration, written once. The default database of an engine without a server shows the files of a folder as
-    tables; so that is another one than `default`, and nobody has a right on its files."""
+    """The engine's configuration file, written once. The default database of an engine without a server shows the files of a folder as
+    tables. Therefore it is not `default` but another database, on whose files no user has rights."""
     folder = Path(tempfile.mkdtemp(prefix="engine-"))
     config, its_users = folder / "config.xml", folder / "users.xml"
     its_users.write_text(f"<clickhouse>{users()}</clickhouse>", encoding="utf-8")
@@ -79,7 +79,7 @@ def _configuration() -> Path:
 
 
 def keep_default(path: str) -> None:
-    """Makes `default` an ordinary database, before the engine is first opened: also the one of an earlier release, with all its tables."""
+    """Makes `default` an ordinary database. Call it before the engine is opened. A `default` of an earlier release keeps its tables."""
     metadata = Path(path) / "metadata"
     link, file = metadata / "default", metadata / "default.sql"
     if not file.exists():
@@ -87,11 +87,12 @@ def keep_default(path: str) -> None:
         identity = link.readlink().name if link.is_symlink() else uuid.uuid4()
         file.write_text(f"ATTACH DATABASE _ UUID '{identity}'\nENGINE = Atomic\n", encoding="utf-8")
     if link.is_symlink():
-        link.unlink()  # the engine makes it again; found at its start, it would be taken for the other database's
+        link.unlink()  # the engine makes it again; at its start it would take it for the other database's
 
 
 def execute(path: str, query: Query) -> QueryAnswer:
-    """Runs the query on the engine of `path`; blocks, and may be called from several threads at once."""
+    """Runs the query on the engine of `path`. Blocks; several threads may call it at the same time. Raises QueryRefused, or the engine's
+    error."""
     insert = INSERT_WITH_DATA.match(query.sql)
     try:
         sql = (insert[0] if insert else query.sql).decode()
@@ -109,11 +110,11 @@ def execute(path: str, query: Query) -> QueryAnswer:
         return QueryAnswer(body, _format_of_result(query), counters | _written(result))
 
 
-_handles = threading.local()  # of formatQuery: settings of a request must not change what it says
+_handles = threading.local()  # for formatQuery: settings of a request must not change its result
 
 
 def refuse_reaching(path: str, sql: str, given: Iterable[str] = ()) -> None:
-    """Raises Refused for a statement that would reach outside, for several statements, and for what is none."""
+    """Raises QueryRefused for a statement that would reach outside, for several statements, and for text that is no statement."""
     if not hasattr(_handles, "plain"):
         _handles.plain = opened(path)
         _handles.plain.query("SET max_query_size = 4294967296", "TabSeparated")
@@ -122,11 +123,11 @@ def refuse_reaching(path: str, sql: str, given: Iterable[str] = ()) -> None:
     except RuntimeError as error:
         raise _of_the_query(str(error)) from None
     if what := reaches(normal, given):
-        raise QueryRefused(497, "ACCESS_DENIED", f"{what} is not for SQL on this server: it would reach outside of it")
+        raise QueryRefused(497, "ACCESS_DENIED", f"{what} is not allowed on this server: it would reach outside of it")
 
 
 def _of_the_query(error: str) -> Exception:
-    """What formatQuery says of the query, without what it says of the function that was asked."""
+    """formatQuery's error about the query, without its text about the function formatQuery itself."""
     found = re.search(
         r"Code: (\d+)\. DB::Exception: (.*?)(?:: In scope SELECT formatQuery.*)?\. \((\w+)\)\s*$", error, re.DOTALL
     )
@@ -134,13 +135,13 @@ def _of_the_query(error: str) -> Exception:
 
 
 def discard_unfinished(path: str) -> None:
-    """Removes the data of inserts during which an earlier process was killed; to be called before the first query."""
+    """Removes the data of inserts that a killed process left. Call it before the first query."""
     for file in Path(path).glob(f"{DATA_PREFIX}*"):
         file.unlink()
 
 
 def _insert(path: str, handle: Any, insert: re.Match[bytes], data: bytes) -> QueryAnswer:
-    """From a file, because the engine's send_insert() reports success for blocks that a constraint or a view refused."""
+    """Inserts from a file, because the engine's send_insert() reports success for blocks that a constraint or a view refused."""
     head, settings, format_ = (insert[part].decode() for part in ("head", "settings", "format"))
     with tempfile.NamedTemporaryFile(dir=path, prefix=DATA_PREFIX) as file:
         file.write(data)
@@ -157,7 +158,7 @@ def _written(result: Any) -> dict[str, int]:
 
 
 def _preparation(query: Query) -> list[str]:
-    """The statements that put a fresh handle into the state the request asks for."""
+    """The statements that give a new handle the database, settings and parameters of the request."""
     pairs = {**query.settings, **{f"param_{name}": value for name, value in query.params.items()}}
     for name in pairs:
         if not SETTING.fullmatch(name):

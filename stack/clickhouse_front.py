@@ -1,11 +1,11 @@
-"""The ClickHouse engine (chdb) behind enough of ClickHouse's HTTP interface for the ordinary clickhouse-connect client.
+"""The ClickHouse engine (chdb) behind the part of ClickHouse's HTTP interface that the usual clickhouse-connect client needs.
 
-Enters: HTTP requests as a ClickHouse server takes them: the query in the body, in `query=` or in a form; settings and `param_*` as
+Enters: HTTP requests in the form of ClickHouse: the query in the body, in `query=` or in a form; settings and `param_*` as
 query parameters; data after `INSERT ... FORMAT x`, compressed or not. Leaves: the result, or ClickHouse's own error text with its
-code. Guaranteed: data survive a restart; only who knows the password is answered (stack/clickhouse_door.py), and SQL reaches no file, no
-program and no other server (stack/clickhouse_rights.py). Not there: sessions (SET and temporary tables end with their request), other
-users, external data. Its own process, because one process can hold one engine:
-`CLICKHOUSE_PASSWORD=W python -m stack.clickhouse_front --port P --folder F [--user U]`; as root it becomes user U before it opens anything.
+code. Guaranteed: data survive a restart; only a client with the password gets an answer (stack/clickhouse_door.py); SQL reaches no file, no
+program and no other server (stack/clickhouse_rights.py). Not supported: sessions (SET and temporary tables end with their request), other
+users, external data. It is a process of its own, because a process can hold only one engine:
+`CLICKHOUSE_PASSWORD=W python -m stack.clickhouse_front --port P --folder F [--user U]`. As root it becomes user U before it opens any data.
 """
 
 import argparse
@@ -28,28 +28,39 @@ from aiohttp import web
 
 from schemas.tracebacks import log_plainly
 from stack import unprivileged
-from stack.clickhouse_door import door
+from stack.clickhouse_door import access_check
 from stack.clickhouse_engine import Query, QueryRefused, discard_unfinished, execute, keep_default, opened
 from stack.confinement import confine
 
-# Query parameters that are about the request itself; every other one is a setting of the engine.
+# Query parameters about the request itself; every other parameter is a setting of the engine.
 TRANSPORT = {"query", "database", "user", "password", "default_format", "query_id", "quota_key", "role", "stacktrace"}
 TRANSPORT |= {"session_id", "session_timeout", "session_check", "client_protocol_version"}
 TRANSPORT |= {"compress", "decompress", "buffer_size", "wait_end_of_query"}
-# What the engine and Python read of the system; where the kernel can, this process opens nothing else but its code and its data.
+# What the engine and Python read of the system. With Landlock, this process can open only these, its code and its data.
 READ = (
-    "/usr", "/lib", "/lib64", "/sys", "/etc/localtime", "/etc/mime.types", "/dev/urandom", "/proc/self", "/proc/cpuinfo", "/proc/meminfo",
-    "/proc/stat", "/proc/loadavg", "/proc/uptime", "/proc/sys",
-)  # fmt: skip
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/sys",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/dev/urandom",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/loadavg",
+    "/proc/uptime",
+    "/proc/sys",
+)
 ERROR_CODE = re.compile(r"Code: (\d+)\.")
-# As ClickHouse maps codes to statuses: the query is wrong (400), or what it names does not exist (404); anything else is 500.
-# Unlike ClickHouse we call a query that is nested too deeply (306) wrong.
+# ClickHouse's HTTP status for an error code: the query is wrong (400), or names something that does not exist (404); else 500. Unlike
+# ClickHouse, this front answers 400 to a query that is nested too deeply (306).
 STATUS = dict.fromkeys([6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 115, 117, 306, 452, 456], 400) | {497: 403}
 STATUS |= dict.fromkeys([46, 47, 50, 60, 81], 404)
 
-decoders: dict[str, Callable[[bytes], bytes]] = {
-    "lz4": lz4.frame.decompress
-}  # aiohttp itself undoes gzip, deflate and zstd
+# aiohttp itself decodes gzip, deflate and zstd.
+decoders: dict[str, Callable[[bytes], bytes]] = {"lz4": lz4.frame.decompress}
 encoders: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.compress,
     "gzip": gzip.compress,
@@ -58,7 +69,7 @@ encoders: dict[str, Callable[[bytes], bytes]] = {
 
 
 async def read_query(request: web.Request) -> Query:
-    """The statement and its settings, wherever the request carries them."""
+    """The statement and its settings, from all the places where a request may have them. Raises QueryRefused for what is not supported."""
     given = dict(request.query)
     if request.content_type == "multipart/form-data":
         form = await request.post()
@@ -86,17 +97,17 @@ async def read_query(request: web.Request) -> Query:
 
 
 async def readable(request: web.Request) -> Query:
-    """The query of a request that can be read, else Refused: its compression, form or text is none."""
+    """The query of a request. Raises QueryRefused when the request cannot be read: its compression, form or text is invalid."""
     try:
         return await read_query(request)
-    except (web.RequestPayloadError, ValueError, LookupError, RuntimeError) as error:  # what aiohttp and lz4 raise
+    except (web.RequestPayloadError, ValueError, LookupError, RuntimeError) as error:  # aiohttp and lz4 raise these
         raise QueryRefused(
             27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"the request cannot be read: {error}"[:200]
         ) from None
 
 
 def compressed(request: web.Request, body: bytes, headers: dict[str, str]) -> bytes:
-    """The body in the first encoding that the client accepts and we know, if it asked for compression."""
+    """The body in the first encoding that both sides support, if the client asked for compression; sets the header then."""
     if request.query.get("enable_http_compression") == "1" and body:
         for name in request.headers.get("Accept-Encoding", "").replace(" ", "").split(","):
             if name in encoders:
@@ -106,13 +117,13 @@ def compressed(request: web.Request, body: bytes, headers: dict[str, str]) -> by
 
 
 class ClickHouseFront:
-    """The request handlers over one engine path."""
+    """The request handlers of one engine. They run on the event loop; the statements run in 16 threads."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         discard_unfinished(path)
         keep_default(path)
-        # Keeps the engine alive between requests; a request's own handle costs a millisecond while this one is open.
+        # Keeps the engine open between requests. While it is, a handle for a request takes a millisecond.
         self._engine = opened(path)
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")
         text = self._engine.query("SELECT version(), timezone()", "TabSeparated").bytes().decode()
@@ -126,7 +137,7 @@ class ClickHouseFront:
         try:
             query = await readable(request)
             answer = await asyncio.get_running_loop().run_in_executor(self._threads, execute, self._path, query)
-        except Exception as error:  # noqa: BLE001  # whatever the engine says is the answer, as in ClickHouse
+        except Exception as error:  # noqa: BLE001  # any error of the engine is the answer, as in ClickHouse
             return self._refusal(str(error), headers)
         headers["X-ClickHouse-Summary"] = json.dumps({name: str(number) for name, number in answer.summary.items()})
         if answer.format:
@@ -151,7 +162,7 @@ class ClickHouseFront:
 
 def application(path: str, password: str) -> web.Application:
     front = ClickHouseFront(path)
-    app = web.Application(client_max_size=2**31, middlewares=[door(password)])
+    app = web.Application(client_max_size=2**31, middlewares=[access_check(password)])
     app.router.add_get("/ping", front.ping)
     app.router.add_route("*", "/", front.query)
     app.on_cleanup.append(front.close)
@@ -159,13 +170,10 @@ def application(path: str, password: str) -> web.Application:
 
 
 def confined(folder: str) -> bool:
-    """What no look at a statement finds still reaches nothing: the engine's threads, started from here on, open no other file."""
+    """A second line of defence behind stack/clickhouse_rights.py: the engine's threads, which start later, can open no other file."""
     unprivileged.gain_nothing()
-    own = (
-        sys.prefix,
-        sys.base_prefix,
-        sys.base_exec_prefix,
-    )  # not the project, which is read by now: stacks lie in its folder
+    # Without the project: it is read already, and its folder contains the stacks.
+    own = (sys.prefix, sys.base_prefix, sys.base_exec_prefix)
     return confine(map(Path, (*READ, *own)), map(Path, (folder, tempfile.gettempdir(), "/dev/null")))
 
 

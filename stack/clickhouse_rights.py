@@ -1,10 +1,10 @@
-"""What SQL may do on the stack's ClickHouse: work on its own tables, and reach nothing else.
+"""The rights of SQL on the stack's ClickHouse: it may use its own tables, and reach nothing else.
 
-Enters: statements and settings of requests. Leaves: the same, or a refusal. Guaranteed: no statement reads or writes a file it names,
-runs a program, or speaks to another server, however it is nested. Most of that are grants of ClickHouse itself, which has a source for
-each kind of outside (FILE, URL, S3, REMOTE, MYSQL, ...) and asks at every use of it; nothing is granted on any. What no grant covers
-in the engine without a server is found in the statement as the engine's own parser writes it out again (formatQuery): no comment,
-no heredoc, one way to quote.
+Enters: statements and settings of requests. Leaves: the same, or a refusal. Guaranteed: no statement reads or writes a file that it names,
+runs a program, or connects to another server, however it is nested. Grants of ClickHouse do most of that: it has a source for each kind
+of outside (FILE, URL, S3, REMOTE, MYSQL, ...), checks every use, and no source is granted here. What no grant covers in an engine without
+a server is looked for in the statement as the engine's own parser prints it (formatQuery): without comments and heredocs, and with one
+form of quotes.
 """
 
 import re
@@ -31,13 +31,14 @@ ENGINES = (
     "MaterializedView",
     "GenerateRandom",
 )
-# Of databases too. A grant is wanted only for engines that are sources: EmbeddedRocksDB takes a folder, ExecutablePool a program.
+# For databases too. ClickHouse checks a grant only for engines that are sources; but EmbeddedRocksDB takes a folder, ExecutablePool a
+# program.
 _ALLOWED_ENGINES = {*ENGINES, "Atomic"}
 PRIVILEGES = (
     "SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE TEMPORARY TABLE, CREATE VIEW, DROP, TRUNCATE, OPTIMIZE, KILL QUERY,"
     " SYSTEM MERGES"
 )
-# Settings that name a file or a server, or hide an expression in a text.
+# Settings that name a file or a server, or contain an expression as text.
 FIXED = (
     "additional_result_filter",
     "additional_table_filters",
@@ -53,15 +54,15 @@ FIXED = (
     "select",
     "sort",
 )
-# Data after VALUES are literals: an expression there would pass by `reaches`.
+# Data after VALUES are literals only: `reaches` does not see an expression there.
 PLAIN = ("input_format_values_deduce_templates_of_expressions", "input_format_values_interpret_expressions")
-# Functions no grant covers: `file` as a scalar, `disk` in the settings of a table, and those that run what they are given.
+# Functions that no grant covers: `file` as a scalar, `disk` in the settings of a table, and those that run their argument.
 REACHING = {"catboostevaluate", "disk", "eval", "executable", "file", "python"}
-# Table functions whose columns are described in a text, which may hold an expression and be put together from pieces. `values` is one of
-# them only where a table is named, `format` where a format is.
+# Table functions with a text that describes columns. The text may contain an expression, and may be built from pieces. `values` is one of
+# them only in the place of a table, `format` only with the name of a format.
 _DESCRIBED = {"input", "values", "format"}
 _BEFORE_TABLES = {"from", "join", "describe", "desc", "table", "as", "function", "in", ",", "("}
-# What may stand for the name of a function: some take one as an argument (arrayMap, APPLY), without brackets behind it.
+# Kinds of tokens that may be the name of a function: some functions take a name as an argument (arrayMap, APPLY), without brackets.
 _NAMED = {"word", "quoted"}
 _TOKEN = re.compile(
     r"(?P<text>'(?:[^'\\]|\\.|'')*')|(?P<quoted>`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")|(?P<word>\w+)|(?P<other>\S)",
@@ -70,7 +71,7 @@ _TOKEN = re.compile(
 
 
 def users(proof: str = "<password></password>") -> str:
-    """The one user, as ClickHouse's configuration has it; `proof` is the element that says how it proves who it is."""
+    """ClickHouse's configuration of the only user, as XML. `proof` is the element for its password."""
     grants = [f"GRANT {PRIVILEGES} ON *.*", *(f"GRANT TABLE ENGINE ON {engine}" for engine in ENGINES)]
     queries = "".join(f"<query>{escape(grant)}</query>" for grant in grants)
     fixed = "".join(f"<{name}><const/></{name}>" for name in (*FIXED, *PLAIN))
@@ -89,7 +90,8 @@ def _describes(function: str, before: str, kind_of_first: str) -> bool:
 
 
 def reaches(normal: str, given: Iterable[str] = ()) -> str:
-    """What in the statement reaches outside, as formatQuery wrote it, with the values of its parameters; empty when nothing does."""
+    """The first part of a statement that reaches outside; "" when nothing does. `normal` is the statement as formatQuery printed it,
+    `given` are the values of its parameters."""
     tokens = [(found.lastgroup or "", found[0]) for found in _TOKEN.finditer(normal)]
     following = [*tokens[1:], ("", ""), ("", "")]
     before = ""
@@ -121,8 +123,8 @@ def reaches(normal: str, given: Iterable[str] = ()) -> str:
 
 
 def _as_argument(normal: str) -> str:
-    """A function that reaches outside, named where a call has its arguments. formatQuery writes a space before the bracket of anything
-    else: a list of columns, `IN (...)`."""
+    """A function that reaches outside, used as an argument of a call; "" when there is none. formatQuery prints a space before every other
+    bracket: of a list of columns, of `IN (...)`."""
     calls: list[bool] = []
     before, end = "", 0
     for found in _TOKEN.finditer(normal):

@@ -1,8 +1,8 @@
-"""ClickHouse: the `clickhouse` server found on PATH, else the engine itself (chdb) behind stack/clickhouse_front.py.
+"""ClickHouse: the `clickhouse` server on PATH, else its engine (chdb) behind stack/clickhouse_front.py.
 
 Enters: a folder. Leaves: a Service at http://default:<password>@127.0.0.1:<port>/default, with a password made for this folder. Guaranteed:
-the ordinary HTTP client works with either; data live in the folder and survive a restart; started by root, it runs as `nobody`, and
-SQL reaches no file, no program and no other server (stack/clickhouse_rights.py).
+the usual HTTP client works with both; data are in the folder and survive a restart; started by root, it runs as `nobody`; SQL reaches no
+file, no program and no other server (stack/clickhouse_rights.py).
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def service(folder: Path) -> Service:
         rights = as_nobody(folder, Path(server).resolve().parent)
     else:
         command = [sys.executable, "-m", "stack.clickhouse_front", f"--port={port}", f"--folder={folder}/data"]
-        env["CLICKHOUSE_PASSWORD"] = password  # by environment, so that no process list shows it
+        env["CLICKHOUSE_PASSWORD"] = password  # in the environment, so that no process list shows it
         rights = as_nobody(folder, *own_code(), drops_itself=True)
         command += [f"--user={rights.user}"] if rights else []
 
@@ -64,7 +64,7 @@ def service(folder: Path) -> Service:
         answers(port)
         ask = f"http://127.0.0.1:{port}/?query=SELECT%20version()"
         request = urllib.request.Request(ask, headers={"X-ClickHouse-User": "default", "X-ClickHouse-Key": password})
-        with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310  # a loopback URL of ours
+        with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310  # a loopback URL
             version = response.read().decode().strip()
         return str(version) if server else f"{version} (chdb)"
 

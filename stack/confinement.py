@@ -1,8 +1,8 @@
-"""What a process may still open, whatever it is told to: Landlock, as the kernel offers it (Linux 5.19).
+"""Limits what a process may open, with the kernel's Landlock (Linux 5.19 or newer).
 
-Enters: files and folders to read, folders to write in. Leaves: this process, and all it starts, with nothing else to open and nobody to
-connect to; programs only from what it may read. Guaranteed: for good, and for every thread that is started afterwards. Not for those that
-run already, nor for what is open already. Elsewhere nothing happens.
+Enters: files and folders to read, folders to write to. Leaves: this process and all that it starts can open nothing else, run programs only
+from what they may read, and open no TCP connection (if the kernel supports that). Guaranteed: it cannot be undone, and holds for every
+thread that is started later. It does not hold for threads that run already, nor for open files. On other systems nothing happens.
 """
 
 import ctypes
@@ -12,19 +12,20 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-CREATE, ADD, RESTRICT = 444, 445, 446  # system calls, the same on every architecture
-VERSION = 1  # asks for the version of the interface instead of making a ruleset
+CREATE, ADD, RESTRICT = 444, 445, 446  # numbers of system calls, the same on every architecture
+VERSION = 1  # returns the version of the interface, and makes no ruleset
 BENEATH = 1
-REFER_SINCE, TRUNCATE_SINCE, CONNECT_SINCE = 2, 3, 4  # before 2, no file may be renamed into another folder
+REFER_SINCE, TRUNCATE_SINCE, CONNECT_SINCE = 2, 3, 4  # version 1 does not allow to move a file to another folder
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
 READ = EXECUTE | READ_FILE | READ_DIR
-WRITE = (1 << 14) - 1  # all there is up to REFER
+WRITE = (1 << 14) - 1  # all rights up to REFER
 CONNECT_TCP = 1 << 1
 
 
 def confine(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
-    """To be called in the only thread, with no_new_privs set; whether the kernel does it. What is not there is left out."""
+    """Confines this process. Returns whether the kernel did it. Call it while there is one thread, with no_new_privs set. Paths that do not
+    exist are skipped. Raises OSError when the kernel refuses a rule."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -51,5 +52,5 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, allowed: int) -> None:
         return
     rule = struct.pack("=Qi", allowed if path.is_dir() else allowed & OF_FILES, place)
     if libc.syscall(ADD, ruleset, BENEATH, rule, 0):
-        raise OSError(ctypes.get_errno(), "Landlock takes no rule for it", str(path))
+        raise OSError(ctypes.get_errno(), "Landlock refuses a rule for it", str(path))
     os.close(place)

@@ -1,7 +1,8 @@
-"""Starting and ending a stack from another process: what `chat4all up` and `down` do, and what demo and tests call.
+"""Starts and stops a stack from another process: for `chat4all up` and `down`, and for demos and tests.
 
-Enters: a folder and a Plan. Leaves: a detached supervisor, or its end. Guaranteed: one stack per folder, a second start is refused
-with the pid and the URLs of the first; after stop() no process of the stack is left and, unless they are kept, no data.
+Enters: a folder and a StackPlan. Leaves: a detached supervisor, or its end. Guaranteed: one stack per folder; a second start is refused
+with the pid and the URLs of the first; after stop() no process of the stack is left, and no data unless they are kept. All functions
+block and may be called from any thread: the stack does not end with the caller.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from stack.supervisor import KEPT
 
 
 class StackRefused(Exception):
-    """The stack cannot be started or ended; one sentence says why and what to do."""
+    """The stack cannot be started or stopped. One sentence says why, and what to do."""
 
 
 def start(
@@ -34,13 +35,18 @@ def start(
     say: Callable[[str], None] = lambda _sentence: None,
     limit_seconds: float = 180.0,
 ) -> StackState:
-    """Starts the stack and returns when all of it answers; `progress` sees every state on the way, `say` gets what a first start of
-    this machine does besides. Raises StackRefused."""
+    """Starts the stack and returns its state when all services are ready. Blocks until then, at most `limit_seconds` after the download
+    that a first start on a machine needs.
+
+    `progress` gets each state that was read meanwhile, in this thread; `say` gets a line for each step of a first start on the machine.
+    Raises StackRefused when the stack runs already, does not start or takes too long, and ServiceFailed when Kafka cannot be downloaded.
+    A start that fails leaves its logs and no process. A start that is interrupted (KeyboardInterrupt) is stopped as by `stop`."""
     folder = folder.resolve()
     if is_running(folder):
         raise StackRefused(_already(folder))
     if "kafka" in plan.servers:
-        kafka_server.make_ready(say)  # what only a first run does belongs to whoever waits, not to the supervisor
+        # The download of a first start is shown to the caller, so it is not the supervisor's work.
+        kafka_server.make_ready(say)
     claim = lock(folder)
     if claim is None:
         raise StackRefused(_already(folder))
@@ -52,14 +58,15 @@ def start(
         os.close(claim)  # the supervisor has inherited it
     try:
         return _await_ready(folder, progress, limit_seconds)
-    except BaseException:  # a Ctrl-C while it starts ends it as well
+    except BaseException:  # Ctrl-C during the start stops it too
         if is_running(folder):
             stop(folder)
         raise
 
 
 def stop(folder: Path, limit_seconds: float = 60.0) -> bool:
-    """Ends the stack of this folder, or clears away what a dead one left; False when there is nothing of it."""
+    """Stops the stack of this folder, or removes the files of a dead one. Blocks until all its processes have ended. Returns False when
+    there is neither. Deletes the data unless the stack was started with `keep_data`. Raises StackRefused after `limit_seconds`."""
     folder = folder.resolve()
     state = read_state(folder)
     if is_running(folder):
@@ -67,7 +74,7 @@ def stop(folder: Path, limit_seconds: float = 60.0) -> bool:
         return True
     if state is None and not (folder / "supervisor.log").exists():
         return False
-    # Its supervisor was killed or its start failed; its children are gone, or going, its files are not.
+    # Its supervisor was killed or its start failed: its children have ended or are ending, but its files are still there.
     _await_orphans(folder)
     if state is not None and state.keep_data:
         (folder / KEPT).touch()
@@ -78,7 +85,7 @@ def stop(folder: Path, limit_seconds: float = 60.0) -> bool:
 
 
 def memory(pid: int) -> int:
-    """Bytes a service and its own children occupy; shared pages are counted once where the system tells (Linux)."""
+    """Memory of a process and its children in bytes; 0 when it has ended. On Linux, each shared page is counted once in the sum."""
     total = 0
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
@@ -99,23 +106,24 @@ def _end_supervisor(folder: Path, limit_seconds: float) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         if time.monotonic() > deadline:
-            raise StackRefused(f"the stack of {folder} does not end; look into {folder / 'supervisor.log'}")
+            raise StackRefused(f"the stack of {folder} does not stop; see {folder / 'supervisor.log'}")
         time.sleep(0.1)
     _await_end(pid)
 
 
 def _await_orphans(folder: Path) -> None:
-    """The kernel ends the children of a killed supervisor, but PostgreSQL takes a moment to leave."""
+    """Waits for the children of a killed supervisor. The kernel ends them, but PostgreSQL needs a moment."""
     state = read_state(folder)
     for service in state.services if state else []:
         with contextlib.suppress(psutil.Error):
             born = psutil.Process(service.pid).create_time() * 1000
-            if service.pid and abs(born - service.started_at) < 5000:  # else the pid is somebody else's by now
+            if service.pid and abs(born - service.started_at) < 5000:  # otherwise another process has the pid now
                 _await_end(service.pid)
 
 
 def _await_end(pid: int, limit_seconds: float = 15.0) -> None:
-    """Until the process runs no more; a zombie runs no more, it waits for an init process that a container may lack."""
+    """Waits until the process has ended, at most so long. A zombie has ended: it only waits for an init process, which a container may
+    lack."""
     deadline = time.monotonic() + limit_seconds
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
@@ -124,7 +132,7 @@ def _await_end(pid: int, limit_seconds: float = 15.0) -> None:
 
 
 def _make_room(folder: Path, plan: StackPlan) -> None:
-    """Data are taken up only when somebody asked for it; the rest of an earlier stack would only confuse this one."""
+    """Deletes what an earlier stack left in the folder, unless its data were kept or this plan keeps data."""
     kept = folder / KEPT
     if not (plan.keep_data or kept.exists()):
         for path in folder.iterdir():
@@ -145,13 +153,14 @@ def _spawn(folder: Path, plan: StackPlan, claim: int) -> None:
             command, input=text, stdout=output, stderr=output, start_new_session=True, pass_fds=[claim], check=False
         )
     if done.returncode:
-        raise StackRefused(f"the supervisor ended with {done.returncode}; look into {log}")
+        raise StackRefused(f"the supervisor ended with {done.returncode}; see {log}")
 
 
 def _await_ready(folder: Path, progress: Callable[[StackState], None], limit_seconds: float) -> StackState:
     deadline = time.monotonic() + limit_seconds
     while True:
-        running = is_running(folder)  # asked first: what it wrote before its end is read after it
+        # Before the state: so the last state of a supervisor that has just ended is not missed.
+        running = is_running(folder)
         state = read_state(folder)
         if state is not None:
             progress(state)
@@ -160,17 +169,15 @@ def _await_ready(folder: Path, progress: Callable[[StackState], None], limit_sec
             if state.phase == FAILED and not running:
                 raise StackRefused(state.error)
         if not running:
-            raise StackRefused(f"the supervisor has ended; look into {folder / 'supervisor.log'}")
+            raise StackRefused(f"the supervisor has ended; see {folder / 'supervisor.log'}")
         if time.monotonic() > deadline:
-            raise StackRefused(
-                f"the stack was not ready within {limit_seconds:.0f} s; look into {folder / 'supervisor.log'}"
-            )
+            raise StackRefused(f"the stack was not ready within {limit_seconds:.0f} s; see {folder / 'supervisor.log'}")
         time.sleep(0.05)
 
 
 def _already(folder: Path) -> str:
     state = read_state(folder)
     if state is None:
-        return f"a stack in {folder} is just starting or ending; try again in some seconds"
+        return f"a stack in {folder} is just starting or stopping; try again in a few seconds"
     urls = ", ".join(f"{service.name} {service.address}" for service in state.services if service.address)
-    return f"the stack of {folder} is already up (pid {state.pid}): {urls}; end it with `chat4all down`, or choose another --name"
+    return f"the stack of {folder} is already up (pid {state.pid}): {urls}; stop it with `chat4all down`, or choose another --name"

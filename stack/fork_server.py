@@ -1,9 +1,9 @@
-"""A process that imports what several programs need, once, and becomes one of them whenever it is asked.
+"""A process that imports modules once and then forks programs that need them.
 
 `python -m stack.fork_server MODULE[,MODULE...]`. Enters: a line of JSON for each program on standard input (`Start`). Leaves: a line of
-JSON on standard output for each that has begun, and for each that has ended. Guaranteed: a program finds its arguments, environment,
-log and standard input as if `python -m` had started it, in a session of its own; it dies with this process, and this process ends when
-standard input does. Nothing but the loop below runs here, so there is one thread, as fork wants it.
+JSON on standard output when a program begins, and when one ends. Guaranteed: a program has its arguments, environment, log and standard
+input as if `python -m` had started it, and a session of its own. It ends with this process, and this process ends when standard input is
+closed. Only the loop below runs here, so there is one thread, which fork needs.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ STDIN, STDOUT = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """One program to become. `argv` is a module and its arguments, `name` what `top` and `ps -o comm` call it."""
+    """One program to start. `argv` is a module and its arguments; `name` is its name in `top` and `ps -o comm`."""
 
     name: str
     argv: list[str]
@@ -42,7 +42,7 @@ def main() -> None:
     for name in sys.argv[1].split(","):
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # what all have in common is never looked through again, and so stays common
+    gc.freeze()  # the collector then skips the shared objects, so that their memory pages stay shared
     start = serve()
     if start is not None:
         sys.argv = list(start.argv)
@@ -50,7 +50,8 @@ def main() -> None:
 
 
 def serve() -> Start | None:
-    """Forks and tells of ends. Returns twice: what to become, in a child; None at the end of standard input."""
+    """Forks programs and reports their ends. Returns in each child with the program to run, and in this process with None at the end of
+    standard input."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -63,7 +64,7 @@ def serve() -> Start | None:
             found = [key.fd for key, _ in ready.select()]
             if read in found:
                 os.read(read, 1024)
-                _tell_ends()
+                _report_ends()
             if STDIN in found:
                 piece = os.read(STDIN, 65536)
                 if not piece:
@@ -79,11 +80,11 @@ def serve() -> Start | None:
 
 
 def _forked(start: Start) -> bool:
-    """True in the child, which is by then what the program expects to be."""
+    """Forks. Returns True in the child, which then has the session, log, input and environment of the program; False in this process."""
     parent = os.getpid()
     pid = os.fork()
     if pid:
-        _tell({"began": pid})
+        _report({"began": pid})
         return False
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -99,11 +100,11 @@ def _forked(start: Start) -> bool:
     os.close(nothing)
     os.environ.clear()
     os.environ.update(start.env)
-    tempfile.tempdir = None  # it may have been chosen by the environment of before
+    tempfile.tempdir = None  # it may come from the previous environment
     return True
 
 
-def _tell_ends() -> None:
+def _report_ends() -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -111,10 +112,10 @@ def _tell_ends() -> None:
             return
         if not pid:
             return
-        _tell({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
+        _report({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
-def _tell(news: dict[str, int]) -> None:
+def _report(news: dict[str, int]) -> None:
     os.write(STDOUT, json.dumps(news).encode() + b"\n")
 
 

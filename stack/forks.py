@@ -1,8 +1,8 @@
-"""Programs that a fork server (stack/fork_server.py) becomes: five of them for the imports of one.
+"""Starts programs through a fork server (stack/fork_server.py): several programs for the imports of one.
 
-Enters: the modules they need, then one Start each. Leaves: a Forked, which answers what a `subprocess.Popen` answers. Guaranteed: the
-server dies with the process that started it, and every program with the server; a server that has died is started again with the next
-program, and what it had started counts as killed.
+Enters: the modules they need, then one Start for each. Leaves: a Forked, with the methods of a `subprocess.Popen` that stack/ needs.
+Guaranteed: the server ends with the process that started it, and every program ends with the server. A server that has ended is started
+again with the next program; the programs it had started count as killed.
 """
 
 import json
@@ -22,7 +22,7 @@ BEGIN_SECONDS = 60.0  # it may still be importing
 
 
 class Forked:
-    """A program's process. Not thread-safe, as its server's owner is not."""
+    """The process of a program. Not thread-safe: use it in the thread of its Forks."""
 
     def __init__(self, pid: int, look: Callable[[float], None]) -> None:
         self.pid = pid
@@ -30,13 +30,13 @@ class Forked:
         self._look = look
 
     def poll(self) -> int | None:
-        """Its exit code, below zero the signal that ended it; None while it runs."""
+        """Its exit code, negative for a signal; None while it runs. Does not block."""
         if self.code is None:
             self._look(0)
         return self.code
 
     def wait(self, timeout: float | None = None) -> int:
-        """Blocks until it has ended; raises subprocess.TimeoutExpired."""
+        """Blocks until it has ended, and returns its exit code. Raises subprocess.TimeoutExpired after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.poll() is None:
             if deadline is not None and time.monotonic() >= deadline:
@@ -46,7 +46,8 @@ class Forked:
 
 
 class Forks:
-    """The server and what it has started; `log` is where it says what is wrong with itself."""
+    """The fork server and the programs it has started. `log` gets the server's own errors. Not thread-safe; the server and its programs end
+    with the thread that called `start`."""
 
     def __init__(self, modules: Sequence[str], log: Path) -> None:
         self._modules = ",".join(modules)
@@ -57,7 +58,7 @@ class Forks:
         self._buffered = b""
 
     def start(self) -> None:
-        """Starts the server, which begins to import; returns at once."""
+        """Starts the server and returns at once, while it imports."""
         self._buffered = b""
         command = [sys.executable, "-m", "stack.fork_server", self._modules]
         with self._log.open("ab") as log:
@@ -66,7 +67,8 @@ class Forks:
             )
 
     def begin(self, start: Start) -> Forked:
-        """Blocks until the program runs, for as long as the server still imports. Raises ServiceFailed."""
+        """Starts the program, and the server if it has ended. Blocks until the program runs: while the server imports, 60 s at most. Raises
+        ServiceFailed."""
         if self._server is None or self._server.poll() is not None:
             self.start()
         deadline = time.monotonic() + BEGIN_SECONDS
@@ -81,7 +83,7 @@ class Forks:
         return self._began.pop()
 
     def close(self) -> None:
-        """Ends the server, and with it whatever it has started."""
+        """Kills the server, and with it all programs it has started."""
         if self._server is not None:
             self._server.kill()
             self._server.wait()
@@ -93,13 +95,13 @@ class Forks:
         return self._server.stdin.fileno()
 
     def _look(self, seconds: float) -> None:
-        """Takes in what the server tells, waiting for it for so long."""
+        """Reads the server's reports; waits `seconds` at most for the first."""
         if self._server is None or self._server.stdout is None:
-            time.sleep(seconds)  # whatever it had started is known to have ended
+            time.sleep(seconds)  # all its programs are known to have ended
             return
-        told = self._server.stdout.fileno()
-        while select.select([told], [], [], seconds)[0]:
-            piece = os.read(told, 65536)
+        output = self._server.stdout.fileno()
+        while select.select([output], [], [], seconds)[0]:
+            piece = os.read(output, 65536)
             if not piece:
                 self._gone()
                 return
@@ -117,7 +119,7 @@ class Forks:
             self._running.pop(news["ended"]).code = news["code"]
 
     def _gone(self) -> None:
-        """The kernel ends what a dead server had started."""
+        """Cleans up after the server's end: the kernel ends its programs."""
         if self._server is not None:
             self._server.wait()
             for pipe in (self._server.stdin, self._server.stdout):

@@ -1,4 +1,4 @@
-"""A short life for a new Kafka, so that what it loads for the product's requests is in its AOT cache too.
+"""Typical requests of the product to a new Kafka, so that the classes for them are in its AOT cache.
 
 Enters: bootstrap servers. Leaves: a topic with some records, transactions and a group. Raises KafkaException.
 """
@@ -13,7 +13,7 @@ SECONDS = 20.0
 
 
 def run(url: str) -> None:
-    """Creates a topic, produces in transactions, reads as a member of a group. Blocks some seconds."""
+    """Creates a topic, produces in transactions, and reads as a member of a group. Blocks for some seconds."""
     admin = AdminClient(KafkaAccess(url).settings("exercise"))
     admin.create_topics([NewTopic(TOPIC, 4, 1, config={"cleanup.policy": "compact"})])[TOPIC].result(SECONDS)
     consumer = Consumer(

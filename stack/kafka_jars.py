@@ -1,8 +1,8 @@
-"""Jars: exactly those of a lock, each with the SHA-512 that is written there. Kafka's are in stack/kafka_jars.txt.
+"""Jars: exactly those of a lock file, each with the SHA-512 in that file. Kafka's are in stack/kafka_jars.txt.
 
-Enters: the folder they are kept in. Leaves: their paths. Guaranteed: what is returned has been read whole and compared by this process,
-whether it was downloaded now or lay in the cache; a jar too many, a changed or a missing one is never run: the folder is put right
-from Maven Central, once, and what is wrong even then raises ServiceFailed. `python -m tools.lock_jars` writes the file.
+Enters: the folder of the jars. Leaves: their paths. Guaranteed: this process has read and compared every returned jar, whether it was
+downloaded now or was in the cache. An extra, changed or missing jar is never run: the folder is replaced from Maven Central, once; if the
+jars are wrong even then, ServiceFailed is raised. `python -m tools.lock_jars` writes the lock file.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from pathlib import Path
 from stack.launch import ServiceFailed
 
 LOCK = Path(__file__).with_suffix(".txt")
-DOWNLOADS = 4  # at a time
+DOWNLOADS = 4  # at the same time
 REPOSITORIES: dict[str, str] | None = None  # name -> URL; None is Maven Central
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Jar:
-    """One line of the lock: `group:artifact:version` and the digest of its file."""
+    """One line of a lock file: `group:artifact:version` and the digest of its file."""
 
     sha512: str
     coordinate: str
@@ -43,7 +43,7 @@ def locked(lock: Path = LOCK) -> tuple[Jar, ...]:
 
 @cache
 def digest() -> str:
-    """Names the set: another lock is kept in another folder, so that two releases do not repair each other's."""
+    """A short digest of Kafka's lock. Jars of another lock are in another folder, so that two releases do not replace each other's jars."""
     return hashlib.sha256("\n".join(f"{jar.sha512} {jar.coordinate}" for jar in locked()).encode()).hexdigest()[:8]
 
 
@@ -51,26 +51,28 @@ _checked: set[Path] = set()  # folders whose jars this process has compared
 
 
 def ready(folder: Path, say: Say = lambda _: None, jars: Sequence[Jar] = ()) -> list[Path]:
-    """The paths of the jars in `folder`, Kafka's unless others are given, all compared; downloads what is missing or wrong. Raises
-    ServiceFailed."""
+    """The paths of the jars in `folder` (Kafka's, unless `jars` names others), all compared. Downloads what is missing or wrong, which
+    blocks for seconds to a minute; `say` gets a line then. Raises ServiceFailed."""
     jars = jars or locked()
     if folder not in _checked:
         bad = wrong(folder, jars)
         if bad and folder.exists():
-            say(f"the jars in {folder} are not those of their lock: {', '.join(sorted(bad))}; they are fetched again")
+            say(
+                f"the jars in {folder} are not those of their lock: {', '.join(sorted(bad))}; they are downloaded again"
+            )
         if bad:
-            _put_right(folder, jars, bad)
+            _replace(folder, jars, bad)
         _checked.add(folder)
     return [folder / jar.name for jar in sorted(jars, key=lambda jar: jar.name)]
 
 
 def wrong(folder: Path, jars: Iterable[Jar]) -> dict[str, str]:
-    """What is not as locked, name -> why: missing, another SHA-512, or no part of the set."""
+    """The jars that differ from the lock, name -> why: missing, another SHA-512, or not in the lock."""
     expected = {jar.name: jar for jar in jars}
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     found = dict.fromkeys(sorted(present - expected.keys()), "does not belong there")
     found |= dict.fromkeys(sorted(expected.keys() - present), "is missing")
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of the interpreter
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing releases the GIL
         names = sorted(present & expected.keys())
         for name, sha512 in zip(names, threads.map(lambda name: _sha512(folder / name), names), strict=True):
             if sha512 != expected[name].sha512:
@@ -85,8 +87,8 @@ def _sha512(file: Path) -> str:
         return hashlib.file_digest(opened, "sha512").hexdigest()
 
 
-def _put_right(folder: Path, wanted: Iterable[Jar], bad: Iterable[str]) -> None:
-    """A whole new set in place of the folder: what was right in it is taken along, the rest is downloaded and compared."""
+def _replace(folder: Path, wanted: Iterable[Jar], bad: Iterable[str]) -> None:
+    """Replaces the folder by a complete set: copies the good jars, downloads the others, and compares all."""
     staging = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
         jars = staging / "jars"
@@ -96,11 +98,13 @@ def _put_right(folder: Path, wanted: Iterable[Jar], bad: Iterable[str]) -> None:
                 shutil.copyfile(folder / jar.name, jars / jar.name)
         _download([jar for jar in wanted if jar.name in bad], jars, staging / "repository")
         for each in (jars, *jars.iterdir()):
-            each.chmod(0o755 if each == jars else 0o644)  # nothing secret, and for whoever Kafka runs as
+            each.chmod(0o755 if each == jars else 0o644)  # not secret; Kafka may run as another user
         still = wrong(jars, wanted)
         if still:
-            told = ", ".join(f"{name} {why}" for name, why in still.items())
-            raise ServiceFailed(f"kafka: what Maven Central gave is not what the lock says: {told}; nothing was run")
+            differences = ", ".join(f"{name} {why}" for name, why in still.items())
+            raise ServiceFailed(
+                f"kafka: the jars from Maven Central are not those of the lock: {differences}; none was run"
+            )
         _publish(jars, folder, wanted)
     except OSError as error:
         raise ServiceFailed(f"kafka: cannot keep jars in {folder} ({error})") from error
@@ -109,7 +113,7 @@ def _put_right(folder: Path, wanted: Iterable[Jar], bad: Iterable[str]) -> None:
 
 
 def _publish(jars: Path, folder: Path, wanted: Iterable[Jar]) -> None:
-    """Gives the new set its name. A running Kafka keeps the files it has open; another first run may have been quicker."""
+    """Renames the new set to its final name. A running Kafka keeps the files it has open; another first run may have been faster."""
     old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     try:
         if folder.exists():
@@ -123,10 +127,10 @@ def _publish(jars: Path, folder: Path, wanted: Iterable[Jar]) -> None:
 
 
 def _download(jars: list[Jar], into: Path, repository: Path) -> None:
-    """Each file by its own coordinate: no POM is asked what else it would like."""
+    """Downloads each file by its own coordinate, without the dependencies in its POM."""
     if not jars:
         return
-    from jgo.maven import MavenContext  # noqa: PLC0415  # costs 0.3 s, needed once per machine
+    from jgo.maven import MavenContext  # noqa: PLC0415  # takes 0.3 s, and is needed once per machine
 
     context = MavenContext(repo_cache=repository, local_repos=[], remote_repos=REPOSITORIES, timeout=60)
 

@@ -1,7 +1,7 @@
-"""How the Kafka of a stack lets clients in: everybody, with a password, or with TLS, passwords, client certificates and ACLs.
+"""Access to the Kafka of a stack: open, with one password, or with TLS, passwords, client certificates and ACLs.
 
-Enters: ports, a folder. Leaves: lines of server.properties, and the settings of a client that may do everything. Guaranteed: where
-clients need a password or a certificate, the controller's port needs one as well; secrets stand in files of their owner only.
+Enters: ports, a folder. Leaves: lines of server.properties, and the settings of an administrator's client. Guaranteed: where clients need a
+password or a certificate, the controller's port needs one as well; only their owner can read the files with secrets.
 """
 
 import secrets
@@ -16,11 +16,11 @@ from schemas.secret_masking import MaskedText
 from stack.certificates import Certificates
 
 Locks = Literal["open", "password", "secured"]
-ADMIN = "admin"  # may do everything; of a secured stack, by its certificate
+ADMIN = "admin"  # may do everything; a secured Kafka knows it by its certificate
 BROKER = "broker"
 MUTUAL = "mutual TLS"  # the port for clients with a certificate
-USER = "chat4all"  # everybody's, where there is one password
-MECHANISM = "SCRAM-SHA-512"  # of a secured stack
+USER = "chat4all"  # the user of all clients, with locks "password"
+MECHANISM = "SCRAM-SHA-512"  # with locks "secured"
 
 OPEN = """\
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
@@ -63,7 +63,8 @@ JAAS = (
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Lines of server.properties; `admin` is a client that may do everything, `settings` lead all others (schemas.settings names)."""
+    """Lines of server.properties. `admin` is the access of an administrator; `settings` (schemas.settings names) are for all other
+    clients."""
 
     properties: str = field(repr=False)
     admin: KafkaAccess
@@ -72,7 +73,8 @@ class Listeners:
 
 
 def listeners(locks: Locks, folder: Path, port: int, controller: int, mutual: int = 0) -> Listeners:
-    """What Kafka's data folder needs for that kind of locks; passwords and certificates that are there are kept."""
+    """The listeners for that kind of access. Makes passwords and certificates below `folder`, and keeps those that exist. `mutual` is
+    the port for client certificates, used only with locks "secured"."""
     url = f"127.0.0.1:{port}"
     if locks == "open":
         return Listeners(OPEN.format(port=port, controller=controller), KafkaAccess(url), {"kafka_url": url})
@@ -84,7 +86,7 @@ def listeners(locks: Locks, folder: Path, port: int, controller: int, mutual: in
         made.issue(BROKER)
         made.issue(ADMIN)
     ca = certificates / "ca.pem"
-    for each in (ca.name, f"{BROKER}.pem"):  # copies, for whoever the broker runs as
+    for each in (ca.name, f"{BROKER}.pem"):  # copies, because the broker may run as another user
         private_files.write(folder / "tmp" / each, (certificates / each).read_bytes())
     server = folder / "tmp" / f"{BROKER}.pem"
     properties = SECURED.format(
@@ -105,7 +107,7 @@ def listeners(locks: Locks, folder: Path, port: int, controller: int, mutual: in
 
 
 def admin(folder: Path, url: str) -> KafkaAccess:
-    """The one who may do everything with the secured Kafka of that folder, by its certificate, at the URL of its port for these."""
+    """Access of the administrator of the secured Kafka in that folder. `url` is the port for client certificates."""
     certificates = folder.resolve() / "certificates"
     ca, own = certificates / "ca.pem", certificates / f"{ADMIN}.pem"
     return KafkaAccess(url, protocol="SSL", ca_file=str(ca), certificate_file=str(own))

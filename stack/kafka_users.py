@@ -1,8 +1,8 @@
-"""The users of a secured Kafka: their passwords, and what each may do.
+"""The users of a secured Kafka: their passwords and rights.
 
-Enters: a client that may do everything, and rules by user (plain data: whoever makes the plan knows topics, this room does not). Leaves:
-users that SCRAM knows and ACLs; a file for each password. Guaranteed: harmless to repeat; a password that exists is kept; an ACL of an
-earlier start that no rule says any more is taken back.
+Enters: the access of an administrator, and rules by user (plain data: the plan knows the topics, this package does not). Leaves: SCRAM
+users and ACLs in Kafka; a file for each password. Guaranteed: harmless to repeat; an existing password is kept; an ACL of an earlier
+start that is in no rule any more is deleted.
 """
 
 import secrets
@@ -38,7 +38,7 @@ _RESOURCES = {
 
 _ANY = AclBindingFilter(
     ResourceType.ANY,
-    None,  # type: ignore[arg-type]  # its types leave out that None is any
+    None,  # type: ignore[arg-type]  # None means any, but its types do not allow it
     ResourcePatternType.ANY,
     None,  # type: ignore[arg-type]  # the same
     None,  # type: ignore[arg-type]  # the same
@@ -48,12 +48,12 @@ _ANY = AclBindingFilter(
 
 
 def password_file(folder: Path, user: str) -> Path:
-    """Where the password of a user of the stack in `folder` is."""
+    """The file with the password of a Kafka user of the stack in `folder`."""
     return folder / "secrets" / f"kafka-{user}"
 
 
 def passwords(folder: Path, users: Sequence[str]) -> dict[str, str]:
-    """Of each user; made where there is none yet."""
+    """User -> password. Makes a password for each user that has none."""
     found = {}
     for user in users:
         file = password_file(folder, user)
@@ -65,7 +65,8 @@ def passwords(folder: Path, users: Sequence[str]) -> dict[str, str]:
 
 
 def apply(admin: KafkaAccess, known: Mapping[str, str], rules: Rules) -> None:
-    """Makes users with these passwords, and lets each do what its rules say. Blocks; raises KafkaException."""
+    """Makes or updates users with these passwords, and their ACLs. Blocks, at most 30 s for each request to Kafka. Raises
+    KafkaException."""
     client: Any = AdminClient(admin.settings("stack"))
     scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
     users = [UserScramCredentialUpsertion(user, scram, password.encode()) for user, password in known.items()]
@@ -75,8 +76,8 @@ def apply(admin: KafkaAccess, known: Mapping[str, str], rules: Rules) -> None:
     for future in client.create_acls(wanted, request_timeout=ASK_SECONDS).values():
         future.result(timeout=ASK_SECONDS)
     there = client.describe_acls(_ANY, request_timeout=ASK_SECONDS).result(timeout=ASK_SECONDS)
-    unsaid = [_exactly(each) for each in there if each not in wanted]
-    for future in client.delete_acls(unsaid, request_timeout=ASK_SECONDS).values() if unsaid else ():
+    unwanted = [_exactly(each) for each in there if each not in wanted]
+    for future in client.delete_acls(unwanted, request_timeout=ASK_SECONDS).values() if unwanted else ():
         future.result(timeout=ASK_SECONDS)
 
 

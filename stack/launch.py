@@ -1,4 +1,4 @@
-"""The command line of a child that cannot outlive whoever starts it: stack/child.py as a script, with what it shall become."""
+"""The command line of a child process that ends with its parent: stack/child.py as a script, and the program it becomes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ WRAPPER = Path(__file__).with_name("child.py")
 
 
 class ServiceFailed(Exception):
-    """A server that did not start, or ended; the sentence says which, where its log is and what it said last."""
+    """A server did not start, or ended. The sentence names it and its log, and quotes the log's last lines."""
 
 
 def wrapped(
@@ -21,7 +21,8 @@ def wrapped(
     death_signal: int = signal.SIGKILL,
     unprivileged: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Runs all but the last of `steps` to their end, then is the last one; `unprivileged` says how it gives up root."""
+    """The command line that runs all but the last of `steps` to their end, and then becomes the last one. `death_signal` is what the kernel
+    sends it when this process ends; `unprivileged` says how it gives up root (stack/child.py)."""
     task = {
         "parent": os.getpid(),
         "death_signal": int(death_signal),

@@ -1,7 +1,7 @@
-"""What a stack consists of, as data: the rooms to the right of this one compose it, the supervisor runs it.
+"""A stack as data: cli/dev_stack.py (or a test) makes the plan, the supervisor runs it.
 
-Enters: names, command lines, settings. Leaves: the same as JSON and back. Guaranteed: nothing here knows what a stage or a provider
-is; a plan holds secrets, so it travels through a pipe and never through a command line.
+Enters: names, command lines, settings. Leaves: the same as JSON and back. Guaranteed: nothing here knows stages or providers. A plan
+holds secrets, so it is sent through a pipe and never in a command line.
 """
 
 import dataclasses
@@ -14,27 +14,28 @@ from stack.kafka_listeners import Locks
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One of our own programs that runs to its end."""
+    """One of our own programs that runs and ends, such as `prepare`."""
 
     name: str
     argv: list[str]
-    # Added to the environment of the supervisor.
+    # Variables in addition to the supervisor's environment.
     env: dict[str, str] = field(default_factory=dict, repr=False)
-    # Modules it needs, if it may be forked from a process that has imported them; argv is `python -m ...` then. See stack/forks.py.
+    # Modules to import before the start. If there are any, the program is forked from a process that has imported them (stack/forks.py),
+    # and argv must be `python -m ...`.
     preload: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Process(Command):
-    """One of our own programs that stays: the simulators, the gateway, a stage worker."""
+    """One of our own programs that keeps running: the simulators, the gateway, a worker."""
 
-    # Answers 200 when the program is ready.
+    # URL that answers 200 when the program is ready.
     health: str
-    # What people open, shown by `up` and `status`.
+    # URL for people, shown by `up` and `status`.
     url: str
-    # Of a program that serves several things: what -> URL, shown in place of `url`.
+    # For a program with several URLs: name -> URL, shown in place of `url`.
     parts: dict[str, str] = field(default_factory=dict)
-    # Started again when it ends by itself, with a log line and a counter.
+    # Whether the supervisor starts it again when it ends by itself, with a log line and a counter.
     restarts: bool = False
 
 
@@ -46,16 +47,16 @@ class StackPlan:
     servers: list[str]
     # Servers that exist already: name -> URL. Shown, never started.
     replaced: dict[str, str] = field(default_factory=dict, repr=False)
-    # Settings (schemas.settings names) for everybody; those of the started servers are added.
+    # Settings (schemas.settings names) for all programs; the supervisor adds those of the started servers.
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
-    # They run once, one after the other, when the servers answer.
+    # Commands to run once, one after the other, when the servers answer.
     prepare: list[Command] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
-    # How Kafka lets clients in: open, password or secured; secured also puts TLS in front of the other servers.
+    # Access to Kafka: open, password or secured. With secured, the other servers get TLS as well.
     locks: Locks = "open"
-    # What each user of a secured Kafka may do, as plain data (stack/kafka_users.py).
+    # The rights of each user of a secured Kafka, as plain data (stack/kafka_users.py).
     access: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    # Whether the data outlive `down`.
+    # Whether the data stay after `down`.
     keep_data: bool = False
 
     def to_json(self) -> str:

@@ -1,15 +1,15 @@
-"""Free ports of 127.0.0.1, below those the kernel gives to outgoing connections.
+"""Free ports of 127.0.0.1, below those that the kernel gives to outgoing connections.
 
-Enters: nothing. Leaves: port numbers. Guaranteed: no number is given twice by one process, nor one it was told of with `keep`; no
-number is one an outgoing connection could get between the answer and the bind. Another process that binds the port in between is
-possible and rare: its server then fails to start, and says so.
+Enters: nothing. Leaves: port numbers. Guaranteed: one process never returns a number twice, nor a number reserved with `keep`; an
+outgoing connection cannot get a returned port before the server binds it. Another process may bind it in between. That is rare; the
+server then fails to start with a clear error.
 """
 
 import secrets
 import socket
 from pathlib import Path
 
-FIRST, LAST = 12_000, 32_767  # Linux gives outgoing connections ports from 32768, unless it is told otherwise
+FIRST, LAST = 12_000, 32_767  # Linux gives outgoing connections ports from 32768, by default
 TRIES = 500
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -18,15 +18,15 @@ _next = 0
 
 
 class NoFreePort(OSError):
-    """So many ports in a row were taken that something else must be wrong."""
+    """All ports that were tried are in use."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now and was not given by this process before. Raises NoFreePort."""
-    global _next  # noqa: PLW0603  # where this process goes on looking
+    """A TCP port of 127.0.0.1 that is free now and that this process has not returned before. Not thread-safe. Raises NoFreePort."""
+    global _next  # noqa: PLW0603  # where the search of this process continues
     last = _last()
     for _ in range(TRIES):
-        # One after the other from a random place: two stacks that start at once meet less often than with a random place for each.
+        # One after the other from a random start: two stacks that start at once collide less often than with random ports.
         _next = _next + 1 if FIRST <= _next < last else FIRST + secrets.randbelow(last - FIRST + 1)
         if _next not in _given and _is_free(_next):
             _given.add(_next)
@@ -35,12 +35,12 @@ def free_port() -> int:
 
 
 def keep(port: int) -> None:
-    """Never gives this port: somebody else was promised it and has not bound it yet."""
+    """Reserves the port: `free_port` never returns it. For a port of a service that does not listen yet."""
     _given.add(port)
 
 
 def answers(port: int) -> None:
-    """Raises OSError unless something listens on the port; the cheap first half of a probe."""
+    """Raises OSError unless something listens on the port. A cheap first step of a probe; blocks one second at most."""
     with socket.create_connection(("127.0.0.1", port), timeout=1):
         pass
 
@@ -55,7 +55,7 @@ def _is_free(port: int) -> bool:
 
 
 def _last() -> int:
-    """The last port below the kernel's own, when that leaves enough of them."""
+    """The last port below the kernel's range, if that leaves enough ports."""
     try:
         first_of_the_kernel = int(_RANGE.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):  # not Linux

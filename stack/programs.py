@@ -1,8 +1,9 @@
-"""Programs of wheels for a server that gives up root.
+"""Paths of installed programs for a server that gives up root.
 
-Enters: files or folders as they are installed. Leaves: where the server finds them. Guaranteed: everybody may read and run what is
-returned; where that is not so, as when root installs with umask 027, it is a copy in the stack's folder (41 MB of PostgreSQL). The same
-where they lie below a folder that others cannot pass, and root may make no mount namespace that opens a way (a container's /root).
+Enters: installed files or folders. Leaves: paths that the server can use. Guaranteed: every user may read and run what is returned. If
+the installed files do not allow that (root installed them with umask 027), the result is a copy in the stack's folder (41 MB for
+PostgreSQL). It is also a copy if the files are below a folder that other users cannot enter, such as a container's /root, and root may not
+make a mount namespace.
 """
 
 import os
@@ -18,9 +19,9 @@ READ, RUN = 0o004, 0o001
 
 
 def reachable(folder: Path, *installed: Path) -> list[Path]:
-    """Each of `installed`, or its copy below `folder`; all or none are copies, for they may look for each other."""
+    """Each of `installed`, or its copy below `folder`. Either all or none are copies, because they may look for each other."""
     found = [path.resolve() for path in installed]
-    if os.geteuid() != 0 or (all(map(_is_open, found)) and _have_a_way(found)):
+    if os.geteuid() != 0 or (all(map(_is_open, found)) and _can_reach(found)):
         return found
     copies = [folder / "programs" / path.name for path in found]
     for path, copy in zip(found, copies, strict=True):
@@ -36,18 +37,18 @@ def reachable(folder: Path, *installed: Path) -> list[Path]:
 
 
 def own_code() -> list[Path]:
-    """Where this project, its libraries and its Python are, for a program of ours that gives up root itself."""
+    """The folders of this project, its libraries and its Python, for a program of ours that gives up root itself."""
     found = [Path(each) for each in (sys.base_prefix, sys.base_exec_prefix, sys.prefix, *sys.path) if each]
     return sorted({each for each in found if each.is_dir()} | {Path(__file__).parent.parent})
 
 
-def _have_a_way(found: Iterable[Path]) -> bool:
+def _can_reach(found: Iterable[Path]) -> bool:
     user = pwd.getpwnam("nobody").pw_uid
     return not any(unprivileged.closed_above(path, user) for path in found) or unprivileged.may_cover()
 
 
 def _is_open(path: Path) -> bool:
-    """Whether everybody may read it, and look into all its folders."""
+    """Whether every user may read it, with all its folders and files."""
     members = [path, *path.rglob("*")] if path.is_dir() else [path]
     return all(_grants(member) for member in members)
 

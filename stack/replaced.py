@@ -1,7 +1,7 @@
 """Which servers of the stack the environment replaces.
 
-Enters: the CHAT4ALL_*_URL settings of the environment. Leaves: name -> URL. Guaranteed: the state file of a running stack is not
-asked, or the stack would replace itself.
+Enters: the CHAT4ALL_*_URL settings of the environment. Leaves: name -> URL. Guaranteed: the state file of a running stack is not read;
+otherwise the stack would replace itself.
 """
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
@@ -12,7 +12,7 @@ from stack.servers import SERVERS
 
 
 class EnvironmentSettings(Settings):
-    """The settings the environment gives, without those of a running stack."""
+    """The settings of the environment, without those of a running stack."""
 
     @classmethod
     def settings_customise_sources(
@@ -27,7 +27,7 @@ class EnvironmentSettings(Settings):
 
 
 def replaced() -> dict[str, str]:
-    """The servers that already exist somewhere: name -> URL from the environment."""
+    """The servers that exist already and are not to be started: name -> URL from the environment."""
     given = EnvironmentSettings()
     urls = {name: str(getattr(given, f"{name}_url")) for name in SERVERS}
     return {name: url for name, url in urls.items() if url}

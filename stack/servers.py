@@ -1,7 +1,7 @@
 """The servers of the stack by name.
 
-Enters: a folder. Leaves: how to make each Service. Guaranteed: a server's module, with its client library, is imported when that
-server is made and not before; so a supervisor is up at once.
+Enters: a folder. Leaves: a function for each server that makes its Service. Guaranteed: the module of a server, with its client library, is
+imported only when that server is made, so that a supervisor starts quickly.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def _made_by(module: str) -> Callable[..., Service]:
     return make
 
 
-# In the order they are shown; each is started when its setting <name>_url is empty.
+# In the order of their start and of `chat4all status`. cli/dev_stack.py chooses which of them a stack starts.
 SERVERS: dict[str, Callable[..., Service]] = {
     name: _made_by(name) for name in ("kafka", "postgres", "valkey", "clickhouse", "s3")
 }

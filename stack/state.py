@@ -1,7 +1,7 @@
-"""The one file that says what runs: <folder>/state.json, written by the supervisor, read by everybody.
+"""The file that describes a running stack: <folder>/state.json, written by the supervisor, read by all commands.
 
-Enters: a State. Leaves: the file, whose object `settings` is what schemas/settings.py reads. Guaranteed: replaced in one step, so a
-reader sees the old one or the new one; readable by its owner only, for it holds the secrets of the stack.
+Enters: a StackState. Leaves: the file; schemas/settings.py reads its object `settings`. Guaranteed: the file is replaced in one step, so a
+reader sees the old one or the new one; only its owner can read it, because it holds the secrets of the stack.
 """
 
 import dataclasses
@@ -30,23 +30,23 @@ class ServiceState:
     log: str = ""
     started_at: int = 0  # Unix milliseconds
     restarts: int = 0
-    # Of a program that serves several things: what -> URL.
+    # For a program with several URLs: name -> URL.
     parts: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def address(self) -> str:
-        """Where people reach it, on one line, without a password."""
+        """Its URLs on one line, passwords masked."""
         return masked(self.full_address)
 
     @property
     def full_address(self) -> str:
-        """The same with the password."""
+        """Its URLs on one line, with passwords."""
         return ", ".join(f"{part} {url}" for part, url in self.parts.items()) or self.url
 
 
 @dataclass
 class StackState:
-    """The stack as its supervisor last described it."""
+    """The stack, as its supervisor described it last."""
 
     pid: int  # of the supervisor
     phase: str  # starting, ready or failed
@@ -70,7 +70,7 @@ def write_state(folder: Path, state: StackState) -> None:
 
 
 def read_state(folder: Path) -> StackState | None:
-    """The last description, of a live or a dead stack; None when there is none."""
+    """The last description of the stack, which may be dead by now; None when there is none or it cannot be read. Never raises."""
     try:
         fields = json.loads(state_path(folder).read_text(encoding="utf-8"))
         return StackState(**{**fields, "services": [ServiceState(**service) for service in fields["services"]]})
@@ -79,9 +79,10 @@ def read_state(folder: Path) -> StackState | None:
 
 
 def lock(folder: Path) -> int | None:
-    """Takes the stack of this folder; None when its supervisor lives. The file descriptor, while open anywhere, is the claim.
+    """Locks the stack of this folder and returns the file descriptor that holds the lock; None when another process holds it. Does not
+    wait. The lock lasts as long as the descriptor is open in any process.
 
-    A lock of the kernel ends with its holder, however it ends; so a state file without a lock is that of a dead supervisor.
+    The kernel releases the lock when its holder ends in any way; so a state file without a lock belongs to a dead supervisor.
     """
     private_files.make_folder(folder)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -94,7 +95,7 @@ def lock(folder: Path) -> int | None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether the supervisor of this folder lives."""
+    """Whether the supervisor of this folder runs: it holds the lock."""
     if not (folder / "lock").exists():
         return False
     descriptor = lock(folder)

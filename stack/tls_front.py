@@ -1,8 +1,8 @@
-"""TLS in front of the servers of the stack whose wheels are built without it: `python -m stack.tls_front --certificate FILE FRONT ...`.
+"""A TLS proxy for the stack's servers whose wheels are built without TLS: `python -m stack.tls_front --certificate FILE FRONT ...`.
 
-Enters: FRONT is name=port:target, ports of 127.0.0.1; the certificate with its key. Leaves: what comes over TLS goes on to the target,
-and back. Guaranteed: root's rights are gone before it listens (`--user`); nothing that is not encrypted passes; PostgreSQL's clients are
-spoken to as PostgreSQL does before its handshake.
+Enters: FRONT, which is name=port:target with two ports of 127.0.0.1; the certificate with its key. Leaves: a connection to the target for
+each TLS connection; the bytes of both directions are copied. Guaranteed: it gives up root before it listens (`--user`); no unencrypted data
+passes; PostgreSQL's clients get PostgreSQL's answer to their request for TLS before the handshake.
 """
 
 import argparse
@@ -23,11 +23,11 @@ CHUNK = 65_536
 HANDSHAKE_SECONDS = 10.0
 REQUEST = struct.Struct("!II")
 TLS_REQUEST, GSS_REQUEST = 80_877_103, 80_877_104
-WITH_REQUEST = "postgres"  # its clients ask in plain text first whether there is TLS
+WITH_REQUEST = "postgres"  # its clients first ask in plain text whether the server has TLS
 
 
 class TlsFront(NamedTuple):
-    """One server: where it is reached with TLS, and where it is."""
+    """One server: its port with TLS, and its own port."""
 
     name: str
     port: int
@@ -43,13 +43,13 @@ def front(text: str) -> TlsFront:
 async def serve(fronts: list[TlsFront], context: ssl.SSLContext) -> None:
     for each in fronts:
         if each.name == WITH_REQUEST:
-            await asyncio.start_server(partial(_asked, context, each.target), "127.0.0.1", each.port)
+            await asyncio.start_server(partial(_start_tls, context, each.target), "127.0.0.1", each.port)
         else:
-            await asyncio.start_server(partial(_passed, each.target), "127.0.0.1", each.port, ssl=context)
+            await asyncio.start_server(partial(_forward, each.target), "127.0.0.1", each.port, ssl=context)
     await asyncio.Event().wait()
 
 
-async def _asked(
+async def _start_tls(
     context: ssl.SSLContext, target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     try:
@@ -59,7 +59,7 @@ async def _asked(
             if code != TLS_REQUEST:
                 writer.close()
                 return
-            # what comes from here on belongs to the handshake, and not to what was encrypted
+            # Everything that is read from here on belongs to the handshake.
             cast("asyncio.ReadTransport", writer.transport).pause_reading()
             writer.write(b"S")
             await writer.drain()
@@ -67,33 +67,33 @@ async def _asked(
     except (OSError, TimeoutError):
         writer.close()
         return
-    await _passed(target, reader, writer)
+    await _forward(target, reader, writer)
 
 
 async def _request(reader: asyncio.StreamReader) -> int:
-    """Raises ConnectionError when more than a request is there: a client waits for its answer, and who is between us would add words of
-    his own (CVE-2021-23214)."""
-    told = b""
-    while len(told) < REQUEST.size:
-        chunk = await reader.read(REQUEST.size + 1 - len(told))
+    """The code of PostgreSQL's request. Raises ConnectionError when more bytes follow: a client waits for the answer, so the extra bytes
+    would come from an attacker in between (CVE-2021-23214)."""
+    received = b""
+    while len(received) < REQUEST.size:
+        chunk = await reader.read(REQUEST.size + 1 - len(received))
         if not chunk:
-            raise ConnectionError("the client has gone")
-        told += chunk
-    if len(told) > REQUEST.size:
+            raise ConnectionError("the client has disconnected")
+        received += chunk
+    if len(received) > REQUEST.size:
         raise ConnectionError("unencrypted data after the request for TLS")
-    return int(REQUEST.unpack(told)[1])
+    return int(REQUEST.unpack(received)[1])
 
 
-async def _passed(target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         from_target, to_target = await asyncio.open_connection("127.0.0.1", target)
     except OSError:
         writer.close()
         return
-    await asyncio.gather(_copied(reader, to_target), _copied(from_target, writer))
+    await asyncio.gather(_copy(reader, to_target), _copy(from_target, writer))
 
 
-async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while chunk := await reader.read(CHUNK):
             writer.write(chunk)

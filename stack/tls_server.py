@@ -1,7 +1,7 @@
-"""The stack's servers behind TLS: one more service, and the URLs of the others as their clients use them from then on.
+"""TLS for the stack's servers: one more service, and the URLs with which clients reach the others through it.
 
-Enters: a folder, the settings that lead to the servers without TLS. Leaves: a Service whose settings lead to them with TLS, checked by a CA
-file (schemas/server_urls.py makes one URL of both). Kafka has TLS of its own (stack/kafka_listeners.py).
+Enters: a folder, the settings of the servers without TLS. Leaves: a Service whose settings reach them with TLS and a CA file
+(schemas/server_urls.py makes one URL of both). Kafka has TLS of its own (stack/kafka_listeners.py).
 """
 
 import sys
@@ -15,12 +15,12 @@ from stack.ports import answers, free_port
 from stack.programs import own_code
 from stack.service import Service, as_nobody
 
-# server -> the scheme of its URL with TLS; PostgreSQL has one scheme for both
+# server -> the scheme of its URL with TLS; PostgreSQL has the same scheme without TLS
 SCHEMES: Mapping[str, str] = {"postgres": "postgresql", "clickhouse": "https", "valkey": "rediss", "s3": "https"}
 
 
 def service(folder: Path, settings: Mapping[str, str]) -> Service:
-    """TLS for those servers among `settings` (schemas.settings names) that this stack has."""
+    """TLS for the servers whose URL is in `settings` (schemas.settings names). Makes the certificates in `folder`, if there are none."""
     folder = folder.resolve()
     certificates = folder / "certificates"
     ca, server = certificates / "ca.pem", certificates / "server.pem"
@@ -33,8 +33,8 @@ def service(folder: Path, settings: Mapping[str, str]) -> Service:
             continue
         port, parts = free_port(), urlsplit(url)
         fronts.append((name, port, parts.port))
-        who, at, _ = parts.netloc.rpartition("@")
-        secured[f"{name}_url"] = urlunsplit((scheme, f"{who}{at}127.0.0.1:{port}", parts.path, "", ""))
+        user, at, _ = parts.netloc.rpartition("@")
+        secured[f"{name}_url"] = urlunsplit((scheme, f"{user}{at}127.0.0.1:{port}", parts.path, "", ""))
         secured[f"{name}_ca_file"] = str(ca)
     argv = [sys.executable, "-m", "stack.tls_front", "--certificate", str(server)]
     for each in (folder / "data", folder / "tmp"):

@@ -2,7 +2,7 @@
 
 Enters: a folder. Leaves: a Service at redis://default:<password>@127.0.0.1:<port>/0, with a password made for this folder. Guaranteed: it
 appends every write to a file of the folder, so data survive a restart; it makes no unix socket and writes nothing elsewhere; the
-password is in files that nobody else reads, and on no command line.
+password is only in files of their owner, and in no command line.
 """
 
 import re
@@ -52,10 +52,10 @@ def service(folder: Path) -> Service:
     def probe() -> str:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             connection.sendall(f"AUTH {password}\r\nINFO server\r\nQUIT\r\n".encode())
-            told = b"".join(iter(lambda: connection.recv(65536), b""))
-        version = re.search(rb"valkey_version:(\S+)", told)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        version = re.search(rb"valkey_version:(\S+)", answer)
         if version is None:
-            raise NotYet("it does not tell its version")
+            raise NotYet("it does not report its version")
         return version[1].decode()
 
     return Service(

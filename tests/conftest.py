@@ -111,7 +111,7 @@ def s3(_server: ServerSettings) -> dict[str, str]:
 def all_settings(
     kafka_url: str, postgres_url: str, clickhouse_url: str, valkey_url: str, s3: dict[str, str]
 ) -> Settings:
-    """Settings that lead to all five servers."""
+    """Settings of all five servers, with those that a stack starts only on request."""
     urls = {
         "kafka_url": kafka_url,
         "postgres_url": postgres_url,

@@ -1,7 +1,7 @@
-"""Writes stack/kafka_jars.txt and the lock of the benchmark's Kafka Streams, for maintainers: `python -m tools.lock_jars`, or `make lock`.
+"""Writes stack/kafka_jars.txt and the lock of the benchmark's Kafka Streams: `python -m tools.lock_jars`, or `make lock`. For maintainers.
 
-Enters: what Maven Central says these need, and what we put in place of it. Leaves: one line a jar, with the SHA-512 of the file that was
-downloaded now; a change of these files is to be read before it is committed.
+Enters: the dependencies from Maven Central, and our replacements for some of them. Leaves: one line per jar, with the SHA-512 of the file
+that was downloaded now. Read the changes of these files before you commit them.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ LOCKS = {
     LOCK: ("Kafka", (f"org.apache.kafka:kafka_2.13:{VERSION}", LOGGING)),
     STREAMS: ("Kafka Streams", (f"org.apache.kafka:kafka-streams:{VERSION}", "org.apache.avro:avro:1.12.1", LOGGING)),
 }
-# What Kafka asks for -> what it gets, and why.
+# Dependency -> its replacement, and why.
 REPLACED = {
-    # CVE-2025-12183, CVE-2025-66566 and CVE-2026-59949: org.lz4 is no longer maintained, this is its continuation, with the same classes.
+    # CVE-2025-12183, CVE-2025-66566 and CVE-2026-59949: org.lz4 is not maintained any more; this fork has the same classes.
     "org.lz4:lz4-java": "at.yawk.lz4:lz4-java:1.14.0",
     # CVE-2025-48734, and CVE-2025-68161: later versions of Kafka come with these or newer ones.
     "commons-beanutils:commons-beanutils": "commons-beanutils:commons-beanutils:1.11.0",
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _resolved(context: MavenContext, coordinates: Iterable[str]) -> set[str]:
-    """With all they need; ours in place of what is replaced."""
+    """The coordinates with all their dependencies, after the replacements."""
     inputs, transitive = context.resolver.resolve([context.create_dependency(each) for each in coordinates])
     found = set()
     for dependency in (*inputs, *transitive):

@@ -1,6 +1,6 @@
-"""The tables of docs/settings.md, topics.md, limits.md, metrics.md and others, made from the code they describe, and those of figures.
+"""Writes tables of the docs: of settings, topics, limits, metrics and log events from the code, and of figures from benchmarks/.
 
-`python -m tools.reference_pages` writes them between the marks of each page; a test fails while a page shows another table.
+`python -m tools.reference_pages` writes each table between its marks in a page. A test fails while a page has another table.
 """
 
 import ast
@@ -33,7 +33,7 @@ METRICS: Mapping[str, Any] = {
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; what Markdown would take for markup is escaped."""
+    """A Markdown table. Markup characters in the cells are escaped."""
     lines = [list(header), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(
@@ -91,7 +91,7 @@ def causes_table() -> str:
 
 
 def limits_table() -> str:
-    """Each field once, with every record it is in; a field whose type is its limit (an enum, yes or no) is left out."""
+    """Each field with its limit and the records that have it. Fields whose type is the limit (an enum, a bool) are left out."""
     fields: dict[tuple[str, str], list[str]] = {}
     for cls in limited_classes():
         for field in dataclasses.fields(cls):
@@ -105,9 +105,9 @@ def limits_table() -> str:
 
 
 def limited_classes() -> list[type[Any]]:
-    """Every record class with limits, and those inside them."""
+    """Every record class with limits, and the classes of their fields."""
     found: list[type[Any]] = [cls for cls in typing.get_args(Record) if cls.__name__ not in UNLIMITED]
-    for cls in found:  # grows while it is read
+    for cls in found:  # the list grows during the loop
         found += [
             inner for hint in typing.get_type_hints(cls).values() if (inner := record_in(hint)) and inner not in found
         ]
@@ -130,7 +130,7 @@ def metrics_table() -> str:
 
 
 def exposed_name(metric: Any) -> str:
-    """The name Prometheus sees: a counter ends in _total."""
+    """The name in Prometheus: that of a counter ends in _total."""
     return f"{metric._name}_total" if isinstance(metric, Counter) else str(metric._name)
 
 
@@ -141,12 +141,12 @@ def events_table() -> str:
     )
 
 
-# what counts an event -> where its name stands; a sink's stage counts after its write, when the decision is counted already
+# call that counts an event -> position of the event's name in its arguments. The stages of the sinks count after their write.
 COUNTS = {"decision.count": 0, "metrics.EVENTS.labels": 1}
 
 
 def counted_events() -> dict[str, set[str]]:
-    """Names a stage counts, by stage: the literals in its calls of COUNTS, and a status where it counts one."""
+    """Stage -> the events that it counts: the literals in its calls of COUNTS; for a computed name, a description."""
     found: dict[str, set[str]] = {}
     for path in sorted((REPOSITORY / "pipelines").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -157,7 +157,7 @@ def counted_events() -> dict[str, set[str]]:
 
 
 def _texts(node: ast.expr) -> set[str]:
-    """The texts an expression may come to: a literal, or the two arms of a choice."""
+    """The texts that an expression can have: a literal, or both branches of a conditional."""
     match node:
         case ast.Constant(value=str(text)):
             return {text}
@@ -219,7 +219,7 @@ def figures_table(benchmark: str) -> str:
     )
 
 
-# what is wanted of the product's speed -> the file and the figure of benchmarks/ that says whether it was reached
+# goal for the product's speed -> file and name of the figure in benchmarks/ that shows whether it was reached
 GOALS: Mapping[str, tuple[str, str]] = {
     "CPU of all processes at 100 messages/s": ("life", "at_100_cpu_ratio"),
     "accept to sent at 100 messages/s, p50": ("life", "at_100_accept_to_sent_p50"),
@@ -289,12 +289,12 @@ def _plain(value: float | None) -> str:
 
 
 def access_table() -> str:
-    """Every ACL by who it is for; what may be done to several things stands on one line."""
+    """The ACLs by process. Resources with the same operations share a line."""
     grouped: dict[tuple[str, str, str], list[str]] = {}
-    for who, of_process in kafka_acls.rules().items():
+    for process, of_process in kafka_acls.rules().items():
         for rule in of_process:
             name = f"`{rule.name}*`" if rule.is_prefix else f"`{rule.name}`"
-            grouped.setdefault((who, rule.resource.replace("_", " "), ", ".join(rule.operations)), []).append(name)
+            grouped.setdefault((process, rule.resource.replace("_", " "), ", ".join(rule.operations)), []).append(name)
     return table(
         ("process", "resource", "operations", "names"), ((*key, ", ".join(names)) for key, names in grouped.items())
     )
@@ -322,7 +322,7 @@ def page(name: str) -> Path:
 
 
 def shown(name: str, mark: str) -> str:
-    """The table a page shows between its marks."""
+    """The table that a page has between its marks."""
     _, _, rest = page(name).read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
     text, end, _ = rest.partition(f"\n<!-- end of {mark} -->")
     return text if end else ""

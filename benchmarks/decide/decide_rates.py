@@ -13,12 +13,12 @@ from pipelines import route as routing
 from pipelines.engine import stage as engine
 from pipelines.engine.stage import Call, Output, Result
 from pipelines.route import Route
-from pipelines.stages import BUILDERS
+from pipelines.stages import BUILDERS, WORKERS
 from schemas.outcomes import Accepted
 from schemas.records import Contact
 from schemas.settings import Settings
 
-STAGES = ("route", "send", "match", "track")
+STAGES = tuple(name for name in BUILDERS if name in WORKERS["core"])
 TURN_MS = 250
 MESSAGES_A_TURN = 100
 

@@ -237,7 +237,7 @@ def _answer(url: str, path: str) -> Any:
 def _restarted(world: World) -> str:
     """Ends every worker, starts one, and waits until it owns every partition; returns its URL."""
     for worker in world.workers:
-        worker.stop(patience_seconds=30)
+        worker.stop(timeout_seconds=30)
     first = world.workers[0]
     first.start()
     first.wait(120)

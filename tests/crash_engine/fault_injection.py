@@ -72,7 +72,7 @@ class World:
             self._signal(worker, signal.SIGCONT)
             worker.terminate()
         for child in (*self.workers, self.broker):
-            child.stop(patience_seconds=30)
+            child.stop(timeout_seconds=30)
 
     def _worker(self, number: int) -> Service:
         folder = self._folder / f"worker-{number}"

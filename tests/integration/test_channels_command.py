@@ -28,7 +28,7 @@ async def test_good_credentials_are_reported_with_the_settings_that_are_missing(
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "telegram: Telegram knows the bot @our_bot (4242)",
-        "telegram: its webhooks would be refused by the gateway until you set CHAT4ALL_TELEGRAM_WEBHOOK_SECRET",
+        "telegram: the gateway refuses its webhooks until you set CHAT4ALL_TELEGRAM_WEBHOOK_SECRET",
     ]
     monkeypatch.setenv("CHAT4ALL_TELEGRAM_WEBHOOK_SECRET", "hook")
     result = await _telegram({"status": 200, "json": BOT}, monkeypatch)

@@ -1,4 +1,4 @@
-"""The ClickHouse front lets in who knows the password and no page of a browser; SQL reaches nothing outside, however it is written."""
+"""The ClickHouse front accepts clients with the password, and no web pages; SQL reaches nothing outside, however it is written."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ Ask = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def ask(clickhouse_url: str) -> Ask:
-    """One bare request: headers as given, and nothing added but the right Host."""
+    """One plain request with the given headers; only the right Host is added."""
     parts = urlsplit(clickhouse_url)
 
     def asked(headers: dict[str, str], path: str = "/", body: bytes = b"SELECT 1", host: str = "") -> tuple[int, str]:
@@ -67,7 +67,7 @@ def test_who_knows_the_password_comes_in(ask: Ask, right: dict[str, str], clickh
     assert ask(right) == (200, "1\n")
     with pytest.raises(DatabaseError, match="AUTHENTICATION_FAILED"):
         clickhouse_connect.get_client(dsn=clickhouse_url.replace(right["X-ClickHouse-Key"], "0" * 32))
-    assert ask({}, "/ping")[0] == 200  # says only that somebody is there
+    assert ask({}, "/ping")[0] == 200  # says only that the server runs
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ SOURCES = [
     "eval('SELECT 1')",
     "python(os)",
 ]
-REFUSED = r"ACCESS_DENIED|SYNTAX_ERROR"  # some places take no table function at all
+REFUSED = r"ACCESS_DENIED|SYNTAX_ERROR"  # some places do not allow a table function at all
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -1,4 +1,4 @@
-"""What the verdict asks PostgreSQL, on a real one, filled by the real archive."""
+"""The verdict's queries on a real PostgreSQL that the real archive has filled."""
 
 import asyncio
 import json
@@ -25,15 +25,34 @@ def url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """The loader's and both simulators' logs of three messages to two people each, the first one produced twice."""
+    """The logs of the loader and both simulators for three messages to two people each; the first was produced twice."""
     produced, calls = [], {"whatsapp": [], "telegram": []}  # type: ignore[var-annotated]  # lists of JSON objects
     for offset, n in enumerate((1, 2, 1, 3)):
-        produced.append({"message_id": f"m{n}", "conversation_id": "c1", "partition": 2, "offset": offset, "at": T0,
-                         "recipients": [["whatsapp", "+15551234567"], ["telegram", "700"]]})  # fmt: skip
+        produced.append(
+            {
+                "message_id": f"m{n}",
+                "conversation_id": "c1",
+                "partition": 2,
+                "offset": offset,
+                "at": T0,
+                "recipients": [["whatsapp", "+15551234567"], ["telegram", "700"]],
+            }
+        )
     for n in (1, 2, 3):
         for channel, address in PEOPLE:
-            calls[channel].append({"n": 2 * n, "at": T0, "account": "a", "recipient": address, "verdict": "accepted", "status": 200,
-                                   "provider_message_id": f"{channel}.{n}", "tracker": None, "text_key": f"c1/m{n}"})  # fmt: skip
+            calls[channel].append(
+                {
+                    "n": 2 * n,
+                    "at": T0,
+                    "account": "a",
+                    "recipient": address,
+                    "verdict": "accepted",
+                    "status": 200,
+                    "provider_message_id": f"{channel}.{n}",
+                    "tracker": None,
+                    "text_key": f"c1/m{n}",
+                }
+            )
         calls["whatsapp"].append(
             {"n": 2 * n + 1, "at": T0, "receipt": "delivered", "provider_message_id": f"whatsapp.{n}", "tries": 1}
         )
@@ -63,7 +82,7 @@ def providers(logs: Path) -> dict[str, Path]:
     return {channel: logs / f"{channel}.jsonl" for channel, _ in PEOPLE}
 
 
-def test_three_witnesses_of_a_correct_run_agree(url: str, logs: Path) -> None:
+def test_the_three_sources_of_a_correct_run_agree(url: str, logs: Path) -> None:
     fill(url, (1, 2, 3))
     with psycopg.connect(url) as connection:
         verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection))

@@ -1,4 +1,4 @@
-"""The facts against a real ClickHouse engine: a repeated batch changes nothing, a delivery counts once, no person's data enters."""
+"""The facts in a real ClickHouse engine: a repeated batch changes nothing, a delivery counts once, no personal data enters."""
 
 import gc
 import random
@@ -45,7 +45,7 @@ async def facts(url: str) -> AsyncIterator[ClickHouseFacts]:
 
 
 def physical_rows(client: Client) -> dict[str, int]:
-    """Rows that inserts left in each relation; `client` has stopped the merges that would hide a doubled one."""
+    """Physical rows of each relation; `client` has stopped the merges, which would hide duplicates."""
     return {relation: client.query(f"select count() from {relation}").result_rows[0][0] for relation in RELATIONS}
 
 
@@ -99,7 +99,7 @@ async def test_other_tokens_are_other_batches(facts: ClickHouseFacts, client: Cl
 
 
 def lives(order: random.Random) -> list[list[DeliveryState]]:
-    """Deliveries with every kind of life the lattice allows, each a list of transitions."""
+    """Deliveries with every sequence of statuses that is allowed, each a list of transitions."""
     ways = [
         [Status.PENDING],
         [Status.PENDING, Status.PENDING, Status.SENT],  # a retry explained in between
@@ -181,10 +181,18 @@ async def test_percentiles_are_of_what_was_measured(facts: ClickHouseFacts, clie
     sent = [state(n, 2, sent_at=T0 + n, accepted_at=T0) for n in range(1, 101)]
     delivered = [state(n, 3, sent_at=T0 + n, accepted_at=T0, delivered_at=T0 + 11 * n) for n in range(1, 101)]
     implied = [
-        state(n, 4, accepted_at=T0, sent_at=T0 + 50, delivered_at=T0 + 900_000, read_at=T0 + 900_000, delivered_implied=True,
-              previous_status=Status.SENT)
+        state(
+            n,
+            4,
+            accepted_at=T0,
+            sent_at=T0 + 50,
+            delivered_at=T0 + 900_000,
+            read_at=T0 + 900_000,
+            delivered_implied=True,
+            previous_status=Status.SENT,
+        )
         for n in range(101, 200)
-    ]  # fmt: skip
+    ]
     early = state(200, 3, accepted_at=T0, sent_at=T0 + 50, delivered_at=T0 - 400)  # the provider's whole seconds
     await facts.insert("a", sent)
     await facts.insert("b", [*delivered, *implied, early])
@@ -213,7 +221,8 @@ async def test_the_bounds_of_a_report_are_half_open(facts: ClickHouseFacts, clie
 
 
 async def test_the_same_id_in_another_conversation_is_another_message(facts: ClickHouseFacts, client: Client) -> None:
-    """Two recipients of one message are one message; the same id elsewhere is not, and another tenant's is in a line of its own."""
+    """Two recipients of one message are one message. The same id in another conversation is another message; another tenant's has its
+    own line."""
     same = [state(1, 1), state(1, 1, delivery_id="d1b")]
     others = [state(1, 1, delivery_id="d2", conversation_id="c2"), state(1, 1, delivery_id="d3", tenant_id="acme")]
     await facts.insert("a", [*same, *others])
@@ -222,7 +231,7 @@ async def test_the_same_id_in_another_conversation_is_another_message(facts: Cli
 
 
 async def test_no_person_and_no_text_enters(facts: ClickHouseFacts, client: Client) -> None:
-    """Every field that can hold an address, a provider's id or a sentence is filled with a mark that must not arrive."""
+    """Every field that can hold an address, a provider's id or a sentence gets a marker, which must not arrive."""
     given = state(1, 2, address="MARK", recipient="MARK", provider_message_id="MARK", reason="MARK", event_id="MARK")
     await facts.insert("t", [given])
     for relation in RELATIONS:
@@ -230,8 +239,13 @@ async def test_no_person_and_no_text_enters(facts: ClickHouseFacts, client: Clie
         assert "d1" in repr(row) or "by" in relation
         assert "MARK" not in repr(row)
     assert {f.name for f in fields(DeliveryState)} - set(COLUMNS) == {
-        "address", "recipient", "provider_message_id", "reason", "event_id", "kind",
-    }  # fmt: skip
+        "address",
+        "recipient",
+        "provider_message_id",
+        "reason",
+        "event_id",
+        "kind",
+    }
 
 
 async def test_no_content_fails_a_batch(facts: ClickHouseFacts, client: Client) -> None:
@@ -255,9 +269,9 @@ async def test_an_empty_batch_is_no_insert(facts: ClickHouseFacts, client: Clien
 
 
 async def test_an_unreachable_server_is_unavailable_in_one_line() -> None:
-    with pytest.raises(Unavailable, match=r"CHAT4ALL_CLICKHOUSE_URL") as told:
+    with pytest.raises(Unavailable, match=r"CHAT4ALL_CLICKHOUSE_URL") as raised:
         await ClickHouseFacts("http://default:@127.0.0.1:1/default").open()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 async def test_a_database_without_our_relations_says_what_to_run(clickhouse_url: str) -> None:
@@ -271,13 +285,13 @@ async def test_a_database_without_our_relations_says_what_to_run(clickhouse_url:
 
 
 async def test_a_database_that_is_not_there_is_one_line(clickhouse_url: str) -> None:
-    with pytest.raises(Unavailable, match=r"CHAT4ALL_CLICKHOUSE_URL") as told:
+    with pytest.raises(Unavailable, match=r"CHAT4ALL_CLICKHOUSE_URL") as raised:
         await ClickHouseFacts(clickhouse_url.rpartition("/")[0] + "/no_such_database").open()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 async def test_a_value_the_client_cannot_write_is_no_reason_to_wait(facts: ClickHouseFacts) -> None:
-    """A fault of ours must end the worker, not be retried for ever."""
+    """A bug of ours must end the worker, and must not be retried for ever."""
     with pytest.raises(ValueError, match="'one'"):
         await facts.insert("t", [state(1, 1, seq="one")])
 
@@ -285,7 +299,7 @@ async def test_a_value_the_client_cannot_write_is_no_reason_to_wait(facts: Click
 async def test_a_batch_that_broke_between_facts_and_views_is_completed_not_doubled(
     facts: ClickHouseFacts, client: Client
 ) -> None:
-    """ClickHouse has no transaction around the facts and the views' targets: the retry must mend what the first try left half done."""
+    """ClickHouse has no transaction around the facts and the views' targets: the retry must complete what the first try left half done."""
     await facts.insert("a", [state(1)])
     client.command(
         "create materialized view broken (n Int64) engine = MergeTree order by n as"
@@ -299,7 +313,7 @@ async def test_a_batch_that_broke_between_facts_and_views_is_completed_not_doubl
     assert physical_rows(client)["delivery_events"] == physical_rows(client)["deliveries"] == 3
     assert report(client)[0]["accepted"] == report(client, "report_delivery_by_hour")[0]["accepted"] == 3
     assert client.query("select sum(accepted) from deliveries_by_minute").result_rows == [(3,)]
-    assert half_done["delivery_events"] == 3  # else this test has proven nothing
+    assert half_done["delivery_events"] == 3  # otherwise this test proves nothing
 
 
 @pytest.mark.parametrize("name", ["TOO_MANY_PARTS", "MEMORY_LIMIT_EXCEEDED", None])
@@ -318,9 +332,9 @@ async def test_an_insert_the_engine_refused_is_not_taken_for_done(facts: ClickHo
 
 
 async def test_an_insert_leaves_nothing_behind_for_the_collector(facts: ClickHouseFacts) -> None:
-    """What refers to itself stays until Python looks for it, which a worker makes it do seldom: each batch would stay as long."""
+    """An object that refers to itself stays until Python's collector runs, which is rare in a worker: each batch would stay as long."""
     batch = [state(n) for n in range(50)]
-    await facts.insert("first", batch)  # the first one opens what the others use
+    await facts.insert("first", batch)  # the first one opens the client
     gc.collect()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The load on a real Kafka: what its log says was acknowledged is exactly what the topics hold."""
+"""The load on a real Kafka: its log has exactly the records that the topics have."""
 
 import json
 import threading
@@ -59,8 +59,8 @@ def _load(kafka_url: str, log: Path, prefix: str, **more: float) -> Load:
 
 def test_the_log_is_what_kafka_holds(kafka_url: str, prefix: str, tmp_path: Path) -> None:
     log = tmp_path / "load.log"
-    told: list[Progress] = []
-    result = _load(kafka_url, log, prefix, group_share=0.1, duplicate_share=0.1).run(told.append)
+    reported: list[Progress] = []
+    result = _load(kafka_url, log, prefix, group_share=0.1, duplicate_share=0.1).run(reported.append)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     records = _read(kafka_url, f"{prefix}messages")
     assert {(each["partition"], each["offset"]) for each in lines} == {
@@ -70,7 +70,7 @@ def test_the_log_is_what_kafka_holds(kafka_url: str, prefix: str, tmp_path: Path
     assert (result.messages, result.duplicates) == (500, len(lines) - 500)
     assert result.duplicates > 20
     assert result.deliveries == sum(len(each["recipients"]) for each in originals)
-    assert told[-1].acknowledged == told[-1].produced == told[-1].total == len(lines)
+    assert reported[-1].acknowledged == reported[-1].produced == reported[-1].total == len(lines)
     _assert_order_and_copies(records)
     contacts = {codec.decode(each.value(), Contact).user_id for each in _read(kafka_url, f"{prefix}contacts")}
     (group,) = [codec.decode(each.value(), Conversation) for each in _read(kafka_url, f"{prefix}conversations")]
@@ -100,10 +100,10 @@ def _assert_order_and_copies(records: list[KafkaMessage]) -> None:
 
 def test_the_rate_is_kept_evenly(kafka_url: str, prefix: str, tmp_path: Path) -> None:
     load = _load(kafka_url, tmp_path / "load.log", prefix, count=400, rate=400.0)
-    told: list[Progress] = []
-    result = load.run(told.append)
+    reported: list[Progress] = []
+    result = load.run(reported.append)
     assert 0.95 <= result.seconds < 3.0
-    for each in told[:-1]:
+    for each in reported[:-1]:
         assert each.produced <= 400 * each.seconds + 2, "never ahead of the rate"
 
 

@@ -65,15 +65,27 @@ def lines(result: Result) -> str:
 def test_send_produces_a_message_any_consumer_can_read_where_it_says(kafka: str) -> None:
     result = run.invoke(
         message.app,
-        ["send", "--conversation", "c 1", "--to", "whatsapp:15551234567", "--to", "user:u7", "--text", "Olá 👋", "--tenant", "acme"],
-    )  # fmt: skip
+        [
+            "send",
+            "--conversation",
+            "c 1",
+            "--to",
+            "whatsapp:15551234567",
+            "--to",
+            "user:u7",
+            "--text",
+            "Olá 👋",
+            "--tenant",
+            "acme",
+        ],
+    )
     assert result.exit_code == 0, result.output
-    told = re.fullmatch(
+    printed = re.fullmatch(
         r"acknowledged (m-[0-9a-f]{32}) at messages\[(\d+)\]@(\d+)\nchat4all message show \1 --tenant acme\n",
         result.output,
     )
-    assert told is not None, result.output
-    message_id, partition, offset = told[1], int(told[2]), int(told[3])
+    assert printed is not None, result.output
+    message_id, partition, offset = printed[1], int(printed[2]), int(printed[3])
     consumer = Consumer({**KafkaAccess(kafka).settings("test"), "group.id": "nobody", "enable.auto.commit": False})
     consumer.assign([TopicPartition("messages", partition, offset)])
     record = consumer.poll(20)
@@ -109,7 +121,7 @@ def test_send_names_the_conversation_of_an_id_that_may_stand_in_several() -> Non
     assert result.output.endswith("\nchat4all message show m-1 --conversation 'c 1'\n")
     refused = run.invoke(message.app, [*to, "--tenant", "a/b"])
     assert refused.exit_code == 2
-    assert "1 to 64 of letters, digits" in " ".join(lines(refused).split())
+    assert "1 to 64 letters, digits" in " ".join(lines(refused).split())
 
 
 def test_send_never_says_acknowledged_when_kafka_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,9 +155,18 @@ def test_send_refuses_a_message_larger_than_kafka_takes_in_one_line() -> None:
 
 def test_show_tells_the_whole_life_of_each_delivery(postgres: str) -> None:
     late = replace(
-        state(1, 4), version=5, event_id="late", previous_status=Status.READ, cause=Cause.RECEIPT, anomaly="FAILED after READ",
-        read_at=T0 + 1006, attempts=2, resends=1, reason_code="131026", reason="undeliverable",
-    )  # fmt: skip
+        state(1, 4),
+        version=5,
+        event_id="late",
+        previous_status=Status.READ,
+        cause=Cause.RECEIPT,
+        anomaly="FAILED after READ",
+        read_at=T0 + 1006,
+        attempts=2,
+        resends=1,
+        reason_code="131026",
+        reason="undeliverable",
+    )
     other = state(1, 2, delivery_id="d1b", channel="telegram", recipient="700", address="700")
     asyncio.run(
         archive(
@@ -204,7 +225,7 @@ def test_show_of_an_id_in_several_conversations_shows_each_or_the_one_asked_for(
     early = state(1, 2, conversation_id="c9", delivery_id="d9")
     asyncio.run(archive(postgres, [sequenced(1), *others], [state(1, 2), early]))
     shown = lines(run.invoke(message.app, ["show", "m1"]))
-    assert "3 messages have this id, each in a conversation of its own" in shown
+    assert "3 messages have this id, each in another conversation" in shown
     headings = [line for line in shown.splitlines() if line.startswith("Message m1 in conversation")]
     assert {line.rsplit(" ", 1)[1] for line in headings} == {"c1", "c\ufffd", "c9"}
     assert all(part in shown for part in ("text 1", "elsewhere", "delivery d1", "delivery d9"))

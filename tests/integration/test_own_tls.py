@@ -1,7 +1,7 @@
-"""PostgreSQL and Valkey (or Redis) with TLS of their own, as a deployment has them: what settings lead to gets in, what fails is one line.
+"""PostgreSQL and Valkey (or Redis) with TLS of their own, as in a deployment: the settings connect, and each failure is one line.
 
-The stack's wheels are built without TLS (test_tls_servers.py puts a front before them), so these are the system's: Debian's packages
-postgresql and redis-server or valkey-server, which .ci/run installs where it may. Without them the tests are skipped, and say so.
+The stack's wheels are built without TLS (test_tls_servers.py puts a proxy in front of them), so these servers are the system's: Debian's
+packages postgresql and redis-server or valkey-server, which .ci/run installs if it can. Without them the tests are skipped.
 """
 
 import os
@@ -34,17 +34,17 @@ REFUSED = {
 
 
 def program(package: str, *names: str) -> Path:
-    """The first of these programs that is installed, also where Debian hides those of a version."""
+    """The first of these programs that is installed, also in Debian's folder for a version."""
     hidden = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     path = os.pathsep.join([*hidden, os.environ.get("PATH", ""), "/usr/sbin"])
     found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
     if found is None:
         pytest.skip(f"no {' or '.join(names)} with TLS of its own here; on Debian: apt-get install {package}")
-    return Path(found)  # as it is: redis-server is a link, and knows by its name what it is
+    return Path(found)  # not resolved: redis-server is a link, and the program acts by its name
 
 
 class OwnTls:
-    """A server of the system in a folder of the test, which can be started again with another certificate."""
+    """An installed server with a folder of the test. It can be started again with another certificate."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder, self.port = name, folder.resolve(), free_port()
@@ -64,7 +64,7 @@ class OwnTls:
         self._child.wait()
 
     def give(self, file: Path, text: str) -> Path:
-        """A file that the server may read, and nobody else."""
+        """A file that only the server may read."""
         private_files.write(file, text)
         if (user := nobody()) is not None:
             os.chown(file, user, user)
@@ -75,7 +75,7 @@ class OwnTls:
             self._child.stop()
 
     def _probe(self) -> str:
-        """It lets a client in. A port that listens is too early: PostgreSQL refuses everybody while it starts up."""
+        """Whether it accepts a client. A port that listens is not enough: PostgreSQL refuses all clients while it starts up."""
         if self.name == "postgres":
             unchecked = f"{url_of(self.name, self.port)}?sslmode=require"
             psycopg.connect(unchecked, password=PASSWORD, connect_timeout=5).close()
@@ -89,16 +89,22 @@ class OwnTls:
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], int]]:
-    """Starts PostgreSQL, which takes TLS only, with a certificate; gives its port."""
+    """Starts PostgreSQL with a certificate; it accepts TLS only. Returns its port."""
     binary = program("postgresql", "postgres")
     server = OwnTls("postgres", tmp_path_factory.mktemp("own-postgres"))
     tmp, data = server.folder / "tmp", server.folder / "data"
     password = server.give(tmp / "password", PASSWORD)
     access = server.give(tmp / "hba", "hostssl all all 127.0.0.1/32 scram-sha-256\n")
     options = {
-        "listen_addresses": "127.0.0.1", "port": server.port, "unix_socket_directories": "", "ssl": "on", "hba_file": access,
-        "ssl_cert_file": server.certificate, "ssl_key_file": server.certificate, "dynamic_shared_memory_type": "mmap",
-    }  # fmt: skip
+        "listen_addresses": "127.0.0.1",
+        "port": server.port,
+        "unix_socket_directories": "",
+        "ssl": "on",
+        "hba_file": access,
+        "ssl_cert_file": server.certificate,
+        "ssl_key_file": server.certificate,
+        "dynamic_shared_memory_type": "mmap",
+    }
     run = [str(binary), "-D", str(data)]
     for option, value in options.items():
         run += ["-c", f"{option}={value}"]
@@ -117,15 +123,22 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Pat
 
 @pytest.fixture(scope="module")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], int]]:
-    """The same of Valkey, or Redis."""
+    """The same with Valkey or Redis."""
     binary = program("redis-server", "valkey-server", "redis-server")
     server = OwnTls("valkey", tmp_path_factory.mktemp("own-valkey"))
     lines = {
-        "bind": "127.0.0.1", "port": "0", "tls-port": server.port, "tls-auth-clients": "no", "save": '""',
-        "dir": f'"{server.folder}/data"', "requirepass": f'"{PASSWORD}"', "daemonize": "no",
-        "tls-cert-file": f'"{server.certificate}"', "tls-key-file": f'"{server.certificate}"',
+        "bind": "127.0.0.1",
+        "port": "0",
+        "tls-port": server.port,
+        "tls-auth-clients": "no",
+        "save": '""',
+        "dir": f'"{server.folder}/data"',
+        "requirepass": f'"{PASSWORD}"',
+        "daemonize": "no",
+        "tls-cert-file": f'"{server.certificate}"',
+        "tls-key-file": f'"{server.certificate}"',
         "tls-ca-cert-file": f'"{server.certificate}"',
-    }  # fmt: skip
+    }
     configuration = server.give(
         server.folder / "tmp" / "server.conf", "".join(f"{name} {value}\n" for name, value in lines.items())
     )
@@ -145,7 +158,7 @@ def url_of(name: str, port: int) -> str:
 
 
 def access(name: str, port: int, ca: Path, password: str = PASSWORD) -> str:
-    """The URL as the settings make it."""
+    """The URL that the settings make."""
     given: Mapping[str, str] = {
         f"{name}_url": url_of(name, port),
         f"{name}_password": password,
@@ -155,18 +168,18 @@ def access(name: str, port: int, ca: Path, password: str = PASSWORD) -> str:
 
 
 def why_not(name: str, url: str) -> str:
-    """The line a person reads."""
+    """The line that a person reads."""
     if name == "postgres":
         with pytest.raises(Unavailable) as refused:
             migrate.check(url, "")
-        told = str(refused.value)
+        sentence = str(refused.value)
     else:
         with redis.Redis.from_url(url) as client, pytest.raises(redis.RedisError) as away:
             client.ping()
-        told = access_errors.access_error(access_errors.of_url("Valkey", url), away.value)
-    assert "\n" not in told
-    assert PASSWORD not in told
-    return told
+        sentence = access_errors.access_error(access_errors.of_url("Valkey", url), away.value)
+    assert "\n" not in sentence
+    assert PASSWORD not in sentence
+    return sentence
 
 
 @pytest.fixture

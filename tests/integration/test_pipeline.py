@@ -22,9 +22,8 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from cli.dev_stack import WORKERS, compose
-from pipelines.stages import WORKERS as STAGES_OF
-from pipelines.stages import tables
+from cli.dev_stack import compose
+from pipelines.stages import WORKERS, tables
 from schemas import codec
 from schemas.catalog import record_bytes
 from schemas.client_tokens import tokens_in
@@ -466,7 +465,7 @@ def test_an_inbound_message_is_kept_once(running: Running, unique: str) -> None:
 def test_views_of_the_workers(running: Running, produce: Callable[..., None], unique: str) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
-    for worker, stages in STAGES_OF.items():
+    for worker, stages in WORKERS.items():
         status, text = get(f"{running.url(worker, 'probes')}/health")
         assert (status, json.loads(text)["status"]) == (200, "ready")
         metrics = get(f"{running.url(worker, 'probes')}/metrics")[1]

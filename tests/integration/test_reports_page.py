@@ -1,4 +1,4 @@
-"""docs/reports.md: every statement an analyst may copy runs on a migrated database."""
+"""docs/reports.md: every SQL statement of the page runs on a migrated database."""
 
 import re
 from pathlib import Path
@@ -48,7 +48,8 @@ def test_clickhouse_s_statements_run(clickhouse_url: str) -> None:
 )
 def test_the_questions_of_operations_have_an_index(postgres_url: str, sql: str, index: str) -> None:
     with postgres_database(postgres_url) as url, psycopg.connect(url) as connection:
-        connection.execute("set enable_seqscan = off; set enable_bitmapscan = off")  # an empty relation tempts to both
+        # The planner prefers both for an empty relation.
+        connection.execute("set enable_seqscan = off; set enable_bitmapscan = off")
         plan = "\n".join(row[0] for row in connection.execute(f"explain {sql}".encode()).fetchall())
         assert index in plan
         assert "Sort" not in plan

@@ -1,4 +1,4 @@
-"""What the stack's servers may do, and who may read what the stack writes. Root starts them here, as on many a build machine."""
+"""The rights of the stack's servers, and of other users on the stack's files. Root starts the servers here, as on many build machines."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ Start = Callable[[str], Child]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stack's folder below one that nobody else passes, as /root is one; with a state file."""
+    """A stack's folder below a folder that no other user can enter, such as /root; with a state file."""
     folder = private_files.make_folder(tmp_path_factory.mktemp("closed") / ".chat4all" / "dev")
     folder.parents[1].chmod(0o700)
     private_files.write(folder / "state.json", '{"settings": {"telegram_token": "1:secret"}}')
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(folder: Path) -> Iterator[Start]:
-    """Starts a server of this stack, once, with secrets of the product in the environment of whoever starts it."""
+    """Starts a server of this stack, once, from an environment with secrets of the product."""
     children: dict[str, Child] = {}
     with pytest.MonkeyPatch.context() as patched, contextlib.ExitStack() as stopping:
         patched.setenv("CHAT4ALL_TELEGRAM_TOKEN", "1234567890:a-token-of-somebody")
@@ -65,7 +65,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def statuses(pid: int) -> Iterator[tuple[int, dict[str, list[str]]]]:
-    """Each thread of a process, and what the kernel says of it; nothing of those that have ended: PostgreSQL starts some for a moment."""
+    """Each thread of a process with the kernel's status of it. Ended processes are skipped: PostgreSQL starts some for a moment."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -102,13 +102,13 @@ def test_sql_reads_no_file_of_root(start: Start, folder: Path) -> None:
                 with pytest.raises(psycopg.Error, match=r"Permission denied|No such file|program .* failed"):
                     connection.execute(f"COPY taken FROM {source}".encode())
         assert connection.execute("SELECT count(*) FROM taken").fetchone() == (0,)
-        # What it may read, it still may: the check above is not one of a broken function.
+        # It can still read a file it may read; so the function itself works, and the check above is valid.
         assert connection.execute("SELECT length(pg_read_file('PG_VERSION')) > 0").fetchone() == (True,)
 
 
 @as_root
 def test_sql_plants_no_link_that_root_would_follow(start: Start, folder: Path, tmp_path: Path) -> None:
-    """Its folder is root's; the log in there, which root opens, cannot be made a link to something else."""
+    """Root owns the server's folder, so the server cannot replace the log in it, which root opens, by a link."""
     with psycopg.connect(start("postgres").service.url, autocommit=True) as connection:
         for name in ("postgres.log", "password"):
             with pytest.raises(psycopg.Error, match="program"):
@@ -143,7 +143,7 @@ def test_no_process_list_shows_a_password_and_no_server_has_our_secrets(start: S
 
 @as_root
 def test_a_checkout_that_only_root_may_enter_is_no_obstacle(tmp_path: Path) -> None:
-    """The project, with a stack in it, below a folder of root: nobody can pass it, and the code in it is still found."""
+    """The project, with a stack in it, below a folder that only root can enter: the servers still find its code."""
     checkout = private_files.make_folder(tmp_path / "root" / "project")
     (checkout / "stack").symlink_to(Path(clickhouse_server.__file__).parent)
     for name in ("clickhouse", "kafka", "postgres"):
@@ -192,7 +192,7 @@ def test_where_root_may_make_no_namespace_it_opens_its_own_folders_and_no_others
     tmp_path.chmod(0o700)
     said = without_namespaces(private_files.make_folder(tmp_path / ".chat4all" / "dev" / "postgres"))
     closed = unprivileged.closed_above(tmp_path / "any", NOBODY)
-    assert f"cannot pass {closed} to reach {tmp_path}" in said
+    assert f"cannot enter {closed} to reach {tmp_path}" in said
     assert f"run `chmod o+x {closed}`" in said
 
 
@@ -222,7 +222,7 @@ print(*reachable(*map(Path, sys.argv[1:])))
 
 @as_root
 def test_programs_below_a_closed_folder_are_copied_where_root_may_make_no_namespace(tmp_path: Path) -> None:
-    """Kafka's jars are below root's own cache; a container's root mostly has no CAP_SYS_ADMIN."""
+    """Kafka's jars are in root's own cache; root in a container usually has no CAP_SYS_ADMIN."""
     cache = private_files.make_folder(tmp_path / "root") / "jars"
     cache.mkdir()
     (cache / "one.jar").write_bytes(b"one")

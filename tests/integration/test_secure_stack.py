@@ -1,6 +1,6 @@
-"""`chat4all up --secure`: TLS everywhere, a user and ACLs for each kind of process, and the product does all it does without.
+"""`chat4all up --secure`: TLS everywhere, a user and ACLs for each kind of process; the product works as without it.
 
-One stack serves all tests of this file. Kafka's authorizer writes down whom it refuses: in good order, nobody.
+One stack serves all tests of this file. Kafka's authorizer logs every refusal; in good order there is none.
 """
 
 import json
@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, KafkaError
 
-from cli.dev_stack import SIMULATED, compose
+from cli.dev_stack import OPTIONAL, SIMULATED, compose
 from cli.load_run import LoadOptions, run_load
 from cli.message import produce
 from pipelines.kafka_acls import rules
@@ -35,9 +35,16 @@ TO = {
 }
 DENIED = re.compile(r"Principal = User:\S+ is Denied operation.*")
 KNOBS = LoadOptions(
-    count=500, rate=100.0, channels=tuple(SIMULATED), conversations=100, group_share=0.02, groups=1, group_size=20,
-    duplicates=0.05, seed=1,
-)  # fmt: skip
+    count=500,
+    rate=100.0,
+    channels=tuple(SIMULATED),
+    conversations=100,
+    group_share=0.02,
+    groups=1,
+    group_size=20,
+    duplicates=0.05,
+    seed=1,
+)
 
 
 class Running(NamedTuple):
@@ -54,13 +61,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("secure") / "stack"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHAT4ALL_STATE", str(state_path(folder)))
-        state = control.start(folder, compose(folder, secure=True), lambda _: None)
+        state = control.start(folder, compose(folder, secure=True, extra=OPTIONAL), lambda _: None)
         try:
             yield Running(folder, use_state(state_path(folder)), state)
-            told = leaks.in_files(folder)
+            found = leaks.in_files(folder)
         finally:
             control.stop(folder)
-    assert told == []
+    assert found == []
 
 
 def test_one_message_the_whole_way_on_each_channel(running: Running, unique: str) -> None:
@@ -93,7 +100,7 @@ def test_a_load_says_0_everywhere(running: Running) -> None:
 
 
 def test_applications_may_write_and_not_read(running: Running) -> None:
-    """Last of those that talk to Kafka: here somebody is refused."""
+    """The last test that uses Kafka, because Kafka refuses a client here."""
     assert running.denied() == []
     consumer = Consumer(running.settings.kafka.settings("test", group_id="chat4all-core"))
     error = consumer.list_topics("deliveries.whatsapp", timeout=10).topics["deliveries.whatsapp"].error
@@ -115,15 +122,15 @@ def test_every_url_has_tls(running: Running) -> None:
 
 
 def test_no_password_is_in_a_command_line_or_an_environment(running: Running) -> None:
-    """But in that of the servers that want their own there."""
+    """Except the environment of servers that take their own password from it."""
     known = [password_file(running.folder, user).read_text(encoding="ascii") for user in rules()]
     state: dict[str, Any] = json.loads(state_path(running.folder).read_text(encoding="utf-8"))
     known += [str(value) for name, value in state["settings"].items() if leaks.SECRET.search(name)]
     known += re.findall(r"://[^:/@]*:([^@/]+)@", " ".join(str(value) for value in state["settings"].values()))
     for service in running.state.services:
-        told = " ".join(psutil.Process(service.pid).cmdline())
-        told += "" if service.name in {"s3", "clickhouse"} else " ".join(environment(service.pid).values())
-        assert [secret for secret in known if secret in told] == [], service.name
+        visible = " ".join(psutil.Process(service.pid).cmdline())
+        visible += "" if service.name in {"s3", "clickhouse"} else " ".join(environment(service.pid).values())
+        assert [secret for secret in known if secret in visible] == [], service.name
     for user in rules():
         assert password_file(running.folder, user).stat().st_mode & 0o077 == 0
 

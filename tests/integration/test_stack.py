@@ -1,4 +1,4 @@
-"""Every server of the stack, spoken to through the client library the product uses; and the promises about their processes."""
+"""Every server of the stack, through the client library that the product uses; and the guarantees about their processes."""
 
 import contextlib
 import hashlib
@@ -85,7 +85,7 @@ def _first_error(consumer: Consumer) -> object:
 
 @pytest.fixture(scope="module")
 def aot_folder() -> Path:
-    """The AOT cache of this machine, made now if it was not."""
+    """The AOT cache of this machine; made now if there is none."""
     kafka_server.make_ready()
     folder = kafka_server.aot_folder()
     assert aot_cache.is_usable(folder)
@@ -109,7 +109,7 @@ def test_a_new_kafka_is_formatted_as_its_own_tool_does(tmp_path: Path, aot_folde
 
 
 def without_times(batches: bytes) -> list[bytes]:
-    """Record batches of Kafka without when they were written, and the checksum that follows from it."""
+    """Record batches of Kafka without their timestamps and checksums."""
     found = []
     while batches:
         end = 12 + int.from_bytes(batches[8:12], "big")
@@ -132,7 +132,7 @@ def test_kafka_starts_without_an_aot_cache_that_does_not_fit_and_discards_it(
     monkeypatch.setattr(kafka_server, "aot_folder", lambda: folder)
     child = start(kafka_server.service(tmp_path / "kafka"))
     child.wait()
-    assert not aot_cache.is_finished(folder)  # so that the next start makes it anew
+    assert not aot_cache.is_finished(folder)  # so the next start makes it again
 
 
 def test_kafka_starts_from_its_aot_cache(tmp_path: Path, aot_folder: Path, start: Callable[[Service], Child]) -> None:
@@ -176,16 +176,17 @@ def test_valkey_wants_its_password(valkey_url: str) -> None:
 
 
 def test_kafka_compresses_with_the_lz4_it_did_not_ask_for(kafka_url: str, unique: str) -> None:
-    """The broker itself packs what it keeps in another form than it came in; and gives it back to who asks."""
+    """The broker itself compresses records that arrive in another form, and returns them to consumers."""
     admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
     topic = NewTopic(unique, num_partitions=1, replication_factor=1, config={"compression.type": "lz4"})
     admin.create_topics([topic])[unique].result(10)
     text = b"compressible " * 5000
+    # Made by the broker; checked by it; undone with the one and made with the other.
     for codec in (
         "none",
         "lz4",
         "gzip",
-    ):  # made by the broker; checked by it; undone with the one and made with the other
+    ):
         producer = Producer({**KafkaAccess(kafka_url).settings("test"), "compression.type": codec})
         producer.produce(unique, text, key=codec)
         assert producer.flush(10) == 0
@@ -233,9 +234,8 @@ def test_clickhouse_parameterised_view_takes_any_text(clickhouse_url: str, uniqu
     text = "it's\ta \\ line\nand 'more'"
     query = f"SELECT said, number FROM {unique}(text = {{text:String}}, n = {{n:UInt64}})"
     assert client.query(query, parameters={"text": text, "n": 2}).result_rows == [(text, 0), (text, 1)]
-    assert client.query("SELECT {s:String}", parameters={"s": "long " * 5000}).result_rows == [
-        ("long " * 5000,)
-    ]  # sent as a form
+    # Sent as a form.
+    assert client.query("SELECT {s:String}", parameters={"s": "long " * 5000}).result_rows == [("long " * 5000,)]
 
 
 @pytest.mark.parametrize("compress", [False, True, "lz4", "zstd", "gzip"])
@@ -320,7 +320,7 @@ time.sleep(600)
 
 @pytest.fixture
 def own() -> Iterator[Callable[..., tuple[subprocess.Popen[str], dict[str, tuple[int, str]]]]]:
-    """Starts another process that owns servers and prints their pids once they answer."""
+    """Starts another process that starts servers and prints their pids when they are ready."""
     with contextlib.ExitStack() as owners:
 
         def start(folder: Path, *names: str) -> tuple[subprocess.Popen[str], dict[str, tuple[int, str]]]:
@@ -335,7 +335,7 @@ def own() -> Iterator[Callable[..., tuple[subprocess.Popen[str], dict[str, tuple
 
 @pytest.fixture
 def start() -> Iterator[Callable[[Service], Child]]:
-    """Starts a service of this test and ends it with the test."""
+    """Starts a service, and stops it at the end of the test."""
     children: list[Child] = []
 
     def started(service: Service) -> Child:
@@ -345,13 +345,13 @@ def start() -> Iterator[Callable[[Service], Child]]:
 
     yield started
     for child in children:
-        child.stop(patience_seconds=2)
+        child.stop(timeout_seconds=2)
 
 
 def test_servers_die_with_a_killed_owner_and_two_sets_live_side_by_side(
     tmp_path: Path, own: Callable[..., tuple[subprocess.Popen[str], dict[str, tuple[int, str]]]]
 ) -> None:
-    before = set(Path("/tmp").iterdir())  # noqa: S108  # the promise is about this folder
+    before = set(Path("/tmp").iterdir())  # noqa: S108  # the guarantee is about this folder
     names = tuple(servers.SERVERS)
     first, first_children = own(tmp_path / "first", *names)
     second, second_children = own(tmp_path / "second", *names)
@@ -368,7 +368,7 @@ def test_servers_die_with_a_killed_owner_and_two_sets_live_side_by_side(
 
 
 def _is_of_a_server(path: Path) -> bool:
-    """Whatever else the machine does meanwhile in its /tmp is not the matter of the stack."""
+    """Other programs of the machine may write to /tmp meanwhile."""
     return path.name.startswith(
         (".s.PGSQL", "hsperfdata", "snappy", "libzstd", "liblz4", "kafka", "rclone", "chdb", "clickhouse", "valkey")
     )
@@ -447,7 +447,7 @@ def test_a_server_that_hangs_is_ended_at_the_limit(tmp_path: Path, start: Callab
 
 
 def _runs(pid: int) -> bool:
-    """A zombie does not run: it only waits for an init process that a container may lack."""
+    """A zombie does not run: it only waits for an init process, which a container may lack."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

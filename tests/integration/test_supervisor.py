@@ -1,4 +1,4 @@
-"""A whole stack under its supervisor: real Valkey, small programs of our own in place of stages, and the commands that show and end it."""
+"""A whole stack under its supervisor: a real Valkey, small programs in place of the workers, and the commands that show and stop it."""
 
 import dataclasses
 import json
@@ -57,14 +57,14 @@ def small_plan(*, keep_data: bool = False, prepare: str = "print('prepared')") -
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """The folder of the stack `dev` in an empty working directory; whatever runs there at the end is ended."""
+    """The folder of the stack `dev` in an empty working directory. What still runs there at the end is stopped."""
     folder = tmp_path / ".chat4all" / "dev"
     yield folder
     control.stop(folder)
 
 
 def chat4all(folder: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    """The command as a user of that working directory runs it."""
+    """Runs the command in that working directory."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT4ALL_")}
     command = [sys.executable, "-m", "cli.main", *arguments]
     cwd = folder.parent.parent
@@ -87,7 +87,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def end_by_itself(process: ServiceState) -> None:
-    with pytest.raises(OSError):  # noqa: PT011  # the program ends instead of answering, in whatever way the socket tells
+    with pytest.raises(OSError):  # noqa: PT011  # the program ends instead of answering; the exact socket error varies
         urllib.request.urlopen(f"{process.url}/end", timeout=5)
 
 
@@ -219,7 +219,7 @@ def test_a_killed_supervisor_takes_all_with_it_and_is_told_from_a_live_one(folde
     shown = chat4all(folder, "status")
     assert shown.returncode == 2
     assert f"(pid {state.pid}) is dead" in shown.stderr
-    control.start(folder, small_plan())  # its state file is in nobody's way
+    control.start(folder, small_plan())  # the state file of the dead one does not prevent a start
     assert row(folder, "valkey").status == READY
 
 
@@ -290,9 +290,9 @@ def test_status_and_logs_show_a_running_stack(folder: Path) -> None:
     assert password
     assert password not in said
     assert "redis://default:***@127.0.0.1" in said
-    told = chat4all(folder, "status", "--show-secrets", COLUMNS="200").stdout
-    assert row(folder, "valkey").url in told
-    assert "CHAT4ALL_TELEGRAM_TOKEN=1:secret\n" in told
+    shown = chat4all(folder, "status", "--show-secrets", COLUMNS="200")
+    assert row(folder, "valkey").url in shown.stdout
+    assert "CHAT4ALL_TELEGRAM_TOKEN=1:secret\n" in shown.stdout
     unknown = chat4all(folder, "logs", "nobody")
     assert unknown.returncode == 2
     assert "there are: prepare, simulator, stage, supervisor, valkey" in unknown.stderr
@@ -314,7 +314,7 @@ def test_what_a_stack_writes_is_for_its_owner_only(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("said", ["postgresql://me:0123456789abcdef@h/d", "bot 1:secret-of-a-bot", "0123456789abcdef"])
-def test_the_last_words_of_a_program_give_no_secret_away(folder: Path, said: str) -> None:
+def test_the_log_of_a_program_gives_no_secret_away(folder: Path, said: str) -> None:
     plan = dataclasses.replace(
         small_plan(prepare=f"print({said!r}); raise SystemExit(2)"),
         settings={"telegram_token": "1:secret-of-a-bot", "postgres_url": "postgresql://me:0123456789abcdef@h/d"},
@@ -338,7 +338,7 @@ def test_logs_follow(folder: Path) -> None:
         follower = subprocess.Popen(command, cwd=folder.parent.parent, env=inherited, stdout=output)
 
     def shows_what_is_written() -> bool:
-        """The follower starts at the end of the file, some time from now: so a line is written each time we look."""
+        """The follower starts at the end of the file at some later time, so each check writes a line."""
         with log.open("a") as file:
             file.write("one more line\n")
         return said.read_text().endswith("one more line\n")
@@ -367,3 +367,10 @@ def test_a_bad_name_is_refused(folder: Path) -> None:
     refused = chat4all(folder, "up", "--name", "../elsewhere")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "is no name for a folder" in refused.stderr
+
+
+def test_an_unknown_server_is_refused(folder: Path) -> None:
+    folder.parent.parent.mkdir(exist_ok=True)
+    refused = chat4all(folder, "up", "--with", "valkey", "--with", "mongo")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "--with 'mongo': choose valkey or s3; the other servers always start\n"

@@ -1,6 +1,6 @@
-"""PostgreSQL, Valkey, ClickHouse and S3 with TLS: the settings lead there, certificates are checked, and what fails is one line.
+"""PostgreSQL, Valkey, ClickHouse and S3 with TLS: the settings connect, certificates are checked, and each failure is one line.
 
-The servers of the stack's wheels are built without TLS; stack/tls_front.py is in front of them, as a proxy is in many a deployment.
+The servers of the stack's wheels are built without TLS; stack/tls_front.py is in front of them, like a proxy in many deployments.
 """
 
 import socket
@@ -65,10 +65,14 @@ def test_every_server_is_reached_with_tls(secured: Settings) -> None:
         assert valkey.get("tls") == b"z" * BIG
         valkey.delete("tls")
     s3: Any = boto3.client(
-        "s3", endpoint_url=secured.s3_url, verify=secured.s3_ca_file, region_name="us-east-1",
-        aws_access_key_id=secured.s3_access_key, aws_secret_access_key=secured.s3_secret_key.get_secret_value(),
+        "s3",
+        endpoint_url=secured.s3_url,
+        verify=secured.s3_ca_file,
+        region_name="us-east-1",
+        aws_access_key_id=secured.s3_access_key,
+        aws_secret_access_key=secured.s3_secret_key.get_secret_value(),
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-    )  # fmt: skip
+    )
     s3.list_buckets()
     s3.close()
 
@@ -99,7 +103,7 @@ def with_port(url: str, port: int) -> str:
 
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[Callable[[str, str, Path], int]]:
-    """Starts TLS before a server with the certificate of a test; gives its port."""
+    """Starts TLS in front of a server, with the certificate of a test. Returns its port."""
     children: list[Child] = []
 
     def start(name: str, url: str, certificate: Path) -> int:
@@ -168,8 +172,8 @@ def test_a_certificate_that_is_not_good_is_one_line(
     with redis.Redis.from_url(settings.valkey_url) as valkey, pytest.raises(redis.ConnectionError) as away:
         valkey.ping()
     expected = EXPECTED[fault].format(ca if fault == "unknown" else "VALKEY")
-    told = access_errors.access_error(access_errors.of_url("Valkey", settings.valkey_url), away.value)
-    assert told.startswith(f"Valkey at 127.0.0.1:{port}: {expected}")
+    sentence = access_errors.access_error(access_errors.of_url("Valkey", settings.valkey_url), away.value)
+    assert sentence.startswith(f"Valkey at 127.0.0.1:{port}: {expected}")
 
 
 def test_a_wrong_password_is_one_line_without_it(secured: Settings) -> None:
@@ -188,8 +192,8 @@ def test_a_wrong_password_is_one_line_without_it(secured: Settings) -> None:
     valkey = redis.Redis.from_url(url)
     with valkey, pytest.raises(redis.RedisError) as away:
         valkey.ping()
-    told = access_errors.access_error(access_errors.of_url("Valkey", secured.valkey_url), away.value)
-    assert "unknown user or wrong password; look at CHAT4ALL_VALKEY_URL and CHAT4ALL_VALKEY_PASSWORD" in told
+    sentence = access_errors.access_error(access_errors.of_url("Valkey", secured.valkey_url), away.value)
+    assert "unknown user or wrong password; look at CHAT4ALL_VALKEY_URL and CHAT4ALL_VALKEY_PASSWORD" in sentence
 
 
 def test_a_server_without_tls_is_told(postgres_url: str, secured: Settings) -> None:

@@ -1,8 +1,8 @@
 """The soak: `python -m tests.soak --minutes 20`; exits 1 when anything is wrong.
 
-A stack of its own is left idle, given one message a second, a burst, and left idle, in turn, beside an application with committed, open
-and aborted transactions. Right is: no process ended, no lag where nothing happens (in /health, in /metrics and in Kafka's own figures),
-memory that does not grow, every committed message delivered exactly once and none of an aborted transaction.
+It starts a stack of its own. In turn the stack is idle, gets one message a second, gets a burst, and is idle again, while an application
+commits, keeps open and aborts transactions. A correct run has no ended process, no lag while nothing happens (in /health, in /metrics
+and in Kafka's own figures), no growing memory, every committed message delivered exactly once, and no message of an aborted transaction.
 """
 
 import argparse

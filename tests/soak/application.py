@@ -1,7 +1,7 @@
-"""An application beside the load that produces to `messages` in transactions: committed ones, aborted ones, and one that stays open.
+"""An application that produces to `messages` in transactions during the load: committed ones, aborted ones, and one that stays open.
 
-In: a phase. Out: records in Kafka; a log like the loader's (loadgen/load_producer.py) of what was committed; the ids of what was
-aborted. Its tenant and its conversations are its own. Two producers: while the long transaction is open, short ones go on.
+In: a phase. Out: records in Kafka; a log of the committed messages, like the loader's (loadgen/load_producer.py); the ids of the aborted
+messages. It has its own tenant and conversations. It uses two producers: short transactions continue while the long one is open.
 """
 
 import json
@@ -24,7 +24,7 @@ BETWEEN_SECONDS = 2.0  # short transactions
 EACH = 3  # messages of a transaction
 LONG = 0  # conversation of the long transactions
 CONVERSATIONS = 8  # of the short ones, from 1
-_TIMEOUT_MS = 600_000  # of a transaction: far longer than a phase, and less than the broker's limit of 15 minutes
+_TIMEOUT_MS = 600_000  # of a transaction: much longer than a phase, and below the broker's limit of 15 minutes
 
 
 class Application:
@@ -38,17 +38,17 @@ class Application:
         self._produced = 0
         self._short, self._long = (_Transactions(kafka, f"{run}-{name}") for name in ("short", "long"))
 
-    def act(self, phase: Phase, told: Callable[[], None]) -> None:
-        """Does its part of a phase; `told` is called as long as the long transaction is open, and nothing else has been for a while."""
+    def act(self, phase: Phase, check: Callable[[], None]) -> None:
+        """Does its part of a phase. Calls `check` while only the long transaction is open, some time after the last short one."""
         began = time.monotonic()
         self._long.begin([self._message(phase, LONG) for _ in range(EACH)])
-        commits = phase.kind != Kind.IDLE  # an idle phase is idle: what is aborted is no message
+        commits = phase.kind != Kind.IDLE  # an idle phase has no messages: aborted ones do not count
         while time.monotonic() < began + SHORT_UNTIL * phase.seconds:
             self._short.begin([self._message(phase, 1 + self._produced % CONVERSATIONS) for _ in range(EACH)])
             self._end(self._short, commits=commits and self._produced // EACH % 2 == 0)
             time.sleep(BETWEEN_SECONDS)
         time.sleep(max(0.0, began + OPEN_UNTIL * phase.seconds - time.monotonic()))
-        told()
+        check()
         self._end(self._long, commits=phase.long_one_commits)
 
     def _end(self, transactions: "_Transactions", *, commits: bool) -> None:
@@ -90,7 +90,7 @@ class _Transactions:
         self._open: list[dict[str, Any]] = []
 
     def begin(self, messages: list[Message]) -> None:
-        """Opens a transaction; its records are in Kafka, undecided, when this returns."""
+        """Begins a transaction. When this returns, its records are in Kafka, neither committed nor aborted."""
         self._open = []
         self._producer.begin_transaction()
         for message in messages:
@@ -105,12 +105,12 @@ class _Transactions:
             raise RuntimeError(f"Kafka acknowledged {len(self._open)} of {len(messages)} messages of a transaction")
 
     def end(self, *, commits: bool) -> list[dict[str, Any]]:
-        """Ends it, and tells what was in it."""
+        """Ends the transaction, and returns a log line for each of its messages."""
         if commits:
             self._producer.commit_transaction(30)
         else:
             self._producer.abort_transaction(30)
-        now = int(time.time() * 1000)  # nobody could read it before
+        now = int(time.time() * 1000)  # no consumer could read it before
         return [line | {"at": now} for line in self._open]
 
 

@@ -11,13 +11,13 @@ SHOWN = 40  # findings
 
 
 def lines(report: Report) -> Iterator[str]:
-    """What happened, what each process came to, what was found."""
+    """The lines to print: phases, processes, findings."""
     yield ""
     yield "phase                seconds  messages  last one taken after"
     for phase in report.phases:
         last = report.last_seconds.get(phase.number)
-        told = "-" if phase.number not in report.last_seconds else "never" if last is None else f"{last:.2f} s"
-        yield f"{phase.number + 1:5}  {phase.kind:12} {phase.seconds:8.0f} {phase.messages:9} {told:>21}"
+        shown = "-" if phase.number not in report.last_seconds else "never" if last is None else f"{last:.2f} s"
+        yield f"{phase.number + 1:5}  {phase.kind:12} {phase.seconds:8.0f} {phase.messages:9} {shown:>21}"
     yield ""
     judged = "judged" if report.phases[-1].round else "reported only: a run of a single round is too short to judge it"
     yield f"growth is MiB a minute, less {BYTES_A_ROW} bytes a row, in idle and steady phases; {judged}"
@@ -32,8 +32,8 @@ def lines(report: Report) -> Iterator[str]:
             f"{rows:>8} {_growth(report, name):8.2f}{ours}"
         )
     yield ""
-    for who, verdict in report.verdicts.items():
-        yield f"{who}: " + ", ".join(f"{name} {count}" for name, count in verdict.counts.items() if count)
+    for source, verdict in report.verdicts.items():
+        yield f"{source}: " + ", ".join(f"{name} {count}" for name, count in verdict.counts.items() if count)
     yield f"the application committed {report.committed} messages and aborted {report.aborted}"
     yield from (f"FOUND: {finding}" for finding in report.findings[:SHOWN])
     if len(report.findings) > SHOWN:
@@ -41,7 +41,7 @@ def lines(report: Report) -> Iterator[str]:
     if report.logs:
         yield f"logs: {report.logs}"
     if not report.findings:
-        yield "OK: nothing ended, no lag where all was quiet, every message once, none of an aborted transaction"
+        yield "OK: no process ended, no lag while nothing happened, every message once, none of an aborted transaction"
 
 
 def figures(report: Report) -> dict[str, Figure]:

@@ -1,7 +1,7 @@
-"""One soak, from start to report: a stack of its own, the phases, an application beside the load, a watch, and what is to be said of it.
+"""One soak, from start to report: a stack of its own, the phases, an application during the load, a watch, and the findings.
 
-In: minutes, a folder for the stack. Out: a Report. The stack is down and its data deleted at the end; after a finding the logs stay, and
-the report says where.
+In: minutes, a folder for the stack. Out: a Report. At the end the stack is down and its data are deleted; after a finding the logs stay,
+and the report says where.
 """
 
 import shutil
@@ -26,20 +26,21 @@ from tests.soak.application import TENANT, Application
 from tests.soak.soak_scenario import RATES, Kind, Phase, phases
 from tests.soak.stack_watch import Process, Sample, Watch
 
-SAMPLES = 240  # in a run, but no more than one in 2 s
-PATIENCE_SECONDS = 60.0  # for the last deliveries to end
+SAMPLES = 240  # in a run, but at most one in 2 s
+END_SECONDS = 60.0  # limit for the last deliveries to end
 CONVERSATIONS = 50
 Say = Callable[[str], None]
 
 
 @dataclass
 class Report:
-    """What happened, and whether it was right: it was when there are no `findings`."""
+    """The result of a run. The run was correct if there are no `findings`."""
 
     phases: list[Phase]
     samples: list[Sample]
     verdicts: dict[str, Verdict]  # of the load, of the application
-    last_seconds: dict[int, float | None]  # phase -> from its last message until a provider took it; None: never
+    # Phase -> seconds from its last message until a provider accepted it; None: never.
+    last_seconds: dict[int, float | None]
     committed: int
     aborted: int
     findings: list[str]
@@ -48,7 +49,7 @@ class Report:
 
 @dataclass
 class _World:
-    """A running stack, and what a run keeps."""
+    """A running stack, and the data of the run."""
 
     folder: Path
     kafka: KafkaAccess
@@ -77,7 +78,7 @@ class _World:
 
 
 def run(minutes: float, folder: Path, say: Say = print) -> Report:
-    """Runs for so many minutes and judges."""
+    """Runs for so many minutes, and returns the report. Blocks. `say` gets a line for each phase."""
     plan = phases(minutes)
     try:
         state = control.start(folder, compose(folder))
@@ -119,10 +120,10 @@ def _live(world: _World, plan: list[Phase], say: Say) -> None:
             world.watch.phase = phase.number
             say(f"phase {phase.number + 1} of {len(plan)}: {phase.kind}, {phase.seconds:.0f} s")
 
-            def told(phase: Phase = phase) -> None:
+            def check(phase: Phase = phase) -> None:
                 _look(world, phase, open_transaction=True)
 
-            acting = beside.submit(world.application.act, phase, told)
+            acting = beside.submit(world.application.act, phase, check)
             if phase.messages:
                 _load(world, phase).run()
             time.sleep(max(0.0, ends - time.monotonic()))
@@ -155,12 +156,12 @@ def _report(world: _World, plan: list[Phase]) -> Report:
     samples = [*world.watch.samples, after]
     log = (world.folder / "supervisor.log").read_text(encoding="utf-8", errors="replace")
     findings = judge.ended(world.began, after.processes, log) + world.findings + judge.grown(samples, plan)
-    for who, verdict in verdicts.items():
+    for source, verdict in verdicts.items():
         findings += [
-            f"{who}: {verdict.totals[kind]} {kind}, as {each[0]}" for kind, each in verdict.findings.items() if each
+            f"{source}: {verdict.totals[kind]} {kind}, as {each[0]}" for kind, each in verdict.findings.items() if each
         ]
         if not verdict.counts["acknowledged messages"]:
-            findings.append(f"{who}: nothing was acknowledged")
+            findings.append(f"{source}: nothing was acknowledged")
     aborted = world.application.aborted
     findings += judge.undone(aborted, _called(evidence["load"].calls), _archived(world, aborted))
     produced = [*evidence["load"].produced, *evidence["application"].produced]
@@ -173,18 +174,18 @@ def _called(calls: Sequence[ProviderCall]) -> Iterator[str | None]:
 
 
 def _committed(world: _World) -> tuple[dict[str, Evidence], dict[str, Verdict]]:
-    """What the witnesses say once nothing is missing any more, or the patience has ended."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    """The evidence and verdicts when no delivery is missing any more, or after END_SECONDS."""
+    end = time.monotonic() + END_SECONDS
     while True:
         evidence = world.evidence()
-        verdicts = {who: judged(each) for who, each in evidence.items()}
+        verdicts = {source: judged(each) for source, each in evidence.items()}
         if all(verdict.ok for verdict in verdicts.values()) or time.monotonic() > end:
             return evidence, verdicts
         time.sleep(1)
 
 
 def _archived(world: _World, messages: list[str]) -> list[str]:
-    """Those among the messages that PostgreSQL has."""
+    """The messages of this list that PostgreSQL has."""
     with psycopg.connect(world.postgres_url, connect_timeout=10) as connection:
         found = connection.execute("select message_id from messages where message_id = any(%s)", (messages,))
         return [str(row[0]) for row in found]

@@ -1,7 +1,7 @@
-"""What happens in a soak, and when: idle, one message a second, a burst, idle, in rounds of about five minutes.
+"""The phases of a soak: idle, one message a second, a burst, idle, in rounds of about five minutes.
 
-In: minutes. Out: phases. Pure. Each phase has three parts, told by its two shares: an application runs short transactions and keeps a
-long one open; only the long one is open; nothing happens but what the loader produces (in an idle phase: nothing at all).
+In: minutes. Out: phases. Pure. Two shares divide each phase into three parts: an application runs short transactions and keeps a long one
+open; only the long one is open; only the loader produces (in an idle phase, nothing happens at all).
 """
 
 from dataclasses import dataclass

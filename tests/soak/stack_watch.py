@@ -1,6 +1,6 @@
-"""What a running stack says of itself, looked at again and again: its processes, its workers, Kafka.
+"""Samples of a running stack at intervals: its processes, its workers, Kafka.
 
-In: the folder of a stack. Out: Samples. Nothing is concluded here; what cannot be asked now is None or missing.
+In: the folder of a stack. Out: Samples. Nothing is concluded here. What cannot be read now is None or missing.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
-from cli.dev_stack import WORKERS, kind_of
+from cli.dev_stack import kind_of
 from pipelines.engine.kafka_names import app_id
-from pipelines.stages import APPS, INNER
+from pipelines.stages import APPS, INNER, WORKERS
 from schemas.catalog import TOPICS
 from schemas.kafka_access import KafkaAccess
 from stack.state import ServiceState, read_state
@@ -32,7 +32,7 @@ WHOLE = {"contacts"}  # topics that every worker reads whole, through no group (
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process of the stack. `unique` are bytes that no other process shares; None of one that is gone."""
+    """One process of the stack. `unique` is its memory that no other process shares, in bytes; None if the process has ended."""
 
     pid: int
     restarts: int
@@ -41,7 +41,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker says of itself: its lag in /health and in /metrics, and rows of its tables."""
+    """A worker's own figures: its lag in /health and in /metrics, and the rows of its tables."""
 
     health_lag: int | None
     metrics_lag: int | None
@@ -50,7 +50,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A source partition of a group in Kafka's own figures: offset committed, end of what is decided, end."""
+    """A source partition of a group in Kafka's own figures: committed offset, last stable offset, end offset."""
 
     committed: int
     stable: int
@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look. `at` is seconds since the watch began, `phase` the number of the phase."""
+    """One sample. `at` is in seconds since the watch began; `phase` is the number of the phase."""
 
     at: float
     phase: int
@@ -69,7 +69,7 @@ class Sample:
 
 
 class Watch:
-    """Takes samples in a thread of its own, and whenever it is asked. `phase` is set by whoever knows it."""
+    """Takes samples in a thread of its own, and on each call of `look`. The owner sets `phase`."""
 
     def __init__(self, folder: Path, kafka: KafkaAccess, every_seconds: float) -> None:
         self.phase = 0
@@ -89,7 +89,7 @@ class Watch:
         self._thread.join()
 
     def look(self, *, kafka: bool = True) -> Sample:
-        """One sample; without Kafka's figures it is cheap."""
+        """Takes one sample. Blocks for seconds at most; without Kafka's figures it is cheap."""
         at, phase = time.monotonic() - self._began, self.phase
         services = self._services()
         workers = {service.name: _worker(service) for service in services if kind_of(service.name) in WORKERS}
@@ -140,7 +140,7 @@ class Watch:
 
 
 def _app_of(stage: str) -> str:
-    """Which app, that is which consumer group, a stage belongs to."""
+    """The app of a stage, which is its consumer group."""
     return next(app for app, stages in APPS.items() if stage in stages)
 
 
@@ -159,5 +159,5 @@ def _worker(service: ServiceState) -> Worker | None:
             lines = answer.read().decode().splitlines()
     except (OSError, orjson.JSONDecodeError):
         return None
-    told = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("chat4all_lag_records{")]
-    return Worker(health.get("lag"), int(sum(told)) if told else None, sum(health.get("rows", {}).values()))
+    lags = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("chat4all_lag_records{")]
+    return Worker(health.get("lag"), int(sum(lags)) if lags else None, sum(health.get("rows", {}).values()))

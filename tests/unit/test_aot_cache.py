@@ -1,4 +1,4 @@
-"""The AOT cache of Kafka's JVM: what it is kept under, how it is made, and what becomes of one that is refused."""
+"""The AOT cache of Kafka's JVM: its key, how it is made, and what happens to a refused one."""
 
 import os
 import time
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def trained(staging: Path, options: list[str]) -> None:
-    """As a JVM that ends in good order: it writes the file it was told to."""
+    """Acts as a JVM that ends in good order: writes the file that its options name."""
     (option,) = options
     Path(option.removeprefix("-XX:AOTCacheOutput=")).write_bytes(b"cache")
     (staging / "bootstrap.checkpoint").write_bytes(b"beside it")
@@ -90,7 +90,7 @@ def test_what_cannot_be_made_is_not_tried_at_every_start(folder: Path) -> None:
         (staging / "jvm.aot").write_bytes(b"half")
         raise OSError("no space left on device")
 
-    with pytest.raises(NotMade, match=f"no space left on device; delete {folder} to have it tried again"):
+    with pytest.raises(NotMade, match=f"no space left on device; delete {folder} to try again"):
         aot_cache.make(folder, dies)
     assert aot_cache.is_finished(folder)
     assert not aot_cache.is_usable(folder)
@@ -98,7 +98,7 @@ def test_what_cannot_be_made_is_not_tried_at_every_start(folder: Path) -> None:
 
 
 def test_a_jvm_that_writes_none_is_told(folder: Path) -> None:
-    with pytest.raises(NotMade, match="the JVM wrote none"):
+    with pytest.raises(NotMade, match="the JVM wrote no cache"):
         aot_cache.make(folder, lambda _staging, _options: None)
 
 
@@ -111,7 +111,7 @@ def test_a_folder_nobody_may_write_is_told(folder: Path) -> None:
 def test_a_refused_cache_is_made_anew_once(folder: Path) -> None:
     aot_cache.make(folder, trained)
     aot_cache.discard(folder)
-    aot_cache.discard(folder)  # another stack found the same
+    aot_cache.discard(folder)  # another stack does the same
     assert not aot_cache.is_finished(folder)
     aot_cache.make(folder, trained)
     assert aot_cache.is_usable(folder)

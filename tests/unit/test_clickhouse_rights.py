@@ -1,4 +1,4 @@
-"""What reaches outside is found in a statement as the engine writes it out, and nothing else is taken for it."""
+"""A part that reaches outside is found in a statement that the engine has printed; nothing else is."""
 
 import pytest
 

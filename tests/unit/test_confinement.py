@@ -1,4 +1,4 @@
-"""What a confined process may still open: what it was allowed to, whoever asks inside of it."""
+"""A confined process can open only what it was allowed to, from every thread and program."""
 
 import json
 import subprocess
@@ -52,8 +52,13 @@ REFUSED = ("read outside", "write outside", "cut outside", "list outside", "conn
 def run(program: str, *arguments: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     ran = subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     if ran.returncode == 77:
         pytest.skip("this kernel has no Landlock")
     return ran
@@ -88,7 +93,7 @@ for statement in sys.argv[2:]:
 
 
 def test_the_engine_opens_no_file_of_others_whatever_passes_by_its_door(tmp_path: Path) -> None:
-    """Nobody looks at these statements before the engine does."""
+    """These statements go to the engine unchecked."""
     data, temporary, secret = tmp_path / "data", tmp_path / "tmp", tmp_path / "secret"
     data.mkdir()
     temporary.mkdir()
@@ -104,8 +109,8 @@ def test_the_engine_opens_no_file_of_others_whatever_passes_by_its_door(tmp_path
         "SELECT sum(a) FROM t",
     ]
     ran = run(ENGINE, str(data), *statements, environment={"TMPDIR": str(temporary), "TZ": "UTC"})
-    told = [line for line in ran.stdout.splitlines() if line]
-    assert told == ["refused True"] * 4 + ["499500"], ran.stderr
+    printed = [line for line in ran.stdout.splitlines() if line]
+    assert printed == ["refused True"] * 4 + ["499500"], ran.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "secret", "tmp"]
 
 

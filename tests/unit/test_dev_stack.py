@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.dev_stack import MISBEHAVIOUR, SIMULATED, STAGE_MODULES, WORKERS, calls_log, compose
+from cli.dev_stack import MISBEHAVIOUR, OPTIONAL, SIMULATED, calls_log, compose
 from pipelines.kafka_acls import rules
-from pipelines.stages import WORKERS as STAGES_OF
+from pipelines.stages import BUILDERS, WORKERS
 from schemas.settings import Settings
 from simulators.__main__ import parser, together
 from stack.plan import StackPlan
@@ -21,14 +21,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def simulators(plan: StackPlan) -> list[argparse.Namespace]:
-    """The flags of each simulator, as their process reads them."""
+    """The options of each simulator, as their process parses them."""
     process = next(process for process in plan.processes if process.name == "simulators")
     return [parser().parse_args(arguments) for arguments in together(process.argv[3:])]
 
 
 def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     plan = compose(tmp_path)
-    assert plan.servers == list(SERVERS)
+    assert plan.servers == ["kafka", "postgres", "clickhouse"]
     assert [process.name for process in plan.processes] == ["simulators", "gateway", *WORKERS]
     assert {process.name for process in plan.processes if process.restarts} == {"gateway", *WORKERS}
     gateway = next(process for process in plan.processes if process.name == "gateway")
@@ -40,10 +40,19 @@ def test_the_whole_stack_has_ports_of_its_own(tmp_path: Path) -> None:
     for simulator in simulators(plan):
         assert simulator.webhook_url == f"{gateway.url}/webhooks/{simulator.provider}"
         assert simulator.log == calls_log(tmp_path, simulator.provider)
-        assert simulator.closed_log  # whoever reaches the port may not read who was written to
+        assert simulator.closed_log  # a process that can reach the port must not read the recipients
         assert parts[simulator.provider] == f"http://127.0.0.1:{simulator.port}"
     assert plan.settings["whatsapp_url"] == parts["whatsapp"]
     assert plan.processes[0].health.startswith(list(parts.values())[-1])  # the one that listens last
+
+
+def test_a_server_that_nothing_uses_starts_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compose(tmp_path, extra=["s3"]).servers == ["kafka", "postgres", "clickhouse", "s3"]
+    assert compose(tmp_path, extra=OPTIONAL).servers == list(SERVERS)
+    monkeypatch.setenv("CHAT4ALL_VALKEY_URL", "redis://somewhere/0")
+    plan = compose(tmp_path, extra=["valkey"])
+    assert "valkey" not in plan.servers
+    assert plan.replaced == {"valkey": "redis://somewhere/0"}
 
 
 def test_simulators_misbehave_by_knobs_they_have(tmp_path: Path) -> None:
@@ -82,7 +91,7 @@ def test_what_the_environment_sets_is_not_started(tmp_path: Path, monkeypatch: p
     assert plan.replaced == {"postgres": "postgresql://somewhere/else"}
     assert [simulator.provider for simulator in simulators(plan)] == ["telegram", "instagram", "internal"]
     assert "whatsapp" not in plan.processes[0].parts
-    assert "whatsapp_token" not in plan.settings  # the real API wants the user's own
+    assert "whatsapp_token" not in plan.settings  # the real API needs the user's own token
     assert plan.settings["gateway_port"] == 8081
 
 
@@ -116,11 +125,9 @@ def test_a_plan_survives_the_pipe_to_its_supervisor(tmp_path: Path) -> None:
     assert StackPlan.from_json(plan.to_json()) == plan
 
 
-def test_the_kinds_of_workers_are_those_there_are() -> None:
-    """Said twice, so that a plan is made without importing a stage."""
-    assert {kind: [f"pipelines.{stage}" for stage in stages] for kind, stages in STAGES_OF.items()} == {
-        kind: list(modules) for kind, modules in STAGE_MODULES.items()
-    }
+def test_the_workers_of_a_plan_preload_every_stage(tmp_path: Path) -> None:
+    preloaded = {name for process in compose(tmp_path).processes for name in process.preload}
+    assert {f"pipelines.{stage}" for stage in BUILDERS} <= preloaded
 
 
 def test_a_kind_may_have_several_workers(tmp_path: Path) -> None:
@@ -135,8 +142,13 @@ def test_a_secure_stack_has_a_user_for_each_kind_of_process(tmp_path: Path) -> N
     assert (ordinary.locks, ordinary.access, plan.locks) == ("password", {}, "secured")
     users = {each.name: each.env["CHAT4ALL_KAFKA_USER"] for each in (*plan.prepare, *plan.processes)}
     assert users == {
-        "prepare": "prepare", "simulators": "clients", "gateway": "gateway", "core": "core", "core-2": "core", "sinks": "sinks",
-    }  # fmt: skip
+        "prepare": "prepare",
+        "simulators": "clients",
+        "gateway": "gateway",
+        "core": "core",
+        "core-2": "core",
+        "sinks": "sinks",
+    }
     assert {*users.values(), plan.settings["kafka_user"]} == set(plan.access) == set(rules())
     assert StackPlan.from_json(plan.to_json()) == plan
     assert not any("CHAT4ALL_KAFKA_USER" in each.env for each in ordinary.processes)

@@ -252,7 +252,7 @@ def test_every_topic_is_used() -> None:
     assert [name for name in TOPICS if name not in texts and not name.startswith(prefixes)] == []
 
 
-# Setting -> who will read it. The development stack writes these already, and tests read them.
+# Setting -> what will read it. `chat4all up --with valkey --with s3` writes these already, and tests read them.
 READ_LATER = {
     "valkey_url": "pacing shared by workers",
     "s3_url": "media",

@@ -1,4 +1,4 @@
-"""Kafka's jars are those of the lock: compared before they are run, put right once, refused when that does not help."""
+"""Kafka's jars are those of the lock: compared before they run, replaced once if wrong, refused if still wrong."""
 
 import hashlib
 import shutil
@@ -20,7 +20,7 @@ CONTENT = {"org.one:one:1.0": b"one", "org.two:two:2.0": b"two"}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with the two jars of a small lock, in a process that has compared none yet."""
+    """A cache with the two jars of a small lock; this process has not compared them yet."""
     jars = tuple(Jar(hashlib.sha512(content).hexdigest(), name) for name, content in CONTENT.items())
     monkeypatch.setattr(kafka_jars, "locked", lambda *_: jars)
     monkeypatch.setattr(kafka_jars, "_checked", set())
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A Maven repository on this machine that has what `CONTENT` says; and the jars it was asked for."""
+    """A local Maven repository with `CONTENT`; returns the list of jars that were requested."""
     asked: list[str] = []
 
     class Repository(SimpleHTTPRequestHandler):
@@ -48,7 +48,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
                 self.wfile.write(content or b"")
 
         def log_message(self, *_: object) -> None:
-            """Nothing on the screen."""
+            """Logs nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Repository) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -68,16 +68,16 @@ def test_a_changed_a_missing_and_a_foreign_jar_are_told_and_put_right_once(folde
     (folder / "one-1.0.jar").write_bytes(b"ONE")  # the same size
     (folder / "two-2.0.jar").unlink()
     (folder / "also.jar").write_bytes(b"not ours")
-    said: list[str] = []
-    paths = kafka_jars.ready(folder, said.append)
+    lines: list[str] = []
+    paths = kafka_jars.ready(folder, lines.append)
     assert [path.read_bytes() for path in paths] == [b"one", b"two"]
     assert sorted(path.name for path in folder.iterdir()) == ["one-1.0.jar", "two-2.0.jar"]
     assert sorted(fetched) == ["one-1.0.jar", "two-2.0.jar"]
-    [line] = said
-    assert "also.jar, one-1.0.jar, two-2.0.jar; they are fetched again" in " ".join(line.split())
+    [line] = lines
+    assert "also.jar, one-1.0.jar, two-2.0.jar; they are downloaded again" in " ".join(line.split())
     assert list(folder.parent.iterdir()) == [folder]
-    assert kafka_jars.ready(folder, said.append) == paths
-    assert len(said) == 1
+    assert kafka_jars.ready(folder, lines.append) == paths
+    assert len(lines) == 1
 
 
 def test_a_link_in_place_of_a_jar_is_no_jar(folder: Path, fetched: list[str], tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_is_wrong_as_downloaded_is_never_kept(
 ) -> None:
     monkeypatch.setitem(CONTENT, "org.two:two:2.0", b"somebody else's")
     shutil.rmtree(folder)
-    with pytest.raises(ServiceFailed, match=r"two-2\.0\.jar has another SHA-512; nothing was run"):
+    with pytest.raises(ServiceFailed, match=r"two-2\.0\.jar has another SHA-512; none was run"):
         kafka_jars.ready(folder)
     assert len(fetched) == 2
     assert list(folder.parent.iterdir()) == []
@@ -107,12 +107,12 @@ def test_the_lock_names_every_jar_once_and_none_with_a_known_weakness() -> None:
     assert all(len(jar.sha512) == 128 and jar.coordinate.count(":") == 2 for jar in jars)
     coordinates = {jar.coordinate.rpartition(":")[0]: jar.coordinate.rpartition(":")[2] for jar in jars}
     assert coordinates["org.apache.kafka:kafka_2.13"] == kafka_server.VERSION
-    assert "org.lz4:lz4-java" not in coordinates  # CVE-2025-12183, and nobody maintains it
+    assert "org.lz4:lz4-java" not in coordinates  # CVE-2025-12183, and not maintained
     assert tuple(map(int, coordinates["at.yawk.lz4:lz4-java"].split("."))) >= (1, 11, 1)
 
 
 def test_a_real_jar_comes_by_its_coordinate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From Maven Central as a first run does it: one of 5 KB."""
+    """From Maven Central, as in a first run: a jar of 5 KB."""
     [small] = [jar for jar in kafka_jars.locked() if jar.name.startswith("jspecify")]
     monkeypatch.setattr(kafka_jars, "locked", lambda *_: (small,))
     [path] = kafka_jars.ready(tmp_path / "kafka")
@@ -120,7 +120,7 @@ def test_a_real_jar_comes_by_its_coordinate(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_lock_of_kafka_streams_is_of_the_same_releases_and_replaces_the_same() -> None:
-    """What the benchmark runs, and Avro for the Java producer of docs/produce.md."""
+    """The jars of the benchmark, and Avro for the Java producer of docs/produce.md."""
     streams = {jar.coordinate for jar in kafka_jars.locked(STREAMS)}
     assert {
         f"org.apache.kafka:kafka-streams:{kafka_server.VERSION}",
@@ -134,7 +134,7 @@ def test_the_lock_of_kafka_streams_is_of_the_same_releases_and_replaces_the_same
 
 
 def test_whoever_asks_maven_for_a_jar_has_a_lock() -> None:
-    """A jar that comes without one is run unseen."""
+    """Without a lock, nobody has reviewed the jar."""
     asking = {module.name for module in modules() if any(dotted.startswith("jgo") for _, dotted in module.imports())}
     assert asking == {"stack/kafka_jars.py", "tools/lock_jars.py"}
 

@@ -1,4 +1,4 @@
-"""Ports for servers that are to be started: free, each given once, out of the reach of outgoing connections."""
+"""Ports for servers: free, each returned once, below the range of outgoing connections."""
 
 import socket
 
@@ -21,7 +21,8 @@ def test_a_port_that_is_taken_or_promised_is_passed_over(monkeypatch: pytest.Mon
         port = ports.free_port()
         server.bind(("127.0.0.1", port))
         ports.keep(port + 1)
-        monkeypatch.setattr(ports, "_given", ports._given - {port})  # another process does not know what this one gave
+        # Another process does not know the ports of this one.
+        monkeypatch.setattr(ports, "_given", ports._given - {port})
         monkeypatch.setattr(ports, "_next", port - 1)
         assert ports.free_port() > port + 1
 

@@ -1,4 +1,4 @@
-"""A scenario: the same under the same seed, in shares as asked, with every delivery known beforehand."""
+"""A scenario is the same for the same seed, has the requested shares, and knows every delivery in advance."""
 
 import re
 from collections import Counter
@@ -69,8 +69,11 @@ def test_every_person_has_one_address_and_every_conversation_its_people() -> Non
 
 def test_addresses_are_what_the_providers_take_and_texts_name_their_message() -> None:
     shapes = {
-        "whatsapp": r"1555\d{7}", "telegram": r"[1-9]\d{8}", "instagram": r"\d{17}", "internal": r"person-\d+",
-    }  # fmt: skip
+        "whatsapp": r"1555\d{7}",
+        "telegram": r"[1-9]\d{8}",
+        "instagram": r"\d{17}",
+        "internal": r"person-\d+",
+    }
     for each in BASE.messages():
         assert text_key(each.text) == f"{each.conversation_id}/{each.message_id}"
         for channel, address in each.expected:

@@ -1,4 +1,4 @@
-"""The judge of a soak on made-up samples: each kind of finding is found, and a run that was right has none."""
+"""The judge of a soak, with invented samples: each kind of finding is found, and a correct run has none."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -135,7 +135,7 @@ def test_how_long_the_last_message_of_a_phase_took() -> None:
     found = judge.last_seconds(produced, calls, plan, lambda phase: f"rp{phase.number}-")
     assert found == {1: 0.5, 11: None}
     assert judge.last_seconds([replace(produced[1], at=1600)], calls, plan, lambda _: "rp1-")[1] == 0, (
-        "acknowledged, but heard of late"
+        "acknowledged later than the call"
     )
 
 

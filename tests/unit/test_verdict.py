@@ -1,4 +1,4 @@
-"""A correct run is ok, whatever its shape; any single fault put into it is found, and named as what it is."""
+"""Every correct run is ok; any single fault in a run is found, with the right kind."""
 
 import io
 import random
@@ -30,13 +30,13 @@ M1 = Name("c1", "m1")
 
 
 class Run:
-    """A correct run: the evidence three honest witnesses would leave."""
+    """A correct run: the evidence that the three sources have after it."""
 
     def __init__(self, seed: int, *, resent: bool = False) -> None:
         draw = random.Random(seed)  # noqa: S311  # a reproducible run, no secret
         self.produced: list[ProducedMessage] = []
         self.calls: list[ProviderCall] = []
-        self.told: list[ReportedReceipt] = []
+        self.reported: list[ReportedReceipt] = []
         self.archived: list[Archived] = []
         self.kept: list[Kept] = []
         self._n = 0
@@ -55,8 +55,8 @@ class Run:
             self._message(draw, n, name, people_of, resent)
         for twice in draw.sample(self.produced, len(self.produced) // 4):
             self.produced.append(replace(twice, offset=1000 + len(self.produced)))
-        for witness in (self.produced, self.calls, self.told, self.archived, self.kept):
-            draw.shuffle(witness)
+        for source in (self.produced, self.calls, self.reported, self.archived, self.kept):
+            draw.shuffle(source)
 
     def _message(
         self, draw: random.Random, n: int, name: Name, people: tuple[tuple[str, str], ...], resent: bool
@@ -65,20 +65,27 @@ class Run:
             resends = draw.randint(0, 2) if resent else 0
             ids = [self._call(channel, address, name, draw) for _ in range(resends + 1)]
             status, names = draw.choice(
-                [("SENT", []), ("SENT", ["sent"]), ("DELIVERED", ["delivered", "sent"]), ("READ", ["sent", "read", "read"]),
-                 ("READ", ["delivered", "read", "failed"]), ("FAILED", ["sent", "failed"])]
-                if channel == "whatsapp" else [("SENT", [])]
-            )  # fmt: skip
+                [
+                    ("SENT", []),
+                    ("SENT", ["sent"]),
+                    ("DELIVERED", ["delivered", "sent"]),
+                    ("READ", ["sent", "read", "read"]),
+                    ("READ", ["delivered", "read", "failed"]),
+                    ("FAILED", ["sent", "failed"]),
+                ]
+                if channel == "whatsapp"
+                else [("SENT", [])]
+            )
             for receipt in names:
                 self._n += 1
-                self.told.append(ReportedReceipt(channel, self._n, receipt, draw.choice(ids)))
+                self.reported.append(ReportedReceipt(channel, self._n, receipt, draw.choice(ids)))
             sent, delivered = T0 + n + 40, T0 + n + 90 if status in ("DELIVERED", "READ") else None
             self.kept.append(
                 Kept(f"d-{n}-{address}", *name, channel, address, status, resends, T0 + n, sent, delivered)
             )
 
     def _call(self, channel: str, address: str, name: Name, draw: random.Random) -> str:
-        if draw.random() < 0.2:  # a try that was throttled or broke: nobody got anything
+        if draw.random() < 0.2:  # an attempt that was throttled or failed: no message was delivered
             self._n += 1
             self.calls.append(
                 ProviderCall(channel, self._n, T0, address, name, None, draw.choice(["throttled", "error"]))
@@ -89,7 +96,7 @@ class Run:
         return provider_id
 
     def evidence(self) -> Evidence:
-        return Evidence(self.produced, self.calls, self.told, self.archived, self.kept)
+        return Evidence(self.produced, self.calls, self.reported, self.archived, self.kept)
 
     def taken(self) -> list[ProviderCall]:
         return [call for call in self.calls if call.provider_message_id]
@@ -182,7 +189,7 @@ def a_read_receipt_nobody_kept(run: Run, draw: random.Random) -> None:
     assume(unread)
     row = draw.choice(unread)
     call = next(c for c in run.taken() if (c.name, c.channel, c.address) == (row.name, row.channel, row.address))
-    run.told.append(ReportedReceipt(row.channel, 10_000, "read", call.provider_message_id or ""))
+    run.reported.append(ReportedReceipt(row.channel, 10_000, "read", call.provider_message_id or ""))
 
 
 def a_delivery_missing_or_double(run: Run, draw: random.Random) -> None:
@@ -220,9 +227,8 @@ def test_a_correct_run_is_ok(seed: int, resent: bool) -> None:
 
 
 @pytest.mark.parametrize(("fault", "kind"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.filter_too_much]
-)  # some runs have no room for some faults
+# Some faults are not possible in some runs, which Hypothesis then filters out.
+@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(seed=st.integers(0, 2**32), resent=st.booleans())
 def test_a_single_fault_is_found_and_named_as_what_it_is(
     fault: Callable[[Run, random.Random], None], kind: Kind, seed: int, resent: bool
@@ -241,11 +247,11 @@ def one(**changes: object) -> Run:
     run = Run(0)
     run.produced = [ProducedMessage("m1", "c1", 0, 5, T0, (("whatsapp", "1555"),))]
     run.calls = [ProviderCall("whatsapp", 1, T0, "1555", M1, "wamid.1", "accepted")]
-    run.told = [ReportedReceipt("whatsapp", 2, "delivered", "wamid.1")]
+    run.reported = [ReportedReceipt("whatsapp", 2, "delivered", "wamid.1")]
     run.archived = [Archived("m1", "c1", 1)]
     run.kept = [Kept("d1", *M1, "whatsapp", "1555", "DELIVERED", 0, T0, T0 + 30, T0 + 80)]
-    for witness, said in changes.items():
-        setattr(run, witness, said)
+    for source, content in changes.items():
+        setattr(run, source, content)
     return run
 
 
@@ -255,12 +261,12 @@ def sentences(run: Run) -> dict[Kind, list[str]]:
 
 def test_sentences_name_the_ids() -> None:
     assert sentences(one()) == {}
-    assert sentences(one(calls=[], told=[])) == {
+    assert sentences(one(calls=[], reported=[])) == {
         Kind.LOST: ["message m1 of conversation c1 to whatsapp:1555: no provider took it, PostgreSQL says DELIVERED"]
     }
-    assert sentences(one(told=[])) == {
+    assert sentences(one(reported=[])) == {
         Kind.DISAGREEMENT: [
-            "message m1 of conversation c1 to whatsapp:1555 (delivery d1): PostgreSQL says DELIVERED, the provider told nothing"
+            "message m1 of conversation c1 to whatsapp:1555 (delivery d1): PostgreSQL says DELIVERED, the provider reported nothing"
         ]
     }
     assert sentences(one(archived=[Archived("m1", "c1", 3)])) == {Kind.GAP: ["conversation c1: 3 follows 0"]}
@@ -281,11 +287,11 @@ def test_a_run_of_nothing_is_not_ok() -> None:
 def test_what_a_provider_refused_is_no_loss_as_long_as_postgresql_says_so() -> None:
     refusal = ProviderCall("whatsapp", 1, T0, "1555", M1, None, "rejected")
     failed = Kept("d1", *M1, "whatsapp", "1555", "FAILED", 0, T0, reason="undeliverable")
-    verdict = judge(one(calls=[refusal], told=[], kept=[failed]).evidence())
+    verdict = judge(one(calls=[refusal], reported=[], kept=[failed]).evidence())
     assert verdict.ok
     assert verdict.counts["refused by a provider"] == 1
     pending = replace(failed, status="PENDING")
-    assert sentences(one(calls=[refusal], told=[], kept=[pending])) == {
+    assert sentences(one(calls=[refusal], reported=[], kept=[pending])) == {
         Kind.DISAGREEMENT: [
             "message m1 of conversation c1 to whatsapp:1555: the provider refused it, PostgreSQL says PENDING"
         ]
@@ -295,7 +301,7 @@ def test_what_a_provider_refused_is_no_loss_as_long_as_postgresql_says_so() -> N
 def test_giving_up_without_the_provider_s_refusal_is_a_loss_with_its_reason() -> None:
     given_up = Kept("d1", *M1, "whatsapp", "1555", "FAILED", 0, T0, reason="8 attempts")
     throttled = ProviderCall("whatsapp", 1, T0, "1555", M1, None, "throttled")
-    assert sentences(one(calls=[throttled], told=[], kept=[given_up])) == {
+    assert sentences(one(calls=[throttled], reported=[], kept=[given_up])) == {
         Kind.LOST: [
             "message m1 of conversation c1 to whatsapp:1555: no provider took it, PostgreSQL says FAILED (8 attempts)"
         ]
@@ -306,11 +312,11 @@ def test_read_may_be_concluded_from_an_answer_on_telegram_only_with_the_answer()
     telegram = one(
         produced=[ProducedMessage("m1", "c1", 0, 5, T0, (("telegram", "-100"),))],
         calls=[ProviderCall("telegram", 1, T0, "-100", M1, "-100:1", "accepted")],
-        told=[ReportedReceipt("telegram", 2, "message", "-100:2")],
+        reported=[ReportedReceipt("telegram", 2, "message", "-100:2")],
         kept=[Kept("d1", *M1, "telegram", "-100", "READ", 0, T0)],
     )
     assert judge(telegram.evidence()).ok
-    telegram.told = [ReportedReceipt("telegram", 2, "message", "-101:2")]
+    telegram.reported = [ReportedReceipt("telegram", 2, "message", "-101:2")]
     assert set(sentences(telegram)) == {Kind.DISAGREEMENT}
 
 
