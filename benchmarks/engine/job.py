@@ -23,7 +23,7 @@ CONVERSATIONS = 10_000
 DUPLICATES = 0.05
 WINDOW = 10_000  # a repetition is one of the last so many messages
 STARTED_AT = 1_760_000_000_000
-_TEXT = "Your order has left our warehouse and will be with you on the day we promised; thank you for your patience."
+_TEXT = "Your order has left our warehouse and will be with you on the day we promised; we thank you for waiting."
 _HEADER = struct.Struct(">bI")
 Datum = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Two minutes of the soak: see tests/soak. Memory is told and not judged in so short a run."""
+"""Two minutes of the soak: see tests/soak. Memory is reported and not judged in so short a run."""
 
 from pathlib import Path
 

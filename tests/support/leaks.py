@@ -1,7 +1,7 @@
 """No log of the whole suite holds a text that was sent, or a secret.
 
 What enters: what pytest captured of each test (output and log lines, the exchange log among them), and the log files of every process
-the tests started. What leaves: a failed test that says which line told what. Texts of tests are recognised by their marks; secrets are
+the tests started. What leaves: a failed test that says which line contains what. Texts of tests are recognised by their marks; secrets are
 those of the started stacks, and every constant that a test or a case file calls a token or a secret.
 """
 
@@ -123,7 +123,7 @@ def _alone(secret: str) -> str:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Iterator[Any]:
-    """A test that passed and told something failed."""
+    """A test fails when what it wrote contains a text or a secret, even if it passed."""
     outcome: Any = yield
     report = outcome.get_result()
     if report.when != "teardown":

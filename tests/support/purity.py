@@ -39,7 +39,7 @@ _FUNCTIONS: dict[str, frozenset[str]] = {
 _CLASSES = (random.Random, _socket.socket, io.IOBase, cimpl.Consumer, cimpl.Producer, cimpl._AdminClientImpl)
 _IN_MEMORY = (io.BytesIO, io.StringIO)
 _NOW = frozenset({"now", "utcnow", "today"})
-# Most calls are told harmless by their name alone: this is asked at every call of a decision.
+# Most calls have a harmless name: this is asked at every call of a decision.
 _NAMES = _NOW.union(
     *_FUNCTIONS.values(), *(dir(each) for each in (*_CLASSES, io.TextIOWrapper, io.BufferedWriter, io.FileIO))
 ) - set(dir(object))

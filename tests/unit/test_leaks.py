@@ -58,4 +58,4 @@ def test_a_test_that_tells_a_text_fails(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert "holds a text or a secret" in ran.stdout
-    assert ran.stdout.splitlines()[-1].startswith("3 passed, 2 errors"), "the test is told with its teardown"
+    assert ran.stdout.splitlines()[-1].startswith("3 passed, 2 errors"), "the error belongs to the teardown of the test"
