@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -365,18 +364,6 @@ async def test_a_full_disk_is_not_fenced_but_unavailable(archive: PostgresArchiv
         connection.execute("drop trigger refuse on delivery_events")
     await archive.write(messages=[], states=[state(1)], offsets={STATES: (0, 1)})
     assert rows(url, "select count(*) from deliveries") == [(1,)]
-
-
-async def test_at_least_5000_states_a_second(archive: PostgresArchive) -> None:
-    """A lower bound with a wide margin: the development machine writes about 35,000 a second in batches of 500."""
-    states = [state(n, version) for version in (1, 2, 3) for n in range(2_000)]
-    at = (await archive.positions([STATES]))[STATES]
-    started = time.perf_counter()
-    for first in range(0, len(states), 500):
-        await archive.write(
-            messages=[], states=states[first : first + 500], offsets={STATES: (at + first, at + first + 500)}
-        )
-    assert len(states) / (time.perf_counter() - started) > 5_000
 
 
 async def test_a_terminal_status_with_later_evidence_follows_the_version(archive: PostgresArchive, url: str) -> None:
