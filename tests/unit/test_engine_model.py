@@ -290,14 +290,14 @@ class EngineModel(RuleBasedStateMachine):
     # --- the world --------------------------------------------------------------------------------------------------------
 
     @rule(given=st.lists(st.tuples(PLACES, st.sampled_from(KEYS), st.sampled_from(KINDS)), min_size=1))
-    def records_are_produced(self, given: list[tuple[tuple[str, int], bytes, str]]) -> None:
+    def somebody_produces(self, given: list[tuple[tuple[str, int], bytes, str]]) -> None:
         for place, key, kind in given:
             self.produced += 1
             value = kind if kind == "poison" else f"{kind}{place[0]}-{self.produced:06}"
             self.kafka.topics[place].append(Entry(key, value.encode()))
 
     @rule(data=st.data(), place=PLACES)
-    def records_are_produced_again(self, data: st.DataObject, place: tuple[str, int]) -> None:
+    def somebody_produces_again(self, data: st.DataObject, place: tuple[str, int]) -> None:
         if self.kafka.topics[place]:
             self.kafka.topics[place].append(data.draw(st.sampled_from(self.kafka.topics[place][-9:]), label="again"))
 
