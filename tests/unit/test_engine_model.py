@@ -349,7 +349,7 @@ class EngineModel(RuleBasedStateMachine):
         transactions = self.worker.transactions
         transactions.refuses = number
         transactions.ending, transactions.away = Ending.DONE, False
-        for _ in range(1 + len(NUMBERS)):
+        for _ in range(2 + len(NUMBERS)):
             if self.worker.slow.waiting and self.runs():
                 self.do(self.worker.slow.run_one)
         assert self.worker.ended is None or self.worker.ended.startswith(f"partition {number}:")
