@@ -223,9 +223,8 @@ class ChannelDeclaration:
 
     capabilities: Capabilities
     check: Callable[[Delivery], Rejected | None]  # as Connector.check
-    account: Callable[
-        [Settings], str
-    ]  # our default account for deliveries that name none; empty when it is not configured
+    # our default account for deliveries that name none; empty when it is not configured
+    account: Callable[[Settings], str]
     build: Callable[[Settings], Connector]  # no I/O: connections open at the first call
     send_settings: tuple[str, ...]  # names of the settings that sending needs, as in schemas.settings
     webhook_settings: tuple[str, ...]  # the same for webhooks

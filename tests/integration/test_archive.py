@@ -204,9 +204,8 @@ async def test_no_content_fails_a_batch(archive: PostgresArchive, url: str) -> N
     long_id, nul = "k" * 100_000, "a\x00b\u2400c"
     hostile = [
         sequenced(1, message_id=nul, text=nul * 3, metadata={nul: nul}, sender="\x00", content=Content(reply_to=nul)),
-        sequenced(
-            2, message_id="a\u24000b\u2400\u2400c"
-        ),  # the stored form of the first id, so this one must be stored differently
+        # the stored form of the first id, so this one must be stored differently
+        sequenced(2, message_id="a\u24000b\u2400\u2400c"),
         sequenced(3, message_id=long_id, conversation_id=long_id, tenant_id=long_id, seq=2**63 - 1),
         sequenced(4, requested_at=2**63 - 1, accepted_at=-(2**63)),
         sequenced(5, text="\U0010ffff\u202e'\";--\\." * 10_000, kind=""),

@@ -43,9 +43,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     child = Child(kafka_server.service(tmp_path_factory.mktemp("gateway") / "kafka", heap="512m"))
     child.start()
     child.wait()
-    child.service = dataclasses.replace(
-        child.service, steps=child.service.steps[-1:]
-    )  # a second start does not format the data again
+    # a second start does not format the data again
+    child.service = dataclasses.replace(child.service, steps=child.service.steps[-1:])
     topics.create(Settings.model_validate({**child.service.settings, "partitions": 2}))
     yield child
     child.stop()

@@ -383,6 +383,19 @@ def test_every_ignore_has_a_code_and_a_reason() -> None:
     assert breaches == []
 
 
+def test_a_comment_stands_where_it_belongs() -> None:
+    """`fmt: skip` has its reason on the same line; no comment trails a bracket that the formatter has moved to a line of its own."""
+    unexplained = re.compile(r"# fmt: (skip|off)(?!\s+# \S.{5,})")
+    after_a_bracket = re.compile(r"\s*[)\]}]+[,:]?\s+# (?!fmt: skip|type: ignore|noqa)")
+    breaches = [
+        f"{module.name}:{line}: {comment}"
+        for module in modules()
+        for line, comment in module.comments()
+        if unexplained.search(comment) or after_a_bracket.match(module.text.splitlines()[line - 1])
+    ]
+    assert breaches == []
+
+
 def test_every_rule_that_is_switched_off_says_why() -> None:
     lines = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if re.match(r'\s+"[A-Z]+[0-9]+",', line)]

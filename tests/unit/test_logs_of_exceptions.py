@@ -103,9 +103,8 @@ def test_a_server_that_fails_at_a_request_logs_the_place_and_no_data(
         assert post(port, path) == status
         serving.send_signal(signal.SIGTERM)
         out, err = serving.communicate(timeout=30)
-    judge = (
-        discreet if part == "gateway" else judged
-    )  # any sender can cause the gateway's errors: type and place are enough
+    # any sender can cause the gateway's errors: type and place are enough
+    judge = discreet if part == "gateway" else judged
     judge(out, err)
 
 

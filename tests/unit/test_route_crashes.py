@@ -60,9 +60,8 @@ def _by_conversation(outputs: Sequence[Output]) -> dict[bytes, list[Output]]:
 def test_any_turns_and_any_crash_come_to_the_same_as_one_by_one(batch: list[Record], data: st.DataObject) -> None:
     """Turns of any size, each decided once or more: lost before its commit, by a rollback or a crash of the worker. Results of the mirror
     arrive at any time, or are lost with the worker that asked."""
-    batch = _members_first(
-        batch
-    )  # within a turn, conversations are taken first; with them in front, the sizes of turns do not matter
+    # within a turn, conversations are taken first; with them in front, the sizes of turns do not matter
+    batch = _members_first(batch)
     alone, desk = a_desk(), a_desk()
     expected = [alone.committed([each]) for each in batch]
     outputs: list[Output] = []

@@ -35,9 +35,8 @@ TENANTS = ("many", "many", "many", "few")
 # channel, account: lanes share an account, so that a throttle of one holds the others; in one lane there may be two accounts
 ACCOUNTS = (("whatsapp", "acc-1"), ("whatsapp", "acc-2"), ("telegram", "4242"), ("internal", "app"))
 ADDRESSES = ("1", "2", "3")
-_WAITS = st.sampled_from(
-    [None, None, 700, 700, 9000, 40 * 86_400_000]
-)  # milliseconds until a scheduled delivery's time
+# milliseconds until a scheduled delivery's time
+_WAITS = st.sampled_from([None, None, 700, 700, 9000, 40 * 86_400_000])
 _LIVES = st.sampled_from([None, None, 300, 3000])  # milliseconds until a delivery expires
 KINDS = st.fixed_dictionaries(
     {
