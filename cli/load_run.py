@@ -30,9 +30,8 @@ from stack.state import read_state
 
 LAST_SIGNS = {name: str(channel.capabilities.last_sign) for name, channel in CHANNELS.items()}
 LOOK_SECONDS = 0.4
-QUIET_SECONDS = (
-    1.5  # a run has ended when PostgreSQL has had nothing new for so long; late duplicates have arrived by then
-)
+# A run has ended when PostgreSQL has had nothing new for so long; late duplicates have arrived by then.
+QUIET_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,15 +74,13 @@ class Inbound:
     channel: str
     account: str  # ours, as deliveries name it
     address: str  # the person's: a delivery to it reaches them
-    provider_message_id: (
-        str  # unique within channel and account: the provider repeats webhooks, and duplicates are found by it
-    )
+    # unique within channel and account: the provider repeats webhooks, and duplicates are found by it
+    provider_message_id: str
     kind: str
     text: str
     at: int
-    content: Content | None = (
-        None  # what it has beyond the text; `reply_to` is the provider's id of the message it answers
-    )
+    # what it has beyond the text; `reply_to` is the provider's id of the message it answers
+    content: Content | None = None
     tenant_id: str = DEFAULT_TENANT  # used with `WebhookItems.own_tenants` only
 
 

@@ -20,9 +20,8 @@ from schemas.records import CHANNELS, Cause, Delivery, DeliveryRef, SequencedMes
 
 A_TURN = 500
 MS_BETWEEN = 17  # 60 a second
-WARM_UP = (
-    20_000  # deliveries in a table that is dropped: imports and allocations of the first turns do not belong to a row
-)
+# deliveries in a table that is dropped: imports and allocations of the first turns do not belong to a row
+WARM_UP = 20_000
 
 
 def measure(count: int, kind: str) -> dict[str, Any]:
