@@ -127,7 +127,7 @@ def test_faust_reads_the_rows_as_a_mapping_and_may_not_write(toy: Toy) -> None:
     toy.produce([("k0", b"a"), ("k0", b"b"), ("k1", b"c")])
     await_true(lambda: len(toy.outputs().get(b"k0", [])) == 2 and len(toy.outputs()) == 2, "every key", 30)
     status, seen = worker.get("/mapping/k0")
-    refusal = "table counts is written by its stage's turns only, inside their transactions"
+    refusal = "table counts is written only by its stage's turns, inside their transactions"
     assert (status, seen) == (
         200,
         {"len": 2, "items": {"k0": 2, "k1": 1}, "has": True, "keys": sorted(seen["keys"]), "refusal": refusal},
