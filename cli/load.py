@@ -139,6 +139,10 @@ def _judge(folder: Path, options: LoadOptions, *, details: bool = False) -> RunR
         f"delivered messages: PostgreSQL {outcome.in_postgres:,}, ClickHouse {outcome.in_clickhouse:,}: {agree}",
         highlight=False,
     )
+    agree = "the view of table cursors has the same" if outcome.cursors_agree else "THE VIEW OF TABLE CURSORS DISAGREES"
+    console.print(
+        f"cursors of {len(outcome.cursors)} members of one conversation in PostgreSQL: {agree}", highlight=False
+    )
     rate = outcome.load.deliveries / outcome.seconds
     console.print(
         f"{outcome.load.deliveries:,} deliveries with their receipts in {outcome.seconds:.1f} s: {rate:.0f} a second",

@@ -8,12 +8,14 @@ the three sources of evidence (loadgen/evidence.py), and is taken after the run 
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from cli.cursor_view import MemberCursors, cursors_of, largest_conversation
 from cli.dev_stack import calls_log, kind_of
 from cli.progress import RunProgress
 from connectors.registry import CHANNELS
@@ -28,6 +30,7 @@ from sinks import migrate
 from sinks.clickhouse import connect
 from stack.state import read_state
 
+REPORTS = {name: (channel.capabilities.delivered, channel.capabilities.read) for name, channel in CHANNELS.items()}
 LAST_SIGNS = {name: str(channel.capabilities.last_sign) for name, channel in CHANNELS.items()}
 LOOK_SECONDS = 0.4
 # A run has ended when PostgreSQL has had nothing new for so long; late duplicates have arrived by then.
@@ -63,10 +66,15 @@ class RunResult:
     kills: list[Kill] = field(default_factory=list)
     in_postgres: int = 0  # delivered messages, as each database counts them
     in_clickhouse: int = 0
+    cursors: Sequence[MemberCursors] = ()  # of the run's largest conversation
+
+    @property
+    def cursors_agree(self) -> bool:
+        return bool(self.cursors) and all(each.in_postgres == each.in_view for each in self.cursors)
 
     @property
     def ok(self) -> bool:
-        return self.verdict.ok and self.in_postgres == self.in_clickhouse
+        return self.verdict.ok and self.in_postgres == self.in_clickhouse and self.cursors_agree
 
 
 def run_load(folder: Path, settings: Settings, options: LoadOptions) -> RunResult:
@@ -106,8 +114,11 @@ def run_load(folder: Path, settings: Settings, options: LoadOptions) -> RunResul
         killer.stop()
         monitor.close()
     with psycopg.connect(settings.postgres_url, connect_timeout=10) as connection:
-        verdict = judge(gather(log, {channel: calls_log(folder, channel) for channel in options.channels}, connection))
+        logs = {channel: calls_log(folder, channel) for channel in options.channels}
+        verdict = judge(gather(log, logs, connection), REPORTS)
         in_postgres = _delivered_in_postgres(connection, run_id)
+        largest = largest_conversation(connection, run_id)
+        cursors = _await_cursors_in_view(connection, _views_url(folder), largest) if largest else ()
     return RunResult(
         run_id=run_id,
         verdict=verdict,
@@ -115,6 +126,7 @@ def run_load(folder: Path, settings: Settings, options: LoadOptions) -> RunResul
         seconds=ended - began,
         kills=killer.kills,
         in_postgres=in_postgres,
+        cursors=cursors,
         in_clickhouse=_await_delivered_in_clickhouse(settings.clickhouse_url, run_id, in_postgres),
     )
 
@@ -184,9 +196,30 @@ def _await_delivered_in_clickhouse(url: str, run_id: str, expected: int) -> int:
         client.close()
 
 
+def _await_cursors_in_view(
+    connection: psycopg.Connection[Any], views_url: str, conversation_id: str
+) -> Sequence[MemberCursors]:
+    """Asks the view until it has what PostgreSQL has, or 20 s have passed: a worker that restores its tables answers later."""
+    end = time.monotonic() + 20
+    found: Sequence[MemberCursors] = ()
+    while time.monotonic() < end:
+        with suppress(OSError):
+            found = cursors_of(connection, views_url, conversation_id)
+            if all(each.in_postgres == each.in_view for each in found):
+                break
+        time.sleep(0.3)
+    return found
+
+
 def _pid_of(folder: Path, name: str) -> int | None:
     state = read_state(folder)
     return next((s.pid for s in state.services if s.name == name and s.status == "ready"), None) if state else None
+
+
+def _views_url(folder: Path) -> str:
+    """The web views of one core worker: any worker answers for any row."""
+    state = read_state(folder)
+    return next((s.parts["views"] for s in state.services if kind_of(s.name) == "core"), "") if state else ""
 
 
 def _metrics_urls(folder: Path) -> dict[str, str]:

@@ -92,10 +92,23 @@ class Kept:
     delivered_at: int | None = None
     delivered_implied: bool = False
     reason: str | None = None
+    recipient: str = ""
+    seq: int = 0
 
     @property
     def name(self) -> Name:
         return Name(self.conversation_id, self.message_id)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCursor:
+    """One row of PostgreSQL's `cursors`. None: not observable."""
+
+    conversation_id: str
+    member: str
+    last_delivered_seq: int | None
+    last_read_seq: int | None
+    newest_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +120,7 @@ class Evidence:
     reported: Sequence[ReportedReceipt]
     archived: Sequence[Archived]
     kept: Sequence[Kept]
+    cursors: Sequence[KeptCursor] = ()
 
 
 def gather(
@@ -124,7 +138,7 @@ def gather(
     conversations = sorted({record.conversation_id for record in records})
     archived = read_messages(connection, tenant_id, conversations)
     kept = read_deliveries(connection, tenant_id, conversations)
-    return Evidence(records, calls, reported, archived, kept)
+    return Evidence(records, calls, reported, archived, kept, read_cursors(connection, tenant_id, conversations))
 
 
 def read_produced(path: Path) -> list[ProducedMessage]:
@@ -182,12 +196,24 @@ def read_deliveries(connection: psycopg.Connection[Any], tenant_id: str, convers
         """
         select delivery_id, conversation_id, message_id, channel, address, status, resends,
                (extract(epoch from accepted_at) * 1000)::bigint, (extract(epoch from sent_at) * 1000)::bigint,
-               (extract(epoch from delivered_at) * 1000)::bigint, delivered_implied, reason
+               (extract(epoch from delivered_at) * 1000)::bigint, delivered_implied, reason, recipient, seq
           from deliveries where tenant_id = %s and conversation_id = any(%s)
         """,
         (tenant_id, list(conversations)),
     )
     return [Kept(row[0], row[1], row[2], row[3], plain(row[3], row[4]), *row[5:]) for row in rows]
+
+
+def read_cursors(connection: psycopg.Connection[Any], tenant_id: str, conversations: Sequence[str]) -> list[KeptCursor]:
+    """The cursors of every member of these conversations."""
+    rows = connection.execute(
+        """
+        select conversation_id, member, last_delivered_seq, last_read_seq, newest_seq
+          from cursors where tenant_id = %s and conversation_id = any(%s)
+        """,
+        (tenant_id, list(conversations)),
+    )
+    return [KeptCursor(*row) for row in rows]
 
 
 def _name(text_key: str | None) -> Name | None:

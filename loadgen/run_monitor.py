@@ -28,7 +28,7 @@ class RunStatus:
     # channel -> the last status that it can report; READ for a channel that is not here
     last_signs: Mapping[str, str] = field(default_factory=dict)
     processed: Mapping[str, int] = field(default_factory=dict)
-    events: int = 0  # transitions of the run in PostgreSQL; while the number grows, the run makes progress
+    events: int = 0  # transitions and changes of cursors in PostgreSQL; while the number grows, the run makes progress
 
     @property
     def known(self) -> int:
@@ -83,9 +83,14 @@ class RunMonitor:
                 "select channel, status, count(*), sum(version) from deliveries where conversation_id like %s group by 1, 2",
                 (f"{self._run_id}-%",),
             ).fetchall()
+            moved = self._connection.execute(
+                "select coalesce(sum(version), 0) from cursors where conversation_id like %s", (f"{self._run_id}-%",)
+            ).fetchone()
         except psycopg.OperationalError:
             return self._last.statuses, self._last.events
-        return {(channel, status): count for channel, status, count, _ in rows}, sum(int(row[3]) for row in rows)
+        return {(channel, status): count for channel, status, count, _ in rows}, (
+            sum(int(row[3]) for row in rows) + (int(moved[0]) if moved else 0)
+        )
 
     def _processed(self, worker: str) -> Mapping[str, int]:
         """Stage -> records that a worker has processed; the previous values when it does not answer."""

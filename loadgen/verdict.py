@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import ceil
 
+from loadgen.cursor_check import Reports, violations
 from loadgen.evidence import Evidence
 from loadgen.evidence_index import EvidenceIndex, PersonEvidence, index_evidence
 
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     OUT_OF_ORDER = "out of order"  # sent or numbered in another order than produced
     GAP = "sequence gap"  # the sequence numbers of a conversation are not 1, 2, 3, ...
     DISAGREEMENT = "disagreement"  # PostgreSQL contradicts what the providers reported and we acknowledged
+    CURSOR = "cursor violation"  # a member's cursor is out of order, or not what its deliveries say
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ class Verdict:
             self.findings[kind].append(sentence)
 
 
-def judge(evidence: Evidence) -> Verdict:
-    """Computes the verdict. The caller must wait until the run has ended: a delivery that is still open counts as a finding."""
+def judge(evidence: Evidence, reports: Reports) -> Verdict:
+    """Computes the verdict. `reports` has for each channel whether it reports arrivals, and reads. The caller must wait until the run has
+    ended: a delivery that is still open counts as a finding."""
     index, verdict = index_evidence(evidence), Verdict()
     for person in index.expected:
         _judge_person(person, index, verdict)
@@ -67,6 +70,8 @@ def judge(evidence: Evidence) -> Verdict:
     for conversation in index.conversations:
         _judge_numbers(conversation, index, verdict)
         _judge_lanes(conversation, index, verdict)
+    for sentence in violations(evidence.kept, evidence.cursors, reports):
+        verdict.add(Kind.CURSOR, sentence)
     _count(evidence, index, verdict)
     return verdict
 

@@ -69,7 +69,8 @@ def _findings(verdict: Verdict) -> Table:
 def _last_line(verdict: Verdict) -> Text:
     if verdict.ok:
         return Text(
-            "OK: nothing lost, doubled, astray, out of order, missing a number or in disagreement", style="bold green"
+            "OK: nothing lost, doubled, astray, out of order, missing a number or in disagreement; cursors right",
+            style="bold green",
         )
     if not verdict.counts["acknowledged messages"]:
         return Text("NOT OK: no message was acknowledged, so nothing is proven", style="bold red")

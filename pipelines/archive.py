@@ -1,6 +1,6 @@
-"""Stage archive: writes messages, deliveries and every transition to PostgreSQL.
+"""Stage archive: writes messages, deliveries, every transition and cursors to PostgreSQL.
 
-In: conversation-log, delivery-states. Out: PostgreSQL, dead letters. Guaranteed: each record is written exactly once, because
+In: conversation-log, delivery-states, cursors. Out: PostgreSQL, dead letters. Guaranteed: each record is written exactly once, because
 PostgreSQL stores the offset in the same transaction as the rows. When a partition is assigned, this stage reads from the offset in
 PostgreSQL; the group's offsets in Kafka only show the lag. One transaction writes the batches and offsets of several partitions.
 """
@@ -13,7 +13,7 @@ import structlog
 from pipelines.engine.stage import Decision, Inputs, Refusal, Source, Stage, Tables
 from pipelines.group_commit import GroupCommit
 from schemas import codec, metrics
-from schemas.records import DeliveryState, SequencedMessage
+from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
 
 log = structlog.get_logger(__name__)
@@ -33,6 +33,7 @@ class Writes:
 
     messages: list[SequencedMessage] = field(default_factory=list)
     states: list[DeliveryState] = field(default_factory=list)
+    cursors: list[Cursor] = field(default_factory=list)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     size: int = 0
     # (topic, partition) -> (offset in PostgreSQL before, offset after); set by `write`
@@ -47,7 +48,7 @@ class Archive(Stage[State]):
     from the offset in PostgreSQL. A worker that lost its partition is fenced: its write raises SinkFenced."""
 
     name = "archive"
-    sources = (Source("conversation-log"), Source("delivery-states"))
+    sources = (Source("conversation-log"), Source("delivery-states"), Source("cursors", compacted=True))
     turn_records = 5000
     fetch_min_bytes = 65_536
 
@@ -86,6 +87,8 @@ class Archive(Stage[State]):
             try:
                 if record.topic == "conversation-log":
                     writes.messages.append(codec.decode(record.value, SequencedMessage))
+                elif record.topic == "cursors":
+                    writes.cursors.append(codec.decode(record.value, Cursor))
                 else:
                     writes.states.append(codec.decode(record.value, DeliveryState))
                 writes.size += len(record.value or b"")
@@ -108,10 +111,11 @@ class Archive(Stage[State]):
         """One transaction for a group. A partition never has two batches in it, because its next turn waits for this one."""
         messages = [message for writes in group for message in writes.messages]
         states = [state for writes in group for state in writes.states]
+        cursors = [cursor for writes in group for cursor in writes.cursors]
         offsets = {source: span for writes in group for source, span in writes.offsets.items()}
         with metrics.SINK_SECONDS.labels(self.name).time():
-            await self._sink.write(messages=messages, states=states, offsets=offsets)
-        metrics.SINK_ROWS.labels(self.name).observe(len(messages) + len(states))
+            await self._sink.write(messages=messages, states=states, cursors=cursors, offsets=offsets)
+        metrics.SINK_ROWS.labels(self.name).observe(len(messages) + len(states) + len(cursors))
         self._count()
 
     def _count(self) -> None:

@@ -22,6 +22,9 @@ SHOWN = frozenset(
     # counts
     | {"attempt", "attempts", "failures", "home_partition", "inferred", "known", "number", "part", "part_since", "partial", "ranges"}
     | {"resends", "seq", "size", "version"}
+    # cursors
+    | {"last_delivered_seq", "last_read_seq", "unread", "made", "made_seq", "ended", "ended_seq", "observed_seq", "read", "read_seq"}
+    | {"runs", "failed"}
     # times
     | {"accepted_at", "bound_at", "delivered_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at"}
     | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "updated_at"}

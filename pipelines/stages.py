@@ -67,9 +67,11 @@ def _match(settings: Settings) -> Stage[Any]:
 
 
 def _track(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
     from pipelines.track import Track
 
-    return Track(state_ms=int(settings.state_days * DAY_MS))
+    observed = {name: (each.capabilities.delivered, each.capabilities.read) for name, each in CHANNELS.items()}
+    return Track(state_ms=int(settings.state_days * DAY_MS), observed=observed)
 
 
 def _archive(settings: Settings) -> Stage[Any]:

@@ -91,6 +91,9 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "home_partition": Whole(-(2**31), 2**31 - 1),  # the stages check whether there is such a partition
         "seq": Whole(0, 2**53),
         "version": COUNT,
+        "last_delivered_seq": Whole(0, 2**53),
+        "last_read_seq": Whole(0, 2**53),
+        "newest_seq": Whole(0, 2**53),
         "attempt": COUNT,
         "attempts": COUNT,
         "resends": COUNT,
@@ -104,6 +107,7 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "time_zone": WORD,
         "recipients": Many(5000),
         "deliveries": Many(5000),
+        "member": ADDRESS,
         "members": Many(5000, ADDRESS, together=400_000),
         "addresses": Many(32),
         "opt_outs": Many(32, WORD),
@@ -144,7 +148,7 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         **dict.fromkeys(
             (
                 "requested_at", "accepted_at", "bound_at", "provider_at", "received_at", "occurred_at", "observed_at",
-                "dispatched_at", "sent_at", "delivered_at", "read_at", "failed_at", "updated_at",
+                "dispatched_at", "sent_at", "delivered_at", "read_at", "failed_at", "updated_at", "changed_at",
             ),
             TIME,
         ),

@@ -306,6 +306,19 @@ class Contact:
     updated_at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    tenant_id: str = "default"
+    conversation_id: str
+    home_partition: int
+    member: str
+    version: int
+    last_delivered_seq: int | None = None
+    last_read_seq: int | None = None
+    newest_seq: int
+    changed_at: int
+
+
 Record = (
     Message
     | SequencedMessage
@@ -317,4 +330,5 @@ Record = (
     | DeadLetter
     | Conversation
     | Contact
+    | Cursor
 )

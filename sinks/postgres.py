@@ -14,7 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from schemas import access_errors
-from schemas.records import DeliveryState, SequencedMessage
+from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks import staging
 from sinks.sink_errors import NotMigrated, SinkFenced, Unavailable, sentence
 from sinks.staging import Staging
@@ -85,6 +85,7 @@ class PostgresArchive:
         *,
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
+        cursors: Sequence[Cursor] = (),
         offsets: Mapping[Partition, tuple[int, int]],
     ) -> None:
         """One transaction: stores the rows, and moves each partition of `offsets` from its expected offset to its next one.
@@ -99,11 +100,11 @@ class PostgresArchive:
         _check(offsets)
         async with self._turn:
             try:
-                await self._commit(messages, states, offsets)
+                await self._commit(messages, states, cursors, offsets)
             except Unavailable:
                 if self._connection is not None and not self._connection.closed:
                     raise  # PostgreSQL itself refused (disk, deadlock); the stage decides when to retry
-                await self._commit(messages, states, offsets)  # one retry, on a new connection
+                await self._commit(messages, states, cursors, offsets)  # one retry, on a new connection
 
     async def close(self) -> None:
         """Closes the connection; PostgreSQL rolls an unfinished transaction back. The next call connects again."""
@@ -115,7 +116,7 @@ class PostgresArchive:
         await self.close()
         try:
             self._connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=10)
-            for relation in (staging.MESSAGES, staging.STATES):
+            for relation in (staging.MESSAGES, staging.STATES, staging.CURSORS):
                 await self._connection.execute(relation.create)
             await self._connection.execute("select from sink_offsets limit 0")
         except psycopg.errors.UndefinedTable as error:
@@ -146,6 +147,7 @@ class PostgresArchive:
         self,
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
+        cursors: Sequence[Cursor],
         offsets: Mapping[Partition, tuple[int, int]],
     ) -> None:
         """Writes the batch, unless it is the batch (or a part of the batch) whose answer was lost and which PostgreSQL did commit."""
@@ -153,7 +155,7 @@ class PostgresArchive:
         if not in_doubt or not await self._already_written(offsets):
             self._doubtful = {**self._doubtful, **offsets}
             try:
-                conflicts, reused = await self._write(messages, states, offsets)
+                conflicts, reused = await self._write(messages, states, cursors, offsets)
             except SinkFenced:
                 self._forget(offsets)
                 raise
@@ -169,6 +171,7 @@ class PostgresArchive:
         self,
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
+        cursors: Sequence[Cursor],
         offsets: Mapping[Partition, tuple[int, int]],
     ) -> tuple[int, int]:
         """Returns how many messages were stored as conflicts, and how many reuse an id."""
@@ -186,6 +189,9 @@ class PostgresArchive:
                 await _stage(connection, staging.STATES, states)
                 await connection.execute(staging.MERGE_EVENTS)
                 await connection.execute(staging.MERGE_DELIVERIES)
+            if cursors:
+                await _stage(connection, staging.CURSORS, cursors)
+                await connection.execute(staging.MERGE_CURSORS)
         return conflicts, reused
 
     async def _advance(self, connection: AsyncConnection, offsets: Mapping[Partition, tuple[int, int]]) -> None:

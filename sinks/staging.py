@@ -1,9 +1,9 @@
 """Records as rows of the archive's relations, and the SQL that merges them.
 
-Enters: SequencedMessage and DeliveryState. Leaves: rows for binary COPY into temporary relations with the columns of `messages` and
-`deliveries`, and the statements that merge those. Guaranteed: a merge never replaces a newer version by an older one; merging a batch
-again, in any order, with or without other batches, changes nothing. Nothing here does I/O: sinks/postgres.py runs the statements, in
-its transaction.
+Enters: SequencedMessage, DeliveryState and Cursor. Leaves: rows for binary COPY into temporary relations with the columns of `messages`,
+`deliveries` and `cursors`, and the statements that merge those. Guaranteed: a merge never replaces a newer version by an older one; merging
+a batch again, in any order, with or without other batches, changes nothing. Nothing here does I/O: sinks/postgres.py runs the statements,
+in its transaction.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from schemas.content_json import as_json
-from schemas.records import DeliveryState, SequencedMessage
+from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.storable_text import held, key, storable, storable_json
 
 # PostgreSQL's binary timestamptz is int64 microseconds since 2000-01-01, so our milliseconds need no datetime object per field.
@@ -49,10 +49,13 @@ _KINDS: dict[str, tuple[str, Convert | None]] = {
     "content": ("bytea", _content),
 }
 
-_KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id"}
+_KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id", "member"}
 _WORDS = {"previous_status", "status", "cause", "direction"}
 _PLAIN = {
     "seq": "bigint",
+    "last_delivered_seq": "bigint",
+    "last_read_seq": "bigint",
+    "newest_seq": "bigint",
     "home_partition": "int",
     "version": "int",
     "attempts": "int",
@@ -100,6 +103,7 @@ class Staging:
 
 MESSAGES = Staging("messages", SequencedMessage, without=("deliveries",))
 STATES = Staging("deliveries", DeliveryState)
+CURSORS = Staging("cursors", Cursor)
 
 _message_columns = ", ".join(MESSAGES.columns)
 # Returns one row: how many messages were new, and how many of those have an id that the tenant used before in another conversation. Of
@@ -143,4 +147,14 @@ MERGE_DELIVERIES = f"""
     on conflict (tenant_id, delivery_id) do update
        set ({_state_columns}, archived_at) = ({", ".join("excluded." + column for column in STATES.columns)}, excluded.archived_at)
      where deliveries.version < excluded.version
+"""  # noqa: S608  # the same
+
+_cursor_columns = ", ".join(CURSORS.columns)
+MERGE_CURSORS = f"""
+    insert into cursors ({_cursor_columns})
+    select distinct on (tenant_id, conversation_id, member) {_cursor_columns}
+      from staged_cursors order by tenant_id, conversation_id, member, version desc
+    on conflict (tenant_id, conversation_id, member) do update
+       set ({_cursor_columns}, archived_at) = ({", ".join("excluded." + column for column in CURSORS.columns)}, excluded.archived_at)
+     where cursors.version < excluded.version
 """  # noqa: S608  # the same

@@ -19,8 +19,11 @@ from tables.framed_layout import FramedLayout
 from tables.layout import frozen
 from tables.timelines import Timeline
 
-PACKED: Final = 1  # the first byte of a packed row; the JSON form begins with a brace
-_HEAD = struct.Struct("<BIHBBBIq")  # PACKED, bits, version, attempts, resends, number of events, sequence, accepted_at
+PACKED: Final = 2  # the first byte of a packed row; the JSON form begins with a brace
+_UNNUMBERED: Final = 1  # the first byte of a row that was packed before deliveries had a number
+# PACKED, bits, version, attempts, resends, number of events, sequence, accepted_at, number among the member's deliveries
+_HEAD = struct.Struct("<BIHBBBIqI")
+_UNNUMBERED_HEAD = struct.Struct("<BIHBBBIq")
 # Bits of the head: which fields are present, and what they are. A bit never gets another meaning.
 _DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED = (1 << n for n in range(6))  # times
 _TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON = (1 << n for n in range(8, 15))  # texts
@@ -64,7 +67,7 @@ class TimelinesLayout:
         return _JSON_FORM.encode(_JsonForm({k: v for k, v in row._asdict().items() if k != "early"}, row.early))
 
     def decode(self, value: bytes) -> Timeline:
-        if value[0] == PACKED:
+        if value[0] in (PACKED, _UNNUMBERED):
             return _unpacked(value)
         found = _JSON_FORM.decode(value)
         fields: dict[str, Any] = {
@@ -120,7 +123,7 @@ def _packed(row: Timeline) -> bytes:
     events = row.events
     return b"".join(
         (
-            _HEAD.pack(PACKED, bits, row.version, row.attempts, row.resends, len(events), row.seq, at),
+            _HEAD.pack(PACKED, bits, row.version, row.attempts, row.resends, len(events), row.seq, at, row.number),
             _numbers(len(times), len(events)).pack(*times, *events),
             bytes(map(len, coded)),
             *coded,
@@ -129,16 +132,21 @@ def _packed(row: Timeline) -> bytes:
 
 
 def _unpacked(value: bytes) -> Timeline:
-    _, bits, version, attempts, resends, number, seq, accepted = _HEAD.unpack_from(value)
-    numbers = _numbers(2 + (bits & _TIMES).bit_count(), number)
-    found = numbers.unpack_from(value, _HEAD.size)
+    if value[0] == PACKED:
+        head = _HEAD.size
+        _, bits, version, attempts, resends, events, seq, accepted, number = _HEAD.unpack_from(value)
+    else:
+        head, number = _UNNUMBERED_HEAD.size, 0
+        _, bits, version, attempts, resends, events, seq, accepted = _UNNUMBERED_HEAD.unpack_from(value)
+    numbers = _numbers(2 + (bits & _TIMES).bit_count(), events)
+    found = numbers.unpack_from(value, head)
     times = iter(found)
     requested, updated = accepted + next(times), accepted + next(times)
     dispatched, sent, delivered, read, failed = (
         accepted + next(times) if bits & bit else None for bit in (_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED)
     )
     reasoned = accepted + next(times) if bits & _REASONED else 0
-    texts = iter(_texts(value, _HEAD.size + numbers.size, 4 + (bits & _TEXTS).bit_count()))
+    texts = iter(_texts(value, head + numbers.size, 4 + (bits & _TEXTS).bit_count()))
     conversation, message, account, address = next(texts), next(texts), next(texts), next(texts)
     tenant = next(texts) if bits & _TENANT else DEFAULT_TENANT
     channel = next(texts) if bits & _CHANNEL else _CHANNEL_OF[bits & 0xF0000]
@@ -148,7 +156,7 @@ def _unpacked(value: bytes) -> Timeline:
     return Timeline(
         tenant, conversation, True, message, seq, channel, account, recipient, address, kind, requested, accepted, version,
         dispatched, sent, delivered, read, failed, _FAILURE_OF[bits & 0xF00000], attempts, resends, provider_id, code, reason,
-        reasoned, tuple(times), updated,
+        reasoned, tuple(times), updated, number=number,
     )  # fmt: skip  # the fields in their order; one a line would be 27 lines
 
 

@@ -52,6 +52,9 @@ class Timeline(NamedTuple):
     # updates that came before the conversation log's record, each event of a tenant once
     early: tuple[StatusUpdate, ...] = ()
     places: tuple[tuple[int, int], ...] = ()  # offset and timestamp of the records of `early`
+    number: int = (
+        0  # of this delivery among those to its member (tables/cursors.py); 0 in rows made before there were cursors
+    )
 
 
 class Transition(NamedTuple):

@@ -18,6 +18,7 @@ from tests.support import builders
 from tests.support.sink_databases import T0, postgres_database, sequenced, state
 
 STATES = ("delivery-states", 0)
+CURSORS = ("cursors", 0)
 IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg", size=48_211),), reply_to="wamid.0")
 LOG = ("conversation-log", 0)
 
@@ -90,6 +91,30 @@ async def test_every_field_is_read_back_unchanged(archive: PostgresArchive, url:
             kept_value = round(value.timestamp() * 1000) if column.endswith("_at") and value is not None else value
             given_value = getattr(record, column)
             assert kept_value == (as_json(given_value) if column == "content" else given_value), column
+
+
+async def test_cursors_keep_the_newest_version_in_any_order(archive: PostgresArchive, url: str) -> None:
+    versions = [
+        builders.cursor(version=v, last_delivered_seq=v, last_read_seq=None if v < 3 else v - 1, newest_seq=9)
+        for v in (1, 2, 3, 4)
+    ]
+    other = builders.cursor(member="bia", version=1, last_delivered_seq=None, last_read_seq=None)
+    for n, batch in enumerate(([versions[2], versions[0]], [versions[3], versions[1], other], [versions[0]])):
+        await archive.positions([CURSORS])
+        await archive.write(messages=[], states=[], cursors=batch, offsets={CURSORS: (n, n + 1)})
+    found = rows(
+        url, "select member, version, last_delivered_seq, last_read_seq, newest_seq from cursors order by member"
+    )
+    assert found == [("ana", 4, 4, 3, 9), ("bia", 1, None, None, 3)]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"last_read_seq": 3}, {"last_delivered_seq": 4}, {"last_delivered_seq": None, "last_read_seq": 4}]
+)
+async def test_postgresql_takes_no_cursor_out_of_order(archive: PostgresArchive, changes: dict[str, Any]) -> None:
+    await archive.positions([CURSORS])
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await archive.write(messages=[], states=[], cursors=[builders.cursor(**changes)], offsets={CURSORS: (0, 1)})
 
 
 async def test_a_repeated_write_is_fenced_and_changes_nothing(archive: PostgresArchive, url: str) -> None:

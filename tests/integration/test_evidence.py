@@ -12,6 +12,7 @@ from loadgen.evidence import gather
 from loadgen.verdict import Kind, judge
 from schemas.records import DeliveryRef
 from sinks.postgres import PostgresArchive
+from tests.support.builders import OBSERVED, cursor
 from tests.support.sink_databases import T0, postgres_database, sequenced, state
 
 PEOPLE = (("whatsapp", "15551234567"), ("telegram", "700"))
@@ -61,18 +62,24 @@ def logs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fill(url: str, numbers: tuple[int, ...]) -> None:
+def fill(url: str, numbers: tuple[int, ...], *, delivered: int = 3) -> None:
     refs = tuple(DeliveryRef(delivery_id=c, channel=c, account="a", recipient=a, address=a) for c, a in PEOPLE)
     messages = [sequenced(n, seq=seq, deliveries=refs) for seq, n in enumerate(numbers, 1)]
     elsewhere = sequenced(99, conversation_id="c2", seq=77)
     states = [state(n, v) for n in numbers for v in (1, 2, 3)]
-    states += [state(n, v, channel="telegram", address="700", delivery_id=f"t{n}") for n in numbers for v in (1, 2)]
+    states += [
+        state(n, v, channel="telegram", recipient="700", address="700", delivery_id=f"t{n}")
+        for n in numbers
+        for v in (1, 2)
+    ]
+
+    cursors = [cursor(conversation_id="c1", member="15551234567", last_delivered_seq=delivered, last_read_seq=0)]
 
     async def write() -> None:
         archive = PostgresArchive(url)
         await archive.open()
         await archive.positions([("t", 0)])
-        await archive.write(messages=[*messages, elsewhere], states=states, offsets={("t", 0): (0, 1)})
+        await archive.write(messages=[*messages, elsewhere], states=states, cursors=cursors, offsets={("t", 0): (0, 1)})
         await archive.close()
 
     asyncio.run(write())
@@ -85,7 +92,7 @@ def providers(logs: Path) -> dict[str, Path]:
 def test_the_three_sources_of_a_correct_run_agree(url: str, logs: Path) -> None:
     fill(url, (1, 2, 3))
     with psycopg.connect(url) as connection:
-        verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection))
+        verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection), OBSERVED)
     assert verdict.ok, verdict.findings
     assert verdict.counts["duplicates dropped"] == 1
     assert verdict.counts["deliveries taken by a provider"] == 6
@@ -96,12 +103,22 @@ def test_the_three_sources_of_a_correct_run_agree(url: str, logs: Path) -> None:
 def test_what_postgresql_lacks_is_found(url: str, logs: Path) -> None:
     fill(url, (1, 3))
     with psycopg.connect(url) as connection:
-        verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection))
+        verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection), OBSERVED)
     assert verdict.findings[Kind.DISAGREEMENT] == [
         "message m2 of conversation c1 to whatsapp:15551234567: PostgreSQL has 0 deliveries",
         "message m2 of conversation c1 to telegram:700: PostgreSQL has 0 deliveries",
         "message m2 of conversation c1 was acknowledged and is not in PostgreSQL",
     ]
+
+
+def test_a_cursor_that_is_not_what_the_deliveries_say_is_found(url: str, logs: Path) -> None:
+    fill(url, (1, 2, 3), delivered=2)
+    with psycopg.connect(url) as connection:
+        verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection), OBSERVED)
+    assert verdict.findings[Kind.CURSOR] == [
+        "member 15551234567 of conversation c1: PostgreSQL has delivered 2, read 0, the deliveries say delivered 3, read 0"
+    ]
+    assert not verdict.ok
 
 
 def test_what_the_archive_set_aside_is_found(url: str, logs: Path) -> None:
@@ -115,5 +132,5 @@ def test_what_the_archive_set_aside_is_found(url: str, logs: Path) -> None:
 
     asyncio.run(write())
     with psycopg.connect(url) as connection:
-        verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection))
+        verdict = judge(gather(logs / "produced.jsonl", providers(logs), connection), OBSERVED)
     assert verdict.findings[Kind.GAP] == ["conversation c1: number 2 of message m4 was set aside"]

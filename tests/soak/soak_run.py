@@ -25,6 +25,7 @@ from tests.soak import judge
 from tests.soak.application import TENANT, Application
 from tests.soak.soak_scenario import RATES, Kind, Phase, phases
 from tests.soak.stack_watch import Process, Sample, Watch
+from tests.support.builders import OBSERVED
 
 SAMPLES = 240  # in a run, but at most one in 2 s
 END_SECONDS = 60.0  # limit for the last deliveries to end
@@ -178,7 +179,7 @@ def _committed(world: _World) -> tuple[dict[str, Evidence], dict[str, Verdict]]:
     end = time.monotonic() + END_SECONDS
     while True:
         evidence = world.evidence()
-        verdicts = {source: judged(each) for source, each in evidence.items()}
+        verdicts = {source: judged(each, OBSERVED) for source, each in evidence.items()}
         if all(verdict.ok for verdict in verdicts.values()) or time.monotonic() > end:
             return evidence, verdicts
         time.sleep(1)

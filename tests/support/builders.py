@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from hypothesis import HealthCheck, settings
 
+from connectors.registry import CHANNELS
 from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Output, Record, Result, Room, Stage, View
 from schemas import codec, records, tracker
 from schemas.keys import conversation_key, key_of
@@ -19,6 +20,7 @@ from schemas.records import (
     Binding,
     Cause,
     Conversation,
+    Cursor,
     Delivery,
     DeliveryRef,
     DeliveryState,
@@ -35,6 +37,7 @@ from tables.stores.memory import MemoryTable
 from tests.support.purity import purely
 
 NOW = 1_700_000_000_000
+OBSERVED = {name: (each.capabilities.delivered, each.capabilities.read) for name, each in CHANNELS.items()}
 PARTITIONS = 4
 TRACKER_KEYS = Keys((b"a key that signs trackers of tests",))
 GUARDED = 50  # first decisions of a Desk that are all checked to be pure; of later ones, some are
@@ -88,6 +91,18 @@ def to_address(address: str, *, channel: str | None = "whatsapp", user_id: str |
 
 def to_user(user_id: str, *, channel: str | None = None) -> Recipient:
     return Recipient(user_id=user_id, channel=channel)
+
+
+def cursor(**changes: Any) -> Cursor:
+    fields: dict[str, Any] = {
+        "home_partition": 0,
+        "version": 1,
+        "last_delivered_seq": 2,
+        "last_read_seq": 1,
+        "newest_seq": 3,
+    }
+    fields |= {"conversation_id": "c-1", "member": "ana", "changed_at": NOW}
+    return Cursor(**(fields | changes))
 
 
 def conversation(*members: str, **changes: Any) -> Conversation:

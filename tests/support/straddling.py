@@ -24,6 +24,7 @@ SAMPLES: dict[str, Any] = {
     "DeliveryState": builders.delivery_state(),
     "Conversation": builders.conversation("ana"),
     "Contact": records.Contact(user_id="ana", addresses=(), updated_at=builders.NOW),
+    "Cursor": builders.cursor(),
     "Recipient": Recipient(channel="whatsapp", address="1"),
     "DeliveryRef": builders.ref(),
     "Content": Content(),

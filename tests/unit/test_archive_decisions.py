@@ -8,7 +8,7 @@ import pytest
 from pipelines.archive import Archive, State, Writes
 from pipelines.engine.stage import Decision, Record
 from schemas import metrics
-from schemas.records import DeliveryState, SequencedMessage
+from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
 from sinks.sink_errors import SinkFenced, Unavailable
 from tests.support.builders import Desk, delivery_state, raw, record, ref, refused, sequenced
@@ -37,6 +37,7 @@ class Ledger(Sink):
         *,
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
+        cursors: Sequence[Cursor] = (),
         offsets: Mapping[Source, tuple[int, int]],
     ) -> None:
         if self.outages:
@@ -50,6 +51,7 @@ class Ledger(Sink):
         self.conflicts += sum(message.message_id in self.set_aside for message in messages)
         self.reused += sum(message.message_id in self.known for message in messages)
         self.rows += [each.message_id for each in messages] + [each.event_id for each in states]
+        self.rows += [f"{each.member} {each.version}" for each in cursors]
 
 
 def logged(offset: int, partition: int = 0) -> Record:

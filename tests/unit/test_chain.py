@@ -28,6 +28,7 @@ from tables.layout import Layout
 from tests.support.builders import (
     HERE,
     NOW,
+    OBSERVED,
     PARTITIONS,
     Desk,
     decoded,
@@ -63,7 +64,7 @@ def core(*, outstanding: int = 100, poison_limit: int = 20) -> Chain:
             route,
             Match(partitions=PARTITIONS, binding_ms=7 * DAY_MS, orphan_ms=DAY_MS),
             Send(connectors={name: Provider(name, "resend") for name in CHANNELS}, limits=limits),
-            Track(state_ms=7 * DAY_MS),
+            Track(state_ms=7 * DAY_MS, observed=OBSERVED),
         ),
         inner=INNER,
         outside=OUTSIDE,

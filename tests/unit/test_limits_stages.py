@@ -43,6 +43,7 @@ from tables.bindings import MOST_WAITING
 from tables.timelines import MOST_EARLY
 from tests.support.builders import (
     NOW,
+    OBSERVED,
     TRACKER_KEYS,
     Desk,
     binding,
@@ -105,10 +106,10 @@ PLACES = {
     "send updates": Place(a_send, "status-updates", StatusUpdate, TWO_DELIVERIES, of_an_outstanding_delivery),
     "match bindings": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "bindings", Binding),
     "match receipts": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "receipts", Receipt),
-    "track log": Place(lambda: Track(state_ms=HOUR), "conversation-log", SequencedMessage),
-    "track updates": Place(lambda: Track(state_ms=HOUR), "status-updates", StatusUpdate),
+    "track log": Place(lambda: Track(state_ms=HOUR, observed=OBSERVED), "conversation-log", SequencedMessage),
+    "track updates": Place(lambda: Track(state_ms=HOUR, observed=OBSERVED), "status-updates", StatusUpdate),
     "track known": Place(
-        lambda: Track(state_ms=HOUR), "status-updates", StatusUpdate, [record("conversation-log", sequenced(ref()))]
+        lambda: Track(state_ms=HOUR, observed=OBSERVED), "status-updates", StatusUpdate, [record("conversation-log", sequenced(ref()))]
     ),
     "archive log": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "conversation-log", SequencedMessage),
     "archive states": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "delivery-states", DeliveryState),
@@ -279,7 +280,7 @@ def test_orphans_without_end_become_dead_letters_a_bounded_number_a_turn() -> No
 
 
 def test_updates_for_a_delivery_nobody_told_of() -> None:
-    desk = Desk(Track(state_ms=HOUR))
+    desk = Desk(Track(state_ms=HOUR, observed=OBSERVED))
     came = [record("status-updates", update(f"e{i}")) for i in range(4300)]
     decisions = in_turns(desk, [came[0], came[0], *came])
     assert count(decisions, "repeated") == 2
@@ -294,7 +295,7 @@ def test_updates_for_a_delivery_nobody_told_of() -> None:
 
 
 def test_updates_of_a_delivery_that_never_arrived_are_counted_when_forgotten() -> None:
-    desk = Desk(Track(state_ms=HOUR))
+    desk = Desk(Track(state_ms=HOUR, observed=OBSERVED))
     desk.turn([record("status-updates", update(f"e{i}")) for i in range(3)])
     assert desk.turn(now=NOW + 2 * HOUR).counts == {"never_introduced": 3}
     assert not desk.rows("timelines")

@@ -49,10 +49,12 @@ from tables.sequences import SEQUENCES
 from tests.support.builders import (
     HERE,
     NOW,
+    OBSERVED,
     Desk,
     binding,
     conversation,
     conversation_at_home,
+    cursor,
     delivery,
     delivery_state,
     examples,
@@ -238,7 +240,7 @@ CASES = {
         ),
     ),
     "track": Case(
-        lambda: Track(state_ms=5000),
+        lambda: Track(state_ms=5000, observed=OBSERVED),
         (
             *(record("conversation-log", sequenced(ref(f"dlv-{n}"), message_id=f"m{n}")) for n in range(3)),
             *(
@@ -254,6 +256,7 @@ CASES = {
         (
             record("conversation-log", sequenced(ref())),
             *(record("delivery-states", delivery_state(f"e{n}")) for n in range(3)),
+            record("cursors", cursor()),
             raw("delivery-states", b"junk"),
         ),
     ),

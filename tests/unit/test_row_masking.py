@@ -14,6 +14,7 @@ from schemas import codec, records
 from schemas.records import Content, Location, Media, Template
 from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
+from tables.cursors import CURSORS, MemberCursor
 from tables.held import HELD
 from tables.outstanding import OUTSTANDING, Outstanding
 from tables.plans import PLANS
@@ -62,6 +63,7 @@ def rows() -> Iterator[tuple[str, Any]]:
     timeline, _ = introduce(sequenced(), dataclasses.replace(ref(), address=PERSON, recipient="Ana"), 0, 0)
     early = update(f"whatsapp:1:wamid.of-{PERSON}:read", provider_message_id=f"wamid.of-{PERSON}", reason="Ana")
     yield "timelines", TIMELINES.as_json(timeline._replace(reason="Ana", provider_message_id=PERSON, early=(early,)))
+    yield "cursors", CURSORS.as_json(MemberCursor("t", f"whatsapp:1:{PERSON}", PERSON, made=2, made_seq=3))
 
 
 @pytest.mark.parametrize(("table", "row"), list(rows()), ids=[table for table, _ in rows()])

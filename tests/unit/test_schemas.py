@@ -29,7 +29,11 @@ SCALARS = {"string": str, "int": int, "long": int, "double": float, "boolean": b
 STAGES = set(BUILDERS)
 OUTSIDE = {"applications", "gateway"}
 # key -> the fields it is made from (schemas/keys.py)
-MADE_OF = {"conversation_key": {"tenant_id", "conversation_id"}, "contact_key": {"tenant_id", "user_id"}}
+MADE_OF = {
+    "conversation_key": {"tenant_id", "conversation_id"},
+    "contact_key": {"tenant_id", "user_id"},
+    "cursor_key": {"tenant_id", "conversation_id", "member"},
+}
 EVERY_CHANNEL = {name: "7000000001:made-up" for channel in CHANNELS.values() for name in channel.send_settings}
 
 by_name = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: f"{s.name}.v{s.version}")

@@ -13,6 +13,7 @@ from tests.soak.judge import BYTES_A_ROW, MIB
 from tests.soak.soak_run import Report
 from tests.soak.soak_scenario import Kind, Phase, phases
 from tests.soak.stack_watch import Place, Process, Sample, Worker
+from tests.support.builders import OBSERVED
 
 RUNNING = {"send": Process(10, 0, 100 * MIB), "kafka": Process(11, 0, 400 * MIB)}
 QUIET = Worker(health_lag=0, metrics_lag=0, rows=5)
@@ -140,7 +141,7 @@ def test_how_long_the_last_message_of_a_phase_took() -> None:
 
 
 def test_the_report_tells_growth_findings_and_the_last_messages() -> None:
-    samples, nothing = series(20, lambda minute: 100 + 1.5 * minute), judged(Evidence([], [], [], [], []))
+    samples, nothing = series(20, lambda minute: 100 + 1.5 * minute), judged(Evidence([], [], [], [], []), OBSERVED)
     made = Report(phases(20), samples, {"load": nothing}, {1: 0.25, 2: None}, 7, 3, ["send ended 2 x: so"] * 50)
     lines = list(soak_report.lines(made))
     assert sum(line.startswith("FOUND: send ended") for line in lines) == soak_report.SHOWN

@@ -17,6 +17,7 @@ from tables.timelines import Timeline
 from tests.support.builders import (
     HERE,
     NOW,
+    OBSERVED,
     Desk,
     decoded,
     examples,
@@ -36,7 +37,7 @@ LOG = record("conversation-log", sequenced(ref()))
 
 @pytest.fixture
 def desk() -> Desk[State]:
-    return Desk(Track(state_ms=STATE_MS))
+    return Desk(Track(state_ms=STATE_MS, observed=OBSERVED))
 
 
 def of(*updates: StatusUpdate) -> list[Record]:
@@ -119,7 +120,7 @@ def test_updates_before_the_log_wait_for_it(desk: Desk[State]) -> None:
     early = of(seen(DELIVERED, 300), seen(SENT, 200), seen(DELIVERED, 300))
     assert states(desk, early) == []
     assert len(desk.rows("timelines")[b"dlv-1"].early) == 2, "a repetition is not stored"
-    desk.restart(Track(state_ms=STATE_MS))
+    desk.restart(Track(state_ms=STATE_MS, observed=OBSERVED))
     published = states(desk, [LOG])
     assert path(published) == [(PENDING, PENDING), (PENDING, DELIVERED), (DELIVERED, DELIVERED)]
     assert [each.version for each in published] == [1, 2, 3]
@@ -141,7 +142,7 @@ def test_an_update_of_another_tenant_moves_nothing_and_is_refused(order: str, de
     decisions = []
     for batch in batches:
         decisions.append(desk.turn(batch))
-        desk.restart(Track(state_ms=STATE_MS))
+        desk.restart(Track(state_ms=STATE_MS, observed=OBSERVED))
     (refusal,) = [refusal for decision in decisions for refusal in decision.refusals]
     assert refusal.cause == "wrong_tenant"
     assert refusal.record == foreign
@@ -150,7 +151,7 @@ def test_an_update_of_another_tenant_moves_nothing_and_is_refused(order: str, de
         ("default", HERE, PENDING),
         ("default", HERE, SENT),
     ]
-    plain = Desk(Track(state_ms=STATE_MS))
+    plain = Desk(Track(state_ms=STATE_MS, observed=OBSERVED))
     plain.turn([LOG])
     plain.turn(of(ours))
     assert desk.changelog == plain.changelog
@@ -288,7 +289,7 @@ def _happenings(draw: st.DrawFn) -> tuple[list[StatusUpdate], list[list[StatusUp
 
 def in_turns(way: list[StatusUpdate], data: st.DataObject) -> tuple[Desk[State], list[DeliveryState]]:
     """The log at any position, turns of any size, and a restart between any two turns."""
-    desk = Desk(Track(state_ms=STATE_MS))
+    desk = Desk(Track(state_ms=STATE_MS, observed=OBSERVED))
     batch = of(*way)
     log = record("conversation-log", sequenced(ref(), ref("dlv-2", address="2")))
     batch.insert(data.draw(st.integers(0, len(batch)), label="place of the log"), log)
@@ -297,7 +298,7 @@ def in_turns(way: list[StatusUpdate], data: st.DataObject) -> tuple[Desk[State],
         size = data.draw(st.integers(1, len(batch)), label="size of the turn")
         published += states(desk, batch[:size])
         if data.draw(st.booleans(), label="restart"):
-            desk.restart(Track(state_ms=STATE_MS))
+            desk.restart(Track(state_ms=STATE_MS, observed=OBSERVED))
         batch = batch[size:]
     return desk, published
 

@@ -24,6 +24,7 @@ from loadgen.evidence import (
 )
 from loadgen.verdict import EXAMPLES, Kind, Percentiles, judge, percentiles
 from loadgen.verdict_view import render
+from tests.support.builders import OBSERVED
 
 T0 = 1_790_000_000_000
 M1 = Name("c1", "m1")
@@ -218,7 +219,7 @@ FAULTS: list[tuple[Callable[[Run, random.Random], None], Kind]] = [
 @given(seed=st.integers(0, 2**32), resent=st.booleans())
 def test_a_correct_run_is_ok(seed: int, resent: bool) -> None:
     run = Run(seed, resent=resent)
-    verdict = judge(run.evidence())
+    verdict = judge(run.evidence(), OBSERVED)
     assert verdict.ok, verdict.findings
     assert verdict.counts["duplicates dropped"] == len(run.produced) - len(run.archived)
     assert verdict.counts["deliveries expected"] == len(run.kept) == verdict.counts["deliveries taken by a provider"]
@@ -234,9 +235,9 @@ def test_a_single_fault_is_found_and_named_as_what_it_is(
     fault: Callable[[Run, random.Random], None], kind: Kind, seed: int, resent: bool
 ) -> None:
     run, draw = Run(seed, resent=resent), random.Random(seed)  # noqa: S311  # a reproducible fault, no secret
-    before = judge(run.evidence())
+    before = judge(run.evidence(), OBSERVED)
     fault(run, draw)
-    verdict = judge(run.evidence())
+    verdict = judge(run.evidence(), OBSERVED)
     assert before.ok
     assert not verdict.ok
     assert {found for found, total in verdict.totals.items() if total} == {kind}
@@ -256,7 +257,7 @@ def one(**changes: object) -> Run:
 
 
 def sentences(run: Run) -> dict[Kind, list[str]]:
-    return {kind: found for kind, found in judge(run.evidence()).findings.items() if found}
+    return {kind: found for kind, found in judge(run.evidence(), OBSERVED).findings.items() if found}
 
 
 def test_sentences_name_the_ids() -> None:
@@ -279,7 +280,7 @@ def test_an_acknowledged_message_that_postgresql_lacks_is_found_though_it_was_th
 
 
 def test_a_run_of_nothing_is_not_ok() -> None:
-    verdict = judge(Evidence([], [], [], [], []))
+    verdict = judge(Evidence([], [], [], [], []), OBSERVED)
     assert not verdict.ok
     assert "no message was acknowledged" in text_of(render(verdict))
 
@@ -287,7 +288,7 @@ def test_a_run_of_nothing_is_not_ok() -> None:
 def test_what_a_provider_refused_is_no_loss_as_long_as_postgresql_says_so() -> None:
     refusal = ProviderCall("whatsapp", 1, T0, "1555", M1, None, "rejected")
     failed = Kept("d1", *M1, "whatsapp", "1555", "FAILED", 0, T0, reason="undeliverable")
-    verdict = judge(one(calls=[refusal], reported=[], kept=[failed]).evidence())
+    verdict = judge(one(calls=[refusal], reported=[], kept=[failed]).evidence(), OBSERVED)
     assert verdict.ok
     assert verdict.counts["refused by a provider"] == 1
     pending = replace(failed, status="PENDING")
@@ -315,7 +316,7 @@ def test_read_may_be_concluded_from_an_answer_on_telegram_only_with_the_answer()
         reported=[ReportedReceipt("telegram", 2, "message", "-100:2")],
         kept=[Kept("d1", *M1, "telegram", "-100", "READ", 0, T0)],
     )
-    assert judge(telegram.evidence()).ok
+    assert judge(telegram.evidence(), OBSERVED).ok
     telegram.reported = [ReportedReceipt("telegram", 2, "message", "-101:2")]
     assert set(sentences(telegram)) == {Kind.DISAGREEMENT}
 
@@ -325,19 +326,19 @@ def test_other_runs_in_the_same_logs_are_no_matter_of_this_one() -> None:
     nameless = ProviderCall("whatsapp", 9, T0, "", None, None, "rejected")
     run = one()
     run.calls += [*others, others[0], nameless]
-    assert judge(run.evidence()).ok
+    assert judge(run.evidence(), OBSERVED).ok
 
 
 def test_ten_examples_of_a_kind_and_the_whole_total() -> None:
     run = one(archived=[Archived(f"m{n}", "c1", 2 * n) for n in range(1, 31)])
-    verdict = judge(run.evidence())
+    verdict = judge(run.evidence(), OBSERVED)
     assert verdict.totals[Kind.GAP] == 30
     assert len(verdict.findings[Kind.GAP]) == EXAMPLES
     assert "sequence gap: and 20 more" in text_of(render(verdict))
 
 
 def test_the_view_shows_what_was_counted() -> None:
-    shown = text_of(render(judge(one().evidence())))
+    shown = text_of(render(judge(one().evidence(), OBSERVED)))
     assert "OK: nothing lost" in shown
     for word in ("acknowledged messages", "DELIVERED", "sent to delivered", "p99"):
         assert word in shown
