@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pipelines.engine.stage import Decision, Inputs, Refusal, Source, Stage, Tables
+from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
 from pipelines.group_commit import GroupCommit
 from schemas import codec, metrics
+from schemas.keys import shown
 from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
+from tables.cursors import cursor_key, is_in_order
 
 log = structlog.get_logger(__name__)
 LEAST_FETCH_WAIT_MS = 100  # with 0, fetches would follow each other without a pause
@@ -88,7 +90,7 @@ class Archive(Stage[State]):
                 if record.topic == "conversation-log":
                     writes.messages.append(codec.decode(record.value, SequencedMessage))
                 elif record.topic == "cursors":
-                    writes.cursors.append(codec.decode(record.value, Cursor))
+                    self._take_cursor(record, writes, decision)
                 else:
                     writes.states.append(codec.decode(record.value, DeliveryState))
                 writes.size += len(record.value or b"")
@@ -96,6 +98,19 @@ class Archive(Stage[State]):
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
             writes.ends[record.topic, record.partition] = record.offset + 1
         return decision
+
+    def _take_cursor(self, record: Record, writes: Writes, decision: Decision) -> None:
+        """A cursor that PostgreSQL's CHECK would not take, or whose key is another's, is refused: it must not stop the batch."""
+        cursor = codec.decode(record.value, Cursor)
+        key = cursor_key(cursor.tenant_id, cursor.conversation_id, cursor.member)
+        if record.key != key.encode():
+            detail = f"the key is {shown(record.key)}, and the cursor's is {shown(key.encode())}"
+            decision.refusals.append(Refusal(record, "wrong_key", detail, cursor.tenant_id))
+        elif not is_in_order(cursor):
+            seqs = f"read {cursor.last_read_seq}, delivered {cursor.last_delivered_seq}, newest {cursor.newest_seq}"
+            decision.refusals.append(Refusal(record, "cursor_out_of_order", seqs, cursor.tenant_id))
+        else:
+            writes.cursors.append(cursor)
 
     async def write(self, decision: Decision) -> None:
         """Returns when the batch is committed in PostgreSQL, in one transaction with waiting batches of other partitions; retries while

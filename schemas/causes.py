@@ -30,6 +30,7 @@ DESCRIPTIONS: Final = {
     "deleted_before_read": "Kafka deleted records by age before the stage read them; the dead letter names their offsets.",
     "too_large_for_kafka": "What the stage makes from the record, or the gateway from a webhook's item, is larger than Kafka accepts.",
     "refused_by_kafka": "Kafka refuses what the gateway makes from a webhook's item, and a retry would not help; see the detail.",
+    "cursor_out_of_order": "A cursor breaks 0 <= last_read_seq <= last_delivered_seq <= newest_seq; only stage track may produce cursors.",
     "crashed_stage": "The stage's worker ended on this record several times in a row. This is a bug: please report it with the record.",
     "decision_failed": "The stage's own code failed on this record. This is a bug: please report it with the record.",
 }

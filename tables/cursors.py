@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.keys import conversation_key, quoted
+from schemas.records import Cursor
 from tables.layout import frozen
 
 MOST_RUNS = 64  # runs of ended deliveries behind one that has not ended
@@ -58,13 +59,20 @@ class MemberCursor(NamedTuple):
 
     @property
     def unread(self) -> int | None:
-        """Deliveries after the newest read one that have not failed; None where reads are not reported."""
+        """Deliveries after the newest read one that have not failed, of which at most MOST_FAILED are known; None where reads are not
+        reported."""
         return self.made - self.read - len(self.failed) if self.sees_read else None
 
 
 def cursor_key(tenant_id: str, conversation_id: str, member: str) -> str:
     """Key of the table and of the topic `cursors`: percent-quoted, so that no two members share one."""
     return f"{quoted(conversation_key(tenant_id, conversation_id))}/{quoted(member)}"
+
+
+def is_in_order(cursor: Cursor) -> bool:
+    """Whether a published cursor keeps 0 <= last_read_seq <= last_delivered_seq <= newest_seq; null is left out of it."""
+    delivered = cursor.newest_seq if cursor.last_delivered_seq is None else cursor.last_delivered_seq
+    return 0 <= (cursor.last_read_seq or 0) <= delivered <= cursor.newest_seq
 
 
 def made(cursor: MemberCursor, seq: int, *, sees_delivered: bool, sees_read: bool) -> MemberCursor:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from schemas import metrics
 from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
 from sinks.sink_errors import SinkFenced, Unavailable
-from tests.support.builders import Desk, delivery_state, raw, record, ref, refused, sequenced
+from tables.cursors import cursor_key
+from tests.support.builders import Desk, cursor, delivery_state, raw, record, ref, refused, sequenced
 
 Source = tuple[str, int]
 LOG, STATES = "conversation-log", "delivery-states"
@@ -83,6 +85,25 @@ BAD = {
     "ours, on another topic": record(STATES, sequenced(), offset=12),
     "no value": raw(STATES, None, offset=12),
 }
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"last_read_seq": 3}, "cursor_out_of_order"),
+        ({"last_delivered_seq": 4}, "cursor_out_of_order"),
+        ({"last_delivered_seq": None, "last_read_seq": 4}, "cursor_out_of_order"),
+        ({"member": "somebody else"}, "wrong_key"),
+    ],
+)
+def test_a_cursor_that_cannot_be_is_refused_alone(desk: Desk[State], changes: dict[str, Any], cause: str) -> None:
+    good = cursor()
+    key = cursor_key(good.tenant_id, good.conversation_id, good.member).encode()
+    bad = record("cursors", cursor(**changes))._replace(key=key)
+    decision = desk.turn([bad, record("cursors", good, offset=1)._replace(key=key)])
+    assert refused(decision) == [cause]
+    assert decision.writes.cursors == [good]
+    assert decision.writes.ends == {("cursors", 0): 2}
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
