@@ -55,6 +55,16 @@ def provider_message_key(channel: str, account: str, provider_message_id: str) -
     return f"{channel}:{account}:{provider_message_id}"
 
 
+def person_key(channel: str, account: str, address: str) -> str:
+    """Key of the topic `inbound`: a person, as one of our accounts knows them. It brings everything they write into one partition."""
+    return f"{channel}:{account}:{address}"
+
+
+def suppression_key(tenant_id: str, channel: str, address: str) -> str:
+    """Key of the topic `suppressions`, percent-quoted, so that no two addresses share one."""
+    return "/".join((quoted(tenant_id), quoted(channel), quoted(address)))
+
+
 def quoted(text: str) -> str:
     """The text percent-quoted: only letters, digits and `_.~-` stay as they are."""
     return text if _PLAIN(text) else quote(text, safe="")

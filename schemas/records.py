@@ -52,6 +52,11 @@ class Cause(StrEnum):
     CREATED = "CREATED"
 
 
+class Choice(StrEnum):
+    STOP = "STOP"
+    RESUME = "RESUME"
+
+
 class LongText(StrEnum):
     REFUSE = "REFUSE"
     SPLIT = "SPLIT"
@@ -179,6 +184,8 @@ class Binding:
     home_partition: int
     bound_at: int
     partial: bool = False
+    address: str | None = None
+    message_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +326,72 @@ class Cursor:
     changed_at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CursorReport:
+    tenant_id: str = "default"
+    event_id: str
+    conversation_id: str
+    home_partition: int
+    channel: str
+    account: str
+    address: str
+    delivered_up_to: int | None = None
+    read_up_to: int | None = None
+    occurred_at: int
+    observed_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundMessage:
+    tenant_id: str = "default"
+    channel: str
+    account: str
+    address: str
+    provider_message_id: str
+    kind: str
+    text: str = ""
+    content: Content | None = None
+    provider_at: int
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    tenant_id: str = "default"
+    event_id: str
+    channel: str
+    account: str
+    address: str
+    choice: Choice
+    reason: str
+    occurred_at: int
+    observed_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    tenant_id: str = "default"
+    channel: str
+    address: str
+    suppressed: bool
+    reason: str
+    account: str = ""
+    confirmation_id: str | None = None
+    changed_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    tenant_id: str = "default"
+    conversation_id: str
+    home_partition: int
+    channel: str
+    account: str
+    address: str
+    opened_at: int
+    closes_at: int
+
+
 Record = (
     Message
     | SequencedMessage
@@ -331,4 +404,9 @@ Record = (
     | Conversation
     | Contact
     | Cursor
+    | CursorReport
+    | InboundMessage
+    | Preference
+    | Suppression
+    | Window
 )

@@ -19,18 +19,24 @@ from schemas.partitions import home_partition
 from schemas.records import (
     Binding,
     Cause,
+    Choice,
     Conversation,
     Cursor,
+    CursorReport,
     Delivery,
     DeliveryRef,
     DeliveryState,
+    InboundMessage,
     Message,
+    Preference,
     Receipt,
     ReceiptStatus,
     Recipient,
     SequencedMessage,
     Status,
     StatusUpdate,
+    Suppression,
+    Window,
 )
 from schemas.tracker import Keys
 from tables.stores.memory import MemoryTable
@@ -103,6 +109,47 @@ def cursor(**changes: Any) -> Cursor:
     }
     fields |= {"conversation_id": "c-1", "member": "ana", "changed_at": NOW}
     return Cursor(**(fields | changes))
+
+
+def cursor_report(**changes: Any) -> CursorReport:
+    fields: dict[str, Any] = {
+        "event_id": "report-1",
+        "conversation_id": HERE,
+        "home_partition": 0,
+        "channel": "internal",
+    }
+    fields |= {"account": "app", "address": "ana", "read_up_to": 1, "occurred_at": NOW, "observed_at": NOW}
+    return CursorReport(**(fields | changes))
+
+
+def inbound_message(provider_message_id: str = "wamid.in-1", **changes: Any) -> InboundMessage:
+    """What a person wrote to our WhatsApp account."""
+    fields: dict[str, Any] = {
+        "channel": "whatsapp",
+        "account": "acc-1",
+        "address": "15550001",
+        "kind": "text",
+        "text": "oi",
+    }
+    fields |= {"provider_message_id": provider_message_id, "provider_at": NOW - 100, "received_at": NOW}
+    return InboundMessage(**(fields | changes))
+
+
+def preference(**changes: Any) -> Preference:
+    fields: dict[str, Any] = {"event_id": "stop-1", "channel": "whatsapp", "account": "acc-1", "address": "15550001"}
+    fields |= {"choice": Choice.STOP, "reason": "blocked", "occurred_at": NOW - 100, "observed_at": NOW}
+    return Preference(**(fields | changes))
+
+
+def suppression(**changes: Any) -> Suppression:
+    fields: dict[str, Any] = {"channel": "whatsapp", "address": "15550001", "suppressed": True, "reason": "stop_word"}
+    return Suppression(**(fields | {"changed_at": NOW} | changes))
+
+
+def window(**changes: Any) -> Window:
+    fields: dict[str, Any] = {"conversation_id": HERE, "home_partition": 0, "channel": "whatsapp", "account": "acc-1"}
+    fields |= {"address": "15550001", "opened_at": NOW, "closes_at": NOW + 86_400_000}
+    return Window(**(fields | changes))
 
 
 def conversation(*members: str, **changes: Any) -> Conversation:
