@@ -18,7 +18,7 @@ import psycopg
 from cli.cursor_view import MemberCursors, cursors_of, largest_conversation
 from cli.dev_stack import calls_log, kind_of
 from cli.progress import RunProgress
-from connectors.registry import CHANNELS
+from connectors.registry import CHANNELS, OBSERVED
 from loadgen.evidence import gather
 from loadgen.load_producer import Load, LoadResult
 from loadgen.run_monitor import RunMonitor
@@ -30,7 +30,6 @@ from sinks import migrate
 from sinks.clickhouse import connect
 from stack.state import read_state
 
-REPORTS = {name: (channel.capabilities.delivered, channel.capabilities.read) for name, channel in CHANNELS.items()}
 LAST_SIGNS = {name: str(channel.capabilities.last_sign) for name, channel in CHANNELS.items()}
 LOOK_SECONDS = 0.4
 # A run has ended when PostgreSQL has had nothing new for so long; late duplicates have arrived by then.
@@ -115,7 +114,7 @@ def run_load(folder: Path, settings: Settings, options: LoadOptions) -> RunResul
         monitor.close()
     with psycopg.connect(settings.postgres_url, connect_timeout=10) as connection:
         logs = {channel: calls_log(folder, channel) for channel in options.channels}
-        verdict = judge(gather(log, logs, connection), REPORTS)
+        verdict = judge(gather(log, logs, connection), OBSERVED)
         in_postgres = _delivered_in_postgres(connection, run_id)
         largest = largest_conversation(connection, run_id)
         cursors = _await_cursors_in_view(connection, _views_url(folder), largest) if largest else ()

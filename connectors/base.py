@@ -12,7 +12,7 @@ on the event loop of the gateway. Everything else of that process waits for the 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from schemas.keys import DEFAULT_TENANT
 from schemas.outcomes import Outcome, Rejected
@@ -27,6 +27,15 @@ class MediaLimit:
     max_bytes: int  # of a file behind a link, where the delivery names its size; a file the provider already has is not measured
     mime_types: frozenset[str] = frozenset()  # without parameters; empty: any type
     captioned: bool = True  # whether the message may have a text beside the media
+
+
+class Observed(NamedTuple):
+    """What a channel reports about a message after SENT; `covers`: a receipt READ means that everything before it in the thread was read
+    too."""
+
+    delivered: bool
+    read: bool
+    covers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +54,15 @@ class Capabilities:
     caption_limit: int = 0  # the longest text beside media, as `length` counts
     kinds: frozenset[str] = frozenset({"text"})  # kinds of messages, of schemas.records.KINDS
     targeted: frozenset[str] = frozenset({"reaction"})  # kinds that need `reply_to`
+    covers: bool = False  # whether a receipt READ means that everything before it in the thread was read too
     replies: bool = False  # whether other kinds may have `reply_to`
     media: Mapping[str, MediaLimit] = field(default_factory=dict)  # by kind of medium
     album: tuple[int, int] = (2, 10)  # fewest and most media of an album
+
+    @property
+    def observed(self) -> Observed:
+        """What can become known of a message after SENT."""
+        return Observed(self.delivered, self.read, self.covers)
 
     @property
     def last_sign(self) -> Status:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
 
-from connectors.base import ChannelDeclaration, Connector
+from connectors.base import ChannelDeclaration, Connector, Observed
 from schemas import records
 from schemas.settings import Settings
 
@@ -20,6 +20,10 @@ def _declared(name: str) -> ChannelDeclaration:
 
 
 CHANNELS: Mapping[str, ChannelDeclaration] = MappingProxyType({name: _declared(name) for name in records.CHANNELS})
+
+OBSERVED: Mapping[str, Observed] = MappingProxyType(
+    {name: channel.capabilities.observed for name, channel in CHANNELS.items()}
+)
 
 
 def connector(channel: str, settings: Settings) -> Connector:

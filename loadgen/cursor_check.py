@@ -11,7 +11,8 @@ from loadgen.evidence import Kept, KeptCursor
 
 _FAILED = frozenset({"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"})
 _ARRIVED = frozenset({"DELIVERED", "READ"})
-Reports = Mapping[str, tuple[bool, bool]]  # channel -> whether it reports arrivals, and reads
+# channel -> whether it reports arrivals, reads, and reads that cover what came before
+Reports = Mapping[str, tuple[bool, bool, bool]]
 
 
 def violations(deliveries: Sequence[Kept], cursors: Sequence[KeptCursor], reports: Reports) -> Iterator[str]:
@@ -50,7 +51,7 @@ def expected(made: Sequence[Kept], reports: Reports) -> tuple[int | None, int | 
 
 
 def _has_ended(delivery: Kept, reports: Reports) -> bool:
-    sees_delivered, _ = reports[delivery.channel]
+    sees_delivered, *_ = reports[delivery.channel]
     return delivery.status in _FAILED | _ARRIVED or (delivery.status == "SENT" and not sees_delivered)
 
 

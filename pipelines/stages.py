@@ -67,11 +67,15 @@ def _match(settings: Settings) -> Stage[Any]:
 
 
 def _track(settings: Settings) -> Stage[Any]:
-    from connectors.registry import CHANNELS
+    from connectors.registry import OBSERVED
     from pipelines.track import Track
+    from schemas.stalled_times import stalled_times
 
-    observed = {name: (each.capabilities.delivered, each.capabilities.read) for name, each in CHANNELS.items()}
-    return Track(state_ms=int(settings.state_days * DAY_MS), observed=observed)
+    return Track(
+        state_ms=int(settings.state_days * DAY_MS),
+        observed=OBSERVED,
+        stalled_ms=stalled_times(settings.stalled_seconds),
+    )
 
 
 def _archive(settings: Settings) -> Stage[Any]:

@@ -1,88 +1,90 @@
 """Stage track: keeps the timeline of each delivery and publishes every transition.
 
-In: conversation-log (which deliveries exist) and status-updates (what happened to them), in any order between the two. Out:
-delivery-states and cursors, to the home partition. Guaranteed: neither a status nor a cursor goes backwards; the same updates, in any order
-and repeated any number of times, end in the same timeline; the versions of a delivery are 1, 2, 3 and so on.
+In: conversation-log (which deliveries exist), status-updates (what happened to them) and cursor-reports (what clients say of many), in any
+order between the three. Out: delivery-states and cursors, to the home partition. Guaranteed: neither a status nor a cursor goes backwards;
+the same updates, in any order and repeated any number of times, end in the same timeline; the versions of a delivery are 1, 2, 3 and so on.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from connectors.base import Observed
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
+from pipelines.track_covers import LaneOfMember, covered, lane_of, update_of
+from pipelines.track_cursors import MemberCursors
+from pipelines.track_state import State, stalled_row, stalled_update
 from pipelines.typed_record import typed
 from schemas import codec
 from schemas.keys import key_of
-from schemas.records import (
-    SIGNALS,
-    Cursor,
-    DeliveryRef,
-    DeliveryState,
-    Direction,
-    SequencedMessage,
-    Status,
-    StatusUpdate,
-)
-from tables import cursors, timelines
-from tables.cursors import CURSORS, MemberCursor, cursor_key
+from schemas.records import CursorReport, DeliveryState, Direction, SequencedMessage, Status, StatusUpdate
+from tables import timelines
+from tables.addresses import ADDRESSES
+from tables.cursors import CURSORS
 from tables.layout import Layout
-from tables.table import Table
+from tables.messages import MESSAGE_STATES, MESSAGES
+from tables.stalled import AWAITING, STALLED
 from tables.timeline_layout import TIMELINES
-from tables.timelines import Timeline
+from tables.timelines import Timeline, Transition
 
 EXPIRED_PER_TURN = 2000
 
 
-@dataclass(slots=True)
-class State:
-    """One partition of track."""
-
-    partition: int
-    rows: Table[Timeline]
-    cursors: Table[MemberCursor]
-
-
 class Track(Stage[State]):
-    """A delivery is kept in table `timelines` for `state_ms` after its last update. `observed` has for
-    each channel whether it reports arrivals, and whether it reports reads. No method blocks or does I/O; all run on the worker's
-    event loop."""
+    """A delivery is kept in table `timelines` for `state_ms` after its last update. `observed` has for each channel what it reports after
+    SENT; `stalled_ms` has for each channel how long a delivery may stay SENT before it is labelled as stalled, in milliseconds. No method
+    blocks or does I/O; all run on the worker's event loop."""
 
     name = "track"
-    sources = (Source("conversation-log"), Source("status-updates"))
-    tables: ClassVar[tuple[Layout[Any], ...]] = (TIMELINES, CURSORS)
+    sources = (Source("conversation-log"), Source("status-updates"), Source("cursor-reports"))
+    tables: ClassVar[tuple[Layout[Any], ...]] = (
+        TIMELINES,
+        CURSORS,
+        ADDRESSES,
+        MESSAGES,
+        MESSAGE_STATES,
+        AWAITING,
+        STALLED,
+    )
     linger_ms = 50  # status updates are not urgent: fewer, larger turns leave CPU time for route and send
 
-    def __init__(self, *, state_ms: int, observed: Mapping[str, tuple[bool, bool]]) -> None:
+    def __init__(
+        self, *, state_ms: int, observed: Mapping[str, Observed], stalled_ms: Mapping[str, int] | None = None
+    ) -> None:
         self._state_ms = state_ms
         self._observed = observed
+        self._stalled_ms = stalled_ms or {}
+        self._cursors = MemberCursors(observed)
 
     def open(self, partition: int, tables: Tables) -> State:
-        return State(partition, tables["timelines"], tables["cursors"])
+        return State.opened(partition, tables)
 
     def next_due(self, state: State) -> int | None:
-        oldest = state.rows.oldest()
-        return None if oldest is None else oldest + self._state_ms
+        return state.next_due(self._state_ms)
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
-        """Introduces deliveries, applies updates, and forgets deliveries without an update for `state_ms`. Reads and writes `timelines`.
+        """Introduces deliveries, applies updates and reports, labels what is stalled, and forgets deliveries without an update for
+        `state_ms`. Reads and writes all tables of the stage.
 
-        Refuses: wrong_tenant, too_many_waiting, and what cannot be decoded. Raises nothing on purpose."""
+        Refuses: wrong_tenant, wrong_partition, too_many_waiting, and what cannot be decoded. Raises nothing on purpose."""
         decision = Decision()
         for record in inputs.records:
             try:
                 if record.topic == "conversation-log":
                     self._introduce(typed(record, SequencedMessage), state, decision, now)
+                elif record.topic == "cursor-reports":
+                    self._take_report(record, codec.decode(record.value, CursorReport), state, decision)
                 else:
                     self._take(record, typed(record, StatusUpdate), state, decision)
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
+        self._label(state, decision, now)
         self._expire(state, decision, now)
         return decision
 
     def _introduce(self, message: SequencedMessage, state: State, decision: Decision, now: int) -> None:
+        state.log(message, now)
         if message.direction is Direction.INBOUND:
-            self._replied(message, state, decision, now)
+            self._cursors.reply(message, state, decision, now)
         for ref in message.deliveries:
             key = ref.delivery_id.encode()
             row = state.rows.get(key)
@@ -90,7 +92,7 @@ class Track(Stage[State]):
                 continue
             early = [] if row is None else list(zip(row.early, row.places, strict=True))
             row, published = timelines.introduce(message, ref, state.partition, now)
-            row = row._replace(number=self._numbered(message, ref, state))
+            row = row._replace(number=self._cursors.number(message, ref, state))
             state.rows.put(key, row)
             decision.count("introduced")
             self._publish(published, state, decision)
@@ -130,100 +132,99 @@ class Track(Stage[State]):
 
     def _update(self, key: bytes, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> Timeline:
         """Applies and publishes an update; returns the row after it."""
-        row, published = timelines.apply(row, update)
-        if published is None:
+        moved = timelines.apply(row, update)
+        if moved.published is None:
             decision.count("repeated")
             return row
-        state.rows.put(key, row)
-        if published.status is not published.previous_status:
-            decision.count(published.status.lower())
-        if published.anomaly is not None:
+        self._put(key, moved, state, decision)
+        sees = self._observed.get(row.channel)
+        if update.status is Status.READ and sees is not None and sees.covers and not update.inferred:
+            self._cover(lane_of(row), row.seq - 1, update, state, decision)
+        return moved.row
+
+    def _put(self, key: bytes, moved: Transition, state: State, decision: Decision) -> None:
+        """Writes a delivery's row, and publishes its transition with all that follows from it."""
+        state.rows.put(key, moved.row)
+        transition = moved.published
+        if transition is None:
+            return
+        if transition.status is not transition.previous_status:
+            decision.count(transition.status.lower())
+        if transition.anomaly is not None:
             decision.count("anomaly")
-        self._publish(published, state, decision)
-        self._move(row, published, state, decision)
-        return row
+        self._publish(transition, state, decision)
+        state.roll_up(transition)
+        state.await_more(key, transition, self._stalled_ms, decision)
+        self._cursors.move(moved.row, transition, state, decision)
 
     def _publish(self, transition: DeliveryState, state: State, decision: Decision) -> None:
         output = Output("delivery-states", key_of(transition), codec.encode(transition), state.partition)
         decision.outputs.append(output)
 
+    # --- receipts for many deliveries -------------------------------------------------------------------------------------
+
+    def _take_report(self, record: Record, report: CursorReport, state: State, decision: Decision) -> None:
+        """Applies what a client says of a person's deliveries. A sequence beyond the newest one to the person counts as the newest."""
+        if report.home_partition != state.partition:
+            detail = (
+                f"the report names partition {report.home_partition}: produce it to the conversation's home partition"
+            )
+            decision.refusals.append(Refusal(record, "wrong_partition", detail, report.tenant_id))
+            return
+        of = (report.tenant_id, report.conversation_id)
+        found = self._cursors.at_address(*of, report.channel, report.address, state)
+        if found is None:
+            decision.count("report_unknown")
+            return
+        _, cursor = found
+        lane = LaneOfMember(*of, cursor.member, report.channel, report.account, report.address)
+        for status, up_to in ((Status.READ, report.read_up_to), (Status.DELIVERED, report.delivered_up_to)):
+            if up_to is None:
+                continue
+            if up_to > cursor.made_seq:
+                decision.count("report_clamped")
+            newest = min(up_to, cursor.made_seq)
+            if not self._cover(lane, newest, update_of(report, status), state, decision):
+                known = cursor.read_seq if status is Status.READ else cursor.ended_seq
+                decision.count("report_backwards" if newest < known else "report_repeated")
+
+    def _cover(self, lane: LaneOfMember, newest: int, update: StatusUpdate, state: State, decision: Decision) -> bool:
+        """Applies a receipt to the deliveries of the lane up to the sequence `newest`; returns whether that changed any."""
+        changed = False
+        for each in covered(lane, newest, update, state):
+            if isinstance(each, Output):
+                decision.outputs.append(each)
+                decision.count("cover_continued")
+            else:
+                self._put(each.key, each.transition, state, decision)
+                decision.count("covered")
+            changed = True
+        return changed
+
+    # --- time -------------------------------------------------------------------------------------------------------------
+
+    def _label(self, state: State, decision: Decision, now: int) -> None:
+        """Labels deliveries that are SENT for longer than their channel's time."""
+        for key in state.awaiting.expired(now, EXPIRED_PER_TURN):
+            awaited, row = state.awaiting.get(key), state.rows.get(key)
+            state.awaiting.delete(key)
+            if awaited is None or row is None or timelines.status(row) is not Status.SENT:
+                continue
+            update = stalled_update(key.decode(), row, awaited.due_at, partition=state.partition, now=now)
+            state.stalled.put(key, stalled_row(row, now))
+            decision.count("stalled")
+            self._put(key, timelines.stall(row, update), state, decision)
+
     def _expire(self, state: State, decision: Decision, now: int) -> None:
-        for key in state.rows.expired(now - self._state_ms, EXPIRED_PER_TURN):
+        until = now - self._state_ms
+        for key in state.rows.expired(until, EXPIRED_PER_TURN):
             row = state.rows.get(key)
             if row is not None and row.early:
                 decision.count("never_introduced", len(row.early))
-            if row is not None and row.number:  # nothing is awaited for it any more
-                self._change(
-                    row, state, decision, now, partial(cursors.ended, number=row.number, seq=row.seq, observed=False)
-                )
-            state.rows.delete(key)
-
-    # --- cursors --------------------------------------------------------------------------------------------------------
-
-    def _numbered(self, message: SequencedMessage, ref: DeliveryRef, state: State) -> int:
-        """The number of a new delivery among those to its member; 0 for a signal, which nobody reads."""
-        if message.kind in SIGNALS:
-            return 0
-        key = cursor_key(message.tenant_id, message.conversation_id, ref.recipient).encode()
-        cursor = state.cursors.get(key) or MemberCursor(message.tenant_id, message.conversation_id, ref.recipient)
-        sees_delivered, sees_read = self._observed.get(ref.channel, (False, False))
-        cursor = cursors.made(cursor, message.seq, sees_delivered=sees_delivered, sees_read=sees_read)
-        state.cursors.put(key, cursor)
-        return cursor.made
-
-    def _move(self, row: Timeline, transition: DeliveryState, state: State, decision: Decision) -> None:
-        """What a transition of a delivery does to its member's cursor."""
-        status, number = transition.status, row.number
-        sees_delivered, _ = self._observed.get(row.channel, (False, False))
-        failed, arrived = status in timelines.FAILURES, status in (Status.DELIVERED, Status.READ)
-        if not number or not (failed or arrived or (status is Status.SENT and not sees_delivered)):
-            return
-
-        def moved(cursor: MemberCursor) -> MemberCursor:
-            cursor = cursors.ended(cursor, number, row.seq, observed=failed or arrived, failed=failed)
-            return cursors.read(cursor, number, row.seq) if status is Status.READ else cursor
-
-        self._change(row, state, decision, transition.observed_at, moved)
-
-    def _replied(self, message: SequencedMessage, state: State, decision: Decision, now: int) -> None:
-        """Who writes has read what had arrived before."""
-        key = cursor_key(message.tenant_id, message.conversation_id, message.sender).encode()
-        cursor = state.cursors.get(key)
-        if cursor is not None:
-            moved = cursors.read(cursor, cursor.ended, cursor.ended_seq)._replace(sees_read=True)
-            self._put(key, cursor, moved, decision, state=state, now=now)
-
-    def _change(
-        self, row: Timeline, state: State, decision: Decision, now: int, change: Callable[[MemberCursor], MemberCursor]
-    ) -> None:
-        key = cursor_key(row.tenant_id, row.conversation_id, row.recipient).encode()
-        cursor = state.cursors.get(key)
-        if cursor is not None:
-            self._put(key, cursor, change(cursor), decision, state=state, now=now)
-
-    def _put(
-        self, key: bytes, before: MemberCursor, cursor: MemberCursor, decision: Decision, *, state: State, now: int
-    ) -> None:
-        if cursor == before:
-            return
-        if (cursor.last_delivered_seq, cursor.last_read_seq) != (before.last_delivered_seq, before.last_read_seq):
-            cursor = cursor._replace(version=cursor.version + 1, updated_at=now)
-            decision.outputs.append(Output("cursors", key, codec.encode(_published(cursor, state)), state.partition))
-        state.cursors.put(key, cursor)
-
-
-def _published(cursor: MemberCursor, state: State) -> Cursor:
-    return Cursor(
-        tenant_id=cursor.tenant_id,
-        conversation_id=cursor.conversation_id,
-        home_partition=state.partition,
-        member=cursor.member,
-        version=cursor.version,
-        last_delivered_seq=cursor.last_delivered_seq,
-        last_read_seq=cursor.last_read_seq,
-        newest_seq=cursor.made_seq,
-        changed_at=cursor.updated_at,
-    )
+            if row is not None:
+                self._cursors.forget(row, state, decision, now)
+            state.forget(key)
+        state.forget_messages(until, EXPIRED_PER_TURN)
 
 
 def _foreign(record: Record, update: StatusUpdate, row: Timeline) -> Refusal:

@@ -25,9 +25,12 @@ _UNNUMBERED: Final = 1  # the first byte of a row that was packed before deliver
 _HEAD = struct.Struct("<BIHBBBIqI")
 _UNNUMBERED_HEAD = struct.Struct("<BIHBBBIq")
 # Bits of the head: which fields are present, and what they are. A bit never gets another meaning.
-_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED = (1 << n for n in range(6))  # times
+_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED, _COVERED_DELIVERED, _COVERED_READ = (
+    1 << n for n in range(8)
+)  # times
+_STALLED = 1 << 24  # a time too
 _TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON = (1 << n for n in range(8, 15))  # texts
-_TIMES, _TEXTS = 0x3F, 0x7F00
+_TIMES, _TEXTS = 0x0100_00FF, 0x7F00
 _CHANNELS: Mapping[str, int] = {
     name: n << 16 for n, name in enumerate(("whatsapp", "telegram", "instagram", "internal"), 1)
 }
@@ -100,6 +103,9 @@ def _packed(row: Timeline) -> bytes:
         (_READ, row.read_at),
         (_FAILED, row.failed_at),
         (_REASONED, row.reason_at or None),
+        (_COVERED_DELIVERED, row.covered_delivered_at),
+        (_COVERED_READ, row.covered_read_at),
+        (_STALLED, row.stalled_at),
     ):
         if time is not None:
             bits |= bit
@@ -146,6 +152,9 @@ def _unpacked(value: bytes) -> Timeline:
         accepted + next(times) if bits & bit else None for bit in (_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED)
     )
     reasoned = accepted + next(times) if bits & _REASONED else 0
+    covered_delivered, covered_read, stalled = (
+        accepted + next(times) if bits & bit else None for bit in (_COVERED_DELIVERED, _COVERED_READ, _STALLED)
+    )
     texts = iter(_texts(value, head + numbers.size, 4 + (bits & _TEXTS).bit_count()))
     conversation, message, account, address = next(texts), next(texts), next(texts), next(texts)
     tenant = next(texts) if bits & _TENANT else DEFAULT_TENANT
@@ -156,7 +165,8 @@ def _unpacked(value: bytes) -> Timeline:
     return Timeline(
         tenant, conversation, True, message, seq, channel, account, recipient, address, kind, requested, accepted, version,
         dispatched, sent, delivered, read, failed, _FAILURE_OF[bits & 0xF00000], attempts, resends, provider_id, code, reason,
-        reasoned, tuple(times), updated, number=number,
+        reasoned, tuple(times), updated, number=number, covered_delivered_at=covered_delivered, covered_read_at=covered_read,
+        stalled_at=stalled,
     )  # fmt: skip  # the fields in their order; one a line would be 27 lines
 
 

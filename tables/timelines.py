@@ -52,13 +52,16 @@ class Timeline(NamedTuple):
     # updates that came before the conversation log's record, each event of a tenant once
     early: tuple[StatusUpdate, ...] = ()
     places: tuple[tuple[int, int], ...] = ()  # offset and timestamp of the records of `early`
-    number: int = (
-        0  # of this delivery among those to its member (tables/cursors.py); 0 in rows made before there were cursors
-    )
+    # of this delivery among those to its member (tables/cursors.py); 0 in rows made before there were cursors
+    number: int = 0
+    # when a receipt said that everything up to a later message of the lane had arrived, or was read; counts once this one was sent
+    covered_delivered_at: int | None = None
+    covered_read_at: int | None = None
+    stalled_at: int | None = None  # since when it is SENT for longer than its channel's time; a label, never a status
 
 
 class Transition(NamedTuple):
-    """The result of one update: the delivery's new row, and what to publish; None if the row had this update before."""
+    """The result of one update: the delivery's new row, and what to publish; None if there is nothing new to publish."""
 
     row: Timeline
     published: DeliveryState | None
@@ -66,9 +69,9 @@ class Transition(NamedTuple):
 
 def status(row: Timeline) -> Status:
     """The status that the evidence gives: READ or DELIVERED before a failure, a failure before SENT, and PENDING without any. Pure."""
-    if row.read_at is not None:
+    if _read_at(row) is not None:
         return Status.READ
-    if row.delivered_at is not None:
+    if _delivered_at(row) is not None:
         return Status.DELIVERED
     if row.failure is not None:
         return Status(row.failure)
@@ -89,6 +92,49 @@ def apply(row: Timeline, update: StatusUpdate) -> Transition:
     before = status(row)
     row, anomaly = _with(row, update, event, before)
     return Transition(row, _published(row, update, before, anomaly))
+
+
+def cover(row: Timeline, update: StatusUpdate) -> Transition:
+    """Applies a receipt for a later message of the lane, which covers this delivery: `update.status` is DELIVERED or READ, and
+    `update.occurred_at` its time. Repeating it changes nothing. Pure."""
+    before, seen = status(row), (_delivered_at(row), _read_at(row))
+    name = "covered_read_at" if update.status is Status.READ else "covered_delivered_at"
+    covered = _earliest(getattr(row, name), update.occurred_at)
+    row = row._replace(**{name: covered})
+    if seen == (_delivered_at(row), _read_at(row)):
+        return Transition(row, None)  # not sent yet, or known already
+    return _relabelled(row, update, before)
+
+
+def is_covered(row: Timeline, update: StatusUpdate) -> bool:
+    """Whether `cover` would change nothing: then it was applied to every earlier delivery of the lane too. Pure."""
+    at = row.covered_read_at if update.status is Status.READ else row.covered_delivered_at
+    return at is not None and at <= update.occurred_at
+
+
+def stall(row: Timeline, update: StatusUpdate) -> Transition:
+    """Labels a delivery as stalled from `update.observed_at` on. Pure."""
+    return _relabelled(row._replace(stalled_at=update.observed_at), update, status(row))
+
+
+def _relabelled(row: Timeline, update: StatusUpdate, before: Status) -> Transition:
+    row = row._replace(version=row.version + 1, updated_at=max(row.updated_at, update.observed_at))
+    row = _cleared(row)
+    return Transition(row, _published(row, update, before, None))
+
+
+def _cleared(row: Timeline) -> Timeline:
+    """A delivery that is no longer SENT is not stalled."""
+    return row if row.stalled_at is None or status(row) is Status.SENT else row._replace(stalled_at=None)
+
+
+def _read_at(row: Timeline) -> int | None:
+    """When it was read, by a receipt for it or for a later one; a delivery that was never sent is not covered."""
+    return row.read_at if row.sent_at is None else _earliest(row.read_at, row.covered_read_at)
+
+
+def _delivered_at(row: Timeline) -> int | None:
+    return row.delivered_at if row.sent_at is None else _earliest(row.delivered_at, row.covered_delivered_at)
 
 
 def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: int) -> tuple[Timeline, DeliveryState]:
@@ -154,13 +200,14 @@ def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tu
     given = (at, update.reason_code or "", update.reason or "")
     if update.reason_code is not None and given > (row.reason_at, row.reason_code or "", row.reason or ""):
         changed["reason_at"], changed["reason_code"], changed["reason"] = at, update.reason_code, update.reason
-    return row._replace(**changed), anomaly
+    return _cleared(row._replace(**changed)), anomaly
 
 
 def _published(row: Timeline, update: StatusUpdate, before: Status, anomaly: str | None) -> DeliveryState:
     """The record of a transition: `row` is the row after the update, `before` the status before it."""
     now = status(row)
     reached = now in (Status.DELIVERED, Status.READ)
+    delivered_at, read_at = _delivered_at(row), _read_at(row)
     return DeliveryState(
         tenant_id=row.tenant_id,
         event_id=update.event_id,
@@ -184,11 +231,11 @@ def _published(row: Timeline, update: StatusUpdate, before: Status, anomaly: str
         requested_at=row.requested_at,
         accepted_at=row.accepted_at,
         dispatched_at=row.dispatched_at,
-        sent_at=_earliest(row.sent_at, _earliest(row.delivered_at, row.read_at)) if reached else row.sent_at,
-        delivered_at=_earliest(row.delivered_at, row.read_at),
-        read_at=row.read_at,
+        sent_at=_earliest(row.sent_at, _earliest(delivered_at, read_at)) if reached else row.sent_at,
+        delivered_at=_earliest(delivered_at, read_at),
+        read_at=read_at,
         failed_at=None if reached else row.failed_at,
-        delivered_implied=row.delivered_at is None and row.read_at is not None,
+        delivered_implied=delivered_at is None and read_at is not None,
         attempts=row.attempts,
         resends=row.resends,
         provider_message_id=row.provider_message_id,

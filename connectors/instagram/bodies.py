@@ -39,6 +39,7 @@ _TYPES = {"image": "image", "audio": "audio", "video": "video", "document": "fil
 CAPABILITIES = Capabilities(
     delivered=False,  # message_deliveries exists for Messenger only
     read=True,
+    covers=True,  # `read` names the last message seen: https://developers.facebook.com/docs/messenger-platform/instagram/features/webhook
     text_limit=1000,  # .../send-message#send-a-text-message: "must be UTF-8 and be a 1000 bytes or less"
     text_unit="bytes of UTF-8",
     unknown_policy="hold",
