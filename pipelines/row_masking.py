@@ -27,7 +27,7 @@ SHOWN = frozenset(
     | {"runs", "failed"}
     # times
     | {"accepted_at", "bound_at", "delivered_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at"}
-    | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "updated_at"}
+    | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "stalled_at", "updated_at"}
 )  # fmt: skip  # one group a line
 # Masked as a whole, names included: the application chooses them.
 WHOLE = frozenset({"metadata"})

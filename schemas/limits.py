@@ -158,7 +158,7 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
             (
                 "requested_at", "accepted_at", "bound_at", "provider_at", "received_at", "occurred_at", "observed_at",
                 "dispatched_at", "sent_at", "delivered_at", "read_at", "failed_at", "updated_at", "changed_at",
-                "opened_at", "closes_at",
+                "opened_at", "closes_at", "stalled_at",
             ),
             TIME,
         ),

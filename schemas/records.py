@@ -50,6 +50,7 @@ class Cause(StrEnum):
     EXHAUSTED = "EXHAUSTED"
     RECEIPT = "RECEIPT"
     CREATED = "CREATED"
+    STALLED = "STALLED"
 
 
 class Choice(StrEnum):
@@ -257,6 +258,7 @@ class DeliveryState:
     reason_code: str | None = None
     reason: str | None = None
     kind: str = "text"
+    stalled_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ _WORD = "LowCardinality(String)"
 _TIME = "DateTime64(3, 'UTC')"  # takes our milliseconds as they are
 _MAYBE = f"Nullable({_TIME})"
 
-# Column and type, as in ddl/clickhouse/0001_facts.sql. The client gets them, so that it need not send a DESCRIBE before each insert.
+# Column and type, as in ddl/clickhouse/0001_facts.sql and 0005_stalled.sql. The client gets them, so that it need not send a DESCRIBE
+# before each insert.
 COLUMNS: dict[str, str] = {
     "tenant_id": _WORD,
     "delivery_id": "String",
@@ -55,6 +56,7 @@ COLUMNS: dict[str, str] = {
     "attempts": "Int32",
     "resends": "Int32",
     "reason_code": _WORD,
+    "stalled_at": _MAYBE,
 }
 
 # The token makes a repeated insert a no-op in the facts; the second setting does so in the targets of the views. An asynchronous insert

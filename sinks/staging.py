@@ -134,7 +134,7 @@ KEEP_CONFLICTS = f"""
 _state_columns = ", ".join(STATES.columns)
 _event_columns = (
     "tenant_id, delivery_id, event_id, version, previous_status, status, cause, anomaly, occurred_at, observed_at, dispatched_at, "
-    "attempts, resends, provider_message_id, reason_code, reason"
+    "attempts, resends, provider_message_id, reason_code, reason, stalled_at"
 )
 MERGE_EVENTS = f"""
     insert into delivery_events ({_event_columns}) select {_event_columns} from staged_deliveries on conflict do nothing

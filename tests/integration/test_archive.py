@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -76,6 +77,7 @@ async def test_a_new_partition_begins_at_zero_and_positions_follow_the_writes(ar
 
 async def test_every_field_is_read_back_unchanged(archive: PostgresArchive, url: str) -> None:
     given = state(1, 4, anomaly="late", reason_code="131026", reason="undeliverable", delivered_implied=True, resends=2)
+    given = replace(given, stalled_at=T0 + 9)
     message = sequenced(1, metadata={"campaign": "spring", "ü": "ß"}, text="Olá 👋\n\t\\N", kind="image", content=IMAGE)
     await write(archive, messages=[message], states=[given])
     with psycopg.connect(url, row_factory=psycopg.rows.dict_row) as connection:
@@ -91,6 +93,23 @@ async def test_every_field_is_read_back_unchanged(archive: PostgresArchive, url:
             kept_value = round(value.timestamp() * 1000) if column.endswith("_at") and value is not None else value
             given_value = getattr(record, column)
             assert kept_value == (as_json(given_value) if column == "content" else given_value), column
+
+
+async def test_the_view_of_stalled_deliveries_shows_what_is_stalled_now(archive: PostgresArchive, url: str) -> None:
+    """The label comes with a transition and goes with a later one; each transition keeps its own."""
+    stalled = [
+        state(n, 3, status=Status.SENT, cause=Cause.STALLED, delivered_at=None, stalled_at=T0 + n) for n in (1, 2)
+    ]
+    await write(archive, states=[state(1, 2), *stalled])
+    query = "select delivery_id, channel, account, provider_message_id, stalled_at from stalled_deliveries order by 1"
+    assert [(row[0], row[3], round(row[4].timestamp() * 1000)) for row in rows(url, query)] == [
+        ("d1", "wamid.1", T0 + 1),
+        ("d2", "wamid.2", T0 + 2),
+    ]
+    await write(archive, states=[state(1, 4)])
+    assert [row[0] for row in rows(url, query)] == ["d2"]
+    labels = rows(url, "select delivery_id, version, stalled_at is not null from delivery_events order by 1, 2")
+    assert labels == [("d1", 2, False), ("d1", 3, True), ("d1", 4, False), ("d2", 3, True)]
 
 
 async def test_cursors_keep_the_newest_version_in_any_order(archive: PostgresArchive, url: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from schemas.records import DeliveryState, Status
+from schemas.records import Cause, DeliveryState, Status
 from sinks.clickhouse import COLUMNS, ClickHouseFacts, answered, connect
 from sinks.sink_errors import NotMigrated, Unavailable
 from sinks.storable_text import LATEST
@@ -60,6 +60,7 @@ def counts(row: dict[str, Any]) -> dict[str, int]:
 
 async def test_every_column_comes_back_as_it_was(facts: ClickHouseFacts, client: Client) -> None:
     given = state(1, 4, anomaly="late", reason_code="131026", delivered_implied=True, resends=2, attempts=3)
+    given = replace(given, stalled_at=T0 + 9)
     fresh = state(2, 1)
     await facts.insert("t", [given, fresh])
     for relation in ("delivery_events", "deliveries"):
@@ -87,6 +88,16 @@ async def test_the_same_token_again_changes_neither_facts_nor_views(facts: Click
     assert physical_rows(client) == rows
     assert report(client, "report_delivery_by_hour") == by_hour
     assert report(client) == exact
+
+
+async def test_the_view_of_stalled_deliveries_shows_what_is_stalled_now(facts: ClickHouseFacts, client: Client) -> None:
+    stalled = [
+        state(n, 3, status=Status.SENT, cause=Cause.STALLED, delivered_at=None, stalled_at=T0 + n) for n in (1, 2)
+    ]
+    await facts.insert("a", stalled)
+    await facts.insert("b", [state(1, 4)])
+    found = list(client.query("select * from stalled_deliveries").named_results())
+    assert [(row["delivery_id"], round(row["stalled_at"].timestamp() * 1000)) for row in found] == [("d2", T0 + 2)]
 
 
 async def test_other_tokens_are_other_batches(facts: ClickHouseFacts, client: Client) -> None:

@@ -146,11 +146,11 @@ def test_a_forbidden_change_breaks_real_bytes_too(change: Callable[[dict[str, An
 
 
 def test_the_codec_reads_an_old_version_into_the_new_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Version 1, as an older program wrote it, while version 2 (without `reason`) is the newest."""
-    v2 = Schema("status_update", 2, 9_000_001, "StatusUpdate", changed(drop_field))
-    monkeypatch.setattr(catalog, "SCHEMAS", (*SCHEMAS, v2))
+    """Version 1, as an older program wrote it, while a later version (without `reason`) is the newest."""
+    later = Schema("status_update", 99, 9_000_001, "StatusUpdate", changed(drop_field))
+    monkeypatch.setattr(catalog, "SCHEMAS", (*SCHEMAS, later))
     monkeypatch.setitem(codec._READERS, V1.id, codec._Reader(V1))
-    value = V1.id.to_bytes(5, "big") + written({**EXAMPLE, "reason": "not in version 2"}, V1.definition)
+    value = V1.id.to_bytes(5, "big") + written({**EXAMPLE, "reason": "not in the later version"}, V1.definition)
     read = codec.decode(value, records.StatusUpdate)
     assert read.reason is None
     assert read.delivery_id == EXAMPLE["delivery_id"]
