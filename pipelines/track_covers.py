@@ -1,7 +1,7 @@
 """Receipts that cover more than one delivery: "read up to here". No I/O.
 
 In: a receipt READ of a channel whose reads cover what came before, or a client's CursorReport. Out: the transitions of the earlier
-deliveries of the same lane. Guaranteed: the deliveries end with the same statuses and times whatever the order of such receipts; one receipt
+deliveries of the same lane. Guaranteed: the deliveries end with the same statuses and times in any order of such receipts; one receipt
 looks at MOST_COVERED sequences of the conversation at most, and the rest follows from a CursorReport that track produces for itself.
 """
 

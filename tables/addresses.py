@@ -1,7 +1,7 @@
 """Table `addresses` of stage track: which member of a conversation has an address. Key: `address_key`.
 
-It has a row only where deliveries name the member by a user id: elsewhere the member is the address itself. What a person writes, and what a
-client reports, names the address.
+It has a row only where deliveries name the member by a user id: elsewhere the member is the address itself. A message of a person, and a
+report of a client, name the address.
 """
 
 from dataclasses import dataclass

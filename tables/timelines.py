@@ -98,9 +98,11 @@ def cover(row: Timeline, update: StatusUpdate) -> Transition:
     """Applies a receipt for a later message of the lane, which covers this delivery: `update.status` is DELIVERED or READ, and
     `update.occurred_at` its time. Repeating it changes nothing. Pure."""
     before, seen = status(row), (_delivered_at(row), _read_at(row))
-    name = "covered_read_at" if update.status is Status.READ else "covered_delivered_at"
-    covered = _earliest(getattr(row, name), update.occurred_at)
-    row = row._replace(**{name: covered})
+    at = update.occurred_at
+    if update.status is Status.READ:
+        row = row._replace(covered_read_at=_earliest(row.covered_read_at, at))
+    else:
+        row = row._replace(covered_delivered_at=_earliest(row.covered_delivered_at, at))
     if seen == (_delivered_at(row), _read_at(row)):
         return Transition(row, None)  # not sent yet, or known already
     return _relabelled(row, update, before)
@@ -130,11 +132,15 @@ def _cleared(row: Timeline) -> Timeline:
 
 def _read_at(row: Timeline) -> int | None:
     """When it was read, by a receipt for it or for a later one; a delivery that was never sent is not covered."""
-    return row.read_at if row.sent_at is None else _earliest(row.read_at, row.covered_read_at)
+    return _earliest(row.read_at, row.covered_read_at) if _was_sent(row) else row.read_at
 
 
 def _delivered_at(row: Timeline) -> int | None:
-    return row.delivered_at if row.sent_at is None else _earliest(row.delivered_at, row.covered_delivered_at)
+    return _earliest(row.delivered_at, row.covered_delivered_at) if _was_sent(row) else row.delivered_at
+
+
+def _was_sent(row: Timeline) -> bool:
+    return row.sent_at is not None or row.delivered_at is not None or row.read_at is not None
 
 
 def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: int) -> tuple[Timeline, DeliveryState]:
@@ -241,6 +247,7 @@ def _published(row: Timeline, update: StatusUpdate, before: Status, anomaly: str
         provider_message_id=row.provider_message_id,
         reason_code=row.reason_code,
         reason=row.reason,
+        stalled_at=row.stalled_at,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from hypothesis import HealthCheck, settings
 
-from connectors.registry import OBSERVED as OBSERVED
+from connectors import registry
 from pipelines.engine.stage import Call, Decision, EndOf, Inputs, Output, Record, Result, Room, Stage, View
 from schemas import codec, records, tracker
 from schemas.keys import conversation_key, key_of
@@ -43,6 +43,7 @@ from tables.stores.memory import MemoryTable
 from tests.support.purity import purely
 
 NOW = 1_700_000_000_000
+OBSERVED = registry.OBSERVED
 PARTITIONS = 4
 TRACKER_KEYS = Keys((b"a key that signs trackers of tests",))
 GUARDED = 50  # first decisions of a Desk that are all checked to be pure; of later ones, some are

@@ -12,16 +12,20 @@ from hypothesis import strategies as st
 from schemas import codec
 from schemas.records import Delivery, Message, Status
 from tables import seen
+from tables.addresses import ADDRESSES, AddressOfMember
 from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
+from tables.cursors import CURSORS, MemberCursor
 from tables.fair_queue import Lane, place_of
 from tables.held import HELD, HeldRecord
 from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
+from tables.messages import MESSAGE_STATES, MESSAGES, LoggedMessage, MessageState, pending
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.plans import PLANS, PlannedBatch
 from tables.seen import SEEN, Seen
 from tables.sequences import SEQUENCES, Sequence
+from tables.stalled import AWAITING, STALLED, Awaited, StalledDelivery
 from tables.stores.memory import MemoryTable
 from tables.tenant_quota import TenantQuota
 from tables.timeline_layout import TIMELINES
@@ -49,8 +53,9 @@ def _timelines(draw: st.DrawFn) -> Timeline:
     fields: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(Timeline._fields, text)
     fields |= dict.fromkeys(("requested_at", "updated_at", "reason_at"), time)
     fields |= dict.fromkeys(("dispatched_at", "sent_at", "delivered_at", "read_at", "failed_at"), st.none() | time)
+    fields |= dict.fromkeys(("covered_delivered_at", "covered_read_at", "stalled_at"), st.none() | time)
     fields |= dict.fromkeys(("provider_message_id", "reason_code", "reason"), st.none() | text)
-    fields |= dict.fromkeys(("version", "attempts", "resends"), number)
+    fields |= dict.fromkeys(("version", "attempts", "resends", "number"), number)
     fields |= {
         "known": st.booleans(),
         "accepted_at": st.just(accepted),
@@ -112,6 +117,14 @@ KEPT = (
         ),
     ),
     Kept(TIMELINES, _timelines()),
+    Kept(CURSORS, st.builds(MemberCursor, _TEXT, _TEXT, _TEXT, _MS, failed=st.lists(_MS, max_size=3).map(tuple))),
+    Kept(ADDRESSES, st.builds(AddressOfMember, _TEXT)),
+    Kept(
+        MESSAGES, st.builds(LoggedMessage, _TEXT, _TEXT, _TEXT, _MS, _TEXT, _TEXT, _MS, _MS, st.lists(_TEXT).map(tuple))
+    ),
+    Kept(MESSAGE_STATES, st.builds(MessageState, _TEXT, _TEXT, _TEXT, _MS, st.just(pending(3)), _MS)),
+    Kept(AWAITING, st.builds(Awaited, _MS)),
+    Kept(STALLED, st.builds(StalledDelivery, _TEXT, _TEXT, _TEXT, _MS, _TEXT, _TEXT, st.none() | _MS, _MS)),
 )
 
 

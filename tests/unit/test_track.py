@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.engine.stage import Record
-from pipelines.track import State, Track
+from pipelines.track import Track
+from pipelines.track_state import State
 from schemas.records import Cause, DeliveryState, Status, StatusUpdate
 from tables import timelines
 from tables.timelines import Timeline

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.engine.stage import Record
-from pipelines.track import State, Track
+from pipelines.track import Track
+from pipelines.track_state import State
 from schemas.records import Cause, Cursor, Direction, Status
 from tables.cursors import cursor_key
 from tests.support.builders import (
