@@ -117,7 +117,12 @@ KEPT = (
         ),
     ),
     Kept(TIMELINES, _timelines()),
-    Kept(CURSORS, st.builds(MemberCursor, _TEXT, _TEXT, _TEXT, _MS, failed=st.lists(_MS, max_size=3).map(tuple))),
+    Kept(
+        CURSORS,
+        st.tuples(st.tuples(_TEXT, _TEXT, _TEXT), st.lists(_MS, max_size=3)).map(
+            lambda drawn: MemberCursor(*drawn[0], failed=tuple(drawn[1]))
+        ),
+    ),
     Kept(ADDRESSES, st.builds(AddressOfMember, _TEXT)),
     Kept(
         MESSAGES, st.builds(LoggedMessage, _TEXT, _TEXT, _TEXT, _MS, _TEXT, _TEXT, _MS, _MS, st.lists(_TEXT).map(tuple))
