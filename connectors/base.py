@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from schemas.keys import DEFAULT_TENANT
 from schemas.outcomes import Outcome, Rejected
-from schemas.records import Content, Delivery, Receipt, Status
+from schemas.records import Content, CursorReport, Delivery, Receipt, Status
 from schemas.settings import Settings
 
 
@@ -109,7 +109,11 @@ class WebhookItems:
     unrecognised: tuple[str, ...] = ()
     # Items that we understand and that have no consequence. For the log, so without addresses and texts.
     notices: tuple[str, ...] = ()
-    own_tenants: bool = False  # whether receipts and messages name their tenant; else the tenant of the account applies
+    # What clients say about many deliveries at once; the gateway sets their home partition.
+    reports: tuple[CursorReport, ...] = ()
+    own_tenants: bool = (
+        False  # whether receipts, messages and reports name their tenant; else the tenant of the account applies
+    )
 
 
 class Forbidden(Exception):

@@ -44,12 +44,20 @@ def trimmed_to_limits(items: WebhookItems) -> WebhookItems:
             inbound.append(item)
         else:
             unrecognised.append(f"message: {found}")
+    reports = []
+    for report in items.reports:
+        found = limit_check.fault(report)
+        if found is None:
+            reports.append(report)
+        else:
+            unrecognised.append(f"cursor: {found}")
     return WebhookItems(
-        tuple(receipts),
-        tuple(inbound),
-        tuple(map(trimmed, unrecognised)),
-        tuple(map(trimmed, items.notices)),
-        items.own_tenants,
+        receipts=tuple(receipts),
+        inbound=tuple(inbound),
+        unrecognised=tuple(map(trimmed, unrecognised)),
+        notices=tuple(map(trimmed, items.notices)),
+        reports=tuple(reports),
+        own_tenants=items.own_tenants,
     )
 
 

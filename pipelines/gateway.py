@@ -1,4 +1,5 @@
-"""The gateway: receives the webhooks of the providers and produces receipts and inbound messages to Kafka. It keeps no state.
+"""The gateway: receives the webhooks of the providers, and produces receipts, inbound messages and clients' reports to Kafka. It keeps no
+state.
 
 A receipt with a valid tracker names its delivery, so it is produced as a status update. Any other receipt goes to topic `receipts`,
 where stage match finds its delivery or refuses it.
@@ -34,7 +35,8 @@ from schemas import codec, metrics
 from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.ids import inbound_conversation_id, inbound_message_id
 from schemas.keys import key_of, provider_message_key
-from schemas.records import Direction, Message, Receipt, StatusUpdate
+from schemas.partitions import home_partition
+from schemas.records import CursorReport, Direction, Message, Receipt, StatusUpdate
 from schemas.settings import MissingSetting, Settings
 from schemas.tracker import NO_KEYS, Keys, keys_in
 
@@ -142,6 +144,7 @@ class Gateway:
         direct = sum(record.topic == UPDATES for record in records)
         metrics.WEBHOOK_ITEMS.labels(channel, "told_by_tracker").inc(direct)
         records += [_inbound(i, received_at, accounts) for i in items.inbound]
+        records += [_report(report, self._partitions) for report in items.reports]
         try:
             refused = await self._produce(channel, records, received_at)
         except NotAcknowledged as error:
@@ -215,9 +218,17 @@ def _inbound(item: Inbound, received_at: int, accounts: Accounts | None = NONE_L
     return OutgoingRecord("inbound", key_of(message), codec.encode(message))
 
 
+def _report(report: CursorReport, partitions: int) -> OutgoingRecord:
+    """The client's report, for the conversation's home partition."""
+    key = key_of(report)
+    home = home_partition(key, partitions)
+    return OutgoingRecord("cursor-reports", key, codec.encode(dataclasses.replace(report, home_partition=home)), home)
+
+
 def _count(channel: str, items: WebhookItems) -> None:
     metrics.WEBHOOK_ITEMS.labels(channel, "receipt").inc(len(items.receipts))
     metrics.WEBHOOK_ITEMS.labels(channel, "inbound").inc(len(items.inbound))
+    metrics.WEBHOOK_ITEMS.labels(channel, "report").inc(len(items.reports))
     metrics.WEBHOOK_ITEMS.labels(channel, "unrecognised").inc(len(items.unrecognised))
     metrics.WEBHOOK_ITEMS.labels(channel, "notice").inc(len(items.notices))
     for notice in items.notices[:MOST_LOGGED]:
@@ -227,7 +238,7 @@ def _count(channel: str, items: WebhookItems) -> None:
 
 
 def _accounts_of(channel: str, items: WebhookItems) -> frozenset[str]:
-    found = {receipt.account for receipt in items.receipts} | {inbound.account for inbound in items.inbound}
+    found = {item.account for kind in (items.receipts, items.inbound, items.reports) for item in kind}
     return frozenset(f"{channel}:{account}" for account in found or {""})
 
 
@@ -244,7 +255,7 @@ def run(settings: Settings) -> None:
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
     settings.require("kafka_url", "tracker_keys", *sorted(wanted))
-    topics.check(settings, {"receipts", "inbound", UPDATES})
+    topics.check(settings, {"receipts", "inbound", "cursor-reports", UPDATES})
     topics.check(settings, {"dead-letters"})
     asyncio.run(_serve(settings, connectors))
 

@@ -136,6 +136,8 @@ class Track(Stage[State]):
         if moved.published is None:
             decision.count("repeated")
             return row
+        if timelines.is_time_corrected(row, update):
+            decision.count("time_corrected")
         self._put(key, moved, state, decision)
         sees = self._observed.get(row.channel)
         if update.status is Status.READ and sees is not None and sees.covers and not update.inferred:

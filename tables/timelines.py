@@ -98,7 +98,7 @@ def cover(row: Timeline, update: StatusUpdate) -> Transition:
     """Applies a receipt for a later message of the lane, which covers this delivery: `update.status` is DELIVERED or READ, and
     `update.occurred_at` its time. Repeating it changes nothing. Pure."""
     before, seen = status(row), (_delivered_at(row), _read_at(row))
-    at = update.occurred_at
+    at = _not_ahead(update)  # as it is: whether a later receipt covers more is decided by comparing these
     if update.status is Status.READ:
         row = row._replace(covered_read_at=_earliest(row.covered_read_at, at))
     else:
@@ -111,7 +111,7 @@ def cover(row: Timeline, update: StatusUpdate) -> Transition:
 def is_covered(row: Timeline, update: StatusUpdate) -> bool:
     """Whether `cover` would change nothing: then it was applied to every earlier delivery of the lane too. Pure."""
     at = row.covered_read_at if update.status is Status.READ else row.covered_delivered_at
-    return at is not None and at <= update.occurred_at
+    return at is not None and at <= _not_ahead(update)
 
 
 def stall(row: Timeline, update: StatusUpdate) -> Transition:
@@ -132,11 +132,29 @@ def _cleared(row: Timeline) -> Timeline:
 
 def _read_at(row: Timeline) -> int | None:
     """When it was read, by a receipt for it or for a later one; a delivery that was never sent is not covered."""
-    return _earliest(row.read_at, row.covered_read_at) if _was_sent(row) else row.read_at
+    return _earliest(row.read_at, _covered(row, row.covered_read_at))
 
 
 def _delivered_at(row: Timeline) -> int | None:
-    return _earliest(row.delivered_at, row.covered_delivered_at) if _was_sent(row) else row.delivered_at
+    return _earliest(row.delivered_at, _covered(row, row.covered_delivered_at))
+
+
+def _covered(row: Timeline, at: int | None) -> int | None:
+    return max(row.accepted_at, at) if at is not None and _was_sent(row) else None
+
+
+def is_time_corrected(row: Timeline, update: StatusUpdate) -> bool:
+    """Whether the update's time cannot be true, so that another one counts. Pure."""
+    return _plausible(row, update) != update.occurred_at
+
+
+def _plausible(row: Timeline, update: StatusUpdate) -> int:
+    """When it happened: not before the message was accepted, and not after we learned of it, whatever the provider's clock says."""
+    return max(row.accepted_at, _not_ahead(update))
+
+
+def _not_ahead(update: StatusUpdate) -> int:
+    return min(update.occurred_at, update.observed_at)
 
 
 def _was_sent(row: Timeline) -> bool:
@@ -188,7 +206,7 @@ def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tu
         "provider_message_id": _first_id(row.provider_message_id, update.provider_message_id),
         "updated_at": max(row.updated_at, update.observed_at),
     }
-    at = update.occurred_at
+    at = _plausible(row, update)
     anomaly = None
     if update.status is Status.SENT:
         changed["sent_at"] = _earliest(row.sent_at, at)

@@ -1,8 +1,8 @@
-"""Reads a request of our own clients: receipts that they confirm, and messages that they write.
+"""Reads a request of our own clients: receipts that they confirm, how far they have read, and messages that they write.
 
-What enters: the JSON of POST /webhooks/internal, and the token of the request. What leaves: receipts and inbound messages, and the names
-of items that cannot be read. Guaranteed: pure; when the token may not speak for the person of one item, nothing of the request is kept.
-docs/internal.md is the contract.
+What enters: the JSON of POST /webhooks/internal, and the token of the request. What leaves: receipts, reports and inbound messages, and the
+names of items that cannot be read. Guaranteed: pure; when the token may not speak for the person of one item, nothing of the request is
+kept. docs/internal.md is the contract.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,13 @@ from connectors.json_fields import (
     optional_text,
     optional_whole,
     text,
+    whole,
     word,
 )
 from schemas.client_tokens import ClientToken
 from schemas.ids import shown_id
 from schemas.keys import DEFAULT_TENANT
-from schemas.records import KINDS, Content, Location, Media, Receipt, ReceiptStatus
+from schemas.records import KINDS, Content, CursorReport, Location, Media, Receipt, ReceiptStatus
 
 CHANNEL = "internal"
 _STATUSES = {"delivered": ReceiptStatus.DELIVERED, "read": ReceiptStatus.READ, "failed": ReceiptStatus.FAILED}
@@ -49,7 +50,9 @@ class ClientRequest:
             return WebhookItems(unrecognised=("body: not a JSON object",), own_tenants=True)
         receipts, odd_receipts = _each(body, "receipts", self._receipt)
         inbound, odd_messages = _each(body, "messages", self._inbound)
-        return WebhookItems(receipts, inbound, odd_receipts + odd_messages, own_tenants=True)
+        reports, odd_reports = _each(body, "cursors", self._report)
+        odd = odd_receipts + odd_messages + odd_reports
+        return WebhookItems(receipts, inbound, odd, reports=reports, own_tenants=True)
 
     def _tenant_and_person(self, item: Node) -> tuple[str, str]:
         """Tenant and person that an item names. Raises ForbiddenItem when the token may not speak for them."""
@@ -77,6 +80,27 @@ class ClientRequest:
             received_at=self.received_at,
             error_code=optional_text(item, "error_code"),
             error_title=optional_text(item, "error_title"),
+        )
+
+    def _report(self, item: Node) -> CursorReport:
+        conversation_id = text(item, "conversation_id")
+        tenant, person = self._tenant_and_person(item)
+        up_to = [None if item.get(name) is None else whole(item, name) for name in ("delivered_up_to", "read_up_to")]
+        if up_to == [None, None]:
+            raise Unexpected("neither delivered_up_to nor read_up_to is given")
+        said = ":".join("-" if seq is None else str(seq) for seq in up_to)
+        return CursorReport(
+            tenant_id=tenant,
+            event_id=f"internal:{self.account}:{tenant}:{conversation_id}:{person}:{said}",
+            conversation_id=conversation_id,
+            home_partition=0,  # the gateway knows it
+            channel=CHANNEL,
+            account=self.account,
+            address=person,
+            delivered_up_to=up_to[0],
+            read_up_to=up_to[1],
+            occurred_at=milliseconds(item, "at", self.received_at),
+            observed_at=self.received_at,
         )
 
     def _inbound(self, item: Node) -> Inbound:

@@ -13,7 +13,8 @@ from pipelines import gateway
 from schemas import codec
 from schemas.client_tokens import ClientToken
 from schemas.ids import shown_id
-from schemas.records import Content, Location, Media, Receipt, ReceiptStatus
+from schemas.partitions import home_partition
+from schemas.records import Content, CursorReport, Location, Media, Receipt, ReceiptStatus
 from tests.support.builders import examples
 
 AT = 1_750_857_390_123
@@ -163,3 +164,40 @@ def test_both_tokens_may_post_and_without_tokens_no_request_is_accepted() -> Non
                 InternalConnector(account="a", tokens=tokens).parse_webhook(
                     WebhookRequest("POST", {}, headers, b"{}"), AT
                 )
+
+
+def test_a_client_says_how_far_it_has_received_and_read() -> None:
+    said = {"conversation_id": "c-1", "address": "ana", "delivered_up_to": 7, "read_up_to": 5, "at": AT - 9}
+    (report,) = _read({"cursors": [said]}).reports
+    assert (report.conversation_id, report.address, report.delivered_up_to, report.read_up_to) == ("c-1", "ana", 7, 5)
+    assert (report.occurred_at, report.observed_at, report.account) == (AT - 9, AT, "our-app")
+    (only_read,) = _read({"cursors": [{"conversation_id": "c-1", "address": "ana", "read_up_to": 5}]}).reports
+    assert (only_read.delivered_up_to, only_read.read_up_to, only_read.occurred_at) == (None, 5, AT)
+    assert report.event_id != only_read.event_id
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"conversation_id": "c-1", "address": "ana"},
+        {"conversation_id": "c-1", "read_up_to": 5},
+        {"address": "ana", "read_up_to": 5},
+        {"conversation_id": "c-1", "address": "ana", "read_up_to": -1},
+        {"conversation_id": "c-1", "address": "ana", "read_up_to": 2**60},
+        {"conversation_id": "c" * 257, "address": "ana", "read_up_to": 5},
+        {"conversation_id": "c-1", "address": "ana", "read_up_to": "five"},
+        {"conversation_id": "c-1", "address": "ana", "read_up_to": 5, "at": 10**18},
+    ],
+)
+def test_a_cursor_that_cannot_be_read_is_named_and_the_others_stay(wrong: dict[str, Any]) -> None:
+    items = _read({"cursors": [wrong, {"conversation_id": "c-2", "address": "bia", "read_up_to": 1}]})
+    assert [report.conversation_id for report in items.reports] == ["c-2"]
+    assert len(items.unrecognised) == 1
+
+
+def test_a_report_goes_to_the_home_partition_of_its_conversation() -> None:
+    (report,) = _read({"cursors": [{"conversation_id": "c-1", "address": "ana", "read_up_to": 5}]}).reports
+    produced = gateway._report(report, 12)
+    assert (produced.topic, produced.key) == ("cursor-reports", b"c-1")
+    found = codec.decode(produced.value, CursorReport)
+    assert found.home_partition == produced.partition == home_partition("c-1", 12)
