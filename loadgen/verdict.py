@@ -5,17 +5,18 @@ one message was acknowledged and there is no finding. Missing evidence is a find
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import ceil
 
 from loadgen.cursor_check import Reports, violations
-from loadgen.evidence import Evidence
+from loadgen.evidence import Evidence, Kept
 from loadgen.evidence_index import EvidenceIndex, PersonEvidence, index_evidence
 
 EXAMPLES = 10
 _GIVEN_UP = {"FAILED", "EXPIRED", "CANCELLED", "SUPPRESSED"}
+Lane = tuple[str, str, str]  # conversation, channel, address
 
 
 class Kind(StrEnum):
@@ -64,8 +65,9 @@ def judge(evidence: Evidence, reports: Reports) -> Verdict:
     """Computes the verdict. `reports` has for each channel whether it reports arrivals, and reads. The caller must wait until the run has
     ended: a delivery that is still open counts as a finding."""
     index, verdict = index_evidence(evidence), Verdict()
+    newest_read = _newest_read(index, reports)
     for person in index.expected:
-        _judge_person(person, index, verdict)
+        _judge_person(person, index, newest_read, verdict)
     _judge_strays(index, verdict)
     for conversation in index.conversations:
         _judge_numbers(conversation, index, verdict)
@@ -76,7 +78,24 @@ def judge(evidence: Evidence, reports: Reports) -> Verdict:
     return verdict
 
 
-def _judge_person(person: PersonEvidence, index: EvidenceIndex, verdict: Verdict) -> None:
+def _newest_read(index: EvidenceIndex, reports: Reports) -> Mapping[Lane, int]:
+    """Lane -> the newest sequence whose read the provider reported, on channels where that covers everything before it."""
+    newest: dict[Lane, int] = {}
+    for person, kept in index.kept.items():
+        *_, covers = reports[person.channel]
+        if covers and "read" in index.names(person):
+            lane = _lane(kept[0])
+            newest[lane] = max(newest.get(lane, 0), *(each.seq for each in kept))
+    return newest
+
+
+def _lane(kept: Kept) -> Lane:
+    return kept.conversation_id, kept.channel, kept.address
+
+
+def _judge_person(
+    person: PersonEvidence, index: EvidenceIndex, newest_read: Mapping[Lane, int], verdict: Verdict
+) -> None:
     taken, kept = index.taken.get(person, ()), index.kept.get(person, ())
     if len(kept) != 1:
         verdict.add(Kind.DISAGREEMENT, f"{person}: PostgreSQL has {len(kept)} deliveries")
@@ -95,7 +114,10 @@ def _judge_person(person: PersonEvidence, index: EvidenceIndex, verdict: Verdict
         verdict.add(
             Kind.DOUBLED, f"{person}: taken {len(taken)} times (calls {calls}), {published} published as resent"
         )
-    if len(kept) == 1 and not _agrees(status, person, index):
+    if len(kept) == 1 and kept[0].seq < newest_read.get(_lane(kept[0]), 0):
+        if status != "READ":
+            verdict.add(Kind.DISAGREEMENT, f"{person}: a later message was read, PostgreSQL says {status}")
+    elif len(kept) == 1 and not _agrees(status, person, index):
         reported = ", ".join(sorted(index.names(person))) or "nothing"
         verdict.add(
             Kind.DISAGREEMENT,

@@ -15,6 +15,7 @@ from loadgen.evidence import (
     Archived,
     Evidence,
     Kept,
+    KeptCursor,
     Name,
     ProducedMessage,
     ProviderCall,
@@ -214,6 +215,30 @@ FAULTS: list[tuple[Callable[[Run, random.Random], None], Kind]] = [
     (a_read_receipt_nobody_kept, Kind.DISAGREEMENT),
     (a_delivery_missing_or_double, Kind.DISAGREEMENT),
 ]
+
+
+@pytest.mark.parametrize(("first", "found"), [("READ", 0), ("SENT", 1)])
+def test_a_read_on_instagram_covers_what_came_before(first: str, found: int) -> None:
+    """The second of three messages was read; of the first, the read was lost; of the third, there is none yet."""
+    names = [Name("c1", f"m{n}") for n in (1, 2, 3)]
+    person = ("instagram", "900")
+    statuses = (first, "READ", "SENT")
+    verdict = judge(
+        Evidence(
+            [ProducedMessage(name.message_id, "c1", 0, n, T0, (person,)) for n, name in enumerate(names)],
+            [ProviderCall("instagram", n, T0, "900", name, f"mid-{n}", "accepted") for n, name in enumerate(names)],
+            [ReportedReceipt("instagram", 9, "read", "mid-1")],
+            [Archived(name.message_id, "c1", n) for n, name in enumerate(names, 1)],
+            [
+                Kept(f"d-{n}", *name, *person, status, 0, T0, T0 + 9, seq=n, recipient="900")
+                for n, (name, status) in enumerate(zip(names, statuses, strict=True), 1)
+            ],
+            [KeptCursor("c1", "900", None, 2, 3)],
+        ),
+        OBSERVED,
+    )
+    assert len(verdict.findings[Kind.DISAGREEMENT]) == found
+    assert verdict.ok == (found == 0), verdict.findings
 
 
 @given(seed=st.integers(0, 2**32), resent=st.booleans())
