@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 from connectors.base import Observed
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from pipelines.track_covers import LaneOfMember, covered, lane_of, update_of
-from pipelines.track_cursors import MemberCursors
+from pipelines.track_cursors import CursorUpdates
 from pipelines.track_state import State, stalled_row, stalled_update
 from pipelines.typed_record import typed
 from schemas import codec
 from schemas.keys import key_of
 from schemas.records import CursorReport, DeliveryState, Direction, SequencedMessage, Status, StatusUpdate
 from tables import timelines
-from tables.addresses import ADDRESSES
 from tables.cursors import CURSORS
 from tables.layout import Layout
+from tables.member_addresses import MEMBER_ADDRESSES
 from tables.messages import MESSAGE_STATES, MESSAGES
 from tables.stalled import AWAITING, STALLED
 from tables.timeline_layout import TIMELINES
@@ -39,7 +39,7 @@ class Track(Stage[State]):
     tables: ClassVar[tuple[Layout[Any], ...]] = (
         TIMELINES,
         CURSORS,
-        ADDRESSES,
+        MEMBER_ADDRESSES,
         MESSAGES,
         MESSAGE_STATES,
         AWAITING,
@@ -53,7 +53,7 @@ class Track(Stage[State]):
         self._state_ms = state_ms
         self._observed = observed
         self._stalled_ms = stalled_ms or {}
-        self._cursors = MemberCursors(observed)
+        self._cursors = CursorUpdates(observed)
 
     def open(self, partition: int, tables: Tables) -> State:
         return State.opened(partition, tables)

@@ -12,14 +12,14 @@ from pipelines.track_state import State
 from schemas import codec
 from schemas.records import SIGNALS, Cursor, DeliveryRef, DeliveryState, SequencedMessage, Status
 from tables import cursors, timelines
-from tables.addresses import AddressOfMember, address_key
 from tables.cursors import MemberCursor, cursor_key
+from tables.member_addresses import AddressOfMember, address_key
 from tables.timelines import Timeline
 
 _NOTHING = Observed(delivered=False, read=False)
 
 
-class MemberCursors:
+class CursorUpdates:
     """The changes of one cursor each. `observed` has for each channel what it reports. Nothing blocks; all on the worker's event loop."""
 
     def __init__(self, observed: Mapping[str, Observed]) -> None:
@@ -32,8 +32,8 @@ class MemberCursors:
         of = (message.tenant_id, message.conversation_id)
         if ref.recipient != ref.address:
             at, named = address_key(*of, ref.channel, ref.address), AddressOfMember(ref.recipient)
-            if state.addresses.get(at) != named:
-                state.addresses.put(at, named)
+            if state.member_addresses.get(at) != named:
+                state.member_addresses.put(at, named)
         key = cursor_key(*of, ref.recipient).encode()
         cursor = state.cursors.get(key) or MemberCursor(*of, ref.recipient)
         sees = self._observed.get(ref.channel, _NOTHING)
@@ -75,7 +75,7 @@ class MemberCursors:
         self, tenant_id: str, conversation_id: str, channel: str, address: str, state: State
     ) -> tuple[bytes, MemberCursor] | None:
         """Key and cursor of the member who has an address; None if nothing was delivered to it in this conversation."""
-        named = state.addresses.get(address_key(tenant_id, conversation_id, channel, address))
+        named = state.member_addresses.get(address_key(tenant_id, conversation_id, channel, address))
         member = address if named is None else named.member
         key = cursor_key(tenant_id, conversation_id, member).encode()
         cursor = state.cursors.get(key)

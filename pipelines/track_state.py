@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pipelines.engine.stage import Decision, Tables
 from schemas.records import Cause, DeliveryState, SequencedMessage, Status, StatusUpdate
 from tables import messages
-from tables.addresses import AddressOfMember
 from tables.cursors import MemberCursor
+from tables.member_addresses import AddressOfMember
 from tables.messages import LoggedMessage, MessageState, sequence_key
 from tables.stalled import Awaited, StalledDelivery
 from tables.table import Table
@@ -25,7 +25,7 @@ class State:
     partition: int
     rows: Table[Timeline]
     cursors: Table[MemberCursor]
-    addresses: Table[AddressOfMember]
+    member_addresses: Table[AddressOfMember]
     messages: Table[LoggedMessage]
     message_states: Table[MessageState]
     awaiting: Table[Awaited]
@@ -33,7 +33,7 @@ class State:
 
     @classmethod
     def opened(cls, partition: int, tables: Tables) -> "State":
-        names = ("cursors", "addresses", "messages", "message_states", "awaiting", "stalled")
+        names = ("cursors", "member_addresses", "messages", "message_states", "awaiting", "stalled")
         return cls(partition, tables["timelines"], *(tables[name] for name in names))
 
     def next_due(self, state_ms: int) -> int | None:

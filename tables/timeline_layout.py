@@ -25,11 +25,11 @@ _UNNUMBERED: Final = 1  # the first byte of a row that was packed before deliver
 _HEAD = struct.Struct("<BIHBBBIqI")
 _UNNUMBERED_HEAD = struct.Struct("<BIHBBBIq")
 # Bits of the head: which fields are present, and what they are. A bit never gets another meaning.
-_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED, _COVERED_DELIVERED, _COVERED_READ = (
-    1 << n for n in range(8)
-)  # times
-_STALLED = 1 << 24  # a time too
-_TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON = (1 << n for n in range(8, 15))  # texts
+# Times.
+_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED = (1 << n for n in range(6))
+_COVERED_DELIVERED, _COVERED_READ, _STALLED = 1 << 6, 1 << 7, 1 << 24
+# Texts.
+_TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON = (1 << n for n in range(8, 15))
 _TIMES, _TEXTS = 0x0100_00FF, 0x7F00
 _CHANNELS: Mapping[str, int] = {
     name: n << 16 for n, name in enumerate(("whatsapp", "telegram", "instagram", "internal"), 1)

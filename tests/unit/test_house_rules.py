@@ -73,6 +73,7 @@ AT_HOME = {
     "pydantic_settings": {
         "schemas/settings.py",
         "schemas/gateway_settings.py",
+        "schemas/receipt_settings.py",
         "schemas/environment.py",
         "stack/replaced.py",
     },

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from schemas import codec
 from schemas.records import Delivery, Message, Status
 from tables import seen
-from tables.addresses import ADDRESSES, AddressOfMember
 from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
 from tables.cursors import CURSORS, MemberCursor
@@ -20,6 +19,7 @@ from tables.fair_queue import Lane, place_of
 from tables.held import HELD, HeldRecord
 from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
+from tables.member_addresses import MEMBER_ADDRESSES, AddressOfMember
 from tables.messages import MESSAGE_STATES, MESSAGES, LoggedMessage, MessageState, pending
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.plans import PLANS, PlannedBatch
@@ -123,7 +123,7 @@ KEPT = (
             lambda drawn: MemberCursor(*drawn[0], failed=tuple(drawn[1]))
         ),
     ),
-    Kept(ADDRESSES, st.builds(AddressOfMember, _TEXT)),
+    Kept(MEMBER_ADDRESSES, st.builds(AddressOfMember, _TEXT)),
     Kept(
         MESSAGES, st.builds(LoggedMessage, _TEXT, _TEXT, _TEXT, _MS, _TEXT, _TEXT, _MS, _MS, st.lists(_TEXT).map(tuple))
     ),

@@ -1,4 +1,4 @@
-"""Table `addresses` of stage track: which member of a conversation has an address. Key: `address_key`.
+"""Table `member_addresses` of stage track: which member of a conversation has an address. Key: `address_key`.
 
 It has a row only where deliveries name the member by a user id: elsewhere the member is the address itself. A message of a person, and a
 report of a client, name the address.
@@ -22,4 +22,4 @@ def address_key(tenant_id: str, conversation_id: str, channel: str, address: str
     return f"{quoted(conversation_key(tenant_id, conversation_id))}/{quoted(channel)}/{quoted(address)}".encode()
 
 
-ADDRESSES = JsonLayout("addresses", AddressOfMember, bucketed=True)
+MEMBER_ADDRESSES = JsonLayout("member_addresses", AddressOfMember, bucketed=True)
