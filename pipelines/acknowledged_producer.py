@@ -7,7 +7,9 @@ record, or NotAcknowledged is raised. After a fatal error the producer is replac
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -45,6 +47,25 @@ class RefusedRecord(NamedTuple):
     detail: str
 
 
+class _Batch:
+    """The records of one call that waits: how many are not acknowledged yet, and the errors by number of the record."""
+
+    __slots__ = ("_left", "ended", "errors")
+
+    def __init__(self, records: int, ended: "asyncio.Future[None]") -> None:
+        self._left = records
+        self.ended = ended  # done as soon as every record is acknowledged or failed
+        self.errors: dict[int, KafkaError] = {}
+
+    def finish(self, number: int, error: KafkaError | None) -> None:
+        """On the event loop, once for each record."""
+        if error is not None:
+            self.errors[number] = error
+        self._left -= 1
+        if not self._left and not self.ended.done():
+            self.ended.set_result(None)
+
+
 class AcknowledgedProducer:
     """An idempotent producer (acks=all) whose acknowledgements can be awaited on `loop`.
 
@@ -63,6 +84,8 @@ class AcknowledgedProducer:
             "message_max_bytes": LARGEST_RECORD,
         }
         self._settings = client_settings.settings(kafka, "gateway", **(own | more))
+        # acknowledgements that the event loop has not taken yet
+        self._reported: deque[tuple[int, _Batch, KafkaError | None]] = deque()
         self.opened = 0  # how many producers were created so far
         self._logged_at = -LOG_SECONDS
         self._producer = self._open()
@@ -76,9 +99,11 @@ class AcknowledgedProducer:
 
         Raises NotAcknowledged when Kafka does not acknowledge a record within ACKNOWLEDGE_SECONDS, or when the local queue is full;
         each record may then be in its topic or not."""
-        too_large = [_too_large(record) for record in records]
-        fitting = [record for record, found in zip(records, too_large, strict=True) if found is None]
-        return [found for found in too_large if found is not None] + await self._produce(fitting)
+        too_large = [found for record in records if (found := _too_large(record)) is not None]
+        if too_large:
+            refused = {id(found.record) for found in too_large}
+            records = [record for record in records if id(record) not in refused]
+        return too_large + await self._produce(records)
 
     async def close(self) -> None:
         """Waits at most ACKNOWLEDGE_SECONDS for open acknowledgements, stops the thread and releases Kafka's client."""
@@ -89,11 +114,17 @@ class AcknowledgedProducer:
 
     async def _produce(self, records: Sequence[OutgoingRecord]) -> list[RefusedRecord]:
         """As `produce`. The broker refuses a whole batch because of one record, so refused records are retried in halves."""
-        errors = await asyncio.gather(*[self._send(record) for record in records])
+        if not records:
+            return []
+        batch = _Batch(len(records), self._loop.create_future())
+        for number, record in enumerate(records):
+            self._send(record, number, batch)
+        await batch.ended
+        if not batch.errors:
+            return []
         refused, again = [], []
-        for record, error in zip(records, errors, strict=True):
-            if error is None:
-                continue
+        for number, error in sorted(batch.errors.items()):
+            record = records[number]
             if len(records) > 1 and produce_errors.is_of_the_batch(error):
                 again.append(record)
             elif (cause := produce_errors.cause(error)) is None:
@@ -105,22 +136,28 @@ class AcknowledgedProducer:
             refused += await self._produce(half)
         return refused
 
-    def _send(self, record: OutgoingRecord) -> "asyncio.Future[KafkaError | None]":
-        future: asyncio.Future[KafkaError | None] = self._loop.create_future()
-
-        def acknowledged(error: KafkaError | None, _: Message) -> None:
-            self._note(error)
-            self._loop.call_soon_threadsafe(_resolve, future, error)
-
+    def _send(self, record: OutgoingRecord, number: int, batch: "_Batch") -> None:
+        topic, key, value, partition = record
+        callback = partial(self._acknowledged, number, batch)
         try:
-            partition = -1 if record.partition is None else record.partition
-            self._producer.produce(record.topic, record.value, record.key, partition, on_delivery=acknowledged)
+            self._producer.produce(topic, value, key, -1 if partition is None else partition, on_delivery=callback)
         except BufferError:
-            future.set_result(KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # names of librdkafka's own errors begin with _
+            batch.finish(number, KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001  # names of librdkafka's own errors begin with _
         except KafkaException as error:
             self._note(error.args[0])
-            future.set_result(error.args[0])
-        return future
+            batch.finish(number, error.args[0])
+
+    def _acknowledged(self, number: int, batch: "_Batch", error: KafkaError | None, _: Message) -> None:
+        """Called by librdkafka, in the thread that polls."""
+        self._note(error)
+        self._reported.append((number, batch, error))
+
+    def _pass_on(self) -> None:
+        """On the event loop: ends the calls whose records are all acknowledged. Called once for many acknowledgements, because each call
+        wakes the loop, which then takes the interpreter from the thread for milliseconds."""
+        while self._reported:
+            number, batch, error = self._reported.popleft()
+            batch.finish(number, error)
 
     def _note(self, error: KafkaError | None) -> None:
         if error is not None and produce_errors.is_of_the_producer(error):
@@ -149,6 +186,8 @@ class AcknowledgedProducer:
             callbacks(seconds)
         except KafkaException as error:
             self._note(error.args[0])
+        if self._reported:
+            self._loop.call_soon_threadsafe(self._pass_on)
 
     def _replace(self) -> None:
         """Opens a new producer. Records that still wait in the old one fail, so their callers get NotAcknowledged."""
@@ -165,8 +204,3 @@ def _too_large(record: OutgoingRecord) -> RefusedRecord | None:
         return None
     detail = f"{size} bytes of key and value: topic {record.topic} takes at most {limit}"
     return RefusedRecord(record, produce_errors.TOO_LARGE, detail)
-
-
-def _resolve(future: "asyncio.Future[KafkaError | None]", error: KafkaError | None) -> None:
-    if not future.done():
-        future.set_result(error)
