@@ -63,16 +63,14 @@ def trimmed_to_limits(items: WebhookItems) -> WebhookItems:
 
 def _receipt(receipt: Receipt) -> Receipt:
     code, title, data = receipt.error_code, receipt.error_title, receipt.callback_data
-    if code is None and title is None and data is None:
-        return receipt
-    return dataclasses.replace(
-        receipt,
-        error_code=None if code is None else trimmed(code, WORD),
-        error_title=None if title is None else trimmed(title, SENTENCE),
-        callback_data=data
-        if data is not None and allows("callback_data", data)
-        else None,  # over the limit it is none of our trackers
+    fitting = (
+        None if code is None else trimmed(code, WORD),
+        None if title is None else trimmed(title, SENTENCE),
+        data if data is not None and allows("callback_data", data) else None,  # over the limit it is no tracker of ours
     )
+    if fitting == (code, title, data):
+        return receipt
+    return dataclasses.replace(receipt, error_code=fitting[0], error_title=fitting[1], callback_data=fitting[2])
 
 
 def _inbound(item: Inbound) -> Inbound:

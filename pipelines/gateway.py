@@ -15,9 +15,11 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Mapping
+from functools import cache
 
 import structlog
 from aiohttp import web
+from prometheus_client import Counter, Histogram
 
 from connectors.base import Challenged, Connector, Forbidden, Inbound, Screening, WebhookItems, WebhookRequest
 from connectors.registry import CHANNELS
@@ -109,7 +111,7 @@ class Gateway:
         channel = request.match_info["channel"]
         known = channel if channel in self._connectors else "unknown"
         status = 503
-        with metrics.WEBHOOK_SECONDS.labels(known).time():
+        with _seconds_of(known).time():
             try:
                 response = await self._receive(channel, request)
                 status = response.status
@@ -117,7 +119,7 @@ class Gateway:
                 status = denied.status
                 raise
             finally:
-                metrics.WEBHOOKS.labels(known, str(status)).inc()
+                _answered_with(known, status).inc()
         return response
 
     async def _receive(self, channel: str, request: web.Request) -> web.Response:
@@ -127,9 +129,12 @@ class Gateway:
         received_at = int(time.time() * 1000)
         with self.limits.body(request) as body:
             try:
+                asked = _webhook_request(request)
                 if channel in self._screens:
-                    self._screens[channel](_headers(request))
-                items = connector.parse_webhook(_webhook_request(request, await body.read()), received_at)
+                    self._screens[channel](asked.headers)
+                items = connector.parse_webhook(
+                    WebhookRequest(asked.method, asked.query, asked.headers, await body.read()), received_at
+                )
             except Forbidden as error:
                 raise Denied(error.status, str(error)) from None
             self.limits.proven(request)
@@ -142,7 +147,7 @@ class Gateway:
         accounts = None if items.own_tenants else self._accounts
         records = [_receipt(r, self._partitions, accounts, self._keys) for r in items.receipts]
         direct = sum(record.topic == UPDATES for record in records)
-        metrics.WEBHOOK_ITEMS.labels(channel, "told_by_tracker").inc(direct)
+        _items_of(channel, "told_by_tracker").inc(direct)
         records += [_inbound(i, received_at, accounts) for i in items.inbound]
         records += [_report(report, self._partitions) for report in items.reports]
         try:
@@ -187,7 +192,9 @@ def _receipt(
     receipt: Receipt, partitions: int, accounts: Accounts | None = NONE_LISTED, keys: Keys = NO_KEYS
 ) -> OutgoingRecord:
     if accounts is not None:
-        receipt = dataclasses.replace(receipt, tenant_id=accounts.tenant_of(receipt.channel, receipt.account))
+        tenant = accounts.tenant_of(receipt.channel, receipt.account)
+        if tenant != receipt.tenant_id:
+            receipt = dataclasses.replace(receipt, tenant_id=tenant)
     update = by_tracker(receipt, partitions, keys)
     if isinstance(update, StatusUpdate):
         return OutgoingRecord(UPDATES, key_of(update), codec.encode(update), update.home_partition)
@@ -226,11 +233,11 @@ def _report(report: CursorReport, partitions: int) -> OutgoingRecord:
 
 
 def _count(channel: str, items: WebhookItems) -> None:
-    metrics.WEBHOOK_ITEMS.labels(channel, "receipt").inc(len(items.receipts))
-    metrics.WEBHOOK_ITEMS.labels(channel, "inbound").inc(len(items.inbound))
-    metrics.WEBHOOK_ITEMS.labels(channel, "report").inc(len(items.reports))
-    metrics.WEBHOOK_ITEMS.labels(channel, "unrecognised").inc(len(items.unrecognised))
-    metrics.WEBHOOK_ITEMS.labels(channel, "notice").inc(len(items.notices))
+    _items_of(channel, "receipt").inc(len(items.receipts))
+    _items_of(channel, "inbound").inc(len(items.inbound))
+    _items_of(channel, "report").inc(len(items.reports))
+    _items_of(channel, "unrecognised").inc(len(items.unrecognised))
+    _items_of(channel, "notice").inc(len(items.notices))
     for notice in items.notices[:MOST_LOGGED]:
         log.info("webhook notice", channel=channel, notice=notice, of=len(items.notices))
     for name in items.unrecognised[:MOST_LOGGED]:
@@ -242,12 +249,28 @@ def _accounts_of(channel: str, items: WebhookItems) -> frozenset[str]:
     return frozenset(f"{channel}:{account}" for account in found or {""})
 
 
-def _headers(request: web.Request) -> Mapping[str, str]:
-    return {name.lower(): value for name, value in request.headers.items()}
+def _webhook_request(request: web.Request) -> WebhookRequest:
+    """The request without its body."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return WebhookRequest(method=request.method, query=dict(request.query), headers=headers, body=b"")
 
 
-def _webhook_request(request: web.Request, body: bytes = b"") -> WebhookRequest:
-    return WebhookRequest(method=request.method, query=dict(request.query), headers=_headers(request), body=body)
+# Looking up a series of a metric by its labels takes the client library longer than counting.
+
+
+@cache
+def _seconds_of(channel: str) -> Histogram:
+    return metrics.WEBHOOK_SECONDS.labels(channel)
+
+
+@cache
+def _answered_with(channel: str, status: int) -> Counter:
+    return metrics.WEBHOOKS.labels(channel, str(status))
+
+
+@cache
+def _items_of(channel: str, kind: str) -> Counter:
+    return metrics.WEBHOOK_ITEMS.labels(channel, kind)
 
 
 def run(settings: Settings) -> None:

@@ -45,7 +45,7 @@ class Keys:
 
     def prove(self, text: str, signature: str) -> bool:
         """Whether one of the keys signed the text. The comparison takes constant time, so its duration reveals nothing."""
-        return any(compare_digest(_signature(key, text), signature) for key in self._keys)
+        return True in [compare_digest(_signature(key, text), signature) for key in self._keys]
 
 
 NO_KEYS = Keys()
@@ -106,16 +106,15 @@ def decode(text: str | None, keys: Keys, channel: str, account: str) -> Tracker 
     parts = found[2].split("|")[1:]
     if len(parts) not in (5, 6) or not (_NUMBER(parts[3]) and _NUMBER(parts[4])):
         return None  # signed with our key, but not by this release
-    tenant, delivery, conversation = (unquote(part) for part in parts[:3])
-    ids: dict[str, str | int] = {
-        "tenant_id": tenant,
-        "delivery_id": delivery,
-        "conversation_id": conversation,
-        "attempt": int(parts[4]),
-    }
-    if not all(allows(field, value) for field, value in ids.items()):
+    tenant, delivery, conversation, attempt = unquote(parts[0]), unquote(parts[1]), unquote(parts[2]), int(parts[4])
+    if not (
+        allows("tenant_id", tenant)
+        and allows("delivery_id", delivery)
+        and allows("conversation_id", conversation)
+        and allows("attempt", attempt)
+    ):
         return None
-    return Tracker(tenant, delivery, conversation, int(parts[3]), int(parts[4]), parts[5:] == ["partial"])
+    return Tracker(tenant, delivery, conversation, int(parts[3]), attempt, parts[5:] == ["partial"])
 
 
 def to_sign(channel: str, account: str, fields: str) -> str:

@@ -4,6 +4,7 @@ In: the address of a connection, and X-Forwarded-For if the connection comes fro
 bits, because the owner of one such address has all of them. Guaranteed: the header of any other sender is ignored.
 """
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import web
@@ -31,7 +32,7 @@ class Addresses:
         """The name of the sender: behind our proxies, the last address in X-Forwarded-For that is not one of theirs."""
         peer = _peer(request)
         if not self._proxies or not self.is_proxy(peer):
-            return named(peer)
+            return _named_peer(peer)
         forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         for each in reversed(forwarded):
             address = _without_port(each.strip())
@@ -50,6 +51,11 @@ def named(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed) >> _SENDER_BITS << _SENDER_BITS, _SENDER_BITS)))
     return str(parsed)
+
+
+@lru_cache(maxsize=4096)  # asked twice for each request. Of peers only: what a sender writes could be long.
+def _named_peer(peer: str) -> str:
+    return named(peer)
 
 
 def _without_port(text: str) -> str:

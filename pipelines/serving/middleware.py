@@ -123,7 +123,7 @@ def _too_many(wait: float) -> Denied:
 
 def _head_bytes(request: web.Request) -> int:
     """Bytes of the head as received, without the method and the version."""
-    return len(request.raw_path) + sum(len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers)
+    return len(request.raw_path) + sum([len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers])
 
 
 def _place(error: Exception) -> str:

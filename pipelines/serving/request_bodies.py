@@ -81,10 +81,14 @@ class RequestBody:
 
     async def read(self) -> bytes:
         """The whole body. Raises Denied."""
+        content = self._request.content
+        if content.is_eof() and content.exception() is None:  # it arrived with its head: there is nothing to wait for
+            self._add(content.read_nowait())
+            return self._taken()
         try:
             async with asyncio.timeout(self._bodies.seconds) as self._deadline:
                 await _send_continue(self._request)
-                async for chunk in self._request.content.iter_any():
+                async for chunk in content.iter_any():
                     self._add(chunk)
         except TimeoutError:
             if self._evicted:
@@ -94,10 +98,7 @@ class RequestBody:
             raise Denied(400, "the body is incomplete or broken") from None
         if self._evicted:
             raise self._no_room()
-        body = bytes(self._bytes)
-        self._bytes.clear()
-        self._bodies.completed(self)
-        return body
+        return self._taken()
 
     def evict(self) -> None:
         """Frees its memory now, for other bodies; `read` refuses it as soon as its task continues."""
@@ -120,6 +121,12 @@ class RequestBody:
             self._bodies.charge(self, more)
             if self._evicted:
                 raise self._no_room()
+
+    def _taken(self) -> bytes:
+        body = bytes(self._bytes)
+        self._bytes.clear()
+        self._bodies.completed(self)
+        return body
 
     def _forget(self) -> None:
         self._bytes.clear()
