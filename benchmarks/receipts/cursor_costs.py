@@ -1,29 +1,30 @@
 """What cursors cost: the CPU of core for a delivery with them and without, from a message to the last receipt.
 
 Enters: a folder, the number of pairs. Leaves: CPU seconds of core for each load. Two stacks run; core of one of them keeps no cursors
-(worker_without_cursors.py). The same load goes to each in turn, as fast as possible. A load that is not delivered in full has no figure,
-and so has one whose cursors are there where there should be none.
+(worker_without_cursors.py). The same load goes to each in turn, as fast as possible. There is no figure if the verdict of a load finds
+anything, or if it does not miss the cursors where there are none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-import psycopg
 
 from cli.dev_stack import compose
 from cli.load import CHANNELS
 from cli.load_run import LoadOptions, run_load
-from schemas.settings import Settings, use_state
+from loadgen.verdict import Kind
+from schemas.settings import use_state
 from stack import control
 from stack.plan import Process, StackPlan
 from stack.state import read_state, state_path
 
 WITHOUT = "benchmarks.receipts.worker_without_cursors"
-SIDES = ("with", "without")
+# side -> what the verdict finds: without cursors every member's is missing, and nothing else is wrong
+SIDES: Mapping[str, set[Kind]] = {"with": set(), "without": {Kind.CURSOR}}
 
 
 class Cost(NamedTuple):
@@ -46,15 +47,13 @@ def measured(folder: Path, pairs: int, messages: int) -> list[dict[str, Cost]]:
             started.enter_context(_stack(place, without=side == "without"))
         found = []
         for number in range(pairs + 1):  # the first is a warm-up
-            order = SIDES if number % 2 else SIDES[::-1]
-            costs = {side: _loaded(stacks[side], messages, number) for side in order}
+            order = tuple(SIDES) if number % 2 else tuple(SIDES)[::-1]
+            costs = {side: _loaded(stacks[side], messages, number, SIDES[side]) for side in order}
             found += [costs] if number else []
-        for side, place in stacks.items():
-            _check(side, use_state(state_path(place)))
         return found
 
 
-def _loaded(folder: Path, messages: int, seed: int) -> Cost:
+def _loaded(folder: Path, messages: int, seed: int, expected: set[Kind]) -> Cost:
     settings = use_state(state_path(folder))
     options = LoadOptions(
         count=messages,
@@ -69,8 +68,11 @@ def _loaded(folder: Path, messages: int, seed: int) -> Cost:
     )
     before = _core_seconds(folder)
     outcome = run_load(folder, settings, options)
-    if not outcome.verdict.ok:
-        raise SystemExit(f"no figure: the verdict of a load in {folder.name} was not good")
+    found = {kind for kind, number in outcome.verdict.totals.items() if number}
+    if found != expected:
+        raise SystemExit(
+            f"no figure: the verdict of a load in {folder.name} has {sorted(found)}, not {sorted(expected)}"
+        )
     return Cost(_core_seconds(folder) - before, outcome.load.deliveries)
 
 
@@ -86,13 +88,6 @@ def _core_seconds(folder: Path) -> float:
             times = each.cpu_times()
             used += times.user + times.system
     return used
-
-
-def _check(side: str, settings: Settings) -> None:
-    with psycopg.connect(settings.postgres_url, connect_timeout=10) as connection:
-        row = connection.execute("select count(*) from cursors").fetchone()
-    if (row is not None and row[0] > 0) is not (side == "with"):
-        raise SystemExit(f"no figure: the stack {side} cursors has {row} rows of them in PostgreSQL")
 
 
 @contextmanager
