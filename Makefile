@@ -6,7 +6,7 @@ WHEELS ?= --only-binary :all:
 INSTALL := .venv/bin/pip install --quiet --disable-pip-version-check
 LOCK := .venv/maintenance/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help demo up down check test lock audit bench bench-decide bench-engine bench-connectors bench-life bench-neighbours bench-sinks
+.PHONY: help demo up down check test lock audit bench bench-decide bench-engine bench-connectors bench-life bench-neighbours bench-sinks bench-receipts
 .PHONY: bench-start bench-idle crash-engine attack soak clean
 .DEFAULT_GOAL := demo
 
@@ -57,6 +57,9 @@ bench-life: .venv/ready  ## measure steady and full loads, end to end; writes be
 
 bench-neighbours: .venv/ready  ## measure a tenant beside another one that floods the system; writes benchmarks/neighbours.json
 	python -m benchmarks.neighbours
+
+bench-receipts: .venv/ready  ## measure receipts from the provider's request to the view; writes benchmarks/receipts.json
+	python -m benchmarks.receipts
 
 bench-sinks: .venv/ready  ## measure one write for all partitions in PostgreSQL and ClickHouse; prints the result
 	python -m benchmarks.sinks

@@ -234,6 +234,11 @@ GOALS: Mapping[str, tuple[str, str]] = {
     "a lone record through one stage, p95": ("engine", "lone_record_p95"),
     "track: memory of a delivery that has ended": ("decide", "track_ended"),
     "track: memory of a delivery that is open": ("decide", "track_open"),
+    "the gateway beside a bare aiohttp handler": ("receipts", "gateway_to_bare"),
+    "the gateway: statuses a CPU second": ("receipts", "gateway_statuses"),
+    "cursors: share of core's CPU a delivery": ("receipts", "cursors_share"),
+    "memory of 5,000,000 open deliveries in RocksDB": ("receipts", "open_deliveries_memory"),
+    "a receipt is posted until the view shows it, p95": ("receipts", "receipt_to_view_p95"),
     "an idle stack": ("idle", "idle cpu"),
     "a broker was killed: longest pause while Kafka answered": (
         "crash_engine",
@@ -310,7 +315,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "gateway": {"attack": partial(figures_table, "attack")},
     "engine": {name: partial(figures_table, name) for name in ("engine", "crash_engine")},
     "performance": {"goals": goals_table}
-    | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide")},
+    | {name: partial(figures_table, name) for name in ("life", "idle", "start", "decide", "receipts")},
     "security": {"access": access_table},
     "logs": {"log events": log_events_table},
     "metrics": {"metrics": metrics_table, "events": events_table, "objectives": objectives_table},

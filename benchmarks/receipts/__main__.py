@@ -70,6 +70,12 @@ def _gateway(folder: Path, options: argparse.Namespace) -> dict[str, Figure]:
             MUST_TO_BARE,
             "higher",
         ),
+        "gateway_to_bare_cpu": Figure(
+            round(median(each.bare_us / each.gateway_us for each in rounds), 3),
+            f"of the requests a CPU second of the bare handler, {of} pairs",
+            None,
+            "higher",
+        ),
         "gateway_requests": Figure(
             middle(lambda each: each.gateway), f"requests/s of the gateway, one status each, {of}"
         ),
