@@ -237,7 +237,7 @@ GOALS: Mapping[str, tuple[str, str]] = {
     "the gateway beside a bare aiohttp handler": ("receipts", "gateway_to_bare"),
     "the gateway: statuses a CPU second": ("receipts", "gateway_statuses"),
     "cursors: share of core's CPU a delivery": ("receipts", "cursors_share"),
-    "memory of 5,000,000 open deliveries in RocksDB": ("receipts", "open_deliveries_memory"),
+    "memory of open deliveries in RocksDB": ("receipts", "open_deliveries_memory"),
     "a receipt is posted until the view shows it, p95": ("receipts", "receipt_to_view_p95"),
     "an idle stack": ("idle", "idle cpu"),
     "a broker was killed: longest pause while Kafka answered": (

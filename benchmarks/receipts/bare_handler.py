@@ -14,7 +14,7 @@ from benchmarks.receipts.webhooks_posted import PATH
 
 
 def application(secret: bytes) -> web.Application:
-    async def handle(request: web.Request) -> web.Response:
+    async def verify(request: web.Request) -> web.Response:
         body = await request.read()
         expected = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
         if not hmac.compare_digest(expected, request.headers.get("X-Hub-Signature-256", "")):
@@ -22,7 +22,7 @@ def application(secret: bytes) -> web.Application:
         return web.Response(text="ok")
 
     app = web.Application()
-    app.router.add_post(PATH, handle)
+    app.router.add_post(PATH, verify)
     return app
 
 

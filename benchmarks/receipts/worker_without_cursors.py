@@ -8,10 +8,10 @@ from typing import Any
 
 from pipelines import track
 from pipelines.__main__ import main
-from pipelines.track_cursors import MemberCursors
+from pipelines.track_cursors import CursorUpdates
 
 
-class NoCursors(MemberCursors):
+class NoCursors(CursorUpdates):
     """Numbers no delivery, and moves nothing."""
 
     def number(self, *_: Any) -> int:
@@ -25,5 +25,5 @@ class NoCursors(MemberCursors):
 
 
 if __name__ == "__main__":
-    setattr(track, "MemberCursors", NoCursors)  # noqa: B010  # for this process only; mypy takes it for a new name of the class
+    setattr(track, CursorUpdates.__name__, NoCursors)  # for this process only
     sys.exit(main())
