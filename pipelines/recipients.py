@@ -80,7 +80,9 @@ class Recipients:
             )
         who = recipient.user_id or address
         return DeliveryRef(
-            delivery_id=delivery_id(message, who, name, address),
+            delivery_id=ids.delivery_id(
+                message.tenant_id, message.conversation_id, message.message_id, who, name, address
+            ),
             channel=name,
             account=self._account(message.tenant_id, name, account, channel.account),
             recipient=who,
@@ -125,9 +127,3 @@ class Recipients:
             "unreachable_user",
             f"user id {recipient.user_id!r} has no address on {recipient.channel or 'any configured channel'}",
         )
-
-
-def delivery_id(message: Message, recipient: str, channel: str, address: str) -> str:
-    """The id of a delivery, 32 hex digits: the same for the same message and recipient, however often it is decided."""
-    parts = (message.tenant_id, message.conversation_id, message.message_id, recipient, channel, address, "0")
-    return ids.digest(parts, 16).hex()

@@ -14,6 +14,13 @@ def digest(parts: Iterable[str], size: int) -> bytes:
     return hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
+def delivery_id(  # noqa: PLR0917  # what the id is made from, in its order
+    tenant_id: str, conversation_id: str, message_id: str, recipient: str, channel: str, address: str
+) -> str:
+    """The id of a delivery, 32 hex digits: the same for the same message and recipient, however often it is decided."""
+    return digest((tenant_id, conversation_id, message_id, recipient, channel, address, "0"), 16).hex()
+
+
 def inbound_conversation_id(channel: str, account: str, address: str) -> str:
     """Id of the conversation that an inbound message belongs to: one per person and account. At most 256 bytes."""
     return _short(f"{channel}:{account}:{address}", channel, LONGEST_CONVERSATION)
