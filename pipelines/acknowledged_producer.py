@@ -76,9 +76,9 @@ class AcknowledgedProducer:
 
         Raises NotAcknowledged when Kafka does not acknowledge a record within ACKNOWLEDGE_SECONDS, or when the local queue is full;
         each record may then be in its topic or not."""
-        too_large = [_too_large(record) for record in records]
-        fitting = [record for record, found in zip(records, too_large, strict=True) if found is None]
-        return [found for found in too_large if found is not None] + await self._produce(fitting)
+        unfit = [too_large(record) for record in records]
+        fitting = [record for record, found in zip(records, unfit, strict=True) if found is None]
+        return [found for found in unfit if found is not None] + await self._produce(fitting)
 
     async def close(self) -> None:
         """Waits at most ACKNOWLEDGE_SECONDS for open acknowledgements, stops the thread and releases Kafka's client."""
@@ -159,7 +159,8 @@ class AcknowledgedProducer:
         log.error("producer replaced after a fatal error", opened=self.opened)
 
 
-def _too_large(record: OutgoingRecord) -> RefusedRecord | None:
+def too_large(record: OutgoingRecord) -> RefusedRecord | None:
+    """The record as refused if it is above the declared limit of its topic."""
     size, limit = len(record.key) + len(record.value), record_bytes(record.topic)
     if size <= limit:
         return None
