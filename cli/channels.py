@@ -39,7 +39,9 @@ def test(
         fail(f"{channel}: {probed.sentence}", NO)
     print(f"{channel}: {probed.sentence}")
     missing = _missing(settings, declared.webhook_settings)
-    if missing:
+    if declared.polls(settings):
+        print(f"{channel}: the gateway asks for its updates; no webhook is needed, and none may be set")
+    elif missing:
         print(f"{channel}: the gateway refuses its webhooks until you set {missing}")
 
 

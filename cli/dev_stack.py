@@ -72,8 +72,12 @@ def compose(
     servers = [name for name in SERVERS if name not in replaced() and (name not in OPTIONAL or name in extra)]
     access = plain(rules()) if secure and "kafka" in servers else {}
     settings |= _user_of(APPLICATIONS, folder, access)
+    webhooks = {each: f"http://127.0.0.1:{gateway_port}/webhooks/{each}" for each in simulated}
+    if given.telegram_polling:
+        settings["telegram_polling"] = True
+        webhooks["telegram"] = ""
     prepare = [Command(name="prepare", argv=_pipelines("prepare"), preload=["pipelines.prepare"])]
-    processes = [*_simulators(simulated, folder, gateway_port), _gateway(gateway_port, probe_port), *_workers(workers)]
+    processes = [*_simulators(simulated, folder, webhooks), _gateway(gateway_port, probe_port), *_workers(workers)]
     return StackPlan(
         servers=servers,
         replaced=replaced(),
@@ -118,14 +122,14 @@ def _pipelines(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pipelines", *arguments]
 
 
-def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> list[Process]:
+def _simulators(ports: Mapping[str, int], folder: Path, webhooks: Mapping[str, str]) -> list[Process]:
     """One process for all simulators; no process when all providers are real."""
     if not ports:
         return []
     argv = [sys.executable, "-m", "simulators"]
     for number, (provider, port) in enumerate(ports.items()):
         argv += [AND] if number else []
-        argv += _simulator(provider, port, folder, gateway_port)
+        argv += _simulator(provider, port, folder, webhooks[provider])
     parts = {provider: f"http://127.0.0.1:{port}" for provider, port in ports.items()}
     last = list(parts.values())[-1]  # the last one to listen
     health = f"{last}/_control/health"
@@ -133,8 +137,8 @@ def _simulators(ports: Mapping[str, int], folder: Path, gateway_port: int) -> li
     return [Process(name=SIMULATORS, argv=argv, preload=preload, health=health, url=last, parts=parts)]
 
 
-def _simulator(provider: str, port: int, folder: Path, gateway_port: int) -> list[str]:
-    webhook = f"http://127.0.0.1:{gateway_port}/webhooks/{provider}"
+def _simulator(provider: str, port: int, folder: Path, webhook: str) -> list[str]:
+    """`webhook` is empty for a provider that the gateway polls."""
     # A load writes fast, and to people who never wrote first: messaging windows and rate limits would refuse most of it.
     argv = [
         provider,

@@ -6,8 +6,9 @@ webhook requests), errors.py (the provider's error codes) and bodies.py (capabil
 What enters: a Delivery to send, or the raw webhook request of the provider. What leaves: an Outcome, or the items of the webhook.
 Guaranteed: expected failures are return values, never exceptions; a connector retries nothing; secrets and texts reach no log line.
 
-Where it runs: `check`, `parts` and `send` on the event loop of a worker (stages route and send); `screen`, `parse_webhook` and `challenge`
-on the event loop of the gateway. Everything else of that process waits for the loop, so no method may block: synchronous methods do no I/O.
+Where it runs: `check`, `parts` and `send` on the event loop of a worker (stages route and send); `screen`, `parse_webhook`, `challenge`
+and `poll` on the event loop of the gateway. Everything else of that process waits for the loop, so no method may block: synchronous
+methods do no I/O.
 """
 
 from collections.abc import Callable, Mapping
@@ -213,6 +214,39 @@ class Screening(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Polled:
+    """An answer to `Polling.poll`. `items` has one entry for each update, in the provider's order; `position` is where the next call goes
+    on: it confirms these updates."""
+
+    items: tuple[WebhookItems, ...]
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotPolled:
+    """No updates, because of `code`: one of webhook_set, other_poller, refused, throttled, unavailable, unreadable. `sentence` says what
+    happened and what to do; it has no secret. `after_seconds` is the wait before the next call; None leaves it to the caller."""
+
+    code: str
+    sentence: str
+    after_seconds: float | None = None
+
+
+@runtime_checkable
+class Polling(Protocol):
+    """A connector that can ask its provider for what the provider would otherwise post to our webhook."""
+
+    async def poll(self, position: str, wait_seconds: int, now: Callable[[], int]) -> Polled | NotPolled:
+        """Makes one call for the updates from `position` on. The call confirms those before it: the provider forgets them.
+
+        `position` is empty for all that the provider has, else that of a former Polled, whose updates must be stored. Without updates the
+        provider answers after `wait_seconds`, 0 to 50. `now` gives Unix milliseconds. Items are as `parse_webhook` returns them: equal
+        updates get equal ids, and what cannot be read goes into `unrecognised`. Raises nothing but cancellation; one call at a time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Probed:
     """Whether the configured credentials work. `sentence` is for the operator and has no secret."""
 
@@ -245,3 +279,6 @@ class ChannelDeclaration:
     build: Callable[[Settings], Connector]  # no I/O: connections open at the first call
     send_settings: tuple[str, ...]  # names of the settings that sending needs, as in schemas.settings
     webhook_settings: tuple[str, ...]  # the same for webhooks
+    # whether the gateway polls (the connector is a Polling) instead of receiving webhooks; then `webhook_settings` are not needed, but
+    # `send_settings` are
+    polls: Callable[[Settings], bool] = field(default=lambda _: False)

@@ -2,7 +2,7 @@
 
 What enters: URL, headers, body. What leaves: the Answer, whatever its status; or RetryLater when the request surely did not leave
 (DNS, connect, TLS, pool), or Unknown when it may have left (read time-out, reset, an incomplete answer). Guaranteed: nothing is retried,
-no redirect is followed, at most ANSWER_LIMIT bytes of an answer are accepted; no sentence contains the URL (Telegram's has the token), a
+no redirect is followed, at most `answer_limit` bytes of an answer are accepted; no sentence contains the URL (Telegram's has the token), a
 header or the body; each call, also a cancelled one, leaves a LoggedCall in the call log. Raises nothing but cancellation.
 """
 
@@ -95,12 +95,14 @@ class HttpCalls:
         timeout_seconds: float,
         connections: int,
         tls: ssl.SSLContext | None = None,
+        answer_limit: int = ANSWER_LIMIT,
     ) -> None:
         self._channel = channel
         self._secrets = tuple(secret for secret in secrets if secret)
         self._error_details = error_details
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=timeout_seconds / 2)
         self._connections = connections
+        self._answer_limit = answer_limit
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._session: aiohttp.ClientSession | None = None
         self._targets: dict[str, URL] = {}
@@ -150,13 +152,13 @@ class HttpCalls:
                 request.method, target, data=request.body, headers=request.headers, allow_redirects=False
             ) as response:
                 status = response.status
-                if _is_short(response):
+                if _is_short(response, self._answer_limit):
                     return Answer(status, response.headers, await response.read())
                 kept = bytearray()
                 async for chunk in response.content.iter_any():
                     kept += chunk
-                    if len(kept) > ANSWER_LIMIT:
-                        sentence = f"the provider answered HTTP {status} with more than {ANSWER_LIMIT} bytes"
+                    if len(kept) > self._answer_limit:
+                        sentence = f"the provider answered HTTP {status} with more than {self._answer_limit} bytes"
                         return _Broken("too_long", Unknown(sentence), status)
                 return Answer(status, response.headers, bytes(kept))
         except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError) as error:
@@ -223,10 +225,10 @@ def _plain(request_id: str | None) -> str | None:
     )
 
 
-def _is_short(response: aiohttp.ClientResponse) -> bool:
+def _is_short(response: aiohttp.ClientResponse, limit: int) -> bool:
     """Whether Content-Length proves that the answer is within the limit. A compressed body may grow when it is decoded."""
     length = response.content_length
-    return length is not None and length <= ANSWER_LIMIT and "Content-Encoding" not in response.headers
+    return length is not None and length <= limit and "Content-Encoding" not in response.headers
 
 
 _CANCELLED = _Broken("cancelled", Unknown("the worker ended during the call"))

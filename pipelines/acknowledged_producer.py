@@ -99,11 +99,11 @@ class AcknowledgedProducer:
 
         Raises NotAcknowledged when Kafka does not acknowledge a record within ACKNOWLEDGE_SECONDS, or when the local queue is full;
         each record may then be in its topic or not."""
-        too_large = [found for record in records if (found := _too_large(record)) is not None]
-        if too_large:
-            refused = {id(found.record) for found in too_large}
+        unfit = [found for record in records if (found := too_large(record)) is not None]
+        if unfit:
+            refused = {id(found.record) for found in unfit}
             records = [record for record in records if id(record) not in refused]
-        return too_large + await self._produce(records)
+        return unfit + await self._produce(records)
 
     async def close(self) -> None:
         """Waits at most ACKNOWLEDGE_SECONDS for open acknowledgements, stops the thread and releases Kafka's client."""
@@ -198,7 +198,8 @@ class AcknowledgedProducer:
         log.error("producer replaced after a fatal error", opened=self.opened)
 
 
-def _too_large(record: OutgoingRecord) -> RefusedRecord | None:
+def too_large(record: OutgoingRecord) -> RefusedRecord | None:
+    """The record as refused if it is above the declared limit of its topic."""
     size, limit = len(record.key) + len(record.value), record_bytes(record.topic)
     if size <= limit:
         return None

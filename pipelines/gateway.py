@@ -8,26 +8,29 @@ Guaranteed: a request is answered 200 only after Kafka (all replicas) has acknow
 store is produced as a dead letter. A wrong signature or secret is answered 401 and produces nothing; if the headers show it, no body is
 read. An unexpected failure, and a Kafka that does not acknowledge, is answered 503, so that the provider sends the webhook again.
 Repetitions are harmless, because ids of receipts and messages are deterministic. What a sender can cost is bounded, and a request beyond
-a limit is refused (serving/, docs/gateway.md). Health, metrics and schemas have their own port.
+a limit is refused (serving/, docs/gateway.md). Health, metrics and schemas have their own port. A channel that is polled (polling.py)
+has no webhook.
 """
 
 import asyncio
 import dataclasses
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import structlog
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from connectors.base import Challenged, Connector, Forbidden, Inbound, Screening, WebhookItems, WebhookRequest
+from connectors.base import Challenged, Connector, Forbidden, Inbound, Polling, Screening, WebhookItems, WebhookRequest
 from connectors.registry import CHANNELS
 from pipelines import schema_views, topics
 from pipelines.acknowledged_producer import AcknowledgedProducer, NotAcknowledged, OutgoingRecord, RefusedRecord
 from pipelines.engine.dead_letters import dead_letter
 from pipelines.engine.stage import Record, Refusal
+from pipelines.polling import Poller, PollingState, polling_during
+from pipelines.polling_group import Letter, PollingGroup
 from pipelines.receipts import by_tracker
 from pipelines.serving import listener
 from pipelines.serving.denials import Denied
@@ -53,7 +56,8 @@ log = structlog.get_logger(__name__)
 class Gateway:
     """Two aiohttp applications: `app` for webhooks, `probe` for the operator. Their handlers run on the loop of `producer`; none blocks it.
 
-    `partitions` is the number of partitions of a conversation's topics. `accounts` maps accounts to tenants. A tracker is valid if
+    `partitions` is the number of partitions of a conversation's topics. `polled` names the channels without a webhook, because the gateway
+    polls them; `polling` has the state of each. `accounts` maps accounts to tenants. A tracker is valid if
     one of `tracker_keys` signed it. When `app` is cleaned up, it closes the producer and the connectors."""
 
     def __init__(
@@ -65,7 +69,9 @@ class Gateway:
         accounts: Accounts = NONE_LISTED,
         tracker_keys: Keys = NO_KEYS,
         bounds: RequestLimits = DEFAULT,
+        polled: frozenset[str] = frozenset(),
     ) -> None:
+        self.polling = {channel: PollingState() for channel in sorted(polled)}
         self._keys = tracker_keys
         self._partitions = partitions
         self._connectors = connectors
@@ -87,7 +93,14 @@ class Gateway:
         )
 
     async def health(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ready", "stage": "gateway", "channels": sorted(self._connectors)})
+        """Always ready: a restart does not end what keeps updates away; `polling` shows it."""
+        answer: dict[str, object] = {
+            "status": "ready",
+            "stage": "gateway",
+            "channels": sorted(self._connectors),
+            "polling": {channel: state.shown() for channel, state in self.polling.items()},
+        }
+        return web.json_response(answer)
 
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=metrics.exposition(), content_type="text/plain")
@@ -124,6 +137,8 @@ class Gateway:
         return response
 
     async def _receive(self, channel: str, request: web.Request) -> web.Response:
+        if channel in self.polling:
+            raise Denied(404, "this channel is polled: it has no webhook")
         connector = self._connectors.get(channel)
         if connector is None:
             raise Denied(404, "no such webhook")
@@ -143,13 +158,7 @@ class Gateway:
 
     async def _take(self, channel: str, items: WebhookItems, received_at: int) -> web.Response:
         """Produces the items of a proven request, and answers."""
-        _count(channel, items)
-        accounts = None if items.own_tenants else self._accounts
-        records = [_receipt(r, self._partitions, accounts, self._keys) for r in items.receipts]
-        direct = sum(record.topic == UPDATES for record in records)
-        _items_of(channel, "told_by_tracker").inc(direct)
-        records += [_inbound(i, received_at, accounts) for i in items.inbound]
-        records += [_report(report, self._partitions) for report in items.reports]
+        records = self.records(channel, items, received_at)
         try:
             refused = await self._produce(channel, records, received_at)
         except NotAcknowledged as error:
@@ -158,13 +167,32 @@ class Gateway:
         lines += [f"refused: {each.detail}" for each in refused]
         return web.Response(text="\n".join(("ok", *lines[:100])))
 
+    def records(self, channel: str, items: WebhookItems, received_at: int) -> list[OutgoingRecord]:
+        """Counts the items and makes their records. Does not block."""
+        _count(channel, items)
+        accounts = None if items.own_tenants else self._accounts
+        records = [_receipt(r, self._partitions, accounts, self._keys) for r in items.receipts]
+        direct = sum(record.topic == UPDATES for record in records)
+        _items_of(channel, "told_by_tracker").inc(direct)
+        records += [_inbound(i, received_at, accounts) for i in items.inbound]
+        return records + [_report(report, self._partitions) for report in items.reports]
+
     async def _produce(self, channel: str, records: list[OutgoingRecord], received_at: int) -> list[RefusedRecord]:
         """Returns once Kafka has every record, in its topic or, for those it returns, as a dead letter; else raises NotAcknowledged."""
         refused = await self._producer.produce(records)
-        letters = [_letter(each, received_at) for each in refused]
+        letters = list(map(self.letter(received_at), refused))
         refused_letters = await self._producer.produce(letters) if letters else []
         if refused_letters:
             raise NotAcknowledged(f"the dead letter of an item is refused as well: {refused_letters[0].detail}")
+        self.note_refused(channel, refused)
+        return refused
+
+    def letter(self, received_at: int) -> Letter:
+        """What makes the dead letter of a refused record; any thread may call it."""
+        return lambda refused: _letter(refused, received_at)
+
+    def note_refused(self, channel: str, refused: Sequence[RefusedRecord]) -> None:
+        """Counts and logs records that became dead letters."""
         for number, each in enumerate(refused):
             if number < MOST_LOGGED:
                 log.error(
@@ -172,7 +200,6 @@ class Gateway:
                 )
             metrics.DEAD_LETTERS.labels(STAGE, each.cause).inc()
             metrics.WEBHOOK_ITEMS.labels(channel, "refused").inc()
-        return refused
 
     async def _close(self, _: web.Application) -> None:
         await self._producer.close()
@@ -274,11 +301,15 @@ def _items_of(channel: str, kind: str) -> Counter:
 def run(settings: Settings) -> None:
     """Serves webhooks; blocks until SIGTERM or SIGINT. Raises one of EXPECTED before it takes a request."""
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
-    wanted = {name for channel in connectors for name in CHANNELS[channel].webhook_settings}
+    asked = {name for name, channel in CHANNELS.items() if name in connectors and channel.polls(settings)}
+    wanted = {name for channel in connectors.keys() - asked for name in CHANNELS[channel].webhook_settings}
+    wanted |= {name for channel in asked for name in CHANNELS[channel].send_settings}
     settings.require("kafka_url", "tracker_keys", *sorted(wanted))
     topics.check(settings, {"receipts", "inbound", "cursor-reports", UPDATES})
     topics.check(settings, {"dead-letters"})
-    asyncio.run(_serve(settings, connectors))
+    if asked:
+        topics.check(settings, {topics.POLLING})
+    asyncio.run(_serve(settings, connectors, frozenset(asked)))
 
 
 def _collect_rarely() -> None:
@@ -289,7 +320,7 @@ def _collect_rarely() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-async def _serve(settings: Settings, connectors: Mapping[str, Connector]) -> None:
+async def _serve(settings: Settings, connectors: Mapping[str, Connector], asked: frozenset[str]) -> None:
     _collect_rarely()
     bounds = RequestLimits.from_settings(settings)
     gateway = Gateway(
@@ -299,7 +330,18 @@ async def _serve(settings: Settings, connectors: Mapping[str, Connector]) -> Non
         accounts=accounts_in(settings.accounts),
         tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
         bounds=dataclasses.replace(bounds, connections=listener.files_for(bounds.connections)),
+        polled=asked,
     )
+    pollers = [_poller(channel, connectors[channel], gateway, settings) for channel in sorted(asked)]
     probe = listener.plain(gateway.probe, settings.gateway_probe_host, settings.gateway_probe_port)
-    async with probe, listener.bounded(gateway.app, gateway.limits, settings.gateway_host, settings.gateway_port):
+    webhooks = listener.bounded(gateway.app, gateway.limits, settings.gateway_host, settings.gateway_port)
+    async with probe, webhooks, polling_during(pollers):
         await listener.until_signal()
+
+
+def _poller(channel: str, connector: Connector, gateway: Gateway, settings: Settings) -> Poller:
+    if not isinstance(connector, Polling):
+        raise TypeError(f"the declaration of channel {channel} says that it is polled, but its connector is no Polling")
+    account = CHANNELS[channel].account(settings)
+    group = PollingGroup(settings.kafka, channel, account, settings.session_timeout_seconds)
+    return Poller(channel=channel, connector=connector, group=group, made=gateway, state=gateway.polling[channel])

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.engine.kafka_names import app_id, changelog_topic
+from pipelines.polling_group import PREFIX
 from pipelines.stages import APPS, INNER, WORKERS, kinds, tables
+from pipelines.topics import POLLING
 from schemas.catalog import TOPICS
 
 Resource = Literal["topic", "group", "transactional_id"]
@@ -37,7 +39,7 @@ class Rule:
 def rules() -> dict[str, tuple[Rule, ...]]:
     """The rules by process: a kind of worker, GATEWAY, PREPARE, APPLICATIONS or CLIENTS."""
     found: dict[str, Iterable[Rule]] = {kind: _of_worker(kind) for kind in WORKERS}
-    found[GATEWAY] = _topics(_written_by({GATEWAY}), WRITE)
+    found[GATEWAY] = _of_gateway()
     found[PREPARE] = _of_prepare()
     found[APPLICATIONS] = _topics(_written_by({APPLICATIONS}), WRITE)
     found[CLIENTS] = (
@@ -67,8 +69,16 @@ def _of_worker(kind: str) -> Iterable[Rule]:
         yield from (Rule("group", name, (READ,)) for name in own)
 
 
+def _of_gateway() -> Iterable[Rule]:
+    """Where it polls, it is a member of a group and has a transactional id for each account; it reads no topic with records."""
+    yield from _topics(_written_by({GATEWAY}), WRITE)
+    yield Rule("topic", POLLING, (READ,))
+    yield Rule("group", f"{PREFIX}-", (READ,), is_prefix=True)
+    yield Rule("transactional_id", f"{PREFIX}-", (WRITE,), is_prefix=True)
+
+
 def _of_prepare() -> Iterable[Rule]:
-    names = [*TOPICS, *(changelog_topic(app_id(app), None) for app in APPS if tables(app))]
+    names = [*TOPICS, POLLING, *(changelog_topic(app_id(app), None) for app in APPS if tables(app))]
     for name in names:
         yield Rule("topic", name, ("CREATE", "DESCRIBE", CONFIGS, "ALTER_CONFIGS"))
     yield Rule("topic", "chat4all-", ("DESCRIBE",), is_prefix=True)  # `prepare` looks for topics of an older layout

@@ -1,4 +1,4 @@
-"""Creates and checks the topics in Kafka: those of schemas/topics.toml, and the changelogs of the apps' tables.
+"""Creates and checks the topics in Kafka: those of schemas/topics.toml, the changelogs of the apps' tables, and POLLING of the gateways.
 
 In: settings and declarations. Out: created topics, raised limits, or TopicsNotRight. Guaranteed: no topic is deleted, and no limit is
 lowered. Every function blocks on Kafka; call them before an event loop runs.
@@ -22,12 +22,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported th
 
 from pipelines.engine.kafka_names import app_id, changelog_topic
 from pipelines.stages import APPS, tables
-from schemas.catalog import CHANGELOG_BYTES, TOPICS
+from schemas.catalog import CHANGELOG_BYTES, KAFKAS_OWN_BYTES, TOPICS
 from schemas.kafka_reachability import KafkaReachability, Unreached
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
 REACH_SECONDS = 8.0
+POLLING = "chat4all-polling"  # without records: who has its one partition polls (polling_group.py)
 LIMIT = "max.message.bytes"
 # Up to 0.1, each table had its own changelog.
 OLD_CHANGELOG = re.compile(r"chat4all-(route|send|match|track|archive|analyse)-\w+-changelog")
@@ -40,14 +41,16 @@ class TopicsNotRight(Exception):
 def declared(settings: Settings) -> list[NewTopic]:
     """All topics of the product, with their partitions and settings for this deployment."""
     changelogs = [changelog_topic(app_id(app), None) for app in APPS if tables(app)]
-    return [_topic(name, settings) for name in (*TOPICS, *changelogs)]
+    return [_topic(name, settings) for name in (*TOPICS, *changelogs, POLLING)]
 
 
 def _topic(name: str, settings: Settings) -> NewTopic:
-    """A topic of schemas/topics.toml, else a changelog."""
+    """A topic of schemas/topics.toml, POLLING, else a changelog."""
     replicas = settings.replication_factor
     if name in TOPICS:
         return NewTopic(name, TOPICS[name].partitions or settings.partitions, replicas, config=TOPICS[name].config())
+    if name == POLLING:
+        return NewTopic(name, 1, replicas, config={"cleanup.policy": "delete", LIMIT: str(KAFKAS_OWN_BYTES)})
     compact = {
         "cleanup.policy": "compact",
         "segment.bytes": "67108864",

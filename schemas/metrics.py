@@ -80,6 +80,9 @@ WEBHOOK_ITEMS = Counter(
     "Items of webhook requests: receipts, inbound messages and others.",
     ["channel", "kind"],
 )
+# Requests for new updates, where the gateway asks a provider instead of receiving webhooks. Outcome: updates, none, or why there was no
+# answer (webhook_set, other_poller, refused, throttled, unavailable, unreadable); not_stored when Kafka did not take them.
+POLLS = Counter("chat4all_polls_total", "Requests of the gateway for new updates, by outcome.", ["channel", "outcome"])
 # Requests and connections that the gateway refused, by HTTP status. Its log gives the reasons, one line for each in ten seconds.
 GATEWAY_REFUSED = Counter(
     "chat4all_gateway_refused_total", "Requests and connections that the gateway refused, by HTTP status.", ["status"]

@@ -239,6 +239,7 @@ class Settings(GatewaySettings, ReceiptSettings):
     telegram_url: str = Field("https://api.telegram.org", description="Base URL of the Bot API.")
     telegram_token: SecretStr = Field(SecretStr(""), description="Bot token, <digits>:<secret>.")
     telegram_webhook_secret: SecretStr = Field(SecretStr(""), description="The secret_token given to setWebhook.")
+    telegram_polling: bool = Field(False, description="The gateway asks Telegram for updates; no webhook is needed.")
 
     # Instagram Messaging API
     instagram_url: str = Field(

@@ -3,7 +3,8 @@
 What enters: updates with a queue (a chat). What leaves: pages of getUpdates, or one POST for each update. Guaranteed: within a queue an
 update is posted only after the one before it was accepted or expired; at most `max_connections` queues post at the same time; an update
 expires after 24 h of the provider's clock; at most KEPT updates wait, the oldest are dropped first. Back-off as in the server: at once,
-then 2 s, doubling up to a limit of 60 to 120 s; Retry-After is honoured.
+then 2 s, doubling up to a limit of 60 to 120 s; Retry-After is honoured. getUpdates as in the server (Client, TQueue): an offset far above
+the newest update counts as none, and a second conflict within CONFLICT_SECONDS is answered that much later.
 https://github.com/tdlib/telegram-bot-api (WebhookActor) · https://core.telegram.org/bots/api#getting-updates
 """
 
@@ -24,6 +25,8 @@ from simulators.webhook_sender import Posted, Poster
 
 KEPT = 100_000
 LIFE_MS = 24 * 3_600_000
+CONFLICT_SECONDS = 3.0
+FUTURE_IDS = 10  # an offset further above the newest update_id than this is ignored
 GONE_MS = 23 * 3_600_000  # a webhook that answers 410 for this long is removed
 KINDS = frozenset(
     ("message", "edited_message", "channel_post", "callback_query", "my_chat_member", "chat_member", "message_reaction",
@@ -32,6 +35,9 @@ KINDS = frozenset(
 DEFAULT_KINDS = KINDS - {"chat_member", "message_reaction", "message_reaction_count"}
 _FIRST_BACK_OFF_MS = 2_000
 _LONGEST_WAIT_MS = 3_600_000
+_WEBHOOK_IS_SET = "can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first"
+_OTHER_POLL = "terminated by other getUpdates request; make sure that only one bot instance is running"
+_WEBHOOK_WAS_SET = "terminated by setWebhook request"
 
 
 @dataclass(slots=True)
@@ -67,7 +73,9 @@ class Updates:
         self._under_way = 0
         self._room = asyncio.Condition()
         self._wake = asyncio.Event()
-        self._poll: asyncio.Event | None = None  # set ends the getUpdates that waits
+        self._poll: asyncio.Future[str] | None = None  # of the getUpdates that waits; its result is why it must end
+        self._asked: tuple[int, float] | None = None  # offset and time of the last getUpdates
+        self._next_conflict = 0.0
         self._arrived = asyncio.Event()
         self._gone_since: int | None = None
 
@@ -86,45 +94,61 @@ class Updates:
     async def fetch(self, offset: int, limit: int, timeout_seconds: float) -> list[bytes]:
         """One page of getUpdates; waits up to `timeout_seconds` for a first update.
 
-        Updates below a positive offset are confirmed and removed. Raises TelegramRefused (409) while a webhook is set, or when another
+        Updates below a positive offset are confirmed and removed; a client that repeats an offset soon waits 3 s at least, or gets one
+        update only. Raises TelegramRefused (409) while a webhook is set, or when another
         getUpdates arrives.
         """
         if self.url:
-            raise TelegramRefused(
-                409,
-                "Conflict: can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first",
-            )
-        self.end_poll()
+            raise await self._conflict(_WEBHOOK_IS_SET)
+        now, asked = asyncio.get_running_loop().time(), self._asked
+        # the server slows down a client that asks for the same again and again
+        if asked is not None and asked[0] == offset:
+            timeout_seconds = max(timeout_seconds, 3.0) if now < asked[1] + 3.0 else timeout_seconds
+            limit = 1 if now < asked[1] + 0.5 else limit
+        self._asked = (offset, now)
+        self._end_poll(_OTHER_POLL)
         self._confirm(offset)
         if not self._waiting and timeout_seconds > 0:
             await self._wait(timeout_seconds)
             self._confirm(offset)
         return [update.body for update, _ in zip(list(self._waiting.values()), range(limit), strict=False)]
 
-    def end_poll(self) -> None:
-        """Ends a getUpdates that waits."""
-        if self._poll is not None:
-            self._poll.set()
+    @property
+    def is_polled(self) -> bool:
+        """Whether a getUpdates waits."""
+        return self._poll is not None
+
+    def _end_poll(self, why: str) -> None:
+        if self._poll is not None and not self._poll.done():
+            self._poll.set_result(why)
 
     async def _wait(self, timeout_seconds: float) -> None:
-        ended = self._poll = asyncio.Event()
+        ended = self._poll = asyncio.get_running_loop().create_future()
         self._arrived.clear()
-        waits = [asyncio.create_task(event.wait()) for event in (ended, self._arrived)]
+        arrived = asyncio.create_task(self._arrived.wait())
         try:
-            await asyncio.wait(waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ended, arrived), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
+            arrived.cancel()
             if self._poll is ended:
                 self._poll = None
-        if ended.is_set():
-            raise TelegramRefused(
-                409, "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running"
-            )
+        if ended.done():
+            raise await self._conflict(ended.result())
+
+    async def _conflict(self, why: str) -> TelegramRefused:
+        """A conflict; the server delays each one that comes soon after another."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._next_conflict:
+            await asyncio.sleep(CONFLICT_SECONDS)
+        else:
+            self._next_conflict = loop.time() + CONFLICT_SECONDS
+        return TelegramRefused(409, f"Conflict: {why}")
 
     def _confirm(self, offset: int) -> None:
         now = self._clock.now()
         ids = list(self._waiting)
+        if offset > self._newest + 1 + FUTURE_IDS:
+            offset = 0
         below = offset if offset >= 0 else (ids[offset] if len(ids) > -offset else 0)
         for update_id in ids:
             update = self._waiting[update_id]
@@ -141,7 +165,8 @@ class Updates:
         self.url, self.secret, self.max_connections = url, secret, max_connections
         self.kinds = kinds if kinds is not None else self.kinds
         self.last_error = self._gone_since = None
-        self.end_poll()
+        if url:
+            self._end_poll(_WEBHOOK_WAS_SET)
         for queue in self._queues:
             self._drain_soon(queue)
 

@@ -1,22 +1,23 @@
 """Telegram Bot API: the connector of one bot.
 
-What enters: a Delivery (bodies.py makes the call), or an update with our secret header (webhook.py reads it). What leaves: an Outcome
-(errors.py knows the refusals), or the items of the update. Guaranteed: one call for each attempt; the token, which is part of the URL,
-reaches no sentence and no log. Provider's id of a message: "<chat_id>:<message_id>", because message_id is unique per chat only. Account:
-the bot's id, which is the digits before the token's colon.
+What enters: a Delivery (bodies.py makes the call), an update with our secret header (webhook.py reads it), or the updates that we ask for
+(updates.py). What leaves: an Outcome (errors.py knows the refusals), or the items of the updates. Guaranteed: one call for each attempt;
+the token, which is part of the URL, reaches no sentence and no log. Provider's id of a message: "<chat_id>:<message_id>", because
+message_id is unique per chat only. Account: the bot's id, which is the digits before the token's colon.
 https://core.telegram.org/bots/api#making-requests
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import orjson
 
-from connectors.base import ChannelDeclaration, Forbidden, Probed, WebhookItems, WebhookRequest
+from connectors.base import ChannelDeclaration, Forbidden, NotPolled, Polled, Probed, WebhookItems, WebhookRequest
 from connectors.http_calls import Answer, HttpCalls
 from connectors.json_fields import Unexpected, child, decode, node, whole
 from connectors.signatures import is_from_telegram
 from connectors.telegram import bodies, errors, webhook
 from connectors.telegram.bodies import CAPABILITIES, chat_of, check
+from connectors.telegram.updates import UpdateCalls
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
 from schemas.records import Delivery
 from schemas.settings import Settings
@@ -57,6 +58,7 @@ class TelegramConnector:
             timeout_seconds=timeout_seconds,
             connections=connections,
         )
+        self._updates = UpdateCalls(url=f"{self._base}getUpdates", token=token, account=self._account)
         # Groups that became supergroups: old address -> new id, from answers. If it is lost, the next delivery needs one more call.
         self._migrated: dict[str, int] = {}
 
@@ -98,6 +100,10 @@ class TelegramConnector:
         self.screen(request.headers)
         return webhook.read(decode(request.body), self._account, received_at)
 
+    async def poll(self, position: str, wait_seconds: int, now: Callable[[], int]) -> Polled | NotPolled:
+        """Calls getUpdates. https://core.telegram.org/bots/api#getupdates"""
+        return await self._updates.poll(position, wait_seconds, now)
+
     async def probe(self) -> Probed:
         """Calls getMe. https://core.telegram.org/bots/api#getme"""
         answer = await self._calls.get(self._base + "getMe", {})
@@ -116,6 +122,7 @@ class TelegramConnector:
 
     async def close(self) -> None:
         await self._calls.close()
+        await self._updates.close()
 
     def _outcome(self, answer: Answer, delivery: Delivery) -> Outcome:
         if not _is_ok(answer):
@@ -161,4 +168,5 @@ DECLARATION = ChannelDeclaration(
     build=TelegramConnector.from_settings,
     send_settings=("telegram_token",),
     webhook_settings=("telegram_token", "telegram_webhook_secret"),
+    polls=lambda settings: settings.telegram_polling,
 )

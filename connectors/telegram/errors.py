@@ -125,7 +125,7 @@ def outcome(answer: Answer) -> RetryLater | Rejected | Unknown:
     """The outcome of an answer that is not a success. Raises nothing."""
     status, description = _code_and_description(answer)
     if status in _STATUSES:
-        return to_outcome(_STATUSES[status], str(status), _retry_after(answer))
+        return to_outcome(_STATUSES[status], str(status), retry_after(answer))
     if status in (400, 403) and description is not None:
         return _refusal(status, description)
     if 300 <= status < 500:  # a proxy before the Bot API answered, or an unknown error: the message was not accepted
@@ -134,6 +134,19 @@ def outcome(answer: Answer) -> RetryLater | Rejected | Unknown:
         sentence = f"HTTP {status} without a known error of Telegram: check CHAT4ALL_TELEGRAM_URL"
         return to_outcome(configuration(sentence), f"http_{status}", None)
     return Unknown(f"Telegram answered HTTP {answer.status}: it may have accepted the message")
+
+
+def description(answer: Answer) -> str:
+    """Telegram's own sentence about an error, empty when the answer is not Telegram's. It is for decisions; it may quote the request."""
+    return _code_and_description(answer)[1] or ""
+
+
+def retry_after(answer: Answer) -> float | None:
+    """Seconds of parameters.retry_after, else of the header; https://core.telegram.org/bots/api#responseparameters."""
+    try:
+        return float(max(0, min(whole(parameters(answer), "retry_after"), 86_400)))
+    except Unexpected:
+        return answer.retry_after()
 
 
 def _code_and_description(answer: Answer) -> tuple[int, str | None]:
@@ -160,11 +173,3 @@ def _refusal(status: int, description: str) -> RetryLater | Rejected:
     metrics.UNKNOWN_ERRORS.labels("telegram").inc()
     what = "this recipient" if status == 403 else "the request"
     return Rejected(str(status), f"Telegram refuses {what} with HTTP {status} and a description that we do not know")
-
-
-def _retry_after(answer: Answer) -> float | None:
-    """Seconds of parameters.retry_after, else of the header; https://core.telegram.org/bots/api#responseparameters."""
-    try:
-        return float(max(0, min(whole(parameters(answer), "retry_after"), 86_400)))
-    except Unexpected:
-        return answer.retry_after()

@@ -115,6 +115,7 @@ _READERS: dict[str, Callable[[Node, str, int], WebhookItems]] = {
     "message_reaction": _reaction,
     "my_chat_member": _member,
 }
+KINDS = tuple(_READERS)  # of updates that are read
 
 
 def _seen_by_reply(

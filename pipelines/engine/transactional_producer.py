@@ -7,6 +7,7 @@ are tried again here, within a bound; those that need an abort and fatal ones ar
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -36,12 +37,14 @@ class TransactionalProducer:
     """Holds at most one open transaction. Not thread-safe: one call at a time.
 
     `send` and `send_again` do not block for long and raise nothing; the other methods block, within the bound that they are given, and
-    raise KafkaException. `undelivered` says which topic refused a record of the open transaction, and why. `ends` is (changelog, partition)
+    raise KafkaException. `undelivered` says which topic refused a record of the open transaction, and why; `refused` has the errors of
+    outputs of the last `send_again`, by their position. `ends` is (changelog, partition)
     -> the offset after the last row of the open transaction.
     """
 
     def __init__(self, *, kafka: KafkaAccess, transactional_id: str) -> None:
         self.undelivered: str | None = None
+        self.refused: dict[int, KafkaError] = {}
         self.ends: dict[tuple[str, int], int] = {}
         self._is_open = False
         self._refused: KafkaException | None = None
@@ -96,12 +99,14 @@ class TransactionalProducer:
     def send_again(self, outputs: Sequence[Output], rows: Sequence[Rows]) -> None:
         """As `send`, for the same records after an abort, but with a delivery report for each record, so that `undelivered` names a topic
         that refuses one."""
+        self.refused = {}
         try:
             self._begin()
             produce = self._producer.produce
-            for topic, key, value, partition, headers, _, _ in outputs:
+            for position, (topic, key, value, partition, headers, _, _) in enumerate(outputs):
                 number = -1 if partition is None else partition
-                produce(topic, value, key, number, on_delivery=self._note_end, headers=list(headers) or None)
+                noted = partial(self._note_output, position)
+                produce(topic, value, key, number, on_delivery=noted, headers=list(headers) or None)
             for topic, partition, changes in rows:
                 for key, value in changes:
                     produce(topic, value, key, partition, on_delivery=self._note_end)
@@ -130,8 +135,15 @@ class TransactionalProducer:
         del self._producer
 
     def flush(self, seconds: float) -> None:
-        """Blocks until Kafka has what was sent, `seconds` at most; readers see nothing of it yet."""
-        self._producer.flush(seconds)
+        """Blocks until Kafka has what was sent, `seconds` at most; readers see nothing of it yet. Raises
+        KafkaException after a fatal error."""
+        try:
+            self._producer.flush(seconds)
+        except SystemError as error:
+            # confluent-kafka calls a delivery report while it already has the exception of a fatal error, which then is the cause
+            if isinstance(error.__cause__, KafkaException):
+                raise error.__cause__ from None
+            raise
 
     def _begin(self) -> None:
         if not self._is_open:
@@ -139,6 +151,11 @@ class TransactionalProducer:
             self.undelivered = None
             self._producer.begin_transaction()
             self._is_open = True
+
+    def _note_output(self, position: int, error: KafkaError | None, message: Message) -> None:
+        self._note_end(error, message)
+        if error is not None and error.code() not in _PURGED:
+            self.refused[position] = error
 
     def _note_end(self, error: KafkaError | None, message: Message) -> None:
         if error is None:

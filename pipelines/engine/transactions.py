@@ -28,8 +28,8 @@ COMMIT_SECONDS = 15.0
 # librdkafka 2.16 does not always keep to the time-outs it is given (confluentinc/librdkafka#5456, #5511)
 OVERTIME_SECONDS = 3.0
 REACH_SECONDS = 2.0  # for a broker to answer a new client
-_TAKEN = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
-_EXPELLED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
+TAKEN = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})  # noqa: SLF001  # librdkafka's own code has no public name
+EXPELLED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
 TopicPart = tuple[str, int]
 Ends = Mapping[str, int]  # of one turn: changelog -> the offset after its last row
 log = structlog.get_logger(__name__)
@@ -166,12 +166,12 @@ class Transactions:
                 producer.finish(positions, group, end)
             except KafkaException as error:
                 cause = error.args[0]
-                if cause.code() in _TAKEN or not cause.txn_requires_abort() or time.monotonic() >= end:
+                if cause.code() in TAKEN or not cause.txn_requires_abort() or time.monotonic() >= end:
                     raise self._failed(cause, "commit", producer.undelivered) from error
             else:
                 return [_ends(turn, producer.ends) for turn in sent.turns]
             self._abort(producer, end)
-            if cause.code() in _EXPELLED:
+            if cause.code() in EXPELLED:
                 raise Fenced(f"{self.id}: this worker is no longer a member of the group: {cause.str()}")
             if producer.undelivered:
                 raise CommitFailed(f"{self.id}: commit: {producer.undelivered}")
@@ -198,7 +198,7 @@ class Transactions:
             failure = error.args[0]
         if failure is not None:
             close_in_background(producer)
-            if failure.code() in _TAKEN:
+            if failure.code() in TAKEN:
                 raise self._failed(failure, "open")
             raise Unreachable(failure.str())
         former, self._producer = self._producer, producer
@@ -238,7 +238,7 @@ class Transactions:
             raise self._failed(error.args[0], "abort", producer.undelivered) from error
 
     def _failed(self, cause: KafkaError, what: str, why: str | None = None) -> CommitFailed:
-        if cause.code() in _TAKEN:
+        if cause.code() in TAKEN:
             return IdTaken(f"{self.id}: {what}: fenced, another process has opened this transactional id")
         return OutcomeUnknown(f"{self.id}: {what}: {why or cause.str()}")
 
@@ -254,7 +254,7 @@ def end_open_transaction(kafka: KafkaAccess, transactional_id: str, topic: str) 
     except KafkaException as error:
         failure = error.args[0]
     close_in_background(producer)
-    if failure is not None and failure.code() not in _TAKEN:  # taken: another worker does the same at this moment
+    if failure is not None and failure.code() not in TAKEN:  # taken: another worker does the same at this moment
         raise Unreachable(failure.str())
 
 

@@ -33,6 +33,12 @@ async def test_good_credentials_are_reported_with_the_settings_that_are_missing(
     monkeypatch.setenv("CHAT4ALL_TELEGRAM_WEBHOOK_SECRET", "hook")
     result = await _telegram({"status": 200, "json": BOT}, monkeypatch)
     assert result.stdout.splitlines() == ["telegram: Telegram knows the bot @our_bot (4242)"]
+    monkeypatch.delenv("CHAT4ALL_TELEGRAM_WEBHOOK_SECRET")
+    monkeypatch.setenv("CHAT4ALL_TELEGRAM_POLLING", "true")
+    result = await _telegram({"status": 200, "json": BOT}, monkeypatch)
+    assert result.stdout.splitlines()[1:] == [
+        "telegram: the gateway asks for its updates; no webhook is needed, and none may be set"
+    ]
 
 
 async def test_bad_credentials_end_with_1_and_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

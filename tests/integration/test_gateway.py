@@ -15,9 +15,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     NewTopic,
 )
 
@@ -31,7 +28,7 @@ from schemas.records import DeadLetter, Message, Receipt
 from schemas.settings import Settings
 from stack import kafka_server
 from stack.service import Child
-from tests.support.engine_harness import await_true, read_back
+from tests.support.engine_harness import await_true, limit_topic, read_back
 from tests.toy_channel.pigeon import Pigeon
 
 TOKEN = "made-up-token"
@@ -148,13 +145,14 @@ async def test_what_people_write_without_end_is_cut_and_kept(running: Running, u
 
 async def test_what_the_broker_alone_finds_too_large_costs_nothing_beside_it(running: Running, unique: str) -> None:
     """An operator lowered the topic's limit: the broker refuses the whole batch, so records are retried in smaller batches."""
-    await _limit(running.kafka_url, "receipts", 900)
+    admin = AdminClient(KafkaAccess(running.kafka_url).settings("test"))
+    await asyncio.to_thread(limit_topic, admin, "receipts", 900)
     rings = [f"{unique}-{number}" for number in range(9)]
     large = [f"{unique}-large-{number}-".ljust(500, "r") for number in range(2)]
     try:
         answer = await running.post(landed=[*rings[:4], large[0], *rings[4:], large[1]])
     finally:
-        await _limit(running.kafka_url, "receipts", TOPICS["receipts"].max_bytes)
+        await asyncio.to_thread(limit_topic, admin, "receipts", TOPICS["receipts"].max_bytes)
     assert answer.status == 200
     kept = running.receipts()
     assert sorted(each for each in kept if unique in each) == rings
@@ -234,17 +232,3 @@ async def test_after_a_fatal_error_a_new_producer_goes_on(
     assert producer.opened == 2
     assert "%0|" not in capfd.readouterr().err
     assert b"again" in [value for _, _, value in read_back(broker.service.url, unique)]
-
-
-async def _limit(kafka_url: str, topic: str, size: int) -> None:
-    admin = AdminClient(KafkaAccess(kafka_url).settings("test"))
-    entry = ConfigEntry(topics.LIMIT, str(size), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(timeout=30)
-    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
-
-    def is_applied() -> bool:
-        return int(admin.describe_configs([asked])[asked].result(timeout=30)[topics.LIMIT].value) == size
-
-    await asyncio.to_thread(await_true, is_applied, "the broker to know the limit", 10)

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import aiohttp
 import pytest
 
 from simulators.provider_limits import ProviderLimits
+from simulators.telegram_updates import CONFLICT_SECONDS
 from tests.support.running_simulators import BOT_TOKEN, HOOK_SECRET, Rig, eventually, rig
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
@@ -201,13 +203,16 @@ async def test_get_updates_confirms_by_offset_and_excludes_a_webhook() -> None:
         for number in range(3):
             await at.control("/_control/inbound", chat_id=5, text=f"t{number}")
         first = (await _call(at, "getUpdates", timeout=5, limit=1))["result"]
-        waiting = asyncio.create_task(_call(at, "getUpdates", offset=first[0]["update_id"] + 100, timeout=50))
+        future = (await _call(at, "getUpdates", offset=first[0]["update_id"] + 100))["result"]
+        waiting = asyncio.create_task(_call(at, "getUpdates", offset=first[0]["update_id"] + 9, timeout=50))
         await eventually(lambda: not at.provider.webhooks.pending)
         await at.control("/_control/inbound", chat_id=5, text="t3")
         late = (await waiting)["result"]
     assert conflict["error_code"] == 409
     assert "can't use getUpdates method while webhook is active" in conflict["description"]
     assert [each["message"]["text"] for each in first] == ["t0"]
+    # so far in the future, an offset counts as none
+    assert [each["message"]["text"] for each in future] == ["t0", "t1", "t2"]
     assert late == []  # t3 has a lower id than the offset asked for, as Telegram would drop it too
 
 
@@ -215,12 +220,42 @@ async def test_a_second_poll_ends_the_first() -> None:
     async with rig("telegram") as at:
         await _call(at, "deleteWebhook")
         first = asyncio.create_task(_call(at, "getUpdates", timeout=50))
-        await eventually(lambda: at.provider.webhooks._poll is not None)  # type: ignore[attr-defined]  # nothing public shows that it waits
+        await eventually(lambda: at.provider.webhooks.is_polled)  # type: ignore[attr-defined]  # a provider's updates may be other ones
         second = asyncio.create_task(_call(at, "getUpdates", timeout=50))
         ended = await first
         await at.control("/_control/inbound", chat_id=5, text="hi")
         assert [each["message"]["text"] for each in (await second)["result"]] == ["hi"]
     assert (ended["error_code"], ended["description"][:41]) == (409, "Conflict: terminated by other getUpdates ")
+
+
+async def test_a_webhook_that_is_set_ends_the_poll_and_conflicts_are_slowed_down() -> None:
+    async with rig("telegram") as at:
+        await _call(at, "deleteWebhook")
+        polling = asyncio.create_task(_call(at, "getUpdates", timeout=50))
+        await eventually(lambda: at.provider.webhooks.is_polled)  # type: ignore[attr-defined]  # a provider's updates may be other ones
+        await _call(at, "deleteWebhook")  # there is none: the poll goes on
+        assert not polling.done()
+        await _call(at, "setWebhook", url="https://example.org/hook")
+        ended = await polling
+        began = time.monotonic()
+        again = await _call(at, "getUpdates")
+        assert time.monotonic() - began >= CONFLICT_SECONDS
+    assert (ended["error_code"], ended["description"]) == (409, "Conflict: terminated by setWebhook request")
+    assert (again["error_code"], again["description"][:31]) == (409, "Conflict: can't use getUpdates ")
+
+
+async def test_a_client_that_asks_for_the_same_again_is_slowed_down() -> None:
+    async with rig("telegram") as at:
+        await _call(at, "deleteWebhook")
+        assert (await _call(at, "getUpdates", offset=7))["result"] == []
+        began = time.monotonic()
+        assert (await _call(at, "getUpdates", offset=7))["result"] == []
+        assert time.monotonic() - began >= 3
+        for number in range(2):
+            await at.control("/_control/inbound", chat_id=5, text=f"t{number}")
+        await eventually(lambda: len(at.provider.webhooks._waiting) == 2)  # type: ignore[attr-defined]  # `pending` counts those not due too
+        pages = [(await _call(at, "getUpdates", offset=8))["result"] for _ in range(2)]
+    assert [len(page) for page in pages] == [2, 1]
 
 
 async def test_a_refused_chat_waits_and_the_others_continue() -> None:

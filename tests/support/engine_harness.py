@@ -14,11 +14,17 @@ from typing import Any, NamedTuple
 
 import orjson
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported there, not in its __all__
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported there, not in its __all__
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 from pipelines.engine import offset_metadata
 from pipelines.engine.kafka_names import app_id, changelog_topic
-from pipelines.topics import declared
+from pipelines.topics import LIMIT, declared
 from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
 
@@ -191,6 +197,20 @@ class Toy:
         )
         consumer.close()
         return found
+
+
+def limit_topic(admin: AdminClient, topic: str, size: int) -> None:
+    """Sets the record limit of a topic, as an operator may, and waits until the broker knows it."""
+    entry = ConfigEntry(LIMIT, str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(timeout=30)
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+
+    def is_applied() -> bool:
+        return int(admin.describe_configs([asked])[asked].result(timeout=30)[LIMIT].value) == size
+
+    await_true(is_applied, "the broker to know the limit", 10)
 
 
 def read_back(kafka_url: str, topic: str) -> list[Stored]:

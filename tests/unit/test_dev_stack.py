@@ -55,6 +55,15 @@ def test_a_server_that_nothing_uses_starts_on_request(tmp_path: Path, monkeypatc
     assert plan.replaced == {"valkey": "redis://somewhere/0"}
 
 
+def test_a_polled_bot_has_no_webhook_and_every_command_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT4ALL_TELEGRAM_POLLING", "true")
+    plan = compose(tmp_path)
+    assert {each.provider for each in simulators(plan) if not each.webhook_url} == {"telegram"}
+    assert Settings.model_validate(plan.settings).telegram_polling
+
+
 def test_simulators_misbehave_by_knobs_they_have(tmp_path: Path) -> None:
     for simulator in simulators(compose(tmp_path)):
         for knob, share in MISBEHAVIOUR.get(simulator.provider, {}).items():

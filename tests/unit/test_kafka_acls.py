@@ -4,8 +4,10 @@ import pytest
 
 from pipelines.engine.kafka_names import app_id, changelog_topic
 from pipelines.kafka_acls import APPLICATIONS, CLIENTS, GATEWAY, PREPARE, Rule, plain, rules
+from pipelines.polling_group import PollingGroup
 from pipelines.stages import WORKERS, apps
-from pipelines.topics import declared
+from pipelines.topics import POLLING, declared
+from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
 from stack.kafka_users import bindings
 from tests.unit.test_schemas import EVERY_CHANNEL
@@ -36,11 +38,24 @@ def test_prepare_may_create_what_is_declared_and_write_nothing() -> None:
 
 
 def test_processes_that_are_no_workers_may_do_little() -> None:
-    assert names(GATEWAY, "READ") == names(APPLICATIONS, "READ") == set()
+    assert names(APPLICATIONS, "READ") == set()
+    assert names(GATEWAY, "READ") == {POLLING}  # which has no records
     assert names(APPLICATIONS, "WRITE") == {"messages", "contacts", "conversations"}
     assert "inbound" in names(GATEWAY, "WRITE")
     assert [rule.operations for rule in rules()[CLIENTS]] == [("READ",), ("READ",)]
-    assert not any(rule.is_prefix for who in (GATEWAY, APPLICATIONS, CLIENTS) for rule in rules()[who])
+    assert not any(rule.is_prefix for who in (APPLICATIONS, CLIENTS) for rule in rules()[who])
+
+
+def test_the_gateway_may_poll_any_account_and_no_other_group_is_open_to_it() -> None:
+    group = PollingGroup(KafkaAccess("127.0.0.1:1"), "telegram", "4242", 6.0)
+    prefixes = {(rule.resource, rule.name, rule.operations) for rule in rules()[GATEWAY] if rule.is_prefix}
+    assert prefixes == {
+        ("group", "chat4all-polling-", ("READ",)),
+        ("transactional_id", "chat4all-polling-", ("WRITE",)),
+    }
+    assert group.name.startswith("chat4all-polling-")
+    assert not names(GATEWAY, "READ", "group") - {"chat4all-polling-"}
+    group.leave()
 
 
 def test_the_rules_become_acls_one_to_one() -> None:
