@@ -140,12 +140,16 @@ MERGE_EVENTS = f"""
     insert into delivery_events ({_event_columns}) select {_event_columns} from staged_deliveries on conflict do nothing
 """  # noqa: S608  # the same
 
+# A delivery keeps its message and its conversation: `message_states` counts on it.
+_changing = [
+    column for column in STATES.columns if column not in {"tenant_id", "delivery_id", "conversation_id", "message_id"}
+]
 MERGE_DELIVERIES = f"""
     insert into deliveries ({_state_columns})
     select distinct on (tenant_id, delivery_id) {_state_columns}
       from staged_deliveries order by tenant_id, delivery_id, version desc
     on conflict (tenant_id, delivery_id) do update
-       set ({_state_columns}, archived_at) = ({", ".join("excluded." + column for column in STATES.columns)}, excluded.archived_at)
+       set ({", ".join(_changing)}, archived_at) = ({", ".join("excluded." + column for column in _changing)}, excluded.archived_at)
      where deliveries.version < excluded.version
 """  # noqa: S608  # the same
 
