@@ -217,6 +217,8 @@ def draw(found: MessageTimeline, *, with_conversation: bool = False) -> None:
         console.print(shown(f"Message {found.message_id}{place}", style="bold"))
     if found.message is not None:
         console.print(_message(found.message))
+    if found.roll_up is not None and len(found.trails) > 1:
+        console.print(_roll_up(found.roll_up))
     for trail in found.trails:
         delivery = trail.delivery
         heading = (
@@ -241,6 +243,16 @@ def _message(message: Row) -> Table:
     for name, value in sorted(message["metadata"].items()):
         table.add_row(shown(f"metadata {name}"), shown(value))
     return table
+
+
+def _roll_up(roll_up: Row) -> Text:
+    """One line about all deliveries of a message: how many have each status, and whether all, some or none got further."""
+    statuses = ("read", "delivered", "sent", "pending", "failed", "expired", "cancelled", "suppressed")
+    counts = ", ".join(f"{roll_up[status]} {status.upper()}" for status in statuses if roll_up[status])
+    steps = ", ".join(f"{step}: {roll_up[f'all_{step}']}" for step in ("sent", "delivered", "read", "failed"))
+    return Text(
+        f"{roll_up['deliveries']} deliveries: {counts}; {steps}; best {roll_up['best']}, worst {roll_up['worst']}"
+    )
 
 
 def _steps(trail: Trail) -> Table:

@@ -265,6 +265,39 @@ class Probing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderAnswer:
+    """What a provider says about one message when it is asked.
+
+    `receipts` are those that its webhooks would have brought, with the same event ids. If it gave no answer, `refusal` is the reason, a
+    sentence without a secret; `is_final` then says that another question would be refused for the same reason.
+    """
+
+    receipts: tuple[Receipt, ...] = ()
+    refusal: str = ""
+    is_final: bool = False
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A connector whose provider can be asked which statuses a message has had, in case its webhooks were lost."""
+
+    async def ask(self, account: str, provider_message_id: str, received_at: int) -> ProviderAnswer:
+        """Makes one harmless call about a message that our `account` sent. `received_at` is Unix milliseconds, for the receipts.
+
+        Never retries. Returns within CHAT4ALL_SEND_TIMEOUT_SECONDS. Raises nothing but cancellation."""
+        ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A connector whose provider says how its webhooks to us fare, though it says nothing about a message."""
+
+    async def webhook_state(self) -> str:
+        """Makes one harmless call. A sentence for the operator without a secret. Otherwise as `Asking.ask`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelDeclaration:
     """What the module connectors/<channel>/connector.py declares about its channel, as its constant DECLARATION.
 
@@ -282,3 +315,5 @@ class ChannelDeclaration:
     # whether the gateway polls (the connector is a Polling) instead of receiving webhooks; then `webhook_settings` are not needed, but
     # `send_settings` are
     polls: Callable[[Settings], bool] = field(default=lambda _: False)
+    # why the provider cannot be asked about a message; empty if its connector is `Asking`
+    no_answers: str = "its provider has no call that tells what became of a message"

@@ -201,7 +201,10 @@ class WhatsAppSimulator(MetaProvider):
 
     def _history(self, request: web.BaseRequest) -> web.Response:
         wamid = whatsapp_bodies.wamid_of(request.query.get("message_id"), "message_id")
-        return json_response(self.history.page(wamid, self.clock.seconds()))
+        limit = request.query.get("limit", "25")
+        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit) <= 100):
+            raise graph_api.invalid("Param limit must be a number between 1 and 100.")
+        return json_response(self.history.page(wamid, self.clock.seconds(), request.query.get("fields", "")))
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 

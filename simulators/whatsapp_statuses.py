@@ -5,6 +5,7 @@ Guaranteed: a status has the provider's seconds and our tracker; only `sent` has
 https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
 """
 
+import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ BUSINESS = "102290129340398"
 _A_CHANGE = 25  # statuses
 _AN_ENTRY = 2  # changes
 _REMEMBERED = 50_000  # messages whose history can be asked for
+_OF_EVENTS = re.compile(r"events\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +123,24 @@ class History:
     def knows(self, wamid: str) -> bool:
         return wamid in self._events
 
-    def page(self, wamid: str, now: int) -> dict[str, Any]:
-        """The reconciliation API's answer for one message; `now` is in Unix seconds."""
+    def page(self, wamid: str, now: int, fields: str = "") -> dict[str, Any]:
+        """The reconciliation API's answer for one message; `now` is in Unix seconds. `fields` is a list, and `events{...}` one of events.
+        Raises GraphRefused for a field that there is not."""
+        of_events = _OF_EVENTS.search(fields)
         events = [
-            {
-                "id": f"{wamid[-16:]}{number}",
-                "delivery_status": name.upper(),
-                "timestamp": seconds,
-                "webhook_update_state": "DELIVERED",
-            }
+            graph_api.chosen(
+                of_events[1] if of_events else "",
+                {
+                    "id": f"{wamid[-16:]}{number}",
+                    "delivery_status": "READ" if name == "played" else name.upper(),
+                    "timestamp": seconds,
+                    "webhook_update_state": "DELIVERED",
+                    "error_description": "Message undeliverable" if name == "failed" else None,
+                },
+            )
             for number, (name, seconds) in enumerate(self._events.get(wamid, ()))
             if seconds <= now
         ]
-        found = [{"id": wamid[-16:], "message_id": wamid, "events": {"data": events}}] if events else []
+        whole = {"id": wamid[-16:], "message_id": wamid, "events": {"data": events}}
+        found = [graph_api.chosen(_OF_EVENTS.sub("events", fields), whole)] if events else []
         return {"data": found, "paging": {"cursors": {"before": "MAZDZD", "after": "MAZDZD"}}}

@@ -1,4 +1,4 @@
-"""Queries: the timeline of a message from PostgreSQL, and the delivery report from ClickHouse.
+"""Queries: the timeline of a message and stalled deliveries from PostgreSQL, and the delivery report from ClickHouse.
 
 Enters: a connection or a client, and what to look for. Leaves: plain values, and the SQL of a report. Guaranteed: only reads; times are
 Unix milliseconds; texts are the original ones (sinks/storable_text.py is undone). All functions block and use the caller's connection or
@@ -29,12 +29,29 @@ class Trail:
 
 @dataclass(frozen=True, slots=True)
 class MessageTimeline:
-    """One message and its deliveries. `message` is None while only its deliveries have reached the archive."""
+    """One message and its deliveries. `message` is None while only its deliveries have reached the archive, `roll_up` (a row of
+    `message_roll_ups`, with the counts of `message_states`) is None while it has none."""
 
     message_id: str
     conversation_id: str
     message: Row | None
     trails: tuple[Trail, ...]
+    roll_up: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StalledDelivery:
+    """A delivery whose receipt is missing: stalled, or SENT for longer than the question said. Times are Unix milliseconds."""
+
+    tenant_id: str
+    channel: str
+    account: str
+    conversation_id: str
+    message_id: str
+    delivery_id: str
+    provider_message_id: str | None
+    sent_at: int | None
+    stalled_at: int | None  # None: it does not count as stalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,14 @@ _CONVERSATIONS = """
     select conversation_id from messages where tenant_id = %(tenant)s and message_id = %(message)s
     union select conversation_id from deliveries where tenant_id = %(tenant)s and message_id = %(message)s
     order by 1 limit %(at_most)s
+"""
+
+
+_ROLL_UP = """
+    select s.deliveries, s.pending, s.sent, s.delivered, s.read, s.failed, s.expired, s.cancelled, s.suppressed, s.changed_at,
+           r.best, r.worst, r.sent as all_sent, r.delivered as all_delivered, r.read as all_read, r.failed as all_failed
+      from message_states s join message_roll_ups r using (tenant_id, conversation_id, message_id)
+     where tenant_id = %s and conversation_id = %s and message_id = %s
 """
 
 
@@ -86,6 +111,7 @@ def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) 
             "select * from delivery_events where tenant_id = %s and delivery_id = any(%s) order by version, event_id",
             (place[0], [delivery["delivery_id"] for delivery in deliveries]),
         ).fetchall()
+        roll_up = cursor.execute(_ROLL_UP, place).fetchone()
     if message is None and not deliveries:
         return None
     return MessageTimeline(
@@ -99,7 +125,30 @@ def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) 
             )
             for delivery in deliveries
         ),
+        roll_up=None if roll_up is None else _plain(roll_up),
     )
+
+
+def stalled_deliveries(
+    connection: psycopg.Connection[Any], channel: str, at_most: int, sent_before: datetime | None = None
+) -> tuple[StalledDelivery, ...]:
+    """The stalled deliveries of a channel in PostgreSQL, those that were sent first in front, at most `at_most`. With `sent_before`, also
+    deliveries that are SENT since before that time."""
+    names = tuple(StalledDelivery.__dataclass_fields__)
+    relation, condition = "stalled_deliveries", ""
+    if sent_before is not None:
+        relation, condition = (
+            "deliveries",
+            " and (stalled_at is not null or (status = 'SENT' and sent_at < %(before)s))",
+        )
+    found = connection.execute(
+        (
+            f"select {', '.join(names)} from {relation} where channel = %(channel)s{condition}"  # noqa: S608  # our own names
+            " order by sent_at, delivery_id limit %(at_most)s"
+        ).encode(),
+        {"channel": channel, "before": sent_before, "at_most": at_most},
+    )
+    return tuple(StalledDelivery(**dict(zip(names, map(_value, row), strict=True))) for row in found)
 
 
 def delivery_report(client: Client, since: datetime, until: datetime, *, by_hour: bool = False) -> Report:

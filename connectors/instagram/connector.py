@@ -94,4 +94,5 @@ DECLARATION = ChannelDeclaration(
     build=InstagramConnector.from_settings,
     send_settings=("instagram_account", "instagram_token"),
     webhook_settings=("instagram_account", "instagram_app_secrets", "instagram_verify_token"),
+    no_answers="Instagram's API says whether a message exists, and not whether it was read",
 )

@@ -126,4 +126,5 @@ DECLARATION = ChannelDeclaration(
     build=InternalConnector.from_settings,
     send_settings=("internal_account",),
     webhook_settings=("internal_account", "internal_tokens"),
+    no_answers="a client reports its receipts itself, and there is nobody to ask",
 )

@@ -13,7 +13,7 @@ import orjson
 
 from connectors.base import ChannelDeclaration, Forbidden, NotPolled, Polled, Probed, WebhookItems, WebhookRequest
 from connectors.http_calls import Answer, HttpCalls
-from connectors.json_fields import Unexpected, child, decode, node, whole
+from connectors.json_fields import Unexpected, child, decode, node, optional_text, whole
 from connectors.signatures import is_from_telegram
 from connectors.telegram import bodies, errors, webhook
 from connectors.telegram.bodies import CAPABILITIES, chat_of, check
@@ -120,6 +120,22 @@ class TelegramConnector:
             return Probed(False, "Telegram answered with another bot than the token names: check CHAT4ALL_TELEGRAM_URL")
         return Probed(True, f"Telegram knows the bot @{bot.get('username', '?')} ({self._account})")
 
+    async def webhook_state(self) -> str:
+        """Calls getWebhookInfo. https://core.telegram.org/bots/api#getwebhookinfo"""
+        answer = await self._calls.get(self._base + "getWebhookInfo", {})
+        if not isinstance(answer, Answer):
+            return answer.reason
+        if not _is_ok(answer):
+            return errors.outcome(answer).reason
+        try:
+            info = child(node(answer.json(), "answer"), "result")
+            pending = whole(info, "pending_update_count")
+        except Unexpected as why:
+            return f"Telegram's answer describes no webhook: {why}"
+        said = optional_text(info, "last_error_message")
+        last = f"; its last error with our webhook: {' '.join(said.split())[:200]}" if said else ""
+        return f"Telegram keeps {pending} updates for us{last}"
+
     async def close(self) -> None:
         await self._calls.close()
         await self._updates.close()
@@ -169,4 +185,5 @@ DECLARATION = ChannelDeclaration(
     send_settings=("telegram_token",),
     webhook_settings=("telegram_token", "telegram_webhook_secret"),
     polls=lambda settings: settings.telegram_polling,
+    no_answers="Telegram reports nothing about a message after it accepted it",
 )

@@ -9,19 +9,20 @@ https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages
 
 import dataclasses
 from typing import Any, Self
+from urllib.parse import quote
 
 import orjson
 
 from connectors import meta_errors
-from connectors.base import ChannelDeclaration, Probed, WebhookItems, WebhookRequest
+from connectors.base import ChannelDeclaration, Probed, ProviderAnswer, WebhookItems, WebhookRequest
 from connectors.http_calls import Answer
 from connectors.json_fields import Unexpected, items, node, text
 from connectors.meta_graph import MetaConnector, retry_if_harmless
-from connectors.whatsapp import bodies, webhook
+from connectors.whatsapp import bodies, history, webhook
 from connectors.whatsapp.bodies import CAPABILITIES, check
 from connectors.whatsapp.errors import WHATSAPP
 from schemas import tracker
-from schemas.outcomes import Accepted, Outcome, Rejected, Unknown
+from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Unknown
 from schemas.records import SIGNALS, Delivery
 from schemas.settings import Settings
 
@@ -82,6 +83,24 @@ class WhatsAppConnector(MetaConnector):
         fields = ("display_phone_number", "verified_name", "quality_rating")
         return await self._probe(self._account, WHATSAPP, "WhatsApp", *fields)
 
+    async def ask(self, account: str, provider_message_id: str, received_at: int) -> ProviderAnswer:
+        """Reads the history of a message; Meta may not have granted it to every app.
+
+        https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account-to-number-current-status/message_history
+        """
+        path = f"{quote(account or self._account, safe='')}/message_history?{history.query(provider_message_id)}"
+        answer = await self._calls.get(f"{self._base}/{path}", self._headers)
+        if not isinstance(answer, Answer):
+            return ProviderAnswer(refusal=answer.reason, is_final=isinstance(answer, RetryLater))
+        if answer.status != 200 or meta_errors.envelope(answer) is not None:
+            outcome = meta_errors.outcome(answer, WHATSAPP, CHANNEL, 1)
+            return ProviderAnswer(refusal=outcome.reason, is_final=isinstance(outcome, RetryLater))
+        try:
+            found = history.receipts(answer.json(), account or self._account, provider_message_id, received_at)
+        except Unexpected as why:
+            return ProviderAnswer(refusal=f"WhatsApp answered HTTP 200, but with no history: {why}")
+        return ProviderAnswer(found)
+
 
 def _outcome(answer: Answer, delivery: Delivery, tries: int) -> Outcome:
     # A 200 may contain an error, so look for the error object with every status.
@@ -104,4 +123,5 @@ DECLARATION = ChannelDeclaration(
     build=WhatsAppConnector.from_settings,
     send_settings=("whatsapp_account", "whatsapp_token"),
     webhook_settings=("whatsapp_app_secrets", "whatsapp_verify_token"),
+    no_answers="",
 )

@@ -126,9 +126,10 @@ def _receipt(status: Node, account: str, received_at: int) -> Receipt:
     if known is None:
         raise Unexpected(f"status {word(name)} is unknown")
     participant = optional_text(status, "recipient_participant_id")  # in groups there is one status for each member
+    identity = event_id(account, wamid, name)
     code, title = _failure(status)
     return Receipt(
-        event_id=f"whatsapp:{account}:{wamid}:{name}" + (f":{participant}" if participant else ""),
+        event_id=f"{identity}:{participant}" if participant else identity,
         channel=CHANNEL,
         account=account,
         provider_message_id=wamid,
@@ -139,6 +140,11 @@ def _receipt(status: Node, account: str, received_at: int) -> Receipt:
         error_code=code,
         error_title=title,
     )
+
+
+def event_id(account: str, wamid: str, name: str) -> str:
+    """The id of the receipt of one status of a message, by whichever way we learn of it."""
+    return f"{CHANNEL}:{account}:{wamid}:{name}"
 
 
 def _failure(status: Node) -> tuple[str | None, str | None]:
