@@ -45,8 +45,9 @@ def postgres(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
 
 def waiting(n: int, **changes: Any) -> DeliveryState:
     """A delivery that counts as stalled."""
-    values = {"version": 3, "status": Status.SENT, "previous_status": Status.SENT, "cause": Cause.STALLED}
-    return state(n, 3, **({"delivered_at": None, "stalled_at": T0 + n, "account": ACCOUNT} | values | changes))
+    values: dict[str, Any] = {"status": Status.SENT, "previous_status": Status.SENT, "cause": Cause.STALLED}
+    values |= {"delivered_at": None, "stalled_at": T0 + n, "account": ACCOUNT}
+    return state(n, 3, **(values | changes))
 
 
 async def stored(url: str, *states: DeliveryState) -> None:
@@ -74,7 +75,7 @@ def plain(result: Result) -> dict[str, dict[str, Any]]:
 async def test_lost_receipts_are_found_and_what_cannot_be_asked_is_listed(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with connected_rig("whatsapp", receipt_loss=1.0, read_rate=1.0) as at, connected_rig("telegram") as bot:
+    async with connected_rig("whatsapp", receipt_loss=1.0) as at, connected_rig("telegram") as bot:
         monkeypatch.setenv("CHAT4ALL_WHATSAPP_URL", at.url)
         monkeypatch.setenv("CHAT4ALL_TELEGRAM_URL", bot.url)
         wamid = await sent(at, 1)
@@ -172,7 +173,7 @@ async def test_a_database_without_our_relations_says_what_to_run(
 
 async def test_a_kafka_that_does_not_answer_is_no_success(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHAT4ALL_KAFKA_URL", "127.0.0.1:1")
-    async with connected_rig("whatsapp", receipt_loss=1.0, read_rate=1.0) as at:
+    async with connected_rig("whatsapp", receipt_loss=1.0) as at:
         monkeypatch.setenv("CHAT4ALL_WHATSAPP_URL", at.url)
         await stored(postgres, waiting(1, provider_message_id=await sent(at, 1)))
         result = await sweep()
@@ -188,9 +189,7 @@ def test_a_lost_webhook_is_found_by_a_sweep_of_the_whole_stack(tmp_path: Path, u
     try:
         settings = Settings.model_validate(running.settings)
         simulated = next(s.parts for s in running.services if s.name == "simulators")["whatsapp"]
-        faults = urllib.request.Request(
-            f"{simulated}/_control/faults", b'{"receipt_loss": 1.0, "read_rate": 1.0}', method="POST"
-        )
+        faults = urllib.request.Request(f"{simulated}/_control/faults", b'{"receipt_loss": 1.0}', method="POST")
         assert urllib.request.urlopen(faults, timeout=10).status == 200
         message = Message(
             message_id=unique,
