@@ -25,7 +25,7 @@ COMMANDS = {
     "channels": "cli.channels:app",
     "message": "cli.message:app",
     "report": "cli.report:app",
-    "receipts": "cli.receipts:app",
+    "receipts": "cli.sweep:app",
 }
 # The options of `simulate` are those of the simulators. They are passed on unchanged.
 CONTEXT: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 import pytest
 
+from connectors.base import Asking
 from connectors.registry import CHANNELS, connector
 from schemas.catalog import TOPICS
 from schemas.keys import provider_message_key
@@ -34,6 +35,13 @@ def test_every_channel_is_declared_and_has_its_topic() -> None:
         name for name in TOPICS if name.startswith("deliveries.")
     }
     assert {channel.capabilities.unknown_policy for channel in CHANNELS.values()} <= {"hold", "resend", "fail"}
+
+
+@pytest.mark.parametrize("channel", sorted(CHANNELS))
+def test_a_channel_says_why_its_provider_cannot_be_asked_unless_it_can(channel: str) -> None:
+    reason = CHANNELS[channel].no_answers
+    assert isinstance(connector(channel, SETTINGS), Asking) is not bool(reason)
+    assert not reason.endswith(".")
 
 
 @pytest.mark.parametrize("channel", sorted(CHANNELS))

@@ -219,6 +219,19 @@ def test_timeline_gives_texts_back_as_they_were(postgres: str) -> None:
     assert [event["version"] for event in found.trails[0].events] == [1, 2]
 
 
+def test_show_says_how_the_deliveries_of_a_message_stand_if_there_are_several(postgres: str) -> None:
+    group = [state(n, version, message_id="m1", seq=1) for n, version in ((1, 4), (2, 3), (3, 2), (4, 2))]
+    failed = state(5, 2, message_id="m1", seq=1, status=Status.FAILED, sent_at=None)
+    asyncio.run(archive(postgres, [sequenced(1), sequenced(2)], [*group, failed, state(6, 2, message_id="m2", seq=2)]))
+    shown = lines(run.invoke(message.app, ["show", "m1"]))
+    assert (
+        "5 deliveries: 1 READ, 1 DELIVERED, 2 SENT, 1 FAILED; sent: some, delivered: some, read: some, failed: some;"
+        in shown
+    )
+    assert "best READ, worst FAILED" in shown
+    assert "deliveries:" not in lines(run.invoke(message.app, ["show", "m2"]))
+
+
 def test_show_of_an_id_in_several_conversations_shows_each_or_the_one_asked_for(postgres: str) -> None:
     """A NUL in a conversation's id, and one whose deliveries came first."""
     others = [sequenced(1, conversation_id="c\x00", text="elsewhere", seq=1)]

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
-from cli import receipts
+from cli import sweep as sweep_command
 from cli.dev_stack import compose
 from schemas import codec
 from schemas.records import Cause, DeliveryState, Message, Recipient, Status
@@ -59,7 +59,7 @@ async def stored(url: str, *states: DeliveryState) -> None:
 
 async def sweep(*arguments: str) -> Result:
     """The command runs an event loop of its own, beside the simulator's."""
-    return await asyncio.to_thread(run.invoke, receipts.app, ["sweep", *arguments])
+    return await asyncio.to_thread(run.invoke, sweep_command.app, ["sweep", *arguments])
 
 
 async def sent(at: ConnectedRig, n: int) -> str:

@@ -224,9 +224,12 @@ async def test_webhooks_are_verified_signed_and_remembered_in_the_history() -> N
         _, answer = await _send(at, TEXT | {"biz_opaque_callback_data": "olá/1"})
         await at.receiver.until(lambda: len(_items(at, "statuses")) == 3)
         await at.advance_clock(2)
-        _, history = await at.get(
-            f"/v23.0/{ACCOUNT}/message_history?message_id={answer['messages'][0]['id']}", **BEARER
-        )
+        asked = f"/v23.0/{ACCOUNT}/message_history?message_id={answer['messages'][0]['id']}"
+        _, history = await at.get(asked, **BEARER)
+        _, chosen = await at.get(f"{asked}&fields=message_id,events{{delivery_status}}&limit=100", **BEARER)
+        wrong = [
+            await at.get(f"{asked}&{more}", **BEARER) for more in ("fields=status", "fields=events{a}", "limit=101")
+        ]
     for post in at.receiver.posts:
         digest = hmac.new(APP_SECRET.encode(), post.body, hashlib.sha256).hexdigest()
         assert post.headers["x-hub-signature-256"] == f"sha256={digest}"
@@ -236,6 +239,8 @@ async def test_webhooks_are_verified_signed_and_remembered_in_the_history() -> N
     assert "expiration_timestamp" in sent["conversation"]
     assert "expiration_timestamp" not in delivered["conversation"]
     assert [each["delivery_status"] for each in history["data"][0]["events"]["data"]] == ["SENT", "DELIVERED", "READ"]
+    assert chosen["data"][0]["events"]["data"][0].keys() == {"id", "delivery_status"}
+    assert [(status, refused["error"]["code"]) for status, refused in wrong] == [(400, 100)] * 3
 
 
 async def test_marking_as_read_needs_a_message_of_a_person() -> None:
