@@ -28,7 +28,7 @@ from schemas import access_errors
 from schemas.accounts import accounts_in
 from schemas.records import Status
 from schemas.settings import Settings
-from sinks.reports import StalledDelivery, stalled_deliveries
+from sinks.reports import WaitingDelivery, waiting_deliveries
 
 app = typer.Typer(help="Ask providers for receipts whose webhooks were lost.", no_args_is_help=True)
 
@@ -88,12 +88,12 @@ def _age(text: str) -> int:
 
 def _waiting(
     url: str, channels: Sequence[str], at_most: int, before: datetime | None
-) -> dict[str, tuple[StalledDelivery, ...]]:
+) -> dict[str, tuple[WaitingDelivery, ...]]:
     """The deliveries that wait for a receipt, by channel. A channel whose last sign is SENT waits for none, whatever their age is."""
     try:
         with psycopg.connect(url, connect_timeout=10) as connection:
             return {
-                name: stalled_deliveries(
+                name: waiting_deliveries(
                     connection,
                     name,
                     at_most,
@@ -108,7 +108,7 @@ def _waiting(
 
 
 async def _swept(
-    settings: Settings, waiting: Mapping[str, Sequence[StalledDelivery]], per_second: float, dry_run: bool
+    settings: Settings, waiting: Mapping[str, Sequence[WaitingDelivery]], per_second: float, dry_run: bool
 ) -> list[SweptChannel]:
     """Sweeps one channel after the other; what a provider knows is in Kafka before the next one is asked."""
     accounts, found = accounts_in(settings.accounts), []
@@ -132,7 +132,7 @@ async def _swept(
 
 
 async def _one(
-    settings: Settings, channel: str, deliveries: Sequence[StalledDelivery], per_second: float
+    settings: Settings, channel: str, deliveries: Sequence[WaitingDelivery], per_second: float
 ) -> SweptChannel:
     declared = CHANNELS[channel]
     missing = settings.missing(*declared.send_settings)
@@ -185,7 +185,7 @@ def _draw(swept: Sequence[SweptChannel], more: frozenset[str], *, dry_run: bool)
         _list(each.channel, [*each.missing, *each.refused, *each.not_asked])
 
 
-def _list(channel: str, deliveries: Sequence[StalledDelivery]) -> None:
+def _list(channel: str, deliveries: Sequence[WaitingDelivery]) -> None:
     """The deliveries of a channel that still have no receipt."""
     if not deliveries:
         return

@@ -16,7 +16,7 @@ from schemas import codec
 from schemas.accounts import Accounts
 from schemas.keys import provider_message_key
 from schemas.records import Receipt
-from sinks.reports import StalledDelivery
+from sinks.reports import WaitingDelivery
 
 MOST_REFUSALS = 3  # in a row, of which none says that the next question is refused too
 NO_ID = "no id of the provider is known"
@@ -28,10 +28,10 @@ class SweptChannel:
 
     channel: str
     receipts: list[Receipt] = field(default_factory=list)
-    found: list[StalledDelivery] = field(default_factory=list)  # the provider knows a receipt
-    missing: list[StalledDelivery] = field(default_factory=list)  # it answered, and knows no receipt
-    refused: list[StalledDelivery] = field(default_factory=list)  # asked, and it gave no answer
-    not_asked: list[StalledDelivery] = field(default_factory=list)
+    found: list[WaitingDelivery] = field(default_factory=list)  # the provider knows a receipt
+    missing: list[WaitingDelivery] = field(default_factory=list)  # it answered, and knows no receipt
+    refused: list[WaitingDelivery] = field(default_factory=list)  # asked, and it gave no answer
+    not_asked: list[WaitingDelivery] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)  # why deliveries were refused or not asked, each reason once
     webhook_state: str = ""  # what the provider says about its webhooks to us
 
@@ -44,14 +44,14 @@ class SweptChannel:
             self.reasons.append(reason)
 
 
-def unasked(channel: str, deliveries: Iterable[StalledDelivery], reason: str) -> SweptChannel:
+def unasked(channel: str, deliveries: Iterable[WaitingDelivery], reason: str) -> SweptChannel:
     """The result for a channel whose provider is not asked, for `reason`. Pure."""
     return SweptChannel(channel, not_asked=list(deliveries), reasons=[reason])
 
 
 async def sweep(
     channel: str,
-    deliveries: Sequence[StalledDelivery],
+    deliveries: Sequence[WaitingDelivery],
     connector: Connector,
     no_answers: str,
     *,
@@ -71,7 +71,7 @@ async def sweep(
 
 async def _asked(
     channel: str,
-    deliveries: Sequence[StalledDelivery],
+    deliveries: Sequence[WaitingDelivery],
     connector: Asking,
     wait: Callable[[float], Awaitable[object]],
     pause: float,

@@ -40,7 +40,7 @@ class MessageTimeline:
 
 
 @dataclass(frozen=True, slots=True)
-class StalledDelivery:
+class WaitingDelivery:
     """A delivery whose receipt is missing: stalled, or SENT for longer than the question said. Times are Unix milliseconds."""
 
     tenant_id: str
@@ -129,12 +129,12 @@ def _timeline(connection: psycopg.Connection[Any], place: tuple[str, str, str]) 
     )
 
 
-def stalled_deliveries(
+def waiting_deliveries(
     connection: psycopg.Connection[Any], channel: str, at_most: int, sent_before: datetime | None = None
-) -> tuple[StalledDelivery, ...]:
+) -> tuple[WaitingDelivery, ...]:
     """The stalled deliveries of a channel in PostgreSQL, those that were sent first in front, at most `at_most`. With `sent_before`, also
     deliveries that are SENT since before that time."""
-    names = tuple(StalledDelivery.__dataclass_fields__)
+    names = tuple(WaitingDelivery.__dataclass_fields__)
     relation, condition = "stalled_deliveries", ""
     if sent_before is not None:
         relation, condition = (
@@ -148,7 +148,7 @@ def stalled_deliveries(
         ).encode(),
         {"channel": channel, "before": sent_before, "at_most": at_most},
     )
-    return tuple(StalledDelivery(**dict(zip(names, map(_value, row), strict=True))) for row in found)
+    return tuple(WaitingDelivery(**dict(zip(names, map(_value, row), strict=True))) for row in found)
 
 
 def delivery_report(client: Client, since: datetime, until: datetime, *, by_hour: bool = False) -> Report:

@@ -11,7 +11,7 @@ from pipelines.receipt_sweep import NO_ID, SweptChannel
 from schemas import codec
 from schemas.accounts import accounts_in
 from schemas.records import Receipt
-from sinks.reports import StalledDelivery
+from sinks.reports import WaitingDelivery
 from tests.support import builders
 
 READ = ProviderAnswer((builders.receipt(),))
@@ -36,19 +36,19 @@ class Silent:
         return "7 updates wait"
 
 
-def stalled(n: int, **changes: Any) -> StalledDelivery:
-    values: dict[str, Any] = dict.fromkeys(StalledDelivery.__dataclass_fields__, "x") | {
+def stalled(n: int, **changes: Any) -> WaitingDelivery:
+    values: dict[str, Any] = dict.fromkeys(WaitingDelivery.__dataclass_fields__, "x") | {
         "account": "a",
         "delivery_id": f"d{n}",
         "provider_message_id": f"wamid.{n}",
         "sent_at": 1,
         "stalled_at": None,
     }
-    return StalledDelivery(**(values | changes))
+    return WaitingDelivery(**(values | changes))
 
 
 async def swept(
-    connector: Any, deliveries: Sequence[StalledDelivery], waits: list[float] | None = None
+    connector: Any, deliveries: Sequence[WaitingDelivery], waits: list[float] | None = None
 ) -> SweptChannel:
     async def wait(seconds: float) -> None:
         (waits if waits is not None else []).append(seconds)
@@ -56,7 +56,7 @@ async def swept(
     return await receipt_sweep.sweep("whatsapp", deliveries, connector, "nobody answers", per_second=4, wait=wait)
 
 
-def ids(deliveries: Sequence[StalledDelivery]) -> list[str]:
+def ids(deliveries: Sequence[WaitingDelivery]) -> list[str]:
     return [each.delivery_id for each in deliveries]
 
 
