@@ -80,6 +80,8 @@ class State:
         if limit is None or transition.status is transition.previous_status:
             return
         if transition.status is Status.SENT:
+            if transition.provider_message_id is None:
+                return  # a signal, or a reaction: the provider keeps nothing that it could report on
             self.awaiting.put(key, Awaited(transition.observed_at + limit))
         elif transition.previous_status is Status.SENT:
             self.awaiting.delete(key)
