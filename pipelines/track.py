@@ -92,7 +92,7 @@ class Track(Stage[State]):
                 continue
             early = [] if row is None else list(zip(row.early, row.places, strict=True))
             row, published = timelines.introduce(message, ref, state.partition, now)
-            row = row._replace(number=self._cursors.number(message, ref, state))
+            row = row._replace(number=self._cursors.number(message, ref, state, decision, now))
             state.rows.put(key, row)
             decision.count("introduced")
             self._publish(published, state, decision)
