@@ -21,7 +21,7 @@ SHOWN = frozenset(
     | {"status"}
     # counts
     | {"attempt", "attempts", "failures", "home_partition", "inferred", "known", "number", "part", "part_since", "partial", "ranges"}
-    | {"resends", "seq", "size", "version"}
+    | {"resends", "scheduled_before", "seq", "size", "version"}
     # cursors
     | {"last_delivered_seq", "last_read_seq", "unread", "made", "made_seq", "ended", "ended_seq", "observed_seq", "read", "read_seq"}
     | {"runs", "failed", "sees_delivered", "sees_read"}

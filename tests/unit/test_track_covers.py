@@ -124,6 +124,32 @@ def test_a_failure_that_a_covering_receipt_disproves_is_an_anomaly(desk: Desk[St
     assert (last.status, last.anomaly) == (READ, "READ after FAILED")
 
 
+def test_a_delivery_for_later_is_covered_by_what_was_read_after_its_time_only() -> None:
+    """Sequence 3 is sent at a later moment, when 4 was read long ago; in both orders of the receipts."""
+    reads = [said(4, READ, 500), said(6, READ, 5000)]
+    later = sequenced(ref("d3", **INSTAGRAM), seq=3, message_id="m3", not_before=NOW + 2000)
+    for order in (reads, reads[::-1]):
+        desk = Desk(Track(state_ms=STATE_MS, observed=OBSERVED))
+        some_sent(desk, [1, 2], **INSTAGRAM)
+        after(desk, record("conversation-log", later))
+        some_sent(desk, [4, 5, 6], **INSTAGRAM)
+        for one in order:
+            after(desk, one)
+        assert statuses(desk)["d3"] is PENDING
+        after(desk, said(3, SENT, 2010))
+        assert statuses(desk) == dict.fromkeys(("d1", "d2", "d3", "d4", "d5", "d6"), READ)
+        rows = desk.rows("timelines")
+        assert [rows[b"d%d" % n].covered_read_at for n in range(1, 6)] == [
+            NOW + at for at in (500, 500, 5000, 5000, 5000)
+        ]
+    desk = Desk(Track(state_ms=STATE_MS, observed=OBSERVED))
+    after(desk, record("conversation-log", later))
+    some_sent(desk, [4], **INSTAGRAM)
+    after(desk, said(4, READ, 500))
+    after(desk, said(3, SENT, 2010))
+    assert statuses(desk) == {"d3": SENT, "d4": READ}
+
+
 def test_other_lanes_stay_as_they_are(desk: Desk[State]) -> None:
     """Of another member, address, account and channel of the same conversation."""
     lanes = [
