@@ -36,11 +36,13 @@ class Reference:
         return next((made.member for made in reversed(there) if made.named), address)
 
     def at(self, n: int, status: str) -> int | None:
-        """When a delivery reached the status, by a receipt of its own, or by one that covers it once it was sent."""
+        """When a delivery reached the status, by a receipt of its own, or by one that covers it once it was sent and after its time."""
         made, said = self.made[n], self.said[self.made[n].delivery_id]
         is_covered = not made.is_signal and any(each.status in ("SENT", "DELIVERED", "READ") for each in said)
         covers = self.covers[made.member, made.place] if is_covered else []
-        covered = [at for what, up_to, at, until in covers if what == status and made.seq <= up_to and n < until]
+        covered = [
+            at for what, to, at, end in covers if what == status and made.seq <= to and n < end and made.due <= at
+        ]
         return min([*covered, *(each.at for each in said if each.status == status)], default=None)
 
     def times(self, n: int) -> tuple[int | None, int | None, int | None]:

@@ -64,6 +64,7 @@ SAYS = {
     "internal": (ReceiptStatus.DELIVERED, ReceiptStatus.READ, ReceiptStatus.FAILED),
 }
 LIKELY = {ReceiptStatus.FAILED: 0.04, ReceiptStatus.READ: 0.5}
+LATEST = 8 * HOUR  # how far ahead a message may be scheduled
 CALLS = 40  # in flight in one partition
 Of = tuple[str, str]  # tenant and conversation
 
@@ -121,7 +122,7 @@ class Worker:
 def core() -> tuple[Chain, Observing]:
     """Core as stages.py chains it, with providers that answer as the world says."""
     track = Observing(state_ms=400 * DAY, observed=OBSERVED, stalled_ms=STALLED_MS)
-    limits = SendLimits(concurrency=CALLS, outstanding=300, attempts=3, hold_ms=20 * MINUTE, account=CALLS, scheduled=0)
+    limits = SendLimits(concurrency=CALLS, outstanding=300, attempts=3, hold_ms=20 * MINUTE, account=CALLS)
     stages = (
         Route(
             partitions=PARTITIONS,
@@ -208,6 +209,7 @@ class World:
             kind=kind,
             text=text,
             requested_at=self.now,
+            not_before=self.now + draw.randint(0, LATEST) if draw.random() < 0.06 else None,
         )
         self.produce("messages", message)
         self.counts["messages"] += 1
@@ -427,7 +429,8 @@ class World:
             for ref in content.deliveries:
                 place, is_signal = (ref.channel, ref.account, ref.address), content.kind in SIGNALS
                 made = (ref.delivery_id, content.message_id, content.seq, ref.recipient, ref.recipient != ref.address)
-                facts.append(Made(*made, place, is_signal))
+                at = content.not_before or 0
+                facts.append(Made(*made, place, is_signal, at if at > content.accepted_at else 0))
         elif isinstance(content, StatusUpdate):
             if content.cause is Cause.RECEIPT:
                 self.said.add((content.delivery_id, content.event_id))
@@ -481,7 +484,8 @@ class World:
     def finish(self) -> None:
         """Everything that is under way arrives, every call ends, and every time of a channel is over."""
         self.quiet = True
-        last = max((due for due, _, _ in self.posted), default=self.now)
+        last = max((due for due, _, _ in self.posted), default=0)
+        last = max(last, self.now + LATEST)
         idle = 0
         while idle < 5:
             self.now += 30 * MINUTE
