@@ -72,9 +72,7 @@ class Reference:
     def cursor(self, member: str) -> tuple[int | None, int | None, int | None]:
         """Delivered, read and unread, each None where nobody can know. Who replies has read what was before the first open one then."""
         every, before = self.deliveries(member), self.before_open(member)
-        replies = [
-            n for n, fact in enumerate(self.facts) if isinstance(fact, Replied) and self.member(*fact, n) == member
-        ]
+        replies = [n for n, f in enumerate(self.facts) if isinstance(f, Replied) and self.member(*f, n) == member]
         thens = [then for then in (Reference(self.facts[:n]) for n in replies) if then.deliveries(member)]
         reads = [n for n, (_, status, _) in enumerate(every, 1) if status == "READ"]
         newest = max([*reads, *(len(then.before_open(member)) for then in thens)], default=0)
