@@ -63,7 +63,7 @@ def covered(lane: LaneOfMember, newest: int, update: StatusUpdate, state: State)
                 yield Covered(delivery_id.encode(), timelines.cover(row, about))
         seq = message.scheduled_before if passed else seq - 1
     if seq > 0:
-        yield _rest(lane, seq, update, state)
+        yield rest(lane, seq, update, state)
 
 
 def update_of(report: CursorReport, status: Status) -> StatusUpdate:
@@ -95,7 +95,8 @@ def _event_id(update: StatusUpdate, delivery_id: str) -> str:
     return f"covered:{ids.digest((update.event_id, delivery_id), 16).hex()}"
 
 
-def _rest(lane: LaneOfMember, up_to: int, update: StatusUpdate, state: State) -> Output:
+def rest(lane: LaneOfMember, up_to: int, update: StatusUpdate, state: State) -> Output:
+    """What `covered` would do from sequence `up_to` down, as a report to this partition for a later turn."""
     is_read = update.status is Status.READ
     report = CursorReport(
         tenant_id=lane.tenant_id,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipelines import track
 from pipelines.engine.stage import Decision, Record
 from pipelines.track import Track
 from pipelines.track_covers import MOST_COVERED
@@ -213,6 +214,24 @@ def test_one_receipt_looks_at_a_bounded_number_and_continues_through_kafka(desk:
         turns += 1
     assert (turns, covered) == (3, [MOST_COVERED, MOST_COVERED, 9])
     assert set(statuses(desk).values()) == {READ}
+
+
+def test_the_receipts_of_one_turn_cover_a_bounded_number(desk: Desk[State], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many people who had much to read, all at once, after an outage: the turn must not take seconds."""
+    monkeypatch.setattr(track, "COVERED_PER_TURN", 20)
+    lanes = [INSTAGRAM | {"address": f"a{n}", "recipient": f"a{n}"} for n in range(9)]
+    for n, lane in enumerate(lanes):
+        some_sent(desk, range(n * 10 + 1, n * 10 + 11), **lane)
+    pending = [said(n * 10 + 10, READ, 500) for n in range(len(lanes))]
+    turns, most = 0, 0
+    while pending:
+        decision = after(desk, *pending)
+        most = max(most, decision.counts.get("covered", 0))
+        reports = [output for output in decision.outputs if output.topic == "cursor-reports"]
+        pending = [record("cursor-reports", codec.decode(output.value, CursorReport)) for output in reports]
+        turns += 1
+    assert set(statuses(desk).values()) == {READ}
+    assert (turns, most) == (3, 27)
 
 
 # --- reports of clients -------------------------------------------------------------------------------------------------
