@@ -24,7 +24,7 @@ from pipelines.send_state import SendLimits
 from pipelines.stages import INNER, OUTSIDE
 from pipelines.track import Track
 from pipelines.track_state import State as TrackState
-from schemas import codec, tracker
+from schemas import codec, ids, tracker
 from schemas.accounts import accounts_in
 from schemas.keys import key_of, provider_message_key
 from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
@@ -150,6 +150,7 @@ class World:
         self.facts: dict[Of, list[Fact]] = defaultdict(list)
         self.posted: list[tuple[int, Receipt, str]] = []  # due time, receipt, and the way it takes
         self.arrived: list[tuple[Receipt, str]] = []
+        self.early: set[tuple[str, str]] = set()  # delivery and event of updates that others produced
         self.said: set[tuple[str, str]] = set()  # delivery and event of every receipt that track learned
         self.bound: dict[str, Binding] = {}
         self.taken: set[tuple[str, int, int]] = set()  # delivery, attempt and part of every call that a provider took
@@ -215,6 +216,28 @@ class World:
         self.counts["messages"] += 1
         if draw.random() < 0.02:  # the application repeats it
             self.produce("messages", message)
+        if draw.random() < 0.05 and kind == "text":
+            self.say_early(talk, message)
+
+    def say_early(self, talk: Talk, message: Message) -> None:
+        """A receipt of an earlier life of the topics: it may come before the message itself."""
+        to = message.recipients[0]
+        who, channel, address = to.user_id or to.address or "", to.channel or "", to.address or ""
+        named = ids.delivery_id(talk.tenant, talk.name, message.message_id, who, channel, address)
+        update = StatusUpdate(
+            tenant_id=talk.tenant,
+            event_id=f"early {named}",
+            delivery_id=named,
+            conversation_id=talk.name,
+            home_partition=talk.home,
+            status=self.random.choice([Status.SENT, Status.DELIVERED, Status.READ, Status.FAILED]),
+            cause=Cause.RECEIPT,
+            occurred_at=self.now,
+            observed_at=self.now,
+            provider_message_id=f"p-{named}-9-0",
+        )
+        self.produce("status-updates", update, partition=talk.home)
+        self.early.add((named, update.event_id))
 
     def reply(self, talk: Talk, channel: str, address: str) -> None:
         talk.messages += 1
@@ -349,8 +372,8 @@ class World:
         )[0]
         if kind in ("accepted", "taken, no answer"):
             provider_id = self.take(attempt)
-            ids = () if attempt.delivery.kind in SIGNALS else (provider_id,)
-            return Result(call, Accepted(ids) if kind == "accepted" else Unknown("no answer"))
+            given = () if attempt.delivery.kind in SIGNALS else (provider_id,)
+            return Result(call, Accepted(given) if kind == "accepted" else Unknown("no answer"))
         if kind == "no answer":
             return Result(call, Unknown("no answer"))
         if kind == "later":
