@@ -69,7 +69,14 @@ class Watch:
         self.cursors[key] = cursor
 
     def check_tables(self, rows: Mapping[str, Mapping[bytes, Any]], partition: int) -> None:
-        """Holds `message_states`, `stalled` and `awaiting` of a partition against what the topics say."""
+        """Holds `message_states`, `stalled`, `awaiting` and `cursors` of a partition against what the topics say."""
+        for row in rows["cursors"].values():
+            published = self.cursors.get((row.tenant_id, row.conversation_id, row.member))
+            now = (row.last_delivered_seq, row.last_read_seq)
+            if published is None:
+                assert not any(now), row
+            else:
+                assert (published.last_delivered_seq, published.last_read_seq) == now, f"{published} {row}"
         states = [state for state in self.states.values() if state.home_partition == partition]
         by_key = {(row.tenant_id, row.conversation_id, row.seq): row for row in rows["message_states"].values()}
         here = {(s.tenant_id, s.conversation_id, s.seq) for s in states}

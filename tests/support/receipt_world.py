@@ -524,7 +524,7 @@ class World:
 
     def check_tables(self) -> None:
         for worker in self.workers:
-            names = ("message_states", "stalled", "awaiting")
+            names = ("message_states", "stalled", "awaiting", "cursors")
             self.watch.check_tables({name: worker.desk.rows(name) for name in names}, worker.partition)
 
 
