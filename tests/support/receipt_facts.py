@@ -24,6 +24,7 @@ class Made(NamedTuple):
     named: bool  # by a user id, not by the address
     place: Place
     is_signal: bool
+    accepted: int
     due: int  # when it was to be sent; 0: at once
 
 

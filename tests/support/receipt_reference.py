@@ -43,7 +43,8 @@ class Reference:
         covered = [
             at for what, to, at, end in covers if what == status and made.seq <= to and n < end and made.due <= at
         ]
-        return min([*covered, *(each.at for each in said if each.status == status)], default=None)
+        times = [*covered, *(each.at for each in said if each.status == status)]
+        return max(made.accepted, min(times)) if times else None
 
     def times(self, n: int) -> tuple[int | None, int | None, int | None]:
         """When it was sent, was delivered and was read: what was read has arrived, and what has arrived was sent."""

@@ -453,11 +453,12 @@ class World:
                 place, is_signal = (ref.channel, ref.account, ref.address), content.kind in SIGNALS
                 made = (ref.delivery_id, content.message_id, content.seq, ref.recipient, ref.recipient != ref.address)
                 at = content.not_before or 0
-                facts.append(Made(*made, place, is_signal, at if at > content.accepted_at else 0))
+                facts.append(Made(*made, place, is_signal, content.accepted_at, at if at > content.accepted_at else 0))
         elif isinstance(content, StatusUpdate):
             if content.cause is Cause.RECEIPT:
                 self.said.add((content.delivery_id, content.event_id))
-            said = (content.delivery_id, content.event_id, str(content.status), content.occurred_at, content.inferred)
+            at = min(content.occurred_at, content.observed_at)
+            said = (content.delivery_id, content.event_id, str(content.status), at, content.inferred)
             self.facts[content.tenant_id, content.conversation_id].append(Said(*said))
         elif isinstance(content, CursorReport) and content.event_id.startswith("report-"):  # the rest is track's own
             if content.home_partition != partition:

@@ -12,11 +12,11 @@ from pipelines.row_masking import SHOWN, WHOLE, masked, masked_id
 from pipelines.stages import APPS
 from schemas import codec, records
 from schemas.records import Content, Location, Media, Template
-from tables.addresses import ADDRESSES, AddressOfMember
 from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
 from tables.cursors import CURSORS, MemberCursor
 from tables.held import HELD
+from tables.member_addresses import MEMBER_ADDRESSES, AddressOfMember
 from tables.messages import MESSAGE_STATES, MESSAGES, LoggedMessage, MessageState, pending
 from tables.outstanding import OUTSTANDING, Outstanding
 from tables.plans import PLANS
@@ -68,7 +68,7 @@ def rows() -> Iterator[tuple[str, Any]]:
     timeline, _ = introduce(sequenced(), dataclasses.replace(ref(), address=PERSON, recipient="Ana"), 0, 0)
     early = update(f"whatsapp:1:wamid.of-{PERSON}:read", provider_message_id=f"wamid.of-{PERSON}", reason="Ana")
     yield "timelines", TIMELINES.as_json(timeline._replace(reason="Ana", provider_message_id=PERSON, early=(early,)))
-    yield "addresses", ADDRESSES.as_json(AddressOfMember("Ana"))
+    yield "member_addresses", MEMBER_ADDRESSES.as_json(AddressOfMember("Ana"))
     theirs = ("t", f"whatsapp:1:{PERSON}", f"whatsapp:1:wamid.of-{PERSON}", 7)
     yield (
         "messages",
@@ -130,7 +130,8 @@ def test_an_unknown_field_is_masked_and_so_is_all_metadata() -> None:
 def test_every_field_of_every_row_is_shown_or_hidden() -> None:
     """A new field is masked until SHOWN names it."""
     layouts = (
-        OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES, CURSORS, ADDRESSES, MESSAGES, MESSAGE_STATES,
+        OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES, CURSORS, MEMBER_ADDRESSES, MESSAGES,
+        MESSAGE_STATES,
         AWAITING, STALLED,
     )  # fmt: skip  # a list of names
     found = {name for layout in layouts for name in _fields(_row_class(layout))} | {"digest", "accepted_at"}
