@@ -6,7 +6,7 @@ WHEELS ?= --only-binary :all:
 INSTALL := .venv/bin/pip install --quiet --disable-pip-version-check
 LOCK := .venv/maintenance/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help demo up down check test lock audit bench bench-decide bench-engine bench-connectors bench-life bench-neighbours bench-sinks bench-receipts
+.PHONY: help demo up down check test test-receipts lock audit bench bench-decide bench-engine bench-connectors bench-life bench-neighbours bench-sinks bench-receipts
 .PHONY: bench-start bench-idle crash-engine attack soak clean
 .DEFAULT_GOAL := demo
 
@@ -30,6 +30,9 @@ check: .venv/ready  ## check style and types, as CI does
 
 test: .venv/ready  ## run all tests on real servers, two files at a time
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-receipts: .venv/ready  ## hold random receipts against a reference, at length: make test-receipts RUNS=100 SEED=1
+	python -m tests.support.receipt_runs --runs $(or $(RUNS),100) --seed $(or $(SEED),1)
 
 .venv/maintenance: .venv/ready maintenance.txt
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --require-hashes $(WHEELS) -r maintenance.txt && touch $@

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from connectors.base import Observed
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
-from pipelines.track_covers import LaneOfMember, covered, lane_of, update_of
+from pipelines.track_covers import LaneOfMember, covered, lane_of, rest, update_of
 from pipelines.track_cursors import CursorUpdates
 from pipelines.track_state import State, stalled_row, stalled_update
 from pipelines.typed_record import typed
@@ -27,6 +27,9 @@ from tables.timeline_layout import TIMELINES
 from tables.timelines import Timeline, Transition
 
 EXPIRED_PER_TURN = 2000
+COVERED_PER_TURN = (
+    4096  # deliveries that the receipts of one turn cover, about; what is left waits in Kafka for the next turns
+)
 
 
 class Track(Stage[State]):
@@ -92,7 +95,7 @@ class Track(Stage[State]):
                 continue
             early = [] if row is None else list(zip(row.early, row.places, strict=True))
             row, published = timelines.introduce(message, ref, state.partition, now)
-            row = row._replace(number=self._cursors.number(message, ref, state))
+            row = row._replace(number=self._cursors.number(message, ref, state, decision, now))
             state.rows.put(key, row)
             decision.count("introduced")
             self._publish(published, state, decision)
@@ -193,7 +196,10 @@ class Track(Stage[State]):
     def _cover(self, lane: LaneOfMember, newest: int, update: StatusUpdate, state: State, decision: Decision) -> bool:
         """Applies a receipt to the deliveries of the lane up to the sequence `newest`; returns whether that changed any."""
         changed = False
-        for each in covered(lane, newest, update, state):
+        steps = covered(lane, newest, update, state)
+        if newest > 0 and decision.counts.get("covered", 0) >= COVERED_PER_TURN:
+            steps = iter((rest(lane, newest, update, state),))
+        for each in steps:
             if isinstance(each, Output):
                 decision.outputs.append(each)
                 decision.count("cover_continued")

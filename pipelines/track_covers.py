@@ -1,8 +1,9 @@
 """Receipts that cover more than one delivery: "read up to here". No I/O.
 
 In: a receipt READ of a channel whose reads cover what came before, or a client's CursorReport. Out: the transitions of the earlier
-deliveries of the same lane. Guaranteed: the deliveries end with the same statuses and times in any order of such receipts; one receipt
-looks at MOST_COVERED sequences of the conversation at most, and the rest follows from a CursorReport that track produces for itself.
+deliveries of the same lane; one that was for later is not covered by what happened before its time. Guaranteed: the deliveries end with the
+same statuses and times in any order of such receipts; one receipt looks at MOST_COVERED sequences of the conversation at most, and the rest
+follows from a CursorReport that track produces for itself.
 """
 
 from collections.abc import Iterator
@@ -44,22 +45,25 @@ def lane_of(row: Timeline) -> LaneOfMember:
 
 
 def covered(lane: LaneOfMember, newest: int, update: StatusUpdate, state: State) -> Iterator[Covered | Output]:
-    """The deliveries of the lane from sequence `newest` down to one that is covered already. `update` has the status, DELIVERED or READ,
-    and the times. Ends with an Output if there is more to look at than one turn may. The caller writes the rows while it iterates."""
-    for seq in range(newest, max(newest - MOST_COVERED, 0), -1):
-        message = state.messages.get(sequence_key(lane.tenant_id, lane.conversation_id, seq))
+    """The deliveries of the lane from sequence `newest` down to one that is covered already, and from there those that were for later.
+    `update` has the status, DELIVERED or READ, and the times. Ends with an Output if there is more to look at than one turn may. The caller
+    writes the rows while it iterates."""
+    seq, passed = newest, False  # passed: one is covered already, and so is everything before it that was not for later
+    for _ in range(MOST_COVERED):
+        message = state.messages.get(sequence_key(lane.tenant_id, lane.conversation_id, seq)) if seq > 0 else None
         if message is None:
             return  # expired, and everything before it
         delivery_id = _delivery_of(lane, message)
         row = None if delivery_id is None else state.rows.get(delivery_id.encode())
-        if delivery_id is None or row is None or not row.known or lane_of(row) != lane:
-            continue
-        if timelines.is_covered(row, update):
-            return
-        about = replace(update, delivery_id=delivery_id, event_id=_event_id(update, delivery_id))
-        yield Covered(delivery_id.encode(), timelines.cover(row, about))
-    if newest > MOST_COVERED:
-        yield _rest(lane, newest - MOST_COVERED, update, state)
+        if delivery_id is not None and row is not None and row.known and lane_of(row) == lane:
+            if timelines.is_covered(row, update):
+                passed = True
+            elif not message.was_scheduled or message.kept_from <= update.occurred_at:
+                about = replace(update, delivery_id=delivery_id, event_id=_event_id(update, delivery_id))
+                yield Covered(delivery_id.encode(), timelines.cover(row, about))
+        seq = message.scheduled_before if passed else seq - 1
+    if seq > 0:
+        yield rest(lane, seq, update, state)
 
 
 def update_of(report: CursorReport, status: Status) -> StatusUpdate:
@@ -91,7 +95,8 @@ def _event_id(update: StatusUpdate, delivery_id: str) -> str:
     return f"covered:{ids.digest((update.event_id, delivery_id), 16).hex()}"
 
 
-def _rest(lane: LaneOfMember, up_to: int, update: StatusUpdate, state: State) -> Output:
+def rest(lane: LaneOfMember, up_to: int, update: StatusUpdate, state: State) -> Output:
+    """What `covered` would do from sequence `up_to` down, as a report to this partition for a later turn."""
     is_read = update.status is Status.READ
     report = CursorReport(
         tenant_id=lane.tenant_id,

@@ -25,8 +25,9 @@ class CursorUpdates:
     def __init__(self, observed: Mapping[str, Observed]) -> None:
         self._observed = observed
 
-    def number(self, message: SequencedMessage, ref: DeliveryRef, state: State) -> int:
-        """The number of a new delivery among those to its member; 0 for a signal, which nobody reads."""
+    def number(self, message: SequencedMessage, ref: DeliveryRef, state: State, decision: Decision, now: int) -> int:
+        """The number of a new delivery among those to its member; 0 for a signal, which nobody reads. The first delivery on a channel that
+        reports more than the member's channels before makes a cursor known."""
         if message.kind in SIGNALS:
             return 0
         of = (message.tenant_id, message.conversation_id)
@@ -35,10 +36,15 @@ class CursorUpdates:
             if state.member_addresses.get(at) != named:
                 state.member_addresses.put(at, named)
         key = cursor_key(*of, ref.recipient).encode()
-        cursor = state.cursors.get(key) or MemberCursor(*of, ref.recipient)
+        before = state.cursors.get(key)
         sees = self._observed.get(ref.channel, _NOTHING)
-        cursor = cursors.made(cursor, message.seq, sees_delivered=sees.delivered, sees_read=sees.read)
-        state.cursors.put(key, cursor)
+        cursor = cursors.made(
+            before or MemberCursor(*of, ref.recipient), message.seq, sees_delivered=sees.delivered, sees_read=sees.read
+        )
+        if before is None:
+            state.cursors.put(key, cursor)
+        else:
+            self._put(key, before, cursor, decision, state=state, now=now)
         return cursor.made
 
     def move(self, row: Timeline, transition: DeliveryState, state: State, decision: Decision) -> None:

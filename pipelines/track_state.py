@@ -53,7 +53,9 @@ class State:
         kept_from = max(message.accepted_at, message.not_before or 0)
         made = tuple([ref.delivery_id for ref in message.deliveries])
         about = (str(message.direction), message.kind, message.accepted_at, kept_from)
-        self.messages.put(key, LoggedMessage(*of, *about, made))
+        before = self.messages.get(sequence_key(message.tenant_id, message.conversation_id, message.seq - 1))
+        scheduled = 0 if before is None else before.seq if before.was_scheduled else before.scheduled_before
+        self.messages.put(key, LoggedMessage(*of, *about, made, scheduled))
         if len(made) > 1:
             self.message_states.put(key, MessageState(*of, messages.pending(len(made)), now))
 
@@ -80,6 +82,8 @@ class State:
         if limit is None or transition.status is transition.previous_status:
             return
         if transition.status is Status.SENT:
+            if transition.provider_message_id is None:
+                return  # a signal, or a reaction: the provider keeps nothing that it could report on
             self.awaiting.put(key, Awaited(transition.observed_at + limit))
         elif transition.previous_status is Status.SENT:
             self.awaiting.delete(key)

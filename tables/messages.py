@@ -38,6 +38,14 @@ class LoggedMessage:
     accepted_at: int
     kept_from: int
     delivery_ids: tuple[str, ...] = ()  # in the order of the message's recipients
+    scheduled_before: int = (
+        0  # sequence of the newest message before this one that was for later; 0: none that is known
+    )
+
+    @property
+    def was_scheduled(self) -> bool:
+        """Whether it was for later when it was accepted: its deliveries are sent after those of messages with a higher sequence."""
+        return self.kept_from > self.accepted_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ MOST_EARLY = 64  # updates of one delivery that may wait for its record of the c
 KEPT_EVENTS = 64  # events remembered per delivery; a delivery has far fewer unless it is retried for days
 # If several were seen, the first in this order counts.
 FAILURES = (Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED)
+_ARRIVED = (Status.DELIVERED, Status.READ)
 
 
 class Timeline(NamedTuple):
@@ -90,8 +91,8 @@ def apply(row: Timeline, update: StatusUpdate) -> Transition:
     if event in row.events:
         return Transition(row, None)
     before = status(row)
-    row, anomaly = _with(row, update, event, before)
-    return Transition(row, _published(row, update, before, anomaly))
+    row = _with(row, update, event)
+    return Transition(row, _published(row, update, before))
 
 
 def cover(row: Timeline, update: StatusUpdate) -> Transition:
@@ -122,7 +123,7 @@ def stall(row: Timeline, update: StatusUpdate) -> Transition:
 def _relabelled(row: Timeline, update: StatusUpdate, before: Status) -> Transition:
     row = row._replace(version=row.version + 1, updated_at=max(row.updated_at, update.observed_at))
     row = _cleared(row)
-    return Transition(row, _published(row, update, before, None))
+    return Transition(row, _published(row, update, before))
 
 
 def _cleared(row: Timeline) -> Timeline:
@@ -192,11 +193,11 @@ def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: 
         occurred_at=message.accepted_at,
         observed_at=now,
     )
-    return row, _published(row, created, Status.PENDING, None)
+    return row, _published(row, created, Status.PENDING)
 
 
-def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tuple[Timeline, str | None]:
-    """The row with the evidence of the update, and how the update contradicts the status before; None if it does not."""
+def _with(row: Timeline, update: StatusUpdate, event: int) -> Timeline:
+    """The row with the evidence of the update."""
     changed: dict[str, Any] = {
         "version": row.version + 1,
         "events": (*row.events, event)[-KEPT_EVENTS:],
@@ -207,7 +208,6 @@ def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tu
         "updated_at": max(row.updated_at, update.observed_at),
     }
     at = _plausible(row, update)
-    anomaly = None
     if update.status is Status.SENT:
         changed["sent_at"] = _earliest(row.sent_at, at)
     elif update.status is Status.DELIVERED:
@@ -217,20 +217,23 @@ def _with(row: Timeline, update: StatusUpdate, event: int, before: Status) -> tu
     elif update.status in FAILURES:
         changed["failed_at"] = _earliest(row.failed_at, at)
         changed["failure"] = _first_failure(row.failure, update.status)
-        if before in (Status.DELIVERED, Status.READ):
-            anomaly = f"{update.status} after {before}"
-    if update.status in (Status.DELIVERED, Status.READ) and before in FAILURES:
-        anomaly = f"{update.status} after {before}"
     given = (at, update.reason_code or "", update.reason or "")
     if update.reason_code is not None and given > (row.reason_at, row.reason_code or "", row.reason or ""):
         changed["reason_at"], changed["reason_code"], changed["reason"] = at, update.reason_code, update.reason
-    return _cleared(row._replace(**changed)), anomaly
+    return _cleared(row._replace(**changed))
 
 
-def _published(row: Timeline, update: StatusUpdate, before: Status, anomaly: str | None) -> DeliveryState:
+def _anomaly(before: Status, update: StatusUpdate, now: Status) -> str | None:
+    """How the update, a receipt for a later message included, contradicts the status before; None if it does not."""
+    if before in FAILURES and now in _ARRIVED:
+        return f"{now} after {before}"
+    return f"{update.status} after {before}" if update.status in FAILURES and before in _ARRIVED else None
+
+
+def _published(row: Timeline, update: StatusUpdate, before: Status) -> DeliveryState:
     """The record of a transition: `row` is the row after the update, `before` the status before it."""
     now = status(row)
-    reached = now in (Status.DELIVERED, Status.READ)
+    reached = now in _ARRIVED
     delivered_at, read_at = _delivered_at(row), _read_at(row)
     return DeliveryState(
         tenant_id=row.tenant_id,
@@ -249,7 +252,7 @@ def _published(row: Timeline, update: StatusUpdate, before: Status, anomaly: str
         previous_status=before,
         status=now,
         cause=update.cause,
-        anomaly=anomaly,
+        anomaly=_anomaly(before, update, now),
         occurred_at=update.occurred_at,
         observed_at=update.observed_at,
         requested_at=row.requested_at,

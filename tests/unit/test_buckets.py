@@ -64,6 +64,11 @@ NUMBERED = (
     "00000000ffffffffffffffff06050508040307636f6e762d316d73672d316163632d31313535353030303161636d65616e61"
     "77616d69642e31"
 )
+COVERED = (
+    "02c71501010400010002070000000068e5cf8b01000003000000ceffffffb6030000050000005a000000840300008e030000"
+    "b004000080ee36000100000000000000ffffffffffffffff06050508040307636f6e762d316d73672d316163632d31313535"
+    "353030303161636d65616e6177616d69642e31"
+)
 
 
 def ended(**changes: object) -> Timeline:
@@ -96,6 +101,13 @@ def test_a_row_on_a_changelog_can_always_be_read() -> None:
     assert TIMELINES.decode(bytes.fromhex(WRITTEN)) == row, "number 0: it moves no cursor"
     assert TIMELINES.decode(bytes.fromhex(NUMBERED)) == row._replace(number=3)
     assert TIMELINES.encode(row._replace(number=3)).hex() == NUMBERED
+    covered = row._replace(
+        number=3, covered_delivered_at=NOW + 910, covered_read_at=NOW + 1200, stalled_at=NOW + 3_600_000
+    )
+    assert TIMELINES.decode(bytes.fromhex(COVERED)) == covered, (
+        "and of the first with receipts for later messages and with labels"
+    )
+    assert TIMELINES.encode(covered).hex() == COVERED
 
 
 def test_the_web_views_show_field_names_and_events_in_hexadecimal() -> None:

@@ -27,6 +27,8 @@ from schemas.records import (
     Binding,
     Content,
     Conversation,
+    Cursor,
+    CursorReport,
     Delivery,
     DeliveryState,
     Media,
@@ -111,6 +113,11 @@ PLACES = {
     "track known": Place(
         lambda: Track(state_ms=HOUR, observed=OBSERVED), "status-updates", StatusUpdate, [record("conversation-log", sequenced(ref()))]
     ),
+    "track reports": Place(lambda: Track(state_ms=HOUR, observed=OBSERVED), "cursor-reports", CursorReport),
+    "track reports of a member": Place(
+        lambda: Track(state_ms=HOUR, observed=OBSERVED), "cursor-reports", CursorReport,
+        [record("conversation-log", sequenced(ref(channel="internal", account="app", recipient="ana", address="ana"), seq=600))],
+    ),
     "archive log": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "conversation-log", SequencedMessage),
     "archive states": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "delivery-states", DeliveryState),
     "analyse states": Place(lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0), "delivery-states", DeliveryState),
@@ -120,6 +127,8 @@ OUTPUTS: Mapping[str, type[Any]] = {
     "status-updates": StatusUpdate,
     "bindings": Binding,
     "delivery-states": DeliveryState,
+    "cursors": Cursor,
+    "cursor-reports": CursorReport,
     "conversations": Conversation,
     "messages": Message,
     **{f"deliveries.{name}": Delivery for name in CHANNEL_NAMES},

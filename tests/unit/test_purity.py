@@ -55,6 +55,7 @@ from tests.support.builders import (
     conversation,
     conversation_at_home,
     cursor,
+    cursor_report,
     delivery,
     delivery_state,
     examples,
@@ -240,15 +241,29 @@ CASES = {
         ),
     ),
     "track": Case(
-        lambda: Track(state_ms=5000, observed=OBSERVED),
+        lambda: Track(state_ms=5000, observed=OBSERVED, stalled_ms={"instagram": 400}),
         (
-            *(record("conversation-log", sequenced(ref(f"dlv-{n}"), message_id=f"m{n}")) for n in range(3)),
+            *(
+                record(
+                    "conversation-log",
+                    sequenced(*(ref(f"dlv-{n}", channel="instagram") for n in to), seq=seq, message_id=f"m{seq}"),
+                )
+                for seq, to in enumerate(((0,), (1,), (2, 4)), 1)
+            ),
+            *(
+                record(
+                    "cursor-reports",
+                    cursor_report(channel="instagram", account="acc-1", address="15550001", read_up_to=n),
+                )
+                for n in (1, 9)
+            ),
+            record("cursor-reports", cursor_report(home_partition=3)),
             *(
                 record("status-updates", update(f"e{n}{status}", delivery_id=f"dlv-{n}", status=status))
                 for n in range(4)
                 for status in (Status.SENT, Status.READ, Status.FAILED)
             ),
-            raw("status-updates", b"junk"),
+            *(raw(topic, b"junk") for topic in ("status-updates", "cursor-reports")),
         ),
     ),
     "archive": Case(

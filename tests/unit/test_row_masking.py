@@ -16,10 +16,13 @@ from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
 from tables.cursors import CURSORS, MemberCursor
 from tables.held import HELD
+from tables.member_addresses import MEMBER_ADDRESSES, AddressOfMember
+from tables.messages import MESSAGE_STATES, MESSAGES, LoggedMessage, MessageState, pending
 from tables.outstanding import OUTSTANDING, Outstanding
 from tables.plans import PLANS
 from tables.seen import SEEN
 from tables.sequences import SEQUENCES
+from tables.stalled import AWAITING, STALLED, StalledDelivery
 from tables.timeline_layout import TIMELINES
 from tables.timelines import introduce
 from tests.support.builders import binding, delivery, receipt, ref, sequenced, update
@@ -28,11 +31,13 @@ from tests.support.builders import binding, delivery, receipt, ref, sequenced, u
 HIDDEN = {
     "address", "addresses", "anomaly", "body", "buttons", "callback_data", "content", "deliveries", "delivery", "early", "error_title",
     "event_id", "places",
-    "evidence", "filename", "frames", "header", "headers", "latitude", "location", "longitude", "media", "members", "metadata", "mime_type",
+    "evidence", "filename", "frames", "header", "headers", "latitude", "location", "longitude", "media",
+    "member", "members", "metadata", "mime_type",
     "name", "provider_media_id", "provider_message_id", "reaction", "reason", "receipts", "recipient", "recipients", "reply_to", "sender",
     "template", "text", "time_zone", "url", "user_id", "user_ids", "opt_outs",
 }  # fmt: skip  # a list of names
 PERSON = "15557654321"
+DELIVERY_ID = "0123456789abcdef0123456789abcdef"
 PERSONAL = ("olá", "secret-words", PERSON, "wamid.of-", "Ana", "-23.5")
 CONTENT = Content(
     media=(Media("image", url=f"https://x.example/{PERSON}.jpg", filename="Ana.jpg"),),
@@ -63,6 +68,14 @@ def rows() -> Iterator[tuple[str, Any]]:
     timeline, _ = introduce(sequenced(), dataclasses.replace(ref(), address=PERSON, recipient="Ana"), 0, 0)
     early = update(f"whatsapp:1:wamid.of-{PERSON}:read", provider_message_id=f"wamid.of-{PERSON}", reason="Ana")
     yield "timelines", TIMELINES.as_json(timeline._replace(reason="Ana", provider_message_id=PERSON, early=(early,)))
+    yield "member_addresses", MEMBER_ADDRESSES.as_json(AddressOfMember("Ana"))
+    theirs = ("t", f"whatsapp:1:{PERSON}", f"whatsapp:1:wamid.of-{PERSON}", 7)
+    yield (
+        "messages",
+        MESSAGES.as_json(LoggedMessage(*theirs, "INBOUND", "text", 1, 1, (DELIVERY_ID,))),
+    )
+    yield "message_states", MESSAGE_STATES.as_json(MessageState(*theirs, pending(3), 1))
+    yield "stalled", STALLED.as_json(StalledDelivery(*theirs, "whatsapp", "1", 1, 2))
     yield "cursors", CURSORS.as_json(MemberCursor("t", f"whatsapp:1:{PERSON}", PERSON, made=2, made_seq=3))
 
 
@@ -82,6 +95,27 @@ def test_what_an_operator_needs_is_shown() -> None:
     assert masked({"seq": 3}) == {"seq": 3}
 
 
+def test_what_an_operator_looks_for_in_messages_is_shown() -> None:
+    found = dict(rows())
+    cut = masked(found["message_states"])
+    assert (cut["seq"], cut["counts"]) == (7, [3, 0, 0, 0, 0, 0, 0, 0])
+    shown = ("by_status", "worst", "best", "sent", "delivered", "read", "failed")
+    assert [cut["summary"][name] for name in shown] == [
+        {"PENDING": 3},
+        "PENDING",
+        "PENDING",
+        "none",
+        "none",
+        "none",
+        "none",
+    ]
+    of_a_person = {"conversation_id": "whatsapp:1:***", "message_id": "whatsapp:1:***"}
+    assert masked(found["messages"]) == found["messages"] | of_a_person | {
+        "delivery_ids": ["0123456789abcdef0123456789abcdef"]
+    }
+    assert masked(found["stalled"])["stalled_at"] == 2
+
+
 def test_an_unknown_field_is_masked_and_so_is_all_metadata() -> None:
     assert masked({"new": "Ana", "flag": True, "none": None, "empty": "", "list": ["Ana", 1]}) == {
         "new": "***",
@@ -95,7 +129,11 @@ def test_an_unknown_field_is_masked_and_so_is_all_metadata() -> None:
 
 def test_every_field_of_every_row_is_shown_or_hidden() -> None:
     """A new field is masked until SHOWN names it."""
-    layouts = (OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES)
+    layouts = (
+        OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES, CURSORS, MEMBER_ADDRESSES, MESSAGES,
+        MESSAGE_STATES,
+        AWAITING, STALLED,
+    )  # fmt: skip  # a list of names
     found = {name for layout in layouts for name in _fields(_row_class(layout))} | {"digest", "accepted_at"}
     found |= {name for each in typing.get_args(records.Record) for name in _fields(each) if each.__name__ in KEPT}
     assert found - SHOWN - HIDDEN == set()

@@ -168,3 +168,16 @@ def test_a_delivery_that_is_forgotten_holds_up_no_cursor() -> None:
     ).outputs
     (cursor,) = decoded(desk.turn(now=NOW + STATE_MS + 60_002).outputs, "cursors", Cursor)
     assert cursor.last_delivered_seq == 2
+
+
+def test_a_cursor_that_becomes_known_is_published() -> None:
+    """A member of Telegram, of whom nobody knows what has arrived, gets a delivery on WhatsApp."""
+    desk = new_desk()
+    to = {"recipient": "ana"}
+    first = sequenced(ref("d1", channel="telegram", **to), seq=1, message_id="m1")
+    assert not decoded(desk.turn([record("conversation-log", first)]).outputs, "cursors", Cursor)
+    second = sequenced(ref("d2", channel="whatsapp", **to), seq=2, message_id="m2")
+    (cursor,) = decoded(desk.turn([record("conversation-log", second, offset=1)]).outputs, "cursors", Cursor)
+    assert (cursor.version, cursor.last_delivered_seq, cursor.last_read_seq, cursor.newest_seq) == (1, 0, 0, 2)
+    third = sequenced(ref("d3", channel="whatsapp", **to), seq=3, message_id="m3")
+    assert not decoded(desk.turn([record("conversation-log", third, offset=2)]).outputs, "cursors", Cursor)
