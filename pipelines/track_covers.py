@@ -6,7 +6,7 @@ same statuses and times in any order of such receipts; one receipt looks at MOST
 follows from a CursorReport that track produces for itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ MOST_COVERED = 256  # sequences that one receipt looks at in one turn
 
 
 class LaneOfMember(NamedTuple):
-    """Whose deliveries are covered: those to one address of one member on one channel, from one account."""
+    """Whose deliveries are covered: those to one address on one channel, from one account. `member` is who has the address now; deliveries
+    that name another member, or the address alone, are of the same lane."""
 
     tenant_id: str
     conversation_id: str
@@ -53,9 +54,10 @@ def covered(lane: LaneOfMember, newest: int, update: StatusUpdate, state: State)
         message = state.messages.get(sequence_key(lane.tenant_id, lane.conversation_id, seq)) if seq > 0 else None
         if message is None:
             return  # expired, and everything before it
-        delivery_id = _delivery_of(lane, message)
-        row = None if delivery_id is None else state.rows.get(delivery_id.encode())
-        if delivery_id is not None and row is not None and row.known and lane_of(row) == lane:
+        for delivery_id in _deliveries_of(lane, message):
+            row = state.rows.get(delivery_id.encode())
+            if row is None or not row.known or not _is_of(lane, row):
+                continue
             if timelines.is_covered(row, update):
                 passed = True
             elif not message.was_scheduled or message.kept_from <= update.occurred_at:
@@ -81,14 +83,18 @@ def update_of(report: CursorReport, status: Status) -> StatusUpdate:
     )
 
 
-def _delivery_of(lane: LaneOfMember, message: LoggedMessage) -> str | None:
-    """The delivery of the message that can be the lane's. In a group the id follows from what it is made from."""
-    if message.kind in SIGNALS or not message.delivery_ids:
-        return None
-    if len(message.delivery_ids) == 1:
-        return message.delivery_ids[0]
+def _is_of(lane: LaneOfMember, row: Timeline) -> bool:
+    return lane_of(row)._replace(member=lane.member) == lane
+
+
+def _deliveries_of(lane: LaneOfMember, message: LoggedMessage) -> Sequence[str]:
+    """The deliveries of the message that can be the lane's. In a group the id follows from what it is made from: from the member, or from
+    the address where the message named no user."""
+    if message.kind in SIGNALS or len(message.delivery_ids) <= 1:
+        return () if message.kind in SIGNALS else message.delivery_ids
     of = (lane.tenant_id, lane.conversation_id, message.message_id)
-    return ids.delivery_id(*of, lane.member, lane.channel, lane.address)
+    named = dict.fromkeys((lane.member, lane.address))
+    return [ids.delivery_id(*of, recipient, lane.channel, lane.address) for recipient in named]
 
 
 def _event_id(update: StatusUpdate, delivery_id: str) -> str:

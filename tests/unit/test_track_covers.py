@@ -152,9 +152,9 @@ def test_a_delivery_for_later_is_covered_by_what_was_read_after_its_time_only() 
 
 
 def test_other_lanes_stay_as_they_are(desk: Desk[State]) -> None:
-    """Of another member, address, account and channel of the same conversation."""
+    """Of another address, account and channel of the same conversation."""
     lanes = [
-        INSTAGRAM | {"recipient": "bia"},
+        INSTAGRAM | {"address": "557"},
         INSTAGRAM | {"address": "556", "recipient": "556"},
         INSTAGRAM | {"account": "acc-2"},
         INSTAGRAM | {"channel": "whatsapp"},
@@ -164,6 +164,15 @@ def test_other_lanes_stay_as_they_are(desk: Desk[State]) -> None:
     some_sent(desk, [5, 6], **INSTAGRAM)
     after(desk, said(6, READ, 500))
     assert statuses(desk) == {"d1": SENT, "d2": SENT, "d3": SENT, "d4": SENT, "d5": READ, "d6": READ}
+
+
+def test_a_lane_is_of_the_address_whoever_it_is_named_for(desk: Desk[State]) -> None:
+    """The first message named the address alone, the second another user: the same person read all three."""
+    some_sent(desk, [1], **(INSTAGRAM | {"recipient": INSTAGRAM["address"]}))
+    some_sent(desk, [2], **(INSTAGRAM | {"recipient": "bia"}))
+    some_sent(desk, [3], **INSTAGRAM)
+    after(desk, said(3, READ, 500))
+    assert statuses(desk) == {"d1": READ, "d2": READ, "d3": READ}
 
 
 def test_a_read_in_a_group_covers_the_reader_alone(desk: Desk[State]) -> None:
