@@ -170,7 +170,7 @@ def test_a_lane_is_of_the_address_whoever_it_is_named_for(desk: Desk[State]) -> 
     """The first message named the address alone, the second another user: the same person read all three."""
     some_sent(desk, [1], **(INSTAGRAM | {"recipient": INSTAGRAM["address"]}))
     some_sent(desk, [2], **(INSTAGRAM | {"recipient": "bia"}))
-    some_sent(desk, [3], **INSTAGRAM)
+    some_sent(desk, [3], **(INSTAGRAM | {"recipient": "caio"}))
     after(desk, said(3, READ, 500))
     assert statuses(desk) == {"d1": READ, "d2": READ, "d3": READ}
 
