@@ -59,6 +59,8 @@ class Capabilities:
     replies: bool = False  # whether other kinds may have `reply_to`
     media: Mapping[str, MediaLimit] = field(default_factory=dict)  # by kind of medium
     album: tuple[int, int] = (2, 10)  # fewest and most media of an album
+    # for so many hours after a person wrote to an account, it may write freely to them; 0: the provider has no such window
+    window_hours: int = 0
 
     @property
     def observed(self) -> Observed:

@@ -25,7 +25,10 @@ SHOWN = frozenset(
     # cursors
     | {"last_delivered_seq", "last_read_seq", "unread", "made", "made_seq", "ended", "ended_seq", "observed_seq", "read", "read_seq"}
     | {"runs", "failed"}
+    # conversations of a person, and receipts without a delivery
+    | {"conversations", "latest_at", "reasons"}
     # times
+    | {"opened_at", "closes_at", "decided_at"}
     | {"accepted_at", "bound_at", "delivered_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at"}
     | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "stalled_at", "updated_at"}
 )  # fmt: skip  # one group a line

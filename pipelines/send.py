@@ -1,6 +1,6 @@
 """Stage send: turns outstanding deliveries into calls to providers, one at a time within a lane.
 
-In: deliveries.<channel>, status-updates (evidence for calls whose answer never came), results of calls. Out: status-updates,
+In: deliveries.<channel>, status-updates (evidence for calls whose answer never came), windows, results of calls. Out: status-updates,
 bindings, dead letters. Guaranteed: the intent of a call is committed before the call starts. A call is repeated only if the provider
 surely did not take it, or if its outcome is unknown and the channel's policy says so (counted, and reported to track as RESENT).
 """
@@ -16,16 +16,18 @@ import structlog
 from connectors.base import Connector
 from connectors.webhook_limits import within_limits
 from pipelines.engine.stage import Call, Decision, Handed, Inputs, Record, Refusal, Result, Room, Source, Stage, Tables
-from pipelines.send_outputs import attempt_update, binding_of, given_up, schedule_full
+from pipelines.send_outputs import attempt_update, bindings_of, given_up, schedule_full
 from pipelines.send_state import SendLimits, State, backoff
+from pipelines.send_windows import Windows
 from pipelines.typed_record import typed
 from schemas import codec, limit_check, metrics
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
-from schemas.records import SIGNALS, Cause, Delivery, Status, StatusUpdate
+from schemas.records import SIGNALS, Cause, Delivery, Status, StatusUpdate, Window
 from tables.fair_queue import Lane
 from tables.lanes import lane_of
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
+from tables.windows import WINDOWS
 
 log = structlog.get_logger(__name__)
 DUE_PER_TURN = 2000  # due deliveries per turn, so that a campaign for one moment does not make an endless turn
@@ -51,7 +53,7 @@ class Send(Stage[State]):
     result as an unknown outcome."""
 
     name = "send"
-    tables: ClassVar[tuple[Layout[Any], ...]] = (OUTSTANDING,)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (OUTSTANDING, WINDOWS)
     turn_records = 1000
     linger_ms = 10  # answers arrive one by one; a turn puts several into one transaction
 
@@ -60,7 +62,8 @@ class Send(Stage[State]):
         self._limits = limits
         self.most_calls = limits.concurrency
         self._in_flight: set[str] = set()  # delivery ids with a call of this worker in flight
-        self.sources = (Source("status-updates"), *(Source(f"deliveries.{channel}") for channel in sorted(connectors)))
+        deliveries = (Source(f"deliveries.{channel}") for channel in sorted(connectors))
+        self.sources = (Source("status-updates"), Source("windows"), *deliveries)
 
     async def stop(self) -> None:
         for connector in self._connectors.values():
@@ -68,7 +71,7 @@ class Send(Stage[State]):
 
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # the partition's number is not needed
         """Derives lanes, timers and quotas from table `outstanding`, and finds calls whose result was lost."""
-        return State.opened(tables["outstanding"], self._limits, self._in_flight)
+        return State.opened(tables["outstanding"], self._limits, self._in_flight, Windows(tables["windows"]))
 
     def next_due(self, state: State) -> int | None:
         return state.next_due()
@@ -79,7 +82,7 @@ class Send(Stage[State]):
 
     def takes(self, topic: str, state: State) -> bool:
         """False for deliveries while the partition, or any tenant's share of it, is full; they wait in Kafka."""
-        return topic == "status-updates" or state.has_room()
+        return not topic.startswith("deliveries.") or state.has_room()
 
     async def perform(self, call: Call) -> Outcome:
         """Makes a call; returns its outcome. Does not raise: an exception of the connector becomes Unknown."""
@@ -101,8 +104,8 @@ class Send(Stage[State]):
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         """Takes results, records and due timers, then starts calls unless `inputs.closing`.
 
-        Reads and writes table `outstanding`. Refuses: wrong_partition, unknown_channel, schedule_full, attempts_exhausted, and what
-        cannot be decoded. Raises nothing on purpose."""
+        Reads and writes tables `outstanding` and `windows`. Refuses: wrong_partition, unknown_channel, schedule_full, attempts_exhausted,
+        and what cannot be decoded. Raises nothing on purpose."""
         decision = Decision()
         for result in inputs.results:
             self._take_result(result, state, decision, now)
@@ -110,6 +113,8 @@ class Send(Stage[State]):
             try:
                 if record.topic == "status-updates":
                     self._take_update(record, state, decision, now)
+                elif record.topic == "windows":
+                    self._take_window(record, state, decision, now)
                 else:
                     self._take(record, state, decision, now)
             except codec.CodecError as error:
@@ -122,6 +127,7 @@ class Send(Stage[State]):
         for delivery_id in state.take_due(now, DUE_PER_TURN, DUE_BYTES):
             self._due(delivery_id, state, decision, now)
         state.unblock(now)
+        state.windows.expire(now)
         if not inputs.closing:
             state.admit(inputs.room)
             self._start_calls(state, decision, now)
@@ -177,6 +183,14 @@ class Send(Stage[State]):
         elif row.attempt:
             self._proven(row, update.provider_message_id, state, decision, now)
 
+    def _take_window(self, record: Record, state: State, decision: Decision, now: int) -> None:
+        window = typed(record, Window)
+        if window.home_partition != record.partition:
+            detail = f"the window's home is partition {window.home_partition}: produce it there, as match does"
+            decision.refusals.append(Refusal(record, "wrong_partition", detail, window.tenant_id))
+        elif state.windows.learn(window, now):
+            decision.count("window_learned")
+
     def _take_result(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
@@ -210,7 +224,8 @@ class Send(Stage[State]):
         first = provider_ids[0] if provider_ids else None  # a signal has no id
         status = Status.PENDING if partial else Status.SENT
         decision.outputs.append(attempt_update(row, status, Cause.ACCEPTED, now, provider_message_id=first))
-        decision.outputs += [binding_of(row, provider_id, now, partial=partial) for provider_id in provider_ids]
+        for provider_id in provider_ids:
+            decision.outputs += bindings_of(row, provider_id, now, partial=partial)
         if not partial:
             state.end(row)
             return

@@ -55,13 +55,24 @@ def _send(settings: Settings) -> Stage[Any]:
 
 
 def _match(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
     from pipelines.match import Match
+    from pipelines.match_threads import HOUR_MS, ThreadLimits
     from schemas.tracker import keys_in
 
+    hours = {name: each.capabilities.window_hours for name, each in CHANNELS.items()}
+    threads = ThreadLimits(
+        window_ms=int(settings.thread_window_hours * HOUR_MS),
+        wait_ms=int(settings.reply_wait_seconds * 1000),
+        dedupe_ms=int(settings.dedupe_days * DAY_MS),
+        service_windows={name: each * HOUR_MS for name, each in hours.items() if each},
+    )
     return Match(
         partitions=settings.partitions,
         binding_ms=int(settings.binding_days * DAY_MS),
         orphan_ms=int(settings.orphan_seconds * 1000),
+        orphan_kept_ms=int(settings.orphan_days * DAY_MS),
+        threads=threads,
         tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
     )
 

@@ -20,6 +20,7 @@ from schemas.gateway_settings import GatewaySettings
 from schemas.kafka_access import KafkaAccess, Mechanism, Protocol, WrongAccess
 from schemas.receipt_settings import ReceiptSettings
 from schemas.secret_masking import MaskedText, SecretUrl
+from schemas.thread_settings import ThreadSettings
 from schemas.tracker import keys_in
 
 __all__ = ["MissingSetting", "Settings", "state_file", "use_state", "wrong"]
@@ -29,7 +30,7 @@ class MissingSetting(Exception):
     """A setting that this program needs is not set. The text says which one, and what to set."""
 
 
-class Settings(GatewaySettings, ReceiptSettings):
+class Settings(GatewaySettings, ReceiptSettings, ThreadSettings):
     """All settings; an empty URL means "not configured".
 
     `Settings()` reads the environment and files, so it blocks for a moment; it raises pydantic's ValidationError, which `wrong` puts into

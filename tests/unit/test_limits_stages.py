@@ -29,13 +29,16 @@ from schemas.records import (
     Conversation,
     Delivery,
     DeliveryState,
+    InboundMessage,
     Media,
     Message,
+    Preference,
     Receipt,
     Recipient,
     SequencedMessage,
     StatusUpdate,
     Template,
+    Window,
 )
 from sinks.clickhouse import ClickHouseFacts
 from sinks.postgres import PostgresArchive as Sink
@@ -106,6 +109,9 @@ PLACES = {
     "send updates": Place(a_send, "status-updates", StatusUpdate, TWO_DELIVERIES, of_an_outstanding_delivery),
     "match bindings": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "bindings", Binding),
     "match receipts": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "receipts", Receipt),
+    "match inbound": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "inbound", InboundMessage),
+    "match preferences": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "inbound", Preference),
+    "send windows": Place(a_send, "windows", Window),
     "track log": Place(lambda: Track(state_ms=HOUR, observed=OBSERVED), "conversation-log", SequencedMessage),
     "track updates": Place(lambda: Track(state_ms=HOUR, observed=OBSERVED), "status-updates", StatusUpdate),
     "track known": Place(
@@ -118,6 +124,8 @@ PLACES = {
 OUTPUTS: Mapping[str, type[Any]] = {
     "conversation-log": SequencedMessage,
     "status-updates": StatusUpdate,
+    "conversation-inbound": Message,
+    "windows": Window,
     "bindings": Binding,
     "delivery-states": DeliveryState,
     "conversations": Conversation,
