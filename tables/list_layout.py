@@ -35,10 +35,17 @@ class ListLayout(Generic[Row]):
         return None if self.time is None else attrgetter(self.time)
 
     def encode(self, row: Row) -> bytes:
-        return orjson.dumps(list(row))
+        return orjson.dumps(list(row), default=_listed)
 
     def decode(self, value: bytes) -> Row:
         return cast("Row", cast("Any", self.row)(*frozen(orjson.loads(value))))
 
     def as_json(self, row: Row) -> Any:
         return cast("Any", row)._asdict()
+
+
+def _listed(value: Any) -> list[Any]:
+    """A NamedTuple in a row, which orjson does not take for a tuple."""
+    if isinstance(value, tuple):
+        return list(value)
+    raise TypeError(f"a row cannot hold a {type(value).__name__}")

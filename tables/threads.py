@@ -8,7 +8,7 @@ pure.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schemas.keys import quoted
 from schemas.records import Binding, InboundMessage, Preference
@@ -152,6 +152,9 @@ class ThreadsLayout(ListLayout[Threads]):
     def decode(self, value: bytes) -> Threads:
         row = super().decode(value)
         return row._replace(conversations=tuple(KnownConversation(*each) for each in row.conversations))
+
+    def as_json(self, row: Threads) -> Any:
+        return row._asdict() | {"conversations": [each._asdict() for each in row.conversations]}
 
 
 THREADS = ThreadsLayout("threads", Threads, time="latest_at")

@@ -284,7 +284,7 @@ def test_orphans_without_end_become_dead_letters_a_bounded_number_a_turn() -> No
         letters += len(decision.refusals)
         turns += 1
     assert letters == 150 * 64
-    assert turns == 3
+    assert turns == 5
 
 
 def test_updates_for_a_delivery_nobody_told_of() -> None:
