@@ -16,7 +16,7 @@ from pipelines.receipts import RefusedReceipt, by_binding, by_tracker
 from schemas import codec
 from schemas.keys import key_of, person_key, provider_message_key
 from schemas.message_times import DAY_MS, is_plausible
-from schemas.records import Binding, InboundMessage, Preference, Receipt, StatusUpdate
+from schemas.records import Binding, Choice, InboundMessage, Preference, Receipt, StatusUpdate
 from schemas.tracker import NO_KEYS, Keys
 from tables.bindings import BINDINGS, MOST_WAITING, WAITING, BoundDelivery, WaitingReceipt
 from tables.layout import Layout
@@ -146,7 +146,7 @@ class Match(Stage[State]):
 
     def _take_preference(self, preference: Preference, turn: _Turn) -> None:
         """Counts it: in this release nothing follows from it."""
-        turn.decision.count(f"preference_{preference.choice.lower()}")
+        turn.decision.count("preference_stop" if preference.choice is Choice.STOP else "preference_resume")
 
     # --- bindings -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from schemas.records import InboundMessage
 from tables.table import Table
-from tables.threads import MOST_HELD_INBOUND, MOST_HELD_INBOUND_BYTES, MOST_HELD_OF_A_PERSON, HeldInbound, Person
+from tables.threads import MOST_HELD_INBOUND, MOST_HELD_INBOUND_BYTES, MOST_HELD_OF_A_PERSON, ChannelPerson, HeldInbound
 from tables.timers import Timers
 
 
@@ -96,4 +96,4 @@ class ReplyQueues:
 
 
 def _queue_of(row: HeldInbound) -> str:
-    return Person.of(row.message).of_tenant(row.message.tenant_id)
+    return ChannelPerson.of(row.message).of_tenant(row.message.tenant_id)

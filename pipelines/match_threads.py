@@ -19,7 +19,7 @@ from schemas.message_times import DAY_MS, happened_at, is_plausible
 from schemas.partitions import home_partition
 from schemas.records import Binding, Direction, InboundMessage, Message, Window
 from tables.table import Table
-from tables.threads import Answerable, KnownConversation, Person, ReceivedMessage, Threads, known_in, met
+from tables.threads import Answerable, ChannelPerson, KnownConversation, KnownThreads, ReceivedMessage, known_in, met
 
 HOUR_MS = 3_600_000
 EXPIRED_PER_TURN = 2000
@@ -62,7 +62,7 @@ class PersonThreads:
         self._limits = limits
         self._partitions = partitions
         self._answer_ms = answer_ms
-        self._threads: Table[Threads] = tables["threads"]
+        self._threads: Table[KnownThreads] = tables["threads"]
         self._answerable: Table[Answerable] = tables["answerable"]
         self._received: Table[ReceivedMessage] = tables["received"]
         self.queues = ReplyQueues(tables["held_inbound"], limits.wait_ms)
@@ -81,7 +81,7 @@ class PersonThreads:
 
     def learn(self, binding: Binding, decision: Decision, now: int) -> None:
         """A message of ours went to the person: it can be answered, and its conversation may be the latest one."""
-        person = Person(binding.channel, binding.account, binding.address or "")
+        person = ChannelPerson(binding.channel, binding.account, binding.address or "")
         row = Answerable(
             binding.tenant_id, binding.conversation_id, binding.home_partition, binding.message_id, binding.bound_at
         )
@@ -89,7 +89,7 @@ class PersonThreads:
         for tenant in dict.fromkeys((binding.tenant_id, DEFAULT_TENANT)):
             if self.queues.is_waiting(queue := person.of_tenant(tenant)):
                 self._answered[queue] = None
-        before = self._threads.get(person.key.encode()) or Threads()
+        before = self._threads.get(person.key.encode()) or KnownThreads()
         after = met(before, known_in(binding, now), self._limits.rest_ms)
         self._put(person, before, after, decision, now)
 
@@ -97,7 +97,7 @@ class PersonThreads:
 
     def take(self, record: Record, message: InboundMessage, decision: Decision, now: int) -> None:
         """Decides on the message, or lets it wait, or drops it because it came before."""
-        person = Person.of(message)
+        person = ChannelPerson.of(message)
         queue = person.of_tenant(message.tenant_id)
         identity = message.provider_message_id
         if person.received(message.tenant_id, identity) in self._received or self.queues.holds(queue, identity):
@@ -139,17 +139,17 @@ class PersonThreads:
 
     def _advance(self, queue: str, decision: Decision, now: int) -> None:
         while (waiting := self.queues.first(queue)) is not None:
-            is_open = self._is_open(Person.of(waiting.message), waiting.message)
+            is_open = self._is_open(ChannelPerson.of(waiting.message), waiting.message)
             if is_open and not self.queues.has_waited(waiting, now):
                 return
             self._end_waiting(queue, waiting.message, decision, now)
 
     def _end_waiting(self, queue: str, message: InboundMessage, decision: Decision, now: int) -> None:
         self.queues.take_first(queue)
-        self._decide(Person.of(message), message, decision, now)
+        self._decide(ChannelPerson.of(message), message, decision, now)
 
-    def _decide(self, person: Person, message: InboundMessage, decision: Decision, now: int) -> None:
-        before = self._threads.get(person.key.encode()) or Threads()
+    def _decide(self, person: ChannelPerson, message: InboundMessage, decision: Decision, now: int) -> None:
+        before = self._threads.get(person.key.encode()) or KnownThreads()
         answer = self._answer_of(person, message)
         if answer.is_foreign:
             decision.count("reply_to_other_tenant")
@@ -172,7 +172,7 @@ class PersonThreads:
         self._put(person, before, after, decision, now)
 
     def _conversation_of(
-        self, message: InboundMessage, answer: _Answer, threads: Threads, decision: Decision, now: int
+        self, message: InboundMessage, answer: _Answer, threads: KnownThreads, decision: Decision, now: int
     ) -> KnownConversation:
         at = min(message.received_at, now)
         if answer.found is not None:
@@ -190,12 +190,12 @@ class PersonThreads:
 
     # --- what a message answers -----------------------------------------------------------------------------------------
 
-    def _is_open(self, person: Person, message: InboundMessage) -> bool:
+    def _is_open(self, person: ChannelPerson, message: InboundMessage) -> bool:
         """Whether the message answers one that is not known yet."""
         answer = self._answer_of(person, message)
         return bool(_reply_to(message)) and answer.found is None and not answer.is_foreign
 
-    def _answer_of(self, person: Person, message: InboundMessage) -> _Answer:
+    def _answer_of(self, person: ChannelPerson, message: InboundMessage) -> _Answer:
         """What the message answers: a message of ours, or an earlier one of the person. On an account that tenants share, the answered
         message decides whose the answer is, as it does for receipts; else another tenant's message is not looked at."""
         reply_to = _reply_to(message)
@@ -211,7 +211,9 @@ class PersonThreads:
 
     # --- rows and windows -----------------------------------------------------------------------------------------------
 
-    def _put(self, person: Person, before: Threads, after: Threads, decision: Decision, now: int) -> None:
+    def _put(
+        self, person: ChannelPerson, before: KnownThreads, after: KnownThreads, decision: Decision, now: int
+    ) -> None:
         """Writes the row if it has changed, and publishes the person's open window where it is not known."""
         if after is before or after == before:
             return
@@ -231,7 +233,9 @@ def _reply_to(message: InboundMessage) -> str | None:
     return None if message.content is None else message.content.reply_to
 
 
-def _message(person: Person, message: InboundMessage, conversation: KnownConversation, answer: _Answer) -> Message:
+def _message(
+    person: ChannelPerson, message: InboundMessage, conversation: KnownConversation, answer: _Answer
+) -> Message:
     identity = message.provider_message_id
     if person.channel == "internal" and conversation.conversation_id != inbound_conversation_id(*person):
         # clients choose their ids, and in a group's conversation two people may choose the same
@@ -258,7 +262,7 @@ def _message(person: Person, message: InboundMessage, conversation: KnownConvers
     )
 
 
-def _window(person: Person, conversation: KnownConversation, opened_at: int, closes_at: int) -> Window:
+def _window(person: ChannelPerson, conversation: KnownConversation, opened_at: int, closes_at: int) -> Window:
     return Window(
         tenant_id=conversation.tenant_id,
         conversation_id=conversation.conversation_id,

@@ -18,7 +18,7 @@ from connectors.webhook_limits import within_limits
 from pipelines.engine.stage import Call, Decision, Handed, Inputs, Record, Refusal, Result, Room, Source, Stage, Tables
 from pipelines.send_outputs import attempt_update, bindings_of, given_up, schedule_full
 from pipelines.send_state import SendLimits, State, backoff
-from pipelines.send_windows import Windows
+from pipelines.send_windows import KnownWindows
 from pipelines.typed_record import typed
 from schemas import codec, limit_check, metrics
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
@@ -71,7 +71,7 @@ class Send(Stage[State]):
 
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # the partition's number is not needed
         """Derives lanes, timers and quotas from table `outstanding`, and finds calls whose result was lost."""
-        return State.opened(tables["outstanding"], self._limits, self._in_flight, Windows(tables["windows"]))
+        return State.opened(tables["outstanding"], self._limits, self._in_flight, KnownWindows(tables["windows"]))
 
     def next_due(self, state: State) -> int | None:
         return state.next_due()

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipelines.engine.stage import Room
-from pipelines.send_windows import Windows
+from pipelines.send_windows import KnownWindows
 from schemas.records import Delivery
 from tables.fair_queue import Lane, place_of
 from tables.lanes import Lanes, lane_of
@@ -49,7 +49,7 @@ class SendLimits:
 class State:
     """One partition of send. Its methods run within `decide`, on the worker's event loop. Times are Unix milliseconds, sizes bytes."""
 
-    def __init__(self, rows: Table[Outstanding], limits: SendLimits, windows: Windows) -> None:
+    def __init__(self, rows: Table[Outstanding], limits: SendLimits, windows: KnownWindows) -> None:
         self.rows = rows
         self.windows = windows
         self.lanes = Lanes()
@@ -67,7 +67,7 @@ class State:
 
     @classmethod
     def opened(
-        cls, rows: Table[Outstanding], limits: SendLimits, in_flight: Collection[str], windows: Windows
+        cls, rows: Table[Outstanding], limits: SendLimits, in_flight: Collection[str], windows: KnownWindows
     ) -> "State":
         """The state of a partition from its committed rows. `in_flight` are delivery ids with a call of this worker in flight."""
         state = cls(rows, limits, windows)

@@ -12,7 +12,7 @@ from tables.windows import ServiceWindow
 EXPIRED_PER_TURN = 2000
 
 
-class Windows:
+class KnownWindows:
     """The windows of the people in one partition's conversations. Methods run within `decide`; times are Unix milliseconds."""
 
     def __init__(self, rows: Table[ServiceWindow]) -> None:

@@ -1,4 +1,4 @@
-"""The tables with which stage match finds the conversation of what a person wrote. All keys begin with the person (`Person`).
+"""The tables with which stage match finds the conversation of what a person wrote. All keys begin with the person (`ChannelPerson`).
 
 `threads` holds the conversations of a person. `answerable` holds our messages that a reply may name, `received` the person's messages that
 were decided, so that a repeated webhook is not decided again. `held_inbound` holds messages that wait for a binding. All functions are
@@ -23,7 +23,7 @@ MOST_HELD_INBOUND_BYTES = 16 << 20  # the same limit for the bytes of their reco
 EXACT_MS = 60_000  # among several conversations, the time of the latest message is never older than this
 
 
-class Person(NamedTuple):
+class ChannelPerson(NamedTuple):
     """A person as one of our accounts knows them."""
 
     channel: str
@@ -31,7 +31,7 @@ class Person(NamedTuple):
     address: str
 
     @classmethod
-    def of(cls, record: InboundMessage | Preference) -> "Person":
+    def of(cls, record: InboundMessage | Preference) -> "ChannelPerson":
         return cls(record.channel, record.account, record.address)
 
     @property
@@ -64,7 +64,7 @@ class KnownConversation(NamedTuple):
     )
 
 
-class Threads(NamedTuple):
+class KnownThreads(NamedTuple):
     """The conversations of one person."""
 
     # those of all tenants together, the one with the latest message first
@@ -115,7 +115,7 @@ class HeldInbound:
     message: InboundMessage
 
 
-def met(threads: Threads, found: KnownConversation, rest_ms: int = 0) -> Threads:
+def met(threads: KnownThreads, found: KnownConversation, rest_ms: int = 0) -> KnownThreads:
     """The row after a message of the conversation at `found.latest_at`; the same row if it says so nearly: the conversation is the tenant's
     latest already, and its time is less than `rest_ms` behind (less than EXACT_MS if the tenant has several)."""
     others = [each for each in threads.conversations if each[:2] != found[:2]]
@@ -146,18 +146,18 @@ def known_in(binding: Binding, now: int) -> KnownConversation:
     )
 
 
-class ThreadsLayout(ListLayout[Threads]):
+class ThreadsLayout(ListLayout[KnownThreads]):
     """Rows of threads: their conversations become KnownConversations again."""
 
-    def decode(self, value: bytes) -> Threads:
+    def decode(self, value: bytes) -> KnownThreads:
         row = super().decode(value)
         return row._replace(conversations=tuple(KnownConversation(*each) for each in row.conversations))
 
-    def as_json(self, row: Threads) -> Any:
+    def as_json(self, row: KnownThreads) -> Any:
         return row._asdict() | {"conversations": [each._asdict() for each in row.conversations]}
 
 
-THREADS = ThreadsLayout("threads", Threads, time="latest_at")
+THREADS = ThreadsLayout("threads", KnownThreads, time="latest_at")
 ANSWERABLE = ListLayout("answerable", Answerable, time="bound_at")
 RECEIVED = ListLayout("received", ReceivedMessage, time="decided_at")
 HELD_INBOUND = FramedLayout("held_inbound", HeldInbound, framed="message")

@@ -290,8 +290,12 @@ def test_a_window_that_has_closed_already_is_not_published(desk: Desk[State]) ->
 
 def test_a_new_conversation_learns_of_an_open_window(desk: Desk[State]) -> None:
     desk.turn([wrote()])
-    (told,) = windows(desk.turn([sent("w-1", conversation_id=THERE, home_partition=2)], now=NOW + HOUR))
-    assert (told.conversation_id, told.home_partition, told.closes_at) == (THERE, 2, NOW - 100 + 24 * HOUR)
+    (published,) = windows(desk.turn([sent("w-1", conversation_id=THERE, home_partition=2)], now=NOW + HOUR))
+    assert (published.conversation_id, published.home_partition, published.closes_at) == (
+        THERE,
+        2,
+        NOW - 100 + 24 * HOUR,
+    )
     assert windows(desk.turn([sent("w-2", conversation_id=THERE, home_partition=2)], now=NOW + HOUR)) == []
     late = NOW + 24 * HOUR
     elsewhere = conversation_at_home(3)
@@ -328,7 +332,7 @@ def test_a_row_is_not_written_for_each_message(desk: Desk[State]) -> None:
 def test_a_persons_conversations_are_bounded_for_each_tenant(desk: Desk[State]) -> None:
     many = [sent(f"w-{n}", conversation_id=f"c-{n}", bound_at=NOW - 100 + n, tenant_id="t") for n in range(30)]
     desk.turn([sent("w-a", bound_at=NOW - 200), *many])
-    row: threads.Threads = desk.rows("threads")[PERSON]
+    row: threads.KnownThreads = desk.rows("threads")[PERSON]
     assert [each.conversation_id for each in row.conversations] == [*(f"c-{n}" for n in range(29, 13, -1)), HERE]
     assert row.conversations[0] == threads.KnownConversation("t", "c-29", 0, NOW - 71), "read back as it was"
 

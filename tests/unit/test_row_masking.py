@@ -29,8 +29,8 @@ from tables.threads import (
     Answerable,
     HeldInbound,
     KnownConversation,
+    KnownThreads,
     ReceivedMessage,
-    Threads,
 )
 from tables.timeline_layout import TIMELINES
 from tables.timelines import introduce
@@ -74,7 +74,7 @@ def rows() -> Iterator[tuple[str, Any]]:
     yield "waiting", WAITING.as_json(WaitingReceipt(1, (place,), (codec.encode(waiting),)))
     yield "orphans", ORPHANS.as_json(OrphanedReceipts(1, ("no_binding",), (place,), (codec.encode(waiting),)))
     person = f"whatsapp:1:{PERSON}"
-    yield "threads", THREADS.as_json(Threads((KnownConversation("t", person, 1, 2),), 3))
+    yield "threads", THREADS.as_json(KnownThreads((KnownConversation("t", person, 1, 2),), 3))
     yield "answerable", ANSWERABLE.as_json(Answerable("t", person, 1, "m-1", 2))
     yield "received", RECEIVED.as_json(ReceivedMessage("t", person, 1, f"whatsapp:1:wamid.of-{PERSON}", 2))
     written = inbound_message(f"wamid.of-{PERSON}", address=PERSON, text="secret-words olá", content=CONTENT)

@@ -102,18 +102,12 @@ def test_an_accepted_delivery_is_bound_to_every_id_the_provider_gave(desk: Desk[
     asked = desk.turn(to_send(delivery()))
     decision = desk.turn(results=answered(asked, Accepted(("w1", "w2"))), now=NOW + 80)
     bound = decoded(decision.outputs, "bindings", Binding)
-    assert [(b.provider_message_id, b.delivery_id, b.home_partition, b.bound_at) for b in bound[::2]] == [
-        ("w1", "dlv-1", 0, NOW + 80),
-        ("w2", "dlv-1", 0, NOW + 80),
-    ]
+    assert [b.provider_message_id for b in bound[::2]] == ["w1", "w2"]
+    assert {(b.delivery_id, b.home_partition, b.bound_at) for b in bound} == {("dlv-1", 0, NOW + 80)}
     assert bound[::2] == bound[1::2], "the same record twice"
     assert {(b.address, b.message_id) for b in bound} == {("15550001", "of-dlv-1")}
-    assert [(o.key, o.partition) for o in decision.outputs if o.topic == "bindings"] == [
-        (b"whatsapp:acc-1:w1", None),
-        (b"whatsapp:acc-1:15550001", None),
-        (b"whatsapp:acc-1:w2", None),
-        (b"whatsapp:acc-1:15550001", None),
-    ]
+    keys = [b"whatsapp:acc-1:" + each for each in (b"w1", b"15550001", b"w2", b"15550001")]
+    assert [(o.key, o.partition) for o in decision.outputs if o.topic == "bindings"] == [(key, None) for key in keys]
     (told_once,) = decoded(decision.outputs, "status-updates", StatusUpdate)
     assert told_once.provider_message_id == "w1"
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pipelines.engine.stage import Decision, Record, Refusal, Result
 from pipelines.send import Attempt, Send
 from pipelines.send_state import SendLimits, State
-from pipelines.send_windows import Windows
+from pipelines.send_windows import KnownWindows
 from schemas import codec
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
@@ -346,7 +346,10 @@ class SendModel(RuleBasedStateMachine):
         state, derived = (
             self.desk.state,
             State.opened(
-                self.desk.tables["outstanding"], self.limits, set(self.running), Windows(self.desk.tables["windows"])
+                self.desk.tables["outstanding"],
+                self.limits,
+                set(self.running),
+                KnownWindows(self.desk.tables["windows"]),
             ),
         )
         for row in self.rows():

@@ -24,13 +24,13 @@ def desk() -> Desk[State]:
     return Desk(a_send())
 
 
-def told(opened_at: int, **changes: Any) -> Any:
+def opened(opened_at: int, **changes: Any) -> Any:
     return record("windows", window(opened_at=opened_at, closes_at=opened_at + 24 * HOUR, **changes))
 
 
 def test_a_window_is_open_until_it_closes(desk: Desk[State]) -> None:
     assert desk.state.windows.open_until(*PERSON, NOW) is None
-    assert desk.turn([told(NOW)]).counts == {"window_learned": 1}
+    assert desk.turn([opened(NOW)]).counts == {"window_learned": 1}
     desk.restart(a_send())
     closes_at = NOW + 24 * HOUR
     assert desk.state.windows.open_until(*PERSON, closes_at - 1) == closes_at
@@ -42,17 +42,17 @@ def test_a_window_is_open_until_it_closes(desk: Desk[State]) -> None:
 @pytest.mark.parametrize("order", list(itertools.permutations((NOW, NOW + 1, NOW + 2))))
 def test_the_newest_window_counts_in_any_order(order: tuple[int, ...], desk: Desk[State]) -> None:
     for opened_at in order:
-        desk.turn([told(opened_at), told(opened_at)], now=NOW + 3)
+        desk.turn([opened(opened_at), opened(opened_at)], now=NOW + 3)
     assert desk.state.windows.open_until(*PERSON, NOW + 3) == NOW + 2 + 24 * HOUR
 
 
 def test_a_closed_window_is_forgotten(desk: Desk[State]) -> None:
-    desk.turn([told(NOW)])
+    desk.turn([opened(NOW)])
     assert desk.due() == NOW + 24 * HOUR
     desk.turn(now=NOW + 24 * HOUR)
     assert not desk.changelog["windows"]
     assert desk.due() is None
-    assert desk.turn([told(NOW)], now=NOW + 24 * HOUR).counts == {}, "it has closed already"
+    assert desk.turn([opened(NOW)], now=NOW + 24 * HOUR).counts == {}, "it has closed already"
 
 
 def test_a_full_partition_still_learns_windows(desk: Desk[State]) -> None:
@@ -63,4 +63,4 @@ def test_a_full_partition_still_learns_windows(desk: Desk[State]) -> None:
 
 
 def test_a_window_of_another_partition_is_refused(desk: Desk[State]) -> None:
-    assert refused(desk.turn([told(NOW, home_partition=2)])) == ["wrong_partition"]
+    assert refused(desk.turn([opened(NOW, home_partition=2)])) == ["wrong_partition"]
