@@ -55,6 +55,12 @@ def test_a_status_becomes_a_receipt() -> None:
     assert items.unrecognised == ()
 
 
+def test_milliseconds_where_seconds_are_due_are_named_and_the_rest_stays() -> None:
+    items = _whatsapp(value(statuses=[status(timestamp=str(AT)), status(id="wamid.B")]))
+    assert [each.provider_message_id for each in items.receipts] == ["wamid.B"]
+    assert items.unrecognised == ("statuses: timestamp is not a time",)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("sent", "SENT"), ("delivered", "DELIVERED"), ("read", "READ"), ("played", "READ"), ("failed", "FAILED")],
