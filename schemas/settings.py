@@ -18,7 +18,6 @@ from schemas.client_tokens import tokens_in
 from schemas.environment import OfChannels, SecretFiles, StateFile, Unreadable, choose_state, of_channel, state_file
 from schemas.gateway_settings import GatewaySettings
 from schemas.kafka_access import KafkaAccess, Mechanism, Protocol, WrongAccess
-from schemas.receipt_settings import ReceiptSettings
 from schemas.secret_masking import MaskedText, SecretUrl
 from schemas.thread_settings import ThreadSettings
 from schemas.tracker import keys_in
@@ -30,7 +29,7 @@ class MissingSetting(Exception):
     """A setting that this program needs is not set. The text says which one, and what to set."""
 
 
-class Settings(GatewaySettings, ReceiptSettings, ThreadSettings):
+class Settings(GatewaySettings, ThreadSettings):
     """All settings; an empty URL means "not configured".
 
     `Settings()` reads the environment and files, so it blocks for a moment; it raises pydantic's ValidationError, which `wrong` puts into

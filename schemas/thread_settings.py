@@ -1,11 +1,12 @@
 """The settings of receipts and inbound messages (a part of schemas/settings.py): how long stage match waits and remembers."""
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
+
+from schemas.receipt_settings import ReceiptSettings
 
 
-class ThreadSettings(BaseSettings):
-    """CHAT4ALL_THREAD_..., CHAT4ALL_REPLY_... and CHAT4ALL_ORPHAN_DAYS."""
+class ThreadSettings(ReceiptSettings):
+    """CHAT4ALL_THREAD_..., CHAT4ALL_REPLY_... and CHAT4ALL_ORPHAN_DAYS, besides the settings of receipts."""
 
     # inbound messages (docs/guarantees.md)
     thread_window_hours: float = Field(

@@ -74,7 +74,6 @@ AT_HOME = {
         "schemas/settings.py",
         "schemas/gateway_settings.py",
         "schemas/receipt_settings.py",
-        "schemas/thread_settings.py",
         "schemas/environment.py",
         "stack/replaced.py",
     },
