@@ -74,7 +74,7 @@ WEBHOOK_SECONDS = Histogram(
 )
 # Items of webhook requests, by channel and kind: receipt; told_by_tracker, a receipt that went to status-updates
 # directly; tracker_not_believed, a receipt whose tracker was not valid; implausible_time, one of the direct ones whose time
-# was replaced by that of its arrival; inbound; report, how far a client has read; notice; unrecognised; refused, an item that
+# was replaced by that of its arrival; inbound; preference; report, how far a client has read; notice; unrecognised; refused, an item that
 # became a dead letter.
 WEBHOOK_ITEMS = Counter(
     "chat4all_webhook_items_total",

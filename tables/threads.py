@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from schemas.keys import quoted
+from schemas.person_addresses import one_form
 from schemas.records import Binding, InboundMessage, Preference
 from tables.framed_layout import FramedLayout
 from tables.list_layout import ListLayout
@@ -37,8 +38,9 @@ class ChannelPerson(NamedTuple):
     @property
     def key(self) -> str:
         """Key of table `threads`: channel, account and address with colons between them, each percent-quoted, so that no two people share
-        one."""
-        return f"{quoted(self.channel)}:{quoted(self.account)}:{quoted(self.address)}"
+        one. Every form of an address has the same key."""
+        address = one_form(self.channel, self.address)
+        return f"{quoted(self.channel)}:{quoted(self.account)}:{quoted(address)}"
 
     def of_tenant(self, tenant_id: str) -> str:
         """The person as a tenant knows them: whose messages are decided in order."""
