@@ -42,7 +42,7 @@ from schemas.accounts import NONE_LISTED, Accounts, accounts_in
 from schemas.keys import key_of, person_key, provider_message_key
 from schemas.message_times import is_plausible
 from schemas.partitions import home_partition
-from schemas.records import CursorReport, InboundMessage, Receipt, StatusUpdate
+from schemas.records import CursorReport, InboundMessage, Preference, Receipt, StatusUpdate
 from schemas.settings import MissingSetting, Settings
 from schemas.tracker import NO_KEYS, Keys, keys_in
 
@@ -175,6 +175,7 @@ class Gateway:
         direct = sum(record.topic == UPDATES for record in records)
         _items_of(channel, "told_by_tracker").inc(direct)
         records += [_inbound(i, received_at, accounts) for i in items.inbound]
+        records += [_preference(p, accounts) for p in items.preferences]
         return records + [_report(report, self._partitions) for report in items.reports]
 
     async def _produce(self, channel: str, records: list[OutgoingRecord], received_at: int) -> list[RefusedRecord]:
@@ -250,6 +251,14 @@ def _inbound(item: Inbound, received_at: int, accounts: Accounts | None = NONE_L
     return OutgoingRecord("inbound", key.encode(), codec.encode(message))
 
 
+def _preference(preference: Preference, accounts: Accounts | None = NONE_LISTED) -> OutgoingRecord:
+    if accounts is not None:
+        tenant = accounts.tenant_of(preference.channel, preference.account)
+        preference = dataclasses.replace(preference, tenant_id=tenant)
+    key = person_key(preference.channel, preference.account, preference.address)
+    return OutgoingRecord("inbound", key.encode(), codec.encode(preference))
+
+
 def _report(report: CursorReport, partitions: int) -> OutgoingRecord:
     """The client's report, for the conversation's home partition."""
     key = key_of(report)
@@ -260,6 +269,7 @@ def _report(report: CursorReport, partitions: int) -> OutgoingRecord:
 def _count(channel: str, items: WebhookItems) -> None:
     _items_of(channel, "receipt").inc(len(items.receipts))
     _items_of(channel, "inbound").inc(len(items.inbound))
+    _items_of(channel, "preference").inc(len(items.preferences))
     _items_of(channel, "report").inc(len(items.reports))
     _items_of(channel, "unrecognised").inc(len(items.unrecognised))
     _items_of(channel, "notice").inc(len(items.notices))
@@ -270,7 +280,9 @@ def _count(channel: str, items: WebhookItems) -> None:
 
 
 def _accounts_of(channel: str, items: WebhookItems) -> frozenset[str]:
-    found = {item.account for kind in (items.receipts, items.inbound, items.reports) for item in kind}
+    found = {
+        item.account for kind in (items.receipts, items.inbound, items.reports, items.preferences) for item in kind
+    }
     return frozenset(f"{channel}:{account}" for account in found or {""})
 
 

@@ -1,26 +1,30 @@
-"""Stage match: finds the delivery of each receipt, and the conversation of what a person wrote.
+"""Stage match: finds the delivery of each receipt and the conversation of what a person wrote, and notes who wants no messages.
 
-In: receipts and bindings, keyed by the provider's message id, in any order; inbound messages, and bindings once more, keyed by the person.
-Out: status-updates, conversation-inbound and windows, each to a conversation's home partition. Guaranteed: every receipt ends as a status
-update or, if no binding arrives in time, as a dead letter that table `orphans` keeps too. A receipt with a valid tracker needs no binding;
-the gateway turns most of these into status updates itself (receipts.py). For inbound messages see match_threads.py.
+In: receipts and bindings, keyed by the provider's message id, in any order; inbound messages, preferences, and bindings once more, keyed by
+the person. Out: status-updates, conversation-inbound, windows and messages, each to a conversation's home partition; suppressions.
+Guaranteed: every receipt ends as a status update or, if no binding arrives in time, as a dead letter that table `orphans` keeps too. A
+receipt with a valid tracker needs no binding; the gateway turns most of these into status updates itself (receipts.py). Inbound messages
+are the matter of match_threads.py, suppressions that of match_opt_out.py.
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
+from pipelines.match_opt_out import OptOut, OptOutTurn
 from pipelines.match_orphans import Orphan, Orphans
 from pipelines.match_threads import PersonThreads, ThreadLimits
 from pipelines.receipts import RefusedReceipt, by_binding, by_tracker
 from schemas import codec
 from schemas.keys import key_of, person_key, provider_message_key
 from schemas.message_times import DAY_MS, is_plausible
-from schemas.records import Binding, Choice, InboundMessage, Preference, Receipt, StatusUpdate
+from schemas.opt_out_policies import policies_in
+from schemas.records import Binding, InboundMessage, Preference, Receipt, StatusUpdate
 from schemas.tracker import NO_KEYS, Keys
 from tables.bindings import BINDINGS, MOST_WAITING, WAITING, BoundDelivery, WaitingReceipt
 from tables.layout import Layout
 from tables.orphans import ORPHANS
+from tables.suppressed import SUPPRESSED, SuppressedAddress
 from tables.table import Table
 from tables.threads import ANSWERABLE, HELD_INBOUND, RECEIVED, THREADS
 from tables.timers import Timers
@@ -40,6 +44,7 @@ class State:
     waits: Timers  # keys of `waiting`
     orphans: Orphans
     threads: PersonThreads
+    suppressed: Table[SuppressedAddress]
 
 
 class _Turn(NamedTuple):
@@ -65,6 +70,7 @@ class Match(Stage[State]):
         ANSWERABLE,
         RECEIVED,
         HELD_INBOUND,
+        SUPPRESSED,
     )
     linger_ms = 50  # status updates are not urgent: fewer, larger turns leave CPU time for route and send
 
@@ -77,6 +83,7 @@ class Match(Stage[State]):
         orphan_kept_ms: int = 7 * DAY_MS,
         threads: ThreadLimits | None = None,
         tracker_keys: Keys = NO_KEYS,
+        opt_out: OptOut | None = None,
     ) -> None:
         self._partitions = partitions
         self._binding_ms = binding_ms
@@ -84,6 +91,7 @@ class Match(Stage[State]):
         self._orphan_kept_ms = orphan_kept_ms
         self._thread_limits = threads or ThreadLimits()
         self._keys = tracker_keys
+        self._opt_out = opt_out or OptOut(policies_in(""))
 
     def open(self, partition: int, tables: Tables) -> State:
         """Derives the queues of waiting messages and the ends of all waiting from the rows."""
@@ -91,8 +99,11 @@ class Match(Stage[State]):
         waits = Timers()
         for key, row in waiting.items():
             waits.set(key.decode(), row.since + self._orphan_ms)
-        threads = PersonThreads(tables, self._thread_limits, partitions=self._partitions, answer_ms=self._binding_ms)
-        return State(partition, bindings, waiting, waits, Orphans(tables["orphans"], self._orphan_kept_ms), threads)
+        threads = PersonThreads(
+            tables, self._thread_limits, self._opt_out, partitions=self._partitions, answer_ms=self._binding_ms
+        )
+        orphans = Orphans(tables["orphans"], self._orphan_kept_ms)
+        return State(partition, bindings, waiting, waits, orphans, threads, tables["suppressed"])
 
     def next_due(self, state: State) -> int | None:
         oldest = state.bindings.oldest()
@@ -101,6 +112,7 @@ class Match(Stage[State]):
             state.waits.next_due(),
             state.orphans.next_due(),
             state.threads.next_due(),
+            self._opt_out.next_due(state.suppressed),
         )
         return min((due for due in dues if due is not None), default=None)
 
@@ -140,13 +152,9 @@ class Match(Stage[State]):
                 preference = codec.decode(record.value, Preference)
             except codec.UnexpectedRecord:
                 raise unexpected from None
-            self._take_preference(preference, turn)
+            self._opt_out.take_preference(preference, _opt_out_turn(turn))
             return
         turn.state.threads.take(record, message, turn.decision, turn.now)
-
-    def _take_preference(self, preference: Preference, turn: _Turn) -> None:
-        """Counts it: in this release nothing follows from it."""
-        turn.decision.count("preference_stop" if preference.choice is Choice.STOP else "preference_resume")
 
     # --- bindings -------------------------------------------------------------------------------------------------------
 
@@ -256,6 +264,7 @@ class Match(Stage[State]):
             state.bindings.delete(key)
         state.threads.expire(now)
         state.orphans.expire(decision, now)
+        self._opt_out.expire(_opt_out_turn(turn))
         for name in state.waits.take_due(now, ORPHANS_PER_TURN):
             waiting = state.waiting.get(name.encode())
             if waiting is not None:
@@ -271,6 +280,10 @@ class Match(Stage[State]):
             turn.decision.refusals.append(Refusal(record, "orphan_receipt", detail))
         turn.state.orphans.keep(key, orphans, turn.decision, turn.now)
         turn.state.waiting.delete(key)
+
+
+def _opt_out_turn(turn: _Turn) -> OptOutTurn:
+    return OptOutTurn(turn.state.suppressed, turn.decision, turn.now)
 
 
 def _key(receipt: Receipt) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipelines.engine.stage import Decision, Output, Record, Tables
+from pipelines.match_opt_out import OptOut, OptOutTurn
 from pipelines.match_queues import ReplyQueues
 from schemas import codec
 from schemas.ids import inbound_conversation_id, inbound_message_id, shown_id
@@ -18,6 +19,7 @@ from schemas.keys import DEFAULT_TENANT, conversation_key, key_of
 from schemas.message_times import DAY_MS, happened_at, is_plausible
 from schemas.partitions import home_partition
 from schemas.records import Binding, Direction, InboundMessage, Message, Window
+from tables.suppressed import SuppressedAddress
 from tables.table import Table
 from tables.threads import Answerable, ChannelPerson, KnownConversation, KnownThreads, ReceivedMessage, known_in, met
 
@@ -56,10 +58,15 @@ class _Answer(NamedTuple):
 
 class PersonThreads:
     """The people of one partition. `partitions` is the number of partitions of a conversation's topics; a message of ours may be answered
-    for `answer_ms`. Reads and writes tables `threads`, `answerable`, `received` and `held_inbound`. Methods run within `decide`."""
+    for `answer_ms`. `opt_out` gets each message once, when it is decided. Reads and writes tables `threads`, `answerable`, `received` and
+    `held_inbound`. Methods run within `decide`."""
 
-    def __init__(self, tables: Tables, limits: ThreadLimits, *, partitions: int, answer_ms: int) -> None:
+    def __init__(
+        self, tables: Tables, limits: ThreadLimits, opt_out: OptOut, *, partitions: int, answer_ms: int
+    ) -> None:
         self._limits = limits
+        self._opt_out = opt_out
+        self._suppressed: Table[SuppressedAddress] = tables["suppressed"]
         self._partitions = partitions
         self._answer_ms = answer_ms
         self._threads: Table[KnownThreads] = tables["threads"]
@@ -165,6 +172,7 @@ class PersonThreads:
                 conversation.tenant_id, conversation.conversation_id, home, produced.message_id, decided_at=now
             ),
         )
+        self._opt_out.take_message(message, conversation, OptOutTurn(self._suppressed, decision, now))
         after = met(before, conversation, self._limits.rest_ms)
         if person.channel in self._limits.service_windows:
             wrote_at = happened_at(message.provider_at, message.received_at)

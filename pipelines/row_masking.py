@@ -27,6 +27,8 @@ SHOWN = frozenset(
     | {"runs", "failed"}
     # conversations of a person, and receipts without a delivery
     | {"conversations", "latest_at", "reasons"}
+    # suppressions
+    | {"wish", "wish_stops", "wish_at", "reach", "reach_stops", "reach_at", "confirmation_id", "lifted_at"}
     # times
     | {"opened_at", "closes_at", "decided_at"}
     | {"accepted_at", "bound_at", "delivered_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at"}

@@ -36,6 +36,7 @@ class SendLimits:
     attempts: int  # failed attempts before a delivery is given up
     hold_ms: int  # how long an unknown outcome waits for evidence
     account: int = 1 << 30  # calls in flight to one account
+    not_receiving_ms: int = 86_400_000  # how long a provider is believed that nothing reaches a person
     # rows of scheduled deliveries; at the bound a further one is refused. A tenant may have half. Deliveries to send may use the
     # free rest
     scheduled: int = 100_000

@@ -47,7 +47,7 @@ INNER = frozenset({"conversation-log"})
 OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
 CHANNELS = ("telegram", "internal")
 MARK = b"this start"
-VIEWS: Mapping[str, View[Any]] = {"contacts": View({})}
+VIEWS: Mapping[str, View[Any]] = {"contacts": View({}), "suppressions": View({})}
 
 
 def core(*, outstanding: int = 100, poison_limit: int = 20) -> Chain:

@@ -143,6 +143,7 @@ def test_decisions_read_no_clock_and_no_chance() -> None:
         "pipelines/send_outputs.py",
         "pipelines/match.py",
         "pipelines/match_orphans.py",
+        "pipelines/match_opt_out.py",
         "pipelines/match_queues.py",
         "pipelines/match_threads.py",
         "pipelines/track.py",

@@ -37,6 +37,7 @@ from schemas.records import (
     Recipient,
     SequencedMessage,
     StatusUpdate,
+    Suppression,
     Template,
     Window,
 )
@@ -130,6 +131,7 @@ OUTPUTS: Mapping[str, type[Any]] = {
     "delivery-states": DeliveryState,
     "conversations": Conversation,
     "messages": Message,
+    "suppressions": Suppression,
     **{f"deliveries.{name}": Delivery for name in CHANNEL_NAMES},
 }
 

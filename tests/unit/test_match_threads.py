@@ -21,7 +21,6 @@ from tests.support.builders import (
     conversation_at_home,
     decoded,
     inbound_message,
-    preference,
     raw,
     receipt,
     record,
@@ -356,10 +355,6 @@ def test_everything_is_forgotten_in_time(desk: Desk[State]) -> None:
 
 
 # --- what does not belong here ------------------------------------------------------------------------------------------
-
-
-def test_a_preference_is_counted(desk: Desk[State]) -> None:
-    assert desk.turn([record("inbound", preference(), partition=1)]).counts == {"preference_stop": 1}
 
 
 def test_what_cannot_be_read_is_refused_and_the_rest_is_taken(desk: Desk[State]) -> None:

@@ -246,6 +246,11 @@ CASES = {
                 for n in range(5)
                 for status in (ReceiptStatus.DELIVERED, ReceiptStatus.READ)
             ),
+            *(
+                record("inbound", inbound_message(f"in-{n}", text=text))
+                for n, text in enumerate(("oi", "STOP", "start"))
+            ),
+            record("inbound", preference()),
             raw("receipts", b"junk"),
             *(_to_person(binding(f"p{n}", address="15550001", message_id=f"m{n}")) for n in range(2)),
             record("inbound", inbound_message("in-1")),

@@ -21,6 +21,7 @@ from tables.outstanding import OUTSTANDING, Outstanding
 from tables.plans import PLANS
 from tables.seen import SEEN
 from tables.sequences import SEQUENCES
+from tables.suppressed import SUPPRESSED, SuppressedAddress
 from tables.threads import (
     ANSWERABLE,
     HELD_INBOUND,
@@ -83,6 +84,8 @@ def rows() -> Iterator[tuple[str, Any]]:
     timeline, _ = introduce(sequenced(), dataclasses.replace(ref(), address=PERSON, recipient="Ana"), 0, 0)
     early = update(f"whatsapp:1:wamid.of-{PERSON}:read", provider_message_id=f"wamid.of-{PERSON}", reason="Ana")
     yield "timelines", TIMELINES.as_json(timeline._replace(reason="Ana", provider_message_id=PERSON, early=(early,)))
+    stopped = SuppressedAddress("t", "whatsapp", "1", PERSON, wish="stop_word", wish_stops=True, wish_at=5)
+    yield "suppressed", SUPPRESSED.as_json(stopped)
     yield "cursors", CURSORS.as_json(MemberCursor("t", f"whatsapp:1:{PERSON}", PERSON, made=2, made_seq=3))
 
 
@@ -117,7 +120,7 @@ def test_every_field_of_every_row_is_shown_or_hidden() -> None:
     """A new field is masked until SHOWN names it."""
     layouts = (
         *(OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES, WINDOWS),
-        *(ORPHANS, THREADS, ANSWERABLE, RECEIVED, HELD_INBOUND),
+        *(ORPHANS, THREADS, ANSWERABLE, RECEIVED, HELD_INBOUND, SUPPRESSED),
     )
     found = {name for layout in layouts for name in _fields(_row_class(layout))} | {"digest", "accepted_at"}
     found |= {name for each in typing.get_args(records.Record) for name in _fields(each) if each.__name__ in KEPT}
