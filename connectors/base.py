@@ -17,8 +17,12 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from schemas.keys import DEFAULT_TENANT
 from schemas.outcomes import Outcome, Rejected
-from schemas.records import Content, CursorReport, Delivery, Receipt, Status
+from schemas.records import Content, CursorReport, Delivery, Preference, Receipt, Status
 from schemas.settings import Settings
+
+
+def _is_no_group(address: str) -> bool:  # noqa: ARG001  # the default of Capabilities.is_group
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class Capabilities:
     replies: bool = False  # whether other kinds may have `reply_to`
     media: Mapping[str, MediaLimit] = field(default_factory=dict)  # by kind of medium
     album: tuple[int, int] = (2, 10)  # fewest and most media of an album
+    # for so many hours after a person wrote to an account, it may write freely to them; 0: the provider has no such window
+    window_hours: int = 0
+    # Whether an address is a group's: what one member writes is not the choice of all. Pure.
+    is_group: Callable[[str], bool] = _is_no_group
+    own_tenants: bool = False  # as WebhookItems.own_tenants
 
     @property
     def observed(self) -> Observed:
@@ -115,6 +124,8 @@ class WebhookItems:
     own_tenants: bool = (
         False  # whether receipts, messages and reports name their tenant; else the tenant of the account applies
     )
+    # What people chose elsewhere than in a message, and what the provider says about reaching them (schemas/opt_out_policies.py).
+    preferences: tuple[Preference, ...] = ()
 
 
 class Forbidden(Exception):
@@ -176,7 +187,7 @@ class Connector(Protocol):
         `received_at` is Unix milliseconds. Checks the proof on the raw body before it decodes anything. Raises Forbidden when the proof is
         wrong, and nothing else for any body: an item that cannot be read goes into `unrecognised`. (After any other exception the
         gateway answers 503, and the provider repeats the request.) Pure, no I/O. Providers repeat requests, so equal items must get equal
-        ids (`Receipt.event_id`, `Inbound.provider_message_id`).
+        ids (`Receipt.event_id`, `Preference.event_id`, `Inbound.provider_message_id`).
         """
         ...
 

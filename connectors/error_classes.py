@@ -27,7 +27,7 @@ class ErrorRule:
     """What one error code means. `sentence` says to the operator what happened and what to do.
 
     `scope` is what has to wait: the pair of account and recipient, the account or the app. After `tries` attempts the error counts as
-    permanent.
+    permanent. `suppresses` is set if the error is about the person, not about the message (schemas/outcomes.py, Rejected).
     """
 
     error_class: ErrorClass
@@ -35,6 +35,7 @@ class ErrorRule:
     scope: Scope = Scope.PAIR
     throttled: bool = False
     tries: int | None = None
+    suppresses: str | None = None
 
 
 def throttle(scope: Scope, sentence: str) -> ErrorRule:
@@ -45,8 +46,8 @@ def transient(sentence: str, scope: Scope = Scope.PAIR, *, tries: int | None = N
     return ErrorRule(ErrorClass.TRANSIENT, sentence, scope, tries=tries)
 
 
-def permanent(sentence: str) -> ErrorRule:
-    return ErrorRule(ErrorClass.PERMANENT, sentence)
+def permanent(sentence: str, *, suppresses: str | None = None) -> ErrorRule:
+    return ErrorRule(ErrorClass.PERMANENT, sentence, suppresses=suppresses)
 
 
 def configuration(sentence: str) -> ErrorRule:
@@ -63,7 +64,7 @@ def to_outcome(rule: ErrorRule, code: str, after_seconds: float | None, tries: i
     `code` is the outcome's code. `tries` counts the attempts so far, from 1.
     """
     if rule.error_class is ErrorClass.PERMANENT or (rule.tries is not None and tries >= rule.tries):
-        return Rejected(code, rule.sentence)
+        return Rejected(code, rule.sentence, rule.suppresses)
     after = _DEFAULT_WAIT_SECONDS.get(rule.error_class) if after_seconds is None else after_seconds
     return RetryLater(rule.sentence, code, after, rule.throttled, rule.scope)
 

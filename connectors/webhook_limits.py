@@ -38,6 +38,13 @@ def trimmed_to_limits(items: WebhookItems) -> WebhookItems:
             receipts.append(receipt)
         else:
             unrecognised.append(f"receipt: {found}")
+    preferences = []
+    for preference in items.preferences:
+        found = limit_check.fault(preference)
+        if found is None:
+            preferences.append(preference)
+        else:
+            unrecognised.append(f"preference: {found}")
     for item in map(_inbound, items.inbound):
         found = _inbound_fault(item)
         if found is None:
@@ -58,6 +65,7 @@ def trimmed_to_limits(items: WebhookItems) -> WebhookItems:
         notices=tuple(map(trimmed, items.notices)),
         reports=tuple(reports),
         own_tenants=items.own_tenants,
+        preferences=tuple(preferences),
     )
 
 

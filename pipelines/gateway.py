@@ -2,7 +2,7 @@
 state.
 
 A receipt with a valid tracker names its delivery, so it is produced as a status update. Any other receipt goes to topic `receipts`,
-where stage match finds its delivery or refuses it.
+where stage match finds its delivery or refuses it. Inbound messages go to `inbound`, where match finds their conversation.
 
 Guaranteed: a request is answered 200 only after Kafka (all replicas) has acknowledged everything in it; an item that Kafka can never
 store is produced as a dead letter. A wrong signature or secret is answered 401 and produces nothing; if the headers show it, no body is
@@ -39,10 +39,10 @@ from pipelines.serving.request_bodies import expected
 from pipelines.serving.request_limits import DEFAULT, RequestLimits
 from schemas import codec, metrics
 from schemas.accounts import NONE_LISTED, Accounts, accounts_in
-from schemas.ids import inbound_conversation_id, inbound_message_id
-from schemas.keys import key_of, provider_message_key
+from schemas.keys import key_of, person_key, provider_message_key
+from schemas.message_times import is_plausible
 from schemas.partitions import home_partition
-from schemas.records import CursorReport, Direction, Message, Receipt, StatusUpdate
+from schemas.records import CursorReport, InboundMessage, Preference, Receipt, StatusUpdate
 from schemas.settings import MissingSetting, Settings
 from schemas.tracker import NO_KEYS, Keys, keys_in
 
@@ -175,6 +175,7 @@ class Gateway:
         direct = sum(record.topic == UPDATES for record in records)
         _items_of(channel, "told_by_tracker").inc(direct)
         records += [_inbound(i, received_at, accounts) for i in items.inbound]
+        records += [_preference(p, accounts) for p in items.preferences]
         return records + [_report(report, self._partitions) for report in items.reports]
 
     async def _produce(self, channel: str, records: list[OutgoingRecord], received_at: int) -> list[RefusedRecord]:
@@ -224,6 +225,8 @@ def _receipt(
             receipt = dataclasses.replace(receipt, tenant_id=tenant)
     update = by_tracker(receipt, partitions, keys)
     if isinstance(update, StatusUpdate):
+        if not is_plausible(receipt.provider_at, receipt.received_at):  # match counts those of the others
+            metrics.WEBHOOK_ITEMS.labels(receipt.channel, "implausible_time").inc()
         return OutgoingRecord(UPDATES, key_of(update), codec.encode(update), update.home_partition)
     if update is None and receipt.callback_data:
         metrics.WEBHOOK_ITEMS.labels(receipt.channel, "tracker_not_believed").inc()
@@ -232,24 +235,28 @@ def _receipt(
 
 
 def _inbound(item: Inbound, received_at: int, accounts: Accounts | None = NONE_LISTED) -> OutgoingRecord:
-    message = Message(
+    message = InboundMessage(
         tenant_id=item.tenant_id if accounts is None else accounts.tenant_of(item.channel, item.account),
-        message_id=inbound_message_id(item.channel, item.account, item.provider_message_id),
-        conversation_id=inbound_conversation_id(item.channel, item.account, item.address),
-        direction=Direction.INBOUND,
-        sender=item.address,
+        channel=item.channel,
+        account=item.account,
+        address=item.address,
+        provider_message_id=item.provider_message_id,
         kind=item.kind,
         text=item.text,
-        requested_at=received_at,
-        metadata={
-            "channel": item.channel,
-            "account": item.account,
-            "provider_message_id": item.provider_message_id,
-            "at": str(item.at),
-        },
         content=item.content,
+        provider_at=item.at,
+        received_at=received_at,
     )
-    return OutgoingRecord("inbound", key_of(message), codec.encode(message))
+    key = person_key(item.channel, item.account, item.address)
+    return OutgoingRecord("inbound", key.encode(), codec.encode(message))
+
+
+def _preference(preference: Preference, accounts: Accounts | None = NONE_LISTED) -> OutgoingRecord:
+    if accounts is not None:
+        tenant = accounts.tenant_of(preference.channel, preference.account)
+        preference = dataclasses.replace(preference, tenant_id=tenant)
+    key = person_key(preference.channel, preference.account, preference.address)
+    return OutgoingRecord("inbound", key.encode(), codec.encode(preference))
 
 
 def _report(report: CursorReport, partitions: int) -> OutgoingRecord:
@@ -262,6 +269,7 @@ def _report(report: CursorReport, partitions: int) -> OutgoingRecord:
 def _count(channel: str, items: WebhookItems) -> None:
     _items_of(channel, "receipt").inc(len(items.receipts))
     _items_of(channel, "inbound").inc(len(items.inbound))
+    _items_of(channel, "preference").inc(len(items.preferences))
     _items_of(channel, "report").inc(len(items.reports))
     _items_of(channel, "unrecognised").inc(len(items.unrecognised))
     _items_of(channel, "notice").inc(len(items.notices))
@@ -272,7 +280,9 @@ def _count(channel: str, items: WebhookItems) -> None:
 
 
 def _accounts_of(channel: str, items: WebhookItems) -> frozenset[str]:
-    found = {item.account for kind in (items.receipts, items.inbound, items.reports) for item in kind}
+    found = {
+        item.account for kind in (items.receipts, items.inbound, items.reports, items.preferences) for item in kind
+    }
     return frozenset(f"{channel}:{account}" for account in found or {""})
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from schemas import tracker
 from schemas.keys import DEFAULT_TENANT
+from schemas.message_times import happened_at
 from schemas.records import Cause, Receipt, ReceiptStatus, Status, StatusUpdate
 from schemas.tracker import Keys
 from tables.bindings import BoundDelivery
@@ -17,15 +18,16 @@ from tables.bindings import BoundDelivery
 PROVIDER_RESOLUTION_MS = 999
 
 
-class RefusedTracker(NamedTuple):
-    """A signed tracker that names a wrong partition or tenant. `cause` is a code of schemas/causes.py; `tenant_id` owns the dead letter."""
+class RefusedReceipt(NamedTuple):
+    """A receipt whose tracker or binding names a wrong partition or tenant. `cause` is a code of schemas/causes.py; `tenant_id` owns the
+    dead letter."""
 
     cause: str
     detail: str
     tenant_id: str
 
 
-def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | RefusedTracker | None:
+def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | RefusedReceipt | None:
     """The update for the delivery that the receipt's tracker names. None without a tracker that one of `keys` signed for the receipt's
     account: then a binding must name the delivery. `partitions` is the number of partitions of a conversation's topics; `tenant_id` of
     the receipt must be the tenant of its account."""
@@ -34,15 +36,24 @@ def by_tracker(receipt: Receipt, partitions: int, keys: Keys) -> StatusUpdate | 
         return None
     if tracked.home_partition >= partitions:
         detail = f"the tracker names partition {tracked.home_partition} of {partitions}: from another deployment?"
-        return RefusedTracker("wrong_partition", detail, tracked.tenant_id)
+        return RefusedReceipt("wrong_partition", detail, tracked.tenant_id)
     # the account may belong to another tenant since then
     if receipt.tenant_id not in (DEFAULT_TENANT, tracked.tenant_id):
         detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {tracked.tenant_id[:40]!r}"
-        return RefusedTracker("wrong_tenant", detail, receipt.tenant_id)
+        return RefusedReceipt("wrong_tenant", detail, receipt.tenant_id)
     bound = BoundDelivery(
         tracked.tenant_id, tracked.delivery_id, tracked.conversation_id, tracked.home_partition, 0, tracked.partial
     )
     return update_of(receipt, bound, tracked.attempt)
+
+
+def by_binding(receipt: Receipt, bound: BoundDelivery) -> StatusUpdate | RefusedReceipt:
+    """The update for the delivery that a binding names. `tenant_id` of the receipt must be the tenant of its account, which may belong to
+    another tenant since the message was sent."""
+    if receipt.tenant_id not in (DEFAULT_TENANT, bound.tenant_id):
+        detail = f"a receipt of tenant {receipt.tenant_id[:40]!r} names a delivery of tenant {bound.tenant_id[:40]!r}"
+        return RefusedReceipt("wrong_tenant", detail, receipt.tenant_id)
+    return update_of(receipt, bound)
 
 
 def update_of(receipt: Receipt, bound: BoundDelivery, attempt: int = 0) -> StatusUpdate:
@@ -56,7 +67,7 @@ def update_of(receipt: Receipt, bound: BoundDelivery, attempt: int = 0) -> Statu
         home_partition=bound.home_partition,
         status=Status(receipt.status) if moves else Status.PENDING,
         cause=Cause.RECEIPT,
-        occurred_at=min(receipt.received_at, receipt.provider_at + PROVIDER_RESOLUTION_MS),
+        occurred_at=_occurred_at(receipt),
         observed_at=receipt.received_at,
         attempt=attempt,
         provider_message_id=receipt.provider_message_id,
@@ -64,3 +75,9 @@ def update_of(receipt: Receipt, bound: BoundDelivery, attempt: int = 0) -> Statu
         reason_code=receipt.error_code,
         reason=receipt.error_title,
     )
+
+
+def _occurred_at(receipt: Receipt) -> int:
+    """When it happened, by the provider's clock; when the receipt arrived, if the provider's time cannot be right."""
+    at = happened_at(receipt.provider_at, receipt.received_at)
+    return min(receipt.received_at, at + PROVIDER_RESOLUTION_MS)

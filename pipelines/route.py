@@ -1,9 +1,9 @@
 """Stage route: turns each produced message into a sequenced message and its deliveries.
 
-In: messages, inbound, conversations, and a mirror of contacts. Out: conversation-log, deliveries.<channel>, all to the conversation's
-home partition. Guaranteed: a message (tenant, conversation, message id) is accepted once within the dedupe window. The sequence numbers
-of a conversation are 1, 2, 3 and so on, without gaps, in the order of the topic. A message is accepted or refused as a whole. A user is
-never unknown if the contact was produced before the message. Records of one tenant never affect messages of another.
+In: messages, conversation-inbound, conversations, and a mirror of contacts. Out: conversation-log, deliveries.<channel>, all to the
+conversation's home partition. Guaranteed: a message (tenant, conversation, message id) is accepted once within the dedupe window. The
+sequence numbers of a conversation are 1, 2, 3 and so on, without gaps, in the order of the topic. A message is accepted or refused as a
+whole. A user is never unknown if the contact was produced before the message. Records of one tenant never affect messages of another.
 """
 
 import dataclasses
@@ -39,7 +39,12 @@ MAX_OUTPUT_BYTES = 16 << 20  # of all outputs of one message
 _BYTES_A_RECIPIENT = 1024
 EXPIRED_PER_TURN = 2000
 LONGEST_KEY = 64 + 1 + LONGEST_CONVERSATION  # bytes: tenant, slash, conversation id
-DIRECTIONS = {"messages": Direction.OUTBOUND, "inbound": Direction.INBOUND}  # the direction of a topic's messages
+# The direction of a topic's messages. `inbound`: of messages that an older release has held.
+DIRECTIONS = {
+    "messages": Direction.OUTBOUND,
+    "conversation-inbound": Direction.INBOUND,
+    "inbound": Direction.INBOUND,
+}
 HELD_OUTPUT_BYTES = 16 << 20  # of outputs of held messages in one turn; the rest follows in the next turn
 CONTACTS = Mirrored("contacts", contact_in)
 
@@ -84,7 +89,7 @@ class Route(Stage[State]):
     and a repeated message id counts as a duplicate for `dedupe_ms`. No method blocks or does I/O; all run on the worker's event loop."""
 
     name = "route"
-    sources = (Source("conversations", first=True, compacted=True), Source("inbound"), Source("messages"))
+    sources = (Source("conversations", first=True, compacted=True), Source("conversation-inbound"), Source("messages"))
     tables: ClassVar[tuple[Layout[Any], ...]] = (SEEN, SEQUENCES, CONVERSATIONS, HELD)
     mirrored = (CONTACTS,)
 
@@ -211,7 +216,7 @@ class Route(Stage[State]):
             raise RecipientRefused(
                 "inbound_not_allowed",
                 f"a message of direction {message.direction} on topic {record.topic}: applications produce OUTBOUND messages to messages, "
-                "the gateway produces INBOUND messages to inbound",
+                "stage match produces INBOUND messages to conversation-inbound",
             )
         key = key_of(message)
         if self._rerouted(record, key, turn):

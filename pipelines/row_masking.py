@@ -27,9 +27,13 @@ SHOWN = frozenset(
     | {"runs", "failed", "sees_delivered", "sees_read"}
     # states of messages: the number of deliveries by status, and the worst and the best status
     | {"counts", "worst", "best", "sent", "delivered", *Status}
+    # conversations of a person, and receipts without a delivery
+    | {"conversations", "latest_at", "reasons"}
+    # suppressions
+    | {"wish", "wish_stops", "wish_at", "reach", "reach_stops", "reach_at", "confirmation_id", "lifted_at"}
     # times
     | {"accepted_at", "bound_at", "covered_delivered_at", "covered_read_at", "delivered_at", "due_at", "kept_from"}
-    | {"dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at"}
+    | {"closes_at", "decided_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at", "opened_at"}
     | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "stalled_at", "updated_at"}
 )  # fmt: skip  # one group a line
 # Masked as a whole, names included: the application chooses them.

@@ -1,8 +1,9 @@
 """Stage send: turns outstanding deliveries into calls to providers, one at a time within a lane.
 
-In: deliveries.<channel>, status-updates (evidence for calls whose answer never came), results of calls. Out: status-updates,
-bindings, dead letters. Guaranteed: the intent of a call is committed before the call starts. A call is repeated only if the provider
-surely did not take it, or if its outcome is unknown and the channel's policy says so (counted, and reported to track as RESENT).
+In: deliveries.<channel>, status-updates (evidence for calls whose answer never came), windows, results of calls, a mirror of suppressions.
+Out: status-updates, bindings, preferences, dead letters. Guaranteed: the intent of a call is committed before the call starts. A call is
+repeated only if the provider surely did not take it, or if its outcome is unknown and the channel's policy says so (counted, and reported
+to track as RESENT). No call starts while the mirror has a suppression of the person, except for the rest of a delivery that was begun.
 """
 
 import dataclasses
@@ -15,17 +16,34 @@ import structlog
 
 from connectors.base import Connector
 from connectors.webhook_limits import within_limits
-from pipelines.engine.stage import Call, Decision, Handed, Inputs, Record, Refusal, Result, Room, Source, Stage, Tables
-from pipelines.send_outputs import attempt_update, binding_of, given_up, schedule_full
+from pipelines.engine.stage import (
+    Call,
+    Decision,
+    Handed,
+    Inputs,
+    Record,
+    Refusal,
+    Result,
+    Room,
+    Source,
+    Stage,
+    Tables,
+    View,
+)
+from pipelines.send_outputs import attempt_update, bindings_of, given_up, preference_of, schedule_full
 from pipelines.send_state import SendLimits, State, backoff
+from pipelines.send_windows import KnownWindows
+from pipelines.suppressions import SUPPRESSIONS, Suppressed, SuppressionRules
 from pipelines.typed_record import typed
 from schemas import codec, limit_check, metrics
+from schemas.accounts import NONE_LISTED, Accounts
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
-from schemas.records import SIGNALS, Cause, Delivery, Status, StatusUpdate
+from schemas.records import SIGNALS, Cause, Delivery, Status, StatusUpdate, Window
 from tables.fair_queue import Lane
 from tables.lanes import lane_of
 from tables.layout import Layout
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
+from tables.windows import WINDOWS
 
 log = structlog.get_logger(__name__)
 DUE_PER_TURN = 2000  # due deliveries per turn, so that a campaign for one moment does not make an endless turn
@@ -45,22 +63,29 @@ class Attempt:
 
 
 class Send(Stage[State]):
-    """`connectors` are the channels that this stage sends on, by name. All methods run on the worker's event loop; none blocks.
+    """`connectors` are the channels that this stage sends on, by name; `accounts` maps accounts to tenants. All methods run on the worker's
+    event loop; none blocks.
 
     At a rebalance the engine waits a bounded time for calls in flight. The next owner of the partition treats a call without a committed
     result as an unknown outcome."""
 
     name = "send"
-    tables: ClassVar[tuple[Layout[Any], ...]] = (OUTSTANDING,)
+    tables: ClassVar[tuple[Layout[Any], ...]] = (OUTSTANDING, WINDOWS)
+    mirrored = (SUPPRESSIONS,)
     turn_records = 1000
     linger_ms = 10  # answers arrive one by one; a turn puts several into one transaction
 
-    def __init__(self, *, connectors: Mapping[str, Connector], limits: SendLimits) -> None:
+    def __init__(
+        self, *, connectors: Mapping[str, Connector], limits: SendLimits, accounts: Accounts = NONE_LISTED
+    ) -> None:
         self._connectors = connectors
+        own_tenants = {name for name, each in connectors.items() if each.capabilities.own_tenants}
+        self._rules = SuppressionRules(accounts, own_tenants, limits.not_receiving_ms)
         self._limits = limits
         self.most_calls = limits.concurrency
         self._in_flight: set[str] = set()  # delivery ids with a call of this worker in flight
-        self.sources = (Source("status-updates"), *(Source(f"deliveries.{channel}") for channel in sorted(connectors)))
+        deliveries = (Source(f"deliveries.{channel}") for channel in sorted(connectors))
+        self.sources = (Source("status-updates"), Source("windows"), *deliveries)
 
     async def stop(self) -> None:
         for connector in self._connectors.values():
@@ -68,7 +93,7 @@ class Send(Stage[State]):
 
     def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # the partition's number is not needed
         """Derives lanes, timers and quotas from table `outstanding`, and finds calls whose result was lost."""
-        return State.opened(tables["outstanding"], self._limits, self._in_flight)
+        return State.opened(tables["outstanding"], self._limits, self._in_flight, KnownWindows(tables["windows"]))
 
     def next_due(self, state: State) -> int | None:
         return state.next_due()
@@ -79,7 +104,7 @@ class Send(Stage[State]):
 
     def takes(self, topic: str, state: State) -> bool:
         """False for deliveries while the partition, or any tenant's share of it, is full; they wait in Kafka."""
-        return topic == "status-updates" or state.has_room()
+        return not topic.startswith("deliveries.") or state.has_room()
 
     async def perform(self, call: Call) -> Outcome:
         """Makes a call; returns its outcome. Does not raise: an exception of the connector becomes Unknown."""
@@ -101,8 +126,8 @@ class Send(Stage[State]):
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         """Takes results, records and due timers, then starts calls unless `inputs.closing`.
 
-        Reads and writes table `outstanding`. Refuses: wrong_partition, unknown_channel, schedule_full, attempts_exhausted, and what
-        cannot be decoded. Raises nothing on purpose."""
+        Reads and writes tables `outstanding` and `windows`. Refuses: wrong_partition, unknown_channel, schedule_full, attempts_exhausted,
+        and what cannot be decoded. Raises nothing on purpose."""
         decision = Decision()
         for result in inputs.results:
             self._take_result(result, state, decision, now)
@@ -110,6 +135,8 @@ class Send(Stage[State]):
             try:
                 if record.topic == "status-updates":
                     self._take_update(record, state, decision, now)
+                elif record.topic == "windows":
+                    self._take_window(record, state, decision, now)
                 else:
                     self._take(record, state, decision, now)
             except codec.CodecError as error:
@@ -122,9 +149,10 @@ class Send(Stage[State]):
         for delivery_id in state.take_due(now, DUE_PER_TURN, DUE_BYTES):
             self._due(delivery_id, state, decision, now)
         state.unblock(now)
+        state.windows.expire(now)
         if not inputs.closing:
             state.admit(inputs.room)
-            self._start_calls(state, decision, now)
+            self._start_calls(state, inputs.views[SUPPRESSIONS.topic], decision, now)
         return decision
 
     # --- records and results ------------------------------------------------------------------------------------------------
@@ -177,6 +205,14 @@ class Send(Stage[State]):
         elif row.attempt:
             self._proven(row, update.provider_message_id, state, decision, now)
 
+    def _take_window(self, record: Record, state: State, decision: Decision, now: int) -> None:
+        window = typed(record, Window)
+        if window.home_partition != record.partition:
+            detail = f"the window's home is partition {window.home_partition}: produce it there, as match does"
+            decision.refusals.append(Refusal(record, "wrong_partition", detail, window.tenant_id))
+        elif state.windows.learn(window, now):
+            decision.count("window_learned")
+
     def _take_result(self, result: Result, state: State, decision: Decision, now: int) -> None:
         row = state.rows.get(result.call.key.encode())
         if row is None or row.phase is not Phase.CALLING or row.attempt != result.call.request.number:
@@ -194,6 +230,8 @@ class Send(Stage[State]):
             decision.outputs.append(
                 attempt_update(row, Status.FAILED, Cause.REJECTED, at, (outcome.code, outcome.reason))
             )
+            if outcome.suppresses is not None and row.delivery.channel in self._connectors:
+                decision.outputs.append(preference_of(row, self._rules.owner(row.delivery), outcome.suppresses, at))
             state.end(row)
         else:
             self._unknown(row, outcome, state, decision, now)
@@ -210,7 +248,8 @@ class Send(Stage[State]):
         first = provider_ids[0] if provider_ids else None  # a signal has no id
         status = Status.PENDING if partial else Status.SENT
         decision.outputs.append(attempt_update(row, status, Cause.ACCEPTED, now, provider_message_id=first))
-        decision.outputs += [binding_of(row, provider_id, now, partial=partial) for provider_id in provider_ids]
+        for provider_id in provider_ids:
+            decision.outputs += bindings_of(row, provider_id, now, partial=partial)
         if not partial:
             state.end(row)
             return
@@ -308,14 +347,16 @@ class Send(Stage[State]):
             state.remind(dataclasses.replace(row, not_before=0))
             state.lanes.ready(lane_of(row.delivery))
 
-    def _start_calls(self, state: State, decision: Decision, now: int) -> None:
+    def _start_calls(self, state: State, suppressions: View[Suppressed], decision: Decision, now: int) -> None:
         for _ in range(LOOKS_PER_TURN):
             lane = state.next_lane()
             if lane is None:
                 return
-            self._start_head(lane, state, decision, now)
+            self._start_head(lane, state, suppressions, decision, now)
 
-    def _start_head(self, lane: Lane, state: State, decision: Decision, now: int) -> None:
+    def _start_head(
+        self, lane: Lane, state: State, suppressions: View[Suppressed], decision: Decision, now: int
+    ) -> None:
         delivery_id = state.lanes.head(lane)
         row = state.rows.get(delivery_id.encode()) if delivery_id else None
         if row is None or row.phase is not Phase.WAITING:
@@ -328,6 +369,12 @@ class Send(Stage[State]):
             state.lanes.ready(lane)
         elif row.not_before <= now and row.evidence is not None:
             self._proven(row, row.evidence, state, decision, now)
+        elif row.not_before <= now and (why := self._rules.forbid(row, suppressions, now)) is not None:
+            decision.count("suppressed")
+            decision.outputs.append(
+                attempt_update(row, Status.SUPPRESSED, Cause.REJECTED, now, ("suppressed", why.sentence))
+            )
+            state.end(row)
         elif row.not_before <= now and state.has_calls_left(row.delivery):
             intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
             shares = state.begin(intent)

@@ -1,4 +1,4 @@
-"""The records that stage send produces: status updates, bindings and dead letters.
+"""The records that stage send produces: status updates, bindings, preferences and dead letters.
 
 In: a row of table `outstanding` and what happened to it. Out: an Output or a Refusal. Guaranteed: deterministic; an attempt has the same
 event id however often it is reported, so a repetition changes nothing. No I/O.
@@ -7,9 +7,9 @@ event id however often it is reported, so a repetition changes nothing. No I/O.
 from pipelines.engine.stage import Output, Record, Refusal
 from pipelines.send_state import State
 from schemas import codec
-from schemas.keys import key_of, provider_message_key
+from schemas.keys import key_of, person_key, provider_message_key
 from schemas.outcomes import RetryLater
-from schemas.records import Binding, Cause, Status, StatusUpdate
+from schemas.records import Binding, Cause, Choice, Preference, Status, StatusUpdate
 from tables.outstanding import Outstanding
 
 
@@ -43,22 +43,48 @@ def attempt_update(
     return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition, content=update)
 
 
-def binding_of(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> Output:
-    """The binding of a provider's message id to the delivery; `partial` when it is not the last part."""
+def bindings_of(row: Outstanding, provider_id: str, now: int, *, partial: bool) -> tuple[Output, Output]:
+    """The binding of a provider's message id to the delivery, `partial` when it is not the last part. It is produced twice: under the key
+    of its receipts, and under that of the person, where a reply arrives (docs/decisions/0031-a-binding-is-produced-twice.md)."""
     delivery = row.delivery
+    channel, account = delivery.channel, delivery.account
     binding = Binding(
         tenant_id=delivery.tenant_id,
-        channel=delivery.channel,
-        account=delivery.account,
+        channel=channel,
+        account=account,
         provider_message_id=provider_id,
         delivery_id=delivery.delivery_id,
         conversation_id=delivery.conversation_id,
         home_partition=delivery.home_partition,
         bound_at=now,
         partial=partial,
+        address=delivery.address,
+        message_id=delivery.message_id,
     )
-    key = provider_message_key(delivery.channel, delivery.account, provider_id).encode()
-    return Output("bindings", key, codec.encode(binding), None)
+    value = codec.encode(binding)
+    return (
+        Output("bindings", provider_message_key(channel, account, provider_id).encode(), value, None),
+        Output("bindings", person_key(channel, account, delivery.address).encode(), value, None),
+    )
+
+
+def preference_of(row: Outstanding, tenant_id: str, reason: str, now: int) -> Output:
+    """What a refusal says about the person: nothing reaches them, for this reason. `tenant_id` is that of what people write to the
+    account."""
+    delivery = row.delivery
+    preference = Preference(
+        tenant_id=tenant_id,
+        event_id=f"{delivery.delivery_id}:{row.attempt}:{reason}",
+        channel=delivery.channel,
+        account=delivery.account,
+        address=delivery.address,
+        choice=Choice.STOP,
+        reason=reason,
+        occurred_at=now,
+        observed_at=now,
+    )
+    key = person_key(delivery.channel, delivery.account, delivery.address).encode()
+    return Output("inbound", key, codec.encode(preference), None)
 
 
 def given_up(row: Outstanding, outcome: RetryLater) -> Refusal:

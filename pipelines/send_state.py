@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipelines.engine.stage import Room
+from pipelines.send_windows import KnownWindows
 from schemas.records import Delivery
 from tables.fair_queue import Lane, place_of
 from tables.lanes import Lanes, lane_of
@@ -35,6 +36,7 @@ class SendLimits:
     attempts: int  # failed attempts before a delivery is given up
     hold_ms: int  # how long an unknown outcome waits for evidence
     account: int = 1 << 30  # calls in flight to one account
+    not_receiving_ms: int = 86_400_000  # how long a provider is believed that nothing reaches a person
     # rows of scheduled deliveries; at the bound a further one is refused. A tenant may have half. Deliveries to send may use the
     # free rest
     scheduled: int = 100_000
@@ -48,8 +50,9 @@ class SendLimits:
 class State:
     """One partition of send. Its methods run within `decide`, on the worker's event loop. Times are Unix milliseconds, sizes bytes."""
 
-    def __init__(self, rows: Table[Outstanding], limits: SendLimits) -> None:
+    def __init__(self, rows: Table[Outstanding], limits: SendLimits, windows: KnownWindows) -> None:
         self.rows = rows
+        self.windows = windows
         self.lanes = Lanes()
         # delivery ids that wait for a time: a scheduled start, a retry, the end of a hold, their expiry
         self.timers = TenantTimers()
@@ -64,9 +67,11 @@ class State:
         self._running: Counter[str] = Counter()  # calls of the worker by share, including those of this decision
 
     @classmethod
-    def opened(cls, rows: Table[Outstanding], limits: SendLimits, in_flight: Collection[str]) -> "State":
+    def opened(
+        cls, rows: Table[Outstanding], limits: SendLimits, in_flight: Collection[str], windows: KnownWindows
+    ) -> "State":
         """The state of a partition from its committed rows. `in_flight` are delivery ids with a call of this worker in flight."""
-        state = cls(rows, limits)
+        state = cls(rows, limits, windows)
         # a delivery with an attempt stays at the head of its lane
         for _, row in sorted(rows.items(), key=lambda item: (not item[1].attempt, item[1].delivery.seq)):
             state._derive(row)
@@ -85,7 +90,8 @@ class State:
         if self.interrupted:
             return 0
         unblocked = self.blocked.next_due() if self.lanes.any_blocked() else None
-        return min((due for due in (self.timers.next_due(), unblocked) if due is not None), default=None)
+        dues = (self.timers.next_due(), unblocked, self.windows.next_due())
+        return min((due for due in dues if due is not None), default=None)
 
     # --- rows -------------------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ def _send(settings: Settings) -> Stage[Any]:
     from connectors.registry import CHANNELS
     from pipelines.send import Send
     from pipelines.send_state import SendLimits
+    from schemas.accounts import accounts_in
 
     connectors = {name: channel.build(settings) for name, channel in CHANNELS.items() if channel.account(settings)}
     limits = SendLimits(
@@ -50,19 +51,35 @@ def _send(settings: Settings) -> Stage[Any]:
         hold_ms=int(settings.unknown_hold_seconds * 1000),
         scheduled=settings.send_scheduled,
         scheduled_bytes=settings.send_scheduled_bytes,
+        not_receiving_ms=int(settings.not_receiving_days * DAY_MS),
     )
-    return Send(connectors=connectors, limits=limits)
+    return Send(connectors=connectors, limits=limits, accounts=accounts_in(settings.accounts))
 
 
 def _match(settings: Settings) -> Stage[Any]:
+    from connectors.registry import CHANNELS
     from pipelines.match import Match
+    from pipelines.match_opt_out import OptOut
+    from pipelines.match_threads import HOUR_MS, ThreadLimits
+    from schemas.opt_out_policies import policies_in
     from schemas.tracker import keys_in
 
+    is_group = {name: each.capabilities.is_group for name, each in CHANNELS.items()}
+    hours = {name: each.capabilities.window_hours for name, each in CHANNELS.items()}
+    threads = ThreadLimits(
+        window_ms=int(settings.thread_window_hours * HOUR_MS),
+        wait_ms=int(settings.reply_wait_seconds * 1000),
+        dedupe_ms=int(settings.dedupe_days * DAY_MS),
+        service_windows={name: each * HOUR_MS for name, each in hours.items() if each},
+    )
     return Match(
         partitions=settings.partitions,
         binding_ms=int(settings.binding_days * DAY_MS),
         orphan_ms=int(settings.orphan_seconds * 1000),
+        orphan_kept_ms=int(settings.orphan_days * DAY_MS),
+        threads=threads,
         tracker_keys=keys_in(settings.tracker_keys.get_secret_value()),
+        opt_out=OptOut(policies_in(settings.opt_out), is_group),
     )
 
 

@@ -9,7 +9,7 @@ DESCRIPTIONS: Final = {
     "malformed_datum": "The datum ends early, has extra bytes at its end, or holds a value that its schema does not allow.",
     "no_key": "The record has an empty or null key; the key must be the conversation's.",
     "wrong_key": "The record is on a compacted topic, and its key is not the one that its content gives.",
-    "inbound_not_allowed": "The message's direction does not belong on its topic: only the gateway may produce INBOUND ones, on `inbound`.",
+    "inbound_not_allowed": "The message's direction does not belong on its topic; only stage match may produce INBOUND ones.",
     "account_not_yours": "The account of a recipient, or the only account of the channel, belongs to another tenant or to no tenant.",
     "field_out_of_limits": "A field of the record is empty, too long, or holds a character or a number that is not allowed.",
     "no_recipient": "The message names no recipient, and its conversation is not known.",

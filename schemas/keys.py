@@ -8,6 +8,8 @@ import re
 from typing import Protocol
 from urllib.parse import quote
 
+from schemas.person_addresses import one_form
+
 DEFAULT_TENANT = "default"
 _SHOWN = 40  # characters
 _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -56,13 +58,16 @@ def provider_message_key(channel: str, account: str, provider_message_id: str) -
 
 
 def person_key(channel: str, account: str, address: str) -> str:
-    """Key of the topic `inbound`: a person, as one of our accounts knows them. It brings everything they write into one partition."""
-    return f"{channel}:{account}:{address}"
+    """Key of the topic `inbound`: a person, as one of our accounts knows them. It brings everything about them into one partition, with
+    whichever form of their address we know them."""
+    return f"{channel}:{account}:{one_form(channel, address)}"
 
 
-def suppression_key(tenant_id: str, channel: str, address: str) -> str:
-    """Key of the topic `suppressions`, percent-quoted, so that no two addresses share one."""
-    return "/".join((quoted(tenant_id), quoted(channel), quoted(address)))
+def suppression_key(tenant_id: str, channel: str, account: str, address: str) -> str:
+    """Key of the table `suppressed` and of the topic `suppressions`: a person, as one of our accounts knows them, with the tenant of what
+    they write. Percent-quoted, so that no two of them share one; every form of an address has the same key."""
+    person = ":".join((quoted(channel), quoted(account), quoted(one_form(channel, address))))
+    return f"{quoted(tenant_id)}/{quoted(person)}"
 
 
 def quoted(text: str) -> str:

@@ -73,8 +73,9 @@ WEBHOOK_SECONDS = Histogram(
     "chat4all_webhook_seconds", "Seconds until our answer to a webhook request.", ["channel"], buckets=_SECONDS
 )
 # Items of webhook requests, by channel and kind: receipt; told_by_tracker, a receipt that went to status-updates
-# directly; tracker_not_believed, a receipt whose tracker was not valid; inbound; report, how far a client has read; notice;
-# unrecognised; refused, an item that became a dead letter.
+# directly; tracker_not_believed, a receipt whose tracker was not valid; implausible_time, one of the direct ones whose time
+# was replaced by that of its arrival; inbound; preference; report, how far a client has read; notice; unrecognised; refused, an item that
+# became a dead letter.
 WEBHOOK_ITEMS = Counter(
     "chat4all_webhook_items_total",
     "Items of webhook requests: receipts, inbound messages and others.",

@@ -43,10 +43,14 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Certainly not sent, and a retry of this delivery cannot succeed. `reason` is a sentence for a person, `code` the provider's code."""
+    """Certainly not sent, and a retry of this delivery cannot succeed. `reason` is a sentence for a person, `code` the provider's code.
+
+    `suppresses` is set if no other message would reach the person now either: why, as a reason of schemas/opt_out_policies.py.
+    """
 
     code: str
     reason: str
+    suppresses: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

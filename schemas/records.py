@@ -374,10 +374,10 @@ class Preference:
 class Suppression:
     tenant_id: str = "default"
     channel: str
+    account: str
     address: str
     suppressed: bool
     reason: str
-    account: str = ""
     confirmation_id: str | None = None
     changed_at: int
 

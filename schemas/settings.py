@@ -18,7 +18,7 @@ from schemas.client_tokens import tokens_in
 from schemas.environment import OfChannels, SecretFiles, StateFile, Unreadable, choose_state, of_channel, state_file
 from schemas.gateway_settings import GatewaySettings
 from schemas.kafka_access import KafkaAccess, Mechanism, Protocol, WrongAccess
-from schemas.receipt_settings import ReceiptSettings
+from schemas.opt_out_settings import OptOutSettings
 from schemas.secret_masking import MaskedText, SecretUrl
 from schemas.tracker import keys_in
 
@@ -29,7 +29,7 @@ class MissingSetting(Exception):
     """A setting that this program needs is not set. The text says which one, and what to set."""
 
 
-class Settings(GatewaySettings, ReceiptSettings):
+class Settings(GatewaySettings, OptOutSettings):
     """All settings; an empty URL means "not configured".
 
     `Settings()` reads the environment and files, so it blocks for a moment; it raises pydantic's ValidationError, which `wrong` puts into
@@ -139,7 +139,6 @@ class Settings(GatewaySettings, ReceiptSettings):
     session_timeout_seconds: float = Field(
         6.0, ge=1, description="Time after which the Kafka group drops a silent worker, in seconds."
     )
-
     commit_rest_ms: int = Field(
         15,
         ge=0,

@@ -193,7 +193,7 @@ class InstagramSimulator(MetaProvider):
             return GraphRefused(4, message="(#4) Application request limit reached", headers=headers)
         if outcome is CallOutcome.FAULT:
             return GraphRefused(2, message="(#2) Service temporarily unavailable")
-        return GraphRefused(551, subcode=1545041)
+        return GraphRefused(100, subcode=2534014)
 
     def refuse(self, refused: ProviderRefused, rng: CallRandom, misbehaviour: Misbehaviour) -> web.Response:
         if not isinstance(refused, GraphRefused):

@@ -48,7 +48,7 @@ class Misbehaviour(Knobs):
     unread_rate: float = rate("share of messages that are never read")
     receipt_loss: float = rate("share of receipts that are never sent")
     fail_rate: float = rate("share of accepted messages whose receipts report a failure later (WhatsApp)")
-    fail_code: float = amount("error code of those failures (WhatsApp); 0 chooses one at random", 131026.0, 1_000_000.0)
+    fail_code: float = amount("error code of those failures (WhatsApp); 0 chooses one at random", 131049.0, 1_000_000.0)
     reject_rate: float = rate("share of calls that are refused permanently")
     throttle_rate: float = rate("share of calls answered 429")
     hang_rate: float = rate("share of calls that are accepted and never answered")

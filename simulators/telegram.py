@@ -245,7 +245,7 @@ class TelegramSimulator(Provider):
             return too_fast(int(misbehaviour.retry_after_seconds))
         if outcome is CallOutcome.FAULT:
             return TelegramRefused(500, "Internal Server Error: restart")
-        return TelegramRefused(403, STATES["blocked"][1])
+        return TelegramRefused(*STATES["no_rights"])
 
     def controls(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         return {"inbound": self._chats.write, "people": self._chats.set_state, "account": self._set_account}

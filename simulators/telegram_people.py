@@ -71,11 +71,12 @@ class Chats:
         chat, state, new = wanted.get("chat_id"), wanted.get("state"), wanted.get("migrate_to")
         if not isinstance(chat, int) or not isinstance(new, int | None) or (state is not None and state not in STATES):
             raise ValueError(f'send "chat_id" (a number) and "state", one of {", ".join(STATES)}')
+        before = self._states.get(chat, ("", None))[0]
         if state is None:
             self._states.pop(chat, None)
         else:
             self._states[chat] = (state, new)
-        if state in {"blocked", None} and chat > 0:
+        if (state in {"blocked", None} and chat > 0) or "kicked" in (state, before):
             self._member(chat, "kicked" if state else "member")
         return {"chat_id": chat, "state": state}
 

@@ -35,7 +35,8 @@ _NUMBER_FIELDS = (
     "country_code", "country_dial_code", "whatsapp_business_manager_messaging_limit",
 )  # fmt: skip  # a list of words, several on a line
 _TOO_LATE = "Message failed to send because more than 24 hours have passed since the customer last replied"
-_LATE_CODES = (131026, 131049, 131053, 131047)
+# About one message each; /_control/people makes a person who cannot be reached.
+_LATE_CODES = (131049, 131053, 131047)
 
 
 class WhatsAppSimulator(MetaProvider):
@@ -131,6 +132,9 @@ class WhatsAppSimulator(MetaProvider):
             raise GraphRefused(131009, why)
         if code is not None:
             return code, graph_api.title(code)
+        is_marketing = message.template is not None and self.templates.category(message.template) == "marketing"
+        if is_marketing and self._inbox.has_stopped(message.wa_id):
+            return 131050, graph_api.title(131050)
         is_outside = not self.windows.is_open(message.wa_id, self.clock.now(), self.limits.window_hours)
         if is_outside and message.template is None:
             rate = self.schedule.misbehaviour.sync_window_rate
@@ -214,11 +218,12 @@ class WhatsAppSimulator(MetaProvider):
             return GraphRefused(130429, "Cloud API message throughput has been reached.", headers=headers)
         if outcome is CallOutcome.FAULT:
             return GraphRefused(131000, "Message failed to send due to an unknown error.")
-        return GraphRefused(131026, "Unable to deliver message.")
+        return GraphRefused(130472)
 
     def controls(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         return {
             "inbound": self._inbox.write,
+            "preferences": self._inbox.prefer,
             "people": self._set_person,
             "templates": self.templates.add,
             "account": self._set_account,

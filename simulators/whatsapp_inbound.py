@@ -1,7 +1,8 @@
 """What people write to a simulated WhatsApp number: every kind of message, sent to our webhook, and the window it opens.
 
-What enters: POST /_control/inbound {"from", "text"} or {"from", "kind", "content"}, optionally with "reply_to". What leaves: a notice in
-Meta's form; its media can be downloaded. Guaranteed: the person's window opens at that moment of the provider's clock.
+What enters: POST /_control/inbound {"from", "text"} or {"from", "kind", "content"}, optionally with "reply_to", and POST
+/_control/preferences {"from", "value"}. What leaves: a notice in Meta's form; its media can be downloaded. Guaranteed: the person's window
+opens at that moment of the provider's clock.
 https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples
 """
 
@@ -50,6 +51,7 @@ class Inbox:
     def __init__(self, number: Number) -> None:
         self._number = number
         self._written = 0
+        self._stopped: set[str] = set()  # people who stopped marketing messages
         self._authors: OrderedDict[str, str] = OrderedDict()  # wamid -> author, for marking as read
 
     def write(self, wanted: Mapping[str, Any]) -> object:
@@ -71,6 +73,38 @@ class Inbox:
         written = {"contacts": [contact(author, str(wanted.get("name", "Zoë 🌻")))], "messages": [message]}
         number.webhooks.schedule(Notice("inbound", wamid, written), 0.0)
         return {"id": wamid}
+
+    def prefer(self, wanted: Mapping[str, Any]) -> object:
+        """A person stops or resumes marketing messages in WhatsApp's settings: {"from", "value": "stop" or "resume"}. Until they resume,
+        marketing templates to them fail with 131050. Raises ValueError with a sentence.
+
+        https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/user_preferences
+        """
+        keys_of(("from", "value"), wanted)
+        author, value, number = wanted.get("from"), wanted.get("value"), self._number
+        if not (isinstance(author, str) and author and value in ("stop", "resume")):
+            raise ValueError('a preference needs "from" and "value", which is stop or resume')
+        wa_id = whatsapp_bodies.canonical(author)
+        if value == "stop":
+            self._stopped.add(wa_id)
+        else:
+            self._stopped.discard(wa_id)
+        self._written += 1
+        chosen = {
+            "wa_id": wa_id,
+            "detail": f"User requested to {value} marketing messages",
+            "category": "marketing_messages",
+            "value": value,
+            "timestamp": number.clock.seconds(),
+        }
+        name = f"{wa_id}:{value}:{self._written}"
+        said = {"contacts": [contact(wa_id)], "user_preferences": [chosen]}
+        number.webhooks.schedule(Notice("preference", name, said), 0.0)
+        return {"wa_id": wa_id}
+
+    def has_stopped(self, wa_id: str) -> bool:
+        """Whether the person wants no marketing messages."""
+        return wa_id in self._stopped
 
     def author(self, wamid: str, *, is_strict: bool) -> str:
         """The author of a message. Raises GraphRefused for an unknown message when `is_strict`.

@@ -1,4 +1,4 @@
-"""Webhook bodies of a simulated WhatsApp: statuses of our messages, messages of people, and the history of statuses.
+"""Webhook bodies of a simulated WhatsApp: statuses of our messages, messages and preferences of people, and the history of statuses.
 
 What enters: notices. What leaves: one body for many of them; statuses and messages are in separate changes, as in Meta's webhooks.
 Guaranteed: a status has the provider's seconds and our tracker; only `sent` has the conversation's expiry, as captured from Meta.
@@ -71,7 +71,7 @@ def status(notice: Notice) -> dict[str, Any]:
 
 def body(notices: Sequence[Notice], account: str, *, is_plain: bool) -> dict[str, Any]:
     """One webhook body. The plain form leaves out what Meta added in 2026: contacts of statuses, user ids."""
-    statuses = [notice for notice in notices if notice.name != "inbound"]
+    statuses = [notice for notice in notices if notice.name not in ("inbound", "preference")]
     changes = []
     for some in (statuses[i : i + _A_CHANGE] for i in range(0, len(statuses), _A_CHANGE)):
         people = (
@@ -79,6 +79,7 @@ def body(notices: Sequence[Notice], account: str, *, is_plain: bool) -> dict[str
         )
         changes.append(_change(account, {**people, "statuses": [status(each) for each in some]}))
     changes += [_change(account, _plain(each.payload, is_plain)) for each in notices if each.name == "inbound"]
+    changes += [_change(account, each.payload, "user_preferences") for each in notices if each.name == "preference"]
     entries = [{"id": BUSINESS, "changes": changes[i : i + _AN_ENTRY]} for i in range(0, len(changes), _AN_ENTRY)]
     return {"object": "whatsapp_business_account", "entry": entries}
 
@@ -103,9 +104,9 @@ def _plain(content: Mapping[str, Any], is_plain: bool) -> Mapping[str, Any]:
     return {"contacts": contacts, "messages": messages}
 
 
-def _change(account: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def _change(account: str, content: Mapping[str, Any], field: str = "messages") -> dict[str, Any]:
     metadata = {"display_phone_number": DISPLAY_NUMBER, "phone_number_id": account}
-    return {"field": "messages", "value": {"messaging_product": "whatsapp", "metadata": metadata, **content}}
+    return {"field": field, "value": {"messaging_product": "whatsapp", "metadata": metadata, **content}}
 
 
 class History:

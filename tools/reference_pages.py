@@ -150,9 +150,12 @@ def counted_events() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted((REPOSITORY / "pipelines").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and (place := COUNTS.get(ast.unparse(call.func))) is not None:
+            if not isinstance(call, ast.Call):
+                continue
+            place = COUNTS.get(ast.unparse(call.func).removeprefix("turn."))
+            if place is not None:
                 names = _texts(call.args[place]) or {"the new status, in lower case"}
-                found.setdefault(path.stem, set()).update(names)
+                found.setdefault(path.stem.partition("_")[0], set()).update(names)  # match_threads.py: of match
     return found
 
 

@@ -47,6 +47,7 @@ CAPABILITIES = Capabilities(
     caption_limit=1000,  # sent as a separate message
     kinds=frozenset({"text", "reaction", *_MEDIA, *SIGNALS}),
     media=_MEDIA,
+    window_hours=24,  # https://developers.facebook.com/docs/messenger-platform/instagram/features/send-message
 )
 _ACTIONS = {"typing": "typing_on", "mark_read": "mark_seen"}
 # The API's names of reactions; any other emoji is sent unchanged. .../send-message#react-to-a-message

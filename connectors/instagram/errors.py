@@ -6,6 +6,7 @@ https://developers.facebook.com/docs/graph-api/guides/error-handling
 
 from connectors.error_classes import configuration, permanent, throttle, transient
 from connectors.meta_errors import GRAPH, Table
+from schemas.opt_out_policies import NOT_RECEIVING
 from schemas.outcomes import Scope
 
 _WINDOW = permanent("more than 24 hours since the person last wrote: nothing may be sent until they write again")
@@ -34,7 +35,10 @@ INSTAGRAM: Table = {
     (190, 463): configuration("the access token expired: set a new one, and refresh it within its 60 days"),
     (190, 464): configuration("the account of the token is not confirmed: log in at instagram.com and confirm it"),
     (190, 467): configuration("the access token is invalid: set a valid one"),
-    551: permanent("the person is not available: they left, blocked the account or accept no messages from it"),
+    551: permanent(
+        "the person is not available: they left, blocked the account or accept no messages from it",
+        suppresses=NOT_RECEIVING,
+    ),
     1200: transient("Instagram could not send the message for the moment"),
     36000: permanent("the image is too large for Instagram: at most 8 MB"),
     80002: _LIMIT,

@@ -43,6 +43,7 @@ CAPABILITIES = Capabilities(
     replies=True,
     media={kind: MediaLimit(_LARGEST, captioned=kind != "sticker") for kind in MEDIA_KINDS},
     album=(2, 30),
+    own_tenants=True,
 )
 _BEARER = "Bearer "
 

@@ -54,6 +54,8 @@ CAPABILITIES = Capabilities(
         }
     ),
     album=(2, 10),  # https://core.telegram.org/bots/api#sendmediagroup
+    # groups and channels: https://core.telegram.org/bots/api#chat
+    is_group=lambda address: address.startswith(("-", "@")),
 )
 WITHOUT_ID = frozenset({"reaction", "typing"})  # kinds that make no message: Telegram answers `true`
 _NUMERIC = re.compile(r"-?\d{1,19}", re.ASCII)

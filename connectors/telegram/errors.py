@@ -12,6 +12,7 @@ from connectors.error_classes import ErrorRule, configuration, permanent, thrott
 from connectors.http_calls import Answer, ErrorDetails
 from connectors.json_fields import Node, Unexpected, child, node, whole
 from schemas import metrics
+from schemas.opt_out_policies import BLOCKED, NOT_RECEIVING
 from schemas.outcomes import Rejected, RetryLater, Scope, Unknown
 
 FETCH_WAIT_SECONDS = 10.0  # for a link that Telegram could not fetch
@@ -73,10 +74,18 @@ _REFUSALS: tuple[tuple[str, str, ErrorRule], ...] = (
     ("wrong latitude", "location_invalid", permanent("Telegram finds the location invalid")),
     ("message thread not found", "topic_closed", permanent("the topic of the group no longer exists")),
     ("topic_closed", "topic_closed", permanent("the topic of the group is closed")),
-    ("bot was blocked by the user", "blocked", permanent("the person blocked the bot")),
-    ("user is deactivated", "deactivated", permanent("the person's Telegram account no longer exists")),
-    ("bot was kicked", "kicked", permanent("the bot was removed from the group or channel")),
-    ("bot is not a member", "not_a_member", permanent("the bot is not a member of the group or channel")),
+    ("bot was blocked by the user", "blocked", permanent("the person blocked the bot", suppresses=BLOCKED)),
+    (
+        "user is deactivated",
+        "deactivated",
+        permanent("the person's Telegram account no longer exists", suppresses=NOT_RECEIVING),
+    ),
+    ("bot was kicked", "kicked", permanent("the bot was removed from the group or channel", suppresses=BLOCKED)),
+    (
+        "bot is not a member",
+        "not_a_member",
+        permanent("the bot is not a member of the group or channel", suppresses=BLOCKED),
+    ),
     ("bot can't initiate conversation", "never_written", permanent("the person must write to the bot first")),
     ("bot can't send messages to the user", "never_written", permanent("the person must write to the bot first")),
     ("bot can't send messages to bots", "recipient_is_bot", permanent("the recipient is a bot")),

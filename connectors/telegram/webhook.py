@@ -1,9 +1,9 @@
 """Reads an update of Telegram's webhook: what a person wrote, and signs that they saw a message of ours.
 
-What enters: the JSON of one update and our bot's id. What leaves: inbound messages with their content, READ receipts, notices, and the
-names of items that we do not use. Telegram has no receipts: a reply to our message, a press of its button or a reaction to it shows that
-a person saw it, so these receipts are marked `inferred`. Guaranteed: pure; raises nothing; a missing or malformed field that is not needed
-is left out alone; no name or notice has an address or a text.
+What enters: the JSON of one update and our bot's id. What leaves: inbound messages with their content, READ receipts, whether a person
+blocked the bot, notices, and the names of items that we do not use. Telegram has no receipts: a reply to our message, a press of its button
+or a reaction to it shows that a person saw it, so these receipts are marked `inferred`. Guaranteed: pure; raises nothing; a missing or
+malformed field that is not needed is left out alone; no name or notice has an address or a text.
 https://core.telegram.org/bots/api#update
 """
 
@@ -24,7 +24,8 @@ from connectors.json_fields import (
     word,
 )
 from connectors.webhook_limits import trimmed_to_limits
-from schemas.records import Content, Location, Media, Receipt, ReceiptStatus
+from schemas.opt_out_policies import BLOCKED, UNBLOCKED
+from schemas.records import Choice, Content, Location, Media, Preference, Receipt, ReceiptStatus
 
 CHANNEL = "telegram"
 # Field of a person's message -> kind of medium. The first field that is present decides: an animation comes with a document too.
@@ -99,13 +100,27 @@ def _reaction(reaction: Node, account: str, received_at: int) -> WebhookItems:
     return WebhookItems((_seen(reaction, account, seconds_as_ms(reaction, "date"), received_at),))
 
 
-def _member(change: Node, account: str, received_at: int) -> WebhookItems:  # noqa: ARG001  # every reader has this signature
+def _member(change: Node, account: str, received_at: int) -> WebhookItems:
     """A change of our bot's membership in a chat. In a private chat, `kicked` means that the person blocked the bot."""
-    status = child(change, "new_chat_member").get("status")
-    private = child(change, "chat").get("type") == "private"
+    chat, status = child(change, "chat"), child(change, "new_chat_member").get("status")
     name = _MEMBERS.get(status, word(status)) if isinstance(status, str) else "?"
-    where = "a person" if private else "a chat"
-    return WebhookItems(notices=(f"{where}: our bot: {name}",))
+    where = "a person" if chat.get("type") == "private" else "a chat"
+    notices = (f"{where}: our bot: {name}",)
+    if status not in _MEMBERS:
+        return WebhookItems(notices=notices)
+    address, at = str(whole(chat, "id")), seconds_as_ms(change, "date")
+    is_out = status in ("kicked", "left")
+    preference = Preference(
+        event_id=f"telegram:{account}:{address}:{status}:{at}",
+        channel=CHANNEL,
+        account=account,
+        address=address,
+        choice=Choice.STOP if is_out else Choice.RESUME,
+        reason=BLOCKED if is_out else UNBLOCKED,
+        occurred_at=at,
+        observed_at=received_at,
+    )
+    return WebhookItems(notices=notices, preferences=(preference,))
 
 
 _READERS: dict[str, Callable[[Node, str, int], WebhookItems]] = {

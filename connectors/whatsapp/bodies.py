@@ -37,7 +37,9 @@ CAPABILITIES = Capabilities(
     targeted=frozenset({"reaction", *SIGNALS}),
     replies=True,
     media=_MEDIA,
+    window_hours=24,  # later, only templates: https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-messages
 )
+
 # People can hide their number behind a business-scoped user id, which goes into another field.
 # https://developers.facebook.com/docs/whatsapp/business-scoped-user-ids
 _SCOPED_ID = re.compile(r"[A-Z]{2}\.(ENT\.)?\d+", re.ASCII)

@@ -5,6 +5,7 @@ https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes
 
 from connectors.error_classes import configuration, hold, permanent, throttle, transient
 from connectors.meta_errors import GRAPH, Table
+from schemas.opt_out_policies import NOT_RECEIVING, USER_PREFERENCES
 from schemas.outcomes import Scope
 
 _REGISTRATION = "the business number is not registered correctly: register it again with its PIN"
@@ -23,7 +24,10 @@ WHATSAPP: Table = {
     131009: permanent("WhatsApp finds the value of a parameter invalid"),
     131016: transient("WhatsApp's service is temporarily unavailable"),
     131021: permanent("the recipient is the sending business number"),
-    131026: permanent("undeliverable: the recipient is not on WhatsApp, blocked us or uses a client that is too old"),
+    131026: permanent(
+        "undeliverable: the recipient is not on WhatsApp, blocked us or uses a client that is too old",
+        suppresses=NOT_RECEIVING,
+    ),
     131030: permanent("the recipient is not on the test number's list of allowed recipients"),
     131031: configuration("the WhatsApp business account is locked: see its page at Meta"),
     131037: configuration("the business number has no approved display name"),
@@ -34,7 +38,7 @@ WHATSAPP: Table = {
     131049: permanent(
         "WhatsApp withheld the message to limit marketing to the recipient: try again after 24 hours at the earliest"
     ),
-    131050: permanent("the recipient opted out of marketing messages"),
+    131050: permanent("the recipient opted out of marketing messages", suppresses=USER_PREFERENCES),
     131051: permanent("WhatsApp does not support this type of message"),
     131052: permanent("WhatsApp could not download the media a person sent"),
     131053: transient("WhatsApp could not fetch the media: check that the link opens without a login", tries=3),

@@ -1,4 +1,4 @@
-"""Reads a webhook of the WhatsApp Cloud API: receipts of our messages, and messages of people.
+"""Reads a webhook of the WhatsApp Cloud API: receipts of our messages, messages of people, and what they chose in WhatsApp's settings.
 
 What enters: the raw body of a request whose signature was checked. What leaves: WebhookItems. Guaranteed: pure; raises nothing; every
 status and every message is read separately: one that cannot be read, or that we do not use, is named in `unrecognised`, the others stay.
@@ -19,7 +19,9 @@ from connectors.json_fields import (
     word,
 )
 from connectors.webhook_limits import trimmed_to_limits
-from schemas.records import MEDIA_KINDS, Content, Location, Media, Receipt, ReceiptStatus
+from connectors.whatsapp.errors import WHATSAPP
+from schemas.opt_out_policies import USER_PREFERENCES
+from schemas.records import MEDIA_KINDS, Choice, Content, Location, Media, Preference, Receipt, ReceiptStatus
 
 CHANNEL = "whatsapp"
 _STATUSES = {
@@ -31,6 +33,7 @@ _STATUSES = {
 }
 # Notices about a person (a new number, a new device), which the person did not write.
 _NOTICES = ("system", "request_welcome")
+_CHOICES = {"stop": Choice.STOP, "resume": Choice.RESUME}
 _WORDS = ("body", "caption", "text", "emoji")  # fields with what was written or chosen, depending on the kind
 
 
@@ -43,6 +46,7 @@ class _Reading:
         self.inbound: list[Inbound] = []
         self.unrecognised: list[str] = []
         self.notices: list[str] = []
+        self.preferences: list[Preference] = []
 
     def body(self, body: object) -> None:
         try:
@@ -63,13 +67,17 @@ class _Reading:
         try:
             found = node(change, "change")
             # Other fields: account_update, smb_message_echoes, message_template_status_update ...
-            if found.get("field") != "messages":
-                self.unrecognised.append(f"field {word(found.get('field'))}")
+            field = found.get("field")
+            if field not in ("messages", "user_preferences"):
+                self.unrecognised.append(f"field {word(field)}")
                 return
             value = child(found, "value")
             account = text(child(value, "metadata"), "phone_number_id")
         except Unexpected as why:
             self.unrecognised.append(f"change: {why}")
+            return
+        if field == "user_preferences":
+            self.choices(value, account)
             return
         self.statuses(value, account)
         self.messages(value, account)
@@ -78,9 +86,21 @@ class _Reading:
     def statuses(self, value: Node, account: str) -> None:
         for status in self.each(value, "statuses"):
             try:
-                self.receipts.append(_receipt(node(status, "status"), account, self.received_at))
+                receipt = _receipt(node(status, "status"), account, self.received_at)
             except Unexpected as why:
                 self.unrecognised.append(f"statuses: {why}")
+                continue
+            self.receipts.append(receipt)
+            preference = _not_wanted(node(status, "status"), receipt)
+            if preference is not None:
+                self.preferences.append(preference)
+
+    def choices(self, value: Node, account: str) -> None:
+        for choice in self.each(value, "user_preferences"):
+            try:
+                self.preferences.append(_chosen(node(choice, "preference"), account, self.received_at))
+            except Unexpected as why:
+                self.unrecognised.append(f"user_preferences: {why}")
 
     def messages(self, value: Node, account: str) -> None:
         for message in self.each(value, "messages"):
@@ -115,7 +135,11 @@ def read(body: bytes, received_at: int) -> WebhookItems:
     reading.body(decode(body))
     return trimmed_to_limits(
         WebhookItems(
-            tuple(reading.receipts), tuple(reading.inbound), tuple(reading.unrecognised), tuple(reading.notices)
+            tuple(reading.receipts),
+            tuple(reading.inbound),
+            tuple(reading.unrecognised),
+            tuple(reading.notices),
+            preferences=tuple(reading.preferences),
         )
     )
 
@@ -145,6 +169,53 @@ def _receipt(status: Node, account: str, received_at: int) -> Receipt:
 def event_id(account: str, wamid: str, name: str) -> str:
     """The id of the receipt of one status of a message, by whichever way we learn of it."""
     return f"{CHANNEL}:{account}:{wamid}:{name}"
+
+
+def _not_wanted(status: Node, receipt: Receipt) -> Preference | None:
+    """What a failure says about the person: that they opted out, or that nothing reaches them. None for other statuses, and in groups,
+    where the failure is about one member. `recipient_id` is the person's wa_id, as in what they write."""
+    code = receipt.error_code or ""
+    rule = WHATSAPP.get(int(code)) if code.isdecimal() else None
+    address = optional_text(status, "recipient_id")
+    is_of_a_group = status.get("recipient_type") == "group" or "recipient_participant_id" in status
+    if rule is None or rule.suppresses is None or address is None or is_of_a_group:
+        return None
+    if receipt.status is not ReceiptStatus.FAILED:
+        return None
+    return Preference(
+        event_id=f"whatsapp:{receipt.account}:{receipt.provider_message_id}:{receipt.error_code}",
+        channel=CHANNEL,
+        account=receipt.account,
+        address=address,
+        choice=Choice.STOP,
+        reason=rule.suppresses,
+        occurred_at=receipt.provider_at,
+        observed_at=receipt.received_at,
+    )
+
+
+def _chosen(found: Node, account: str, received_at: int) -> Preference:
+    """A person stopped or resumed marketing messages in WhatsApp's settings; `timestamp` is when the webhook was made.
+
+    https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/user_preferences
+    """
+    category, value = text(found, "category"), text(found, "value")
+    if category != "marketing_messages":
+        raise Unexpected(f"category {word(category)} is unknown")
+    if value not in _CHOICES:
+        raise Unexpected(f"value {word(value)} is unknown")
+    address = optional_text(found, "wa_id") or text(found, "user_id")
+    at = seconds_as_ms(found, "timestamp")
+    return Preference(
+        event_id=f"whatsapp:{account}:{address}:{value}:{at}",
+        channel=CHANNEL,
+        account=account,
+        address=address,
+        choice=_CHOICES[value],
+        reason=USER_PREFERENCES,
+        occurred_at=at,
+        observed_at=received_at,
+    )
 
 
 def _failure(status: Node) -> tuple[str | None, str | None]:

@@ -77,7 +77,7 @@ def _as_case(outcome: Outcome) -> dict[str, Any]:
             fields = {"code": outcome.code, "after": outcome.after_seconds, "throttled": outcome.throttled}
             return {"retry_later": {**fields, "scope": outcome.scope.value}}
         case Rejected():
-            return {"rejected": outcome.code}
+            return {"rejected": outcome.code} | ({"suppresses": outcome.suppresses} if outcome.suppresses else {})
         case Unknown():
             return {"unknown": outcome.code}
 

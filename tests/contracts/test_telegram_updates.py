@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from connectors.base import WebhookItems
-from schemas.records import Content, Location, Media
+from schemas.records import Choice, Content, Location, Media, Preference
 from tests.support.webhook_samples import TELEGRAM, from_telegram, ours, theirs
 
 AT = 1_750_857_390_123
@@ -115,7 +115,40 @@ def test_a_change_of_our_membership_is_a_notice(chat: str, status: object, notic
         "old_chat_member": {"user": {"id": 4242}, "status": "member"},
         "new_chat_member": {"user": {"id": 4242}, "status": status},
     }
-    assert _read(my_chat_member=change) == WebhookItems(notices=(notice,))
+    found = _read(my_chat_member=change)
+    assert (found.notices, found.receipts, found.inbound, found.unrecognised) == ((notice,), (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("status", "choice", "reason"),
+    [
+        ("kicked", Choice.STOP, "blocked"),
+        ("left", Choice.STOP, "blocked"),
+        ("member", Choice.RESUME, "unblocked"),
+        ("administrator", Choice.RESUME, "unblocked"),
+        ("restricted", Choice.RESUME, "unblocked"),
+    ],
+)
+def test_who_blocks_the_bot_wants_no_messages(status: str, choice: Choice, reason: str) -> None:
+    chat, member = {"id": -1005, "type": "group"}, {"user": {"id": 4242}, "status": status}
+    (found,) = _read(my_chat_member={"chat": chat, "date": 1773347800, "new_chat_member": member}).preferences
+    assert found == Preference(
+        event_id=f"telegram:4242:-1005:{status}:1773347800000",
+        channel="telegram",
+        account="4242",
+        address="-1005",
+        choice=choice,
+        reason=reason,
+        occurred_at=1_773_347_800_000,
+        observed_at=AT,
+    )
+
+
+@pytest.mark.parametrize("change", [{"chat": {"id": "x"}}, {"date": None}, {"date": -1}, {"date": 10**15}])
+def test_a_change_of_membership_without_chat_or_date_is_named(change: dict[str, Any]) -> None:
+    whole = {"chat": {"id": 5, "type": "private"}, "date": 1773347800, "new_chat_member": {"status": "kicked"}}
+    found = _read(my_chat_member=whole | change)
+    assert (found.preferences, len(found.unrecognised)) == ((), 1)
 
 
 @pytest.mark.parametrize(

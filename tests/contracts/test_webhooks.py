@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from connectors.base import Forbidden, WebhookRequest
 from connectors.signatures import is_from_telegram, is_signed_by_meta
 from schemas import codec
-from schemas.records import Content, Location, Media, Message, Receipt, ReceiptStatus
+from schemas.records import Choice, Content, Location, Media, Message, Preference, Receipt, ReceiptStatus
 from tests.support.webhook_samples import (
     ACCOUNT,
     INSTAGRAM,
@@ -55,6 +55,12 @@ def test_a_status_becomes_a_receipt() -> None:
     assert items.unrecognised == ()
 
 
+def test_milliseconds_where_seconds_are_due_are_named_and_the_rest_stays() -> None:
+    items = _whatsapp(value(statuses=[status(timestamp=str(AT)), status(id="wamid.B")]))
+    assert [each.provider_message_id for each in items.receipts] == ["wamid.B"]
+    assert items.unrecognised == ("statuses: timestamp is not a time",)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("sent", "SENT"), ("delivered", "DELIVERED"), ("read", "READ"), ("played", "READ"), ("failed", "FAILED")],
@@ -75,6 +81,103 @@ def test_a_failure_has_its_first_error() -> None:
 def test_a_failure_without_readable_error_is_still_a_failure(errors: object) -> None:
     (receipt,) = _whatsapp(value(statuses=[status("failed", errors=errors)])).receipts
     assert (receipt.status, receipt.error_code, receipt.error_title) == ("FAILED", None, None)
+
+
+def failed(code: int, **more: Any) -> dict[str, Any]:
+    return status("failed", errors=[{"code": code, "title": "no"}], **more)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(131050, "user_preferences"), (131026, "not_receiving")])
+def test_a_failure_about_the_person_is_a_preference_too(code: int, reason: str) -> None:
+    items = _whatsapp(value(statuses=[failed(code)]))
+    assert [receipt.error_code for receipt in items.receipts] == [str(code)]
+    assert items.preferences == (
+        Preference(
+            event_id=f"whatsapp:{ACCOUNT}:wamid.A:{code}",
+            channel="whatsapp",
+            account=ACCOUNT,
+            address="15551234567",
+            choice=Choice.STOP,
+            reason=reason,
+            occurred_at=1_750_857_384_000,
+            observed_at=AT,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        failed(131049),
+        failed(131047),
+        failed(424242),
+        status("sent", errors=[{"code": 131026}]),
+        failed(131026, recipient_id=None),
+        failed(131026, recipient_type="group"),
+        failed(131026, recipient_participant_id="1"),
+        status("failed", errors=[{"code": True}]),
+        status("failed", errors=[{"code": -1}]),
+    ],
+)
+def test_other_statuses_say_nothing_about_the_person(said: dict[str, Any]) -> None:
+    items = _whatsapp(value(statuses=[said]))
+    assert (len(items.receipts), items.preferences) == (1, ())
+
+
+CHOSEN = {
+    "wa_id": "16505551234",
+    "detail": "User requested to stop marketing messages",
+    "category": "marketing_messages",
+    "value": "stop",
+    "timestamp": 1731705721,
+}
+
+
+def _preferences(*chosen: object) -> Any:
+    content = value(contacts=[{"wa_id": "16505551234"}], user_preferences=list(chosen))
+    body = {"entry": [{"id": "1", "changes": [{"field": "user_preferences", "value": content}]}]}
+    return WHATSAPP.parse_webhook(from_meta(json.dumps(body).encode()), AT)
+
+
+@pytest.mark.parametrize(("chosen", "choice"), [("stop", Choice.STOP), ("resume", Choice.RESUME)])
+def test_a_person_chooses_in_whatsapps_settings(chosen: str, choice: Choice) -> None:
+    """https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/user_preferences"""
+    items = _preferences(CHOSEN | {"value": chosen})
+    assert (items.receipts, items.inbound, items.unrecognised) == ((), (), ())
+    assert items.preferences == (
+        Preference(
+            event_id=f"whatsapp:{ACCOUNT}:16505551234:{chosen}:1731705721000",
+            channel="whatsapp",
+            account=ACCOUNT,
+            address="16505551234",
+            choice=choice,
+            reason="user_preferences",
+            occurred_at=1_731_705_721_000,
+            observed_at=AT,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wa_id": None},
+        {"wa_id": "1" * 257},
+        {"category": "service_messages"},
+        {"category": None},
+        {"value": "pause"},
+        {"timestamp": "soon"},
+        {"timestamp": -1},
+    ],
+)
+def test_a_preference_that_cannot_be_read_is_named_and_the_others_stay(change: dict[str, Any]) -> None:
+    items = _preferences(CHOSEN | change, None, CHOSEN)
+    assert (len(items.preferences), len(items.unrecognised)) == (1, 2)
+
+
+def test_who_hides_their_number_has_a_preference_too() -> None:
+    scoped = {name: each for name, each in CHOSEN.items() if name != "wa_id"} | {"user_id": "US.13491208655302741918"}
+    assert [each.address for each in _preferences(scoped).preferences] == ["US.13491208655302741918"]
 
 
 def test_members_of_a_group_have_receipts_of_their_own() -> None:

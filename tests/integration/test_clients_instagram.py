@@ -91,7 +91,7 @@ async def test_hiinsta_reads_every_error(monkeypatch: pytest.MonkeyPatch) -> Non
         ("1200", 500),
     ]
     assert hidden.value.status_code == 200
-    assert (hidden.value.response_json or {})["error"]["code"] == 551
+    assert (hidden.value.response_json or {})["error"]["code"] == 100
 
 
 async def test_hiinsta_reads_what_the_simulator_posts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from pipelines.gateway import Gateway
 from schemas import codec
 from schemas.catalog import TOPICS
 from schemas.kafka_access import KafkaAccess
-from schemas.records import DeadLetter, Message, Receipt
+from schemas.records import DeadLetter, InboundMessage, Receipt
 from schemas.settings import Settings
 from stack import kafka_server
 from stack.service import Child
@@ -72,7 +72,7 @@ class Running(NamedTuple):
 
     def texts(self) -> list[str]:
         """The texts of the inbound messages."""
-        return [each.text for each in self.kept("inbound") if isinstance(each, Message)]
+        return [each.text for each in self.kept("inbound") if isinstance(each, InboundMessage)]
 
     def letters(self, topic: str) -> list[DeadLetter]:
         return [
@@ -108,7 +108,7 @@ async def test_an_item_no_record_can_hold_is_a_dead_letter_and_the_rest_is_kept(
     assert (letter.stage, letter.cause, letter.tenant_id) == ("gateway", "too_large_for_kafka", "default")
     assert (letter.source_partition, letter.source_offset) == (-1, -1)
     assert "inbound" in letter.detail
-    assert codec.decode(letter.value, Message).text == large
+    assert codec.decode(letter.value, InboundMessage).text == large
     shown = await running.metrics()
     assert 'chat4all_dead_letters_total{cause="too_large_for_kafka",stage="gateway"} 1.0' in shown
     assert 'chat4all_webhook_items_total{channel="pigeon",kind="refused"} 1.0' in shown

@@ -29,7 +29,7 @@ from schemas import codec
 from schemas.catalog import TOPICS
 from schemas.environment import foreign
 from schemas.kafka_access import KafkaAccess
-from schemas.records import Message
+from schemas.records import InboundMessage
 from schemas.settings import Settings
 from simulators.http_server import running
 from simulators.misbehaviour import Misbehaviour
@@ -126,8 +126,8 @@ class PolledBot:
 
     def texts(self) -> list[str]:
         """The texts of the inbound messages of this bot, in no order."""
-        found = [codec.decode(value, Message) for _, _, value in read_back(self.kafka_url, "inbound") if value]
-        return sorted(each.text for each in found if each.metadata["account"] == self.account)
+        found = [codec.decode(value, InboundMessage) for _, _, value in read_back(self.kafka_url, "inbound") if value]
+        return sorted(each.text for each in found if each.account == self.account)
 
     async def arrived_once(self) -> None:
         """Waits for everything that was written, and checks that nothing came twice."""
@@ -348,8 +348,8 @@ async def test_an_update_of_which_no_record_can_be_made_is_counted_and_the_next_
     with capture_logs() as logged:
         async with poller(broker, unique, connector):
             pass
-    found = [codec.decode(value, Message) for _, _, value in read_back(broker.service.url, "inbound") if value]
-    assert sorted(each.text for each in found if each.metadata["account"] == unique) == ["four", "one", "three"]
+    found = [codec.decode(value, InboundMessage) for _, _, value in read_back(broker.service.url, "inbound") if value]
+    assert sorted(each.text for each in found if each.account == unique) == ["four", "one", "three"]
     assert connector.asked[:3] == ["", "4@1", "5@1"]
     assert [line["event"] for line in logged if line["log_level"] == "error"] == ["update not usable"]
 

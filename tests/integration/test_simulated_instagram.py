@@ -131,7 +131,7 @@ async def test_an_error_may_be_in_a_200_and_in_another_language() -> None:
     async with rig("instagram", reject_rate=1.0, hidden_error_rate=1.0, localised_rate=1.0) as at:
         status, answer = await _send(at, TEXT)
         (line,) = await at.log()
-    assert (status, answer["error"]["code"], answer["error"]["error_subcode"]) == (200, 551, 1545041)
+    assert (status, answer["error"]["code"], answer["error"]["error_subcode"]) == (200, 100, 2534014)
     assert answer["error"]["message"].startswith("Esta mensagem")
     assert (line["verdict"], line["provider_message_id"]) == ("rejected", None)
 

@@ -133,6 +133,38 @@ async def test_outside_the_window_a_text_is_accepted_and_fails_later() -> None:
     assert (at_once[0], at_once[1]["error"]["code"]) == (400, 131047)
 
 
+async def test_a_person_stops_and_resumes_marketing_messages() -> None:
+    """The webhook is Meta's, and a marketing template fails until they resume; others do not."""
+    parameters = [{"type": "text", "text": "1"}] * 2
+    sale = {"name": "season_sale", "language": {"code": "en_US"}}
+    wanted = {"type": "template", "template": sale | {"components": [{"type": "body", "parameters": parameters}]}}
+    async with rig("whatsapp") as at:
+        await at.control("/_control/preferences", **{"from": f"+{PERSON}", "value": "stop"})
+        await at.receiver.until(lambda: bool(_items(at, "user_preferences")))
+        await _send(at, wanted)
+        await at.receiver.until(lambda: len(_items(at, "statuses")) == 1)
+        await _send(at, TEXT)
+        await at.receiver.until(lambda: len(_items(at, "statuses")) == 4)
+        await at.control("/_control/preferences", **{"from": PERSON, "value": "resume"})
+        await at.receiver.until(lambda: len(_items(at, "user_preferences")) == 2)
+        await _send(at, wanted)
+        await at.receiver.until(lambda: len(_items(at, "statuses")) == 7)
+        wrong = await at.post("/_control/preferences", {"from": PERSON, "value": "pause"})
+    stopped, resumed = _items(at, "user_preferences")
+    assert {name: each for name, each in stopped.items() if name != "timestamp"} == {
+        "wa_id": PERSON,
+        "detail": "User requested to stop marketing messages",
+        "category": "marketing_messages",
+        "value": "stop",
+    }
+    assert isinstance(stopped["timestamp"], int)
+    assert resumed["value"] == "resume"
+    failed, *later = _items(at, "statuses")
+    assert (failed["status"], failed["errors"][0]["code"]) == ("failed", 131050)
+    assert "failed" not in {each["status"] for each in later}
+    assert wrong[0] == 400
+
+
 async def test_a_pair_has_a_burst_of_45_and_then_one_in_six_seconds() -> None:
     limits = ProviderLimits().changed({"window_hours": 0, "account_per_second": 0})
     async with rig("whatsapp", limits=limits, receipt_delay_ms=1000.0) as at:

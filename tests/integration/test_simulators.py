@@ -154,7 +154,7 @@ async def test_a_late_failure_comes_by_receipt() -> None:
         await _send(at, 1)
         await at.receiver.until(lambda: len(at.receiver.receipts) == 2)
     assert [each.status for each in at.receiver.receipts] == ["SENT", "FAILED"]
-    assert at.receiver.receipts[1].error_code == "131026"
+    assert at.receiver.receipts[1].error_code == "131049"
 
 
 @pytest.mark.parametrize(

@@ -153,16 +153,16 @@ def test_no_tenant_takes_the_place_of_anothers_members_and_people(
     assert "the record is of contact ***: set its key to that, not to ***" in log  # the log does not name the contact
 
 
-def test_nobody_but_the_gateway_tells_what_people_wrote(running: Running, produce: Produce, unique: str) -> None:
+def test_nobody_but_match_tells_what_people_wrote(running: Running, produce: Produce, unique: str) -> None:
     forged = text_message(unique, 0, direction=Direction.INBOUND, sender="15557654321", recipients=())
     misplaced = text_message(unique, 1)
     produce("messages", forged)
-    produce("inbound", misplaced)
+    produce("conversation-inbound", misplaced)
     produce("messages", text_message(unique, 2))
     await_true(lambda: len(letters_of(running, forged, misplaced)) == 2, "both to be refused", 20)
     assert {(each.cause, each.source_topic) for each in letters_of(running, forged, misplaced)} == {
         ("inbound_not_allowed", "messages"),
-        ("inbound_not_allowed", "inbound"),
+        ("inbound_not_allowed", "conversation-inbound"),
     }
     question = "select message_id, seq, direction from messages where conversation_id = %s"
     await_true(
@@ -191,10 +191,10 @@ def test_an_account_sends_and_receives_for_its_tenant_alone(running: Running, pr
     assert post(url, body, {"Authorization": f"Bearer {token}"}) == 200
     of_another = json.dumps({"messages": [written | {"tenant_id": "default"}]}).encode()
     assert post(url, of_another, {"Authorization": f"Bearer {token}"}) == 403
-    inbound = "select tenant_id, direction from messages where conversation_id = %s"
+    inbound = "select tenant_id, direction from messages where conversation_id = %s order by seq"
     await_true(
-        lambda: in_postgres(running, inbound, f"internal:app:ana-{unique}") == [("acme", "INBOUND")],
-        "the client's message",
+        lambda: in_postgres(running, inbound, unique) == [("acme", "OUTBOUND"), ("acme", "INBOUND")],
+        "the client's message, in the conversation that acme has with them",
         20,
     )
-    assert get(f"{running.url('core')}/tables/sequences/acme/internal:app:ana-{unique}")[0] == 200
+    assert get(f"{running.url('core')}/tables/sequences/acme/{unique}")[0] == 200

@@ -142,8 +142,8 @@ def preference(**changes: Any) -> Preference:
 
 
 def suppression(**changes: Any) -> Suppression:
-    fields: dict[str, Any] = {"channel": "whatsapp", "address": "15550001", "suppressed": True, "reason": "stop_word"}
-    return Suppression(**(fields | {"changed_at": NOW} | changes))
+    fields: dict[str, Any] = {"channel": "whatsapp", "account": "acc-1", "address": "15550001", "suppressed": True}
+    return Suppression(**(fields | {"reason": "stop_word", "changed_at": NOW} | changes))
 
 
 def window(**changes: Any) -> Window:

@@ -8,7 +8,6 @@ from loadgen.scenario import Scenario
 from pipelines.engine.stage import Result
 from pipelines.gateway import _inbound, _receipt
 from pipelines.stages import BUILDERS
-from schemas.partitions import home_partition
 from schemas.records import Binding, Delivery, DeliveryState, SequencedMessage, Status, StatusUpdate
 from schemas.settings import Settings
 from tests.support.builders import NOW, PARTITIONS, Desk, decoded, message, raw, record
@@ -50,8 +49,13 @@ async def test_a_message_by_pigeon_is_delivered() -> None:
     assert (state.channel, state.status, state.provider_message_id) == ("pigeon", Status.DELIVERED, "r-1")
 
     topic, key, value, _ = _inbound(items.inbound[0], NOW)
-    home = Desk(BUILDERS["route"](settings), home_partition(key.decode(), PARTITIONS))
-    (kept,) = decoded(home.turn([raw(topic, value, key=key)]).outputs, "conversation-log", SequencedMessage)
+    (found,) = (
+        each for each in match.turn([raw(topic, value, key=key)]).outputs if each.topic == "conversation-inbound"
+    )
+    assert found.partition is not None
+    home = Desk(BUILDERS["route"](settings), found.partition)
+    routed = home.turn([raw(found.topic, found.value, key=found.key)]).outputs
+    (kept,) = decoded(routed, "conversation-log", SequencedMessage)
     assert (kept.text, kept.sender, kept.deliveries) == ("thank you", "roof-3", ())
 
 

@@ -47,7 +47,7 @@ INNER = frozenset({"conversation-log"})
 OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
 CHANNELS = ("telegram", "internal")
 MARK = b"this start"
-VIEWS: Mapping[str, View[Any]] = {"contacts": View({})}
+VIEWS: Mapping[str, View[Any]] = {"contacts": View({}), "suppressions": View({})}
 
 
 def core(*, outstanding: int = 100, poison_limit: int = 20) -> Chain:
@@ -105,7 +105,7 @@ def test_one_turn_goes_from_the_message_to_its_call() -> None:
     assert len(first.calls) == 1
     assert first.handed == {"conversation-log": 1, "deliveries.telegram": 1}
     second = turn(desk, [], answer(first))
-    assert topics(second.outputs) == ["bindings", "delivery-states"]
+    assert topics(second.outputs) == ["bindings", "bindings", "delivery-states"]
     (state,) = decoded(second.outputs, "delivery-states", DeliveryState)
     assert (state.status, state.version) == (Status.SENT, 2)
     assert second.handed == {"status-updates": 1}

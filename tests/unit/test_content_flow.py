@@ -2,13 +2,14 @@
 
 from connectors.base import Inbound
 from pipelines import gateway
+from pipelines.match import Match
 from pipelines.recipients import Reachable
 from pipelines.route import Route
 from pipelines.send import Send
 from pipelines.send_state import SendLimits
 from schemas import codec
 from schemas.records import Content, Delivery, Direction, Location, Media, Message, SequencedMessage
-from tests.support.builders import HERE, NOW, PARTITIONS, Desk, decoded, message, raw, record
+from tests.support.builders import NOW, PARTITIONS, Desk, decoded, message, raw, record
 from tests.support.counting_provider import Provider
 
 IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg"),), reply_to="wamid.0")
@@ -36,25 +37,15 @@ def test_what_a_person_writes_keeps_its_content_whatever_it_is() -> None:
         "whatsapp", "acc-1", "15550001", "wamid.1", "live_location", "", NOW, Content(location=Location(1.5, 2.5))
     )
     topic, key, value, _ = gateway._inbound(inbound, NOW)
-    produced = codec.decode(value, Message)
+    match = Desk(Match(partitions=PARTITIONS, binding_ms=1000, orphan_ms=1000))
+    (output,) = match.turn([raw(topic, value, key=key)]).outputs
+    produced = codec.decode(output.value, Message)
     assert (produced.direction, produced.kind, produced.content) == (
         Direction.INBOUND,
         "live_location",
         inbound.content,
     )
-    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS))
-    decision = route.turn(
-        [
-            raw(
-                topic,
-                codec.encode(
-                    message(
-                        conversation_id=HERE, direction=Direction.INBOUND, kind=produced.kind, content=produced.content
-                    )
-                ),
-                key=key,
-            )
-        ]
-    )
+    route = Desk(Route(partitions=PARTITIONS, dedupe_ms=1000, channels=CHECKLESS), output.partition or 0)
+    decision = route.turn([raw(output.topic, output.value, key=output.key)])
     (logged,) = decoded(decision.outputs, "conversation-log", SequencedMessage)
     assert (logged.kind, logged.content, logged.deliveries) == ("live_location", inbound.content, ())

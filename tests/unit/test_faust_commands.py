@@ -43,9 +43,9 @@ def test_tables_lists_every_table_with_its_changelog(app: str) -> None:
 def test_agents_and_models_are_listed_too() -> None:
     agents = {agent["name"]: agent["topic"] for agent in printed("core", "agents")}
     assert agents == {
-        "@route": "conversations, inbound, messages",
-        "@match": "bindings, receipts",
-        "@send": "status-updates, deliveries.telegram",
+        "@route": "conversations, conversation-inbound, messages",
+        "@match": "bindings, receipts, inbound",
+        "@send": "status-updates, windows, deliveries.telegram",
         "@track": "status-updates",
     }
     assert faust("archive", "models").returncode == 0

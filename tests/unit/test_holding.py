@@ -62,7 +62,7 @@ def know(desk: Desk[State], *contacts: Contact) -> None:
 
 
 def of(*messages: Message, start: int = 0) -> list[Record]:
-    topics = {Direction.OUTBOUND: "messages", Direction.INBOUND: "inbound"}
+    topics = {Direction.OUTBOUND: "messages", Direction.INBOUND: "conversation-inbound"}
     return numbered([record(topics[each.direction], each) for each in messages], start)
 
 
@@ -190,7 +190,7 @@ def test_a_partition_that_holds_its_fill_takes_no_messages(desk: Desk[State], mo
     (call,) = desk.turn(of(to_ana("a"), to_ana("b"))).calls
     assert desk.stage.takes("messages", desk.state)
     desk.turn(of(to_ana("c"), start=2))
-    assert [desk.stage.takes(topic, desk.state) for topic in ("messages", "inbound", "conversations")] == [
+    assert [desk.stage.takes(topic, desk.state) for topic in ("messages", "conversation-inbound", "conversations")] == [
         False,
         False,
         True,

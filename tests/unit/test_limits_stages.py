@@ -31,13 +31,17 @@ from schemas.records import (
     CursorReport,
     Delivery,
     DeliveryState,
+    InboundMessage,
     Media,
     Message,
+    Preference,
     Receipt,
     Recipient,
     SequencedMessage,
     StatusUpdate,
+    Suppression,
     Template,
+    Window,
 )
 from sinks.clickhouse import ClickHouseFacts
 from sinks.postgres import PostgresArchive as Sink
@@ -108,6 +112,9 @@ PLACES = {
     "send updates": Place(a_send, "status-updates", StatusUpdate, TWO_DELIVERIES, of_an_outstanding_delivery),
     "match bindings": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "bindings", Binding),
     "match receipts": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "receipts", Receipt),
+    "match inbound": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "inbound", InboundMessage),
+    "match preferences": Place(lambda: Match(partitions=1, binding_ms=HOUR, orphan_ms=HOUR), "inbound", Preference),
+    "send windows": Place(a_send, "windows", Window),
     "track log": Place(lambda: Track(state_ms=HOUR, observed=OBSERVED), "conversation-log", SequencedMessage),
     "track updates": Place(lambda: Track(state_ms=HOUR, observed=OBSERVED), "status-updates", StatusUpdate),
     "track known": Place(
@@ -125,12 +132,15 @@ PLACES = {
 OUTPUTS: Mapping[str, type[Any]] = {
     "conversation-log": SequencedMessage,
     "status-updates": StatusUpdate,
+    "conversation-inbound": Message,
+    "windows": Window,
     "bindings": Binding,
     "delivery-states": DeliveryState,
     "cursors": Cursor,
     "cursor-reports": CursorReport,
     "conversations": Conversation,
     "messages": Message,
+    "suppressions": Suppression,
     **{f"deliveries.{name}": Delivery for name in CHANNEL_NAMES},
 }
 
@@ -285,7 +295,7 @@ def test_orphans_without_end_become_dead_letters_a_bounded_number_a_turn() -> No
         letters += len(decision.refusals)
         turns += 1
     assert letters == 150 * 64
-    assert turns == 3
+    assert turns == 5
 
 
 def test_updates_for_a_delivery_nobody_told_of() -> None:

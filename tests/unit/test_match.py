@@ -31,10 +31,17 @@ from tests.support.builders import (
 
 ORPHAN_MS = 60_000
 BINDING_MS = 7 * 86_400_000
+KEPT_MS = 2 * 86_400_000
 
 
 def a_match() -> Match:
-    return Match(partitions=PARTITIONS, binding_ms=BINDING_MS, orphan_ms=ORPHAN_MS, tracker_keys=TRACKER_KEYS)
+    return Match(
+        partitions=PARTITIONS,
+        binding_ms=BINDING_MS,
+        orphan_ms=ORPHAN_MS,
+        orphan_kept_ms=KEPT_MS,
+        tracker_keys=TRACKER_KEYS,
+    )
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def test_a_receipt_finds_its_delivery(turns: list[list[Record]], *, restarts: bo
     assert (found.delivery_id, found.status, found.cause) == ("dlv-1", Status.DELIVERED, Cause.RECEIPT)
     assert (found.event_id, found.provider_message_id) == ("wamid-1:DELIVERED", "wamid-1")
     assert not desk.changelog["waiting"]
-    assert desk.state.orphans.next_due() is None, "no orphan waits any more"
+    assert desk.state.waits.next_due() is None, "no receipt waits any more"
 
 
 def test_waiting_receipts_become_updates_in_order_of_arrival(desk: Desk[State]) -> None:
@@ -240,14 +247,7 @@ def test_an_orphan_is_a_dead_letter_with_its_bytes_and_its_place(desk: Desk[Stat
     assert "orphan_receipt" in DESCRIPTIONS
     assert [refusal.record for refusal in decision.refusals] == [first, second]
     assert not desk.changelog["waiting"]
-    assert desk.due() is None
-
-
-def test_a_binding_that_arrives_too_late_changes_nothing(desk: Desk[State]) -> None:
-    desk.turn([got()])
-    desk.turn(now=NOW + ORPHAN_MS)
-    assert desk.turn([bound()], now=NOW + ORPHAN_MS).outputs == []
-    assert len(updates(desk.turn([got(status=ReceiptStatus.READ)], now=NOW + ORPHAN_MS).outputs)) == 1
+    assert desk.due() == NOW + ORPHAN_MS + KEPT_MS
 
 
 def test_a_binding_is_forgotten_after_its_window(desk: Desk[State]) -> None:

@@ -11,7 +11,7 @@ from connectors.registry import CHANNELS
 from pipelines.recipients import Reachable
 from pipelines.route import Route, State
 from schemas.causes import DESCRIPTIONS
-from schemas.message_times import time_contradiction
+from schemas.message_times import CLOCK_SKEW_MS, OLDEST_REPORT_MS, happened_at, is_plausible, time_contradiction
 from schemas.records import Delivery
 from tests.support.builders import NOW, PARTITIONS, Desk, decoded, examples, message, record, refused
 
@@ -76,3 +76,21 @@ def test_a_time_is_taken_only_between_2001_and_the_setting(value: int, days: flo
     ahead = int(days * DAY_MS)
     taken = time_contradiction(value, None, NOW, ahead) is None
     assert taken == (value == 0 or 978_307_200_000 <= value <= NOW + ahead)
+
+
+REPORTED = {
+    "a little earlier": (NOW - 2000, NOW - 2000),
+    "after days in which we could not be reached": (NOW - OLDEST_REPORT_MS, NOW - OLDEST_REPORT_MS),
+    "by a clock that is a little ahead": (NOW + CLOCK_SKEW_MS, NOW),
+    "by a clock that is far ahead": (NOW + CLOCK_SKEW_MS + 1, None),
+    "longer ago than any provider repeats": (NOW - OLDEST_REPORT_MS - 1, None),
+    "in seconds": (NOW // 1000, None),
+    "in 1970": (0, None),
+    "next year": (NOW + 365 * 86_400_000, None),
+}
+
+
+@pytest.mark.parametrize(("reported", "plausible"), REPORTED.values(), ids=REPORTED)
+def test_what_a_provider_reports_counts_if_it_can_be_right(reported: int, plausible: int | None) -> None:
+    assert is_plausible(reported, NOW) is (plausible is not None)
+    assert happened_at(reported, NOW) == (NOW if plausible is None else plausible)

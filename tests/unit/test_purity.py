@@ -33,6 +33,7 @@ from pipelines.analyse import Analyse
 from pipelines.archive import Archive
 from pipelines.engine.stage import Decision, Inputs, Record, Result, Source, Stage, Tables
 from pipelines.match import Match
+from pipelines.match_threads import ThreadLimits
 from pipelines.recipients import Reachable
 from pipelines.route import Route
 from pipelines.send import Send
@@ -41,7 +42,7 @@ from pipelines.stages import BUILDERS
 from pipelines.track import Track
 from schemas import codec
 from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
-from schemas.records import Address, Contact, Direction, ReceiptStatus, Status
+from schemas.records import Address, Binding, Contact, Content, Direction, ReceiptStatus, Status
 from sinks.clickhouse import ClickHouseFacts
 from sinks.postgres import PostgresArchive as ArchiveSink
 from tables.layout import Layout
@@ -59,8 +60,10 @@ from tests.support.builders import (
     delivery,
     delivery_state,
     examples,
+    inbound_message,
     message,
     passed,
+    preference,
     raw,
     receipt,
     record,
@@ -69,6 +72,7 @@ from tests.support.builders import (
     to_address,
     to_user,
     update,
+    window,
 )
 from tests.support.counting_provider import Provider
 from tests.support.purity import Impure, purely
@@ -202,13 +206,18 @@ def _messages() -> list[Record]:
     ]
 
 
+def _to_person(bound: Binding) -> Record:
+    return record("bindings", bound, key=f"{bound.channel}:{bound.account}:{bound.address}".encode())
+
+
+THREADS = ThreadLimits(window_ms=4000, wait_ms=500, dedupe_ms=5000, service_windows={"whatsapp": 3000})
 CASES = {
     "route": Case(
         lambda: Route(partitions=4, dedupe_ms=5000, channels=CHECKED),
         (
             *_messages(),
             record("messages", message("m0", text="another")),
-            record("inbound", message("in", direction=Direction.INBOUND, recipients=())),
+            record("conversation-inbound", message("in", direction=Direction.INBOUND, recipients=())),
             *(record("conversations", conversation(*members)) for members in (("ana", "eva"), ("ana",), ())),
             raw("conversations", None, key=HERE.encode()),
             raw("messages", b"junk"),
@@ -226,10 +235,11 @@ CASES = {
             record("deliveries.whatsapp", delivery("soon over", expires_at=NOW + 500)),
             *(record("status-updates", update(f"e{n}", delivery_id=f"whatsapp-{n}", attempt=1)) for n in range(4)),
             raw("deliveries.telegram", b"junk"),
+            *(record("windows", window(opened_at=NOW + n, closes_at=NOW + n + 1000)) for n in range(3)),
         ),
     ),
     "match": Case(
-        lambda: Match(partitions=4, binding_ms=5000, orphan_ms=1000),
+        lambda: Match(partitions=4, binding_ms=5000, orphan_ms=1000, threads=THREADS),
         (
             *(record("bindings", binding(f"p{n}", f"dlv-{n}")) for n in range(4)),
             *(
@@ -237,7 +247,17 @@ CASES = {
                 for n in range(5)
                 for status in (ReceiptStatus.DELIVERED, ReceiptStatus.READ)
             ),
+            *(
+                record("inbound", inbound_message(f"in-{n}", text=text))
+                for n, text in enumerate(("oi", "STOP", "start"))
+            ),
+            record("inbound", preference()),
             raw("receipts", b"junk"),
+            *(_to_person(binding(f"p{n}", address="15550001", message_id=f"m{n}")) for n in range(2)),
+            record("inbound", inbound_message("in-1")),
+            *(record("inbound", inbound_message(f"in-{n}", content=Content(reply_to=f"p{n}"))) for n in range(3)),
+            record("inbound", preference()),
+            raw("inbound", b"junk"),
         ),
     ),
     "track": Case(

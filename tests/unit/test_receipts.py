@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,9 +11,9 @@ from pipelines.acknowledged_producer import OutgoingRecord
 from pipelines.engine.stage import Output
 from pipelines.gateway import UPDATES, _receipt
 from pipelines.match import Match
-from schemas import metrics, tracker
+from schemas import codec, metrics, tracker
 from schemas.accounts import Accounts
-from schemas.records import Receipt, ReceiptStatus
+from schemas.records import Receipt, ReceiptStatus, StatusUpdate
 from tests.support.builders import NOW, PARTITIONS, TRACKER_KEYS, Desk, delivery, examples, raw, receipt, refused
 
 ACCOUNTS = Accounts({("whatsapp", "of-acme"): "acme", ("whatsapp", "of-t"): "t"})
@@ -105,3 +106,14 @@ def test_a_forged_tracker_fails_nobodys_delivery_and_is_counted() -> None:
         assert _receipt(received, PARTITIONS, ACCOUNTS, TRACKER_KEYS).topic == "receipts"
         assert matched(received) == ([], [])
     assert doubted._value.get() == before + 2 * len(forged)
+
+
+@pytest.mark.parametrize("provider_at", [0, NOW // 1000, NOW + 365 * 86_400_000], ids=["1970", "seconds", "next year"])
+def test_a_time_that_cannot_be_right_is_that_of_arrival_in_the_gateway_too(provider_at: int) -> None:
+    counted = metrics.WEBHOOK_ITEMS.labels("whatsapp", "implausible_time")
+    before = counted._value.get()
+    signed = tracker.encode(delivery(), 1, TRACKER_KEYS)
+    sent = _receipt(receipt(callback_data=signed, provider_at=provider_at), PARTITIONS, keys=TRACKER_KEYS)
+    update = codec.decode(sent.value, StatusUpdate)
+    assert (sent.topic, update.occurred_at, update.observed_at) == (UPDATES, NOW + 1500, NOW + 1500)
+    assert counted._value.get() == before + 1

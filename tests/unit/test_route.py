@@ -153,7 +153,7 @@ def test_sequences_count_without_gaps_through_duplicates_and_refusals(desk: Desk
 
 def test_an_inbound_message_takes_its_place_and_makes_no_delivery(desk: Desk[State]) -> None:
     inbound = message("in-1", direction=Direction.INBOUND, recipients=(), text="x" * 9000, kind="photo")
-    decision = desk.turn([*of(message("a")), record("inbound", inbound), *of(message("b"))])
+    decision = desk.turn([*of(message("a")), record("conversation-inbound", inbound), *of(message("b"))])
     assert sequences(decision.outputs) == [("a", 1), ("in-1", 2), ("b", 3)]
     assert decision.counts["deliveries"] == 2
 
@@ -259,7 +259,9 @@ def test_an_id_reused_for_another_message_is_refused(reuse: Message, desk: Desk[
 
 def test_the_same_id_of_a_person_and_of_an_application_is_refused(desk: Desk[State]) -> None:
     desk.turn(of(message("m")))
-    assert refused(desk.turn([record("inbound", message("m", direction=Direction.INBOUND))])) == ["message_id_conflict"]
+    assert refused(desk.turn([record("conversation-inbound", message("m", direction=Direction.INBOUND))])) == [
+        "message_id_conflict"
+    ]
 
 
 def test_an_id_is_remembered_for_the_window_and_then_forgotten(desk: Desk[State]) -> None:
@@ -292,7 +294,7 @@ def test_ids_past_the_window_leave_the_table_by_the_clock_alone(desk: Desk[State
 def test_forgetting_is_bounded_in_a_turn_and_continues_in_the_next(desk: Desk[State]) -> None:
     ids = [f"m{i}" for i in range(EXPIRED_PER_TURN + 10)]
     written = (message(each, direction=Direction.INBOUND, recipients=()) for each in ids)
-    desk.turn(numbered([record("inbound", each) for each in written]))
+    desk.turn(numbered([record("conversation-inbound", each) for each in written]))
     due = desk.due() or 0
     desk.turn(now=due)
     assert len(desk.changelog["seen"]) == 10
@@ -337,7 +339,11 @@ REFUSABLE = (
     _refusable("a channel not configured", "unknown_channel", recipients=(to_address("1", channel="instagram"),)),
     _refusable("an address without a channel", "unknown_channel", recipients=(to_address("1", channel=None),)),
     _refusable("another direction", "inbound_not_allowed", direction=Direction.INBOUND, recipients=()),
-    Refusable("an application's on inbound", "inbound_not_allowed", record("inbound", message("bad"))),
+    Refusable(
+        "an application's on conversation-inbound",
+        "inbound_not_allowed",
+        record("conversation-inbound", message("bad")),
+    ),
     _refusable("another tenant's account", "account_not_yours", recipients=(_with_account("acc-acme"),)),
     _refusable("an account of no tenant", "account_not_yours", recipients=(_with_account("acc-of-nobody"),)),
     _refusable("another tenant's account in a contact", "account_not_yours", recipients=(to_user("kim"),)),
@@ -488,7 +494,9 @@ def test_a_conversation_that_cannot_be_read_is_refused(desk: Desk[State]) -> Non
 ASTRAY = {
     "a message": record("messages", message("m", conversation_id=ELSEWHERE)),
     "members": members("ana", conversation_id=ELSEWHERE),
-    "a person's message": record("inbound", message("m", conversation_id=ELSEWHERE, direction=Direction.INBOUND)),
+    "a person's message": record(
+        "conversation-inbound", message("m", conversation_id=ELSEWHERE, direction=Direction.INBOUND)
+    ),
 }
 
 

@@ -209,11 +209,11 @@ def _anything(draw: st.DrawFn, tenant_id: str) -> Record:
         text=draw(st.sampled_from(["olá", "bom dia"])),
         direction=Direction.INBOUND if what == "inbound" else Direction.OUTBOUND,
     )
-    return raw(draw(st.sampled_from(["messages", "inbound"])), codec.encode(sent), **place)
+    return raw(draw(st.sampled_from(["messages", "conversation-inbound"])), codec.encode(sent), **place)
 
 
 def _tenant(value: bytes | None, topic: str) -> str:
-    types: dict[str, Any] = {"conversation-log": SequencedMessage, "messages": Message, "inbound": Message}
+    types: dict[str, Any] = {"conversation-log": SequencedMessage, "messages": Message, "conversation-inbound": Message}
     found = codec.decode(value, types.get(topic, Conversation if topic == "conversations" else Delivery))
     return str(found.tenant_id)
 

@@ -18,19 +18,33 @@ from tables.cursors import CURSORS, MemberCursor
 from tables.held import HELD
 from tables.member_addresses import MEMBER_ADDRESSES, AddressOfMember
 from tables.messages import MESSAGE_STATES, MESSAGES, LoggedMessage, MessageState, pending
+from tables.orphans import ORPHANS, OrphanedReceipts
 from tables.outstanding import OUTSTANDING, Outstanding
 from tables.plans import PLANS
 from tables.seen import SEEN
 from tables.sequences import SEQUENCES
 from tables.stalled import AWAITING, STALLED, StalledDelivery
+from tables.suppressed import SUPPRESSED, SuppressedAddress
+from tables.threads import (
+    ANSWERABLE,
+    HELD_INBOUND,
+    RECEIVED,
+    THREADS,
+    Answerable,
+    HeldInbound,
+    KnownConversation,
+    KnownThreads,
+    ReceivedMessage,
+)
 from tables.timeline_layout import TIMELINES
 from tables.timelines import introduce
-from tests.support.builders import binding, delivery, receipt, ref, sequenced, update
+from tables.windows import WINDOWS
+from tests.support.builders import binding, delivery, inbound_message, receipt, ref, sequenced, update
 
 # Texts, addresses, names of people, providers' message ids (WhatsApp's contain the number), and texts of providers.
 HIDDEN = {
     "address", "addresses", "anomaly", "body", "buttons", "callback_data", "content", "deliveries", "delivery", "early", "error_title",
-    "event_id", "places",
+    "event_id", "places", "message",
     "evidence", "filename", "frames", "header", "headers", "latitude", "location", "longitude", "media",
     "member", "members", "metadata", "mime_type",
     "name", "provider_media_id", "provider_message_id", "reaction", "reason", "receipts", "recipient", "recipients", "reply_to", "sender",
@@ -64,6 +78,13 @@ def rows() -> Iterator[tuple[str, Any]]:
     waiting = receipt(f"wamid.of-{PERSON}", error_title="Ana has no WhatsApp", callback_data=f"c4a1|{PERSON}")
     place = (5, 6, f"whatsapp:1:wamid.of-{PERSON}:read")
     yield "waiting", WAITING.as_json(WaitingReceipt(1, (place,), (codec.encode(waiting),)))
+    yield "orphans", ORPHANS.as_json(OrphanedReceipts(1, ("no_binding",), (place,), (codec.encode(waiting),)))
+    person = f"whatsapp:1:{PERSON}"
+    yield "threads", THREADS.as_json(KnownThreads((KnownConversation("t", person, 1, 2),), 3))
+    yield "answerable", ANSWERABLE.as_json(Answerable("t", person, 1, "m-1", 2))
+    yield "received", RECEIVED.as_json(ReceivedMessage("t", person, 1, f"whatsapp:1:wamid.of-{PERSON}", 2))
+    written = inbound_message(f"wamid.of-{PERSON}", address=PERSON, text="secret-words olá", content=CONTENT)
+    yield "held_inbound", HELD_INBOUND.as_json(HeldInbound(1, 2, 3, written))
     yield "conversations", CONVERSATIONS.as_json(Members("t", (PERSON, "Ana"), 1))
     timeline, _ = introduce(sequenced(), dataclasses.replace(ref(), address=PERSON, recipient="Ana"), 0, 0)
     early = update(f"whatsapp:1:wamid.of-{PERSON}:read", provider_message_id=f"wamid.of-{PERSON}", reason="Ana")
@@ -76,6 +97,8 @@ def rows() -> Iterator[tuple[str, Any]]:
     )
     yield "message_states", MESSAGE_STATES.as_json(MessageState(*theirs, pending(3), 1))
     yield "stalled", STALLED.as_json(StalledDelivery(*theirs, "whatsapp", "1", 1, 2))
+    stopped = SuppressedAddress("t", "whatsapp", "1", PERSON, wish="stop_word", wish_stops=True, wish_at=5)
+    yield "suppressed", SUPPRESSED.as_json(stopped)
     yield "cursors", CURSORS.as_json(MemberCursor("t", f"whatsapp:1:{PERSON}", PERSON, made=2, made_seq=3))
 
 
@@ -130,10 +153,10 @@ def test_an_unknown_field_is_masked_and_so_is_all_metadata() -> None:
 def test_every_field_of_every_row_is_shown_or_hidden() -> None:
     """A new field is masked until SHOWN names it."""
     layouts = (
-        OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES, CURSORS, MEMBER_ADDRESSES, MESSAGES,
-        MESSAGE_STATES,
-        AWAITING, STALLED,
-    )  # fmt: skip  # a list of names
+        *(OUTSTANDING, HELD, BINDINGS, WAITING, CONVERSATIONS, TIMELINES, PLANS, SEQUENCES, WINDOWS),
+        *(ORPHANS, THREADS, ANSWERABLE, RECEIVED, HELD_INBOUND, SUPPRESSED),
+        *(CURSORS, MEMBER_ADDRESSES, MESSAGES, MESSAGE_STATES, AWAITING, STALLED),
+    )
     found = {name for layout in layouts for name in _fields(_row_class(layout))} | {"digest", "accepted_at"}
     found |= {name for each in typing.get_args(records.Record) for name in _fields(each) if each.__name__ in KEPT}
     assert found - SHOWN - HIDDEN == set()

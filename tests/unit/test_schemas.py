@@ -33,7 +33,7 @@ MADE_OF = {
     "conversation_key": {"tenant_id", "conversation_id"},
     "contact_key": {"tenant_id", "user_id"},
     "cursor_key": {"tenant_id", "conversation_id", "member"},
-    "suppression_key": {"tenant_id", "channel", "address"},
+    "suppression_key": {"tenant_id", "channel", "account", "address"},
 }
 EVERY_CHANNEL = {name: "7000000001:made-up" for channel in CHANNELS.values() for name in channel.send_settings}
 

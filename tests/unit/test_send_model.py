@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pipelines.engine.stage import Decision, Record, Refusal, Result
 from pipelines.send import Attempt, Send
 from pipelines.send_state import SendLimits, State
+from pipelines.send_windows import KnownWindows
 from schemas import codec
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import Binding, Cause, Delivery, Status, StatusUpdate
@@ -248,7 +249,7 @@ class SendModel(RuleBasedStateMachine):
         for each in decoded(decision.outputs, "status-updates", StatusUpdate):
             self.learn_update(each, answers.get(each.delivery_id))
             self.add_update(each)
-        bound = Counter(each.delivery_id for each in decoded(decision.outputs, "bindings", Binding))
+        bound = Counter(each.delivery_id for each in decoded(decision.outputs, "bindings", Binding)[::2])
         accepted = [
             each.delivery_id
             for each in decoded(decision.outputs, "status-updates", StatusUpdate)
@@ -342,7 +343,15 @@ class SendModel(RuleBasedStateMachine):
 
     def check_derived(self) -> None:
         """The derived state equals the state that a restart derives."""
-        state, derived = self.desk.state, State.opened(self.desk.tables["outstanding"], self.limits, set(self.running))
+        state, derived = (
+            self.desk.state,
+            State.opened(
+                self.desk.tables["outstanding"],
+                self.limits,
+                set(self.running),
+                KnownWindows(self.desk.tables["windows"]),
+            ),
+        )
         for row in self.rows():
             tenant, lane = row.delivery.tenant_id, lane_of(row.delivery)
             assert state.lanes.head(lane) == derived.lanes.head(lane)

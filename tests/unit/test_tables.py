@@ -21,6 +21,7 @@ from tables.lanes import Lanes, lane_of
 from tables.layout import JsonLayout, Layout
 from tables.member_addresses import MEMBER_ADDRESSES, AddressOfMember
 from tables.messages import MESSAGE_STATES, MESSAGES, LoggedMessage, MessageState, pending
+from tables.orphans import ORPHANS, OrphanedReceipts
 from tables.outstanding import OUTSTANDING, Outstanding, Phase
 from tables.plans import PLANS, PlannedBatch
 from tables.seen import SEEN, Seen
@@ -28,16 +29,29 @@ from tables.sequences import SEQUENCES, Sequence
 from tables.stalled import AWAITING, STALLED, Awaited, StalledDelivery
 from tables.stores.memory import MemoryTable
 from tables.tenant_quota import TenantQuota
+from tables.threads import (
+    ANSWERABLE,
+    HELD_INBOUND,
+    RECEIVED,
+    THREADS,
+    Answerable,
+    HeldInbound,
+    KnownConversation,
+    KnownThreads,
+    ReceivedMessage,
+)
 from tables.timeline_layout import TIMELINES
 from tables.timelines import FAILURES, KEPT_EVENTS, Timeline
 from tables.timers import TenantTimers, Timers
-from tests.support.builders import NOW, delivery, examples, message, receipt, to_address, update
+from tables.windows import WINDOWS, ServiceWindow
+from tests.support.builders import NOW, delivery, examples, inbound_message, message, receipt, to_address, update
 
 # --- layouts ------------------------------------------------------------------------------------------------------------
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 _MS = st.integers(0, 2**52)
 _MAYBE_MS = st.none() | _MS
+_CONVERSATIONS = st.builds(KnownConversation, _TEXT, _TEXT, _MS, _MS)
 _DELIVERIES = st.builds(
     delivery, _TEXT, seq=_MS, text=_TEXT, address=_TEXT, not_before=_MAYBE_MS, expires_at=_MAYBE_MS, account=_TEXT
 )
@@ -129,6 +143,21 @@ KEPT = (
     ),
     Kept(MESSAGE_STATES, st.builds(MessageState, _TEXT, _TEXT, _TEXT, _MS, st.just(pending(3)), _MS)),
     Kept(AWAITING, st.builds(Awaited, _MS)),
+    Kept(THREADS, st.builds(KnownThreads, st.lists(_CONVERSATIONS, max_size=3).map(tuple), _MS)),
+    Kept(ANSWERABLE, st.builds(Answerable, _TEXT, _TEXT, _MS, st.none() | _TEXT, _MS)),
+    Kept(RECEIVED, st.builds(ReceivedMessage, _TEXT, _TEXT, _MS, _TEXT, _MS)),
+    Kept(HELD_INBOUND, st.builds(HeldInbound, _MS, _MS, _MS, st.builds(inbound_message, _TEXT, text=_TEXT))),
+    Kept(
+        ORPHANS,
+        st.builds(
+            OrphanedReceipts,
+            _MS,
+            st.lists(_TEXT, max_size=3).map(tuple),
+            st.lists(st.tuples(_MS, _MS, _TEXT), max_size=3).map(tuple),
+            st.lists(st.binary(), max_size=3).map(tuple),
+        ),
+    ),
+    Kept(WINDOWS, st.builds(ServiceWindow, _TEXT, _MS, _MS)),
     Kept(STALLED, st.builds(StalledDelivery, _TEXT, _TEXT, _TEXT, _MS, _TEXT, _TEXT, st.none() | _MS, _MS)),
 )
 
