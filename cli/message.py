@@ -25,11 +25,12 @@ from rich.text import Text
 from cli.command_errors import NO, fail, settings_with
 from cli.terminal import console
 from schemas import access_errors, codec
+from schemas.content import Content, Media
 from schemas.kafka_access import KafkaAccess
 from schemas.kafka_reachability import KafkaReachability, Unreached
 from schemas.keys import DEFAULT_TENANT, is_tenant, key_of
 from schemas.message_validation import contradiction
-from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Content, Media, Message, Recipient
+from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Message, Recipient
 from sinks.reports import MessageTimeline, Row, Trail, timelines
 
 app = typer.Typer(help="Send a message, or show the timeline of a message.", no_args_is_help=True)

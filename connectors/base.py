@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from schemas.content import Content
 from schemas.keys import DEFAULT_TENANT
 from schemas.outcomes import Outcome, Rejected
-from schemas.records import Content, CursorReport, Delivery, Preference, Receipt, Status
+from schemas.records import CursorReport, Delivery, Preference, Receipt, Status
 from schemas.settings import Settings
 
 

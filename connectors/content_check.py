@@ -12,8 +12,9 @@ import orjson
 
 from connectors.base import Capabilities, MediaLimit
 from connectors.splitting import split
+from schemas.content import Content, LongText, Media
 from schemas.outcomes import Rejected
-from schemas.records import MEDIA_KINDS, Content, Delivery, LongText, Media
+from schemas.records import MEDIA_KINDS, Delivery
 
 MOST_PARTS = 10
 _EMPTY = Content()

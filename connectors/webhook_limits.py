@@ -9,10 +9,11 @@ import math
 
 from connectors.base import Inbound, WebhookItems
 from schemas import limit_check
+from schemas.content import Content, Location, Media
 from schemas.limit_check import allows, trimmed
 from schemas.limits import LIMITS, MOST_MEDIA, SENTENCE, WORD
 from schemas.outcomes import Accepted, Outcome, RetryLater
-from schemas.records import Content, Location, Media, Message, Receipt
+from schemas.records import Message, Receipt
 
 
 def within_limits(outcome: Outcome) -> Outcome:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from schemas.records import Content, Location, LongText, Media, Template
+from schemas.content import Content, Location, LongText, Media, Template
 
 T = TypeVar("T")
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from schemas.content import Content, Media
 from schemas.limits import MOST_MEDIA
-from schemas.records import KINDS, MEDIA_KINDS, SIGNALS, Content, Media
+from schemas.records import KINDS, MEDIA_KINDS, SIGNALS
 
 _EMPTY = Content()
 # Field of the content -> the only kinds that may have it. Numbers of media and the text are checked by kind below.

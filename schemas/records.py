@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from schemas.content import Content
+
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
 
 # The values of a message's `kind`, which says what part of its content is used.
@@ -56,48 +58,6 @@ class Cause(StrEnum):
 class Choice(StrEnum):
     STOP = "STOP"
     RESUME = "RESUME"
-
-
-class LongText(StrEnum):
-    REFUSE = "REFUSE"
-    SPLIT = "SPLIT"
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    kind: str
-    url: str | None = None
-    provider_media_id: str | None = None
-    mime_type: str = ""
-    filename: str | None = None
-    size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    name: str
-    language: str
-    header: tuple[str, ...] = ()
-    body: tuple[str, ...] = ()
-    buttons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    latitude: float
-    longitude: float
-    name: str = ""
-    address: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    media: tuple[Media, ...] = ()
-    template: Template | None = None
-    location: Location | None = None
-    reply_to: str | None = None
-    reaction: str | None = None
-    long_text: LongText = LongText.REFUSE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

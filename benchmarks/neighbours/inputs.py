@@ -8,20 +8,18 @@ import time
 from collections.abc import Iterator, Mapping
 
 from schemas import codec
+from schemas.content import Content, Media, Template
 from schemas.keys import conversation_key, provider_message_key
 from schemas.records import (
     Cause,
-    Content,
     Conversation,
     Delivery,
-    Media,
     Message,
     Receipt,
     ReceiptStatus,
     Recipient,
     Status,
     StatusUpdate,
-    Template,
 )
 
 TENANT = "loud"

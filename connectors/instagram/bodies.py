@@ -9,8 +9,9 @@ from typing import Any
 
 from connectors import content_check
 from connectors.base import Capabilities, MediaLimit
+from schemas.content import Content
 from schemas.outcomes import Rejected
-from schemas.records import MEDIA_KINDS, SIGNALS, Content, Delivery
+from schemas.records import MEDIA_KINDS, SIGNALS, Delivery
 
 LIKE_HEART = "like_heart"  # the only sticker, used as the medium's id
 _MB = 1024 * 1024

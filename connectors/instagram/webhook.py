@@ -15,7 +15,8 @@ from types import MappingProxyType
 from connectors.base import Inbound, WebhookItems
 from connectors.json_fields import Node, Unexpected, child, decode, items, node, optional_text, text, whole, word
 from connectors.webhook_limits import trimmed_to_limits
-from schemas.records import Content, Media, Receipt, ReceiptStatus
+from schemas.content import Content, Media
+from schemas.records import Receipt, ReceiptStatus
 
 CHANNEL = "instagram"
 _LATEST = 253_402_300_800  # the end of the year 9999, in seconds

@@ -25,9 +25,10 @@ from connectors.json_fields import (
     word,
 )
 from schemas.client_tokens import ClientToken
+from schemas.content import Content, Location, Media
 from schemas.ids import shown_id
 from schemas.keys import DEFAULT_TENANT
-from schemas.records import KINDS, Content, CursorReport, Location, Media, Receipt, ReceiptStatus
+from schemas.records import KINDS, CursorReport, Receipt, ReceiptStatus
 
 CHANNEL = "internal"
 _STATUSES = {"delivered": ReceiptStatus.DELIVERED, "read": ReceiptStatus.READ, "failed": ReceiptStatus.FAILED}

@@ -12,8 +12,9 @@ from typing import Any
 
 from connectors import content_check
 from connectors.base import Capabilities, MediaLimit
+from schemas.content import Content, Media
 from schemas.outcomes import Rejected
-from schemas.records import Content, Delivery, Media
+from schemas.records import Delivery
 
 Fields = dict[str, Any]
 _MB = 1024 * 1024

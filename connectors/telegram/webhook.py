@@ -24,8 +24,9 @@ from connectors.json_fields import (
     word,
 )
 from connectors.webhook_limits import trimmed_to_limits
+from schemas.content import Content, Location, Media
 from schemas.opt_out_policies import BLOCKED, UNBLOCKED
-from schemas.records import Choice, Content, Location, Media, Preference, Receipt, ReceiptStatus
+from schemas.records import Choice, Preference, Receipt, ReceiptStatus
 
 CHANNEL = "telegram"
 # Field of a person's message -> kind of medium. The first field that is present decides: an animation comes with a document too.

@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from connectors import content_check
 from connectors.base import Capabilities, MediaLimit
+from schemas.content import Content, Location, Media, Template
 from schemas.outcomes import Rejected
-from schemas.records import MEDIA_KINDS, SIGNALS, Content, Delivery, Location, Media, Template
+from schemas.records import MEDIA_KINDS, SIGNALS, Delivery
 
 _MB = 1024 * 1024
 # https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media#supported-media-types

@@ -20,8 +20,9 @@ from connectors.json_fields import (
 )
 from connectors.webhook_limits import trimmed_to_limits
 from connectors.whatsapp.errors import WHATSAPP
+from schemas.content import Content, Location, Media
 from schemas.opt_out_policies import USER_PREFERENCES
-from schemas.records import MEDIA_KINDS, Choice, Content, Location, Media, Preference, Receipt, ReceiptStatus
+from schemas.records import MEDIA_KINDS, Choice, Preference, Receipt, ReceiptStatus
 
 CHANNEL = "whatsapp"
 _STATUSES = {

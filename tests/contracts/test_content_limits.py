@@ -10,7 +10,8 @@ from connectors.base import Capabilities
 from connectors.instagram import bodies as instagram
 from connectors.registry import CHANNELS
 from connectors.whatsapp import bodies as whatsapp
-from schemas.records import KINDS, Content, Delivery, Location, LongText, Media, Template
+from schemas.content import Content, Location, LongText, Media, Template
+from schemas.records import KINDS, Delivery
 from tests.contracts.test_registry import SETTINGS
 from tests.support.builders import delivery, examples
 

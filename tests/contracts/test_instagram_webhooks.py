@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from connectors.base import Forbidden, WebhookItems
 from schemas import codec
-from schemas.records import Content, Media, Message, Receipt, ReceiptStatus
+from schemas.content import Content, Media
+from schemas.records import Message, Receipt, ReceiptStatus
 from tests.support.webhook_samples import (
     INSTAGRAM,
     PERSON,

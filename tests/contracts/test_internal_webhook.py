@@ -12,9 +12,10 @@ from connectors.internal.connector import InternalConnector
 from pipelines import gateway
 from schemas import codec
 from schemas.client_tokens import ClientToken
+from schemas.content import Content, Location, Media
 from schemas.ids import shown_id
 from schemas.partitions import home_partition
-from schemas.records import Content, CursorReport, Location, Media, Receipt, ReceiptStatus
+from schemas.records import CursorReport, Receipt, ReceiptStatus
 from tests.support.builders import examples
 
 AT = 1_750_857_390_123

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from connectors.base import WebhookItems
-from schemas.records import Choice, Content, Location, Media, Preference
+from schemas.content import Content, Location, Media
+from schemas.records import Choice, Preference
 from tests.support.webhook_samples import TELEGRAM, from_telegram, ours, theirs
 
 AT = 1_750_857_390_123

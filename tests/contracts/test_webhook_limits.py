@@ -15,8 +15,9 @@ from connectors.webhook_limits import trimmed_to_limits
 from connectors.whatsapp import webhook as whatsapp_webhook
 from schemas import codec, limit_check
 from schemas.client_tokens import ClientToken
+from schemas.content import Content, Location, Media
 from schemas.ids import inbound_conversation_id, inbound_message_id
-from schemas.records import Content, Location, Media, Message, Receipt, ReceiptStatus
+from schemas.records import Message, Receipt, ReceiptStatus
 from tests.support.webhook_samples import (
     PERSON,
     from_person,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from connectors.base import Forbidden, WebhookRequest
 from connectors.signatures import is_from_telegram, is_signed_by_meta
 from schemas import codec
-from schemas.records import Choice, Content, Location, Media, Message, Preference, Receipt, ReceiptStatus
+from schemas.content import Content, Location, Media
+from schemas.records import Choice, Message, Preference, Receipt, ReceiptStatus
 from tests.support.webhook_samples import (
     ACCOUNT,
     INSTAGRAM,

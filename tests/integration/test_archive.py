@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from pipelines.archive import Archive as Stage
+from schemas.content import Content, Media
 from schemas.content_json import as_json
-from schemas.records import Cause, Content, DeliveryState, Media, SequencedMessage, Status
+from schemas.records import Cause, DeliveryState, SequencedMessage, Status
 from sinks.postgres import PostgresArchive
 from sinks.sink_errors import NotMigrated, SinkFenced, Unavailable
 from sinks.storable_text import EARLIEST, LATEST, key, original

@@ -15,9 +15,10 @@ from typer.testing import CliRunner, Result
 
 from cli import message, report
 from schemas import codec
+from schemas.content import Content, Media
 from schemas.kafka_access import KafkaAccess
 from schemas.partitions import home_partition
-from schemas.records import CHANNELS, Cause, Content, DeliveryState, Media, Message, Recipient, SequencedMessage, Status
+from schemas.records import CHANNELS, Cause, DeliveryState, Message, Recipient, SequencedMessage, Status
 from sinks.clickhouse import ClickHouseFacts, connect
 from sinks.postgres import PostgresArchive
 from sinks.reports import timelines

@@ -10,8 +10,9 @@ from connectors.base import Connector
 from connectors.instagram.connector import InstagramConnector
 from connectors.whatsapp.connector import WhatsAppConnector
 from schemas import tracker
+from schemas.content import Content, Location, LongText, Media, Template
 from schemas.outcomes import Accepted, Outcome, Rejected
-from schemas.records import Content, Delivery, Location, LongText, Media, ReceiptStatus, Template
+from schemas.records import Delivery, ReceiptStatus
 from simulators.provider_limits import ProviderLimits
 from tests.support.builders import TRACKER_KEYS, delivery
 from tests.support.running_simulators import ACCOUNT, APP_SECRET, IG_ACCOUNT, IG_TOKEN, TOKEN, Receiver, Rig, rig

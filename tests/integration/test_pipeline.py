@@ -27,23 +27,11 @@ from pipelines.stages import WORKERS, tables
 from schemas import codec
 from schemas.catalog import record_bytes
 from schemas.client_tokens import tokens_in
+from schemas.content import Content, Location, LongText, Media, Template
 from schemas.content_json import from_json
 from schemas.ids import shown_id
 from schemas.partitions import home_partition
-from schemas.records import (
-    Address,
-    Contact,
-    Content,
-    Conversation,
-    DeadLetter,
-    Location,
-    LongText,
-    Media,
-    Message,
-    Recipient,
-    Record,
-    Template,
-)
+from schemas.records import Address, Contact, Conversation, DeadLetter, Message, Recipient, Record
 from schemas.settings import Settings
 from stack import control
 from stack.state import StackState, state_path

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from schemas import records
+from schemas.content import Content, Location, Media, Template
 from schemas.limits import Labels, Limit, Many, Real, Text, Whole, limit_of, record_in
-from schemas.records import Address, Content, Location, Media, Recipient, Template
+from schemas.records import Address, Recipient
 from tests.support import builders
 
 LONG = 2**63  # the end of Avro's long

@@ -8,7 +8,8 @@ from pipelines.route import Route
 from pipelines.send import Send
 from pipelines.send_state import SendLimits
 from schemas import codec
-from schemas.records import Content, Delivery, Direction, Location, Media, Message, SequencedMessage
+from schemas.content import Content, Location, Media
+from schemas.records import Delivery, Direction, Message, SequencedMessage
 from tests.support.builders import NOW, PARTITIONS, Desk, decoded, message, raw, record
 from tests.support.counting_provider import Provider
 

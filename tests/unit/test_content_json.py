@@ -5,7 +5,7 @@ from hypothesis import given
 
 from schemas import content_json
 from schemas.catalog import newest
-from schemas.records import Content, Location, Media
+from schemas.content import Content, Location, Media
 from tables.outstanding import OUTSTANDING, Outstanding
 from tables.seen import digest
 from tests.support.builders import delivery, examples, message

@@ -21,18 +21,17 @@ from pipelines.send import DUE_PER_TURN, Send
 from pipelines.send_state import SendLimits
 from pipelines.track import Track
 from schemas import codec, limit_check
+from schemas.content import Content, Media, Template
 from schemas.keys import key_of
 from schemas.outcomes import Accepted, Outcome, Rejected, RetryLater, Scope, Unknown
 from schemas.records import (
     Binding,
-    Content,
     Conversation,
     Cursor,
     CursorReport,
     Delivery,
     DeliveryState,
     InboundMessage,
-    Media,
     Message,
     Preference,
     Receipt,
@@ -40,7 +39,6 @@ from schemas.records import (
     SequencedMessage,
     StatusUpdate,
     Suppression,
-    Template,
     Window,
 )
 from sinks.clickhouse import ClickHouseFacts

@@ -8,9 +8,10 @@ from pipelines.engine.stage import Decision, Record
 from pipelines.match import Match, State
 from pipelines.match_threads import ThreadLimits
 from schemas import codec
+from schemas.content import Content
 from schemas.ids import inbound_conversation_id, inbound_message_id, shown_id
 from schemas.partitions import home_partition
-from schemas.records import Content, Direction, InboundMessage, Message, Window
+from schemas.records import Direction, InboundMessage, Message, Window
 from tables import threads
 from tests.support.builders import (
     HERE,

@@ -5,9 +5,10 @@ import math
 import pytest
 from hypothesis import given
 
+from schemas.content import Content, Location, LongText, Media, Template
 from schemas.limits import MOST_MEDIA
 from schemas.message_validation import contradiction
-from schemas.records import KINDS, Content, Location, LongText, Media, Template
+from schemas.records import KINDS
 from tests.support.builders import examples
 from tests.unit.test_codec import TEXT, values
 from tests.unit.test_content_json import CONTENT

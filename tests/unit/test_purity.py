@@ -41,8 +41,9 @@ from pipelines.send_state import SendLimits
 from pipelines.stages import BUILDERS
 from pipelines.track import Track
 from schemas import codec
+from schemas.content import Content
 from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
-from schemas.records import Address, Binding, Contact, Content, Direction, ReceiptStatus, Status
+from schemas.records import Address, Binding, Contact, Direction, ReceiptStatus, Status
 from sinks.clickhouse import ClickHouseFacts
 from sinks.postgres import PostgresArchive as ArchiveSink
 from tables.layout import Layout

@@ -12,19 +12,9 @@ from pipelines.route import EXPIRED_PER_TURN, MAX_RECORD_BYTES, Route, State
 from schemas import codec
 from schemas.accounts import Accounts
 from schemas.causes import DESCRIPTIONS
+from schemas.content import Content, Media, Template
 from schemas.keys import contact_key
-from schemas.records import (
-    Address,
-    Contact,
-    Content,
-    Delivery,
-    Direction,
-    Media,
-    Message,
-    Recipient,
-    SequencedMessage,
-    Template,
-)
+from schemas.records import Address, Contact, Delivery, Direction, Message, Recipient, SequencedMessage
 from tests.support.builders import (
     HERE,
     NOW,

@@ -11,7 +11,7 @@ import pytest
 from pipelines.row_masking import SHOWN, WHOLE, masked, masked_id
 from pipelines.stages import APPS
 from schemas import codec, records
-from schemas.records import Content, Location, Media, Template
+from schemas.content import Content, Location, Media, Template
 from tables.bindings import BINDINGS, WAITING, BoundDelivery, WaitingReceipt
 from tables.conversations import CONVERSATIONS, Members
 from tables.cursors import CURSORS, MemberCursor

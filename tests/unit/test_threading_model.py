@@ -18,11 +18,12 @@ from pipelines.route import Route
 from pipelines.send import Send
 from pipelines.send_state import SendLimits
 from schemas import codec
+from schemas.content import Content
 from schemas.ids import inbound_conversation_id
 from schemas.keys import key_of
 from schemas.outcomes import Accepted
 from schemas.partitions import home_partition
-from schemas.records import Content, Direction, SequencedMessage
+from schemas.records import Direction, SequencedMessage
 from tests.support.builders import NOW, Desk, examples, message, raw, to_address
 from tests.support.counting_provider import Provider
 
