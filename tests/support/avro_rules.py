@@ -7,6 +7,8 @@ specification, chapter Schema Resolution.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from schemas import content, records
+
 PROMOTIONS = {
     "int": {"long", "float", "double"},
     "long": {"float", "double"},
@@ -77,3 +79,8 @@ def _of_fields(w: Any, r: Any, at: str, w_named: Any, r_named: Any) -> Iterator[
             yield from _obstacles(written[names[0]], field["type"], f"{at}.{field['name']}", w_named, r_named)
         elif "default" not in field:
             yield f"{at}.{field['name']}: not written, and without a default"
+
+
+def class_of(name: str) -> Any:
+    """The dataclass or enum of a named Avro type."""
+    return getattr(content, name) if hasattr(content, name) else getattr(records, name)

@@ -18,6 +18,7 @@ from schemas import causes, codec, limit_check, records
 from schemas.catalog import SCHEMAS, newest
 from schemas.codec import CodecError, MalformedDatum, NotAvro, OutOfLimits, UnexpectedRecord, UnknownSchema
 from schemas.records import StatusUpdate
+from tests.support.avro_rules import class_of
 from tests.support.builders import examples, update
 
 ID_OF = {s.record: s.id for s in SCHEMAS if s is newest(s.record)}
@@ -51,13 +52,13 @@ def values(node: Any) -> st.SearchStrategy[Any]:
         case {"type": "map", "values": inner}:
             found = st.dictionaries(TEXT, values(inner), max_size=4)
         case {"type": "record", "name": name, "fields": fields}:
-            found = st.builds(getattr(records, name), **{field["name"]: values(field["type"]) for field in fields})
+            found = st.builds(class_of(name), **{field["name"]: values(field["type"]) for field in fields})
         case {"type": "enum", "name": name}:
-            found = st.sampled_from(getattr(records, name))
+            found = st.sampled_from(class_of(name))
         case {"type": inner}:
             found = SCALARS[inner]
         case name:
-            found = SCALARS[name] if name in SCALARS else st.sampled_from(getattr(records, name))
+            found = SCALARS[name] if name in SCALARS else st.sampled_from(class_of(name))
     return found
 
 

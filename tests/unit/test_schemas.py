@@ -22,6 +22,7 @@ from pipelines.stages import BUILDERS
 from schemas import codec, records
 from schemas.catalog import ROOM, SCHEMAS, TOPICS, Schema, newest, record_bytes
 from schemas.settings import Settings
+from tests.support.avro_rules import class_of
 from tests.support.examples import as_json, datum
 
 EXAMPLES = sorted((ROOM / "examples").glob("*/*.json"))
@@ -84,7 +85,7 @@ def expected_hint(node: Any) -> Any:
         case ["null", branch]:
             return expected_hint(branch) | None
         case str():
-            return SCALARS.get(node) or getattr(records, node)
+            return SCALARS.get(node) or class_of(node)
         case {"type": "array", "items": items}:
             return types.GenericAlias(tuple, (expected_hint(items), ...))
         case {"type": "map", "values": values}:
@@ -97,7 +98,7 @@ def expected_hint(node: Any) -> Any:
 
 def expected_class(node: Mapping[str, Any]) -> type[Any]:
     """The dataclass or enum of a named type, after a comparison with it."""
-    cls: type[Any] = getattr(records, node["name"])
+    cls: type[Any] = class_of(node["name"])
     if node["type"] == "record":
         assert_same_fields(node, cls)
     else:
