@@ -46,7 +46,7 @@ def test_agents_and_models_are_listed_too() -> None:
         "@route": "conversations, conversation-inbound, messages",
         "@match": "bindings, receipts, inbound",
         "@send": "status-updates, windows, deliveries.telegram",
-        "@track": "status-updates",
+        "@track": "status-updates, cursor-reports",
     }
     assert faust("archive", "models").returncode == 0
 
