@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from connectors import call_log
 from schemas.settings import Settings
@@ -20,8 +21,14 @@ from stack.replaced import EnvironmentSettings, replaced
 from stack.servers import SERVERS
 from stack.service import Child
 from tests.support import leaks
+from tests.support.builders import CHECKS
 
 pytest_runtest_makereport = leaks.pytest_runtest_makereport  # pytest finds its hooks here
+# For properties without settings of their own: the same examples in every run, and no time limit, because the machines are shared.
+hypothesis_settings.register_profile(
+    "house", derandomize=True, database=None, deadline=None, suppress_health_check=CHECKS
+)
+hypothesis_settings.load_profile("house")
 ServerSettings = Callable[[str], dict[str, str]]
 
 

@@ -51,7 +51,7 @@ S = TypeVar("S")
 R = TypeVar("R", bound=records.Record)
 
 # The same examples in every run, on any machine: a test fails everywhere or nowhere.
-_CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
 def examples(number: int, *, steps: int = 50) -> settings:
@@ -62,7 +62,7 @@ def examples(number: int, *, steps: int = 50) -> settings:
         derandomize=True,
         database=None,
         deadline=None,
-        suppress_health_check=_CHECKS,
+        suppress_health_check=CHECKS,
     )
 
 
