@@ -56,6 +56,14 @@ class Lanes:
             del self._queues[lane]
             self._ready.discard(lane)
 
+    def of_conversation(self, tenant_id: str, conversation_id: str) -> list[tuple[Lane, list[str]]]:
+        """The lanes of a conversation, each with its delivery ids, the head first. Looks at every lane, for the web views."""
+        return [
+            (lane, [delivery_id for _, delivery_id, _ in queue])
+            for lane, queue in self._queues.items()
+            if lane.conversation_id == conversation_id and lane.tenant_id == tenant_id
+        ]
+
     def head(self, lane: Lane) -> str | None:
         """Delivery id of the lane's head; None for an empty lane."""
         queue = self._queues.get(lane)

@@ -20,11 +20,20 @@ worker closes the table with its open turn.
 """
 
 from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from tables.layout import Layout
 
 Row = TypeVar("Row")
+Place = int | bytes  # in a table, for `scan`; its meaning belongs to the store
+
+
+class Scanned(NamedTuple):
+    """A part of a table's keys: those found among the rows that were looked at, and where the next part begins; None at the end."""
+
+    keys: list[bytes]
+    looked: int
+    following: Place | None
 
 
 class StoreFailed(Exception):
@@ -65,6 +74,15 @@ class Table(Protocol[Row]):
     def items(self) -> Iterator[tuple[bytes, Row]]:
         """Every row as the open turn sees it, in no order. The table must not change while the iterator is in use. Reads the whole store,
         on disk in batches, so it may block for long. Raises StoreFailed."""
+        ...
+
+    def scan(self, start: Place | None, look: int, prefix: bytes = b"") -> Scanned:
+        """Keys that begin with `prefix`, among the next `look` rows from `start`: None for the first part, then `following` of the part
+        before. A store in buckets may look at some rows more. A store on disk has its keys in order, looks only at keys with the prefix,
+        and reads the disk; raises StoreFailed.
+
+        The table may change between two parts. A row that is written or deleted meanwhile, or by the open turn, may be missing or come
+        twice; in memory a deletion may hide as many other rows. No row is decoded."""
         ...
 
     def put(self, key: bytes, row: Row) -> None:

@@ -131,6 +131,11 @@ def _cleared(row: Timeline) -> Timeline:
     return row if row.stalled_at is None or status(row) is Status.SENT else row._replace(stalled_at=None)
 
 
+def arrived(row: Timeline) -> tuple[int | None, int | None]:
+    """When it reached the recipient and when the recipient read it, also by receipts for later messages; None: not seen yet. Pure."""
+    return _delivered_at(row), _read_at(row)
+
+
 def _read_at(row: Timeline) -> int | None:
     """When it was read, by a receipt for it or for a later one; a delivery that was never sent is not covered."""
     return _earliest(row.read_at, _covered(row, row.covered_read_at))

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from tables.expiry_index import MINUTE, ExpiryIndex
 from tables.layout import Layout
 from tables.stores.buckets import Buckets
+from tables.table import Place, Scanned
 
 Row = TypeVar("Row")
 REMEMBERED = 4096  # decoded rows kept in a turn that only read them; a turn seldom reads more
@@ -69,6 +70,10 @@ class BucketedMemoryTable(Generic[Row]):
         turn, decode = dict(self._turn), self.layout.decode
         yield from ((key, decode(value)) for key, value in self._committed.items() if key not in turn)
         yield from ((key, row) for key, row in turn.items() if row is not None)
+
+    def scan(self, start: Place | None, look: int, prefix: bytes = b"") -> Scanned:
+        keys, following = self._committed.keys_from(start if isinstance(start, int) else 0, look)
+        return Scanned([key for key in keys if key.startswith(prefix)], len(keys), following)
 
     def put(self, key: bytes, row: Row) -> None:
         self._number += self._touch(key) is None

@@ -62,6 +62,16 @@ class Buckets:
                 key = bucket[at + _SIZES.size : start]
                 yield key, self._value(key, bucket[start:end])
 
+    def keys_from(self, index: int, at_least: int) -> tuple[list[bytes], int | None]:
+        """The keys of whole buckets from `index` on, `at_least` so many if there are; and the index after them, None at the end. A bucket
+        that is split later moves keys only behind that index, so no key is left out."""
+        keys: list[bytes] = []
+        while index < len(self._buckets) and len(keys) < at_least:
+            bucket = self._buckets[index]
+            keys += [bucket[at + _SIZES.size : start] for at, start, _ in _pairs(bucket)]
+            index += 1
+        return keys, index if index < len(self._buckets) else None
+
     def keys_of(self, hashed: int) -> list[bytes]:
         """The keys with this hash: nearly always one at most."""
         bucket = self._buckets[self._index(hashed)]

@@ -5,10 +5,12 @@ the beginning of the changelog.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from tables.expiry_index import MINUTE, ExpiryIndex
 from tables.layout import Layout
+from tables.table import Place, Scanned
 
 Row = TypeVar("Row")
 
@@ -41,6 +43,13 @@ class MemoryTable(Generic[Row]):
 
     def items(self) -> Iterator[tuple[bytes, Row]]:
         return iter(self._rows.items())
+
+    def scan(self, start: Place | None, look: int, prefix: bytes = b"") -> Scanned:
+        first = start if isinstance(start, int) else 0
+        keys = list(islice(self._rows, first, first + look))
+        end = first + len(keys)
+        found = [key for key in keys if key.startswith(prefix)] if prefix else keys
+        return Scanned(found, len(keys), end if end < len(self._rows) else None)
 
     def get(self, key: bytes) -> Row | None:
         return self._rows.get(key)

@@ -16,6 +16,7 @@ from rocksdict import WriteBatch
 
 from tables.layout import Layout
 from tables.stores.rocksdb_folder import FILES, FILES_WHILE_FILLED, STATE, RocksDBFolder
+from tables.table import Place, Scanned
 
 Row = TypeVar("Row")
 FORMAT = 1  # of the entries below; a store of another format is rebuilt
@@ -98,6 +99,12 @@ class RocksDBTable(Generic[Row]):
                 if entry[1:] not in turn:
                     yield entry[1:], decode(value)
         yield from ((key, row) for key, row in turn.items() if row is not None)
+
+    def scan(self, start: Place | None, look: int, prefix: bytes = b"") -> Scanned:
+        first = start if isinstance(start, bytes) else prefix
+        entries = self._database.scan(_ROW + first, _after(_ROW + prefix), look)
+        keys = [entry[1:] for entry, _ in entries]
+        return Scanned(keys, len(keys), keys[-1] + b"\x00" if len(keys) == look else None)
 
     def put(self, key: bytes, row: Row) -> None:
         was = self._time_now(key)
@@ -298,6 +305,12 @@ class RocksDBTable(Generic[Row]):
 
     def _time_of_value(self, value: bytes | None) -> int | None:
         return None if value is None else AGELESS if self._time_of is None else self._time(self.layout.decode(value))
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first entry after every entry that begins with this prefix, which begins with _ROW."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes((kept[-1] + 1,))
 
 
 def _time_in(entry: bytes) -> int:

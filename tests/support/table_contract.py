@@ -215,6 +215,34 @@ class TableMachine(RuleBasedStateMachine):
             assert self.table.get(key) == self.turn.get(key)
             assert (key in self.table) == (key in self.turn)
 
+    @rule(prefix=st.sampled_from([b"", b"a", b"\x00", b"\xff", b"\xff\xff", b"never"]), look=st.integers(1, 4))
+    def scan_it(self, prefix: bytes, look: int) -> None:
+        """Part after part: every row that the turn has not added or deleted comes once."""
+        start, keys, parts = None, [], 0
+        while parts == 0 or start is not None:
+            part = self.table.scan(start, look, prefix)
+            assert len(part.keys) <= part.looked
+            keys += part.keys
+            start, parts = part.following, parts + 1
+            assert parts <= len(self.turn) + len(self.committed) + 64, "it ends"
+        assert len(keys) == len(set(keys))
+        assert all(key.startswith(prefix) for key in keys)
+        surely = {key for key in self.turn.keys() & self.committed.keys() if key.startswith(prefix)}
+        assert surely <= set(keys) <= self.turn.keys() | self.committed.keys()
+
+    @rule(key=KEYS)
+    def scan_while_rows_are_added(self, key: bytes) -> None:
+        """What was there before the first part, and stayed, is not left out."""
+        before = self.turn.keys() & self.committed.keys()
+        first = self.table.scan(None, 1)
+        self.put(key, Note(1, None))
+        self.commit()
+        keys, start = set(first.keys), first.following
+        while start is not None:
+            part = self.table.scan(start, 1)
+            keys, start = keys | set(part.keys), part.following
+        assert before - {key} <= keys
+
     @invariant()
     def changes_are_those_of_the_turn(self) -> None:
         encode = self.store.layout.encode
