@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ import structlog
 
 from pipelines.engine.batch_queue import GroupConsumer
 from pipelines.engine.calls import Budget
+from pipelines.engine.changelog_ends import ChangelogEnds
 from pipelines.engine.connection_state import ConnectionState
 from pipelines.engine.crash_loop import EndReason, OneAtATime
 from pipelines.engine.fetch import Fetch
 from pipelines.engine.group_offsets import GroupOffsets
 from pipelines.engine.kafka_names import changelog_topic
 from pipelines.engine.kafka_sizes import KafkaSizes
+from pipelines.engine.last_change import ChangelogSearch
 from pipelines.engine.local_members import LocalMembers
 from pipelines.engine.membership import Member
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.partition_tables import PartitionTables
 from pipelines.engine.poison import LIMIT
 from pipelines.engine.restore import RestoreProgress
+from pipelines.engine.shared_changelog import prefix_of
 from pipelines.engine.stage import Stage
 from pipelines.engine.takeover import Takeover
 from pipelines.engine.topic_identity import TopicIdentity
@@ -104,6 +108,7 @@ class EngineState:
             sources=stage.sources,
             changelogs={layout.name: self.changelog(layout.name) for layout in stage.tables},
         )
+        self.changelog_ends = ChangelogEnds(self._topic_identity.ends)
         self._mirrors = Mirrors(stage.mirrored, kafka=kafka, ends=self._topic_identity.ends, fail=self.fail)
         self._partition_tables = PartitionTables(
             kind=store,
@@ -161,6 +166,15 @@ class EngineState:
     def changelog(self, table: str) -> str:
         """The changelog topic of a table."""
         return changelog_topic(self._app_id, None if self.stage.one_changelog else table)
+
+    @cached_property
+    def changelog_search(self) -> ChangelogSearch:
+        """Finds the places of changes in the changelogs, for the views."""
+        return ChangelogSearch(self._kafka)
+
+    def changelog_key(self, table: str, key: bytes) -> bytes:
+        """The key of a table's row in its changelog."""
+        return prefix_of(table) + key if self.stage.one_changelog else key
 
     def _caught_up(self, number: int) -> bool:
         fetch = self._fetch

@@ -5,8 +5,7 @@
     one transaction: outputs + changelog rows + dead letters + source offsets
     calls started, sinks written: only after the commit
 
-Other partitions decide while this one commits. An error after the decision ends the worker: its memory is ahead of Kafka then, and only a
-restart from the changelog is known to be right.
+Other partitions decide while this one commits. An error after the decision ends the worker: its memory is ahead of Kafka then.
 """
 
 import asyncio
@@ -28,6 +27,7 @@ from pipelines.engine.decisions import Decisions, Undone
 from pipelines.engine.kafka_sizes import KafkaSizes
 from pipelines.engine.mirrors import Mirrors
 from pipelines.engine.poison import LIMIT, NotData
+from pipelines.engine.recent_turns import RecentTurns
 from pipelines.engine.stage import Decision, Inputs, Refusal, Stage, Tables
 from pipelines.engine.transactional_producer import Rows
 from pipelines.engine.transactions import CommitFailed, Fenced, HeldOffset, TurnContents
@@ -52,7 +52,7 @@ class Partition(Generic[S]):
 
     `fail(reason)` ends the worker. `fenced(number)` reports that the partition may belong to another worker: this object takes no further
     turn, and its tables must not be used any more. `done` counts the records of each source that committed turns have taken since `start`.
-    `progressed_at` is when a turn committed last, or a wait for a sink ended (time.monotonic()).
+    `progressed_at` is when a turn committed last, or a wait for a sink ended (time.monotonic()). `recent` are the last turns.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Partition(Generic[S]):
         self._deleted: dict[Source, tuple[int, int]] = {}
         self._passed: dict[Source, int] = {}  # where idle sources end, behind markers of transactions
         self.unread = UnreadSources()
+        self.recent = RecentTurns()
         self._poison: list[Batch] = []  # found to be poison, not committed yet
         self._calls = self._new_calls(budget, mirrors)
         self._committed: dict[Source, int] = {}
@@ -383,6 +384,7 @@ class Partition(Generic[S]):
                 offsets = {**self._committed, **offsets}
             contents = TurnContents([*decision.outputs, *letters], rows, offsets)
             ends = await self._writer.commit(self._crash_loop.recorded(contents))
+            self.recent.note(rows, ends, self._committed, offsets)
             self._committed.update(offsets)
             self._transaction_ended = time.monotonic()
         for name, table in self.tables.items():
