@@ -16,7 +16,7 @@ import structlog
 import yarl
 from mode.supervisors import CrashingSupervisor
 
-from pipelines import probes, table_views, worker_views
+from pipelines import conversation_views, probes, table_views, worker_views
 from pipelines.engine.faust.credentials import credentials
 from pipelines.engine.faust.routing import TableRouter
 from pipelines.engine.faust.tables import BatchTable, BulkTableManager
@@ -91,6 +91,8 @@ def _add_web(app: faust.App, engines: Sequence[Engine], settings: Settings) -> N
     app.web.web_app.middlewares.append(access.middleware())
     worker_views.add_views(app, engines)
     table_views.add_table_views(app, access)
+    if {"sequences", "outstanding", "timelines"} <= set(app.tables):  # the tables of core
+        conversation_views.add_conversation_views(app, access)
     probes.add_probes(app, engines, settings.probe_host, settings.probe_port)
 
 

@@ -38,6 +38,8 @@ SHOWN = frozenset(
 )  # fmt: skip  # one group a line
 # Masked as a whole, names included: the application chooses them.
 WHOLE = frozenset({"metadata"})
+# Table -> how many parts of its keys, between slashes, name no person; the rest does, as a user id or an address of any form.
+PARTS_SHOWN = {"cursors": 1, "member_addresses": 2}
 _OF_A_PERSON = re.compile(
     rf"\b({'|'.join(CHANNELS)})(?:(:)([^:/]*):.*|(%3A)((?:(?!%3A)[^/:])*)%3A[^/]*)", re.IGNORECASE | re.DOTALL
 )
@@ -51,6 +53,14 @@ def masked_id(text: str) -> str:
         parts += [_NUMBER.sub(MASK, text[end : found.start()]), _without_person(found)]
         end = found.end()
     return "".join((*parts, _NUMBER.sub(MASK, text[end:])))
+
+
+def masked_key(table: str, key: str) -> str:
+    """The key of a table's row with personal parts masked."""
+    number = PARTS_SHOWN.get(table)
+    if number is not None:
+        key = "/".join((*key.split("/")[:number], MASK))
+    return masked_id(key)
 
 
 def _without_person(found: "re.Match[str]") -> str:

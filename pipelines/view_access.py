@@ -1,10 +1,13 @@
 """Decides who may read a worker's views, and what they see.
 
 In: settings and requests. Out: a middleware that refuses requests (403 for a foreign host name, 401 without a valid token), and one log
-line for each answer: who read which path, never the content. Guaranteed: views that are reachable from other machines need a token; only
+line for each answer: who read which path, never the content. A token comes as `Bearer`, or from a browser as the password of `Basic`, with
+any name; /login makes a browser ask for it. Guaranteed: views that are reachable from other machines need a token; only
 CHAT4ALL_WEB_FULL_TOKEN shows texts and addresses; comparing a token takes the same time for every wrong token.
 """
 
+import base64
+import binascii
 import ipaddress
 import logging
 import re
@@ -17,15 +20,18 @@ from urllib.parse import quote, unquote, urlsplit
 import structlog
 from aiohttp import web
 
-from pipelines.row_masking import masked_id
+from pipelines.html_pages import error_page, wants_html
+from pipelines.row_masking import masked_id, masked_key
 from schemas.settings import MissingSetting, Settings
 
+LOGIN = "/login"  # answers 401 until the caller gives a token, also where the views are open
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 LONGEST = 300  # characters of a path in the log
 SHOWN = "/?&=:*,+@!;|"  # characters that stay unquoted in it; keys contain them
 # What a browser or a client sends: a name or an address, and a port.
 _HOST_HEADER = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:@/?#\\\[\]]+)(:[0-9]*)?")
+_ROW_PATH = re.compile(r"/tables/(?P<table>[^/]+)/(?P<key>.+)", re.DOTALL)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _AUDIT = logging.getLogger(__name__)
 _AUDIT.setLevel(logging.INFO)  # at any CHAT4ALL_LOG_LEVEL: it must be known later who read what
@@ -65,15 +71,11 @@ class Access:
 
     def caller(self, authorization: str | None) -> Caller | None:
         """The caller by its Authorization header; None if it may not read the views."""
-        scheme, _, presented = (authorization or "").partition(" ")
         if not authorization:
             return Caller.ANONYMOUS if self._open else None
-        found = [
-            who
-            for who, token in self._tokens
-            if compare_digest(token, presented.strip().encode("utf-8", "surrogateescape"))
-        ]
-        return found[0] if found and scheme.lower() == "bearer" else None
+        presented = _presented(authorization)
+        found = [who for who, token in self._tokens if compare_digest(token, presented)]
+        return found[0] if found else None
 
     def is_ours(self, host: str) -> bool:
         """Whether a Host header names this worker. This refuses DNS rebinding: a foreign page whose own name resolves to this worker."""
@@ -90,19 +92,22 @@ class Access:
         if not self.is_ours(request.headers.get("Host", "")):
             log.warning("view refused", remote=request.remote, reason="the Host header does not name this worker")
             return _refusal(
-                403, "this worker has another host name: use that one, or add this one to CHAT4ALL_WEB_NAMES"
+                request, 403, "this worker has another host name: use that one, or add this one to CHAT4ALL_WEB_NAMES"
             )
         caller = self.caller(request.headers.get("Authorization"))
-        if caller is None:
+        signs_in = request.path == LOGIN
+        if caller is None or (signs_in and caller is Caller.ANONYMOUS):
             log.warning("view refused", remote=request.remote, reason="no valid token")
-            return _refusal(401, "send Authorization: Bearer with CHAT4ALL_WEB_TOKEN", {"WWW-Authenticate": "Bearer"})
+            return _refusal(request, 401, "send Authorization: Bearer with CHAT4ALL_WEB_TOKEN")
         request[CALLER] = caller
         status = 500
         try:
-            answer = await handler(request)
+            answer = web.Response(status=303, headers={"Location": "/"}) if signs_in else await handler(request)
             status = answer.status
         except web.HTTPException as ended:
             status = ended.status
+            if status == 404 and wants_html(request):
+                return error_page(404, "This worker has no such page.")
             raise
         finally:
             path = shown_path(request.rel_url.path_qs)
@@ -121,7 +126,11 @@ class Access:
 
 def shown_path(path: str) -> str:
     """A path with its query for the log: personal parts of a key are masked, however the key is quoted."""
-    return quote(masked_id(unquote(path)), safe=SHOWN)[:LONGEST]
+    text = unquote(path)
+    row = _ROW_PATH.match(text)
+    if row is not None:
+        text = f"/tables/{row['table']}/{masked_key(row['table'], row['key'])}"
+    return quote(masked_id(text), safe=SHOWN)[:LONGEST]
 
 
 def is_local(host: str) -> bool:
@@ -148,5 +157,29 @@ def _host(url: str) -> str:
         return ""
 
 
-def _refusal(status: int, sentence: str, headers: dict[str, str] | None = None) -> web.Response:
+def _presented(authorization: str) -> bytes:
+    """The token of an Authorization header: of Bearer, or the password of Basic; empty if there is none, which no token is."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip().encode("utf-8", "surrogateescape")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(value.strip().encode("utf-8", "surrogateescape"), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
+
+
+def _refusal(request: web.Request, status: int, sentence: str) -> web.Response:
+    """In the form that the caller reads. Only a browser is asked for Basic: it shows a window for name and password."""
+    if wants_html(request):
+        ask = {"WWW-Authenticate": 'Basic realm="Chat4All views", charset="UTF-8"'} if status == 401 else None
+        return error_page(status, _SENTENCES[status], ask)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return web.json_response({"error": sentence}, status=status, headers=headers)
+
+
+_SENTENCES = {
+    401: "These pages need a token: one of CHAT4ALL_WEB_TOKEN, or one of CHAT4ALL_WEB_FULL_TOKEN to see texts and addresses.",
+    403: "This worker has another host name: use that one, or add this one to CHAT4ALL_WEB_NAMES.",
+}

@@ -1,7 +1,7 @@
-"""Web views of a worker, for operators: /partitions/ and /exchanges/?delivery=&since=&until=&limit= (times in Unix milliseconds).
+"""Web views of a worker, for operators: /, /partitions/, and /exchanges/?delivery=&since=&until=&limit= (times in Unix milliseconds).
 
-In: the engines of the process and the call log. Out: JSON. The views are read-only and show this worker only: ask the worker that made a
-call for its exchange. Views of tables are in table_views.py, access rules in view_access.py; probes have their own port (probes.py).
+In: the engines of the process and the call log. Out: JSON, or pages. The views are read-only and show this worker only: ask the worker that
+made a call for its exchange. Views of tables are in table_views.py, access rules in view_access.py; probes have their own port (probes.py).
 """
 
 import time
@@ -14,26 +14,22 @@ from connectors.call_log import CALL_LOG
 from pipelines.engine.worker import Engine
 from pipelines.row_masking import masked_id
 from pipelines.view_access import sees_all
+from pipelines.view_answer import ViewAnswer, refused, why_absent
+from pipelines.view_pages import shown
 
 
 def add_views(app: faust.App, engines: Sequence[Engine]) -> None:
     """Adds the views to a worker's app; they show all `engines`. Handlers run on the worker's event loop and do no I/O."""
 
+    @app.page("/")
+    async def index(view: Any, request: Any) -> Any:
+        return shown(app, view, request, ViewAnswer(200, _about(app, engines)), "index.html")
+
     @app.page("/partitions/")
-    async def partitions(view: Any, request: Any) -> Any:  # noqa: ARG001  # Faust's signature
-        now = time.monotonic()
-        return view.json(
-            [
-                {
-                    "app": engine.stage.name,
-                    "partition": number,
-                    "turns": partition.turns,
-                    "seconds_since_progress": round(now - partition.progressed_at, 3),
-                    "rows": {name: len(table) for name, table in partition.tables.items()},
-                }
-                for engine in engines
-                for number, partition in sorted(engine.partitions.items())
-            ]
+    async def partitions(view: Any, request: Any) -> Any:
+        why = "" if _has_partitions(engines) else why_absent(app)
+        return shown(
+            app, view, request, ViewAnswer(200, _partitions(engines)), "partitions.html", context=lambda _: {"why": why}
         )
 
     @app.page("/exchanges/")
@@ -41,8 +37,44 @@ def add_views(app: faust.App, engines: Sequence[Engine]) -> None:
         try:
             found = _exchanges(request.query)
         except ValueError:
-            return view.json({"error": "since, until and limit are whole numbers"}, status=400)
-        return view.json(found if sees_all(request) else [_masked(each) for each in found])
+            answer = refused(400, "since, until and limit are whole numbers")
+        else:
+            answer = ViewAnswer(200, found if sees_all(request) else [_masked(each) for each in found])
+        delivery = request.query.get("delivery", "")
+        return shown(app, view, request, answer, "exchanges.html", context=lambda _: {"delivery": delivery})
+
+
+def _about(app: faust.App, engines: Sequence[Engine]) -> dict[str, Any]:
+    """What this worker is. `status` is what Faust's own page at this path says."""
+    running = _has_partitions(engines)
+    return {
+        "status": "OK",
+        "worker": str(app.conf.canonical_url),
+        "stages": [part.name for engine in engines for part in getattr(engine.stage, "stages", (engine.stage,))],
+        "partitions": sorted({number for engine in engines for number in engine.partitions}),
+        "rows": sum(len(table) for e in engines for p in e.partitions.values() for table in p.tables.values()),
+        "state": "running" if running else "restoring" if app.engine.restoring is not None else "no partitions",
+        "why": "" if running else why_absent(app),
+    }
+
+
+def _has_partitions(engines: Sequence[Engine]) -> bool:
+    return any(engine.partitions for engine in engines)
+
+
+def _partitions(engines: Sequence[Engine]) -> list[dict[str, Any]]:
+    now = time.monotonic()
+    return [
+        {
+            "app": engine.stage.name,
+            "partition": number,
+            "turns": partition.turns,
+            "seconds_since_progress": round(now - partition.progressed_at, 3),
+            "rows": {name: len(table) for name, table in partition.tables.items()},
+        }
+        for engine in engines
+        for number, partition in sorted(engine.partitions.items())
+    ]
 
 
 def _exchanges(query: Mapping[str, str]) -> list[Any]:

@@ -160,6 +160,7 @@ def test_restoring_is_reported_with_its_progress_and_no_row_is_missing(toy: Toy)
     first.process.wait()
     slow = start(toy, "--row-seconds", "0.005")
     shown: list[dict[str, Any]] = []
+    states: set[str] = set()
 
     def restored() -> bool:
         try:
@@ -171,6 +172,8 @@ def test_restoring_is_reported_with_its_progress_and_no_row_is_missing(toy: Toy)
             assert slow.get("/health/live")[0] == 200
             if health.get("restoring", {}).get("rows"):
                 shown.append(health["restoring"])
+                (counts, *_) = slow.get("/tables/?state=all")[1]
+                states.update(each["state"] for each in counts["partitions"])
                 answer = slow.get("/tables/counts/r1")
                 assert answer[0] == 200 or "restoring" in answer[1]["error"], answer
         return bool(health["status"] == "ready")
@@ -182,6 +185,11 @@ def test_restoring_is_reported_with_its_progress_and_no_row_is_missing(toy: Toy)
     assert len(set(rows)) > 1
     assert all(progress["rows_per_second"] > 0 for progress in shown)
     assert shown[-1]["seconds_left"] < 60
+    assert "restoring" in states <= {"restoring", "held"}
+    (counts, *_) = slow.get("/tables/?state=here")[1]
+    assert {each["state"] for each in counts["partitions"]} == {"held"}
+    assert sum(each["rows"] for each in counts["partitions"]) == len(many)
+    assert all(each["bytes"] > 0 and each["changelog_offset"] > 0 for each in counts["partitions"])
     assert slow.get("/tables/counts/r1")[1]["row"] == {"n": 1}
 
 

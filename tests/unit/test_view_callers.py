@@ -1,5 +1,6 @@
 """Access to a worker's views: host names and tokens. A worker whose views would be open to other machines does not start."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -16,6 +17,11 @@ WEB_TOKEN, OLD_WEB_TOKEN, FULL_TOKEN = "masked-token-of-tests", "older-token-of-
 BOTH = {"web_token": f"{WEB_TOKEN}, {OLD_WEB_TOKEN}", "web_full_token": FULL_TOKEN}
 
 
+def basic(text: str) -> str:
+    """What a browser sends for a name and a password with a colon between them."""
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
 def access(**settings: Any) -> Access:
     return Access(Settings.model_validate(settings))
 
@@ -30,6 +36,18 @@ def access(**settings: Any) -> Access:
         (FULL_TOKEN, None),
         (f"Bearer {FULL_TOKEN[:-1]}", None),
         (f"Bearer {FULL_TOKEN}x", None),
+        (basic(f":{FULL_TOKEN}"), Caller.FULL),
+        (basic(f"anybody:{WEB_TOKEN}"), Caller.MASKED),
+        (basic(f"b\u00e9la:{WEB_TOKEN}").replace("Basic", "bAsIc "), Caller.MASKED),
+        (basic(FULL_TOKEN), None),
+        (basic(f"{FULL_TOKEN}:"), None),
+        (basic(f":{FULL_TOKEN}x"), None),
+        (basic(":"), None),
+        (basic(""), None),
+        ("Basic !!!", None),
+        ("Basic \udcff", None),
+        ("Basic OmZ", None),
+        (f"Digest {FULL_TOKEN}", None),
         ("Bearer \udcff", None),
         ("Bearer ", None),
         ("", None),
@@ -142,6 +160,9 @@ def test_only_our_own_names_are_answered(host: str, ours: bool) -> None:
         ),
         ("/tables/contacts/%2B5511955501234", "/tables/contacts/***"),
         ("/exchanges/?delivery=%2B5511955501234&since=1", "/exchanges/?delivery=***&since=1"),
+        ("/tables/cursors/acme%252Fc-1%2Fana?changed=1", "/tables/cursors/acme%252Fc-1/***"),
+        ("/tables/member_addresses/?prefix=c-1/internal/ana", "/tables/member_addresses/?prefix=c-1/internal/***"),
+        ("/conversations/whatsapp:106:15557654321?tenant=shop", "/conversations/whatsapp:106:***"),
         ("/tables/contacts/a%0Ab%1B[31m", "/tables/contacts/a%0Ab%1B%5B31m"),
     ],
 )
