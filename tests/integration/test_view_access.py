@@ -1,5 +1,6 @@
 """Access to the views of real workers: tokens, host names, masking, the log of who read what, and the separate port of probes."""
 
+import base64
 import sys
 import urllib.error
 import urllib.request
@@ -67,6 +68,7 @@ def test_two_workers_with_tokens(toy: Toy) -> None:
     owned = {number: each.views for each in workers for number in ask(each.probes, "/health")["partitions"]}
     for worker in workers:
         _says_nothing_without_a_token(worker)
+        _asks_a_browser_for_a_password(worker)
         for key in KEYS:  # keys of both workers: the owner is asked with the caller's token
             owner = owned[home_partition(key, PARTITIONS)]
             assert worker.get(f"/tables/counts/{key}", FULL_TOKEN)[1]["row"] == {"n": 1}
@@ -93,6 +95,30 @@ def _says_nothing_without_a_token(worker: Worker) -> None:
     for path in ("/tables/", "/partitions/", "/exchanges/"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(worker.probes + path, timeout=10)
+
+
+def _asks_a_browser_for_a_password(worker: Worker) -> None:
+    """A browser gets pages, also for refusals, and may give the token as the password of HTTP Basic."""
+    for headers, status, sentence in (
+        ({}, 401, "CHAT4ALL_WEB_TOKEN"),
+        ({"Authorization": basic(":wrong-token-of-tests")}, 401, "CHAT4ALL_WEB_TOKEN"),
+        ({"Host": "evil.example"}, 403, "CHAT4ALL_WEB_NAMES"),
+        ({"Authorization": basic(f"ana:{WEB_TOKEN}")}, 200, "are masked"),
+        ({"Authorization": basic(f":{FULL_TOKEN}")}, 200, "You see texts and addresses"),
+    ):
+        request = urllib.request.Request(f"{worker.views}/tables/", headers={"Accept": "text/html", **headers})
+        try:
+            answer = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            assert (answer.status, sentence in answer.read().decode()) == (status, True)
+            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+            assert (answer.headers.get("WWW-Authenticate") or "").startswith("Basic") is (status == 401)
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
 
 
 def _is_told_who_read_what(log: str) -> None:
