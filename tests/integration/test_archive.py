@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,31 +16,12 @@ from sinks.postgres import PostgresArchive
 from sinks.sink_errors import NotMigrated, SinkFenced, Unavailable
 from sinks.storable_text import EARLIEST, LATEST, key, original
 from tests.support import builders
-from tests.support.sink_databases import T0, postgres_database, sequenced, state
+from tests.support.sink_databases import T0, postgres_database, rows, sequenced, state
 
 STATES = ("delivery-states", 0)
 CURSORS = ("cursors", 0)
 IMAGE = Content(media=(Media("image", url="https://shop.example/a.jpg", size=48_211),), reply_to="wamid.0")
 LOG = ("conversation-log", 0)
-
-
-@pytest.fixture
-def url(postgres_url: str) -> Iterator[str]:
-    with postgres_database(postgres_url) as url:
-        yield url
-
-
-@pytest.fixture
-async def archive(url: str) -> AsyncIterator[PostgresArchive]:
-    archive = PostgresArchive(url)
-    await archive.open()
-    yield archive
-    await archive.close()
-
-
-def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 def content(url: str) -> dict[str, set[str]]:

@@ -25,10 +25,9 @@ from schemas import codec
 from schemas.catalog import TOPICS
 from schemas.kafka_access import KafkaAccess
 from schemas.records import DeadLetter, InboundMessage, Receipt
-from schemas.settings import Settings
-from stack import kafka_server
 from stack.service import Child
 from tests.support.engine_harness import await_true, limit_topic, read_back
+from tests.support.own_kafka import own_kafka
 from tests.toy_channel.pigeon import Pigeon
 
 TOKEN = "made-up-token"
@@ -37,14 +36,8 @@ TOKEN = "made-up-token"
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """A Kafka for these tests only, because they stop it and the names of topics are fixed."""
-    child = Child(kafka_server.service(tmp_path_factory.mktemp("gateway") / "kafka", heap="512m"))
-    child.start()
-    child.wait()
-    # a second start does not format the data again
-    child.service = dataclasses.replace(child.service, steps=child.service.steps[-1:])
-    topics.create(Settings.model_validate({**child.service.settings, "partitions": 2}))
-    yield child
-    child.stop()
+    with own_kafka(tmp_path_factory.mktemp("gateway")) as child:
+        yield child
 
 
 class Running(NamedTuple):

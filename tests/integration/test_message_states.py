@@ -3,7 +3,6 @@
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,9 @@ from hypothesis import strategies as st
 from schemas.records import DeliveryState, Status
 from sinks.migrate import DDL, migrate_postgres
 from sinks.postgres import PostgresArchive
-from tests.support.sink_databases import postgres_database, state
+from tests.support.sink_databases import postgres_database, rows, state
 
 STATUSES = tuple(Status)
-
-
-@pytest.fixture
-def url(postgres_url: str) -> Iterator[str]:
-    with postgres_database(postgres_url) as url:
-        yield url
-
-
-@pytest.fixture
-async def archive(url: str) -> AsyncIterator[PostgresArchive]:
-    archive = PostgresArchive(url)
-    await archive.open()
-    yield archive
-    await archive.close()
-
-
-def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 async def write(archive: PostgresArchive, states: list[DeliveryState], partition: int = 0) -> None:

@@ -1,7 +1,6 @@
 """The gateway polls a simulated bot: what people write arrives once, whatever ends in between, and it says what keeps updates away."""
 
 import asyncio
-import dataclasses
 import json
 import os
 import signal
@@ -30,15 +29,14 @@ from schemas.catalog import TOPICS
 from schemas.environment import foreign
 from schemas.kafka_access import KafkaAccess
 from schemas.records import InboundMessage
-from schemas.settings import Settings
 from simulators.http_server import running
 from simulators.misbehaviour import Misbehaviour
 from simulators.provider_log import Log
 from simulators.telegram import TelegramSimulator
-from stack import kafka_server
 from stack.ports import free_port
 from stack.service import Child
 from tests.support.engine_harness import await_true, limit_topic, read_back
+from tests.support.own_kafka import own_kafka
 
 SESSION_SECONDS = 3.0
 EVENTUALLY_SECONDS = 40.0
@@ -47,14 +45,8 @@ EVENTUALLY_SECONDS = 40.0
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """A Kafka for these tests only, because they stop it and the names of topics are fixed."""
-    child = Child(kafka_server.service(tmp_path_factory.mktemp("polling") / "kafka", heap="512m"))
-    child.start()
-    child.wait()
-    # a second start does not format the data again
-    child.service = dataclasses.replace(child.service, steps=child.service.steps[-1:])
-    topics.create(Settings.model_validate({**child.service.settings, "partitions": 2}))
-    yield child
-    child.stop()
+    with own_kafka(tmp_path_factory.mktemp("polling")) as child:
+        yield child
 
 
 class PolledBot:

@@ -102,3 +102,9 @@ def state(n: int, version: int = 1, **changes: Any) -> DeliveryState:
         "provider_message_id": f"wamid.{n}" if version > 1 else None,
     }
     return DeliveryState(**(values | changes))
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    """The answer of PostgreSQL."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
