@@ -12,7 +12,6 @@ from schemas.content import Content
 
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
 
-# The values of a message's `kind`, which says what part of its content is used.
 MEDIA_KINDS = ("image", "document", "audio", "video", "sticker")
 # The provider keeps nothing of a signal, so its deliveries have no provider message id.
 SIGNALS = ("typing", "mark_read")
@@ -92,6 +91,7 @@ class DeliveryRef:
     account: str
     recipient: str
     address: str
+    fallback_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +182,9 @@ class StatusUpdate:
     inferred: bool = False
     reason_code: str | None = None
     reason: str | None = None
+    ready_at: int | None = None
+    throttled: bool = False
+    retry_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +222,15 @@ class DeliveryState:
     reason: str | None = None
     kind: str = "text"
     stalled_at: int | None = None
+    attempt: int = 0
+    reported: str = ""
+    throttled: bool = False
+    retry_at: int | None = None
+    throttles: int = 0
+    not_before: int | None = None
+    ready_at: int | None = None
+    first_dispatched_at: int | None = None
+    fallback_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +366,18 @@ class Window:
     closes_at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    tenant_id: str = "default"
+    erasure_id: str
+    conversation_id: str
+    home_partition: int
+    person: str
+    addresses: tuple[Address, ...]
+    delivery_ids: tuple[str, ...] = ()
+    requested_at: int
+
+
 Record = (
     Message
     | SequencedMessage
@@ -371,4 +395,5 @@ Record = (
     | Preference
     | Suppression
     | Window
+    | Erasure
 )

@@ -27,7 +27,7 @@ _WORD = "LowCardinality(String)"
 _TIME = "DateTime64(3, 'UTC')"  # takes our milliseconds as they are
 _MAYBE = f"Nullable({_TIME})"
 
-# Column and type, as in ddl/clickhouse/0001_facts.sql and 0005_stalled.sql. The client gets them, so that it need not send a DESCRIBE
+# Column and type, as in ddl/clickhouse/0006_daily.sql. The client gets them, so that it need not send a DESCRIBE
 # before each insert.
 COLUMNS: dict[str, str] = {
     "tenant_id": _WORD,
@@ -57,6 +57,16 @@ COLUMNS: dict[str, str] = {
     "resends": "Int32",
     "reason_code": _WORD,
     "stalled_at": _MAYBE,
+    "kind": _WORD,
+    "attempt": "Int32",
+    "reported": _WORD,
+    "throttled": "Bool",
+    "retry_at": _MAYBE,
+    "throttles": "Int32",
+    "not_before": _MAYBE,
+    "ready_at": _MAYBE,
+    "first_dispatched_at": _MAYBE,
+    "fallback_of": "String",
 }
 
 # The token makes a repeated insert a no-op in the facts; the second setting does so in the targets of the views. An asynchronous insert
@@ -161,7 +171,7 @@ def _column(values: list[Any], type_: str) -> list[Any]:
         return list(map(held, values))
     if type_ == _MAYBE:
         return [None if at is None else held(at) for at in values]
-    if type_ == _WORD:
+    if type_ in {_WORD, "String"}:
         return [value or "" for value in values]
     return values
 

@@ -61,6 +61,9 @@ _PLAIN = {
     "attempts": "int",
     "resends": "int",
     "delivered_implied": "bool",
+    "attempt": "int",
+    "throttles": "int",
+    "throttled": "bool",
     "metadata": "labels",
     "content": "content",
     "not_before": "time",
@@ -134,7 +137,7 @@ KEEP_CONFLICTS = f"""
 _state_columns = ", ".join(STATES.columns)
 _event_columns = (
     "tenant_id, delivery_id, event_id, version, previous_status, status, cause, anomaly, occurred_at, observed_at, dispatched_at, "
-    "attempts, resends, provider_message_id, reason_code, reason, stalled_at"
+    "attempts, resends, provider_message_id, reason_code, reason, stalled_at, accepted_at, attempt, reported, throttled, retry_at"
 )
 MERGE_EVENTS = f"""
     insert into delivery_events ({_event_columns}) select {_event_columns} from staged_deliveries on conflict do nothing
@@ -142,13 +145,15 @@ MERGE_EVENTS = f"""
 
 # A delivery keeps its message and its conversation: `message_states` counts on it.
 _changing = [
-    column for column in STATES.columns if column not in {"tenant_id", "delivery_id", "conversation_id", "message_id"}
+    column
+    for column in STATES.columns
+    if column not in {"tenant_id", "delivery_id", "accepted_at", "conversation_id", "message_id"}
 ]
 MERGE_DELIVERIES = f"""
     insert into deliveries ({_state_columns})
-    select distinct on (tenant_id, delivery_id) {_state_columns}
-      from staged_deliveries order by tenant_id, delivery_id, version desc
-    on conflict (tenant_id, delivery_id) do update
+    select distinct on (tenant_id, delivery_id, accepted_at) {_state_columns}
+      from staged_deliveries order by tenant_id, delivery_id, accepted_at, version desc
+    on conflict (tenant_id, delivery_id, accepted_at) do update
        set ({", ".join(_changing)}, archived_at) = ({", ".join("excluded." + column for column in _changing)}, excluded.archived_at)
      where deliveries.version < excluded.version
 """  # noqa: S608  # the same

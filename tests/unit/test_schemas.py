@@ -51,6 +51,15 @@ def nodes(node: Any) -> Iterator[Mapping[str, Any]]:
             yield from nodes(inner)
 
 
+def _only(shown: Any, example: Any) -> Any:
+    """What is shown, without fields that newer versions added to it or to its parts."""
+    if isinstance(example, dict) and isinstance(shown, dict):
+        return {name: _only(shown[name], value) for name, value in example.items()}
+    if isinstance(example, list) and isinstance(shown, list) and len(shown) == len(example):
+        return [_only(*each) for each in zip(shown, example, strict=True)]
+    return shown
+
+
 # --- examples --------------------------------------------------------------------------------------------------------
 
 
@@ -64,7 +73,7 @@ def test_an_example_is_written_by_its_schema_and_read_as_a_typed_record(path: Pa
     record = codec.decode_any(wire)
     assert type(record).__name__ == schema.record
     shown = as_json(record)
-    assert {name: shown[name] for name in example} == example
+    assert _only(shown, example) == example
     if schema is newest(schema.record):
         assert codec.encode(record) == wire
 
