@@ -308,8 +308,9 @@ class Send(Stage[State]):
             policy = "resend"  # there is never evidence of a signal, and a repeated one does no harm
         status = Status.FAILED if policy == "fail" else Status.PENDING
         held = dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms)
-        # the time of a resend is told with RESENT
-        retry_at = held.not_before if policy == "hold" and connector and not self._is_last(row) else None
+        # a resend reports its own time, with RESENT
+        is_tried_again = policy == "hold" and connector is not None and not self._is_last(row)
+        retry_at = held.not_before if is_tried_again else None
         why = (outcome.code, outcome.reason)
         decision.outputs.append(attempt_update(row, status, Cause.UNKNOWN, now, why, retry_at=retry_at))
         if policy == "fail":
@@ -378,9 +379,8 @@ class Send(Stage[State]):
             self._proven(row, row.evidence, state, decision, now)
         elif row.not_before <= now and (why := self._rules.forbid(row, suppressions, now)) is not None:
             decision.count("suppressed")
-            told = ("suppressed", why.sentence)
-            ready = state.seen_ready(row, now)
-            decision.outputs.append(attempt_update(ready, Status.SUPPRESSED, Cause.REJECTED, now, told))
+            ready, reason = state.seen_ready(row, now), ("suppressed", why.sentence)
+            decision.outputs.append(attempt_update(ready, Status.SUPPRESSED, Cause.REJECTED, now, reason))
             state.end(row, now)
         elif row.not_before <= now and state.has_calls_left(row.delivery):
             intent, shares = state.begin(row, now)

@@ -86,7 +86,8 @@ def ended(**changes: object) -> Timeline:
     row = Timeline(
         "default", "c2f1d6d0-54a0-4c3c-9a0f-0b8a43a4f5c1", known=True, message_id="8d3c0a5e-5c1e-4b2f-8a77-0d9a3c1f2b6e", seq=7,
         channel="whatsapp", account="106540352242922", recipient="customer-7", address="15550000007", requested_at=NOW - 50,
-        accepted_at=NOW, version=5, dispatched_at=NOW + 5, first_dispatched_at=NOW + 5, ready_at=NOW + 2, sent_at=NOW + 90, delivered_at=NOW + 900, read_at=NOW + 86_400_000,
+        accepted_at=NOW, version=5, dispatched_at=NOW + 5, first_dispatched_at=NOW + 5, ready_at=NOW + 2, sent_at=NOW + 90,
+        delivered_at=NOW + 900, read_at=NOW + 86_400_000,
         attempts=1, provider_message_id="wamid.HBgLMTU1NTAwMDAwMDAVAgARGBI3N0EyQUJDMjFEQzZCQjU3N0IA",
         events=tuple(digest_of(f"event {n}") for n in range(4)), updated_at=NOW + 86_400_000,
     )  # fmt: skip  # one field a line would be 20 lines
