@@ -2,7 +2,7 @@
 tried again."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
@@ -49,7 +49,7 @@ def answers(decision: Decision, outcome: Outcome = OK) -> list[Result]:
     return [Result(call, outcome) for call in decision.calls]
 
 
-def at_once(delivery_id: str, seq: int, address: str = "1", **changes: object) -> Delivery:
+def at_once(delivery_id: str, seq: int, address: str = "1", **changes: Any) -> Delivery:
     return delivery(delivery_id, seq=seq, address=address, **changes)
 
 
@@ -130,7 +130,7 @@ def test_a_clock_that_goes_back_makes_no_call_before_its_delivery_was_the_first(
 
 def test_what_ends_without_an_attempt_says_whether_it_was_the_first() -> None:
     desk = Desk(a_send(concurrency=1))
-    life = {"expires_at": NOW + 500}
+    life: dict[str, Any] = {"expires_at": NOW + 500}
     desk.turn(to_send(at_once("busy", 1, "other"), at_once("a", 2, **life), at_once("b", 3, **life)))
     asked = desk.turn(to_send(at_once("later", 4, not_before=NOW + 400, **life), start=3), now=NOW + 20)
     assert not asked.calls
