@@ -24,8 +24,8 @@ _UNNUMBERED: Final = 1  # the first byte of a row that was packed before deliver
 # PACKED, bits, version, attempts, resends, number of events, sequence, accepted_at, number among the member's deliveries
 _HEAD = struct.Struct("<BIHBBBIqI")
 _UNNUMBERED_HEAD = struct.Struct("<BIHBBBIq")
-# Bits of the head: which fields are present, and what they are. A bit never gets another meaning. 29 and 30 are free; 31 is kept for "another
-# word of bits follows".
+# Bits of the head: which fields are present, and what they are. A bit never gets another meaning. 29 and 30 are free; 31 is kept for
+# "another word of bits follows".
 # Times, and numbers of the same size.
 _DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED = (1 << n for n in range(6))
 _COVERED_DELIVERED, _COVERED_READ, _STALLED = 1 << 6, 1 << 7, 1 << 24
