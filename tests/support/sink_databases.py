@@ -48,7 +48,7 @@ def clickhouse_database(server_url: str, *, migrated: bool = True) -> Iterator[s
             client.close()
         yield url
     finally:
-        server.command(f"drop database {name}")
+        server.command(f"drop database {name} sync")  # else its files stay for minutes
         server.close()
 
 
