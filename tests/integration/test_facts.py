@@ -15,6 +15,7 @@ from schemas.records import Cause, DeliveryState, Direction, Status
 from sinks.clickhouse import COLUMNS, ClickHouseFacts, answered, connect
 from sinks.fact_tables import ACCEPTED, INBOUND, FactTable, accepted, batch_of, inbound
 from sinks.sink_errors import NotMigrated, Unavailable
+from sinks.stored_bytes import event_bytes, stored_bytes
 from tests.support.fact_reference import HOUR, MINUTE, STATUSES, differences, in_clickhouse
 from tests.support.sink_databases import T0, clickhouse_database, dead_letter, sequenced, state
 
@@ -390,3 +391,17 @@ async def test_an_insert_leaves_nothing_behind_for_the_collector(facts: ClickHou
         assert gc.collect() < 20, "fewer unreachable objects than inserts"
     finally:
         gc.enable()
+
+
+async def test_the_room_of_each_relation_is_known(facts: ClickHouseFacts, client: Client) -> None:
+    assert event_bytes(client) == 0
+    await facts.insert("t", [state(n, 2, attempt=1) for n in range(1000)])
+    stored = stored_bytes(client)
+    assert {name: stored[name].rows for name in ("delivery_events", "deliveries", "attempts")} == {
+        "delivery_events": 1000,
+        "deliveries": 1000,
+        "attempts": 1000,
+    }
+    assert 0 < stored["delivery_events"].compressed < stored["delivery_events"].plain
+    assert stored["delivery_events"].a_row == stored["delivery_events"].compressed / 1000
+    assert event_bytes(client) > stored["delivery_events"].a_row + stored["deliveries"].a_row
