@@ -18,13 +18,13 @@ from schemas.person_addresses import one_form
 from schemas.records import (
     CHANNELS,
     Contact,
-    Conversation,
     Cursor,
     DeliveryRef,
     DeliveryState,
     SequencedMessage,
     Suppression,
 )
+from sinks.staging import Members
 
 R = TypeVar("R")
 
@@ -57,7 +57,7 @@ def _of_delivery(tenant: str, delivery: DeliveryRef | DeliveryState) -> list[str
     return [person_digest(tenant, "", delivery.recipient), person_digest(tenant, delivery.channel, delivery.address)]
 
 
-def digests_of(record: Any) -> list[str]:
+def digests_of(record: Any) -> list[str]:  # noqa: PLR0911  # one branch for each kind of record
     """The digests of everybody whom a record names; empty for a record that names nobody."""
     match record:
         case SequencedMessage():
@@ -67,7 +67,7 @@ def digests_of(record: Any) -> list[str]:
             return _of_delivery(record.tenant_id, record)
         case Cursor():
             return _anywhere(record.tenant_id, record.member)
-        case Conversation():
+        case Members():
             return [digest for member in record.members for digest in _anywhere(record.tenant_id, member)]
         case Suppression():
             return [person_digest(record.tenant_id, record.channel, record.address)]
@@ -98,6 +98,8 @@ class Erased:
         """The record as PostgreSQL may store it: the same object if nobody in it was erased. A message loses its text when its sender or
         any of its recipients was erased. Contacts are not changed: see `is_erased`."""
         changed: Any = record
+        if not self._at:
+            return record
         match record:
             case SequencedMessage():
                 if self.name_of(record.tenant_id, digests_of(record), record.accepted_at):
@@ -112,13 +114,13 @@ class Erased:
             case Cursor():
                 if name := self.name_of(record.tenant_id, digests_of(record), record.changed_at):
                     changed = replace(record, member=name)
-            case Conversation():
-                if self.name_of(record.tenant_id, digests_of(record), record.updated_at):
-                    members = tuple(
-                        self.name_of(record.tenant_id, _anywhere(record.tenant_id, member), record.updated_at) or member
-                        for member in record.members
-                    )
-                    changed = replace(record, members=members)
+            case Members(members_at=int(at)):
+                names = [
+                    self.name_of(record.tenant_id, _anywhere(record.tenant_id, each), at) for each in record.members
+                ]
+                changed = record._replace(
+                    members=tuple(name or each for name, each in zip(names, record.members, strict=True))
+                )
             case Suppression():
                 if name := self.name_of(record.tenant_id, digests_of(record), record.changed_at):
                     changed = replace(record, address=name)
