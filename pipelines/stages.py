@@ -97,9 +97,11 @@ def _track(settings: Settings) -> Stage[Any]:
 
 def _archive(settings: Settings) -> Stage[Any]:
     from pipelines.archive import Archive
+    from schemas.retention_days import retention_in
     from sinks.postgres import PostgresArchive as ArchiveSink
 
-    sink = ArchiveSink(settings.postgres_url, retention=settings.retention)
+    retention = retention_in(settings.retention_days, settings.tenant_retention)
+    sink = ArchiveSink(settings.postgres_url, retention=retention)
     return Archive(sink=sink, linger_ms=settings.archive_linger_ms)
 
 
