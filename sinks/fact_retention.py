@@ -59,12 +59,16 @@ def _delete_tenants(
 ) -> Iterator[str]:
     """Rows of tenants whose retention is shorter than the longest."""
     asked = f"select distinct tenant_id from {relation} order by 1"  # noqa: S608  # names of this module
+    # what is older went with its day
+    first = "2000-01-01" if retention.longest is None else f"{now - timedelta(days=retention.longest):%Y-%m-%d}"
     for (tenant,) in answered(lambda: client.query(asked)).result_rows:
         days = retention.days_of(tenant)
         if days is None or days == retention.longest:
             continue
         before = int((now - timedelta(days=days)).timestamp() * 1000)
-        old = f"tenant_id = {{tenant:String}} and {column} >= '2000-01-01' and {column} < fromUnixTimestamp64Milli({before})"
+        old = (
+            f"tenant_id = {{tenant:String}} and {column} >= '{first}' and {column} < fromUnixTimestamp64Milli({before})"
+        )
         given = {"tenant": tenant}
         count = answered(
             lambda old=old, given=given: client.query(f"select count() from {relation} where {old}", parameters=given)  # type: ignore[misc]  # noqa: S608  # the same

@@ -37,17 +37,17 @@ def month_of(partition: str) -> date | None:
     return date(int(found[1]), int(found[2]), 1) if found and 1 <= int(found[2]) <= 12 else None
 
 
-def next_month(month: date) -> date:
-    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+def first_kept(days: int, now: datetime) -> date:
+    """The first month that is kept: the one `days` ago. `now` has a time zone."""
+    return (now.astimezone(UTC) - timedelta(days=days)).date().replace(day=1)
 
 
 def to_drop(partitions: Iterable[str], days: int | None, now: datetime) -> list[date]:
-    """The months, oldest first, that ended `days` ago or longer; none if `days` is None. `now` has a time zone."""
+    """The months, oldest first, that ended `days` ago or longer; none if `days` is None."""
     if days is None:
         return []
-    kept_from = (now.astimezone(UTC) - timedelta(days=days)).date()
     months = filter(None, map(month_of, partitions))
-    return sorted(month for month in months if next_month(month) <= kept_from)
+    return sorted(month for month in months if month < first_kept(days, now))
 
 
 def drop_month(month: date) -> str:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import psycopg
 
 from schemas.retention_days import Retention
+from sinks.months import first_kept
 
 BATCH = 5000
 # Rows of messages outside these times are in the partitions `..._other`.
@@ -76,13 +77,15 @@ def count_old(connection: psycopg.Connection, retention: Retention, now: datetim
 
 
 def _old_rows(connection: psycopg.Connection, retention: Retention, now: datetime) -> Iterator[OldRows]:
+    longest = retention.longest
+    of_kept_months = "" if longest is None else f" and accepted_at >= '{first_kept(longest, now)} 00:00:00+00'"
     for relation in RELATIONS:
         for tenant, before in _cutoffs(connection, relation.name, retention, now):
             if not relation.monthly:
                 yield OldRows(relation, tenant, f"{relation.time} < %s", before)
                 continue
             if retention.days_of(tenant) != retention.longest:
-                yield OldRows(relation, tenant, f"{_PLAUSIBLE} and accepted_at < %s", before)
+                yield OldRows(relation, tenant, f"{_PLAUSIBLE}{of_kept_months} and accepted_at < %s", before)
             yield OldRows(relation, tenant, f"{_IMPLAUSIBLE} and archived_at < %s", before)
 
 

@@ -84,13 +84,14 @@ def _begun(connection: psycopg.Connection, retention: Retention, operator: str) 
     return action
 
 
-def _to_drop(connection: psycopg.Connection, retention: Retention, now: datetime) -> list[date]:
-    partitions = [name for (name,) in connection.execute(months.EXISTING)]
-    return months.to_drop(partitions, retention.longest, now)
+def _partitions(connection: psycopg.Connection) -> list[str]:
+    return [name for (name,) in connection.execute(months.EXISTING)]
 
 
 def _looked(connection: psycopg.Connection, retention: Retention, now: datetime) -> list[str]:
-    found = [f"postgres: month {month:%Y-%m}" for month in _to_drop(connection, retention, now)]
+    names = [f"messages_{month:%Y_%m}" for (month,) in connection.execute(months.MONTHS_IN_OTHER)]
+    gone = months.to_drop({*names, *_partitions(connection)}, retention.longest, now)
+    found = [f"postgres: month {month:%Y-%m}" for month in gone]
     counted = old_rows.count_old(connection, retention, now)
     return found + [f"postgres {name}: {number} rows" for name, number in sorted(counted.items())]
 
@@ -100,7 +101,7 @@ def _applied(connection: psycopg.Connection, retention: Retention, now: datetime
     for (month,) in connection.execute(months.MONTHS_IN_OTHER).fetchall():
         connection.execute("select create_month(%s)", (month,))
     done = []
-    for month in _to_drop(connection, retention, now):
+    for month in months.to_drop(_partitions(connection), retention.longest, now):
         _drop(connection, month)
         done.append(f"postgres: month {month:%Y-%m}")
     deleted = old_rows.delete_old(connection, retention, now)

@@ -32,7 +32,7 @@ async def write(archive: PostgresArchive, **batch: Any) -> None:
 
 
 def everything(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    relations = (
+    relations: tuple[str, ...] = (
         "messages",
         "message_conflicts",
         "deliveries",
@@ -47,6 +47,9 @@ def everything(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 def at(days_ago: float) -> int:
     return NOW_MS - int(days_ago * DAY_MS)
+
+
+ANA, BIA = ("default", "ana"), ("default", "bia")
 
 
 def aged(n: int, days_ago: float, tenant: str = "default") -> tuple[SequencedMessage, Any]:
@@ -107,7 +110,7 @@ async def test_keys_are_given_once_over_all_months(archive: PostgresArchive, url
 
 
 async def test_a_month_takes_its_rows_out_of_other_and_counts_stay(archive: PostgresArchive, url: str) -> None:
-    months = rows(url, "select relname::text from pg_class where relname ~ '^messages_2' and relispartition order by 1")
+    months = rows(url, "select relname::text from pg_class where relname ~ '^messages_2[0-9]{3}_[0-9]{2}$' order by 1")
     now = datetime.now(UTC)
     assert months[0][0] == f"messages_{now:%Y_%m}"
     assert len(months) == 3
@@ -145,9 +148,7 @@ async def test_an_erased_person_stays_erased_when_their_records_come_again(
         archive,
         messages=[sequenced(1, **before), sequenced(2, **after)],
         states=[
-            state(1, 2, **before, reason="15551234567")
-            if False
-            else state(1, 2, accepted_at=T0 + 100, reason="to 15551234567"),
+            state(1, 2, accepted_at=T0 + 100, reason="to 15551234567"),
             state(2, 2, **after),
         ],
         cursors=people,
@@ -198,11 +199,9 @@ async def test_the_register_keeps_the_newest_and_a_replay_changes_nothing(
     newest = contact("ana", "2\x00", "3", opt_outs=("whatsapp",), updated_at=T0 + 1)
     suppressed = builders.suppression(changed_at=T0)
     batches = [
+        RegisterBatch({ANA: contact("ana", "1", updated_at=T0), BIA: contact("bia")}, [suppressed]),
         RegisterBatch(
-            {("default", "ana"): contact("ana", "1", updated_at=T0), ("default", "bia"): contact("bia")}, [suppressed]
-        ),
-        RegisterBatch(
-            {("default", "ana"): newest, ("default", "bia"): None},
+            {ANA: newest, BIA: None},
             [builders.suppression(suppressed=False, changed_at=T0 + 1)],
             letters,
         ),
@@ -265,7 +264,9 @@ async def test_retention_drops_months_and_deletes_what_is_older_for_single_tenan
     looked = retain(url, clickhouse, kept, now, operator="me", apply=False)
     assert rows(url, "select count(*) from messages") == [(9,)], "it only looked"
     done = retain(url, clickhouse, kept, now, operator="me", apply=True)
-    assert {each for each in looked if "postgres" in each and "month" not in each} <= set(done)
+    assert {each for each in looked if "conversations" not in each} == {
+        each for each in done if "conversations" not in each and "cursors" not in each
+    }
     left = {"default": ["c1", "c2", "c3"], "it's": ["c11"]}
     # a month goes as a whole: what is 200 days old is surely in one that ended 90 days ago
     for relation in ("messages", "deliveries", "message_states", "conversations"):
@@ -306,7 +307,7 @@ async def test_retention_drops_months_and_deletes_what_is_older_for_single_tenan
     await facts.close()
 
 
-async def test_one_retention_at_a_time_and_a_long_reader_is_waited_for(url: str, clickhouse: str) -> None:
+async def test_one_retention_runs_at_a_time(url: str, clickhouse: str) -> None:
     archive = PostgresArchive(url)
     message, delivery = aged(1, 200)
     await write(archive, messages=[message], states=[delivery])
