@@ -26,6 +26,7 @@ COMMANDS = {
     "message": "cli.message:app",
     "report": "cli.report:app",
     "receipts": "cli.sweep:app",
+    "retention": "cli.retention_command:retention",
     "tables": "cli.table_commands:app",
 }
 # The options of `simulate` are those of the simulators. They are passed on unchanged.
