@@ -1,10 +1,13 @@
 """The health of a worker: restoring, ready or stuck.
 
-In: the engines of the process. Out: plain data, for probes and people. No I/O.
+In: the engines of the process. Out: plain data, for probes and people. No I/O, except for the free bytes of a disk.
 """
 
+import contextlib
+import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipelines.engine.worker import Engine
@@ -59,3 +62,16 @@ def measure_tables(engine: Engine) -> None:
         oldest = [at for p in engine.partitions.values() if (at := p.tables[name].oldest()) is not None]
         if oldest:
             metrics.TABLE_OLDEST_SECONDS.labels(engine.stage.name, name).set(time.time() - min(oldest) / 1000)
+        elif (
+            not rows
+        ):  # else the last age would stay, of a row that is gone or of a partition that another worker has now
+            metrics.TABLE_OLDEST_SECONDS.labels(engine.stage.name, name).set(0)
+
+
+def measure_disk(folder: Path) -> None:
+    """Sets the free bytes of the disk that holds the folder, or will hold it. Blocks for a system call; call it from a thread. A disk that
+    cannot be asked keeps the figure it had."""
+    existing = next((each for each in (folder, *folder.parents) if each.is_dir()), None)
+    with contextlib.suppress(OSError):
+        if existing is not None:
+            metrics.DATA_FREE.set(shutil.disk_usage(existing).free)
