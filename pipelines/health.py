@@ -57,15 +57,15 @@ def health_of_all(engines: Sequence[Engine]) -> dict[str, Any]:
 
 def measure_tables(engine: Engine) -> None:
     """Sets the metrics of the tables; call it before the metrics are read."""
-    for name, rows in health_of(engine)["rows"].items():
-        metrics.TABLE_ROWS.labels(engine.stage.name, name).set(rows)
-        oldest = [at for p in engine.partitions.values() if (at := p.tables[name].oldest()) is not None]
-        if oldest:
-            metrics.TABLE_OLDEST_SECONDS.labels(engine.stage.name, name).set(time.time() - min(oldest) / 1000)
-        elif (
-            not rows
-        ):  # else the last age would stay, of a row that is gone or of a partition that another worker has now
-            metrics.TABLE_OLDEST_SECONDS.labels(engine.stage.name, name).set(0)
+    rows = health_of(engine)["rows"]
+    for layout in engine.stage.tables:
+        labels = (engine.stage.name, layout.name)
+        metrics.TABLE_ROWS.labels(*labels).set(rows[layout.name])
+        if layout.time_of is None:
+            continue
+        oldest = [at for p in engine.partitions.values() if (at := p.tables[layout.name].oldest()) is not None]
+        # 0 without a row: else the last age would stay, of a row that is gone or of a partition that another worker has now
+        metrics.TABLE_OLDEST_SECONDS.labels(*labels).set(time.time() - min(oldest) / 1000 if oldest else 0)
 
 
 def measure_disk(folder: Path) -> None:
