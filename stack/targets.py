@@ -40,11 +40,12 @@ def remove_targets(folder: Path) -> None:
 
 
 def _targets(stack: str, state: StackState) -> list[dict[str, object]]:
-    """One entry for each program: `kind` is core, sinks or gateway, `service` its name in `chat4all status`."""
+    """One entry for each program: `program` is core, sinks or gateway, `service` its name in `chat4all status`. No metric of ours has a label
+    of one of these names: Prometheus would rename it."""
     return [
         {
             "targets": [urlsplit(service.parts[PROBES]).netloc],
-            "labels": {"stack": stack, "kind": service.name.partition("-")[0], "service": service.name},
+            "labels": {"stack": stack, "program": service.name.partition("-")[0], "service": service.name},
         }
         for service in state.services
         if PROBES in service.parts
