@@ -6,7 +6,6 @@ from tools.board_parts import (
     ACCOUNT,
     CHANNEL,
     FILTERS,
-    REPORT,
     TENANT,
     Panel,
     SqlTarget,
@@ -15,6 +14,7 @@ from tools.board_parts import (
     chart,
     choice,
     listing,
+    report,
     row,
     series,
 )
@@ -156,19 +156,19 @@ def _deliveries() -> list[Panel]:
             "Times of the steps",
             "How long deliveries took to be sent, delivered and read, by channel (report latency). In milliseconds.",
             "short",
-            SqlTarget(f"select * from report_latency{REPORT} limit 500", "table"),
+            SqlTarget(report("latency"), "table"),
         ),
         listing(
-            "Why attempts ended without success",
-            "Attempts by outcome and the provider's reason, for attempts of deliveries accepted in the range.",
+            "How attempts ended",
+            "Calls to providers by outcome and reason, for the deliveries accepted in the range (report retries).",
             "short",
-            SqlTarget(
-                f"""select tenant_id as tenant, channel, account, class, reason_code, count() as n, countIf(throttled) as n_throttled,
-                    quantileExactOrNull(0.95)(call_ms) as p95_call_ms, max(ended_at) as last_at
-                    from attempts where $__timeFilter(accepted_at) and class not in ('accepted', '') and {FILTERS}
-                    group by tenant, channel, account, class, reason_code order by n desc limit 200""",
-                "table",
-            ),
+            SqlTarget(report("retries"), "table"),
+        ),
+        listing(
+            "Receipts",
+            "How many sent deliveries a receipt confirmed, and how many can never be confirmed (report coverage).",
+            "short",
+            SqlTarget(report("coverage"), "table"),
         ),
         listing(
             "Stalled deliveries",

@@ -2,11 +2,11 @@
 
 from grafana_foundation_sdk.builders import dashboard
 
+from schemas.objectives import OBJECTIVES
 from tools.board_parts import (
     ACCOUNT,
     CHANNEL,
     FILTERS,
-    REPORT,
     TENANT,
     SqlTarget,
     above,
@@ -17,10 +17,12 @@ from tools.board_parts import (
     figure,
     listing,
     now,
+    report,
     row,
     series,
 )
 
+LIMIT_MS = round(1000 * next(each.seconds for each in OBJECTIVES if each.name == "accept_to_sent"))
 BURN = above(1, 14.4)  # 1: the error budget lasts exactly its 30 days; 14.4: alert ObjectiveBurnsFast
 
 
@@ -148,23 +150,31 @@ def overview() -> dashboard.Dashboard:
         ),
         chart(
             "Error budget, by ClickHouse",
-            "Share of the sent deliveries that took longer than a second, without scheduled and throttled ones, by minute.",
+            "Share of the sent deliveries that took longer than the objective accept_to_sent allows, by minute."
+            " Scheduled and throttled ones do not count.",
             "percentunit",
             SqlTarget(
-                f"""select toDateTime(minute) as time, 1 - arraySum(arrayMap((limit, n) -> if(limit <= 1000, n, 0),
+                f"""select toDateTime(minute) as time, 1 - arraySum(arrayMap((limit, n) -> if(limit <= {LIMIT_MS}, n, 0),
                     mapKeys(taken), mapValues(taken))) / arraySum(mapValues(taken)) as late from (
                     select minute, sumMap(sla_sent_le_ms) as taken from deliveries_by_minute
                     where $__timeFilter(minute) and {FILTERS} group by minute
                 ) where length(taken) > 0 order by time"""
             ),
             steps=above(0.01, 0.144),
+            span=24,
         ),
         listing(
             "The slowest deliveries",
             "Deliveries that took longest, and where the time went, in milliseconds (report breaches). No text, no address.",
             "short",
-            SqlTarget(f"select * from report_breaches{REPORT} limit 50", "table"),
-            span=12,
+            SqlTarget(report("breaches", objective_ms=LIMIT_MS, worst_n=50), "table"),
+        ),
+        listing(
+            "Where the time goes",
+            "Parts of the time of the deliveries of the range, in milliseconds (report waterfall): waiting in the lane, pacing, attempts,"
+            " the provider, the receipt, and what no part explains.",
+            "short",
+            SqlTarget(report("waterfall"), "table"),
         ),
     ]
     return board(

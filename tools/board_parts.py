@@ -139,9 +139,15 @@ TENANT, CHANNEL, ACCOUNT = "tenant", "channel", "account"
 FILTERS = """(${tenant:singlequote} = '' or tenant_id = ${tenant:singlequote})
     and (${channel:singlequote} = '' or channel = ${channel:singlequote})
     and (${account:singlequote} = '' or account = ${account:singlequote})"""
-# The arguments of a report view.
-REPORT = """(since = $__fromTime_ms, until = $__toTime_ms, tenant = ${tenant:singlequote}, channel = ${channel:singlequote},
-    account = ${account:singlequote})"""
+
+
+def report(name: str, **more: int) -> str:
+    """All rows of a report view, for the range and the choices of the board; `more` are its own parameters."""
+    own = "".join(f", {parameter} = {value}" for parameter, value in more.items())
+    return f"""select * from report_{name}(since = $__fromTime_ms, until = $__toTime_ms, tenant = ${{tenant:singlequote}},
+        channel = ${{channel:singlequote}}, account = ${{account:singlequote}}{own}) limit 500"""
+
+
 CHOICES = {
     TENANT: "select distinct tenant_id from deliveries_by_hour where hour >= now() - interval 35 day order by tenant_id limit 1000",
     CHANNEL: "select distinct channel from deliveries_by_hour where hour >= now() - interval 35 day order by channel limit 1000",

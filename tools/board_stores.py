@@ -6,7 +6,6 @@ from tools.board_parts import (
     ACCOUNT,
     CHANNEL,
     FILTERS,
-    REPORT,
     TENANT,
     Panel,
     SqlTarget,
@@ -16,6 +15,7 @@ from tools.board_parts import (
     choice,
     figure,
     listing,
+    report,
     row,
     series,
 )
@@ -162,21 +162,15 @@ def _correct() -> list[Panel]:
         ),
         listing(
             "Audit balance by tenant and channel",
-            "Accepted = ended + in flight, for each tenant and channel (report audit_balance). A difference that stays is an error.",
+            "Accepted = ended + in flight, for each tenant and channel (report audit). A difference that stays is an error.",
             "short",
-            SqlTarget(f"select * from report_audit_balance{REPORT} limit 500", "table"),
+            SqlTarget(report("audit"), "table"),
         ),
         listing(
             "Dead letters",
-            "Records that were refused in the range, by stage and cause. `chat4all dlq list` has the records.",
+            "Records that were refused in the range, by stage and cause (report dead_letters)."
+            " The records are in PostgreSQL and in the topic dead-letters.",
             "short",
-            SqlTarget(
-                """select tenant_id as tenant, stage, cause, source_topic, count() as n, max(refused_at) as last_at,
-                    sum(value_bytes) as bytes from dead_letter_events final
-                    where $__timeFilter(refused_at) and (${tenant:singlequote} = '' or tenant_id = ${tenant:singlequote})
-                    and (${channel:singlequote} = '' or channel = ${channel:singlequote})
-                    group by tenant, stage, cause, source_topic order by n desc limit 200""",
-                "table",
-            ),
+            SqlTarget(report("dead_letters"), "table"),
         ),
     ]
