@@ -30,11 +30,11 @@ insert into delivery_events (tenant_id, delivery_id, message_id, conversation_id
     occurred_at, observed_at, requested_at, accepted_at, dispatched_at, first_dispatched_at, ready_at, sent_at, attempts, attempt, reason_code)
 select ['acme', 'o\\'neil'][number % 2 + 1], concat('d', toString(number)), concat('m', toString(number)), 'c1', number, 'whatsapp', 'a',
     version, 'PENDING', if(version = 1, 'PENDING', 'SENT'), if(version = 1, 'CREATED', 'ACCEPTED'), accepted + took, accepted + took, accepted,
-    accepted, if(version = 1, null, accepted + took / 2), if(version = 1, null, accepted + took / 2), if(version = 1, null, accepted + 1),
+    accepted, if(version = 1, null, accepted + half), if(version = 1, null, accepted + half), if(version = 1, null, accepted + 1),
     if(version = 1, null, accepted + took), version - 1, version - 1, ''
 from (
     select number, arrayJoin([1, 2]) as version, fromUnixTimestamp64Milli({now} - 1800000 + number * 1000) as accepted,
-        toIntervalMillisecond(if(version = 1, 0, 20 * number)) as took from numbers(100)
+        toIntervalMillisecond(if(version = 1, 0, 20 * number)) as took, toIntervalMillisecond(10 * number) as half from numbers(100)
 );
 insert into inbound_events (tenant_id, channel, account, message_id, conversation_id, kind, received_at, accepted_at)
 select 'acme', 'whatsapp', 'a', 'i1', 'c1', 'text', fromUnixTimestamp64Milli({now} - 5000), fromUnixTimestamp64Milli({now} - 4000);
@@ -89,6 +89,8 @@ def answer(client: Client, sql: str, chosen: Mapping[str, str]) -> tuple[tuple[s
 def test_every_query_runs_on_an_empty_database(empty: Client) -> None:
     for where, _, sql in QUERIES:
         _, rows = answer(empty, sql, EVERYTHING)
+        if where.split(": ")[1] in OF_THE_SERVER:  # the relation of applied migrations has rows
+            continue
         assert all(value is None or value == 0 for row in rows for value in row), where
 
 
