@@ -71,7 +71,6 @@ def measure_tables(engine: Engine) -> None:
 def measure_disk(folder: Path) -> None:
     """Sets the free bytes of the disk that holds the folder, or will hold it. Blocks for a system call; call it from a thread. A disk that
     cannot be asked keeps the figure it had."""
-    existing = next((each for each in (folder, *folder.parents) if each.is_dir()), None)
     with contextlib.suppress(OSError):
-        if existing is not None:
-            metrics.DATA_FREE.set(shutil.disk_usage(existing).free)
+        existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+        metrics.DATA_FREE.set(shutil.disk_usage(existing).free)

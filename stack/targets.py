@@ -40,8 +40,8 @@ def remove_targets(folder: Path) -> None:
 
 
 def _targets(stack: str, state: StackState) -> list[dict[str, object]]:
-    """One entry for each program: `program` is core, sinks or gateway, `service` its name in `chat4all status`. No metric of ours has a label
-    of one of these names: Prometheus would rename it."""
+    """One entry for each program: `program` is core, sinks or gateway, `service` its name in `chat4all status`. No metric of ours has a
+    label of one of these names: Prometheus would rename it."""
     return [
         {
             "targets": [urlsplit(service.parts[PROBES]).netloc],

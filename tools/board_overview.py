@@ -8,6 +8,7 @@ from tools.board_parts import (
     CHANNEL,
     FILTERS,
     TENANT,
+    Panel,
     SqlTarget,
     above,
     below,
@@ -27,8 +28,18 @@ BURN = above(1, 14.4)  # 1: the error budget lasts exactly its 30 days; 14.4: al
 
 
 def overview() -> dashboard.Dashboard:
-    panels = [
-        row("Now"),
+    panels = [row("Now"), *_now(), row("Flow"), *_flow(), row("By tenant"), *_by_tenant()]
+    return board(
+        "overview",
+        "Overview",
+        "Is everything well? Rate, success, time to send, backlog, error budgets, alerts.",
+        panels,
+        [choice(TENANT), choice(CHANNEL), choice(ACCOUNT)],
+    )
+
+
+def _now() -> list[Panel]:
+    return [
         figure(
             "Accepted",
             "Deliveries that stage route accepted, a second, over the last 5 minutes.",
@@ -83,7 +94,11 @@ def overview() -> dashboard.Dashboard:
             now('ALERTS{alertstate="firing"}'),
             span=24,
         ),
-        row("Flow"),
+    ]
+
+
+def _flow() -> list[Panel]:
+    return [
         chart(
             "What happens to deliveries",
             "Deliveries a second: accepted by route; sent, delivered, read, failed and so on as track published it. It follows the live"
@@ -134,7 +149,11 @@ def overview() -> dashboard.Dashboard:
             ),
             steps=above(0.1, 1),
         ),
-        row("By tenant"),
+    ]
+
+
+def _by_tenant() -> list[Panel]:
+    return [
         listing(
             "Deliveries by tenant and channel",
             "Where the deliveries stand that were accepted in the range, from the roll-up by minute.",
@@ -177,10 +196,3 @@ def overview() -> dashboard.Dashboard:
             SqlTarget(report("waterfall"), "table"),
         ),
     ]
-    return board(
-        "overview",
-        "Overview",
-        "Is everything well? Rate, success, time to send, backlog, error budgets, alerts.",
-        panels,
-        [choice(TENANT), choice(CHANNEL), choice(ACCOUNT)],
-    )

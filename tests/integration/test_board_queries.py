@@ -20,16 +20,25 @@ EVERYTHING = {"tenant": ALL, "channel": ALL, "account": ALL, "conversation": "c1
 QUOTED = "o'neil"  # a tenant with a quote in its name
 NOBODY = EVERYTHING | {"tenant": "nobody", "conversation": "c0"}
 # What says nothing about deliveries.
-OF_THE_SERVER = {"Bytes an event", "Bytes of all relations", "Parts of the fullest partition", "Newest transition", "Relations"}
+OF_THE_SERVER = {
+    "Bytes an event",
+    "Bytes of all relations",
+    "Parts of the fullest partition",
+    "Newest transition",
+    "Relations",
+}
 
 SEED = """
-insert into accepted_deliveries (tenant_id, channel, account, delivery_id, message_id, conversation_id, kind, accepted_at)
-select ['acme', 'o\\'neil'][number % 2 + 1], 'whatsapp', 'a', concat('d', toString(number)), concat('m', toString(number)), 'c1', 'text',
+insert into accepted_deliveries
+    (tenant_id, channel, account, delivery_id, message_id, conversation_id, kind, accepted_at)
+select ['acme', 'o\\'neil'][number % 2 + 1], 'whatsapp', 'a', concat('d', toString(number)), concat('m', toString(number)),
+    'c1', 'text',
     fromUnixTimestamp64Milli({now} - 1800000 + number * 1000) from numbers(100);
-insert into delivery_events (tenant_id, delivery_id, message_id, conversation_id, seq, channel, account, version, previous_status, status, cause,
+insert into delivery_events
+    (tenant_id, delivery_id, message_id, conversation_id, seq, channel, account, version, previous_status, status, cause,
     occurred_at, observed_at, requested_at, accepted_at, dispatched_at, first_dispatched_at, ready_at, sent_at, attempts, attempt, reason_code)
-select ['acme', 'o\\'neil'][number % 2 + 1], concat('d', toString(number)), concat('m', toString(number)), 'c1', number, 'whatsapp', 'a',
-    version, 'PENDING', if(version = 1, 'PENDING', 'SENT'), if(version = 1, 'CREATED', 'ACCEPTED'), accepted + took, accepted + took, accepted,
+select ['acme', 'o\\'neil'][number % 2 + 1], concat('d', toString(number)), concat('m', toString(number)), 'c1', number,
+    'whatsapp', 'a', version, 'PENDING', if(version = 1, 'PENDING', 'SENT'), if(version = 1, 'CREATED', 'ACCEPTED'), accepted + took, accepted + took, accepted,
     accepted, if(version = 1, null, accepted + half), if(version = 1, null, accepted + half), if(version = 1, null, accepted + 1),
     if(version = 1, null, accepted + took), version - 1, version - 1, ''
 from (
@@ -40,7 +49,8 @@ insert into inbound_events (tenant_id, channel, account, message_id, conversatio
 select 'acme', 'whatsapp', 'a', 'i1', 'c1', 'text', fromUnixTimestamp64Milli({now} - 5000), fromUnixTimestamp64Milli({now} - 4000);
 insert into dead_letter_events (tenant_id, dead_letter_id, stage, cause, source_topic, channel, refused_at, value_bytes)
 select 'acme', 'x1', 'route', 'not_avro', 'messages', '', fromUnixTimestamp64Milli({now} - 5000), 10;
-insert into delivery_events (tenant_id, delivery_id, message_id, conversation_id, seq, channel, account, version, previous_status, status, cause,
+insert into delivery_events
+    (tenant_id, delivery_id, message_id, conversation_id, seq, channel, account, version, previous_status, status, cause,
     occurred_at, observed_at, requested_at, accepted_at, sent_at, stalled_at, attempts, attempt, reason_code)
 select 'acme', 'd1', 'm1', 'c1', 1, 'whatsapp', 'a', 3, 'SENT', 'SENT', 'STALLED', fromUnixTimestamp64Milli({now} - 1000) as at, at,
     fromUnixTimestamp64Milli({now} - 1799000) as accepted, accepted, accepted, at, 1, 0, ''

@@ -37,8 +37,10 @@ FASTER = {
     r"(alert: WorkerDown\n(?:.*\n){1}? +for:) 1m": r"\1 1s",
 }
 
+SERVER, PROMTOOL = (shutil.which(name) or "" for name in ("prometheus", "promtool"))
+
 pytestmark = pytest.mark.skipif(
-    shutil.which("promtool") is None or shutil.which("prometheus") is None,
+    not (SERVER and PROMTOOL),
     reason="needs prometheus and promtool: apt-get install prometheus",
 )
 
@@ -71,7 +73,7 @@ class Scraped(NamedTuple):
 
 
 def promtool(*arguments: object) -> str:
-    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run([PROMTOOL, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -110,7 +112,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         argv = ["--config.file", config / "prometheus.yml", "--storage.tsdb.path", root / "data"]
         with (root / "prometheus.log").open("wb") as log:
             server = subprocess.Popen(
-                ["prometheus", *map(str, argv), f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+                [SERVER, *map(str, argv), f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
             )
         try:
             yield Scraped(folder, f"http://127.0.0.1:{port}")
@@ -130,7 +132,11 @@ def answers(scraped: Scraped) -> bool:
 def test_prometheus_finds_the_stack_reads_it_and_misses_what_stops(scraped: Scraped) -> None:
     await_true(lambda: answers(scraped), "two answers", 60)
     assert scraped.firing() == {}
-    await_true(lambda: scraped.value('sum by (service) (chat4all_partitions{stage="core"})') == {"core": 2}, "the partitions", 60)
+    await_true(
+        lambda: scraped.value('sum by (service) (chat4all_partitions{stage="core"})') == {"core": 2},
+        "the partitions",
+        60,
+    )
     assert scraped.value("chat4all_data_free_bytes")["core"] > 2**20
     await_true(lambda: scraped.value('sum(chat4all:lag:records{stage="core"})') == {"": 0}, "the lag", 30)
     for name in BOARDS:

@@ -1,8 +1,8 @@
 """A board's SQL as Grafana and its ClickHouse plugin send it: macros and variables replaced.
 
-Enters: the `rawSql` of a panel or a variable, a range, and what a person chose. Leaves: SQL for ClickHouse. Guaranteed: the same text as the
-plugin makes (pkg/macros of grafana/clickhouse-datasource) and as Grafana's format `singlequote` makes; a macro or a variable that is not
-known raises KeyError.
+Enters: the `rawSql` of a panel or a variable, a range, and what a person chose. Leaves: SQL for ClickHouse. Guaranteed: the same text as
+the plugin makes (pkg/macros of grafana/clickhouse-datasource) and as Grafana's format `singlequote` makes; a macro or a variable that is
+not known raises KeyError.
 """
 
 import re

@@ -167,7 +167,7 @@ def test_the_values_that_expressions_ask_for_exist() -> None:
         "expired",
         "cancelled",
         "suppressed",
-    }  # "the new status, in lower case"
+    }
     apps = {"core", "archive", "analyse", "gateway", *events, "match", "send"}
     for where, expr in EXPRESSIONS:
         for selector in reads(expr).selectors:
