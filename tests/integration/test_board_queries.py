@@ -36,9 +36,11 @@ select ['acme', 'o\\'neil'][number % 2 + 1], 'whatsapp', 'a', concat('d', toStri
     fromUnixTimestamp64Milli({now} - 1800000 + number * 1000) from numbers(100);
 insert into delivery_events
     (tenant_id, delivery_id, message_id, conversation_id, seq, channel, account, version, previous_status, status, cause,
-    occurred_at, observed_at, requested_at, accepted_at, dispatched_at, first_dispatched_at, ready_at, sent_at, attempts, attempt, reason_code)
+    occurred_at, observed_at, requested_at, accepted_at, dispatched_at, first_dispatched_at, ready_at, sent_at, attempts,
+    attempt, reason_code)
 select ['acme', 'o\\'neil'][number % 2 + 1], concat('d', toString(number)), concat('m', toString(number)), 'c1', number,
-    'whatsapp', 'a', version, 'PENDING', if(version = 1, 'PENDING', 'SENT'), if(version = 1, 'CREATED', 'ACCEPTED'), accepted + took, accepted + took, accepted,
+    'whatsapp', 'a', version, 'PENDING', if(version = 1, 'PENDING', 'SENT'), if(version = 1, 'CREATED', 'ACCEPTED'),
+    accepted + took, accepted + took, accepted,
     accepted, if(version = 1, null, accepted + half), if(version = 1, null, accepted + half), if(version = 1, null, accepted + 1),
     if(version = 1, null, accepted + took), version - 1, version - 1, ''
 from (
