@@ -68,9 +68,11 @@ def measure_tables(engine: Engine) -> None:
         metrics.TABLE_OLDEST_SECONDS.labels(*labels).set(time.time() - min(oldest) / 1000 if oldest else 0)
 
 
-def measure_disk(folder: Path) -> None:
+def measure_disk(stages: Sequence[str], folder: Path) -> None:
     """Sets the free bytes of the disk that holds the folder, or will hold it. Blocks for a system call; call it from a thread. A disk that
     cannot be asked keeps the figure it had."""
     with contextlib.suppress(OSError):
         existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-        metrics.DATA_FREE.set(shutil.disk_usage(existing).free)
+        free = shutil.disk_usage(existing).free
+        for stage in stages:
+            metrics.DATA_FREE.labels(stage).set(free)

@@ -49,7 +49,7 @@ def probes(engines: Sequence[Engine], data: Path) -> web.Application:
     async def shown(_: web.Request) -> web.Response:
         for engine in engines:
             measure_tables(engine)
-        await asyncio.to_thread(measure_disk, data)
+        await asyncio.to_thread(measure_disk, [engine.stage.name for engine in engines], data)
         return web.Response(body=metrics.exposition(), content_type="text/plain")
 
     app = web.Application()

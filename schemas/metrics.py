@@ -68,8 +68,9 @@ RESTORE_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 RESTORED_ROWS = Counter("chat4all_restored_rows_total", "Changelog rows that restores read.", ["stage"])
-# Free bytes of the disk of CHAT4ALL_DATA_DIR, for a process that is not root; read when the metrics are asked for.
-DATA_FREE = Gauge("chat4all_data_free_bytes", "Free bytes of the disk that holds CHAT4ALL_DATA_DIR, on this worker.")
+# Free bytes of the disk of CHAT4ALL_DATA_DIR, for a process that is not root; read when the metrics are asked for. It has a label so that a
+# gateway, which has no such folder, does not show 0.
+DATA_FREE = Gauge("chat4all_data_free_bytes", "Free bytes of the disk that holds CHAT4ALL_DATA_DIR.", ["stage"])
 WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests, by HTTP status of our answer.", ["channel", "status"])
 WEBHOOK_SECONDS = Histogram(
     "chat4all_webhook_seconds", "Seconds until our answer to a webhook request.", ["channel"], buckets=_SECONDS

@@ -143,7 +143,7 @@ def _resources() -> list[Panel]:
             "Connections of the gateway",
             "Open connections, and the bytes of webhook bodies that count against CHAT4ALL_GATEWAY_BODIES_BYTES.",
             "short",
-            series("sum by (service) (chat4all_gateway_connections)", "{{service}} connections"),
-            series("sum by (service) (chat4all_gateway_body_bytes)", "{{service}} bytes"),
+            series('sum by (service) (chat4all_gateway_connections{program="gateway"})', "{{service}} connections"),
+            series('sum by (service) (chat4all_gateway_body_bytes{program="gateway"})', "{{service}} bytes"),
         ),
     ]

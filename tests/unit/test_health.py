@@ -98,8 +98,8 @@ async def test_gauges_of_partitions_that_are_gone_are_zero(engine: Engine) -> No
 
 
 def test_the_disk_of_a_folder_is_measured_before_the_folder_exists(tmp_path: Path) -> None:
-    measure_disk(tmp_path / "not" / "yet")
-    assert metrics.DATA_FREE._value.get() == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
-    metrics.DATA_FREE.set(5)
-    measure_disk(tmp_path / ("x" * 300))  # no folder can have this name: the disk cannot be asked
-    assert metrics.DATA_FREE._value.get() == 5
+    measure_disk(["toy"], tmp_path / "not" / "yet")
+    assert metrics.DATA_FREE.labels("toy")._value.get() == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
+    metrics.DATA_FREE.labels("toy").set(5)
+    measure_disk(["toy"], tmp_path / ("x" * 300))  # no folder can have this name: the disk cannot be asked
+    assert metrics.DATA_FREE.labels("toy")._value.get() == 5
