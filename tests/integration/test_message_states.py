@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.records import DeliveryState, Status
-from sinks.migrate import DDL, migrate_postgres
 from sinks.postgres import PostgresArchive
-from tests.support.sink_databases import postgres_database, rows, state
+from tests.support.sink_databases import rows, state
 
 STATUSES = tuple(Status)
 
@@ -157,35 +154,3 @@ async def test_postgresql_takes_no_counts_that_do_not_add_up(archive: PostgresAr
         pytest.raises(psycopg.errors.CheckViolation, match="message_states_add_up"),
     ):
         connection.execute(f"update message_states set {change}".encode())
-
-
-async def test_the_migration_counts_what_is_there_while_an_older_release_writes(
-    postgres_url: str, tmp_path: Path
-) -> None:
-    """The migration waits for a transaction that has changed deliveries, counts it, and sees what comes afterwards."""
-    before = shutil.copytree(DDL / "postgres", tmp_path / "postgres")
-    (before / "0009_message_states.sql").unlink()
-    with postgres_database(postgres_url, migrated=False) as url:
-        with psycopg.connect(url, autocommit=True) as connection:
-            migrate_postgres(connection, tmp_path)
-        archive = PostgresArchive(url)
-        await write(archive, [state(n, 2, message_id=f"m{n % 3}") for n in range(9)])
-        with psycopg.connect(url) as older:
-            older.execute("update deliveries set status = 'READ' where delivery_id = 'd4'")
-            migrating = asyncio.create_task(asyncio.to_thread(migrate_all, url))
-            await asyncio.sleep(0.3)
-            assert not migrating.done()
-        assert await migrating == ["0009_message_states.sql"]
-        assert rows(url, "select message_id, deliveries, sent, read from message_states order by 1") == [
-            ("m0", 3, 3, 0),
-            ("m1", 3, 2, 1),
-            ("m2", 3, 3, 0),
-        ]
-        await write(archive, [state(1, 3, message_id="m1")])
-        await archive.close()
-        assert wrong(url) == []
-
-
-def migrate_all(url: str) -> list[str]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        return migrate_postgres(connection)

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from sinks.clickhouse import connect
-from sinks.migrate import DDL, ChangedMigration, migrate, migrations, statements
+from sinks.migrate import MigrationFailed, migrate, statements
+from sinks.migration_files import DDL, MigrationRefused, migrations
 from tests.support.sink_databases import clickhouse_database, postgres_database
 
 
@@ -51,7 +52,7 @@ def test_a_changed_file_is_refused_in_one_sentence(urls: tuple[str, str], folder
     (folder / name).with_name("0099_more.sql").write_text(
         "create table more (a Int32) engine = Memory;\n", encoding="utf-8"
     )
-    with pytest.raises(ChangedMigration, match=f"^{name} was changed after it was applied: [^.]*$"):
+    with pytest.raises(MigrationRefused, match=f"^{name} was changed after it was applied: [^.]*$"):
         migrate(*urls, folder)
     assert not table_exists(urls, "more")
 
@@ -60,7 +61,9 @@ def test_a_file_that_fails_leaves_nothing_of_itself_and_can_be_mended(urls: tupl
     migrate(*urls, folder)
     extra = folder / "postgres" / "0099_more.sql"
     extra.write_text("create table more (a int);\ncreate table wrong (a no_such_type);\n", encoding="utf-8")
-    with pytest.raises(psycopg.errors.UndefinedObject):
+    with pytest.raises(
+        MigrationFailed, match=r"^postgres/0099_more\.sql was not applied: .*no_such_type.* when the cause is removed$"
+    ):
         migrate(*urls, folder)
     assert not table_exists(urls, "more")
     extra.write_text("create table more (a int);\n", encoding="utf-8")
@@ -78,7 +81,9 @@ def test_a_clickhouse_file_interrupted_half_way_is_finished_by_the_next_run(
 
 def test_two_files_with_one_number_are_refused(folder: Path) -> None:
     (folder / "postgres" / "0001_again.sql").write_text("select 1;\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="the same number"):
+    with pytest.raises(
+        MigrationRefused, match=r"0001_again\.sql and postgres/0001_archive\.sql have the same number: [^.]*$"
+    ):
         migrations("postgres", folder)
 
 
