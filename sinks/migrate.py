@@ -40,7 +40,7 @@ def check(postgres_url: str, clickhouse_url: str) -> None:
 
 def _postgres(url: str) -> psycopg.Connection:
     try:
-        return psycopg.connect(url, autocommit=True, connect_timeout=10)
+        return psycopg.connect(url, autocommit=True, connect_timeout=10, application_name=migration_guards.APPLICATION)
     # ProgrammingError: the URL has an unknown option.
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         raise Unavailable(access_errors.access_error(access_errors.of_url("PostgreSQL", url), error)) from error
