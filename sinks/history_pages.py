@@ -150,7 +150,11 @@ def _written(question: bytes, place: Sequence[Any]) -> str:
     """A cursor text: version, digest, and the JSON of `place`: whether it leads backward, and the key of a row."""
     values = [{"us": _microseconds(value)} if isinstance(value, datetime) else value for value in place]
     body = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    return base64.urlsafe_b64encode(_sealed(question, body) + body).decode().rstrip("=")
+    return _text(_sealed(question, body) + body)
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _sealed(question: bytes, body: bytes) -> bytes:
@@ -162,7 +166,9 @@ def _read(cursor: str, question: bytes) -> tuple[bool, tuple[Any, ...]]:
     try:
         raw = base64.b64decode(cursor[:_LONGEST] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         version, digest, body = raw[:1], raw[1 : 1 + _DIGEST], raw[1 + _DIGEST :]
-        if version + digest != _sealed(question, body):
+        if (
+            version + digest != _sealed(question, body) or _text(raw) != cursor
+        ):  # base64 has several forms of the same bytes
             raise WrongQuestion(_FOREIGN)
         backward, *values = json.loads(body.decode("utf-8", "surrogatepass"))
         place = (_EPOCH + timedelta(microseconds=value["us"]) if isinstance(value, dict) else value for value in values)

@@ -4,8 +4,9 @@ Enters: a connection of psycopg, the tenant, and words as in a web search: `"a p
 newest first, each with a snippet in parts, so that no reader has to trust markup in a text. Guaranteed: only reads, and only rows of the
 tenant; times are Unix milliseconds; texts are the original ones; bounded time. All functions block and use the caller's connection.
 
-A word matches when it is equal without accents and capitals, or has the same stem in Portuguese or in English. Months are read one after
-the other, the newest first, and only as many as the page needs.
+A word matches when it is equal without accents and capitals, or has the same stem in Portuguese or in English. What is in quotation marks
+matches as it is written, without accents and capitals. PostgreSQL finds no words inside a tag of HTML or of a `<script>`. Months
+are read one after the other, the newest first, and only as many as the page needs.
 """
 
 import re
@@ -25,7 +26,8 @@ DAYS = 90
 LONGEST = 500  # characters of a question
 WORDS = 32  # terms of a question
 _DAY_MS = 86_400_000
-_CONFIGURATIONS = ("public.plain_unaccent", "public.portuguese_unaccent", "public.english_unaccent")
+_PLAIN = "public.plain_unaccent"
+_CONFIGURATIONS = (_PLAIN, "public.portuguese_unaccent", "public.english_unaccent")
 _BEGIN, _END = "\x01", "\x02"
 _TERM = re.compile(r'(-?)"([^"]*)"?|(\S+)')
 _OPTIONS = f'StartSel="{_BEGIN}", StopSel="{_END}", MaxWords=30, MinWords=12, MaxFragments=2, FragmentDelimiter=" ... "'
@@ -59,15 +61,11 @@ class FoundMessage:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A word or a phrase, and whether a message must not have it."""
+    """A word or a phrase. `excluded`: a message must not have it. `exact`: as it is written, and all words in this order."""
 
     text: str
     excluded: bool = False
-
-    @property
-    def is_phrase(self) -> bool:
-        """Whether the order of several words matters. A word with a dash in it is looked for as a phrase, too."""
-        return len(re.findall(r"\w+", self.text)) > 1
+    exact: bool = False
 
 
 def terms(question: str) -> list[list[Term]]:
@@ -83,7 +81,8 @@ def terms(question: str) -> list[list[Term]]:
         excluded = bool(minus) if phrase else word.startswith("-")
         text = phrase or word.removeprefix("-").replace('"', " ")
         if re.search(r"\w", text):
-            alternatives[-1].append(Term(text, excluded))
+            # A word with a dash in it is several words.
+            alternatives[-1].append(Term(text, excluded, bool(phrase) or len(re.findall(r"\w+", text)) > 1))
     if len(alternatives) > 1 and not alternatives[-1]:
         alternatives.pop()  # "word or"
     if sum(map(len, alternatives)) > WORDS:
@@ -154,13 +153,19 @@ def _months(begin: int, end: int) -> Iterator[tuple[datetime, datetime]]:
 
 
 def _queries(alternatives: list[list[Term]]) -> tuple[list[list[str]], dict[str, str]]:
-    """Each term as a tsquery in SQL that any of the three configurations may fulfil, and the parameters."""
+    """Each term as a tsquery in SQL, and the parameters. Any of the three configurations may fulfil it; an exact one must be fulfilled by
+    the plain words."""
     values: dict[str, str] = {}
     queries = []
     for alternative in alternatives:
         names = [f"term_{len(values) + n}" for n in range(len(alternative))]
         values |= {name: f'"{term.text}"' for name, term in zip(names, alternative, strict=True)}
-        queries.append([f"({' || '.join(_query(each, name) for each in _CONFIGURATIONS)})" for name in names])
+        queries.append(
+            [
+                f"({' || '.join(_query(each, name) for each in _CONFIGURATIONS[: 1 if term.exact else None])})"
+                for name, term in zip(names, alternative, strict=True)
+            ]
+        )
     return queries, values
 
 
@@ -170,7 +175,8 @@ def _query(configuration: str, name: str) -> str:
 
 def _matching(alternatives: list[list[Term]]) -> tuple[list[str], dict[str, str]]:
     """The conditions of a message that matches, and their parameters. The first one is what the index answers. The word list of a text is
-    three lists in a row, so a phrase might reach from one into the next; a second condition checks phrases in each list alone."""
+    three lists in a row, plain words first, so that stems look like words, and a phrase might reach from one list into the next: a second
+    condition checks what is exact in the plain words alone."""
     queries, values = _queries(alternatives)
     wide, exact = [], []
     names = iter(values)
@@ -178,20 +184,17 @@ def _matching(alternatives: list[list[Term]]) -> tuple[list[str], dict[str, str]
         words = " && ".join(
             f"!!{query}" if term.excluded else query
             for term, query in zip(alternative, of, strict=True)
-            if not (term.excluded and term.is_phrase)
+            if not (term.excluded and term.exact)
         )
         wide.append(f"({words})")
         checks = [f"search_words(text) @@ ({words})"]
         for term, name in zip(alternative, names, strict=False):
-            if term.is_phrase:
-                anywhere = " or ".join(
-                    f"to_tsvector('{each}'::regconfig, left(text, 20000)) @@ {_query(each, name)}"
-                    for each in _CONFIGURATIONS
-                )
-                checks.append(f"{'not ' if term.excluded else ''}({anywhere})")
+            if term.exact:
+                found = f"to_tsvector('{_PLAIN}'::regconfig, left(text, 20000)) @@ {_query(_PLAIN, name)}"
+                checks.append(f"{'not ' if term.excluded else ''}({found})")
         exact.append(" and ".join(checks))
     conditions = [f"search_words(text) @@ ({' || '.join(wide)})"]
-    if any(term.is_phrase for alternative in alternatives for term in alternative):
+    if any(term.exact for alternative in alternatives for term in alternative):
         conditions.append("(" + " or ".join(f"({each})" for each in exact) + ")")
     return conditions, values
 
