@@ -59,7 +59,6 @@ def migrate(
             migration_guards.ready(connection, to_apply)
             applied = [f"postgres/{name}" for name in migrate_postgres(connection, folder)]
             applied += [f"clickhouse/{name}" for name in migrate_clickhouse(client, folder)]
-            # The views of the reports (sinks/ddl/reports) are applied here, in every run.
         finally:
             client.close()
     return applied
@@ -124,6 +123,7 @@ def migrate_clickhouse(client: Client, folder: Path = DDL) -> list[str]:
             )
         except ClickHouseError as error:
             raise _failed("clickhouse", migration, error) from error
+    # The views of the reports (sinks/ddl/reports) are applied here, in every run.
     return [migration.name for migration in to_apply]
 
 

@@ -27,14 +27,14 @@ _HOLDER = """
        and (l.classid::bigint << 32) + l.objid::bigint = %s
        and l.database = (select oid from pg_database where datname = current_database())
 """
-# Every release of stage archive makes this temporary relation when it connects. The number in the name of its schema is the session's, so a
-# relation that a crash left behind is told from one of a session that lives.
+# Every release of stage archive makes temporary relations of these names when it connects. The number in the name of their schema is the
+# session's, so relations that a crash left behind do not look like those of a session that lives.
 _SINKS = """
     select distinct a.pid
       from pg_class c
       join pg_namespace n on n.oid = c.relnamespace and n.nspname ~ '^pg_temp_[0-9]+$'
       join pg_stat_activity a on a.pid = pg_stat_get_backend_pid(substring(n.nspname from 9)::integer) and a.datname = current_database()
-     where c.relname = 'staged_messages' and c.relpersistence = 't'
+     where c.relname like 'staged\\_%' and c.relpersistence = 't'
      order by a.pid
 """
 _EXTENSION = """

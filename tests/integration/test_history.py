@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 import psycopg
@@ -44,15 +45,15 @@ def connection(two_year_connection: Connection) -> Iterator[Connection]:
         yield two_year_connection
 
 
-def walked(ask: Callable[[str | None], Page[Any]]) -> list[Any]:
+def walked(ask: Callable[..., Page[Any]]) -> list[Any]:
     """All items from the first page to the last; on the way back the pages hold the same items."""
-    pages = [ask(None)]
+    pages = [ask(cursor=None)]
     assert pages[0].before is None
     while (after := pages[-1].after) is not None:
-        pages.append(ask(after))
+        pages.append(ask(cursor=after))
     for earlier, later in itertools.pairwise(pages):
         assert later.before is not None
-        assert ask(later.before).items == earlier.items
+        assert ask(cursor=later.before).items == earlier.items
     assert all(page.items for page in pages[1:])
     return [item for page in pages for item in page.items]
 
@@ -63,9 +64,7 @@ def test_the_pages_of_a_conversation_are_the_conversation(
     connection: Connection, limit: int, newest_first: bool
 ) -> None:
     found = walked(
-        lambda cursor: history.conversation_messages(
-            connection, "acme", LONG, limit=limit, cursor=cursor, newest_first=newest_first
-        )
+        partial(history.conversation_messages, connection, "acme", LONG, limit=limit, newest_first=newest_first)
     )
     assert [message.seq for message in found] == sorted(SEQUENCES, reverse=newest_first)
 
@@ -131,9 +130,7 @@ def test_a_person_s_conversations_are_those_of_the_user_id_and_of_every_address(
         )
     connection.execute("update conversations set members = '{77}' where conversation_id = 'c5' and tenant_id = 'acme'")
     for person in ("ana", "1555", "77"):
-        found = walked(
-            lambda cursor, of=person: history.person_conversations(connection, "acme", of, limit=2, cursor=cursor)
-        )
+        found = walked(partial(history.person_conversations, connection, "acme", person, limit=2))
         assert [(each.conversation_id, each.names, each.channels) for each in found] == [
             ("c5", ("77",), ("telegram",)),
             ("c3", ("77", "ana"), ("telegram",)),
@@ -156,7 +153,8 @@ def test_failures_are_counted_and_listed_by_cause(connection: Connection) -> Non
     assert {(each.status, each.reason_code): each.deliveries for each in causes} == expected
     for status, code in expected:
         found = walked(
-            lambda cursor, status=status, code=code: history_failures.failed_deliveries(
+            partial(
+                history_failures.failed_deliveries,
                 connection,
                 "acme",
                 *LAST_MONTH,
@@ -164,7 +162,6 @@ def test_failures_are_counted_and_listed_by_cause(connection: Connection) -> Non
                 reason_code=code,
                 channel="whatsapp",
                 limit=7,
-                cursor=cursor,
             )
         )
         assert sorted(each.message_id for each in found) == sorted(
@@ -188,14 +185,10 @@ def test_attempts_and_ignored_receipts_of_a_delivery_are_in_order(connection: Co
             " values ('acme', 'd1', %s, %s, %s, %s, %s, now(), now(), 0, 0, '2026-11-01', %s, %s)",
             (f"e{version}", version, "SENT" if version == 5 else status, status, cause, attempt, reported),
         )
-    found = walked(lambda cursor: history_failures.attempts(connection, "acme", "d1", limit=1, cursor=cursor))
+    found = walked(partial(history_failures.attempts, connection, "acme", "d1", limit=1))
     assert [(each.attempt, each.outcome) for each in found] == [(1, "retry_later"), (2, "accepted")]
     for of in ("d1", None):
-        receipts = walked(
-            lambda cursor, of=of: history_failures.ignored_receipts(
-                connection, "acme", delivery_id=of, limit=1, cursor=cursor
-            )
-        )
+        receipts = walked(partial(history_failures.ignored_receipts, connection, "acme", delivery_id=of, limit=1))
         reasons = [(each.version, each.reason) for each in receipts]
         assert sorted(reasons) == [(4, "already SENT"), (6, "SENT after DELIVERED")]
         assert reasons == sorted(reasons, reverse=of is None)
@@ -219,23 +212,18 @@ def test_what_was_refused_suppressed_and_done_is_listed_newest_first(connection:
         connection.execute(
             "insert into suppressions values ('acme', 'whatsapp', 'a', %s, %s, 'opt-out', now())", (str(n), n != 2)
         )
-    of = {"limit": 2}
-    letters = walked(lambda cursor: history_failures.dead_letters(connection, "acme", **of, cursor=cursor))
+    letters = walked(partial(history_failures.dead_letters, connection, "acme", limit=2))
     assert [(each.dead_letter_id, each.value) for each in letters] == [(f"dl{n}", None) for n in (4, 3, 2, 1, 0)]
     whole = history_failures.dead_letter(connection, "acme", "dl3", with_bytes=True)
     assert whole is not None
     assert (whole.key, whole.value, whole.detail) == (b"\x00k", b"\xff", "a detail")
     assert history_failures.dead_letter(connection, "other", "dl3") is None
-    orphans = walked(lambda cursor: history_failures.orphan_receipts(connection, "acme", **of, cursor=cursor))
+    orphans = walked(partial(history_failures.orphan_receipts, connection, "acme", limit=2))
     assert [each.event_id for each in orphans] == [f"e{n}" for n in (4, 3, 2, 1, 0)]
-    actions = walked(lambda cursor: history_failures.operator_actions(connection, "acme", **of, cursor=cursor))
+    actions = walked(partial(history_failures.operator_actions, connection, "acme", limit=2))
     assert [(each.action_id, each.detail) for each in actions] == [(f"a{n}", {"n": n}) for n in (4, 3, 2, 1, 0)]
     for every, expected in ((False, "0134"), (True, "01234")):
-        people = walked(
-            lambda cursor, every=every: history_failures.suppressions(
-                connection, "acme", every=every, **of, cursor=cursor
-            )
-        )
+        people = walked(partial(history_failures.suppressions, connection, "acme", every=every, limit=2))
         assert [each.address for each in people] == list(expected)
 
 

@@ -14,8 +14,8 @@ from clickhouse_connect.driver.client import Client
 
 from sinks.clickhouse import ClickHouseFacts, connect
 from sinks.history import conversation_messages, timelines
-from sinks.migrate import migrate, migrate_postgres, migrations, planned, statements
-from sinks.migration_files import MigrationRefused
+from sinks.migrate import migrate, migrate_postgres, planned, statements
+from sinks.migration_files import MigrationRefused, migrations
 from sinks.postgres import PostgresArchive
 from tests.support.sink_databases import T0, clickhouse_database, postgres_database, rows, sequenced, state
 

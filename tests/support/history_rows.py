@@ -10,7 +10,7 @@ import psycopg
 MONTHS = [datetime(2024 + (11 + n) // 12, (11 + n) % 12 + 1, 1, tzinfo=UTC) for n in range(24)]  # 2024-12 to 2026-11
 LONG = "c-long"
 PER_MONTH = 20  # messages of the long conversation in each month
-OTHERS = 100  # messages of other conversations in each month, 10 conversations
+OTHERS = 60  # messages of other conversations in each month, 10 conversations
 STATUSES = ("READ", "DELIVERED", "SENT", "FAILED", "EXPIRED", "PENDING")
 
 _MESSAGES = """
