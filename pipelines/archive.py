@@ -137,5 +137,5 @@ class Archive(Stage[State]):
         metrics.EVENTS.labels("archive", "conflict").inc(self._sink.conflicts - self._conflicts)
         metrics.EVENTS.labels("archive", "message_id_reused").inc(self._sink.reused - self._reused)
         if self._sink.reused > self._reused:
-            log.warning("message ids reused", messages=self._sink.reused - self._reused, query="see docs/reports.md")
+            log.warning("message ids reused", messages=self._sink.reused - self._reused, query="see docs/history.md")
         self._conflicts, self._reused = self._sink.conflicts, self._sink.reused

@@ -166,9 +166,8 @@ def _read(cursor: str, question: bytes) -> tuple[bool, tuple[Any, ...]]:
     try:
         raw = base64.b64decode(cursor[:_LONGEST] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         version, digest, body = raw[:1], raw[1 : 1 + _DIGEST], raw[1 + _DIGEST :]
-        if (
-            version + digest != _sealed(question, body) or _text(raw) != cursor
-        ):  # base64 has several forms of the same bytes
+        # Base64 has several forms of the same bytes; one is ours.
+        if version + digest != _sealed(question, body) or _text(raw) != cursor:
             raise WrongQuestion(_FOREIGN)
         backward, *values = json.loads(body.decode("utf-8", "surrogatepass"))
         place = (_EPOCH + timedelta(microseconds=value["us"]) if isinstance(value, dict) else value for value in values)

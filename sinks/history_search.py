@@ -208,7 +208,7 @@ def _snippets(
     queries, values = _queries(wanted)
     query = " || ".join(each for of in queries for each in of)
     marked = [f"ts_headline('{each}'::regconfig, body, ({query}), %(options)s)" for each in _CONFIGURATIONS[::-1]]
-    sql = f"select {', '.join(marked)} from unnest(%(texts)s::text[]) with ordinality as given (body, n) order by n"  # noqa: S608  # ours
+    sql = f"select {', '.join(marked)} from unnest(%(texts)s::text[]) with ordinality as given (body, n) order by n"  # noqa: S608  # of our own parts
     clean = [re.sub(f"[{_BEGIN}{_END}]", " ", storable(text)) for text in texts]
     asked = {**values, "texts": clean, "options": _OPTIONS}
     return [

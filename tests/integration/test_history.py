@@ -312,9 +312,8 @@ def test_no_question_reads_a_month_from_end_to_end(two_year_url: str, name: str)
     """Each relation has an index for each question. A page reads as many rows as it has, one for each month, and nothing is sorted but what
     belongs to a page already found."""
     with psycopg.connect(two_year_url, autocommit=True) as connection:
-        connection.execute(
-            "set enable_seqscan = off"
-        )  # the months of a test are so small that the planner would read them whole
+        # The months of a test are so small that the planner would read them whole.
+        connection.execute("set enable_seqscan = off")
         connection.cursor_factory = Recorded
         Recorded.ran.clear()
         (ASKED | BY_INDEX_ONLY)[name](connection)

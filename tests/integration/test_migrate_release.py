@@ -90,9 +90,10 @@ async def test_a_filled_database_of_the_release_before_is_migrated_and_written(p
     assert planned(postgres, clickhouse) == []
 
     # Every row is in the partition of its month, and the year 1970 in the one for all others.
-    assert rows(postgres, "select distinct tableoid::regclass::text from messages order by 1") == [
-        ("messages_2026_09",), ("messages_2026_10",), ("messages_other",),
-    ]  # fmt: skip
+    partitions = [
+        name for [name] in rows(postgres, "select distinct tableoid::regclass::text from messages order by 1")
+    ]
+    assert partitions == ["messages_2026_09", "messages_2026_10", "messages_other"]
     assert rows(postgres, "select * from message_states except select * from counted_message_states") == []
     assert rows(postgres, "select count(*) from pg_class where relname like 'old\\_%'") == [(0,)]
     assert rows(postgres, "select delivery_id from delivery_events except select delivery_id from deliveries") == []
