@@ -24,7 +24,8 @@ from loadgen.verdict_view import render
 from pipelines.stages import WORKERS
 from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
-from sinks.reports import delivery_report, timelines
+from sinks.history import timelines
+from sinks.reports import delivery_report
 from stack import control
 from stack.state import is_running, read_state, state_path
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "simulate": "cli.simulate:simulate",
     "channels": "cli.channels:app",
     "message": "cli.message:app",
+    "history": "cli.history_commands:app",
     "report": "cli.report:app",
     "receipts": "cli.sweep:app",
     "retention": "cli.retention_command:retention",

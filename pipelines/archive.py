@@ -102,7 +102,7 @@ class Archive(PostgresStage[Writes]):
         metrics.EVENTS.labels("archive", "message_id_reused").inc(self._sink.reused - self._reused)
         metrics.EVENTS.labels("archive", "too_old").inc(self._sink.too_old - self._too_old)
         if self._sink.reused > self._reused:
-            log.warning("message ids reused", messages=self._sink.reused - self._reused, query="see docs/reports.md")
+            log.warning("message ids reused", messages=self._sink.reused - self._reused, query="see docs/history.md")
         self._conflicts, self._reused, self._too_old = self._sink.conflicts, self._sink.reused, self._sink.too_old
 
 

@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.records import DeliveryState, Status
-from sinks.migrate import DDL, migrate_postgres
 from sinks.postgres import PostgresArchive
-from tests.support.sink_databases import T0, postgres_database, rows, state
+from tests.support.sink_databases import rows, state
 
 STATUSES = tuple(Status)
 
@@ -163,49 +160,3 @@ async def test_postgresql_takes_no_counts_that_do_not_add_up(archive: PostgresAr
         pytest.raises(psycopg.errors.CheckViolation, match="message_states_add_up"),
     ):
         connection.execute(f"update message_states set {change}".encode())
-
-
-async def test_the_migration_counts_what_is_there_while_an_older_release_writes(
-    postgres_url: str, tmp_path: Path
-) -> None:
-    """The migration waits for a transaction that has changed deliveries, counts it, and sees what comes afterwards."""
-    before = shutil.copytree(DDL / "postgres", tmp_path / "postgres")
-    later = sorted(path.name for path in before.glob("*.sql") if path.name >= "0009")
-    for name in later:
-        (before / name).unlink()
-    with postgres_database(postgres_url, migrated=False) as url:
-        with psycopg.connect(url, autocommit=True) as connection:
-            migrate_postgres(connection, tmp_path)
-            connection.execute(SENT_BY_AN_OLDER_RELEASE)
-        with psycopg.connect(url) as older:
-            older.execute("update deliveries set status = 'READ' where delivery_id = 'd4'")
-            migrating = asyncio.create_task(asyncio.to_thread(migrate_all, url))
-            await asyncio.sleep(0.3)
-            assert not migrating.done()
-        assert await migrating == later
-        assert rows(url, "select message_id, deliveries, sent, read from message_states order by 1") == [
-            ("m0", 3, 3, 0),
-            ("m1", 3, 2, 1),
-            ("m2", 3, 3, 0),
-        ]
-        archive = PostgresArchive(url)
-        await write(archive, [of_one(1, 3, message_id="m1")])
-        await archive.close()
-        assert wrong(url) == []
-        assert rows(url, "select delivered from message_states where message_id = 'm1'") == [(1,)]
-
-
-# Nine deliveries of three messages, as they are in the relations of 0001 to 0008.
-SENT_BY_AN_OLDER_RELEASE = f"""
-    insert into deliveries (tenant_id, delivery_id, event_id, message_id, conversation_id, home_partition, seq, channel, account,
-                            recipient, address, version, previous_status, status, cause, occurred_at, observed_at, requested_at,
-                            accepted_at, delivered_implied, attempts, resends)
-    select 'default', 'd' || n, 'e' || n, 'm' || n % 3, 'c1', 0, n, 'whatsapp', 'a', 'r', 'r', 2, 'PENDING', 'SENT', 'ACCEPTED', at, at, at,
-           at, false, 1, 0
-      from generate_series(0, 8) as n, to_timestamp({T0} / 1000.0) as at
-"""
-
-
-def migrate_all(url: str) -> list[str]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        return migrate_postgres(connection)
