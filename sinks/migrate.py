@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from schemas import access_errors
 from schemas.settings import MissingSetting, Settings, wrong
+from sinks import report_views
 from sinks.clickhouse import connect
 from sinks.sink_errors import Unavailable
 
@@ -100,7 +101,7 @@ def migrate_postgres(connection: psycopg.Connection, folder: Path = DDL) -> list
 
 
 def migrate_clickhouse(client: Client, folder: Path = DDL) -> list[str]:
-    """Applies ClickHouse's missing files. The caller holds the lock."""
+    """Applies ClickHouse's missing files, and what changed of the reports. The caller holds the lock."""
     client.command(
         "create table if not exists applied_migrations (name String, checksum String, applied_at DateTime64(3, 'UTC') default now64(3))"
         " engine = MergeTree order by name"
@@ -112,7 +113,9 @@ def migrate_clickhouse(client: Client, folder: Path = DDL) -> list[str]:
             client.command(statement)
         client.insert("applied_migrations", [[migration.name, migration.checksum]], column_names=["name", "checksum"])
 
-    return _apply("clickhouse", folder, {str(row[0]): str(row[1]) for row in rows}, run)
+    applied = _apply("clickhouse", folder, {str(row[0]): str(row[1]) for row in rows}, run)
+    report_views.apply(client, folder / "reports")
+    return applied
 
 
 def statements(sql: str) -> list[str]:
