@@ -24,7 +24,7 @@ COMMANDS = {
     "simulate": "cli.simulate:simulate",
     "channels": "cli.channels:app",
     "message": "cli.message:app",
-    "report": "cli.report:app",
+    "report": "cli.report:report",
     "receipts": "cli.sweep:app",
     "tables": "cli.table_commands:app",
 }

@@ -1,17 +1,16 @@
-"""Queries: the timeline of a message and stalled deliveries from PostgreSQL, and the delivery report from ClickHouse.
+"""Queries of PostgreSQL: the timeline of a message, and stalled deliveries. The reports of ClickHouse are in sinks/report_queries.py.
 
-Enters: a connection or a client, and what to look for. Leaves: plain values, and the SQL of a report. Guaranteed: only reads; times are
-Unix milliseconds; texts are the original ones (sinks/storable_text.py is undone). All functions block and use the caller's connection or
-client in the caller's thread; errors of the drivers pass through, so wrap a ClickHouse query in sinks.clickhouse.answered.
+Enters: a connection, and what to look for. Leaves: plain values. Guaranteed: only reads; times are Unix milliseconds; texts are the original
+ones (sinks/storable_text.py is undone). All functions block and use the caller's connection in the caller's thread; errors of the driver pass
+through.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import psycopg
-from clickhouse_connect.driver.client import Client
 from psycopg.rows import dict_row
 
 from sinks.storable_text import key, original, original_json
@@ -52,14 +51,6 @@ class WaitingDelivery:
     provider_message_id: str | None
     sent_at: int | None
     stalled_at: int | None  # None: it does not count as stalled
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The rows of a report (column -> value), and the SQL that made them."""
-
-    rows: tuple[Row, ...]
-    sql: str
 
 
 _CONVERSATIONS = """
@@ -149,17 +140,6 @@ def waiting_deliveries(
         {"channel": channel, "before": sent_before, "at_most": at_most},
     )
     return tuple(WaitingDelivery(**dict(zip(names, map(_value, row), strict=True))) for row in found)
-
-
-def delivery_report(client: Client, since: datetime, until: datetime, *, by_hour: bool = False) -> Report:
-    """Counts and latencies of the deliveries accepted in [since, until), by tenant and channel. `by_hour`: by hour as well, read from
-    the hourly totals."""
-    view, format_ = (
-        ("report_delivery_by_hour", "%Y-%m-%d %H:%M:%S") if by_hour else ("report_delivery", "%Y-%m-%d %H:%M:%S.%f")
-    )
-    begin, end = (at.astimezone(UTC).strftime(format_)[:23] for at in (since, until))
-    sql = f"select * from {view}(since = '{begin}', until = '{end}')"  # noqa: S608  # only a view's name and two formatted times
-    return Report(tuple(client.query(sql).named_results()), sql)
 
 
 def _plain(row: Row) -> dict[str, Any]:
