@@ -7,11 +7,13 @@ the same; CSV (RFC 4180) and JSON have every column, times in ISO 8601 UTC, and 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sinks.report_queries import ReportResult
@@ -19,6 +21,7 @@ from sinks.report_queries import ReportResult
 # A column's last word -> its unit in the heading.
 _UNITS = {"ms": "ms", "share": "%", "at": "UTC", "hour": "UTC", "minute": "UTC", "bytes": "bytes"}
 _KEPT_WORDS = {"hour", "minute", "at"}  # these words stay in the heading
+WIDTH = 100  # characters, of an ordinary terminal
 
 
 def draw(result: ReportResult, console: Console) -> None:
@@ -40,23 +43,38 @@ def draw(result: ReportResult, console: Console) -> None:
     hidden = {"tenant_id"} if len(tenants) == 1 else set()
     tables = report.tables or (tuple(report.columns),)
     for columns in tables:
-        console.print(table(result, [column for column in columns if column not in hidden]))
-    if hidden and "tenant_id" in report.columns:
+        shown_columns = [column for column in columns if column not in hidden]
+        console.print(table(result, shown_columns, max(WIDTH, console.width)))
+    if hidden and "tenant_id" in report.columns and not question.tenant:
         console.print(f"tenant: {next(iter(tenants))}", highlight=False, markup=False)
     shown = {column for columns in tables for column in columns} | hidden
     if more := [column for column in report.columns if column not in shown]:
         console.print(f"--csv and --json also have: {', '.join(more)}", highlight=False)
 
 
-def table(result: ReportResult, columns: Sequence[str]) -> Table:
-    """These columns of all rows."""
-    drawn = Table(pad_edge=False)
+def table(result: ReportResult, columns: Sequence[str], width: int = WIDTH) -> Table:
+    """These columns of all rows. Cells and the words of headings stay whole when all of them fit into `width` characters; ids may break."""
+    cells = {column: [_cell(column, row[column]) for row in result.rows] for column in columns}
+    whole = {column: _whole_width(column, cells[column]) for column in columns}
+    fits = sum(whole.values()) + 2 * (len(columns) - 1) <= width
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
-        is_number = any(isinstance(row[column], int | float) and not isinstance(row[column], bool) for row in result.rows)
-        drawn.add_column(heading(column), justify="right" if is_number else "left", overflow="fold")
-    for row in result.rows:
-        drawn.add_row(*(_cell(column, row[column]) for column in columns))
+        is_text = any(isinstance(row[column], str) for row in result.rows)
+        drawn.add_column(
+            heading(column),
+            justify="left" if is_text else "right",
+            overflow="fold",
+            min_width=whole[column] if fits else None,
+        )
+    for line in zip(*cells.values(), strict=True):
+        drawn.add_row(*map(escape, line))
     return drawn
+
+
+def _whole_width(column: str, cells: Iterable[str]) -> int:
+    """How wide the column must be so that nothing in it breaks, except an id."""
+    texts = heading(column).split() if column.endswith("_id") else [*heading(column).split(), *cells]
+    return max(map(len, texts))
 
 
 def heading(column: str) -> str:
@@ -76,13 +94,11 @@ def _cell(column: str, value: Any) -> str:
         return _time(value)
     if isinstance(value, float):
         return f"{value:.2%}"[:-1] if column.endswith("_share") else f"{value:,.0f}" if column.endswith("_ms") else f"{value:,.2f}"
-    text = f"{value:,}" if isinstance(value, int) else str(value)
-    return text.replace("[", "\\[")  # rich would take it for markup
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _time(at: datetime) -> str:
-    text = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
-    return text.removesuffix(".000").removesuffix(":00")
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
 def as_csv(result: ReportResult) -> str:

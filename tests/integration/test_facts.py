@@ -18,7 +18,8 @@ from sinks.storable_text import LATEST
 from tests.support.sink_databases import T0, clickhouse_database, state
 
 RELATIONS = ("delivery_events", "deliveries", "deliveries_by_minute", "deliveries_by_hour")
-WIDE = "(since = '2020-01-01 00:00:00', until = '2100-01-01 00:00:00')"
+ANY = "tenant = '', channel = '', account = ''"
+WIDE = f"(since = '2020-01-01 00:00:00', until = '2100-01-01 00:00:00', {ANY})"
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ async def test_the_newest_version_wins_whatever_comes_last(facts: ClickHouseFact
 async def test_the_bounds_of_a_report_are_half_open(facts: ClickHouseFacts, client: Client) -> None:
     await facts.insert("a", [state(n, 1, accepted_at=T0 + n) for n in range(3)])
     first = datetime.fromtimestamp(T0 / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    assert report(client, bounds=f"(since = '{first}.000', until = '{first}.002')")[0]["accepted"] == 2
+    assert report(client, bounds=f"(since = '{first}.000', until = '{first}.002', {ANY})")[0]["accepted"] == 2
 
 
 async def test_the_same_id_in_another_conversation_is_another_message(facts: ClickHouseFacts, client: Client) -> None:
@@ -237,7 +238,7 @@ async def test_the_same_id_in_another_conversation_is_another_message(facts: Cli
     same = [state(1, 1), state(1, 1, delivery_id="d1b")]
     others = [state(1, 1, delivery_id="d2", conversation_id="c2"), state(1, 1, delivery_id="d3", tenant_id="acme")]
     await facts.insert("a", [*same, *others])
-    query = "select tenant_id, messages, accepted from report_delivery(since = '2026-01-01 00:00:00', until = '2027-01-01 00:00:00')"
+    query = f"select tenant_id, messages, accepted from report_delivery{WIDE}"
     assert client.query(query).result_rows == [("acme", 1, 1), ("default", 2, 3)]
 
 

@@ -28,20 +28,17 @@ class World:
     inbound: list[Row] = field(default_factory=list)  # inbound_events
     dead_letters: list[Row] = field(default_factory=list)  # dead_letter_events; some twice
 
-    def insert(self, client: Client, chance: random.Random) -> None:
+    def insert(self, client: Client, chance: random.Random, blocks: int = 3) -> None:
         """In several blocks and any order, as the sinks might."""
-        shuffled = chance.sample(self.events, len(self.events))
-        cut = len(shuffled) // 3 + 1
-        for n in range(0, len(shuffled), cut):
-            _insert(client, "delivery_events", shuffled[n : n + cut])
         for relation, rows in (
+            ("delivery_events", chance.sample(self.events, len(self.events))),
             ("accepted_deliveries", self.accepted),
             ("inbound_events", self.inbound),
             ("dead_letter_events", self.dead_letters),
         ):
-            half = len(rows) // 2
-            _insert(client, relation, rows[:half])
-            _insert(client, relation, rows[half:])
+            cut = len(rows) // blocks + 1
+            for n in range(0, len(rows), cut):
+                _insert(client, relation, rows[n : n + cut])
 
 
 def _insert(client: Client, relation: str, rows: list[Row]) -> None:

@@ -2,6 +2,7 @@
 --
 -- Exact, from the latest state of each delivery that was accepted in the range. It counts a delivery once, where it stands now, so
 -- accepted = pending + sent + failed + expired + cancelled + suppressed.
+-- A scheduled delivery counts from its acceptance, not from the time it was scheduled for.
 --
 -- Columns:
 --   tenant_id: the tenant
@@ -30,7 +31,7 @@
 --   delivered_to_read_p95_ms: the same, 95th percentile
 --   delivered_to_read_p99_ms: the same, 99th percentile
 -- Left out: signals (typing, mark_read). Times of a DELIVERED that only follows from READ. A time that two clocks make negative counts as 0.
--- Table: tenant_id, channel, accepted, sent, delivered, read, pending, failed, expired, suppressed, failure_share, resends
+-- Table: tenant_id, channel, accepted, sent, delivered, read, pending, failed, expired, suppressed, failure_share
 -- Table: tenant_id, channel, accept_to_sent_p50_ms, accept_to_sent_p95_ms, accept_to_sent_p99_ms, sent_to_delivered_p50_ms, sent_to_delivered_p95_ms, sent_to_delivered_p99_ms
 create or replace view report_delivery as
 select

@@ -1,6 +1,7 @@
 -- How did deliveries and failures go, hour by hour?
 --
 -- From the hourly roll-up: as fast for a year as for a day. Counts are exact, percentiles are estimates (t-digests).
+-- A scheduled delivery counts from its acceptance, not from the time it was scheduled for.
 --
 -- Columns:
 --   tenant_id: the tenant

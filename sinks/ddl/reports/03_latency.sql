@@ -1,6 +1,7 @@
 -- How long does it take until a delivery is sent, delivered and read, by channel?
 --
 -- From the roll-ups. Counts and the longest time are exact, percentiles are estimates (t-digests).
+-- A scheduled delivery counts from its acceptance, not from the time it was scheduled for.
 --
 -- Columns:
 --   tenant_id: the tenant

@@ -1,6 +1,7 @@
 -- How long did it take until deliveries were sent, delivered and read, hour by hour?
 --
 -- From the roll-ups. Counts and the longest time are exact, percentiles are estimates (t-digests).
+-- A scheduled delivery counts from its acceptance, not from the time it was scheduled for.
 --
 -- Columns:
 --   tenant_id: the tenant

@@ -18,6 +18,7 @@
 --   never_sent: FAILED, EXPIRED, CANCELLED or SUPPRESSED, which the objective leaves out as well
 -- Left out: deliveries that are not sent yet (pending): look at them in report delivery.
 -- Grain: minute
+-- Table: tenant_id, channel, accepted, measured, within, late, attained_share, is_met, scheduled_or_throttled, never_sent
 create or replace view report_sla as
 select
     tenant_id, channel, accepted, arraySum(mapValues(counted)) as measured,

@@ -23,7 +23,7 @@
 --   receipt_ms: the provider's acceptance to the arrival
 --   other_ms: what no part explains
 -- Left out: what the objective leaves out: scheduled and throttled deliveries, and those never sent.
--- Table: channel, message_id, accepted_at, accept_to_sent_ms, waiting_ms, pacing_ms, attempts_ms, provider_ms, other_ms, receipt_ms
+-- Table: tenant_id, channel, message_id, accept_to_sent_ms, waiting_ms, pacing_ms, attempts_ms, provider_ms, other_ms, receipt_ms
 create or replace view report_breaches as
 select
     tenant_id, channel, account, conversation_id, message_id, delivery_id, accepted_at, status, attempts,

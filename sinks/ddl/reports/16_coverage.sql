@@ -17,7 +17,7 @@
 --   missing: of these, on a channel that reports one of them: it may come yet
 --   confirmed_share: (sent - unconfirmed) / sent
 -- Left out: deliveries that were not sent.
--- Table: tenant_id, channel, reports_delivered, reports_read, sent, delivered, implied, read, unconfirmed, missing, confirmed_share
+-- Table: tenant_id, channel, sent, delivered, implied, read, unconfirmed, missing, confirmed_share
 create or replace view report_coverage as
 select
     tenant_id,
