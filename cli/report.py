@@ -51,7 +51,9 @@ def report(
     tenant: Annotated[str, typer.Option("--tenant", help="Of one tenant. Default: all.")] = "",
     channel: Annotated[str, typer.Option("--channel", help="Of one channel. Default: all.")] = "",
     account: Annotated[str, typer.Option("--account", help="Of one of our accounts. Default: all.")] = "",
-    worst: Annotated[int | None, typer.Option("--worst", help=f"How many rows of a list of the worst. Default: {WORST}.")] = None,
+    worst: Annotated[
+        int | None, typer.Option("--worst", help=f"How many rows of a list of the worst. Default: {WORST}.")
+    ] = None,
     label: Annotated[str, typer.Option("--label", help="One campaign. Default: all.")] = "",
     to_csv: Annotated[bool, typer.Option("--csv", help="Print CSV (RFC 4180), with all columns.")] = False,
     to_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of objects, with all columns.")] = False,
@@ -95,7 +97,9 @@ def known_report(name: str) -> ReportFile:
 def question_of(chosen: ReportFile, asking: Asking) -> Question:
     """What is asked of the report. Ends the command, with a sentence, for an option that is wrong or that the report cannot use."""
     if asking.channel and asking.channel not in CHANNELS:
-        fail(f"there is no channel {asking.channel!r}{_nearest(asking.channel, CHANNELS)}: the channels are {', '.join(CHANNELS)}")
+        fail(
+            f"there is no channel {asking.channel!r}{_nearest(asking.channel, CHANNELS)}: the channels are {', '.join(CHANNELS)}"
+        )
     if asking.since is not None and "since" in chosen.ignores:
         fail(f"report {chosen.name} takes no --from: its windows end at --to")
     if asking.account and "account" in chosen.ignores:

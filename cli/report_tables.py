@@ -7,7 +7,7 @@ the same; CSV (RFC 4180) and JSON have every column, times in ISO 8601 UTC, and 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,11 @@ def draw(result: ReportResult, console: Console) -> None:
     grain = f", in whole {report.grain}s" if report.grain else ""
     of = [f"{name} {getattr(question, name)}" for name in ("tenant", "channel", "account") if getattr(question, name)]
     since = "" if "since" in report.ignores else f"from {_time(question.since)} "
-    console.print(f"{since}to {_time(question.until)} UTC{grain}{''.join(f', {each}' for each in of)}", highlight=False, markup=False)
+    console.print(
+        f"{since}to {_time(question.until)} UTC{grain}{''.join(f', {each}' for each in of)}",
+        highlight=False,
+        markup=False,
+    )
     if not result.rows:
         console.print(
             "no rows: check the range (--from, --to), the names in --tenant, --channel and --account, and that the sinks run"
@@ -55,26 +59,34 @@ def draw(result: ReportResult, console: Console) -> None:
 def table(result: ReportResult, columns: Sequence[str], width: int = WIDTH) -> Table:
     """These columns of all rows. Cells and the words of headings stay whole when all of them fit into `width` characters; ids may break."""
     cells = {column: [_cell(column, row[column]) for row in result.rows] for column in columns}
-    whole = {column: _whole_width(column, cells[column]) for column in columns}
-    fits = sum(whole.values()) + 2 * (len(columns) - 1) <= width
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    widths = _widths(cells, width)
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
         is_text = any(isinstance(row[column], str) for row in result.rows)
         drawn.add_column(
-            heading(column),
-            justify="left" if is_text else "right",
-            overflow="fold",
-            min_width=whole[column] if fits else None,
+            heading(column), justify="left" if is_text else "right", overflow="fold", width=widths.get(column)
         )
     for line in zip(*cells.values(), strict=True):
         drawn.add_row(*map(escape, line))
     return drawn
 
 
-def _whole_width(column: str, cells: Iterable[str]) -> int:
-    """How wide the column must be so that nothing in it breaks, except an id."""
-    texts = heading(column).split() if column.endswith("_id") else [*heading(column).split(), *cells]
-    return max(map(len, texts))
+def _widths(cells: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:
+    """The width of each column; empty when they do not fit, so that rich breaks cells. The rest of the room goes to long headings,
+    evenly, so that they take fewer lines."""
+    widths = {}
+    for column, texts in cells.items():
+        whole = heading(column).split() if column.endswith("_id") else [*heading(column).split(), *texts]
+        widths[column] = max(map(len, whole))
+    room = width - sum(widths.values()) - 2 * len(widths) + 1  # between two columns are two spaces
+    if room < 0:
+        return {}
+    wanted = {column: max(len(heading(column)), *map(len, texts)) for column, texts in cells.items()}
+    while room > 0 and (narrow := [column for column in widths if widths[column] < wanted[column]]):
+        for column in narrow[:room]:
+            widths[column] += 1
+        room -= len(narrow[:room])
+    return widths
 
 
 def heading(column: str) -> str:
@@ -93,7 +105,13 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, datetime):
         return _time(value)
     if isinstance(value, float):
-        return f"{value:.2%}"[:-1] if column.endswith("_share") else f"{value:,.0f}" if column.endswith("_ms") else f"{value:,.2f}"
+        return (
+            f"{value:.2%}"[:-1]
+            if column.endswith("_share")
+            else f"{value:,.0f}"
+            if column.endswith("_ms")
+            else f"{value:,.2f}"
+        )
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

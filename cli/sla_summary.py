@@ -11,7 +11,17 @@ from cli.report_tables import table
 from sinks.clickhouse import answered, connect
 from sinks.report_queries import OBJECTIVE, Question, ask
 
-_COLUMNS = ("tenant_id", "channel", "accepted", "measured", "late", "attained_share", "is_met", "scheduled_or_throttled", "never_sent")
+_COLUMNS = (
+    "tenant_id",
+    "channel",
+    "accepted",
+    "measured",
+    "late",
+    "attained_share",
+    "is_met",
+    "scheduled_or_throttled",
+    "never_sent",
+)
 
 
 def sla_summary(clickhouse_url: str, since: datetime, until: datetime, tenant: str = "") -> Table | None:
@@ -25,5 +35,7 @@ def sla_summary(clickhouse_url: str, since: datetime, until: datetime, tenant: s
     if not result.rows:
         return None
     drawn = table(result, _COLUMNS)
-    drawn.title = f"SLA: {OBJECTIVE.share:.0%} of the deliveries sent within {OBJECTIVE.seconds:g} s of their acceptance"
+    drawn.title = (
+        f"SLA: {OBJECTIVE.share:.0%} of the deliveries sent within {OBJECTIVE.seconds:g} s of their acceptance"
+    )
     return drawn

@@ -98,7 +98,9 @@ def _sections(comment: list[str]) -> tuple[str, str, dict[str, list[list[str]]]]
             prose.append(line)
         else:
             # below `Columns:`, an indent of 2 begins a column and a larger one continues it
-            current.append(line if not current or begins_a_column(line) or begins_a_column(current[0]) else line.strip())
+            current.append(
+                line if not current or begins_a_column(line) or begins_a_column(current[0]) else line.strip()
+            )
     return question, " ".join(filter(None, prose)), fields
 
 

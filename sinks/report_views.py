@@ -29,7 +29,10 @@ def apply(client: Client, folder: Path = FOLDER) -> list[str]:
     client.command(_REMEMBERED)
     rows = client.query("select name, checksum, views from applied_reports final where checksum != ''").result_rows
     applied: dict[str, tuple[str, set[str]]] = {str(name): (checksum, set(views)) for name, checksum, views in rows}
-    there = {str(row[0]) for row in client.query("select name from system.tables where database = currentDatabase()").result_rows}
+    there = {
+        str(row[0])
+        for row in client.query("select name from system.tables where database = currentDatabase()").result_rows
+    }
     done, wanted = [], set[str]()
     for path in files(folder):
         sql = path.read_text(encoding="utf-8")

@@ -39,7 +39,9 @@ WIDTH = 100
 _SINCE = datetime.fromtimestamp(BASE / 1000, UTC)
 QUESTION = Question(_SINCE, _SINCE + timedelta(days=DAYS), tenant="shop", worst_n=5)
 # Of the long ones, the text shows a few hours of one channel.
-FEW_HOURS = replace(QUESTION, since=_SINCE + timedelta(days=1, hours=14), until=_SINCE + timedelta(days=1, hours=17), channel="whatsapp")
+FEW_HOURS = replace(
+    QUESTION, since=_SINCE + timedelta(days=1, hours=14), until=_SINCE + timedelta(days=1, hours=17), channel="whatsapp"
+)
 
 
 def fill(client: Client) -> None:
@@ -85,7 +87,16 @@ def _cut(lines: list[str], most: int = 26) -> list[str]:
 
 def _columns(report: ReportFile) -> list[str]:
     cells = [f"| `{name}` | {meaning.replace('|', '&#124;')} |" for name, meaning in report.columns.items()]
-    return ["<details><summary>Columns</summary>", "", "| column | meaning |", "| --- | --- |", *cells, "", "</details>", ""]
+    return [
+        "<details><summary>Columns</summary>",
+        "",
+        "| column | meaning |",
+        "| --- | --- |",
+        *cells,
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def text(results: dict[str, ReportResult]) -> str:

@@ -32,7 +32,9 @@ def client(clickhouse_url: str) -> Iterator[Client]:
 
 def answer(client: Client, name: str, asked: Asked) -> list[Row]:
     """The rows of the view, as it is called with exactly these bounds; times as Unix milliseconds."""
-    question = Question(_time(asked.since), _time(asked.until), asked.tenant, asked.channel, asked.account, asked.worst_n, asked.label)
+    question = Question(
+        _time(asked.since), _time(asked.until), asked.tenant, asked.channel, asked.account, asked.worst_n, asked.label
+    )
     sql = call(reports()[name], question)
     rows = client.query(sql).named_results()
     return [{key: _plain(value) for key, value in row.items()} for row in rows]

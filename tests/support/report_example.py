@@ -24,7 +24,12 @@ def example(deliveries: int = 3000) -> World:
         channel = chance.choice(CHANNELS)
         conversation = f"c-{chance.randrange(400)}"
         seq[conversation] = seq.get(conversation, 0) + 1
-        place = {"tenant_id": "shop", "conversation_id": conversation, "channel": channel, "account": f"{channel}-{chance.randint(1, 2)}"}
+        place = {
+            "tenant_id": "shop",
+            "conversation_id": conversation,
+            "channel": channel,
+            "account": f"{channel}-{chance.randint(1, 2)}",
+        }
         if chance.random() < 0.12:
             world.inbound.append({**place, "message_id": f"in-{n}", "home_partition": 0, "seq": seq[conversation], "kind": "text",
                                   "received_at": at - 20, "accepted_at": at, "batch": 1})  # fmt: skip
@@ -73,12 +78,22 @@ def _sent(life: Life, chance: random.Random, at: int) -> bool:
     first = at
     is_slow = life.state["channel"] == "whatsapp" and SLOW <= life.state["accepted_at"] < SLOW + HOUR
     limited = life.state["account"] == "whatsapp-2" and chance.random() < 0.05
-    again = limited or chance.random() < 0.02
+    again = limited or chance.random() < 0.012
     for n in (1, 2):
         end = at + round(chance.lognormvariate(7.2 if is_slow else 4.6, 0.45))
         call = {"dispatched_at": at, "first_dispatched_at": first, "attempts": n}
         if n == 1 and again and limited:
-            life.goes("PENDING", "RETRY_LATER", end, attempt=1, throttled=True, reason="130429", throttles=1, retry_at=end + 1500, **call)
+            life.goes(
+                "PENDING",
+                "RETRY_LATER",
+                end,
+                attempt=1,
+                throttled=True,
+                reason="130429",
+                throttles=1,
+                retry_at=end + 1500,
+                **call,
+            )
             at = end + 1500
         elif n == 1 and again and chance.random() < 0.3:
             life.goes("PENDING", "UNKNOWN", end + 5000, attempt=1, **call)

@@ -263,7 +263,14 @@ def parts_of(row: Row) -> dict[str, int | None] | None:
         return None
     total = max(0, max(ends) - start)
     parts: dict[str, int | None] = {}
-    times = [row["accepted_at"], row["ready_at"], row["first_dispatched_at"], row["dispatched_at"], row["sent_at"], arrived]
+    times = [
+        row["accepted_at"],
+        row["ready_at"],
+        row["first_dispatched_at"],
+        row["dispatched_at"],
+        row["sent_at"],
+        arrived,
+    ]
     reached = 0  # how far the clock has come, from the start; it never goes back and never beyond the end
     for name, before, after in zip(PARTS, times[:-1], times[1:], strict=False):
         came = reached if after is None else max(reached, min(total, after - start))
@@ -282,7 +289,17 @@ def breaches(world: World, asked: Asked) -> list[Row]:
         if took > asked.objective_ms and row["not_before"] is None and row["throttles"] == 0:
             parts = parts_of(row)
             assert parts is not None
-            copied = ("tenant_id", "channel", "account", "conversation_id", "message_id", "delivery_id", "accepted_at", "status", "attempts")
+            copied = (
+                "tenant_id",
+                "channel",
+                "account",
+                "conversation_id",
+                "message_id",
+                "delivery_id",
+                "accepted_at",
+                "status",
+                "attempts",
+            )
             found.append({
                 **{name: row[name] for name in copied}, "accept_to_sent_ms": took,
                 "total_ms": parts["total"], **{f"{name}_ms": parts[name] for name in PARTS[:-1]},
@@ -308,7 +325,13 @@ def waterfall(world: World, asked: Asked) -> list[Row]:
 
 # --- attempts -----------------------------------------------------------------------------------------------------------------
 
-CLASSES = {"ACCEPTED": "accepted", "RETRY_LATER": "retry_later", "EXHAUSTED": "retry_later", "UNKNOWN": "unknown", "REJECTED": "rejected"}
+CLASSES = {
+    "ACCEPTED": "accepted",
+    "RETRY_LATER": "retry_later",
+    "EXHAUSTED": "retry_later",
+    "UNKNOWN": "unknown",
+    "REJECTED": "rejected",
+}
 
 
 def attempts(world: World, asked: Asked) -> list[Row]:
@@ -334,7 +357,17 @@ def retries(world: World, asked: Asked) -> list[Row]:
             "retries": sum(row["attempt"] > 1 for row in rows), "throttled": sum(row["throttled"] for row in rows),
             "call_p50_ms": exact(times, 0.5), "call_p95_ms": exact(times, 0.95),
         })  # fmt: skip
-    return sorted(found, key=lambda row: (row["tenant_id"], row["channel"], -row["attempts"], row["class"], row["cause"], row["reason_code"]))
+    return sorted(
+        found,
+        key=lambda row: (
+            row["tenant_id"],
+            row["channel"],
+            -row["attempts"],
+            row["class"],
+            row["cause"],
+            row["reason_code"],
+        ),
+    )
 
 
 def unknown(world: World, asked: Asked) -> list[Row]:

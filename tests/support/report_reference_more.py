@@ -81,7 +81,9 @@ def orphans(world: World, asked: Asked) -> list[Row]:
          "last_at": max(row["at"] for row in each)}
         for place, each in grouped(rows, *names).items()
     ]  # fmt: skip
-    return sorted(found, key=lambda row: (row["what"], -row["number"], row["tenant_id"], row["channel"], row["account"]))
+    return sorted(
+        found, key=lambda row: (row["what"], -row["number"], row["tenant_id"], row["channel"], row["account"])
+    )
 
 
 def dead_letters(world: World, asked: Asked) -> list[Row]:
@@ -140,7 +142,9 @@ def responses(world: World, asked: Asked) -> list[Row]:
                 and row["seq"] > said["seq"]
             ]
             answer = min(answers, key=lambda row: row["seq"], default=None)
-            rows.append({**said, "waited": None if answer is None else max(0, answer["accepted_at"] - said["accepted_at"])})
+            rows.append(
+                {**said, "waited": None if answer is None else max(0, answer["accepted_at"] - said["accepted_at"])}
+            )
     found = []
     for (tenant, channel), each in grouped(rows, "tenant_id", "channel").items():
         waits = [row["waited"] for row in each if row["waited"] is not None]

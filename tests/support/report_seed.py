@@ -70,7 +70,17 @@ class Life:
             "home_partition": 0,
         }
 
-    def goes(self, status: str, cause: str, at: int, *, attempt: int = 0, throttled: bool = False, reason: str = "", **kept: Any) -> None:
+    def goes(
+        self,
+        status: str,
+        cause: str,
+        at: int,
+        *,
+        attempt: int = 0,
+        throttled: bool = False,
+        reason: str = "",
+        **kept: Any,
+    ) -> None:
         """The next transition; `kept` are columns of the delivery that change and stay."""
         self.state = {
             **self.state,
@@ -124,7 +134,9 @@ def _accept(world: World, chance: random.Random, place: Row, n: int) -> None:
         first = chance.choice(before) if before and chance.random() < 0.06 else ""
         created = {**place, "delivery_id": f"d{n}.{part}", "message_id": f"m{n}", "kind": "text", "fallback_of": first}
         campaign = chance.choice(("", "", "spring", "o'clock"))
-        world.accepted.append({**created, "home_partition": 0, "campaign": campaign, "not_before": scheduled, "batch": 1})
+        world.accepted.append(
+            {**created, "home_partition": 0, "campaign": campaign, "not_before": scheduled, "batch": 1}
+        )
         if chance.random() < 0.97:  # the rest has not come to the facts
             life = Life(world, {**created, "anomaly": ""})
             life.goes("PENDING", "CREATED", place["accepted_at"], not_before=scheduled)
@@ -135,7 +147,9 @@ def _live(life: Life, chance: random.Random) -> None:
     start = max(life.state["accepted_at"], life.state["not_before"] or 0)
     way = chance.random()
     if way < 0.08:
-        life.goes("SUPPRESSED", "REJECTED", start + 1, reason=chance.choice(("opt_out", "blocked")), failed_at=start + 1)
+        life.goes(
+            "SUPPRESSED", "REJECTED", start + 1, reason=chance.choice(("opt_out", "blocked")), failed_at=start + 1
+        )
     elif way < 0.12:
         life.goes(chance.choice(("EXPIRED", "CANCELLED")), "EXPIRED", start + 500, failed_at=start + 500)
     elif way > 0.16 and _attempts(life, chance, start):  # else nothing was called yet
@@ -198,7 +212,9 @@ def _receipts(life: Life, chance: random.Random) -> None:
         life.goes("FAILED", "RECEIPT", sent + 700, reason="131047", failed_at=sent + 700)
     elif channel in {"telegram", "instagram"}:
         if way > (0.5 if channel == "instagram" else 0.95):
-            life.goes("READ", "RECEIPT", sent + 800, delivered_at=sent + 800, read_at=sent + 800, delivered_implied=True)
+            life.goes(
+                "READ", "RECEIPT", sent + 800, delivered_at=sent + 800, read_at=sent + 800, delivered_implied=True
+            )
     elif way > 0.25:
         delivered = sent + chance.choice((90, 400, 5000, -700))  # a provider's clock of whole seconds
         life.goes("DELIVERED", "RECEIPT", max(sent, delivered), delivered_at=delivered)
