@@ -7,7 +7,7 @@ one sentence. The reports are the files of sinks/ddl/reports.
 import difflib
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ from sinks.report_queries import Question, ReportResult, ask
 from sinks.sink_errors import NotMigrated, Unavailable
 
 WORST = 20
+_A_DAY = timedelta(days=1)
 _MOST = 10_000
 
 
@@ -44,8 +45,12 @@ class Asking:
 
 def report(
     name: Annotated[str, typer.Argument(help="A report, or `list` for all of them.")],
+    *,
     since: Annotated[
-        str | None, typer.Option("--from", "--since", help=f"Deliveries accepted at or after: {FORMS}. Default: -24h.")
+        str | None,
+        typer.Option(
+            "--from", "--since", help=f"Deliveries accepted at or after: {FORMS}. Default: a day before --to."
+        ),
     ] = None,
     until: Annotated[str | None, typer.Option("--to", "--until", help="Before this time. Default: now.")] = None,
     tenant: Annotated[str, typer.Option("--tenant", help="Of one tenant. Default: all.")] = "",
@@ -112,7 +117,8 @@ def question_of(chosen: ReportFile, asking: Asking) -> Question:
     if not 1 <= worst <= _MOST:
         fail(f"--worst must be 1 to {_MOST:,}, not {worst}")
     try:
-        since, until = moment(asking.since or "-24h", asking.now), moment(asking.until or "now", asking.now)
+        until = moment(asking.until or "now", asking.now)
+        since = until - _A_DAY if asking.since is None else moment(asking.since, asking.now)
     except WrongTime as error:
         fail(str(error))
     if since >= until:

@@ -1,7 +1,7 @@
 """A report for people: tables that fit 100 columns, and plain text for CSV and JSON.
 
-Enters: a ReportResult. Leaves: rich tables, or text. Guaranteed: units are in the headings; a table leaves out the tenant when all rows have
-the same; CSV (RFC 4180) and JSON have every column, times in ISO 8601 UTC, and nothing rounded.
+Enters: a ReportResult. Leaves: rich tables, or text. Guaranteed: units are in the headings; a table leaves out the tenant when all rows
+have the same; CSV (RFC 4180) and JSON have every column, times in ISO 8601 UTC, and nothing rounded.
 """
 
 import csv

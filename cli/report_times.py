@@ -1,7 +1,7 @@
 """Times as a person writes them: `-24h` and `today`, or a time in UTC.
 
-Enters: a text, and the present. Leaves: a time in UTC. Guaranteed: what it cannot read raises WrongTime with one sentence that says what can
-be written. Reads no clock.
+Enters: a text, and the present. Leaves: a time in UTC. Guaranteed: what it cannot read raises WrongTime with one sentence that says what
+can be written. Reads no clock.
 """
 
 import re

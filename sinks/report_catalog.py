@@ -125,17 +125,15 @@ def _column(line: str) -> tuple[str, str]:
 
 def _fault(report: ReportFile, stem: str) -> str:
     """What is wrong with the file; empty if nothing is."""
-    if not re.fullmatch(r"\d\d_[a-z_]+", stem):
-        return "needs a name of two digits, an underscore and lower-case letters"
-    if not report.question.endswith("?"):
-        return "must begin with a comment whose first line is the question it answers"
-    if not report.columns or not all(report.columns.values()):
-        return "must say below `Columns:` what each column means"
-    if f"create or replace view {report.view} as\n" not in report.sql:
-        return f"must create the view {report.view}"
-    if missing := {"since", "until", "tenant", "channel", "account"} - set(report.parameters):
-        return f"lacks the parameters {', '.join(sorted(missing))}"
-    if report.grain not in GRAINS:
-        return f"has an unknown grain: {report.grain}"
+    missing = {"since", "until", "tenant", "channel", "account"} - set(report.parameters)
     unknown = {column for table in report.tables for column in table} - set(report.columns)
-    return f"lists unknown columns for its table: {', '.join(sorted(unknown))}" if unknown else ""
+    faults = {
+        "needs a name of two digits, an underscore and lower-case letters": not re.fullmatch(r"\d\d_[a-z_]+", stem),
+        "must begin with a comment whose first line is the question it answers": not report.question.endswith("?"),
+        "must say below `Columns:` what each column means": not report.columns or not all(report.columns.values()),
+        f"must create the view {report.view}": f"create or replace view {report.view} as\n" not in report.sql,
+        f"lacks the parameters {', '.join(sorted(missing))}": bool(missing),
+        f"has an unknown grain: {report.grain}": report.grain not in GRAINS,
+        f"lists unknown columns for its table: {', '.join(sorted(unknown))}": bool(unknown),
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), "")

@@ -1,8 +1,8 @@
 """Queries of PostgreSQL: the timeline of a message, and stalled deliveries. The reports of ClickHouse are in sinks/report_queries.py.
 
-Enters: a connection, and what to look for. Leaves: plain values. Guaranteed: only reads; times are Unix milliseconds; texts are the original
-ones (sinks/storable_text.py is undone). All functions block and use the caller's connection in the caller's thread; errors of the driver pass
-through.
+Enters: a connection, and what to look for. Leaves: plain values. Guaranteed: only reads; times are Unix milliseconds; texts are the
+original ones (sinks/storable_text.py is undone). All functions block and use the caller's connection in the caller's thread; errors of the
+driver pass through.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""Writes the reports' part of docs/reports.md, and docs/images/report-<name>.svg: each report with its question, its SQL, its output and a plot.
+"""Writes the reports' part of docs/reports.md, and docs/images/report-<name>.svg: each report with its question, SQL, output and plot.
 
-`python -m tools.report_pages` fills a ClickHouse database of its own with the example of tests/support/report_example.py, asks every report
-and writes what came back. It uses the ClickHouse of CHAT4ALL_CLICKHOUSE_URL, else it starts one. A test fails while the page lacks a report,
-or has another text, SQL or columns.
+`python -m tools.report_pages` fills a ClickHouse database of its own with the example of tests/support/report_example.py, asks every
+report and writes what came back. It uses the ClickHouse of CHAT4ALL_CLICKHOUSE_URL, else it starts one. A test fails while the page lacks a
+report, or has another text, SQL or columns.
 """
 
 import io

@@ -81,7 +81,7 @@ def _sent(life: Life, chance: random.Random, at: int) -> bool:
     again = limited or chance.random() < 0.012
     for n in (1, 2):
         end = at + round(chance.lognormvariate(7.2 if is_slow else 4.6, 0.45))
-        call = {"dispatched_at": at, "first_dispatched_at": first, "attempts": n}
+        call: Row = {"dispatched_at": at, "first_dispatched_at": first, "attempts": n}
         if n == 1 and again and limited:
             life.goes(
                 "PENDING",

@@ -173,11 +173,14 @@ def _balance(world: World, asked: Asked) -> list[Row]:
 
 
 def audit(world: World, asked: Asked) -> list[Row]:
-    return [
-        {"tenant_id": tenant, "channel": channel, **{name: sum(row[name] for row in rows) for name in ("accepted", "ended", "in_flight", "difference")},
-         "minutes": len(rows), "minutes_that_differ": sum(row["difference"] != 0 for row in rows)}
-        for (tenant, channel), rows in grouped(_balance(world, asked), "tenant_id", "channel").items()
-    ]  # fmt: skip
+    found = []
+    for (tenant, channel), rows in grouped(_balance(world, asked), "tenant_id", "channel").items():
+        row = {"tenant_id": tenant, "channel": channel}
+        row |= {name: sum(each[name] for each in rows) for name in ("accepted", "ended", "in_flight", "difference")}
+        found.append(
+            {**row, "minutes": len(rows), "minutes_that_differ": sum(each["difference"] != 0 for each in rows)}
+        )
+    return found
 
 
 def audit_minutes(world: World, asked: Asked) -> list[Row]:

@@ -167,7 +167,7 @@ def _attempts(life: Life, chance: random.Random, start: int) -> bool:
     tries = chance.choice((1, 1, 1, 1, 2, 3))
     for n in range(1, tries + 1):
         end = at + chance.choice((20, 80, 150, 900, 2600)) - (chance.random() < 0.03) * 5000
-        call = {"dispatched_at": at, "first_dispatched_at": life.state["first_dispatched_at"] or at, "attempts": n}
+        call: Row = {"dispatched_at": at, "first_dispatched_at": life.state["first_dispatched_at"] or at, "attempts": n}
         if n < tries:
             at = _failed_attempt(life, chance, n, end, call)
         elif chance.random() < 0.1:
