@@ -19,7 +19,7 @@ from sinks.report_queries import OBJECTIVE, ReportResult
 Row = Mapping[str, Any]
 GROUPS = 16
 _MARKS = (1, 10, 100, 1000, 10_000, 60_000, 600_000, 3_600_000, 36_000_000, 864_000_000)  # ms
-_STYLE: Mapping[str, Any] = {
+_STYLE: dict[Any, Any] = {  # matplotlib's names, a type of their own
     "svg.hashsalt": "chat4all",  # else ids in an SVG are random
     "svg.fonttype": "none",  # text stays text: a fifth of the size
     "figure.facecolor": "white",
@@ -45,8 +45,7 @@ _PARTS = {
 
 def picture(result: ReportResult, format_: str) -> bytes:
     """The plot of the report as `svg` or `png`. Raises KeyError for a report without one."""
-    with mpl.rc_context():
-        mpl.rcParams.update(_STYLE)
+    with mpl.rc_context(_STYLE):
         figure = PLOTS[result.report.name](result)
         written = io.BytesIO()
         no_date = {"Date": None} if format_ == "svg" else {"Software": None}

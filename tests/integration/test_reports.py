@@ -123,16 +123,10 @@ def test_a_channel_reports_what_its_connector_declares(client: Client) -> None:
 
 
 def test_the_parts_of_every_delivery_add_up_to_its_total(client: Client) -> None:
-    asked = (
-        ask(client, "breaches", WIDE)
-        .sql.partition("(")[2]
-        .partition(", worst_n")[0]
-        .partition("worst_n")[0]
-        .rstrip(", ")
-    )
-    parts = "ifNull(waiting_ms, 0) + ifNull(pacing_ms, 0) + ifNull(attempts_ms, 0) + ifNull(provider_ms, 0) + ifNull(receipt_ms, 0)"
-    least = "least(ifNull(waiting_ms, 0), ifNull(pacing_ms, 0), ifNull(attempts_ms, 0), ifNull(provider_ms, 0), ifNull(receipt_ms, 0), other_ms)"
-    sql = f"select count(), countIf({parts} + other_ms = total_ms and {least} >= 0), countIf(other_ms > 0) from timed_deliveries({asked})"
+    parameters = call(reports()["delivery"], WIDE).partition("report_delivery")[2]
+    parts = [f"ifNull({part}_ms, 0)" for part in ("waiting", "pacing", "attempts", "provider", "receipt", "other")]
+    add_up = f"{' + '.join(parts)} = total_ms and least({', '.join(parts)}) >= 0"
+    sql = f"select count(), countIf({add_up}), countIf(other_ms > 0) from timed_deliveries{parameters}"
     every, right, with_other = client.query(sql).result_rows[0]
     assert every == right > with_other > 0
 

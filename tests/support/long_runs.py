@@ -1,4 +1,4 @@
-"""Whether the long proofs run: CHAT4ALL_LONG=1 makes some tests longer than `make test` has time for."""
+"""Whether the long forms of the tests run: `CHAT4ALL_LONG=1`."""
 
 import os
 
