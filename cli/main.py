@@ -25,7 +25,7 @@ COMMANDS = {
     "channels": "cli.channels:app",
     "message": "cli.message:app",
     "history": "cli.history_commands:app",
-    "report": "cli.report:app",
+    "report": "cli.report:report",
     "receipts": "cli.sweep:app",
     "retention": "cli.retention_command:retention",
     "tables": "cli.table_commands:app",

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from schemas import access_errors
 from schemas.settings import MissingSetting, Settings, wrong
-from sinks import migration_guards
+from sinks import migration_guards, report_views
 from sinks.clickhouse import connect
 from sinks.migration_files import DDL, Migration, MigrationRefused, migrations, missing
 from sinks.sink_errors import Unavailable, sentence
@@ -108,7 +108,8 @@ def migrate_postgres(connection: psycopg.Connection, folder: Path = DDL) -> list
 
 
 def migrate_clickhouse(client: Client, folder: Path = DDL) -> list[str]:
-    """Applies ClickHouse's missing files. The caller holds the lock. Raises MigrationRefused or MigrationFailed."""
+    """Applies ClickHouse's missing files, and what changed of the reports. The caller holds the lock. Raises MigrationRefused or
+    MigrationFailed."""
     to_apply = missing("clickhouse", migrations("clickhouse", folder), _applied_to_clickhouse(client))
     client.command(
         "create table if not exists applied_migrations (name String, checksum String, applied_at DateTime64(3, 'UTC') default now64(3))"
@@ -123,7 +124,7 @@ def migrate_clickhouse(client: Client, folder: Path = DDL) -> list[str]:
             )
         except ClickHouseError as error:
             raise _failed("clickhouse", migration, error) from error
-    # The views of the reports (sinks/ddl/reports) are applied here, in every run.
+    report_views.apply(client, folder / "reports")
     return [migration.name for migration in to_apply]
 
 
