@@ -43,7 +43,9 @@ def batch(first: int, messages: int) -> Batch:
         person = {"recipient": of["member"], "address": of["member"]}
         for version in range(1, VERSIONS + 1):
             event_id = f"{of['delivery_id']}:{version}"
-            made = state(number, version, seq=seq, event_id=event_id, delivery_id=of["delivery_id"], **ids, **person, **at)
+            made = state(
+                number, version, seq=seq, event_id=event_id, delivery_id=of["delivery_id"], **ids, **person, **at
+            )
             found.states.append(replace(made, attempt=1 if version == 2 else 0))
         found.cursors.append(
             Cursor(

@@ -98,7 +98,9 @@ def fill(client: Client, events: int) -> int:
     step = DAYS * 86_400_000 / deliveries
     for number, first in enumerate(range(0, deliveries, AT_ONCE)):
         count = min(AT_ONCE, deliveries - first)
-        client.command(_FACTS, parameters={"since": since, "step": step, "first": first, "count": count, "batch": number + 1})
+        client.command(
+            _FACTS, parameters={"since": since, "step": step, "first": first, "count": count, "batch": number + 1}
+        )
     for day in range(DAYS):
         begin = SINCE + timedelta(days=day)
         span = {"since": begin, "until": begin + timedelta(days=1)}
