@@ -1,7 +1,7 @@
 """Readers of Avro data, generated for one schema and one record class each.
 
-Enters: a schema as parsed JSON, and the class with the same fields. Leaves: a function from bytes and a position to a record and the position
-after it. Guaranteed: what it reads is what fastavro and schemas/codec.py read from the same bytes. Of data that are broken, or that are
+Enters: a schema as parsed JSON, and the class with the same fields. Leaves: a function from bytes and a position to a record and the
+position after it. Guaranteed: what it reads is what fastavro and schemas/codec.py read from the same bytes. Of data that are broken, or
 written in an unusual way, it reads nothing: it raises one of UNREADABLE, and the caller reads them with fastavro, which says what is wrong.
 
 It exists because a sink decodes every record, and decoding was most of its work. Pure; a reader may be called from any thread.

@@ -35,14 +35,14 @@ with
     path[version] as now_is,
     if(version = 1, 'PENDING', path[version - 1]) as was,
     has(['SENT', 'DELIVERED', 'READ'], now_is) as is_sent,
-    multiIf(version = 1, 'CREATED', now_is = 'FAILED', 'REJECTED', now_is = 'PENDING', 'RETRY_LATER', now_is = 'SENT', 'ACCEPTED', 'RECEIPT')
-        as why,
+    multiIf(version = 1, 'CREATED', now_is = 'FAILED', 'REJECTED', now_is = 'PENDING', 'RETRY_LATER',
+            now_is = 'SENT', 'ACCEPTED', 'RECEIPT') as why,
     multiIf(version = 1, accepted, why = 'RECEIPT', if(now_is = 'READ', seen, arrived), now_is = 'PENDING',
             accepted + toIntervalMillisecond(60), sent) as at
 select
     ['acme', 'default', 'globex'][1 + cityHash64(number, 4) % 3], hex(cityHash64(number, 5)) || hex(number), 'm' || toString(number),
-    'c' || toString(intDiv(number, 10)), number % 12, number % 10 + 1, channel, channel || '-' || toString(number % 2), version, was, now_is,
-    why, '', at, at + toIntervalMillisecond(20), accepted - toIntervalMillisecond(3), accepted,
+    'c' || toString(intDiv(number, 10)), number % 12, number % 10 + 1, channel, channel || '-' || toString(number % 2), version,
+    was, now_is, why, '', at, at + toIntervalMillisecond(20), accepted - toIntervalMillisecond(3), accepted,
     if(version = 1, null, accepted + toIntervalMillisecond(10)), if(is_sent, sent, null),
     if(now_is = 'DELIVERED' or (now_is = 'READ' and channel != 'instagram'), arrived, null), if(now_is = 'READ', seen, null),
     if(now_is = 'FAILED', sent, null), now_is = 'READ' and channel = 'instagram', if(version = 1, 0, 1), 0,
@@ -130,7 +130,7 @@ def p95(values: list[float]) -> float:
 
 
 def percentile_error(client: Client) -> Mapping[str, Any]:
-    """The largest relative difference of p50, p95 and p99 from accept to sent between the roll-up and all values, and of how many values."""
+    """The largest relative difference of p50, p95 and p99 of accept to sent between the roll-up and all values, and how many these are."""
     exact = client.query(
         "select count(), quantilesExact(0.5, 0.95, 0.99)(greatest(0, dateDiff('millisecond', accepted_at, assumeNotNull(sent_at))))"
         " from delivery_events where sent_at is not null and previous_status = 'PENDING' and status = 'SENT'"
