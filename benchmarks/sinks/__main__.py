@@ -22,6 +22,7 @@ from benchmarks.sinks.store_rates import Round
 from schemas import benchmark
 from schemas.benchmark import Figure
 from sinks.clickhouse import connect
+from sinks.stored_bytes import event_bytes
 from tests.support.sink_databases import clickhouse_database, postgres_database
 
 MUST_RATIO = 0.7
@@ -112,8 +113,7 @@ def _reports(options: argparse.Namespace) -> dict[str, Figure]:
             found = report_times.p95(report_times.milliseconds(client, sql, options.times))
             must = MUST_SLA_MS if name == "sla" else MUST_REPORT_MS
             figures[f"report_{name}"] = Figure(round(found), f"ms, p95 of {options.times}, {over}", must)
-        for table, size in report_times.bytes_an_event(client).items():
-            figures[f"bytes_{table}"] = Figure(round(size, 1), f"bytes on disk a row of {table}")
+        figures["event_bytes"] = Figure(round(event_bytes(client), 1), f"bytes on disk a transition, all relations together, {over}")
         client.close()
     return figures
 

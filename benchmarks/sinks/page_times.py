@@ -10,6 +10,8 @@ from typing import Any
 
 import psycopg
 
+from sinks.history import conversation_messages
+
 MONTHS = 24
 CONVERSATIONS = 50_000
 PAGE = 50
@@ -49,14 +51,12 @@ def milliseconds(connection: psycopg.Connection[Any], messages: int, times: int,
     found = []
     for _ in range(times):
         conversation = f"c{choice.randrange(CONVERSATIONS):06d}"
-        after = choice.randrange(max(1, longest - PAGE))
+        cursor = None
+        for _ in range(choice.randrange(max(1, longest // PAGE))):  # any page of the conversation, the first one included
+            cursor = conversation_messages(connection, TENANT, conversation, limit=PAGE, cursor=cursor).after
         began = time.perf_counter()
-        rows = read_page(connection, conversation, after)
+        page = conversation_messages(connection, TENANT, conversation, limit=PAGE, cursor=cursor)
         found.append((time.perf_counter() - began) * 1000)
-        if rows != PAGE:
-            raise SystemExit(f"nothing was measured: {rows} messages of conversation {conversation} after {after}")
+        if len(page.items) != PAGE:
+            raise SystemExit(f"nothing was measured: {len(page.items)} messages of conversation {conversation}")
     return found
-
-
-def read_page(connection: psycopg.Connection[Any], conversation: str, after: int) -> int:
-    raise NotImplementedError

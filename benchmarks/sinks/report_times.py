@@ -12,6 +12,9 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
+from sinks.report_catalog import reports
+from sinks.report_queries import Question, call
+
 DAYS = 30
 SINCE = datetime(2026, 9, 1, tzinfo=UTC)
 UNTIL = SINCE + timedelta(days=DAYS)
@@ -123,6 +126,12 @@ def milliseconds(client: Client, sql: str, times: int) -> list[float]:
         if not rows:
             raise SystemExit(f"nothing was measured: no row from {sql[:200]}")
     return found
+
+
+def questions() -> Mapping[str, str]:
+    """Report -> the SQL that asks it about all tenants, channels and days."""
+    question = Question(SINCE, UNTIL)
+    return {name: call(report, question) for name, report in reports().items()}
 
 
 def p95(values: list[float]) -> float:
