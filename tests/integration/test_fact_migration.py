@@ -11,7 +11,8 @@ from clickhouse_connect.driver.client import Client
 from schemas.records import DeliveryState
 from sinks.clickhouse import connect
 from sinks.fact_tables import EVENTS, columns
-from sinks.migrate import DDL, migrate_clickhouse, statements
+from sinks.migrate import migrate_clickhouse, statements
+from sinks.migration_files import DDL
 from tests.support.fact_partition import FactPartition
 from tests.support.fact_reference import differences
 from tests.support.long_runs import LONG

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.records import DeliveryState, Status
 from sinks.postgres import PostgresArchive
-from tests.support.sink_databases import rows, state
+from tests.support.sink_databases import T0, rows, state
 
 STATUSES = tuple(Status)
 
