@@ -16,8 +16,8 @@ from statistics import median
 import psycopg
 from rich.console import Console
 
-from benchmarks.sinks import page_times, report_times, store_rates, worker_memory
-from benchmarks.sinks.servers import server
+from benchmarks.sinks import page_times, report_speeds, store_rates, worker_memory
+from benchmarks.sinks.bench_servers import server
 from benchmarks.sinks.store_rates import Round
 from schemas import benchmark
 from schemas.benchmark import Figure
@@ -103,9 +103,9 @@ def _rates(stage: str, peer: str, rounds: Sequence[Round]) -> dict[str, Figure]:
 def _reports(options: argparse.Namespace) -> dict[str, Figure]:
     with server("clickhouse") as (server_url, _), clickhouse_database(server_url) as url:
         client = connect(url)
-        made = report_times.fill(client, options.events)
+        made = report_speeds.fill(client, options.events)
         over = f"over {made:,} transitions"
-        error = report_times.percentile_error(client)
+        error = report_speeds.percentile_error(client)
         figures = {
             "percentile_error": Figure(
                 round(error["error"], 5),
@@ -114,8 +114,8 @@ def _reports(options: argparse.Namespace) -> dict[str, Figure]:
                 "lower",
             )
         }
-        for name, sql in report_times.questions().items():
-            found = report_times.p95(report_times.milliseconds(client, sql, options.times))
+        for name, sql in report_speeds.questions().items():
+            found = report_speeds.p95(report_speeds.milliseconds(client, sql, options.times))
             must = MUST_SLA_MS if name == "sla" else MUST_REPORT_MS
             figures[f"report_{name}"] = Figure(round(found), f"ms, p95 of {options.times}, {over}", must)
         figures["event_bytes"] = Figure(
@@ -139,7 +139,7 @@ def _pages(options: argparse.Namespace) -> dict[str, Figure]:
     of = f"ms for {page_times.PAGE} messages of a conversation out of {options.rows:,} rows, of {len(found)} pages"
     return {
         "history_page_p50": Figure(round(median(found), 2), of),
-        "history_page_p95": Figure(round(report_times.p95(found), 2), of, MUST_PAGE_MS),
+        "history_page_p95": Figure(round(report_speeds.p95(found), 2), of, MUST_PAGE_MS),
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import psutil
 
-from benchmarks.sinks.servers import cpu, server
+from benchmarks.sinks.bench_servers import cpu, server
 from schemas.records import DeliveryState
 from sinks.clickhouse import ClickHouseFacts
 from sinks.postgres import PostgresArchive
