@@ -125,9 +125,9 @@ class Supervisor:
         for service in processes:
             self._launch(service)
         self._await(processes)
+        write_targets(self.folder, self.state)
         self.state.phase = READY
         write_state(self.folder, self.state)
-        write_targets(self.folder, self.state)
 
     def _start_tls(self) -> Service:
         """Starts TLS in front of the servers that have none of their own, and changes their settings to use it."""

@@ -116,10 +116,9 @@ def test_every_query_shows_what_is_there(seeded: Client) -> None:
             assert {value for row in rows for value in row[1:]} != {None}, where
 
 
-@pytest.mark.parametrize("tenant", [QUOTED, "acme"])
-def test_a_choice_shows_its_own_rows_only(seeded: Client, tenant: str) -> None:
-    """Also of a tenant with a quote in its name."""
-    chosen = EVERYTHING | {"tenant": tenant, "channel": "whatsapp", "account": "a"}
+def test_a_choice_shows_its_own_rows_only(seeded: Client) -> None:
+    """Of a tenant with a quote in its name."""
+    chosen = EVERYTHING | {"tenant": QUOTED, "channel": "whatsapp", "account": "a"}
     shown = set()
     for where, _, sql in QUERIES:
         if "$tenant" in where:
@@ -127,7 +126,7 @@ def test_a_choice_shows_its_own_rows_only(seeded: Client, tenant: str) -> None:
         columns, rows = answer(seeded, sql, chosen)
         for name in ("tenant", "tenant_id"):
             if name in columns:
-                assert {row[columns.index(name)] for row in rows} <= {tenant}, where
+                assert {row[columns.index(name)] for row in rows} <= {QUOTED}, where
                 shown |= {where} if rows else set()
     assert {"overview: Deliveries by tenant and channel", "overview: The slowest deliveries"} <= shown
 
