@@ -132,9 +132,8 @@ def _pages(options: argparse.Namespace) -> dict[str, Figure]:
         psycopg.connect(url, autocommit=True) as connection,
     ):
         page_times.fill(connection, options.rows)
-        page_times.milliseconds(
-            connection, options.rows, 200, seed=2
-        )  # fills the caches, as those of a running server are
+        # fills the caches, as those of a running server are
+        page_times.milliseconds(connection, options.rows, 200, seed=2)
         found = page_times.milliseconds(connection, options.rows, 1000)
     of = f"ms for {page_times.PAGE} messages of a conversation out of {options.rows:,} rows, of {len(found)} pages"
     return {
@@ -145,9 +144,8 @@ def _pages(options: argparse.Namespace) -> dict[str, Figure]:
 
 def _memory(options: argparse.Namespace) -> dict[str, Figure]:
     with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
-        Path(place).chmod(
-            0o755
-        )  # under root, PostgreSQL runs as another user and must reach its programs in this folder
+        # under root, PostgreSQL runs as another user and must reach its programs in this folder
+        Path(place).chmod(0o755)
         found = worker_memory.most_resident(Path(place), options.load)
     return {
         f"{worker}_memory": Figure(
