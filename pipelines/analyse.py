@@ -204,7 +204,10 @@ class Analyse(Stage[State]):
                     await self._sink.insert_again(chunk.token, chunk.rows, chunk.planned_at, chunk.table)
             metrics.SINK_ROWS.labels(self.name).observe(len(chunk.rows))
 
-        await until_available(insert, "ClickHouse")
+        try:
+            await until_available(insert, "ClickHouse")
+        finally:
+            self._sink.forget(chunk.token)
 
 
 def _progress(topic: str, plans: Table[PlannedBatch]) -> SourceProgress:

@@ -12,8 +12,8 @@ from pipelines.engine.stage import Record
 from schemas import codec
 from schemas.records import DeliveryState
 from sinks.clickhouse import ClickHouseFacts, connect
-from sinks.fact_repeats import find_repeat
-from sinks.fact_tables import ACCEPTED, EVENTS, accepted
+from sinks.fact_repeats import Repeat, find_repeat
+from sinks.fact_tables import ACCEPTED, EVENTS, accepted, batch_of
 from sinks.storable_text import EARLIEST, LATEST
 from tests.support.builders import Desk, raw, record, refused
 from tests.support.fact_reference import differences
@@ -63,7 +63,7 @@ async def test_any_year_in_any_time_is_stored(facts: ClickHouseFacts, client: Cl
             wanted = None if given is None else min(max(given, EARLIEST), LATEST)
             found = stored[each.delivery_id][column]
             assert (None if found is None else round(found.timestamp() * 1000)) == wanted, (each, column)
-    again = find_repeat(client, EVENTS, "other", states, 0)
+    again = find_repeat(client, EVENTS, 1, Repeat("other", states), 0)
     assert len(again.rows) == len(states), "rows of another batch are not taken for these"
 
 
@@ -130,7 +130,7 @@ async def test_no_content_fails_a_batch(facts: ClickHouseFacts, client: Client) 
         ("default", 100_000, "\x00'\\", 4096, "PENDING"),
         ("default", 2, "", 4, "NEWER"),
     ]
-    assert list(find_repeat(client, EVENTS, "t", hostile, 0).rows) == []
+    assert list(find_repeat(client, EVENTS, batch_of("t"), Repeat("t", hostile), 0).rows) == []
     odd = accepted(sequenced(4, metadata={"campaign": "'\x00"}, tenant_id="o'hara"))
     for _ in range(2):
         await facts.insert_again("a", odd, 0, ACCEPTED)
