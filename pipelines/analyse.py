@@ -8,13 +8,12 @@ not on its rows, so the partitions of a worker insert one after the other, each 
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
-from pipelines.sink_retry import until_available
+from pipelines.sink_retry import is_older, until_available
 from pipelines.time_slots import TimeSlots
 from schemas import codec, metrics
 from schemas.records import SIGNALS, DeliveryState, SequencedMessage
@@ -49,7 +48,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass(slots=True)
-class Progress:
+class SourceProgress:
     """One source partition. `replay` holds the planned ranges, first and last offset and time of the plan, that may not have been inserted
     yet."""
 
@@ -66,7 +65,7 @@ class State:
 
     partition: int
     plans: Table[PlannedBatch]
-    progress: dict[str, Progress]
+    progress: dict[str, SourceProgress]
 
 
 class Analyse(Stage[State]):
@@ -127,7 +126,9 @@ class Analyse(Stage[State]):
             self._plan(records, state, progress, decision, now)
         return decision
 
-    def _plan(self, records: list[Record], state: State, progress: Progress, decision: Decision, now: int) -> None:
+    def _plan(
+        self, records: list[Record], state: State, progress: SourceProgress, decision: Decision, now: int
+    ) -> None:
         """The part of `decide` for one source."""
         key, source = progress.topic.encode(), (progress.topic, state.partition)
         if progress.done_to is not None:
@@ -157,7 +158,7 @@ class Analyse(Stage[State]):
         self,
         records: list[Record],
         state: State,
-        progress: Progress,
+        progress: SourceProgress,
         decision: Decision,
         planned: list[tuple[int, int, int]],
     ) -> list[Record]:
@@ -172,7 +173,7 @@ class Analyse(Stage[State]):
             progress.partial = []
         return records[len(within) :]
 
-    def _facts(self, record: Record, progress: Progress, decision: Decision) -> list[Fact]:
+    def _facts(self, record: Record, progress: SourceProgress, decision: Decision) -> list[Fact]:
         try:
             return self.readers[progress.topic](record)
         except codec.CodecError as error:
@@ -194,7 +195,7 @@ class Analyse(Stage[State]):
 
         async def insert() -> None:
             nonlocal is_first
-            is_fresh = is_first and time.time() * 1000 - chunk.planned_at < FRESH_MS
+            is_fresh = is_first and not is_older(chunk.planned_at, FRESH_MS)
             is_first = False  # after an error, the insert may have taken effect
             with metrics.SINK_SECONDS.labels(self.name).time():
                 if is_fresh:
@@ -203,13 +204,16 @@ class Analyse(Stage[State]):
                     await self._sink.insert_again(chunk.token, chunk.rows, chunk.planned_at, chunk.table)
             metrics.SINK_ROWS.labels(self.name).observe(len(chunk.rows))
 
-        await until_available(insert, "ClickHouse")
+        try:
+            await until_available(insert, "ClickHouse")
+        finally:
+            self._sink.forget(chunk.token)
 
 
-def _progress(topic: str, plans: Table[PlannedBatch]) -> Progress:
+def _progress(topic: str, plans: Table[PlannedBatch]) -> SourceProgress:
     plan = plans.get(topic.encode()) or PlannedBatch(())
     replay = [(first, last, at) for (first, last), at in zip(plan.ranges, plan.times, strict=True)]
-    return Progress(topic, replay, max((last for _, last in plan.ranges), default=-1))
+    return SourceProgress(topic, replay, max((last for _, last in plan.ranges), default=-1))
 
 
 def _of_state(record: Record) -> list[Fact]:

@@ -35,7 +35,7 @@ SHOWN = frozenset(
     | {"accepted_at", "bound_at", "covered_delivered_at", "covered_read_at", "delivered_at", "due_at", "kept_from"}
     | {"closes_at", "decided_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at", "opened_at"}
     | {"first_dispatched_at", "ready_at", "retry_at"}
-    | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "stalled_at", "updated_at"}
+    | {"planned_at", "provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "stalled_at", "updated_at"}
 )  # fmt: skip  # one group a line
 # Masked as a whole, names included: the application chooses them.
 WHOLE = frozenset({"metadata"})

@@ -4,6 +4,7 @@ In: a write. Out: its success, or its error. Guaranteed: the write is retried un
 turn meanwhile; no record is lost, because the records wait in Kafka, and the lag shows it.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -12,6 +13,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from sinks.sink_errors import Unavailable
 
 log = structlog.get_logger(__name__)
+
+
+def is_older(at: int, age_ms: int) -> bool:
+    """Whether this moment (Unix milliseconds) is longer ago than `age_ms`, by the worker's clock."""
+    return time.time() * 1000 - at > age_ms
 
 
 async def until_available(write: Callable[[], Awaitable[object]], what: str) -> None:

@@ -8,6 +8,7 @@ text and no address enters ClickHouse.
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from clickhouse_connect.driver.insert import InsertContext
 
 from schemas import access_errors
 from schemas.records import DeadLetter
-from sinks.fact_repeats import find_repeat
+from sinks.fact_repeats import Repeat, find_repeat
 from sinks.fact_tables import DEAD_LETTERS, EVENTS, FactTable, batch_of, columns, refused
 from sinks.sink_errors import NotMigrated, Unavailable, sentence
 
@@ -70,8 +71,9 @@ class ClickHouseFacts:
         # One context for all inserts of a relation. A context refers to itself: with one per insert, every batch would stay until the
         # garbage collector runs.
         self._contexts: dict[str, InsertContext] = {}
-        # Token of a batch -> what `insert_again` found to be missing, and the token for it, until it is stored.
-        self._completing: dict[str, tuple[str, Sequence[Any]]] = {}
+        # Token of a batch -> what is missing of it, and when `insert_again` found that (Unix milliseconds), until it is stored. So a retry
+        # completes the views' targets too.
+        self._completing: dict[str, tuple[Repeat, int]] = {}
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -103,6 +105,10 @@ class ClickHouseFacts:
             names = "\n".join(letter.dead_letter_id for letter in letters)
             token = f"dead-letters-{hashlib.sha256(names.encode(errors='surrogatepass')).hexdigest()}"
             await self.insert(token, list(map(refused, letters)), DEAD_LETTERS)
+
+    def forget(self, token: str) -> None:
+        """Gives up a batch that `insert_again` has not stored yet: the worker may have lost its partition. Never blocks."""
+        self._completing.pop(token, None)
 
     async def close(self) -> None:
         """Closes the client's connections. The next call connects again."""
@@ -138,14 +144,15 @@ class ClickHouseFacts:
             context.data = [[] for _ in table.columns]  # frees the batch; None would keep it
 
     def _insert_again(self, table: FactTable, token: str, rows: Sequence[Any], planned_at: int) -> None:
-        if token not in self._completing:
-            repeat = answered(lambda: find_repeat(self._open(), table, token, rows, planned_at))
-            self._completing[token] = repeat
-        # Until it is stored, the same rows with the same token: so that also the views' targets are completed.
-        own_token, missing = self._completing[token]
-        if missing:
-            self._insert(table, own_token, missing, batch_of(token))
-        del self._completing[token]
+        # In a retry: what this worker has tried to insert last of the batch, with which token, and since when.
+        tried, since = self._completing.get(token, (Repeat(token, rows), planned_at))
+        client, batch = self._open(), batch_of(token)
+        repeat = answered(lambda: find_repeat(client, table, batch, tried, since))
+        if repeat is not tried:
+            self._completing[token] = (repeat, int(time.time() * 1000))
+        if repeat.rows:
+            self._insert(table, repeat.token, repeat.rows, batch)
+        self._completing.pop(token, None)
 
 
 def connect(url: str) -> Client:

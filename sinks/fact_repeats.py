@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from clickhouse_connect.driver.client import Client
 
-from sinks.fact_tables import FILLED, FactTable, batch_of
+from sinks.fact_tables import FILLED, FactTable
 from sinks.storable_text import held
 
 # The clocks of a worker and of ClickHouse may differ by this much, in milliseconds.
@@ -31,24 +31,24 @@ class Repeat(NamedTuple):
     rows: Sequence[Any]
 
 
-def find_repeat(client: Client, table: FactTable, token: str, rows: Sequence[Any], planned_at: int) -> Repeat:
-    """The whole batch with its own token while ClickHouse surely knows that token; beyond that the missing rows, with a token of their own.
+def find_repeat(client: Client, table: FactTable, batch: int, tried: Repeat, planned_at: int) -> Repeat:
+    """How to complete a batch (number `batch` of the relation's column) of which `tried` was to be inserted, planned at this time. That is
+    `tried` again while ClickHouse surely knows that token; beyond that the missing rows, with a token of their own.
 
     ClickHouse remembers one entry for each insert and day, so many entries of others are counted: since the oldest row of the batch that is
     there, or since it was planned. More than half of the window counts as forgotten."""
-    batch = batch_of(token)
-    present, inserted_at = stored(client, table, [batch], rows)
+    present, inserted_at = stored(client, table, [batch], tried.rows)
     # A release before 0006 wrote neither time nor batch, and its tokens were forgotten when its relations were replaced.
     if planned_at:
         since = planned_at - CLOCK_MS if inserted_at is None else inserted_at
         if inserts_since(client, table, batch, since) < window(client, table) // 2:
-            return Repeat(token, rows)
+            return tried
     else:
-        present |= stored(client, table, [0], rows)[0]
+        present |= stored(client, table, [0], tried.rows)[0]
     identity = attrgetter(*table.identity)
-    missing = [row for row in rows if identity(row) not in present]
+    missing = [row for row in tried.rows if identity(row) not in present]
     names = "\n".join(repr(identity(row)) for row in missing)
-    return Repeat(f"{token}-{hashlib.sha256(names.encode()).hexdigest()[:16]}", missing)
+    return Repeat(f"{tried.token}-{hashlib.sha256(names.encode()).hexdigest()[:16]}", missing)
 
 
 def stored(

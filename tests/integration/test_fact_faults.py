@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -17,6 +18,7 @@ from schemas.records import DeliveryState
 from sinks.clickhouse import ClickHouseFacts, connect
 from sinks.fact_repeats import inserts_since, window
 from sinks.fact_tables import EVENTS, FILLED, batch_of
+from sinks.sink_errors import Unavailable
 from stack import clickhouse_server
 from stack.service import Child
 from tests.support.fact_partition import FactPartition
@@ -27,6 +29,7 @@ from tests.support.sink_databases import T0, clickhouse_database, state
 
 DAY = 86_400_000
 WINDOW = 8  # in place of 10,000, so that few inserts overrun it
+BETWEEN = (0, WINDOW // 2 - 1, WINDOW // 2, 2 * WINDOW, 5 * WINDOW) if LONG else (WINDOW // 2 - 1, 2 * WINDOW)
 
 
 def now() -> int:
@@ -88,7 +91,7 @@ async def test_without_the_look_a_forgotten_token_would_count_twice(url: str, cl
 async def test_a_planned_batch_is_completed_however_many_inserts_came_between(url: str, client: Client) -> None:
     """Whether its worker crashed before or after the insert; the next turns are of another size. The same database for all cases."""
     given: list[DeliveryState] = []
-    for number, others in enumerate((0, WINDOW // 2 - 1, WINDOW // 2, 2 * WINDOW)):
+    for number, others in enumerate(BETWEEN):
         for is_written in (False, True):
             start = 100 * (2 * number + is_written)
             states = transitions(8, start, days=4)
@@ -181,6 +184,37 @@ async def test_an_insert_that_took_effect_without_an_answer_counts_once(url: str
         await partition.sink.close()
     assert proxy.has_lost.is_set()
     assert differences(client, [*states, *between]) == []
+
+
+@pytest.mark.parametrize("others", [0, 2 * WINDOW])
+async def test_the_answer_of_a_repetition_may_be_lost_as_well(url: str, client: Client, others: int) -> None:
+    """The window is overrun before the repetition, and perhaps again before the repetition of that."""
+    states = transitions(6, days=2)
+    with LossyProxy(url) as proxy:
+        partition = FactPartition(proxy.url, states, turn=24)
+        decision = partition.plan(now())
+        given = [*states, *await insert_others(url, 2 * WINDOW, 1000)]
+        await partition.crash(proxy.url)
+        chunk = partition.plan(now()).writes[0]
+        assert chunk.rows == decision.writes[0].rows
+        insert = partition.sink._insert
+
+        def insert_without_an_answer(*arguments: Any) -> None:
+            proxy.loses_answers.set()
+            try:
+                insert(*arguments)
+            finally:
+                proxy.loses_answers.clear()
+
+        setattr(partition.sink, "_insert", insert_without_an_answer)  # noqa: B010  # the fault: only the answers of inserts are lost
+        with pytest.raises(Unavailable):
+            await partition.sink.insert_again(chunk.token, chunk.rows, chunk.planned_at)
+        setattr(partition.sink, "_insert", insert)  # noqa: B010  # the end of the fault
+        given += await insert_others(url, others, 2000)
+        await partition.sink.insert_again(chunk.token, chunk.rows, chunk.planned_at)
+        await partition.sink.close()
+    assert proxy.has_lost.is_set()
+    assert differences(client, given) == []
 
 
 @pytest.mark.parametrize("others", [0, 2 * WINDOW])

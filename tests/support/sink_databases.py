@@ -48,6 +48,8 @@ def clickhouse_database(server_url: str, *, migrated: bool = True) -> Iterator[s
             client.close()
         yield url
     finally:
+        server.close()
+        server = connect(server_url)  # a test may have killed the server since
         server.command(f"drop database {name} sync")  # else its files stay for minutes
         server.close()
 
