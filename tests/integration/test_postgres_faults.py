@@ -86,9 +86,8 @@ class World:
             await asyncio.sleep(0.01)
 
     def kill(self) -> None:
-        self.server.terminate(
-            signal.SIGQUIT
-        )  # PostgreSQL's immediate end, as in a crash: nothing is written, nobody is answered
+        """PostgreSQL's immediate end, as in a crash: nothing more is written, and no one is answered."""
+        self.server.terminate(signal.SIGQUIT)
 
     async def said(self, *words: str) -> None:
         """Waits until the log has a line with all of these words, and then for as long as the fault lasts."""
