@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from schemas.records import DeliveryState, Status
 from sinks.migrate import DDL, migrate_postgres
 from sinks.postgres import PostgresArchive
+from tests.support.long_runs import LONG
 from tests.support.sink_databases import T0, postgres_database, rows, state
 
 STATUSES = tuple(Status)
@@ -61,7 +62,7 @@ def histories(draw: st.DrawFn) -> list[list[DeliveryState]]:
     return draw(st.lists(st.lists(st.sampled_from(all_), min_size=1, max_size=12), min_size=1, max_size=8))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60 if LONG else 25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=histories())
 async def test_after_any_batches_the_counts_are_those_of_the_deliveries(
     url: str, batches: list[list[DeliveryState]]
@@ -177,6 +178,7 @@ async def test_the_migration_counts_what_is_there_while_an_older_release_writes(
         with psycopg.connect(url, autocommit=True) as connection:
             migrate_postgres(connection, tmp_path)
             connection.execute(SENT_BY_AN_OLDER_RELEASE)
+            connection.execute(ACCEPTED_BY_AN_OLDER_RELEASE)
         with psycopg.connect(url) as older:
             older.execute("update deliveries set status = 'READ' where delivery_id = 'd4'")
             migrating = asyncio.create_task(asyncio.to_thread(migrate_all, url))
@@ -193,8 +195,15 @@ async def test_the_migration_counts_what_is_there_while_an_older_release_writes(
         await archive.close()
         assert wrong(url) == []
         assert rows(url, "select delivered from message_states where message_id = 'm1'") == [(1,)]
+        assert rows(url, "select conversation_id, last_seq, home_partition from conversations") == [("c1", 2, 0)]
 
 
+ACCEPTED_BY_AN_OLDER_RELEASE = f"""
+    insert into messages (tenant_id, message_id, conversation_id, home_partition, seq, direction, sender, kind, text, metadata,
+                          requested_at, accepted_at)
+    select 'default', 'm' || n, 'c1', 0, n, 'OUTBOUND', 'app', 'text', 'hello', '{{}}', at, at
+      from generate_series(0, 2) as n, to_timestamp({T0} / 1000.0) as at
+"""
 # Nine deliveries of three messages, as they are in the relations of 0001 to 0008.
 SENT_BY_AN_OLDER_RELEASE = f"""
     insert into deliveries (tenant_id, delivery_id, event_id, message_id, conversation_id, home_partition, seq, channel, account,
