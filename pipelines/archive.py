@@ -16,7 +16,7 @@ from schemas import codec, metrics
 from schemas.keys import key_of, named_in, shown
 from schemas.records import Conversation, Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
-from sinks.staging import Members
+from sinks.staging import MembersRow
 from tables.cursors import cursor_key, is_in_order
 
 log = structlog.get_logger(__name__)
@@ -30,9 +30,8 @@ class Writes(PartitionWrites):
     messages: list[SequencedMessage] = field(default_factory=list)
     states: list[DeliveryState] = field(default_factory=list)
     cursors: list[Cursor] = field(default_factory=list)
-    members: dict[bytes, Members] = field(
-        default_factory=dict
-    )  # by key of the record: the last one of each conversation
+    # by key of the record: the last members of each conversation
+    members: dict[bytes, MembersRow] = field(default_factory=dict)
 
 
 class Archive(PostgresStage[Writes]):
@@ -112,12 +111,12 @@ def _take_members(record: Record, writes: Writes) -> None:
     key = record.key or b""
     try:
         if record.value is None:
-            members = Members(*named_in(key.decode()), record.partition, (), None)
+            members = MembersRow(*named_in(key.decode()), record.partition, (), None)
         else:
             found = codec.decode(record.value, Conversation)
             if key_of(found) != key:
                 return
-            members = Members(
+            members = MembersRow(
                 found.tenant_id,
                 found.conversation_id,
                 record.partition,

@@ -30,7 +30,7 @@ class Retention:
 
     @property
     def longest(self) -> int | None:
-        """Days after which nobody's rows are kept; None if somebody's are kept for ever."""
+        """Days after which no tenant has rows; None if a tenant's rows are kept for ever."""
         return None if self.days is None else max((self.days, *self.tenants.values()))
 
     def keeps(self, tenant: str, accepted_at: int, now: float) -> bool:

@@ -16,8 +16,8 @@ class RetentionSettings(ThreadSettings):
         0,
         ge=0,
         le=LONGEST_DAYS,
-        description="How long PostgreSQL and ClickHouse keep what is about a message after it was accepted, in days; 0: for ever. "
-        "`chat4all retention` deletes.",
+        description="How long the databases keep what is about a message after its acceptance, in days; `chat4all retention` deletes. "
+        "0: PostgreSQL for ever, ClickHouse 400 days.",
     )
     tenant_retention: str = Field(
         "", description="Other retention of single tenants, as tenant=days, several separated by commas."

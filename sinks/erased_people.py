@@ -33,7 +33,7 @@ from schemas.records import (
     Suppression,
     Window,
 )
-from sinks.staging import Members
+from sinks.staging import MembersRow
 
 R = TypeVar("R")
 
@@ -76,7 +76,7 @@ def digests_of(record: Any) -> list[str]:  # noqa: PLR0911  # one branch for eac
             return _of_delivery(record.tenant_id, record)
         case Cursor():
             return _anywhere(record.tenant_id, record.member)
-        case Members():
+        case MembersRow():
             return [digest for member in record.members for digest in _anywhere(record.tenant_id, member)]
         case Suppression() | InboundMessage() | Preference() | Window() | CursorReport() | Binding():
             address = record.address  # a Binding may have none
@@ -135,7 +135,7 @@ class Erased:
             case Cursor():
                 if name := self.name_of(record.tenant_id, digests_of(record), record.changed_at):
                     changed = replace(record, member=name)
-            case Members(members_at=int(at)):
+            case MembersRow(members_at=int(at)):
                 names = [
                     self.name_of(record.tenant_id, _anywhere(record.tenant_id, each), at) for each in record.members
                 ]

@@ -51,7 +51,7 @@ def _drop_days(client: Client, relation: str, days: int | None, now: datetime, *
     for day, rows in found:
         if apply:
             answered(lambda day=day: client.command(f"alter table {relation} drop partition {int(day)}"))  # type: ignore[misc]  # mypy cannot type a default in a lambda
-        yield f"clickhouse {relation}: day {day}, {rows} rows"
+        yield f"clickhouse {relation}: drop day {day}, {rows} rows"
 
 
 def _delete_tenants(
@@ -81,7 +81,7 @@ def _delete_tenants(
                     f"alter table {relation} delete where {old}", parameters=given, settings={"mutations_sync": 2}
                 )
             )
-        yield f"clickhouse {relation}: tenant {tenant}, {count} rows"
+        yield f"clickhouse {relation}: delete {count} rows of tenant {tenant}"
 
 
 def _set_ttl(client: Client, relation: str, days: int | None, *, apply: bool) -> Iterator[str]:
@@ -101,4 +101,4 @@ def _set_ttl(client: Client, relation: str, days: int | None, *, apply: bool) ->
         answered(
             lambda: client.command(f"alter table {relation} modify ttl toDateTime(inserted_at) + interval {days} day")
         )
-    yield f"clickhouse {relation}: time to live {days} days from the insert"
+    yield f"clickhouse {relation}: set the time to live to {days} days from the insert"

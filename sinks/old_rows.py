@@ -34,9 +34,8 @@ class Relation:
 RELATIONS = (
     Relation("messages", "accepted_at", ("conversation_id", "message_id", "accepted_at"), monthly=True),
     Relation("delivery_events", "accepted_at", ("delivery_id", "event_id", "accepted_at"), monthly=True),
-    Relation(
-        "deliveries", "accepted_at", ("delivery_id", "accepted_at"), monthly=True
-    ),  # a trigger counts message_states anew
+    # a trigger counts message_states anew
+    Relation("deliveries", "accepted_at", ("delivery_id", "accepted_at"), monthly=True),
     Relation("message_conflicts", "accepted_at", ("conversation_id", "message_id", "seq")),
     Relation("dead_letters", "refused_at", ("dead_letter_id",)),
     Relation("orphan_receipts", "refused_at", ("event_id", "dead_letter_id")),

@@ -22,7 +22,7 @@ from sinks.message_conflicts import Stored, sort_out
 from sinks.months import MAKE_MONTHS
 from sinks.postgres_sink import Offsets, PostgresSink, erased_among, stage
 from sinks.sink_errors import Unavailable, sentence
-from sinks.staging import Members, Staging
+from sinks.staging import MembersRow, Staging
 
 log = structlog.get_logger(__name__)
 _MONTHS_SECONDS = 3600.0
@@ -35,7 +35,7 @@ class ArchiveBatch:
     messages: Sequence[SequencedMessage] = ()
     states: Sequence[DeliveryState] = ()
     cursors: Sequence[Cursor] = ()
-    members: Sequence[Members] = ()
+    members: Sequence[MembersRow] = ()
 
     def without_old(self, retention: Retention, now: float) -> "ArchiveBatch":
         """The batch without messages and transitions that retention would delete at once. `now` is Unix time in seconds."""
@@ -80,7 +80,7 @@ class PostgresArchive(PostgresSink):
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
         cursors: Sequence[Cursor] = (),
-        members: Sequence[Members] = (),
+        members: Sequence[MembersRow] = (),
         offsets: Offsets,
     ) -> None:
         """Stores the rows in one transaction. Of `members`, a conversation has one at most. See `commit`."""

@@ -91,9 +91,9 @@ def _partitions(connection: psycopg.Connection) -> list[str]:
 def _looked(connection: psycopg.Connection, retention: Retention, now: datetime) -> list[str]:
     names = [f"messages_{month:%Y_%m}" for (month,) in connection.execute(months.MONTHS_IN_OTHER)]
     gone = months.to_drop({*names, *_partitions(connection)}, retention.longest, now)
-    found = [f"postgres: month {month:%Y-%m}" for month in gone]
+    found = [f"postgres: drop month {month:%Y-%m}" for month in gone]
     counted = old_rows.count_old(connection, retention, now)
-    return found + [f"postgres {name}: {number} rows" for name, number in sorted(counted.items())]
+    return found + [f"postgres {name}: delete {number} rows" for name, number in sorted(counted.items())]
 
 
 def _applied(connection: psycopg.Connection, retention: Retention, now: datetime) -> list[str]:
@@ -103,9 +103,9 @@ def _applied(connection: psycopg.Connection, retention: Retention, now: datetime
     done = []
     for month in months.to_drop(_partitions(connection), retention.longest, now):
         _drop(connection, month)
-        done.append(f"postgres: month {month:%Y-%m}")
+        done.append(f"postgres: drop month {month:%Y-%m}")
     deleted = old_rows.delete_old(connection, retention, now)
-    return done + [f"postgres {name}: {number} rows" for name, number in sorted(deleted.items())]
+    return done + [f"postgres {name}: delete {number} rows" for name, number in sorted(deleted.items())]
 
 
 def _drop(connection: psycopg.Connection, month: date) -> None:
@@ -169,10 +169,10 @@ def said(found: list[str], retention: Retention, *, apply: bool) -> list[str]:
     if not retention:
         return [NOTHING_SET]
     if apply:
-        return [*(f"deleted {each}" for each in found), "" if found else "nothing was old enough"]
+        return [f"done: {each}" for each in found] or ["nothing was old enough"]
     return [
-        *(f"would delete {each}" for each in found),
-        "nothing was changed; --apply deletes" if found else "nothing is old enough",
+        *(f"would do: {each}" for each in found),
+        "nothing was changed: --apply does it" if found else "nothing is old enough",
     ]
 
 

@@ -1,6 +1,6 @@
 """Records as rows of the archive's relations, and the SQL that merges them.
 
-Enters: SequencedMessage, DeliveryState, Cursor and Members. Leaves: rows for binary COPY into temporary relations with the columns of
+Enters: SequencedMessage, DeliveryState, Cursor and MembersRow. Leaves: rows for binary COPY into temporary relations with the columns of
 `messages`, `deliveries`, `cursors` and `conversations`, and the statements that merge those. Guaranteed: a merge never replaces a newer
 version by an older one; merging a batch again, in any order, with or without other batches, changes nothing. Nothing here does I/O:
 sinks/postgres.py runs the statements, in its transaction. sinks/message_conflicts.py decides which messages are new.
@@ -27,7 +27,7 @@ def _timestamp(at: int) -> int:
     return (held(at) - _EPOCH_2000) * 1000
 
 
-class Members(NamedTuple):
+class MembersRow(NamedTuple):
     """The members of a conversation, from topic `conversations`. `members_at` is None when the application deleted the conversation."""
 
     tenant_id: str
@@ -157,7 +157,7 @@ def _fields_of(record: type[Any]) -> tuple[str, ...]:
 MESSAGES = Staging("messages", SequencedMessage, without=("deliveries",), numbered=True)
 STATES = Staging("deliveries", DeliveryState)
 CURSORS = Staging("cursors", Cursor)
-MEMBERS = Staging("conversations", Members)
+MEMBERS = Staging("conversations", MembersRow)
 
 _message_columns = ", ".join(MESSAGES.columns)
 # What is stored of each staged message, only for those of which something is: whether it is this very message, whether its id or its

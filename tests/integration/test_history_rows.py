@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from schemas import codec
-from schemas.records import DeadLetter, SequencedMessage
+from schemas.records import DeadLetter, DeliveryState, SequencedMessage
 from schemas.retention_days import DAY_MS, Retention
 from sinks.clickhouse import ClickHouseFacts, connect
 from sinks.erased_people import erased_name, person_digest
@@ -16,7 +16,7 @@ from sinks.postgres import PostgresArchive
 from sinks.register_sink import PostgresRegister, RegisterBatch
 from sinks.retention import retain
 from sinks.sink_errors import Unavailable
-from sinks.staging import Members
+from sinks.staging import MembersRow
 from tests.support import builders
 from tests.support.register_records import contact
 from tests.support.sink_databases import T0, clickhouse_database, dead_letter, rows, sequenced, state
@@ -52,7 +52,7 @@ def at(days_ago: float) -> int:
 ANA, BIA = ("default", "ana"), ("default", "bia")
 
 
-def aged(n: int, days_ago: float, tenant: str = "default") -> tuple[SequencedMessage, Any]:
+def aged(n: int, days_ago: float, tenant: str = "default") -> tuple[SequencedMessage, DeliveryState]:
     """Message and delivery `n`, accepted so long ago, in a conversation of its own."""
     same = {"tenant_id": tenant, "conversation_id": f"c{n}", "accepted_at": at(days_ago), "seq": 1}
     return sequenced(n, **same), state(n, 2, **same)
@@ -75,19 +75,19 @@ async def register(url: str) -> AsyncIterator[PostgresRegister]:
 async def test_a_conversation_has_its_members_its_times_and_its_newest_sequence(
     archive: PostgresArchive, url: str
 ) -> None:
-    await write(archive, messages=[sequenced(2), sequenced(1)], members=[Members("default", "c1", 0, ("ana",), 10)])
-    await write(archive, messages=[sequenced(3)], members=[Members("default", "c1", 0, ("ana", "bia\x00"), 20)])
+    await write(archive, messages=[sequenced(2), sequenced(1)], members=[MembersRow("default", "c1", 0, ("ana",), 10)])
+    await write(archive, messages=[sequenced(3)], members=[MembersRow("default", "c1", 0, ("ana", "bia\x00"), 20)])
     before = everything(url)
     for members in (("ana",), ("ana", "bia\x00")):
         newest = 20 if len(members) == 2 else 10
         await write(
-            archive, messages=[sequenced(1), sequenced(3)], members=[Members("default", "c1", 0, members, newest)]
+            archive, messages=[sequenced(1), sequenced(3)], members=[MembersRow("default", "c1", 0, members, newest)]
         )
     assert everything(url) == before, "a replay changes nothing, not even archived_at"
     found = rows(url, "select members, last_seq, home_partition, first_message_at, last_message_at from conversations")
     assert found[0][:3] == (["ana", "bia\u24000"], 3, 0)
     assert [round(each.timestamp() * 1000) for each in found[0][3:]] == [T0 + 6, T0 + 8]
-    await write(archive, members=[Members("default", "c1", 0, (), None), Members("default", "new", 1, ("x",), 5)])
+    await write(archive, members=[MembersRow("default", "c1", 0, (), None), MembersRow("default", "new", 1, ("x",), 5)])
     assert rows(url, "select conversation_id, members, members_at is null, last_seq from conversations order by 1") == [
         ("c1", [], True, 3),
         ("new", ["x"], False, 0),
@@ -152,7 +152,7 @@ async def test_an_erased_person_stays_erased_when_their_records_come_again(
             state(2, 2, **after),
         ],
         cursors=people,
-        members=[Members("default", "c1", 0, ("15551234567", "bia"), T0)],
+        members=[MembersRow("default", "c1", 0, ("15551234567", "bia"), T0)],
     )
     assert rows(url, "select seq, text, metadata, content from messages order by 1") == [
         (1, "", {}, None),
@@ -238,11 +238,14 @@ async def test_the_register_keeps_the_newest_and_a_replay_changes_nothing(
     client.close()
 
 
-async def test_retention_drops_months_and_deletes_what_is_older_for_single_tenants(url: str, clickhouse: str) -> None:
+AGES = {1: 1, 2: 20, 3: 70, 4: 200}  # days by number of the message
+
+
+async def fill(url: str, clickhouse: str) -> list[tuple[SequencedMessage, DeliveryState]]:
+    """Messages, dead letters and facts of two tenants, 1, 20, 70 and 200 days old, and a message of 1970."""
     archive, register = PostgresArchive(url), PostgresRegister(url)
-    ages = {1: 1, 2: 20, 3: 70, 4: 200}
     made = [
-        aged(n + 10 * (tenant == "it's"), days, tenant) for tenant in ("default", "it's") for n, days in ages.items()
+        aged(n + 10 * (tenant == "it's"), days, tenant) for tenant in ("default", "it's") for n, days in AGES.items()
     ]
     await write(archive, messages=[message for message, _ in made], states=[each for _, each in made])
     forged = sequenced(90, conversation_id="c90", accepted_at=5)
@@ -251,7 +254,7 @@ async def test_retention_drops_months_and_deletes_what_is_older_for_single_tenan
     letters = [
         dead_letter(n, tenant_id=tenant, refused_at=at(days))
         for tenant in ("default", "it's")
-        for n, days in ages.items()
+        for n, days in AGES.items()
     ]
     await register.write(RegisterBatch(letters=letters), {REGISTERED: (0, 1)})
     facts = ClickHouseFacts(clickhouse)
@@ -259,6 +262,13 @@ async def test_retention_drops_months_and_deletes_what_is_older_for_single_tenan
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("update messages set archived_at = accepted_at where accepted_at > '2000-01-01'")
         connection.execute("update conversations set archived_at = last_message_at where conversation_id <> 'c90'")
+    for sink in (archive, register, facts):
+        await sink.close()
+    return made
+
+
+async def test_retention_drops_months_and_deletes_what_is_older_for_single_tenants(url: str, clickhouse: str) -> None:
+    made = await fill(url, clickhouse)
     kept = Retention(90, {"it's": 10})
     now = datetime.fromtimestamp(NOW_MS / 1000, UTC)
     looked = retain(url, clickhouse, kept, now, operator="me", apply=False)
@@ -302,9 +312,7 @@ async def test_retention_drops_months_and_deletes_what_is_older_for_single_tenan
     await write(again, messages=[message for message, _ in made], states=[each for _, each in made])
     assert everything(url) == before
     assert again.too_old == 8
-    for sink in (archive, register, again):
-        await sink.close()
-    await facts.close()
+    await again.close()
 
 
 async def test_one_retention_runs_at_a_time(url: str, clickhouse: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.records import DeliveryState, Status
 from sinks.postgres import PostgresArchive
+from tests.support.long_runs import LONG
 from tests.support.sink_databases import T0, rows, state
 
 STATUSES = tuple(Status)
@@ -58,7 +59,7 @@ def histories(draw: st.DrawFn) -> list[list[DeliveryState]]:
     return draw(st.lists(st.lists(st.sampled_from(all_), min_size=1, max_size=12), min_size=1, max_size=8))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60 if LONG else 25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=histories())
 async def test_after_any_batches_the_counts_are_those_of_the_deliveries(
     url: str, batches: list[list[DeliveryState]]

@@ -13,7 +13,7 @@ from schemas import metrics
 from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
 from sinks.sink_errors import SinkFenced, Unavailable
-from sinks.staging import Members
+from sinks.staging import MembersRow
 from tables.cursors import cursor_key
 from tests.support.builders import Desk, cursor, delivery_state, raw, record, ref, refused, sequenced
 
@@ -42,7 +42,7 @@ class Ledger(Sink):
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
         cursors: Sequence[Cursor] = (),
-        members: Sequence[Members] = (),
+        members: Sequence[MembersRow] = (),
         offsets: Mapping[Source, tuple[int, int]],
     ) -> None:
         if self.outages:

@@ -15,6 +15,9 @@ create table conversations (
     primary key (tenant_id, conversation_id)
 ) with (fillfactor = 80);
 create index conversations_by_time on conversations (tenant_id, last_message_at desc, conversation_id);
+insert into conversations (tenant_id, conversation_id, home_partition, first_message_at, last_message_at, last_seq)
+select tenant_id, conversation_id, max(home_partition), min(accepted_at), max(accepted_at), greatest(max(seq), 0)
+  from messages group by tenant_id, conversation_id;
 
 -- The conversations of a person: `member` is the user id, or the address of a person without a contact.
 create index cursors_by_member on cursors (tenant_id, member, conversation_id);
@@ -41,7 +44,8 @@ create table contacts (
 );
 create index contacts_by_address on contacts using gin (addresses jsonb_path_ops);
 
--- Whether an account's messages to an address are suppressed, and why; newest state of the topic `suppressions`.
+-- Whether an account's messages to an address are suppressed, and why; newest state of the topic `suppressions`. `address` has one form for
+-- each person (schemas/person_addresses.py), as in the topic's key.
 create table suppressions (
     tenant_id   text        not null,
     channel     text        not null,
