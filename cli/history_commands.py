@@ -10,6 +10,7 @@ import json
 import shlex
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -55,7 +56,9 @@ def conversation(  # noqa: PLR0917  # typer makes an option of each
     """
 
     def ask(connection: Connection) -> tuple[history.ConversationView | None, Page[history.ArchivedMessage]]:
-        whole = None if after else history.conversation(connection, tenant, conversation_id)
+        whole = None
+        with suppress(TooSlow):  # a very long conversation has pages, but no counts
+            whole = None if after else history.conversation(connection, tenant, conversation_id)
         page = history.conversation_messages(
             connection,
             tenant,

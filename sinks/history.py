@@ -381,7 +381,7 @@ def person_conversations(
         for each in addresses:
             names.add(key(original(each["address"])))
             channels.setdefault(key(original(each["address"])), set()).add(each["channel"])
-    listing = Listing("person", _OF_PERSON, ("active_at", "conversation_id"), descending=True)
+    listing = Listing("person", _OF_PERSON, ("active_at", "conversation_id"), descending=True, by_index=False)
 
     def made(row: dict[str, Any]) -> PersonConversation:
         of = {channel for name in row["names"] for channel in channels.get(key(name), ())}

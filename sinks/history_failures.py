@@ -234,6 +234,7 @@ def attempts(
         " provider_message_id from attempts",
         ("version",),
         ("tenant_id = %(tenant)s", "delivery_id = %(delivery)s"),
+        by_index=False,
     )
     values = {"tenant": key(tenant_id), "delivery": key(delivery_id)}
     return page(connection, listing, values, lambda row: EndedAttempt(**row), limit=limit, cursor=cursor)
@@ -253,7 +254,7 @@ def ignored_receipts(
     if delivery_id is not None:
         values["delivery"] = key(delivery_id)
         conditions = ("tenant_id = %(tenant)s", "delivery_id = %(delivery)s")
-        listing = Listing("ignored of a delivery", select, ("version",), conditions)
+        listing = Listing("ignored of a delivery", select, ("version",), conditions, by_index=False)
     else:
         order = ("accepted_at", "delivery_id", "version")
         listing = Listing("ignored", select, order, ("tenant_id = %(tenant)s",), descending=True)

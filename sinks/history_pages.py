@@ -9,7 +9,8 @@ reader may not see anyway, because tenant and filters always come from the calle
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -50,13 +51,15 @@ class Page(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A list with an order. `select` is SQL up to and without `where`, `conditions` what holds for all its rows, both with parameters by
-    name; `key` holds the columns of the order, together unique and never null; `descending` is the order of all of them."""
+    name; `key` holds the columns of the order, together unique and never null; `descending` is the order of all of them. `by_index`: an
+    index has the rows in this order."""
 
     name: str
     select: str
     key: tuple[str, ...]
     conditions: tuple[str, ...] = ()
     descending: bool = False
+    by_index: bool = True
 
 
 def page(
@@ -90,7 +93,7 @@ def page(
     order = ", ".join(f"{column} desc" if descending else column for column in listing.key)
     asked = {**values, **{f"place_{n}": value for n, value in enumerate(place)}}
     found: list[dict[str, Any]] = []
-    with connection.cursor(row_factory=dict_row) as running:
+    with _in_order(connection, by_index=listing.by_index), connection.cursor(row_factory=dict_row) as running:
         for first, following in spans(descending):
             within = (
                 [] if following is None else [f"{listing.key[0]} >= %(first)s", f"{listing.key[0]} < %(following)s"]
@@ -115,6 +118,21 @@ def page(
         _written(question, [False, *(found[-1][name] for name in names)]) if has_after else None,
         _written(question, [True, *(found[0][name] for name in names)]) if has_before else None,
     )
+
+
+@contextmanager
+def _in_order(connection: psycopg.Connection[Any], *, by_index: bool) -> Iterator[None]:
+    """Makes the planner read an index in its order. Else it may read a whole conversation and sort it: where it has no statistics of a long
+    one, it takes it for an ordinary one."""
+    if not by_index:
+        yield
+        return
+    with connection.transaction():
+        before = connection.execute(
+            "select current_setting('enable_sort'), set_config('enable_sort', 'off', true)"
+        ).fetchone()
+        yield
+        connection.execute("select set_config('enable_sort', %s, true)", before[:1] if before else ("on",))
 
 
 def bounded(connection: psycopg.Connection[Any], seconds: float, ask: Callable[[], T], advice: str) -> T:

@@ -125,6 +125,7 @@ def search(  # each is a part of the question
         ("accepted_at", "conversation_id", "message_id"),
         (*conditions, *matching),
         descending=True,
+        by_index=False,
     )
     deadline = time.monotonic() + seconds
 

@@ -270,6 +270,8 @@ def test_an_answer_that_takes_too_long_is_ended_and_the_connection_goes_on(conne
     with pytest.raises(TooSlow, match=r"^the answer takes longer than 0\.05 s: ask for less$"):
         bounded(connection, 0.05, lambda: connection.execute("select pg_sleep(20)"), "ask for less")
     assert bounded(connection, 5, lambda: 7, "") == 7
+    history.conversation_messages(connection, "acme", LONG)
+    assert connection.execute("show enable_sort").fetchone() == ("on",)
     assert connection.execute("show statement_timeout").fetchone() == before
 
 
@@ -335,6 +337,24 @@ def test_no_question_reads_a_month_from_end_to_end(two_year_url: str, name: str)
         read = sum(node["Actual Rows"] * node["Actual Loops"] for node in of_one if "Relation Name" in node)
         assert read <= 51 + len(MONTHS) + 3
     assert pages or name == "conversation"
+
+
+def test_a_long_conversation_without_statistics_is_read_page_by_page(connection: Connection) -> None:
+    rows = [(n, MONTHS[n // 200].replace(day=1 + n % 20)) for n in range(1, 1000)]
+    add_messages(connection, "acme", "unknown", rows)
+    connection.cursor_factory = Recorded
+    Recorded.ran.clear()
+    history.conversation_messages(connection, "acme", "unknown", newest_first=True)
+    connection.cursor_factory = psycopg.Cursor
+    before, (query, parameters) = Recorded.ran[0], Recorded.ran[1]
+    connection.execute(*before)
+    plan = connection.execute(b"explain (analyze, format json) " + query, parameters).fetchone()
+    assert plan is not None
+    nodes = list(nodes_of(plan[0][0]["Plan"]))
+    assert (
+        sum(node["Actual Rows"] * node["Actual Loops"] for node in nodes if "Relation Name" in node)
+        <= 51 + len(MONTHS) + 3
+    )
 
 
 def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

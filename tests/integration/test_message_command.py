@@ -219,8 +219,9 @@ def test_timeline_gives_texts_back_as_they_were(postgres: str) -> None:
 
 
 def test_show_says_how_the_deliveries_of_a_message_stand_if_there_are_several(postgres: str) -> None:
-    group = [state(n, version, message_id="m1", seq=1) for n, version in ((1, 4), (2, 3), (3, 2), (4, 2))]
-    failed = state(5, 2, message_id="m1", seq=1, status=Status.FAILED, sent_at=None)
+    of = {"message_id": "m1", "seq": 1, "accepted_at": sequenced(1).accepted_at}
+    group = [state(n, version, **of) for n, version in ((1, 4), (2, 3), (3, 2), (4, 2))]
+    failed = state(5, 2, **of, status=Status.FAILED, sent_at=None)
     asyncio.run(archive(postgres, [sequenced(1), sequenced(2)], [*group, failed, state(6, 2, message_id="m2", seq=2)]))
     shown = lines(run.invoke(message.app, ["show", "m1"]))
     assert (

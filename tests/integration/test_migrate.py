@@ -34,10 +34,20 @@ def folder(tmp_path: Path) -> Path:
 ALL = [f"{database}/{m.name}" for database in ("postgres", "clickhouse") for m in migrations(database)]
 
 
-def test_each_file_is_applied_once(urls: tuple[str, str]) -> None:
+def test_the_command_applies_each_file_once_and_check_only_lists_them(
+    urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert len(ALL) >= 5
-    assert migrate(*urls) == ALL
-    assert migrate(*urls) == []
+    monkeypatch.setenv("CHAT4ALL_POSTGRES_URL", urls[0])
+    monkeypatch.setenv("CHAT4ALL_CLICKHOUSE_URL", urls[1])
+    assert command.main(["--check"]) == 1
+    assert capsys.readouterr() == ("".join(f"would apply {name}\n" for name in ALL), "")
+    assert not table_exists(urls, "applied_migrations")
+    assert command.main([]) == 0
+    assert capsys.readouterr() == ("".join(f"applied {name}\n" for name in ALL), "")
+    for options in (["--check"], []):
+        assert command.main(options) == 0
+        assert capsys.readouterr() == ("nothing to apply\n", "")
 
 
 def test_two_at_once_apply_each_file_once(urls: tuple[str, str]) -> None:
@@ -101,21 +111,6 @@ def test_a_migration_that_waits_too_long_names_who_holds_the_lock(urls: tuple[st
             migrate(*urls, wait_seconds=0.2)
         assert planned(*urls) == ALL  # asks for no lock
     assert not table_exists(urls, "messages")
-
-
-def test_check_lists_what_would_be_applied_and_changes_nothing(
-    urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CHAT4ALL_POSTGRES_URL", urls[0])
-    monkeypatch.setenv("CHAT4ALL_CLICKHOUSE_URL", urls[1])
-    assert command.main(["--check"]) == 1
-    assert capsys.readouterr() == ("".join(f"would apply {name}\n" for name in ALL), "")
-    assert not table_exists(urls, "applied_migrations")
-    assert command.main([]) == 0
-    assert capsys.readouterr() == ("".join(f"applied {name}\n" for name in ALL), "")
-    for options in (["--check"], []):
-        assert command.main(options) == 0
-        assert capsys.readouterr() == ("nothing to apply\n", "")
 
 
 def test_two_files_with_one_number_are_refused(folder: Path) -> None:
