@@ -375,6 +375,8 @@ class Erasure:
     person: str
     addresses: tuple[Address, ...]
     delivery_ids: tuple[str, ...] = ()
+    provider_message_ids: tuple[str, ...] = ()
+    keep_opt_outs: bool = False
     requested_at: int
 
 

@@ -28,7 +28,7 @@ from tests.support.examples import as_json, datum
 EXAMPLES = sorted((ROOM / "examples").glob("*/*.json"))
 SCALARS = {"string": str, "int": int, "long": int, "double": float, "boolean": bool, "bytes": bytes}
 STAGES = set(BUILDERS)
-OUTSIDE = {"applications", "gateway"}
+OUTSIDE = {"applications", "gateway", "operator"}
 # key -> the fields it is made from (schemas/keys.py)
 MADE_OF = {
     "conversation_key": {"tenant_id", "conversation_id"},
