@@ -1,6 +1,6 @@
 """What the stages of core forget of a person: the records of topic `erasures`, applied to the tables.
 
-In: an Erasure, from `chat4all erase` alone, and the rows of one partition. Out: changed rows, the ends of deliveries that were not sent yet,
+In: an Erasure, from `chat4all erase` alone, and the rows of one partition. Out: changed rows, ends of deliveries that were not sent yet,
 tombstones of cursors and suppressions. Guaranteed: rows of other people, of other tenants and of later messages stay; a status goes on
 without the person; the same record again changes nothing; one record looks at a bounded number of rows, and so does a turn. No I/O.
 
