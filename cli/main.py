@@ -26,6 +26,8 @@ COMMANDS = {
     "message": "cli.message:app",
     "report": "cli.report:app",
     "receipts": "cli.sweep:app",
+    "erase": "cli.erase:erase",
+    "audit": "cli.erase:audit",
     "tables": "cli.table_commands:app",
 }
 # The options of `simulate` are those of the simulators. They are passed on unchanged.

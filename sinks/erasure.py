@@ -94,8 +94,8 @@ def begin(connection: Connection, person: Person, operator: str, action_id: str,
                 (person.tenant_id, person.digest),
             ).fetchone()
             or connection.execute(
-                "insert into operator_actions (action_id, action, tenant_id, operator, detail, result) values (%s, 'erase', %s, %s, %s, '{}')"
-                " returning action_id, floor(extract(epoch from began_at) * 1000)::bigint",
+                "insert into operator_actions (action_id, action, tenant_id, operator, detail, result)"
+                " values (%s, 'erase', %s, %s, %s, '{}') returning action_id, floor(extract(epoch from began_at) * 1000)::bigint",
                 (action_id, person.tenant_id, operator, json.dumps(about)),
             ).fetchone()
         )
@@ -111,6 +111,16 @@ def begin(connection: Connection, person: Person, operator: str, action_id: str,
     with connection.transaction():
         connection.execute(_LOCK_SINKS)  # waits for transactions that began without knowing the person
     return action
+
+
+def is_open(connection: Connection, person: Person) -> bool:
+    """Whether an erasure of the person was interrupted."""
+    row = connection.execute(
+        "select exists (select from operator_actions where action = 'erase' and tenant_id = %s and ended_at is null"
+        " and detail ->> 'person' = %s)",
+        (person.tenant_id, person.digest),
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def end(connection: Connection, action: Action) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """Erases a person from dead letters and from receipts without a delivery, in PostgreSQL.
 
 Enters: a person. Leaves: rows without key, value, headers and sentence. A dead letter is the person's if the record inside names them,
-or if bytes that cannot be read contain an address. Guaranteed: looks at every row once, in bounded batches; what was erased is not looked at
-again; a dead letter of another tenant stays. Erasing a dead letter means that it cannot be sent again. All functions block.
+or if bytes that cannot be read contain an address. Guaranteed: looks at every row once, in bounded batches; what was erased is not looked
+at again; a dead letter of another tenant stays. Erasing a dead letter means that it cannot be sent again. All functions block.
 """
 
 import base64

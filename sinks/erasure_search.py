@@ -200,8 +200,12 @@ def _known(connection: Connection, person: Person) -> Person:
         b" where m.tenant_id = %(tenant)s and m.sender = any(%(names)s) and m.direction = 'INBOUND' and m.metadata ? 'account'",
         person.params,
     ).fetchall()
+    refused = connection.execute(
+        f"select distinct channel, address, account from suppressions where {_SUPPRESSED}".encode(),  # noqa: S608  # our own text
+        person.params,
+    ).fetchall()
     forms = set(person.forms)
-    found |= dict.fromkeys((*each,) for each in sent)
+    found |= dict.fromkeys((*each,) for each in (*sent, *refused))
     found |= dict.fromkeys((*each,) for each in wrote if (each[0], each[1]) in forms)
     addresses = tuple(Address(channel=c, address=a, account=n) for c, a, n in found if a)
     return Person(person.tenant_id, person.user_id, addresses)

@@ -31,6 +31,7 @@ SAMPLES: dict[str, Any] = {
     "Preference": builders.preference(),
     "Suppression": builders.suppression(),
     "Window": builders.window(),
+    "Erasure": builders.erasure(),
     "Recipient": Recipient(channel="whatsapp", address="1"),
     "DeliveryRef": builders.ref(),
     "Content": Content(),
