@@ -27,7 +27,7 @@ from pipelines.erasure_records import ErasureRecords, kept
 from schemas import access_errors
 from schemas.keys import DEFAULT_TENANT, contact_key, is_tenant
 from schemas.settings import Settings
-from sinks import erasure, erasure_search
+from sinks import erasure, erasure_conversations, erasure_search
 from sinks.erasure_letters import LettersErasure
 from sinks.erasure_search import OptOut, Person
 
@@ -71,14 +71,15 @@ def erase(  # noqa: PLR0917  # typer makes an option of each
         counts = Counter(erasure_search.survey(connection, person)) + Counter(
             LettersErasure(connection, person).count()
         )
+        counts["conversations"] += erasure_conversations.count(connection, person)
         if keep_opt_outs:
             del counts["suppressions"]
         is_open = erasure.is_open(connection, person)
-        if not counts and not is_open:
+        if not +counts and not is_open:
             _nothing(connection, person)
             return
         opt_outs = erasure_search.opt_outs(connection, person)
-        _draw_plan(counts, opt_outs, keep_opt_outs=keep_opt_outs, is_open=is_open)
+        _draw_plan(+counts, opt_outs, keep_opt_outs=keep_opt_outs, is_open=is_open)
         if dry_run:
             _draw_kept(settings)
             return

@@ -17,7 +17,8 @@ from pipelines.send_outputs import attempt_update
 from schemas import codec
 from schemas.keys import DEFAULT_TENANT, key_of, provider_message_key, suppression_key
 from schemas.records import CHANNELS, Address, Cause, Conversation, Delivery, Erasure, Status, StatusUpdate
-from sinks.erased_people import erased_id, erased_name, person_digest
+from sinks.erased_ids import erased_id
+from sinks.erased_people import erased_name, person_digest
 from tables.cursors import MemberCursor, cursor_key
 from tables.member_addresses import address_key
 from tables.outstanding import Phase

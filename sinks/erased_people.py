@@ -27,7 +27,6 @@ from schemas.records import (
 )
 
 R = TypeVar("R")
-_WORD = "erased:"
 
 IS_ANYBODY_ERASED = "select exists (select from erased_people)"
 # Parameters: tenants and digests, two lists of one length. Rows: tenant, digest, erased_at in Unix milliseconds.
@@ -46,16 +45,7 @@ def person_digest(tenant: str, channel: str, address: str) -> str:
 
 def erased_name(digest: str) -> str:
     """What stands in the place of the person's address, user id or name: `erased:` and 16 hex digits."""
-    return f"{_WORD}{digest[:16]}"
-
-
-def erased_id(tenant: str, delivery_id: str, event_id: str) -> str:
-    """What stands in the place of an event's id that a provider's id is part of: the id of a receipt. An id that is made from the
-    delivery's holds no address and stays, as does one that was replaced before."""
-    if event_id.startswith((f"{delivery_id}:", _WORD)):
-        return event_id
-    whole = f"{tenant}\x00{event_id}".encode(errors="surrogatepass")
-    return f"{_WORD}{hashlib.sha256(whole).hexdigest()[:16]}"
+    return f"erased:{digest[:16]}"
 
 
 def _anywhere(tenant: str, name: str) -> list[str]:

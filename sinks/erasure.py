@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection
 
+from schemas.records import Direction
 from sinks import erasure_search
+from sinks.erased_ids import erased_id
+from sinks.erasure_conversations import ConversationsErasure
 from sinks.erasure_letters import LettersErasure
 from sinks.erasure_search import BATCH, Person
 
@@ -68,7 +71,7 @@ class _Delivery(NamedTuple):
 
 
 class _Written(NamedTuple):
-    """A row of `erasure_search.WRITTEN`. The last three are None in a message that no provider reported."""
+    """A row of `erasure_search.WRITTEN`. Channel, account and provider's id are None in a message that no provider reported."""
 
     conversation_id: str
     message_id: str
@@ -77,6 +80,7 @@ class _Written(NamedTuple):
     channel: str | None
     account: str | None
     provider_message_id: str | None
+    direction: str
 
 
 Publish = Callable[[Sequence[Found]], None]
@@ -149,6 +153,7 @@ class Erasure:
         yield from self._cursors(publish)
         yield from self._members(publish)
         yield self._change(self._rest)
+        yield from ConversationsErasure(self._connection, self._person, self._change).run()
         yield from LettersErasure(self._connection, self._person).run(self._note)
 
     def forget_contact(self) -> Mapping[str, int]:
@@ -242,8 +247,15 @@ class Erasure:
             "conversations": [each.conversation_id for each in found],
             "messages": [each.message_id for each in found],
             "words": [self._person.words[each.sender] for each in found],
+            "ids": [self._id_of(each) for each in found],
         }
         return {"messages": self._execute(erasure_search.BLANK_WRITTEN, named)}
+
+    def _id_of(self, written: _Written) -> str:
+        """The id of a message from a person has the provider's id in it; an application chose the others."""
+        if written.direction != Direction.INBOUND:
+            return written.message_id
+        return erased_id(self._person.tenant_id, "", written.message_id)
 
     # --- where the person is a member ---------------------------------------------------------------------------------------
 

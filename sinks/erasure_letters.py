@@ -17,7 +17,7 @@ from psycopg import Connection
 from schemas import codec
 from schemas.keys import DEFAULT_TENANT
 from schemas.person_addresses import one_form
-from sinks.erased_people import erased_id
+from sinks.erased_ids import erased_id
 from sinks.erasure_search import Person
 
 BATCH = 50  # dead letters of a transaction; each may have some megabytes

@@ -39,14 +39,15 @@ BLANK_SENT = """
 """
 WRITTEN = """
     select conversation_id, message_id, home_partition, sender, metadata ->> 'channel', metadata ->> 'account',
-           metadata ->> 'provider_message_id'
+           metadata ->> 'provider_message_id', direction
       from messages
      where tenant_id = %(tenant)s and (conversation_id, message_id) > (%(conversation)s, %(message)s) and sender = any(%(names)s)
      order by conversation_id, message_id limit %(batch)s
 """
 BLANK_WRITTEN = """
-    update messages m set text = '', content = null, metadata = '{}', sender = a.word
-      from unnest(%(conversations)s::text[], %(messages)s::text[], %(words)s::text[]) as a (conversation_id, message_id, word)
+    update messages m set text = '', content = null, metadata = '{}', sender = a.word, message_id = a.new_id
+      from unnest(%(conversations)s::text[], %(messages)s::text[], %(words)s::text[], %(ids)s::text[])
+           as a (conversation_id, message_id, word, new_id)
      where m.tenant_id = %(tenant)s and m.conversation_id = a.conversation_id and m.message_id = a.message_id and m.sender = any(%(names)s)
 """
 CURSORS = """
