@@ -7,17 +7,8 @@ Enters: records, and the access of the operator's user. Leaves: nothing; every f
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from cli.command_errors import fail
 from cli.stack import folder_of
@@ -86,10 +77,14 @@ class ErasureKafka:
         """Waits at most so long until the core workers have committed every record; returns how many partitions they have not read yet.
         `say` gets that number once a second."""
         end = time.monotonic() + seconds
-        admin = AdminClient(self._reach.settings("erase"))
-        while (behind := self._behind(admin)) and time.monotonic() < end:
-            say(behind)
-            time.sleep(LOOK_SECONDS)
+        # It only asks for the group's offsets: without a subscription it is no member. (The admin client's call for this can crash.)
+        group = Consumer(self._reach.settings("erase", group_id=app_id("core"), enable_auto_commit=False))
+        try:
+            while (behind := self._behind(group)) and time.monotonic() < end:
+                say(behind)
+                time.sleep(LOOK_SECONDS)
+        finally:
+            group.close()
         return behind
 
     def _send(self, topic: str, key: bytes, value: bytes | None, partition: int) -> None:
@@ -116,14 +111,12 @@ class ErasureKafka:
             why = self._reach.why() or ("no answer in time" if self._refused is None else self._refused.str())
             fail(f"Kafka at {self._access} did not store the erasure, run the command again, it continues: {why}")
 
-    def _behind(self, admin: Any) -> int:
+    def _behind(self, group: Consumer) -> int:
         """How many partitions the core group has not read to the last record."""
         if not self._ends:
             return 0
-        asked = ConsumerGroupTopicPartitions(app_id("core"), [TopicPartition(TOPIC, each) for each in self._ends])
         try:
-            (future,) = admin.list_consumer_group_offsets([asked], request_timeout=ASK_SECONDS).values()
-            found = future.result().topic_partitions
+            found = group.committed([TopicPartition(TOPIC, each) for each in self._ends], timeout=ASK_SECONDS)
         except KafkaException:
-            return len(self._ends)  # no such group: no worker has run yet
+            return len(self._ends)  # the group's coordinator does not answer yet
         return sum(each.offset < self._ends[each.partition] for each in found)
