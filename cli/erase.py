@@ -29,7 +29,7 @@ from schemas.keys import DEFAULT_TENANT, contact_key, is_tenant
 from schemas.settings import Settings
 from sinks import erasure, erasure_conversations, erasure_search
 from sinks.erasure_letters import LettersErasure
-from sinks.erasure_search import OptOut, Person
+from sinks.erasure_search import ErasedPerson, KnownOptOut
 
 MOST_WAIT_SECONDS = 600.0
 
@@ -68,38 +68,18 @@ def erase(  # noqa: PLR0917  # typer makes an option of each
     settings = settings_with("postgres_url", *(() if dry_run else ("kafka_url",)))
     with _connected(settings) as connection:
         person = _with_accounts(_person(connection, tenant, contact, address), settings)
-        counts = Counter(erasure_search.survey(connection, person)) + Counter(
-            LettersErasure(connection, person).count()
-        )
-        counts["conversations"] += erasure_conversations.count(connection, person)
-        if keep_opt_outs:
-            del counts["suppressions"]
-        is_open = erasure.is_open(connection, person)
-        if not +counts and not is_open:
-            _nothing(connection, person)
+        if not _is_planned(connection, person, keep_opt_outs=keep_opt_outs):
             return
-        opt_outs = erasure_search.opt_outs(connection, person)
-        _draw_plan(+counts, opt_outs, keep_opt_outs=keep_opt_outs, is_open=is_open)
         if dry_run:
             _draw_kept(settings)
             return
         if not yes and not typer.confirm("Erase them? It cannot be undone"):
             fail("nothing was erased", NO)
         kafka = ErasureKafka(access_of(settings))
-        done = _erased(
-            connection, person, kafka, operator or pwd.getpwuid(getuid()).pw_name, keep_opt_outs=keep_opt_outs
-        )
-    _draw_done(done)
+        who = operator or pwd.getpwuid(getuid()).pw_name
+        _draw_done(_erased(connection, person, kafka, who, keep_opt_outs=keep_opt_outs))
     _draw_kept(settings)
-    behind = kafka.wait(wait, lambda left: console.print(f"the workers have {left} partitions to read"))
-    if behind:
-        console.print(
-            f"The workers have not read {behind} partitions of topic erasures yet. Their tables are erased when they do: start them, "
-            "or see `chat4all status`.",
-            style="yellow",
-        )
-    else:
-        console.print("The workers have read it: their tables are erased.")
+    _wait(kafka, wait)
 
 
 def audit(
@@ -130,11 +110,29 @@ def audit(
     console.print(table)
 
 
+# --- the plan ---------------------------------------------------------------------------------------------------------------
+
+
+def _is_planned(connection: psycopg.Connection, person: ErasedPerson, *, keep_opt_outs: bool) -> bool:
+    """Prints what is to be erased; returns whether there is anything."""
+    counts = Counter(erasure_search.survey(connection, person)) + Counter(LettersErasure(connection, person).count())
+    counts["conversations"] += erasure_conversations.count(connection, person)
+    if keep_opt_outs:
+        del counts["suppressions"]
+    is_open = erasure.is_open(connection, person)
+    if not +counts and not is_open:
+        _nothing(connection, person)
+        return False
+    opt_outs = erasure_search.opt_outs(connection, person)
+    _draw_plan(+counts, opt_outs, keep_opt_outs=keep_opt_outs, is_open=is_open)
+    return True
+
+
 # --- the erasure ------------------------------------------------------------------------------------------------------------
 
 
 def _erased(
-    connection: psycopg.Connection, person: Person, kafka: ErasureKafka, operator: str, *, keep_opt_outs: bool
+    connection: psycopg.Connection, person: ErasedPerson, kafka: ErasureKafka, operator: str, *, keep_opt_outs: bool
 ) -> Mapping[str, int]:
     """Does everything; returns the rows changed in PostgreSQL, by relation."""
     detail = {"kind": "contact" if person.user_id else "address", "keep_opt_outs": keep_opt_outs}
@@ -143,7 +141,7 @@ def _erased(
     records = ErasureRecords(person, action, partitions=kafka.partitions, keep_opt_outs=keep_opt_outs)
     kafka.produce(records.of_person())
     done: Counter[str] = Counter()
-    steps = erasure.Erasure(connection, person, action, keep_opt_outs=keep_opt_outs)
+    steps = erasure.PersonErasure(connection, person, action, keep_opt_outs=keep_opt_outs)
     for number, changed in enumerate(steps.run(lambda found: kafka.produce(records.of(found))), 1):
         done.update(changed)
         if number % 20 == 0:
@@ -154,14 +152,27 @@ def _erased(
     return erasure.end(connection, action) or done
 
 
-def _person(connection: psycopg.Connection, tenant: str, contact: str, address: str) -> Person:
+def _wait(kafka: ErasureKafka, seconds: float) -> None:
+    """Waits for the workers, and says how far they are."""
+    behind = kafka.wait(seconds, lambda left: console.print(f"the workers have {left} partitions to read"))
+    if not behind:
+        console.print("The workers have read it: their tables are erased.")
+        return
+    console.print(
+        f"The workers have not read {behind} partitions of topic erasures yet. Their tables are erased when they do: start them, or see "
+        "`chat4all status`.",
+        style="yellow",
+    )
+
+
+def _person(connection: psycopg.Connection, tenant: str, contact: str, address: str) -> ErasedPerson:
     if contact:
         return erasure_search.contact(connection, tenant, contact)
     channel, _, of_channel = address.partition(":")
     return erasure_search.of_address(connection, tenant, channel, of_channel)
 
 
-def _with_accounts(person: Person, settings: Settings) -> Person:
+def _with_accounts(person: ErasedPerson, settings: Settings) -> ErasedPerson:
     """The person with the configured account for each address of which no account is known: match may know it by that."""
     known = {(each.channel, each.address) for each in person.addresses if each.account}
     addresses = [
@@ -170,7 +181,7 @@ def _with_accounts(person: Person, settings: Settings) -> Person:
         else replace(each, account=_account(each.channel, settings))
         for each in person.addresses
     ]
-    return Person(person.tenant_id, person.user_id, tuple(dict.fromkeys(addresses)))
+    return ErasedPerson(person.tenant_id, person.user_id, tuple(dict.fromkeys(addresses)))
 
 
 def _account(channel: str, settings: Settings) -> str | None:
@@ -178,7 +189,7 @@ def _account(channel: str, settings: Settings) -> str | None:
     return (declared.account(settings) or None) if declared is not None else None
 
 
-def _nothing(connection: psycopg.Connection, person: Person) -> None:
+def _nothing(connection: psycopg.Connection, person: ErasedPerson) -> None:
     if erasure_search.is_erased(connection, person):
         console.print("This person was erased before, and nothing of them has come since. Nothing was changed.")
         return
@@ -228,7 +239,7 @@ def _connected(settings: Settings) -> Iterator[psycopg.Connection]:
         fail("this user of PostgreSQL may not change the rows: use the owner of the relations (CHAT4ALL_POSTGRES_URL)")
 
 
-def _draw_plan(counts: Mapping[str, int], opt_outs: list[OptOut], *, keep_opt_outs: bool, is_open: bool) -> None:
+def _draw_plan(counts: Mapping[str, int], opt_outs: list[KnownOptOut], *, keep_opt_outs: bool, is_open: bool) -> None:
     if is_open:
         console.print("An erasure of this person was interrupted: this one continues it.")
     table = Table("relation", title="Rows of the person in PostgreSQL", title_justify="left")

@@ -142,7 +142,7 @@ def _from_join(name: str, address: Address, erasure: Erasure, state: "MatchState
 
 
 def _is_of(receipts: tuple[bytes, ...], erasure: Erasure) -> bool:
-    """Whether receipts are of the erasure's tenant, or of nobody's, as on an account that tenants share."""
+    """Whether receipts are of the erasure's tenant, or of the default one, as on an account that tenants share."""
     return all(codec.decode_any(each).tenant_id in {erasure.tenant_id, DEFAULT_TENANT} for each in receipts)
 
 

@@ -13,8 +13,8 @@ from schemas.catalog import TOPICS, Topic
 from schemas.keys import conversation_key, key_of, person_key, provider_message_key
 from schemas.partitions import home_partition
 from schemas.records import Address, Erasure
-from sinks.erasure import Action, Found, FoundMessage
-from sinks.erasure_search import Person
+from sinks.erasure import ErasureAction, FoundMessage, FoundRows
+from sinks.erasure_search import ErasedPerson
 
 T = TypeVar("T")
 MOST_ADDRESSES = 32  # of a record
@@ -32,7 +32,7 @@ class ErasureRecord(NamedTuple):
     partition: int
 
 
-class Kept(NamedTuple):
+class KeptTopic(NamedTuple):
     """A topic that keeps data of people. `days` is None for a compacted topic: Kafka keeps an old record until it compacts the topic."""
 
     topic: str
@@ -42,7 +42,7 @@ class Kept(NamedTuple):
 class ErasureRecords:
     """The records of one erasure. `partitions` is the number of partitions of the topic."""
 
-    def __init__(self, person: Person, action: Action, *, partitions: int, keep_opt_outs: bool) -> None:
+    def __init__(self, person: ErasedPerson, action: ErasureAction, *, partitions: int, keep_opt_outs: bool) -> None:
         self._person = person
         self._action = action
         self._partitions = partitions
@@ -54,7 +54,7 @@ class ErasureRecords:
             if each.account:
                 yield self._of_address(each, self._home(each), ())
 
-    def of(self, found: Sequence[Found]) -> Iterator[ErasureRecord]:
+    def of(self, found: Sequence[FoundRows]) -> Iterator[ErasureRecord]:
         """For route, send and track: each conversation. For match: each message, where its receipts and its answers arrive."""
         for each in found:
             home = each.home_partition
@@ -112,9 +112,9 @@ class ErasureRecords:
         return ErasureRecord(key_of(erasure), codec.encode(erasure), partition)
 
 
-def kept(topics: Iterable[Topic] = TOPICS.values()) -> list[Kept]:
+def kept(topics: Iterable[Topic] = TOPICS.values()) -> list[KeptTopic]:
     """The topics that keep data of people, those that keep it longest first."""
-    found = [Kept(each.name, each.retention_days) for each in topics if each.name not in _NOBODY]
+    found = [KeptTopic(each.name, each.retention_days) for each in topics if each.name not in _NOBODY]
     return sorted(found, key=lambda each: (-(each.days or 1 << 30), each.topic))
 
 

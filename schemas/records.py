@@ -11,7 +11,6 @@ from enum import StrEnum
 from schemas.content import Content
 
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
-
 MEDIA_KINDS = ("image", "document", "audio", "video", "sticker")
 # The provider keeps nothing of a signal, so its deliveries have no provider message id.
 SIGNALS = ("typing", "mark_read")

@@ -21,7 +21,7 @@ from sinks import erasure_search
 from sinks.erased_ids import erased_id
 from sinks.erasure_conversations import ConversationsErasure
 from sinks.erasure_letters import LettersErasure
-from sinks.erasure_search import BATCH, Person
+from sinks.erasure_search import BATCH, ErasedPerson
 
 Params = Mapping[str, Any]
 _LOCK_SINKS = "select from sink_offsets order by sink, topic, partition for update"
@@ -40,7 +40,7 @@ class FoundMessage(NamedTuple):
     provider_message_id: str
 
 
-class Found(NamedTuple):
+class FoundRows(NamedTuple):
     """What a batch found of the person in one conversation, before it is changed."""
 
     conversation_id: str
@@ -49,7 +49,7 @@ class Found(NamedTuple):
     messages: tuple[FoundMessage, ...] = ()
 
 
-class Action(NamedTuple):
+class ErasureAction(NamedTuple):
     """An erasure as `operator_actions` has it. `began_at` in Unix milliseconds."""
 
     action_id: str
@@ -83,10 +83,10 @@ class _Written(NamedTuple):
     direction: str
 
 
-Publish = Callable[[Sequence[Found]], None]
+Publish = Callable[[Sequence[FoundRows]], None]
 
 
-def begin(connection: Connection, person: Person, operator: str, action_id: str, detail: Params) -> Action:
+def begin(connection: Connection, person: ErasedPerson, operator: str, action_id: str, detail: Params) -> ErasureAction:
     """Starts the erasure, or continues one of the same person that was interrupted: its row in `operator_actions`, then the person in
     `erased_people`. One transaction; when it returns, no sink writes without knowing of the erasure."""
     about = {**detail, "person": person.digest}
@@ -104,7 +104,7 @@ def begin(connection: Connection, person: Person, operator: str, action_id: str,
             ).fetchone()
         )
         assert row is not None  # noqa: S101  # the insert returns a row
-        action = Action(*row)
+        action = ErasureAction(*row)
         connection.execute(
             "insert into erased_people (tenant_id, person, erased_at, action_id)"
             " select %s, digest, to_timestamp(%s / 1000.0), %s from unnest(%s::text[]) as digest"
@@ -117,7 +117,7 @@ def begin(connection: Connection, person: Person, operator: str, action_id: str,
     return action
 
 
-def is_open(connection: Connection, person: Person) -> bool:
+def is_open(connection: Connection, person: ErasedPerson) -> bool:
     """Whether an erasure of the person was interrupted."""
     row = connection.execute(
         "select exists (select from operator_actions where action = 'erase' and tenant_id = %s and ended_at is null"
@@ -127,7 +127,7 @@ def is_open(connection: Connection, person: Person) -> bool:
     return bool(row and row[0])
 
 
-def end(connection: Connection, action: Action) -> dict[str, int]:
+def end(connection: Connection, action: ErasureAction) -> dict[str, int]:
     """Notes that the erasure is complete; returns the number of rows that it changed, by relation, over all its runs."""
     with connection.transaction():
         row = connection.execute(
@@ -136,10 +136,12 @@ def end(connection: Connection, action: Action) -> dict[str, int]:
     return dict(row[0] or {}) if row else {}
 
 
-class Erasure:
+class PersonErasure:
     """The changes of one erasure. `keep_opt_outs` leaves relation `suppressions` alone. Every method is a series of transactions."""
 
-    def __init__(self, connection: Connection, person: Person, action: Action, *, keep_opt_outs: bool) -> None:
+    def __init__(
+        self, connection: Connection, person: ErasedPerson, action: ErasureAction, *, keep_opt_outs: bool
+    ) -> None:
         self._connection = connection
         self._person = person
         self._action = action
@@ -202,7 +204,10 @@ class Erasure:
             for each in found:
                 of_conversations.setdefault((each.conversation_id, each.home_partition), []).append(each)
             publish(
-                [Found(*of, tuple(d.delivery_id for d in rows), _sent(rows)) for of, rows in of_conversations.items()]
+                [
+                    FoundRows(*of, tuple(d.delivery_id for d in rows), _sent(rows))
+                    for of, rows in of_conversations.items()
+                ]
             )
             yield self._change(partial(self._blank_deliveries, found))
 
@@ -239,7 +244,7 @@ class Erasure:
                 written = of_conversations.setdefault((each.conversation_id, each.home_partition), [])
                 if each.channel and each.account and each.provider_message_id:
                     written.append(FoundMessage(each.channel, each.account, each.sender, each.provider_message_id))
-            publish([Found(*of, (), tuple(written)) for of, written in of_conversations.items()])
+            publish([FoundRows(*of, (), tuple(written)) for of, written in of_conversations.items()])
             yield self._change(partial(self._blank_written, found))
 
     def _blank_written(self, found: Sequence[_Written]) -> dict[str, int]:
@@ -261,7 +266,7 @@ class Erasure:
 
     def _cursors(self, publish: Publish) -> Iterator[Mapping[str, int]]:
         while found := self._rows(erasure_search.CURSORS, {}):
-            publish([Found(conversation, partition) for conversation, partition, _ in found])
+            publish([FoundRows(conversation, partition) for conversation, partition, _ in found])
             yield self._change(partial(self._rename_cursors, found))
 
     def _rename_cursors(self, found: Sequence[tuple[Any, ...]]) -> dict[str, int]:
@@ -277,7 +282,7 @@ class Erasure:
         after = ""
         while found := self._rows(erasure_search.MEMBERS, {"after": after}):
             after = found[-1][0]
-            publish([Found(conversation, partition) for conversation, partition, _ in found])
+            publish([FoundRows(conversation, partition) for conversation, partition, _ in found])
             yield self._change(partial(self._rename_members, found))
 
     def _rename_members(self, found: Sequence[tuple[Any, ...]]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 from schemas.ids import inbound_conversation_id
 from sinks.erased_ids import conversation_without
 from sinks.erased_people import erased_name, person_digest
-from sinks.erasure_search import BATCH, Person
+from sinks.erasure_search import BATCH, ErasedPerson
 
 Change = Callable[[Callable[[], Mapping[str, int]]], Mapping[str, int]]
 _OLD = "tenant_id = %(tenant)s and conversation_id = %(old)s"
@@ -45,7 +45,7 @@ _SMALL = {
 }
 
 
-def begun_by(person: Person) -> dict[str, str]:
+def begun_by(person: ErasedPerson) -> dict[str, str]:
     """The ids of the conversations that the person may have begun, each with the id that replaces it."""
     accounts = {(each.channel, each.account) for each in person.addresses if each.account}
     found = {}
@@ -58,7 +58,7 @@ def begun_by(person: Person) -> dict[str, str]:
     return found
 
 
-def count(connection: Connection, person: Person) -> int:
+def count(connection: Connection, person: ErasedPerson) -> int:
     """How many such conversations there are."""
     row = connection.execute(
         "select count(distinct conversation_id) from (select conversation_id from messages where tenant_id = %(tenant)s and"
@@ -74,7 +74,7 @@ def count(connection: Connection, person: Person) -> int:
 class ConversationsErasure:
     """The conversations of one person. `change` runs a step in a transaction."""
 
-    def __init__(self, connection: Connection, person: Person, change: Change) -> None:
+    def __init__(self, connection: Connection, person: ErasedPerson, change: Change) -> None:
         self._connection = connection
         self._person = person
         self._change = change

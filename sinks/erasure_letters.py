@@ -18,7 +18,7 @@ from schemas import codec
 from schemas.keys import DEFAULT_TENANT
 from schemas.person_addresses import one_form
 from sinks.erased_ids import erased_id
-from sinks.erasure_search import Person
+from sinks.erasure_search import ErasedPerson
 
 BATCH = 50  # dead letters of a transaction; each may have some megabytes
 _RECEIPTS = 500
@@ -39,7 +39,7 @@ _ORPHANS = """
 class NamedIn:
     """Whether a record, a text or bytes name a person. Holds the person only; pure."""
 
-    def __init__(self, person: Person) -> None:
+    def __init__(self, person: ErasedPerson) -> None:
         self._tenant = person.tenant_id
         self._names = frozenset(name for name in person.words if name)
         addresses = [address for _, address in person.forms]
@@ -115,7 +115,7 @@ def _texts(value: Any) -> Iterator[str]:
 class LettersErasure:
     """The dead letters and orphan receipts of one person."""
 
-    def __init__(self, connection: Connection, person: Person) -> None:
+    def __init__(self, connection: Connection, person: ErasedPerson) -> None:
         self._connection = connection
         self._tenants = sorted({person.tenant_id, DEFAULT_TENANT})
         self._person = person

@@ -79,7 +79,7 @@ FORGET_SUPPRESSIONS = f"delete from suppressions where {_SUPPRESSED}"  # noqa: S
 
 
 @dataclass(frozen=True)
-class Person:
+class ErasedPerson:
     """A person of a tenant. `user_id` is empty without a contact. `addresses` has each address with each account that knows it; an account
     is None where none is known."""
 
@@ -137,7 +137,7 @@ class Person:
         }
 
 
-class OptOut(NamedTuple):
+class KnownOptOut(NamedTuple):
     """A suppression of the person. It names no address."""
 
     channel: str
@@ -162,7 +162,7 @@ def forms_of(channel: str, address: str) -> Iterator[str]:
         yield from (number, f"+{number}")
 
 
-def contact(connection: Connection, tenant: str, user_id: str) -> Person:
+def contact(connection: Connection, tenant: str, user_id: str) -> ErasedPerson:
     """The person with this user id: the addresses of the contact, and those to which deliveries to the user went. Both may be missing."""
     row = connection.execute(
         "select addresses from contacts where tenant_id = %s and user_id = %s", (tenant, user_id)
@@ -179,16 +179,18 @@ def contact(connection: Connection, tenant: str, user_id: str) -> Person:
     ).fetchall()
     return _known(
         connection,
-        Person(tenant, user_id, tuple(given) + tuple(Address(channel=c, address=a, account=n) for c, a, n in used)),
+        ErasedPerson(
+            tenant, user_id, tuple(given) + tuple(Address(channel=c, address=a, account=n) for c, a, n in used)
+        ),
     )
 
 
-def of_address(connection: Connection, tenant: str, channel: str, address: str) -> Person:
+def of_address(connection: Connection, tenant: str, channel: str, address: str) -> ErasedPerson:
     """The person with this address."""
-    return _known(connection, Person(tenant, "", (Address(channel=channel, address=address),)))
+    return _known(connection, ErasedPerson(tenant, "", (Address(channel=channel, address=address),)))
 
 
-def _known(connection: Connection, person: Person) -> Person:
+def _known(connection: Connection, person: ErasedPerson) -> ErasedPerson:
     """The person with each account that has sent to an address or got something from it, in the form that was used."""
     found = dict.fromkeys((each.channel, each.address, each.account) for each in person.addresses)
     sent = connection.execute(
@@ -209,10 +211,10 @@ def _known(connection: Connection, person: Person) -> Person:
     found |= dict.fromkeys((*each,) for each in (*sent, *refused))
     found |= dict.fromkeys((*each,) for each in wrote if (each[0], each[1]) in forms)
     addresses = tuple(Address(channel=c, address=a, account=n) for c, a, n in found if a)
-    return Person(person.tenant_id, person.user_id, addresses)
+    return ErasedPerson(person.tenant_id, person.user_id, addresses)
 
 
-def survey(connection: Connection, person: Person) -> dict[str, int]:
+def survey(connection: Connection, person: ErasedPerson) -> dict[str, int]:
     """How many rows of each relation an erasure would change, without dead letters. Looks at every row of the tenant."""
     counted = {
         "deliveries": f"select count(*) from deliveries where tenant_id = %(tenant)s and {_OF_PERSON}",  # noqa: S608  # the same
@@ -226,21 +228,21 @@ def survey(connection: Connection, person: Person) -> dict[str, int]:
     return {relation: _count(connection, query, person) for relation, query in counted.items()}
 
 
-def _count(connection: Connection, query: str, person: Person) -> int:
+def _count(connection: Connection, query: str, person: ErasedPerson) -> int:
     row = connection.execute(query.encode(), person.params).fetchone()
     return int(row[0]) if row else 0
 
 
-def opt_outs(connection: Connection, person: Person) -> list[OptOut]:
+def opt_outs(connection: Connection, person: ErasedPerson) -> list[KnownOptOut]:
     """The suppressions of the person that hold now."""
     rows = connection.execute(
         f"select channel, account, reason, changed_at from suppressions where {_SUPPRESSED} and suppressed order by 1, 2".encode(),  # noqa: S608  # the same
         person.params,
     ).fetchall()
-    return [OptOut(*row) for row in rows]
+    return [KnownOptOut(*row) for row in rows]
 
 
-def is_erased(connection: Connection, person: Person) -> bool:
+def is_erased(connection: Connection, person: ErasedPerson) -> bool:
     """Whether the person was erased before."""
     row = connection.execute(
         "select exists (select from erased_people where tenant_id = %s and person = %s)",

@@ -15,9 +15,8 @@ from confluent_kafka.cimpl import NewTopic
 from psycopg.types.json import Jsonb
 from typer.testing import CliRunner, Result
 
-from cli import erase as erase_command
 from cli.main import app
-from pipelines.erasure_records import ErasureRecords
+from pipelines.erasure_records import ErasureRecords, kept
 from schemas import codec
 from schemas.catalog import TOPICS
 from schemas.kafka_access import KafkaAccess
@@ -66,7 +65,7 @@ def message(connection: psycopg.Connection, conversation: str, seq: int, message
         "tenant_id": "default", "message_id": message_id, "conversation_id": conversation, "home_partition": 1, "seq": seq,
         "direction": "OUTBOUND", "sender": "shop", "kind": "text", "text": TEXT, "metadata": Jsonb({"note": NUMBER}),
         "requested_at": AT, "accepted_at": AT, "content": Jsonb({"reply_to": WAMID}),
-    }  # fmt: skip  # a row
+    }  # fmt: skip  # the columns of a row
     put(connection, "messages", **(values | changes))
 
 
@@ -84,14 +83,14 @@ def delivered(
         "tenant_id": "default", "delivery_id": delivery_id, "previous_status": "PENDING", "status": "SENT", "cause": "RECEIPT",
         "occurred_at": AT, "observed_at": AT, "attempts": 1, "resends": 0, "accepted_at": AT,
         "provider_message_id": f"{address}:7", "reason_code": "x", "reason": f"{address} is busy",
-    }  # fmt: skip  # a row
+    }  # fmt: skip  # the columns of a row
     for version, event_id in enumerate((f"{delivery_id}:1:accepted", f"{channel}:acc:{address}:7:sent"), 1):
         put(connection, "delivery_events", **event, version=version, event_id=event_id)
     values = {
         "message_id": message_id, "conversation_id": conversation, "home_partition": 1, "seq": 1, "channel": channel,
         "account": "acc", "recipient": recipient, "address": address, "version": 2, "requested_at": AT, "delivered_implied": False,
         "event_id": f"{channel}:acc:{address}:7:sent",
-    }  # fmt: skip  # a row
+    }  # fmt: skip  # the columns of a row
     put(connection, "deliveries", **(event | values | changes))
 
 
@@ -101,7 +100,7 @@ def letter(connection: psycopg.Connection, number: int, value: bytes | None, **c
         "source_topic": "messages", "source_partition": 0, "source_offset": number,
         "source_timestamp": AT, "key": b"k", "value": value, "headers": Jsonb([]),
         "refused_at": AT,
-    }  # fmt: skip  # a row
+    }  # fmt: skip  # the columns of a row
     put(connection, "dead_letters", **(values | changes))
 
 
@@ -144,47 +143,52 @@ def seed(url: str) -> None:
             )
             for member in members or [wa_id]:
                 put(c, "cursors", tenant_id="default", conversation_id=conversation, home_partition=1, member=member, version=1,
-                    last_delivered_seq=1, newest_seq=1, changed_at=AT)  # fmt: skip  # a row
-        for address in (NUMBER, BOB):
-            put(c, "suppressions", tenant_id="default", channel="whatsapp", account="acc", address=address, suppressed=True,
-                reason="stop_word", changed_at=AT)  # fmt: skip  # a row
-        sent = Message(
-            message_id="m9", conversation_id="c-9", recipients=(Recipient(user_id="ana"),), text=TEXT, requested_at=1
-        )
-        orphan = Receipt(
-            event_id="e",
-            channel="whatsapp",
-            account="acc",
-            provider_message_id=WAMID,
-            status=ReceiptStatus.READ,
-            provider_at=1,
-            received_at=1,
-        )
-        letter(c, 1, codec.encode(sent), detail=f"no contact ana, {NUMBER}", headers=Jsonb([["to", NUMBER]]))
-        letter(c, 2, b"\xffjunk for " + NUMBER.encode())
-        letter(c, 3, codec.encode(orphan), key=f"whatsapp:acc:{WAMID}".encode())
-        letter(c, 4, b"\xffjunk for " + BOB.encode())
-        letter(
-            c,
-            5,
-            codec.encode(
-                Message(
-                    message_id="m",
-                    conversation_id="c",
-                    recipients=(Recipient(user_id="banana"),),
-                    text="x",
-                    requested_at=1,
-                )
-            ),
-        )
-        letter(c, 6, None, detail=f"a webhook for {CHAT}")
-        for provider_id in (f"{CHAT}:5", f"{BOB}:5"):
-            put(c, "orphan_receipts", tenant_id="default", event_id=f"telegram:acc:{provider_id}:read", channel="telegram", account="acc",
-                provider_message_id=provider_id, status="READ", cause="orphan_receipt", provider_at=AT, received_at=AT, refused_at=AT,
-                dead_letter_id=provider_id[:2])  # fmt: skip  # a row
-        put(c, "message_conflicts", tenant_id="default", message_id="g1", conversation_id="group", home_partition=1, seq=9,
-            direction="OUTBOUND",
-            sender="ana", kind="text", text=TEXT, metadata=Jsonb({}), requested_at=AT, accepted_at=AT)  # fmt: skip  # a row
+                    last_delivered_seq=1, newest_seq=1, changed_at=AT)  # fmt: skip  # the columns of a row
+        of_no_conversation(c)
+
+
+def of_no_conversation(c: psycopg.Connection) -> None:
+    """Suppressions, dead letters, receipts without a delivery, and a conflict."""
+    for address in (NUMBER, BOB):
+        put(c, "suppressions", tenant_id="default", channel="whatsapp", account="acc", address=address, suppressed=True,
+            reason="stop_word", changed_at=AT)  # fmt: skip  # the columns of a row
+    sent = Message(
+        message_id="m9", conversation_id="c-9", recipients=(Recipient(user_id="ana"),), text=TEXT, requested_at=1
+    )
+    orphan = Receipt(
+        event_id="e",
+        channel="whatsapp",
+        account="acc",
+        provider_message_id=WAMID,
+        status=ReceiptStatus.READ,
+        provider_at=1,
+        received_at=1,
+    )
+    letter(c, 1, codec.encode(sent), detail=f"no contact ana, {NUMBER}", headers=Jsonb([["to", NUMBER]]))
+    letter(c, 2, b"\xffjunk for " + NUMBER.encode())
+    letter(c, 3, codec.encode(orphan), key=f"whatsapp:acc:{WAMID}".encode())
+    letter(c, 4, b"\xffjunk for " + BOB.encode())
+    letter(
+        c,
+        5,
+        codec.encode(
+            Message(
+                message_id="m",
+                conversation_id="c",
+                recipients=(Recipient(user_id="banana"),),
+                text="x",
+                requested_at=1,
+            )
+        ),
+    )
+    letter(c, 6, None, detail=f"a webhook for {CHAT}")
+    for provider_id in (f"{CHAT}:5", f"{BOB}:5"):
+        put(c, "orphan_receipts", tenant_id="default", event_id=f"telegram:acc:{provider_id}:read", channel="telegram", account="acc",
+            provider_message_id=provider_id, status="READ", cause="orphan_receipt", provider_at=AT, received_at=AT, refused_at=AT,
+            dead_letter_id=provider_id[:2])  # fmt: skip  # the columns of a row
+    put(c, "message_conflicts", tenant_id="default", message_id="g1", conversation_id="group", home_partition=1, seq=9,
+        direction="OUTBOUND",
+        sender="ana", kind="text", text=TEXT, metadata=Jsonb({}), requested_at=AT, accepted_at=AT)  # fmt: skip  # the columns of a row
 
 
 def everything(url: str, *, tenant: str = "default") -> dict[str, list[str]]:
@@ -308,10 +312,6 @@ def check_kafka(url: str, kafka: str) -> None:
     assert {each.conversation_id for _, each in records} >= {"c-1", "group", ""}
 
 
-class Stopped(Exception):
-    """The test's interruption."""
-
-
 @pytest.mark.parametrize("after", range(5))
 @pytest.mark.usefixtures("kafka")
 def test_an_interrupted_erasure_continues(after: int, postgres: str) -> None:
@@ -319,7 +319,7 @@ def test_an_interrupted_erasure_continues(after: int, postgres: str) -> None:
     with psycopg.connect(postgres, autocommit=True) as connection:
         person = erasure_search.contact(connection, "default", "ana")
         action = erasure.begin(connection, person, "olga", "erase-interrupted", {})
-        steps = erasure.Erasure(connection, person, action, keep_opt_outs=False).run(lambda _: None)
+        steps = erasure.PersonErasure(connection, person, action, keep_opt_outs=False).run(lambda _: None)
         for _, _ in zip(range(after), steps, strict=False):
             pass
     result = erase("--contact", "ana")
@@ -370,10 +370,10 @@ def test_bad_input_ends_in_a_sentence_and_changes_nothing(postgres: str) -> None
 
 def test_records_of_a_person_with_many_addresses_and_deliveries_are_within_their_limits() -> None:
     addresses = tuple(Address(channel="whatsapp", address=str(n), account="acc") for n in range(100))
-    person = erasure_search.Person("default", "ana", addresses)
-    records = ErasureRecords(person, erasure.Action("e", 1), partitions=4, keep_opt_outs=False)
+    person = erasure_search.ErasedPerson("default", "ana", addresses)
+    records = ErasureRecords(person, erasure.ErasureAction("e", 1), partitions=4, keep_opt_outs=False)
     ids = tuple(f"d{n}" for n in range(1200))
-    found = erasure.Found("c", None, ids, tuple(erasure.FoundMessage("whatsapp", "acc", "1", i) for i in ids))
+    found = erasure.FoundRows("c", None, ids, tuple(erasure.FoundMessage("whatsapp", "acc", "1", i) for i in ids))
     made = [codec.decode(each.value, Erasure) for each in records.of([found])]
     of_conversation = [each for each in made if each.conversation_id]
     assert tuple(i for each in of_conversation for i in each.delivery_ids) == ids
@@ -383,5 +383,5 @@ def test_records_of_a_person_with_many_addresses_and_deliveries_are_within_their
 
 
 def test_the_command_says_what_stays() -> None:
-    assert erase_command.kept()[0].days is None
-    assert json.dumps([each.topic for each in erase_command.kept()]).count("dead-letters") == 1
+    assert kept()[0].days is None
+    assert json.dumps([each.topic for each in kept()]).count("dead-letters") == 1

@@ -237,10 +237,8 @@ def written_by(stage: str) -> set[str]:
                 found.add(name)
             case ast.JoinedStr(values=[ast.Constant(value=str(prefix)), *_]):
                 found |= {topic for topic in TOPICS if topic.startswith(prefix)}
-            case ast.Attribute(attr="topic"):
-                found |= {source.topic for source in BUILDERS[stage](Settings()).sources} - {
-                    "erasures"
-                }  # always at home
+            case ast.Attribute(attr="topic"):  # an erasure is never produced again: it names its partition
+                found |= {source.topic for source in BUILDERS[stage](Settings()).sources} - {"erasures"}
             case other:
                 raise AssertionError(f"{stage}: an output to {ast.unparse(other)} cannot be checked")
     return found
