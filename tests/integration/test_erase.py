@@ -24,6 +24,7 @@ from schemas.keys import person_key
 from schemas.partitions import home_partition
 from schemas.records import Address, Erasure, Message, Receipt, ReceiptStatus, Recipient
 from sinks import erasure, erasure_search
+from sinks.erased_ids import erased_id
 from sinks.erased_people import erased_name, person_digest
 from tests.support.sink_databases import postgres_database
 
@@ -270,6 +271,7 @@ def test_nothing_of_the_person_is_left_and_the_others_keep_everything(postgres: 
         assert len(after[name]) == len(before[name]), name
     assert len(after["suppressions"]) == 1
     check_counts(postgres)
+    check_ids(postgres)
     check_kafka(postgres, kafka)
     again = erase("--contact", "ana")
     assert again.exit_code == 0, again.output
@@ -283,6 +285,20 @@ def test_nothing_of_the_person_is_left_and_the_others_keep_everything(postgres: 
     assert "olga" in listed.stdout
     assert holding(postgres, "olga")[0][0] == "operator_actions"
     assert not any(word in listed.stdout for word in (NUMBER, CHAT, TEXT))
+
+
+def check_ids(url: str) -> None:
+    """PostgreSQL replaces an id as the stages do, so that a replay meets the row."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "select event_id from delivery_events where delivery_id = 'd1' order by version"
+        ).fetchall()
+        assert found == [("d1:1:accepted",), (erased_id("default", "d1", f"whatsapp:acc:{NUMBER}:7:sent"),)]
+        (wrote,) = connection.execute(
+            "select conversation_id, message_id from messages where direction = 'INBOUND'"
+        ).fetchall()
+        word = erased_name(person_digest("default", "whatsapp", NUMBER))
+        assert wrote == (f"whatsapp:acc:{word}", erased_id("default", "", f"whatsapp:acc:{WAMID}"))
 
 
 def check_counts(url: str) -> None:
