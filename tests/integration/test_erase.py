@@ -26,6 +26,7 @@ from schemas.records import Address, Erasure, Message, Receipt, ReceiptStatus, R
 from sinks import erasure, erasure_search
 from sinks.erased_ids import erased_id
 from sinks.erased_people import erased_name, person_digest
+from tests.support.long_runs import LONG
 from tests.support.sink_databases import postgres_database
 
 run = CliRunner()
@@ -328,7 +329,7 @@ def check_kafka(url: str, kafka: str) -> None:
     assert {each.conversation_id for _, each in records} >= {"c-1", "group", ""}
 
 
-@pytest.mark.parametrize("after", range(5))
+@pytest.mark.parametrize("after", range(12) if LONG else (0, 2))
 @pytest.mark.usefixtures("kafka")
 def test_an_interrupted_erasure_continues(after: int, postgres: str) -> None:
     seed(postgres)

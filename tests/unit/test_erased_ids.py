@@ -48,7 +48,12 @@ def test_a_conversation_says_who_began_it() -> None:
 
 
 STATE = delivery_state(
-    "telegram:4242:77001:5:read", conversation_id=OWN, provider_message_id=f"{CHAT}:5", recipient=CHAT, address=CHAT
+    "telegram:4242:77001:5:read",
+    channel="telegram",
+    conversation_id=OWN,
+    provider_message_id=f"{CHAT}:5",
+    recipient=CHAT,
+    address=CHAT,
 )
 WROTE = sequenced(
     conversation_id=OWN,
