@@ -116,7 +116,7 @@ def audit(
 def _is_planned(connection: psycopg.Connection, person: ErasedPerson, *, keep_opt_outs: bool) -> bool:
     """Prints what is to be erased; returns whether there is anything."""
     counts = Counter(erasure_search.survey(connection, person)) + Counter(LettersErasure(connection, person).count())
-    counts["conversations"] += erasure_conversations.count(connection, person)
+    counts["conversations"] += len(erasure_conversations.begun_by(connection, person))
     if keep_opt_outs:
         del counts["suppressions"]
     is_open = erasure.is_open(connection, person)

@@ -6,12 +6,12 @@ cursors stay together at the end; interrupted in between, the next run continues
 A delivery is inserted again instead of changed: the triggers that count the deliveries of a message know no other way.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from psycopg import Connection, sql
 
-from schemas.ids import inbound_conversation_id
 from sinks.erased_ids import conversation_without
 from sinks.erased_people import erased_name, person_digest
 from sinks.erasure_search import BATCH, ErasedPerson
@@ -22,6 +22,11 @@ _MESSAGES = f"""
     update messages set conversation_id = %(new)s
      where {_OLD} and message_id in (select message_id from messages where {_OLD} order by message_id limit %(batch)s)
 """  # noqa: S608  # our own text
+_BEGUN = " union ".join(
+    f"select conversation_id from {relation} where tenant_id = %(tenant)s and conversation_id like any(%(patterns)s)"  # noqa: S608  # the same
+    for relation in ("messages", "deliveries", "conversations", "cursors")
+)
+_PATTERN, _ESCAPED = re.compile(r"([%_\\])"), r"\\\1"
 # What is left are small relations, of one conversation each.
 _SMALL = {
     "message_conflicts": f"update message_conflicts set conversation_id = %(new)s where {_OLD}",  # noqa: S608  # the same
@@ -45,30 +50,19 @@ _SMALL = {
 }
 
 
-def begun_by(person: ErasedPerson) -> dict[str, str]:
-    """The ids of the conversations that the person may have begun, each with the id that replaces it."""
-    accounts = {(each.channel, each.account) for each in person.addresses if each.account}
+def begun_by(connection: Connection, person: ErasedPerson) -> dict[str, str]:
+    """The ids of the conversations that the person began, each with the id that replaces it. They are found by their form, because an
+    erasure that was interrupted may know no account any more. Looks at every conversation of the tenant."""
+    patterns = [f"{channel}:%:{_PATTERN.sub(_ESCAPED, address)}" for channel, address in person.forms]
+    rows = connection.execute(_BEGUN.encode(), {"tenant": person.tenant_id, "patterns": patterns}).fetchall()
+    forms = set(person.forms)
     found = {}
-    for channel, address in person.forms:
-        word = erased_name(person_digest(person.tenant_id, channel, address))
-        for account in (account for of, account in accounts if of == channel and account):
-            old = inbound_conversation_id(channel, account, address)
-            if old == f"{channel}:{account}:{address}":  # a longer one is a digest already
-                found[old] = conversation_without(old, word)
+    for (old,) in rows:
+        channel, _, address = old.split(":", 2)
+        if (channel, address) in forms:
+            word = erased_name(person_digest(person.tenant_id, channel, address))
+            found[old] = conversation_without(old, word)
     return found
-
-
-def count(connection: Connection, person: ErasedPerson) -> int:
-    """How many such conversations there are."""
-    row = connection.execute(
-        "select count(distinct conversation_id) from (select conversation_id from messages where tenant_id = %(tenant)s and"
-        " conversation_id = any(%(old)s) union all select conversation_id from deliveries where tenant_id = %(tenant)s and"
-        " conversation_id = any(%(old)s) union all select conversation_id from conversations where tenant_id = %(tenant)s and"
-        " conversation_id = any(%(old)s) union all select conversation_id from cursors where tenant_id = %(tenant)s and"
-        " conversation_id = any(%(old)s)) as found",
-        {"tenant": person.tenant_id, "old": sorted(begun_by(person))},
-    ).fetchone()
-    return int(row[0]) if row else 0
 
 
 class ConversationsErasure:
@@ -82,7 +76,7 @@ class ConversationsErasure:
         self._columns = [column.name for column in described]
 
     def run(self) -> Iterator[Mapping[str, int]]:
-        for old, new in begun_by(self._person).items():
+        for old, new in begun_by(self._connection, self._person).items():
             yield from self._rename({"tenant": self._person.tenant_id, "old": old, "new": new, "batch": BATCH})
 
     def _rename(self, ids: Mapping[str, Any]) -> Iterator[Mapping[str, int]]:
