@@ -36,7 +36,6 @@ MOST_LOOKS = 20_000  # row look-ups of one turn's erasures; a single record may 
 # Providers whose message ids hold the person's address: as digits (Telegram), in base64 (WhatsApp).
 IDS_WITH_ADDRESS = frozenset({"whatsapp", "telegram"})
 _ERASED = "erased:"
-_LOOKS = "erasure_looks"
 
 
 def erasure_in(record: Record, decision: Decision) -> Erasure | None:
@@ -48,10 +47,10 @@ def erasure_in(record: Record, decision: Decision) -> Erasure | None:
         decision.refusals.append(Refusal(record, "wrong_partition", detail, erasure.tenant_id))
         return None
     looks = len(erasure.delivery_ids) + 5 * len(erasure.addresses) * (1 + len(erasure.provider_message_ids))
-    before = decision.counts.get(_LOOKS, 0)
+    before = decision.counts.get("erasure_looks", 0)
     if before and before + looks > MOST_LOOKS:
         raise TooLarge(f"{before + looks} rows of erasures: a turn looks at {MOST_LOOKS}", together=True)
-    decision.count(_LOOKS, looks)
+    decision.count("erasure_looks", looks)
     return erasure
 
 
