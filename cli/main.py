@@ -24,10 +24,12 @@ COMMANDS = {
     "simulate": "cli.simulate:simulate",
     "channels": "cli.channels:app",
     "message": "cli.message:app",
-    "report": "cli.report:app",
+    "history": "cli.history_commands:app",
+    "report": "cli.report:report",
     "receipts": "cli.sweep:app",
     "erase": "cli.erase:erase",
     "audit": "cli.erase:audit",
+    "retention": "cli.retention_command:retention",
     "tables": "cli.table_commands:app",
 }
 # The options of `simulate` are those of the simulators. They are passed on unchanged.

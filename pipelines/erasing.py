@@ -159,9 +159,9 @@ def from_send(erasure: Erasure, state: "SendState", decision: Decision, now: int
             why = ("erased", "the person was erased before it was sent")
             decision.outputs.append(attempt_update(row, Status.CANCELLED, Cause.REJECTED, now, why))
             decision.count("erased_cancelled")
-            state.end(row)
+            state.end(row, now)
         elif not is_erased(row.delivery.address):
-            state.replace_called(row, _blank(row.delivery, erasure))
+            state.replace_called(row, _blank(row.delivery, erasure), now)
             decision.count("erased_in_flight")
     for each in erasure.addresses:
         if each.account is not None and state.windows.forget(

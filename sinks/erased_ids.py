@@ -11,8 +11,9 @@ import hashlib
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from schemas.records import CHANNELS, Conversation, Cursor, DeliveryState, Direction, SequencedMessage
-from sinks.erased_people import Erased, person_digest
+from schemas.records import CHANNELS, Cursor, DeliveryState, Direction, SequencedMessage
+from sinks.erased_people import Erased, digests_of, person_digest
+from sinks.staging import Members
 
 R = TypeVar("R")
 WORD = "erased:"
@@ -40,31 +41,43 @@ def conversation_without(conversation_id: str, word: str) -> str:
     return f"{channel}:{account}:{word}"
 
 
-def masked_ids(record: R, before: R, erased: Erased) -> R:
-    """A record that `Erased.blanked` made of `before`, without the ids that hold an address. `erased` must know the conversation's
-    `beginner` too."""
-    changed: Any = record
-    match record, before:
-        case DeliveryState(), DeliveryState():
-            if record != before:
-                event = erased_id(record.tenant_id, record.delivery_id, record.event_id)
-                changed = replace(record, event_id=event, provider_message_id=None)
-            return _renamed(changed, erased, record.accepted_at)  # type: ignore[no-any-return]  # the record's class
-        case SequencedMessage(), SequencedMessage():
-            if record.sender != before.sender and record.direction is Direction.INBOUND:
-                changed = replace(record, message_id=erased_id(record.tenant_id, "", record.message_id))
-            return _renamed(changed, erased, record.accepted_at)  # type: ignore[no-any-return]  # the same
-        case Cursor(), Cursor():  # track renames the member at once, and the conversation never
-            at = 0 if record.member.startswith(WORD) else record.changed_at
-            return _renamed(changed, erased, at)  # type: ignore[no-any-return]  # the same
-        case Conversation(), Conversation():
-            return _renamed(changed, erased, record.updated_at)  # type: ignore[no-any-return]  # the same
-    return record
+def all_digests_of(record: Any) -> list[str]:
+    """The digests of everybody whom a record names, also in the id of its conversation."""
+    digest = beginner(record.tenant_id, getattr(record, "conversation_id", ""))
+    return digests_of(record) if digest is None else [*digests_of(record), digest]
+
+
+def without_person(record: R, erased: Erased) -> R:
+    """The record as PostgreSQL may store it: blanked, and without the ids that hold an address. The same object if nobody in it was
+    erased. `erased` must know `all_digests_of` the record."""
+    if not erased:
+        return record
+    blanked = erased.blanked(record)
+    changed: Any = blanked
+    at: int | None = None
+    match blanked:
+        case DeliveryState():
+            at = blanked.accepted_at
+            if blanked is not record:
+                event = erased_id(blanked.tenant_id, blanked.delivery_id, blanked.event_id)
+                changed = replace(blanked, event_id=event, provider_message_id=None)
+        case SequencedMessage():
+            at = blanked.accepted_at
+            if blanked.direction is Direction.INBOUND and blanked.sender.startswith(WORD):
+                changed = replace(blanked, message_id=erased_id(blanked.tenant_id, "", blanked.message_id))
+        case Cursor():  # track renames the member at once, and the conversation never
+            at = 0 if blanked.member.startswith(WORD) else blanked.changed_at
+        case Members():
+            at = blanked.members_at or 0
+    return changed if at is None else _renamed(changed, erased, at)  # type: ignore[no-any-return]  # the record's class
 
 
 def _renamed(record: Any, erased: Erased, at: int) -> Any:
     digest = beginner(record.tenant_id, record.conversation_id)
     word = None if digest is None else erased.name_of(record.tenant_id, [digest], at)
-    return (
-        record if word is None else replace(record, conversation_id=conversation_without(record.conversation_id, word))
-    )
+    if word is None:
+        return record
+    renamed = conversation_without(record.conversation_id, word)
+    if isinstance(record, Members):
+        return record._replace(conversation_id=renamed)
+    return replace(record, conversation_id=renamed)

@@ -10,21 +10,30 @@ it either has committed before the rows are changed, or knows the person.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from schemas.person_addresses import one_form
 from schemas.records import (
     CHANNELS,
+    Binding,
     Contact,
     Conversation,
     Cursor,
+    CursorReport,
+    Delivery,
     DeliveryRef,
     DeliveryState,
+    Erasure,
+    InboundMessage,
+    Message,
+    Preference,
     SequencedMessage,
     Suppression,
+    Window,
 )
+from sinks.staging import Members
 
 R = TypeVar("R")
 
@@ -53,24 +62,33 @@ def _anywhere(tenant: str, name: str) -> list[str]:
     return [person_digest(tenant, channel, name) for channel in ("", *CHANNELS)]
 
 
-def _of_delivery(tenant: str, delivery: DeliveryRef | DeliveryState) -> list[str]:
+def _of_delivery(tenant: str, delivery: DeliveryRef | DeliveryState | Delivery) -> list[str]:
     return [person_digest(tenant, "", delivery.recipient), person_digest(tenant, delivery.channel, delivery.address)]
 
 
-def digests_of(record: Any) -> list[str]:
+def digests_of(record: Any) -> list[str]:  # noqa: PLR0911  # one branch for each kind of record
     """The digests of everybody whom a record names; empty for a record that names nobody."""
     match record:
         case SequencedMessage():
             recipients = [digest for each in record.deliveries for digest in _of_delivery(record.tenant_id, each)]
             return [*_anywhere(record.tenant_id, record.sender), *recipients]
-        case DeliveryState():
+        case DeliveryState() | Delivery():
             return _of_delivery(record.tenant_id, record)
         case Cursor():
             return _anywhere(record.tenant_id, record.member)
+        case Members():
+            return [digest for member in record.members for digest in _anywhere(record.tenant_id, member)]
+        case Suppression() | InboundMessage() | Preference() | Window() | CursorReport() | Binding():
+            address = record.address  # a Binding may have none
+            return [] if address is None else [person_digest(record.tenant_id, record.channel, address)]
         case Conversation():
             return [digest for member in record.members for digest in _anywhere(record.tenant_id, member)]
-        case Suppression():
-            return [person_digest(record.tenant_id, record.channel, record.address)]
+        case Message():
+            named = (name for each in record.recipients for name in (each.user_id, each.address) if name)
+            return [digest for name in (record.sender, *named) for digest in _anywhere(record.tenant_id, name)]
+        case Erasure():
+            addresses = [person_digest(record.tenant_id, each.channel, each.address) for each in record.addresses]
+            return [*_anywhere(record.tenant_id, record.person), *addresses]
         case Contact():
             addresses = [person_digest(record.tenant_id, each.channel, each.address) for each in record.addresses]
             return [person_digest(record.tenant_id, "", record.user_id), *addresses]
@@ -88,22 +106,25 @@ class Erased:
 
     def name_of(self, tenant: str, digests: Iterable[str], at: int) -> str | None:
         """The word for the first of these people who was erased at this time or later; None if none was."""
+        return next((erased_name(digest) for digest, _ in self._among(tenant, digests, at)), None)
+
+    def _among(self, tenant: str, digests: Iterable[str], at: int) -> Iterator[tuple[str, int]]:
+        """The digests of those who were erased at the time `at` or later, and when."""
         for digest in digests:
             erased_at = self._at.get((tenant, digest))
             if erased_at is not None and at <= erased_at:
-                return erased_name(digest)
-        return None
+                yield digest, erased_at
 
     def blanked(self, record: R) -> R:
-        """The record as PostgreSQL may store it: the same object if nobody in it was erased. A message loses its text when its sender or
-        any of its recipients was erased. Contacts are not changed: see `is_erased`."""
+        """The record as PostgreSQL may store it: the same object if nobody in it was erased. A message loses its text when its
+        sender was erased, or all of its recipients were; others who got it too keep it. Contacts are not changed: see `erased_at`."""
         changed: Any = record
+        if not self._at:
+            return record
         match record:
             case SequencedMessage():
-                if self.name_of(record.tenant_id, digests_of(record), record.accepted_at):
-                    sender = self.name_of(
-                        record.tenant_id, _anywhere(record.tenant_id, record.sender), record.accepted_at
-                    )
+                sender = self.name_of(record.tenant_id, _anywhere(record.tenant_id, record.sender), record.accepted_at)
+                if sender or (record.deliveries and self._are_erased(record)):
                     changed = replace(record, sender=sender or record.sender, text="", content=None, metadata={})
             case DeliveryState():
                 if name := self.name_of(record.tenant_id, digests_of(record), record.accepted_at):
@@ -112,18 +133,25 @@ class Erased:
             case Cursor():
                 if name := self.name_of(record.tenant_id, digests_of(record), record.changed_at):
                     changed = replace(record, member=name)
-            case Conversation():
-                if self.name_of(record.tenant_id, digests_of(record), record.updated_at):
-                    members = tuple(
-                        self.name_of(record.tenant_id, _anywhere(record.tenant_id, member), record.updated_at) or member
-                        for member in record.members
-                    )
-                    changed = replace(record, members=members)
+            case Members(members_at=int(at)):
+                names = [
+                    self.name_of(record.tenant_id, _anywhere(record.tenant_id, each), at) for each in record.members
+                ]
+                changed = record._replace(
+                    members=tuple(name or each for name, each in zip(names, record.members, strict=True))
+                )
             case Suppression():
                 if name := self.name_of(record.tenant_id, digests_of(record), record.changed_at):
                     changed = replace(record, address=name)
         return changed  # type: ignore[no-any-return]  # each branch keeps the record's class
 
-    def is_erased(self, record: Any, at: int) -> bool:
-        """Whether the record names somebody who was erased at the time `at` or later."""
-        return bool(self._at) and self.name_of(record.tenant_id, digests_of(record), at) is not None
+    def _are_erased(self, record: SequencedMessage) -> bool:
+        """Whether all recipients of the message were erased."""
+        tenant, at = record.tenant_id, record.accepted_at
+        return all(self.name_of(tenant, _of_delivery(tenant, each), at) for each in record.deliveries)
+
+    def erased_at(self, record: Any, at: int) -> int | None:
+        """When somebody was erased whom the record names, if that was at the time `at` or later; else None."""
+        if not self._at:
+            return None
+        return next((when for _, when in self._among(record.tenant_id, digests_of(record), at)), None)

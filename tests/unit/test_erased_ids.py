@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.ids import inbound_conversation_id, inbound_message_id
-from schemas.records import Conversation, Direction
-from sinks.erased_ids import beginner, conversation_without, erased_id, masked_ids
+from schemas.records import Direction
+from sinks.erased_ids import beginner, conversation_without, erased_id, without_person
 from sinks.erased_people import Erased, erased_name, person_digest
+from sinks.staging import Members
 from tests.support.builders import NOW, cursor, delivery_state, sequenced
 from tests.support.sink_databases import T0
 
@@ -63,16 +64,15 @@ WROTE = sequenced(
 )
 SENT = sequenced(conversation_id=OWN, message_id="m-1")
 READ = cursor(conversation_id=OWN, member=WORD, changed_at=NOW + 5)
-MEMBERS = Conversation(conversation_id=OWN, members=(), updated_at=NOW)
+MEMBERS = Members("default", OWN, 0, (), NOW)
 
 
 @pytest.mark.parametrize("before", [STATE, WROTE, SENT, READ, MEMBERS], ids=lambda each: type(each).__name__)
 def test_a_record_of_an_erased_person_has_no_address_in_its_ids(before: Any) -> None:
-    blanked = ERASED.blanked(before)
-    after = masked_ids(blanked, before, ERASED)
+    after = without_person(before, ERASED)
     assert CHAT not in repr(after)
     assert after.conversation_id == f"telegram:4242:{WORD}"
-    assert masked_ids(after, after, ERASED) == after
+    assert without_person(after, ERASED) == after
 
 
 def test_what_came_later_and_what_names_nobody_stays() -> None:
@@ -83,4 +83,4 @@ def test_what_came_later_and_what_names_nobody_stays() -> None:
         delivery_state(accepted_at=T0),
     ]
     for each in later:
-        assert masked_ids(ERASED.blanked(each), each, ERASED) == each
+        assert without_person(each, ERASED) == each
