@@ -27,6 +27,8 @@ COMMANDS = {
     "history": "cli.history_commands:app",
     "report": "cli.report:report",
     "receipts": "cli.sweep:app",
+    "erase": "cli.erase:erase",
+    "audit": "cli.erase:audit",
     "retention": "cli.retention_command:retention",
     "tables": "cli.table_commands:app",
 }

@@ -22,9 +22,11 @@ APPLICATIONS = "applications"
 CLIENTS = "clients"
 GATEWAY = "gateway"
 PREPARE = "prepare"
+# `chat4all erase`.
+OPERATOR = "operator"
 OF_CLIENTS = "deliveries.internal"
-READ, WRITE, CONFIGS = "READ", "WRITE", "DESCRIBE_CONFIGS"
-_ORDER = ("CREATE", "DESCRIBE", READ, WRITE, CONFIGS, "ALTER_CONFIGS")
+READ, WRITE, CONFIGS, DESCRIBE = "READ", "WRITE", "DESCRIBE_CONFIGS", "DESCRIBE"
+_ORDER = ("CREATE", DESCRIBE, READ, WRITE, CONFIGS, "ALTER_CONFIGS")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,11 +40,15 @@ class Rule:
 
 
 def rules() -> dict[str, tuple[Rule, ...]]:
-    """The rules by process: a kind of worker, GATEWAY, PREPARE, APPLICATIONS or CLIENTS."""
+    """The rules by process: a kind of worker, GATEWAY, PREPARE, APPLICATIONS, OPERATOR or CLIENTS."""
     found: dict[str, Iterable[Rule]] = {kind: _of_worker(kind) for kind in WORKERS}
     found[GATEWAY] = _of_gateway()
     found[PREPARE] = _of_prepare()
     found[APPLICATIONS] = _topics(_written_by({APPLICATIONS}), WRITE)
+    found[OPERATOR] = (
+        *_topics(_written_by({OPERATOR}), WRITE),
+        Rule("group", app_id("core"), (DESCRIBE,)),  # to see how far the workers have read
+    )
     found[CLIENTS] = (
         *_topics({OF_CLIENTS}, READ),
         Rule("group", f"chat4all-simulated-clients-{OF_CLIENTS}", (READ,)),

@@ -10,6 +10,7 @@ are the matter of match_threads.py, suppressions that of match_opt_out.py.
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from pipelines import erasing
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from pipelines.match_opt_out import OptOut, OptOutTurn
 from pipelines.match_orphans import Orphan, Orphans
@@ -61,7 +62,7 @@ class Match(Stage[State]):
     worker's event loop."""
 
     name = "match"
-    sources = (Source("bindings"), Source("receipts"), Source("inbound"))
+    sources = (Source("bindings"), Source("receipts"), Source("inbound"), Source(erasing.TOPIC))
     tables: ClassVar[tuple[Layout[Any], ...]] = (
         BINDINGS,
         WAITING,
@@ -137,6 +138,9 @@ class Match(Stage[State]):
                 self._bind(record, codec.decode(record.value, Binding), turn)
             elif record.topic == "receipts":
                 self._match(record, codec.decode(record.value, Receipt), turn)
+            elif record.topic == erasing.TOPIC:
+                if (erasure := erasing.erasure_in(record, turn.decision)) is not None:
+                    erasing.from_match(erasure, turn.state, turn.decision)
             else:
                 self._take_inbound(record, turn)
         except codec.CodecError as error:

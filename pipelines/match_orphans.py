@@ -4,6 +4,7 @@ In: receipts that were given up, and bindings that come after all. Out: the rece
 MOST_ORPHANS rows of MOST_ORPHANED receipts; what goes beyond that, the oldest first, is only a dead letter. No I/O.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -70,6 +71,14 @@ class Orphans:
         else:
             self._rows.delete(key)
         return [(each.place, each.receipt) for each in kept if each.reason in MATCHABLE]
+
+    def forget(self, key: bytes, is_of: Callable[[tuple[bytes, ...]], bool]) -> int:
+        """Deletes the row if `is_of` says so of its receipts; returns how many were deleted."""
+        row = self._rows.get(key)
+        if row is None or not is_of(row.receipts):
+            return 0
+        self._rows.delete(key)
+        return 1
 
     def expire(self, decision: Decision, now: int) -> None:
         """Deletes rows that were kept long enough, and the oldest ones beyond the bound."""

@@ -86,6 +86,17 @@ class ReplyQueues:
         if not waiting:
             del self._queues[queue]
 
+    def forget(self, queue: str, until: int) -> int:
+        """Deletes the queue's messages that were received until the time `until`; returns how many. The rest waits on."""
+        number = 0
+        while (row := self.first(queue)) is not None:
+            if row.message.received_at > until:
+                self._timers.set(queue, row.since + self._wait_ms)
+                break
+            self.take_first(queue)
+            number += 1
+        return number
+
     def _derive(self, key: bytes, row: HeldInbound) -> None:
         queue = _queue_of(row)
         self._queues.setdefault(queue, deque()).append(_Waiting(key, row.message.provider_message_id))

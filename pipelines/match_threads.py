@@ -18,7 +18,7 @@ from schemas.ids import inbound_conversation_id, inbound_message_id, shown_id
 from schemas.keys import DEFAULT_TENANT, conversation_key, key_of
 from schemas.message_times import DAY_MS, happened_at, is_plausible
 from schemas.partitions import home_partition
-from schemas.records import Binding, Direction, InboundMessage, Message, Window
+from schemas.records import Binding, Direction, Erasure, InboundMessage, Message, Window
 from tables.suppressed import SuppressedAddress
 from tables.table import Table
 from tables.threads import Answerable, ChannelPerson, KnownConversation, KnownThreads, ReceivedMessage, known_in, met
@@ -143,6 +143,34 @@ class PersonThreads:
             self._answerable.delete(key)
         for key in self._received.expired(now - self._limits.dedupe_ms, EXPIRED_PER_TURN):
             self._received.delete(key)
+
+    def forget(self, person: ChannelPerson, erasure: Erasure) -> int:
+        """Deletes the tenant's rows of a person who is erased, those of messages by the ids that the record names; returns how many. On an
+        account that tenants share, the other tenants' conversations stay."""
+        tenant_id, erased = erasure.tenant_id, 0
+        key = person.key.encode()
+        row = self._threads.get(key)
+        if row is not None:
+            others = tuple(each for each in row.conversations if each.tenant_id != tenant_id)
+            if others != row.conversations or not others:
+                erased += 1
+                if others:
+                    self._threads.put(key, row._replace(conversations=others))
+                else:
+                    self._threads.delete(key)
+        for provider_id in erasure.provider_message_ids:
+            answerable = person.answerable(provider_id)
+            found = self._answerable.get(answerable)
+            if found is not None and found.tenant_id == tenant_id:
+                self._answerable.delete(answerable)
+                erased += 1
+            for written_to in dict.fromkeys((tenant_id, DEFAULT_TENANT)):
+                received = person.received(written_to, provider_id)
+                wrote = self._received.get(received)
+                if wrote is not None and wrote.tenant_id == tenant_id:
+                    self._received.delete(received)
+                    erased += 1
+        return erased + self.queues.forget(person.of_tenant(tenant_id), erasure.requested_at)
 
     def _advance(self, queue: str, decision: Decision, now: int) -> None:
         while (waiting := self.queues.first(queue)) is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pipelines import erasing
 from pipelines.contacts import contact_in
 from pipelines.engine.kafka_sizes import TURN_BYTES
 from pipelines.engine.poison import TooLarge, raised_where
@@ -89,7 +90,12 @@ class Route(Stage[State]):
     and a repeated message id counts as a duplicate for `dedupe_ms`. No method blocks or does I/O; all run on the worker's event loop."""
 
     name = "route"
-    sources = (Source("conversations", first=True, compacted=True), Source("conversation-inbound"), Source("messages"))
+    sources = (
+        Source("conversations", first=True, compacted=True),
+        Source("conversation-inbound"),
+        Source("messages"),
+        Source(erasing.TOPIC),
+    )
     tables: ClassVar[tuple[Layout[Any], ...]] = (SEEN, SEQUENCES, CONVERSATIONS, HELD)
     mirrored = (CONTACTS,)
 
@@ -121,7 +127,7 @@ class Route(Stage[State]):
 
     def takes(self, topic: str, state: State) -> bool:
         """False for messages while the partition holds as many as it may; they wait in Kafka."""
-        return topic == "conversations" or state.holding.has_room()
+        return topic in {"conversations", erasing.TOPIC} or state.holding.has_room()
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:
         """Takes conversations, then held messages whose contact is certain now, then new messages.
@@ -138,7 +144,9 @@ class Route(Stage[State]):
                 self._take(self._take_conversation, record, turn)
         self._decide_held(turn)
         for record in inputs.records:
-            if record.topic != "conversations":
+            if record.topic == erasing.TOPIC:
+                self._take(_take_erasure, record, turn)
+            elif record.topic != "conversations":
                 self._take(self._take_message, record, turn)
         call = state.holding.ask(closing=inputs.closing)
         if call is not None:
@@ -273,6 +281,11 @@ class Route(Stage[State]):
     def _expire(self, state: State, now: int) -> None:
         for key in state.seen.expired(now - self._dedupe_ms, EXPIRED_PER_TURN):
             state.seen.delete(key)
+
+
+def _take_erasure(record: Record, turn: RouteTurn) -> None:
+    if (erasure := erasing.erasure_in(record, turn.decision)) is not None:
+        erasing.from_route(erasure, turn.state, turn.decision)
 
 
 def _message_in(record: Record) -> Message:

@@ -16,6 +16,7 @@ import structlog
 
 from connectors.base import Connector
 from connectors.webhook_limits import within_limits
+from pipelines import erasing
 from pipelines.engine.stage import (
     Call,
     Decision,
@@ -85,7 +86,7 @@ class Send(Stage[State]):
         self.most_calls = limits.concurrency
         self._in_flight: set[str] = set()  # delivery ids with a call of this worker in flight
         deliveries = (Source(f"deliveries.{channel}") for channel in sorted(connectors))
-        self.sources = (Source("status-updates"), Source("windows"), *deliveries)
+        self.sources = (Source("status-updates"), Source("windows"), Source(erasing.TOPIC), *deliveries)
 
     async def stop(self) -> None:
         for connector in self._connectors.values():
@@ -138,6 +139,9 @@ class Send(Stage[State]):
                     self._take_update(record, state, decision, now)
                 elif record.topic == "windows":
                     self._take_window(record, state, decision, now)
+                elif record.topic == erasing.TOPIC:
+                    if (erasure := erasing.erasure_in(record, decision)) is not None:
+                        erasing.from_send(erasure, state, decision, now)
                 else:
                     self._take(record, state, decision, now)
             except codec.CodecError as error:

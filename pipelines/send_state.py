@@ -123,6 +123,13 @@ class State:
         else:
             self.lanes.remove(delivery, now)
 
+    def replace_called(self, row: Outstanding, delivery: Delivery, now: int) -> None:
+        """Replaces the delivery of a row whose call is in flight; it may be of another lane then. The row's size stays as it was."""
+        self.lanes.remove(row.delivery, now)
+        self.put(dataclasses.replace(row, delivery=delivery))
+        self.lanes.add(delivery, now)
+        self.lanes.begin(lane_of(delivery))
+
     def remind(self, row: Outstanding) -> None:
         """Sets the timer of a waiting delivery to its next attempt or its expiry, whichever is earlier."""
         delivery = row.delivery

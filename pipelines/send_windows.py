@@ -33,6 +33,15 @@ class KnownWindows:
         row = self._rows.get(person_key(channel, account, address).encode())
         return row.closes_at if row is not None and row.closes_at > now else None
 
+    def forget(self, tenant_id: str, channel: str, account: str, address: str) -> bool:
+        """Deletes the tenant's row of a person who is erased; returns whether there was one."""
+        key = person_key(channel, account, address).encode()
+        row = self._rows.get(key)
+        if row is None or row.tenant_id != tenant_id:
+            return False
+        self._rows.delete(key)
+        return True
+
     def next_due(self) -> int | None:
         return self._rows.oldest()
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from connectors.base import Observed
+from pipelines import erasing
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from pipelines.track_covers import LaneOfMember, covered, lane_of, rest, update_of
 from pipelines.track_cursors import CursorUpdates
@@ -39,7 +40,7 @@ class Track(Stage[State]):
     blocks or does I/O; all run on the worker's event loop."""
 
     name = "track"
-    sources = (Source("conversation-log"), Source("status-updates"), Source("cursor-reports"))
+    sources = (Source("conversation-log"), Source("status-updates"), Source("cursor-reports"), Source(erasing.TOPIC))
     tables: ClassVar[tuple[Layout[Any], ...]] = (
         TIMELINES,
         CURSORS,
@@ -77,6 +78,9 @@ class Track(Stage[State]):
                     self._introduce(typed(record, SequencedMessage), state, decision, now)
                 elif record.topic == "cursor-reports":
                     self._take_report(record, codec.decode(record.value, CursorReport), state, decision)
+                elif record.topic == erasing.TOPIC:
+                    if (erasure := erasing.erasure_in(record, decision)) is not None:
+                        erasing.from_track(erasure, state, decision, now)
                 else:
                     self._take(record, typed(record, StatusUpdate), state, decision)
             except codec.CodecError as error:
@@ -136,6 +140,7 @@ class Track(Stage[State]):
 
     def _update(self, key: bytes, row: Timeline, update: StatusUpdate, state: State, decision: Decision) -> Timeline:
         """Applies and publishes an update; returns the row after it."""
+        update = erasing.update_for(row, update)
         moved = timelines.apply(row, update)
         if moved.published is None:
             decision.count("repeated")

@@ -10,7 +10,7 @@ from connectors.base import Observed
 from pipelines.engine.stage import Decision, Output
 from pipelines.track_state import State
 from schemas import codec
-from schemas.records import SIGNALS, Cursor, DeliveryRef, DeliveryState, SequencedMessage, Status
+from schemas.records import SIGNALS, DeliveryRef, DeliveryState, SequencedMessage, Status
 from tables import cursors, timelines
 from tables.cursors import MemberCursor, cursor_key
 from tables.member_addresses import AddressOfMember, address_key
@@ -102,19 +102,7 @@ class CursorUpdates:
             return
         if (cursor.last_delivered_seq, cursor.last_read_seq) != (before.last_delivered_seq, before.last_read_seq):
             cursor = cursor._replace(version=cursor.version + 1, updated_at=now)
-            decision.outputs.append(Output("cursors", key, codec.encode(_published(cursor, state)), state.partition))
+            decision.outputs.append(
+                Output("cursors", key, codec.encode(cursor.published(state.partition)), state.partition)
+            )
         state.cursors.put(key, cursor)
-
-
-def _published(cursor: MemberCursor, state: State) -> Cursor:
-    return Cursor(
-        tenant_id=cursor.tenant_id,
-        conversation_id=cursor.conversation_id,
-        home_partition=state.partition,
-        member=cursor.member,
-        version=cursor.version,
-        last_delivered_seq=cursor.last_delivered_seq,
-        last_read_seq=cursor.last_read_seq,
-        newest_seq=cursor.made_seq,
-        changed_at=cursor.updated_at,
-    )

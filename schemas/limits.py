@@ -100,6 +100,7 @@ LIMITS: Mapping[str, Limit] = MappingProxyType(
         "erasure_id": _id(128),
         "Erasure.conversation_id": Text(256),
         "delivery_ids": Many(500, _id(128)),
+        "provider_message_ids": Many(500, _id(512)),
         "fallback_of": _id(128),
         "throttles": COUNT,
         "attempt": COUNT,

@@ -11,7 +11,6 @@ from enum import StrEnum
 from schemas.content import Content
 
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
-
 MEDIA_KINDS = ("image", "document", "audio", "video", "sticker")
 # The provider keeps nothing of a signal, so its deliveries have no provider message id.
 SIGNALS = ("typing", "mark_read")
@@ -375,6 +374,8 @@ class Erasure:
     person: str
     addresses: tuple[Address, ...]
     delivery_ids: tuple[str, ...] = ()
+    provider_message_ids: tuple[str, ...] = ()
+    keep_opt_outs: bool = False
     requested_at: int
 
 

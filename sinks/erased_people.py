@@ -116,17 +116,15 @@ class Erased:
                 yield digest, erased_at
 
     def blanked(self, record: R) -> R:
-        """The record as PostgreSQL may store it: the same object if nobody in it was erased. A message loses its text when its sender or
-        any of its recipients was erased. Contacts are not changed: see `erased_at`."""
+        """The record as PostgreSQL may store it: the same object if nobody in it was erased. A message loses its text when its
+        sender was erased, or all of its recipients were; others who got it too keep it. Contacts are not changed: see `erased_at`."""
         changed: Any = record
         if not self._at:
             return record
         match record:
             case SequencedMessage():
-                if self.name_of(record.tenant_id, digests_of(record), record.accepted_at):
-                    sender = self.name_of(
-                        record.tenant_id, _anywhere(record.tenant_id, record.sender), record.accepted_at
-                    )
+                sender = self.name_of(record.tenant_id, _anywhere(record.tenant_id, record.sender), record.accepted_at)
+                if sender or (record.deliveries and self._are_erased(record)):
                     changed = replace(record, sender=sender or record.sender, text="", content=None, metadata={})
             case DeliveryState():
                 if name := self.name_of(record.tenant_id, digests_of(record), record.accepted_at):
@@ -146,6 +144,11 @@ class Erased:
                 if name := self.name_of(record.tenant_id, digests_of(record), record.changed_at):
                     changed = replace(record, address=name)
         return changed  # type: ignore[no-any-return]  # each branch keeps the record's class
+
+    def _are_erased(self, record: SequencedMessage) -> bool:
+        """Whether all recipients of the message were erased."""
+        tenant, at = record.tenant_id, record.accepted_at
+        return all(self.name_of(tenant, _of_delivery(tenant, each), at) for each in record.deliveries)
 
     def erased_at(self, record: Any, at: int) -> int | None:
         """When somebody was erased whom the record names, if that was at the time `at` or later; else None."""

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import psycopg
@@ -18,6 +19,7 @@ from psycopg import AsyncConnection
 from schemas.records import Cursor, DeliveryState, SequencedMessage
 from schemas.retention_days import KEEP_ALL, Retention
 from sinks import staging
+from sinks.erased_ids import without_person
 from sinks.message_conflicts import Stored, sort_out
 from sinks.months import MAKE_MONTHS
 from sinks.postgres_sink import Offsets, PostgresSink, erased_among, stage
@@ -111,7 +113,7 @@ class PostgresArchive(PostgresSink):
         everything = (*kept.messages, *kept.states, *kept.cursors, *kept.members)
         if not everything:
             return counts
-        blank = (await erased_among(connection, everything)).blanked
+        blank = partial(without_person, erased=await erased_among(connection, everything))
         if kept.messages:
             counts += await self._store_messages(connection, [blank(each) for each in kept.messages])
         if kept.states:

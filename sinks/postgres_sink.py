@@ -15,7 +15,8 @@ import psycopg
 from psycopg import AsyncConnection, conninfo
 
 from schemas import access_errors
-from sinks.erased_people import FIND_ERASED, IS_ANYBODY_ERASED, Erased, digests_of
+from sinks.erased_ids import all_digests_of
+from sinks.erased_people import FIND_ERASED, IS_ANYBODY_ERASED, Erased
 from sinks.sink_errors import NotMigrated, SinkFenced, Unavailable, sentence
 from sinks.staging import Staging
 
@@ -222,7 +223,7 @@ async def erased_among(connection: AsyncConnection, records: Iterable[Any]) -> E
     found = await (await connection.execute(IS_ANYBODY_ERASED)).fetchone()
     if not found or not found[0]:
         return Erased({})
-    people = sorted({(record.tenant_id, digest) for record in records for digest in digests_of(record)})
+    people = sorted({(record.tenant_id, digest) for record in records for digest in all_digests_of(record)})
     rows = await connection.execute(FIND_ERASED, ([tenant for tenant, _ in people], [digest for _, digest in people]))
     return Erased({(tenant, digest): at async for tenant, digest, at in rows})
 

@@ -63,6 +63,20 @@ class MemberCursor(NamedTuple):
         reported."""
         return self.made - self.read - len(self.failed) if self.sees_read else None
 
+    def published(self, partition: int) -> Cursor:
+        """The row as a record of topic `cursors`; `partition` is the conversation's home partition."""
+        return Cursor(
+            tenant_id=self.tenant_id,
+            conversation_id=self.conversation_id,
+            home_partition=partition,
+            member=self.member,
+            version=self.version,
+            last_delivered_seq=self.last_delivered_seq,
+            last_read_seq=self.last_read_seq,
+            newest_seq=self.made_seq,
+            changed_at=self.updated_at,
+        )
+
 
 def cursor_key(tenant_id: str, conversation_id: str, member: str) -> str:
     """Key of the table and of the topic `cursors`: percent-quoted, so that no two members share one."""

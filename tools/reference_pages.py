@@ -143,6 +143,7 @@ def events_table() -> str:
 
 # call that counts an event -> position of the event's name in its arguments. The stages of the sinks count after their write.
 COUNTS = {"decision.count": 0, "metrics.EVENTS.labels": 1}
+SHARED = {"erasing": "route, match, send, track"}  # module -> the stages that it counts for
 
 
 def counted_events() -> dict[str, set[str]]:
@@ -155,7 +156,8 @@ def counted_events() -> dict[str, set[str]]:
             place = COUNTS.get(ast.unparse(call.func).removeprefix("turn."))
             if place is not None:
                 names = _texts(call.args[place]) or {"the new status, in lower case"}
-                found.setdefault(path.stem.partition("_")[0], set()).update(names)  # match_threads.py: of match
+                stage = path.stem.partition("_")[0]  # match_threads.py: of match
+                found.setdefault(SHARED.get(stage, stage), set()).update(names)
     return found
 
 

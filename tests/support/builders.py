@@ -17,6 +17,7 @@ from schemas import codec, records, tracker
 from schemas.keys import conversation_key, key_of
 from schemas.partitions import home_partition
 from schemas.records import (
+    Address,
     Binding,
     Cause,
     Choice,
@@ -26,6 +27,7 @@ from schemas.records import (
     Delivery,
     DeliveryRef,
     DeliveryState,
+    Erasure,
     InboundMessage,
     Message,
     Preference,
@@ -150,6 +152,16 @@ def window(**changes: Any) -> Window:
     fields: dict[str, Any] = {"conversation_id": HERE, "home_partition": 0, "channel": "whatsapp", "account": "acc-1"}
     fields |= {"address": "15550001", "opened_at": NOW, "closes_at": NOW + 86_400_000}
     return Window(**(fields | changes))
+
+
+def erasure(**changes: Any) -> Erasure:
+    """The erasure of contact ana, in the conversation with home partition 0."""
+    fields: dict[str, Any] = {"erasure_id": "erase-1", "conversation_id": HERE, "home_partition": 0, "person": "ana"}
+    fields |= {
+        "addresses": (Address(channel="whatsapp", address="15550001", account="acc-1"),),
+        "requested_at": NOW + 500,
+    }
+    return Erasure(**(fields | changes))
 
 
 def conversation(*members: str, **changes: Any) -> Conversation:

@@ -158,7 +158,7 @@ def test_a_secure_stack_has_a_user_for_each_kind_of_process(tmp_path: Path) -> N
         "core-2": "core",
         "sinks": "sinks",
     }
-    assert {*users.values(), plan.settings["kafka_user"]} == set(plan.access) == set(rules())
+    assert {*users.values(), plan.settings["kafka_user"], "operator"} == set(plan.access) == set(rules())
     assert StackPlan.from_json(plan.to_json()) == plan
     assert not any("CHAT4ALL_KAFKA_USER" in each.env for each in ordinary.processes)
 

@@ -43,10 +43,10 @@ def test_tables_lists_every_table_with_its_changelog(app: str) -> None:
 def test_agents_and_models_are_listed_too() -> None:
     agents = {agent["name"]: agent["topic"] for agent in printed("core", "agents")}
     assert agents == {
-        "@route": "conversations, conversation-inbound, messages",
-        "@match": "bindings, receipts, inbound",
-        "@send": "status-updates, windows, deliveries.telegram",
-        "@track": "status-updates, cursor-reports",
+        "@route": "conversations, conversation-inbound, messages, erasures",
+        "@match": "erasures, bindings, receipts, inbound",
+        "@send": "erasures, status-updates, windows, deliveries.telegram",
+        "@track": "erasures, status-updates, cursor-reports",
     }
     assert faust("archive", "models").returncode == 0
 

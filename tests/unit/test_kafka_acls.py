@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.engine.kafka_names import app_id, changelog_topic
-from pipelines.kafka_acls import APPLICATIONS, CLIENTS, GATEWAY, PREPARE, Rule, plain, rules
+from pipelines.kafka_acls import APPLICATIONS, CLIENTS, GATEWAY, OPERATOR, PREPARE, Rule, plain, rules
 from pipelines.polling_group import PollingGroup
 from pipelines.stages import WORKERS, apps
 from pipelines.topics import POLLING, declared
@@ -42,6 +42,9 @@ def test_processes_that_are_no_workers_may_do_little() -> None:
     assert names(GATEWAY, "READ") == {POLLING}  # which has no records
     assert names(APPLICATIONS, "WRITE") == {"messages", "contacts", "conversations"}
     assert "inbound" in names(GATEWAY, "WRITE")
+    assert names(OPERATOR, "WRITE") == {"erasures", "contacts"}
+    assert names(OPERATOR, "READ") == names(OPERATOR, "READ", "group") == set()
+    assert [who for who in rules() if "erasures" in names(who, "WRITE")] == [OPERATOR]
     assert [rule.operations for rule in rules()[CLIENTS]] == [("READ",), ("READ",)]
     assert not any(rule.is_prefix for who in (APPLICATIONS, CLIENTS) for rule in rules()[who])
 

@@ -62,6 +62,7 @@ from tests.support.builders import (
     cursor_report,
     delivery,
     delivery_state,
+    erasure,
     examples,
     inbound_message,
     message,
@@ -226,6 +227,7 @@ CASES = {
             *(record("conversations", conversation(*members)) for members in (("ana", "eva"), ("ana",), ())),
             raw("conversations", None, key=HERE.encode()),
             raw("messages", b"junk"),
+            record("erasures", erasure()),
         ),
     ),
     "send": Case(
@@ -241,6 +243,7 @@ CASES = {
             *(record("status-updates", update(f"e{n}", delivery_id=f"whatsapp-{n}", attempt=1)) for n in range(4)),
             raw("deliveries.telegram", b"junk"),
             *(record("windows", window(opened_at=NOW + n, closes_at=NOW + n + 1000)) for n in range(3)),
+            record("erasures", erasure(delivery_ids=("whatsapp-0", "whatsapp-1", "telegram-1", "later"))),
         ),
     ),
     "match": Case(
@@ -263,6 +266,7 @@ CASES = {
             *(record("inbound", inbound_message(f"in-{n}", content=Content(reply_to=f"p{n}"))) for n in range(3)),
             record("inbound", preference()),
             raw("inbound", b"junk"),
+            record("erasures", erasure(conversation_id="", provider_message_ids=("p0", "p4", "in-0", "in-1"))),
         ),
     ),
     "track": Case(
@@ -283,6 +287,7 @@ CASES = {
                 for n in (1, 9)
             ),
             record("cursor-reports", cursor_report(home_partition=3)),
+            record("erasures", erasure(delivery_ids=("dlv-0", "dlv-2", "dlv-3"))),
             *(
                 record("status-updates", update(f"e{n}{status}", delivery_id=f"dlv-{n}", status=status))
                 for n in range(4)
