@@ -14,7 +14,7 @@ import psycopg
 import typer
 from rich.table import Table
 
-from cli import message, report, stack
+from cli import message, report_tables, stack
 from cli.command_errors import NO, fail
 from cli.dev_stack import SIMULATED, kind_of
 from cli.load_run import LoadOptions, RunResult, run_load
@@ -24,7 +24,8 @@ from loadgen.verdict_view import render
 from pipelines.stages import WORKERS
 from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
-from sinks.reports import delivery_report, timelines
+from sinks.history import timelines
+from sinks.report_queries import Question, ask
 from stack import control
 from stack.state import is_running, read_state, state_path
 
@@ -168,10 +169,10 @@ def _print_details(folder: Path, settings: Settings, outcome: RunResult) -> None
     client = connect(settings.clickhouse_url)
     try:
         until = datetime.now(UTC) + timedelta(seconds=1)
-        found = delivery_report(client, until - timedelta(days=1), until)
+        found = ask(client, "delivery", Question(until - timedelta(days=1), until))
     finally:
         client.close()
-    report.draw(found)
+    report_tables.draw(found, console)
     console.print(found.sql, highlight=False)
     console.rule("processes")
     _draw_processes(folder)

@@ -1,94 +1,181 @@
-"""`chat4all report`: the outcome of the deliveries, from ClickHouse, with the SQL that an analyst can copy.
+"""`chat4all report`: the reports of ClickHouse as tables, CSV, JSON or plots, with the SQL that an analyst can copy.
 
-Enters: two times. Leaves: one line per tenant and channel (and hour); else exit code 1 or 2, and one sentence.
+Enters: a report's name, a range, and names to choose. Leaves: the report on standard output, or a file with a plot; else exit code 2, and
+one sentence. The reports are the files of sinks/ddl/reports.
 """
 
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from cli.command_errors import fail, settings_with
+from cli.report_tables import as_csv, as_json, draw
+from cli.report_times import FORMS, WrongTime, moment
 from cli.terminal import console
+from schemas.records import CHANNELS
 from sinks.clickhouse import answered, connect
-from sinks.reports import Report, delivery_report
+from sinks.report_catalog import ReportFile, reports
+from sinks.report_queries import Question, ReportResult, ask
 from sinks.sink_errors import NotMigrated, Unavailable
 
-app = typer.Typer(help="Print a report from ClickHouse.", no_args_is_help=True)
-
-_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
-
-
-@app.callback()
-def reports() -> None:
-    """Print a report from ClickHouse."""  # without this callback, Typer would drop the word `delivery`: it is the only command
+WORST = 20
+_A_DAY = timedelta(days=1)
+_MOST = 10_000
 
 
-@app.command()
-def delivery(
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The options as they were written; None: not given."""
+
+    since: str | None = None
+    until: str | None = None
+    tenant: str = ""
+    channel: str = ""
+    account: str = ""
+    worst: int | None = None
+    label: str = ""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="A report, or `list` for all of them.")],
+    *,
     since: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
-            formats=_FORMATS, help="Deliveries accepted at or after this time (UTC). Default: a day before --until."
+            "--from", "--since", help=f"Deliveries accepted at or after: {FORMS}. Default: a day before --to."
         ),
     ] = None,
-    until: Annotated[
-        datetime | None,
-        typer.Option(formats=_FORMATS, help="Deliveries accepted before this time (UTC). Default: now."),
+    until: Annotated[str | None, typer.Option("--to", "--until", help="Before this time. Default: now.")] = None,
+    tenant: Annotated[str, typer.Option("--tenant", help="Of one tenant. Default: all.")] = "",
+    channel: Annotated[str, typer.Option("--channel", help="Of one channel. Default: all.")] = "",
+    account: Annotated[str, typer.Option("--account", help="Of one of our accounts. Default: all.")] = "",
+    worst: Annotated[
+        int | None, typer.Option("--worst", help=f"How many rows of a list of the worst. Default: {WORST}.")
     ] = None,
-    by_hour: Annotated[bool, typer.Option("--by-hour", help="One line per hour, from the hourly totals.")] = False,
+    label: Annotated[str, typer.Option("--label", help="One campaign. Default: all.")] = "",
+    to_csv: Annotated[bool, typer.Option("--csv", help="Print CSV (RFC 4180), with all columns.")] = False,
+    to_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of objects, with all columns.")] = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL of the report too.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a picture to this file: .svg or .png.")] = None,
 ) -> None:
-    """Count accepted, sent, delivered, read and failed deliveries by channel, with percentiles of the times between these steps.
+    """Print a report from ClickHouse: SLA, latencies, funnel, breaches, retries, campaigns and more.
 
-    Example: `chat4all report delivery --since 2026-11-01 --until 2026-11-02 --by-hour --sql`.
+    `chat4all report list` shows all reports with the question each one answers.
+
+    Example: `chat4all report sla --from -7d --tenant default`, `chat4all report latency --from today --plot latency.svg`.
     """
-    end = until.replace(tzinfo=UTC) if until else datetime.now(UTC) + timedelta(seconds=1)
-    begin = since.replace(tzinfo=UTC) if since else end - timedelta(days=1)
-    if begin >= end:
-        fail(f"--since {begin:%Y-%m-%d %H:%M:%S} is not before --until {end:%Y-%m-%d %H:%M:%S}")
+    if (to_csv, to_json, sql).count(True) > 1 and (to_csv or to_json):
+        fail("choose one of --csv, --json and --sql: they would be mixed up on standard output")
+    if name == "list":
+        _print_list(as_objects=to_json)
+        return
+    chosen = known_report(name)
+    if plot is not None:
+        _check_plot(chosen, plot)
+    question = question_of(chosen, Asking(since, until, tenant, channel, account, worst, label))
+    result = _answer(chosen, question)
+    if to_csv or to_json:
+        print(as_csv(result) if to_csv else as_json(result), end="" if to_csv else "\n")
+    else:
+        draw(result, console)
+        if sql:
+            print(result.sql)
+    if plot is not None:
+        _write_plot(result, plot)
+
+
+def known_report(name: str) -> ReportFile:
+    """The report of this name, with - or _ between its words. Ends the command when there is none."""
+    written = name.replace("-", "_")
+    if written not in reports():
+        fail(f"there is no report {name!r}{_nearest(written, reports())}: `chat4all report list` shows all reports")
+    return reports()[written]
+
+
+def question_of(chosen: ReportFile, asking: Asking) -> Question:
+    """What is asked of the report. Ends the command, with a sentence, for an option that is wrong or that the report cannot use."""
+    if asking.channel and asking.channel not in CHANNELS:
+        fail(
+            f"there is no channel {asking.channel!r}{_nearest(asking.channel, CHANNELS)}: the channels are {', '.join(CHANNELS)}"
+        )
+    if asking.since is not None and "since" in chosen.ignores:
+        fail(f"report {chosen.name} takes no --from: its windows end at --to")
+    if asking.account and "account" in chosen.ignores:
+        fail(f"report {chosen.name} takes no --account: its figures are not kept by account")
+    if asking.worst is not None and "worst_n" not in chosen.parameters:
+        fail(f"report {chosen.name} takes no --worst: it is no list of the worst")
+    if asking.label and "label" not in chosen.parameters:
+        fail(f"report {chosen.name} takes no --label: only campaigns have one")
+    worst = WORST if asking.worst is None else asking.worst
+    if not 1 <= worst <= _MOST:
+        fail(f"--worst must be 1 to {_MOST:,}, not {worst}")
+    try:
+        until = moment(asking.until or "now", asking.now)
+        since = until - _A_DAY if asking.since is None else moment(asking.since, asking.now)
+    except WrongTime as error:
+        fail(str(error))
+    if since >= until:
+        fail(f"--from {since:%Y-%m-%d %H:%M:%S} is not before --to {until:%Y-%m-%d %H:%M:%S} (UTC)")
+    return Question(since, until, asking.tenant, asking.channel, asking.account, worst, asking.label)
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f", did you mean {close[0]}" if close else ""
+
+
+def _answer(chosen: ReportFile, question: Question) -> ReportResult:
     url = settings_with("clickhouse_url").clickhouse_url
     try:
         client = connect(url)
         try:
-            report = answered(lambda: delivery_report(client, begin, end, by_hour=by_hour))
+            return answered(lambda: ask(client, chosen.name, question))
         finally:
             client.close()
     except (Unavailable, NotMigrated) as error:
         fail(str(error))
-    draw(report)
-    if sql:
-        print(report.sql)
 
 
-def draw(report: Report) -> None:
-    """The report as tables: one of counts, one of times."""
-    if not report.rows:
-        console.print("no delivery was accepted in this time")
+def _print_list(*, as_objects: bool) -> None:
+    if as_objects:
+        import json  # noqa: PLC0415  # the other ways do not need it
+
+        print(json.dumps([
+            {"name": each.name, "question": each.question, "parameters": each.parameters, "columns": each.columns}
+            for each in reports().values()
+        ], indent=1))  # fmt: skip
         return
-    times = [name for name in report.rows[0] if name.endswith("_ms")]
-    labels = [name for name in ("tenant_id", "channel", "hour") if name in report.rows[0]]
-    counts = [name for name in report.rows[0] if name not in (*times, *labels)]
-    console.print("Deliveries by current status", style="bold")
-    console.print(_table(labels, counts, report))
-    console.print("Milliseconds, p50 / p95 / p99", style="bold")
-    console.print(_table(labels, times, report))
+    table = Table("report", "question it answers", pad_edge=False)
+    for each in reports().values():
+        table.add_row(each.name, each.question)
+    console.print(table)
 
 
-def _table(labels: list[str], names: list[str], report: Report) -> Table:
-    table = Table(*labels)
-    headings = list(dict.fromkeys(name.rsplit("_p", 1)[0] for name in names))
-    for heading in headings:
-        table.add_column(heading.replace("_", " "), justify="right")
-    for row in report.rows:
-        cells = [
-            " / ".join(_number(row[name]) for name in names if name.rsplit("_p", 1)[0] == heading)
-            for heading in headings
-        ]
-        table.add_row(*(str(row[label]) for label in labels), *cells)
-    return table
+def _check_plot(chosen: ReportFile, path: Path) -> None:
+    try:
+        from cli.report_plots import PLOTS  # noqa: PLC0415  # matplotlib takes a second to import
+    except ModuleNotFoundError as error:
+        fail(f"--plot needs {error.name}: install it with `pip install chat4all[plot]`")
+    if chosen.name not in PLOTS:
+        fail(f"report {chosen.name} has no plot; these have one: {', '.join(PLOTS)}")
+    if path.suffix not in {".svg", ".png"}:
+        fail(f"--plot {path} must end in .svg or .png")
 
 
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+def _write_plot(result: ReportResult, path: Path) -> None:
+    from cli.report_plots import picture  # noqa: PLC0415  # as above
+
+    if not result.rows:
+        fail(f"{path} was not written: there are no rows to draw")
+    try:
+        path.write_bytes(picture(result, path.suffix[1:]))
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}")
+    console.print(f"wrote {path}", style="dim", highlight=False)

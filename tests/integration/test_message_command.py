@@ -7,21 +7,19 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from typer.testing import CliRunner, Result
 
-from cli import message, report
+from cli import message
 from schemas import codec
 from schemas.content import Content, Media
 from schemas.kafka_access import KafkaAccess
 from schemas.partitions import home_partition
 from schemas.records import CHANNELS, Cause, DeliveryState, Message, Recipient, SequencedMessage, Status
-from sinks.clickhouse import ClickHouseFacts, connect
+from sinks.history import timelines
 from sinks.postgres import PostgresArchive
-from sinks.reports import timelines
 from tests.support.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
 
 run = CliRunner()
@@ -274,55 +272,3 @@ def test_show_without_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     result = run.invoke(message.app, ["show", "m1"])
     assert result.exit_code == 2
     assert re.fullmatch(r"PostgreSQL cannot be reached \(CHAT4ALL_POSTGRES_URL\)[^\n]*\n", result.stderr)
-
-
-@pytest.fixture
-def facts_of_four(clickhouse: str) -> Client:
-    async def fill() -> None:
-        facts = ClickHouseFacts(clickhouse)
-        await facts.insert("a", [state(n, 1) for n in (1, 2, 3, 4)] + [state(n, 2) for n in (1, 2)] + [state(1, 3)])
-        await facts.close()
-
-    asyncio.run(fill())
-    return connect(clickhouse)
-
-
-def test_report_shows_counts_and_times_and_the_sql_that_gives_the_same(facts_of_four: Client) -> None:
-    result = run.invoke(report.app, ["delivery", "--since", "2026-09-21", "--until", "2026-09-22T00:00", "--sql"])
-    assert result.exit_code == 0, result.output
-    shown = lines(result)
-    assert "messages accepted sent delivered read pending failed expired cancelled suppressed resends" in shown
-    assert "default whatsapp 4 4 2 1 0 2 0 0 0 0 0" in shown
-    assert "100 / 100 / 100 400 / 400 / 400 - / - / -" in shown
-    sql = next(line for line in result.output.splitlines() if line.startswith("select"))
-    row = next(iter(facts_of_four.query(sql).named_results()))
-    facts_of_four.close()
-    assert (row["accepted"], row["sent"], row["delivered"]) == (4, 2, 1)
-
-
-def test_report_by_hour_reads_the_roll_up(facts_of_four: Client) -> None:
-    facts_of_four.close()
-    result = run.invoke(
-        report.app, ["delivery", "--since", "2026-09-21 14:00:00", "--until", "2026-09-21 15:00:00", "--by-hour"]
-    )
-    assert result.exit_code == 0, result.output
-    assert "default whatsapp 2026-09-21 14:00:00 4 2 1 0 2 0 0 0 0" in lines(result)
-
-
-@pytest.mark.usefixtures("clickhouse")
-def test_report_of_an_empty_time_says_so() -> None:
-    result = run.invoke(report.app, ["delivery", "--since", "2001-01-01", "--until", "2001-01-02"])
-    assert (result.exit_code, result.stdout) == (0, "no delivery was accepted in this time\n")
-
-
-def test_report_refuses_a_time_that_ends_before_it_begins() -> None:
-    result = run.invoke(report.app, ["delivery", "--since", "2026-01-02", "--until", "2026-01-01"])
-    assert result.exit_code == 2
-    assert "is not before" in result.stderr
-
-
-def test_report_without_clickhouse_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CHAT4ALL_CLICKHOUSE_URL", "http://127.0.0.1:1/default")
-    result = run.invoke(report.app, ["delivery"])
-    assert result.exit_code == 2
-    assert re.fullmatch(r"ClickHouse cannot [^\n]*CHAT4ALL_CLICKHOUSE_URL[^\n]*\n", result.stderr)

@@ -107,7 +107,8 @@ def test_the_same_id_in_two_conversations_is_two_messages_everywhere(
 
     client = clickhouse_connect.get_client(dsn=running.settings.clickhouse_url)
     query = (
-        "select messages, accepted, read from report_delivery(since = '2001-01-01 00:00:00', until = '2200-01-01 00:00:00')"
+        "select messages, accepted, read from report_delivery"
+        "(since = '2001-01-01 00:00:00', until = '2200-01-01 00:00:00', tenant = '', channel = '', account = '')"
         f" where tenant_id = '{unique}'"
     )
     await_true(lambda: client.query(query).result_rows == [(2, 2, 2)], "ClickHouse to count two messages", 20)

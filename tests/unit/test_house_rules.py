@@ -70,6 +70,7 @@ AT_HOME = {
     "clickhouse_connect": {"sinks/", "loadgen/", "stack/", "cli/"},
     "chdb": {"stack/"},
     "typer": {"cli/"},
+    "matplotlib": {"cli/report_plots.py"},
     "pydantic_settings": {
         "schemas/settings.py",
         "schemas/gateway_settings.py",

@@ -8,6 +8,7 @@ import pytest
 from schemas.catalog import TOPICS
 from schemas.metrics import exposition
 from schemas.objectives import OBJECTIVES, Objective
+from sinks.report_catalog import reports
 from tests.support.source_tree import REPOSITORY, modules, tracked
 from tools.reference_pages import METRICS, PAGES, exposed_name, shown
 
@@ -33,9 +34,7 @@ def test_an_objective_can_be_measured(objective: Objective) -> None:
         assert objective.seconds in objective.measured_by._upper_bounds
         return
     report, column = objective.measured_by.split(".")
-    files = sorted((REPOSITORY / "sinks/ddl/clickhouse").glob("*.sql"))
-    views = "\n".join(path.read_text(encoding="utf-8") for path in files).split("create or replace view ")
-    definition = next(view for view in views if view.split()[0] == report)
+    definition = reports()[report.removeprefix("report_")].sql.partition("create or replace view ")[2]
     assert f"quantileExactOrNullIf({objective.share})" in next(
         line for line in definition.splitlines() if line.endswith(f" {column},")
     )
