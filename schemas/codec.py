@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import fastavro
 import fastavro.schema
 
-from schemas import catalog, limit_check, records
+from schemas import avro_writer, catalog, limit_check, records
 from schemas.avro_reader import UNREADABLE, reader_of
 
 MAGIC = 0
@@ -68,15 +68,22 @@ class OutOfLimits(CodecError):
 
 
 class _Writer:
-    """How the records of one class become bytes: the newest schema, its id, and the fields in order."""
+    """How the records of one class become bytes in the newest version of their schema. `write` raises for what only `write_any` writes."""
 
-    __slots__ = ("header", "schema", "to_datum")
+    __slots__ = ("header", "schema", "to_datum", "write")
 
     def __init__(self, cls: type[Any]) -> None:
         newest = catalog.newest(cls.__name__)
         self.header = _HEADER.pack(MAGIC, newest.id)
         self.schema = _parsed(newest)
         self.to_datum = _to_datum(cls)
+        self.write = avro_writer.record_writer(newest.definition, self.header)
+
+    def write_any(self, record: records.Record) -> bytes:
+        out = io.BytesIO()
+        out.write(self.header)
+        fastavro.schemaless_writer(out, self.schema, self.to_datum(record))
+        return out.getvalue()
 
 
 class _Reader:
@@ -203,10 +210,10 @@ def encode(record: records.Record) -> bytes:
     """The record as Kafka value bytes, in the newest version of its schema. Does not check the limits (`check` does). Raises what fastavro
     raises for a field of another type than the class declares: a bug of the caller."""
     writer = _WRITERS[type(record)]
-    out = io.BytesIO()
-    out.write(writer.header)
-    fastavro.schemaless_writer(out, writer.schema, writer.to_datum(record))
-    return out.getvalue()
+    try:
+        return writer.write(record)
+    except Exception:  # noqa: BLE001  # a long text, which fastavro writes, or a wrong value, of which it says what is wrong
+        return writer.write_any(record)
 
 
 def decode(value: bytes | None, expected: type[R]) -> R:
