@@ -24,8 +24,8 @@ from loadgen.verdict_view import render
 from pipelines.stages import WORKERS
 from schemas.settings import Settings, use_state
 from sinks.clickhouse import connect
+from sinks.history import timelines
 from sinks.report_queries import Question, ask
-from sinks.reports import timelines
 from stack import control
 from stack.state import is_running, read_state, state_path
 

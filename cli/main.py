@@ -24,8 +24,10 @@ COMMANDS = {
     "simulate": "cli.simulate:simulate",
     "channels": "cli.channels:app",
     "message": "cli.message:app",
+    "history": "cli.history_commands:app",
     "report": "cli.report:report",
     "receipts": "cli.sweep:app",
+    "retention": "cli.retention_command:retention",
     "tables": "cli.table_commands:app",
 }
 # The options of `simulate` are those of the simulators. They are passed on unchanged.

@@ -31,7 +31,8 @@ from schemas.kafka_reachability import KafkaReachability, Unreached
 from schemas.keys import DEFAULT_TENANT, is_tenant, key_of
 from schemas.message_validation import contradiction
 from schemas.records import CHANNELS, KINDS, MEDIA_KINDS, Message, Recipient
-from sinks.reports import MessageTimeline, Row, Trail, timelines
+from sinks.history import MessageTimeline, Trail, timelines
+from sinks.history_pages import Row
 
 app = typer.Typer(help="Send a message, or show the timeline of a message.", no_args_is_help=True)
 

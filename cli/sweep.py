@@ -28,7 +28,7 @@ from schemas import access_errors
 from schemas.accounts import accounts_in
 from schemas.records import Status
 from schemas.settings import Settings
-from sinks.reports import WaitingDelivery, waiting_deliveries
+from sinks.history import WaitingDelivery, waiting_deliveries
 
 app = typer.Typer(help="Ask providers for receipts whose webhooks were lost.", no_args_is_help=True)
 

@@ -93,7 +93,7 @@ def _add_web(app: faust.App, engines: Sequence[Engine], settings: Settings) -> N
     table_views.add_table_views(app, access)
     if {"sequences", "outstanding", "timelines"} <= set(app.tables):  # the tables of core
         conversation_views.add_conversation_views(app, access)
-    probes.add_probes(app, engines, settings.probe_host, settings.probe_port)
+    probes.add_probes(app, engines, settings.probe_host, settings.probe_port, Path(settings.data_dir))
 
 
 def _add_agent(app: faust.App, name: str, topics: Sequence[str], own: AbstractSet[str]) -> None:

@@ -1,10 +1,13 @@
 """The health of a worker: restoring, ready or stuck.
 
-In: the engines of the process. Out: plain data, for probes and people. No I/O.
+In: the engines of the process. Out: plain data, for probes and people. No I/O, except for the free bytes of a disk.
 """
 
+import contextlib
+import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipelines.engine.worker import Engine
@@ -54,8 +57,22 @@ def health_of_all(engines: Sequence[Engine]) -> dict[str, Any]:
 
 def measure_tables(engine: Engine) -> None:
     """Sets the metrics of the tables; call it before the metrics are read."""
-    for name, rows in health_of(engine)["rows"].items():
-        metrics.TABLE_ROWS.labels(engine.stage.name, name).set(rows)
-        oldest = [at for p in engine.partitions.values() if (at := p.tables[name].oldest()) is not None]
-        if oldest:
-            metrics.TABLE_OLDEST_SECONDS.labels(engine.stage.name, name).set(time.time() - min(oldest) / 1000)
+    rows = health_of(engine)["rows"]
+    for layout in engine.stage.tables:
+        labels = (engine.stage.name, layout.name)
+        metrics.TABLE_ROWS.labels(*labels).set(rows[layout.name])
+        if layout.time_of is None:
+            continue
+        oldest = [at for p in engine.partitions.values() if (at := p.tables[layout.name].oldest()) is not None]
+        # 0 without a row: else the last age would stay, of a row that is gone or of a partition that another worker has now
+        metrics.TABLE_OLDEST_SECONDS.labels(*labels).set(time.time() - min(oldest) / 1000 if oldest else 0)
+
+
+def measure_disk(stages: Sequence[str], folder: Path) -> None:
+    """Sets the free bytes of the disk that holds the folder, or will hold it. Blocks for a system call; call it from a thread. A disk that
+    cannot be asked keeps the figure it had."""
+    with contextlib.suppress(OSError):
+        existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+        free = shutil.disk_usage(existing).free
+        for stage in stages:
+            metrics.DATA_FREE.labels(stage).set(free)

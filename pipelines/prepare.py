@@ -10,10 +10,11 @@ import structlog
 from pipelines import topics
 from schemas.settings import MissingSetting, Settings
 from sinks import migrate
+from sinks.migration_files import MigrationRefused
 from sinks.sink_errors import Unavailable
 
 log = structlog.get_logger(__name__)
-EXPECTED = (MissingSetting, topics.TopicsNotRight, Unavailable, migrate.ChangedMigration)
+EXPECTED = (MissingSetting, topics.TopicsNotRight, Unavailable, MigrationRefused, migrate.MigrationFailed)
 
 
 def run(settings: Settings) -> None:

@@ -4,7 +4,9 @@ In: the engines of the process. Out: an HTTP server that runs as long as the web
 personal data, only counts and the names of tables, topics, stages and channels.
 """
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -12,15 +14,16 @@ import structlog
 from aiohttp import web
 
 from pipelines.engine.worker import Engine
-from pipelines.health import health_of_all, measure_tables
+from pipelines.health import health_of_all, measure_disk, measure_tables
 from schemas import metrics
 
 log = structlog.get_logger(__name__)
 
 
-def add_probes(app: faust.App, engines: Sequence[Engine], host: str, port: int) -> None:
-    """Starts and stops the server together with the web server of `app`. Port 0 picks a free one, which the log shows."""
-    runner = web.AppRunner(probes(engines), access_log=None)
+def add_probes(app: faust.App, engines: Sequence[Engine], host: str, port: int, data: Path) -> None:
+    """Starts and stops the server together with the web server of `app`. Port 0 picks a free one, which the log shows. `data` is the folder
+    whose disk is measured."""
+    runner = web.AppRunner(probes(engines, data), access_log=None)
 
     async def start(_: web.Application) -> None:
         await runner.setup()
@@ -34,9 +37,9 @@ def add_probes(app: faust.App, engines: Sequence[Engine], host: str, port: int) 
     app.web.web_app.on_cleanup.append(stop)
 
 
-def probes(engines: Sequence[Engine]) -> web.Application:
-    """The application: 200 or 503 with the health of all engines, and the metrics of the process. Handlers run on the worker's event loop
-    and do no I/O, so they answer only while the loop runs."""
+def probes(engines: Sequence[Engine], data: Path) -> web.Application:
+    """The application: 200 or 503 with the health of all engines, and the metrics of the process. Handlers run on the worker's event loop,
+    so they answer only while the loop runs; the disk is asked in a thread."""
 
     async def health(request: web.Request) -> web.Response:
         asked = request.match_info.get("asked", "ready")
@@ -46,6 +49,7 @@ def probes(engines: Sequence[Engine]) -> web.Application:
     async def shown(_: web.Request) -> web.Response:
         for engine in engines:
             measure_tables(engine)
+        await asyncio.to_thread(measure_disk, [engine.stage.name for engine in engines], data)
         return web.Response(body=metrics.exposition(), content_type="text/plain")
 
     app = web.Application()

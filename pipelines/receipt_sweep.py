@@ -16,7 +16,7 @@ from schemas import codec
 from schemas.accounts import Accounts
 from schemas.keys import provider_message_key
 from schemas.records import Receipt
-from sinks.reports import WaitingDelivery
+from sinks.history import WaitingDelivery
 
 MOST_REFUSALS = 3  # in a row, of which none says that the next question is refused too
 NO_ID = "no id of the provider is known"

@@ -15,13 +15,13 @@ MASK = "***"
 SHOWN = frozenset(
     # ids
     {"account", "channel", "conversation", "conversation_id", "delivery_id", "digest", "events", "message_id"}
-    | {"delivery_ids", "source", "tenant_id"}
+    | {"delivery_ids", "fallback_of", "source", "tenant_id"}
     # codes
     | {"cause", "direction", "error_code", "failure", "kind", "language", "long_text", "phase", "previous_status", "reason_code"}
     | {"status"}
     # counts
     | {"attempt", "attempts", "failures", "home_partition", "inferred", "known", "number", "part", "part_since", "partial", "ranges"}
-    | {"resends", "scheduled_before", "seq", "size", "version"}
+    | {"resends", "scheduled_before", "seq", "size", "throttled", "throttles", "version"}
     # cursors
     | {"last_delivered_seq", "last_read_seq", "unread", "made", "made_seq", "ended", "ended_seq", "observed_seq", "read", "read_seq"}
     | {"runs", "failed", "sees_delivered", "sees_read"}
@@ -34,6 +34,7 @@ SHOWN = frozenset(
     # times
     | {"accepted_at", "bound_at", "covered_delivered_at", "covered_read_at", "delivered_at", "due_at", "kept_from"}
     | {"closes_at", "decided_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at", "opened_at"}
+    | {"first_dispatched_at", "ready_at", "retry_at"}
     | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "stalled_at", "updated_at"}
 )  # fmt: skip  # one group a line
 # Masked as a whole, names included: the application chooses them.

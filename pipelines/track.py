@@ -12,6 +12,7 @@ from connectors.base import Observed
 from pipelines.engine.stage import Decision, Inputs, Output, Record, Refusal, Source, Stage, Tables
 from pipelines.track_covers import LaneOfMember, covered, lane_of, rest, update_of
 from pipelines.track_cursors import CursorUpdates
+from pipelines.track_objective import is_late
 from pipelines.track_state import State, stalled_row, stalled_update
 from pipelines.typed_record import typed
 from schemas import codec
@@ -155,6 +156,9 @@ class Track(Stage[State]):
             return
         if transition.status is not transition.previous_status:
             decision.count(transition.status.lower())
+        late = is_late(transition)
+        if late is not None:
+            decision.count("sent_late" if late else "sent_in_time")
         if transition.anomaly is not None:
             decision.count("anomaly")
         self._publish(transition, state, decision)

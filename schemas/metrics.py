@@ -1,7 +1,7 @@
 """Every metric of the product, in one list. Labels have few values each; no id and no address is one.
 
 Any thread may change a metric; nothing here blocks. docs/metrics.md lists them, and tests compare that list with this file and check that
-the code uses each of them. The repository has no dashboards.
+the code uses each of them. The boards and the alerts in dashboards/ may use these metrics only, which a test checks.
 """
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
@@ -53,7 +53,7 @@ PARTITIONS = Gauge("chat4all_partitions", "Partitions that this worker owns.", [
 TABLE_ROWS = Gauge("chat4all_table_rows", "Rows of a table on this worker.", ["stage", "table"])
 TABLE_OLDEST_SECONDS = Gauge(
     "chat4all_table_oldest_seconds",
-    "Age of the oldest row of a table whose rows expire, in seconds.",
+    "Age of the oldest row of a table whose rows expire, in seconds; 0 for an empty table.",
     ["stage", "table"],
 )
 LAG = Gauge(
@@ -68,6 +68,9 @@ RESTORE_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 RESTORED_ROWS = Counter("chat4all_restored_rows_total", "Changelog rows that restores read.", ["stage"])
+# Free bytes of the disk of CHAT4ALL_DATA_DIR, for a process that is not root; read when the metrics are asked for. It has a label so that a
+# gateway, which has no such folder, does not show 0.
+DATA_FREE = Gauge("chat4all_data_free_bytes", "Free bytes of the disk that holds CHAT4ALL_DATA_DIR.", ["stage"])
 WEBHOOKS = Counter("chat4all_webhooks_total", "Webhook requests, by HTTP status of our answer.", ["channel", "status"])
 WEBHOOK_SECONDS = Histogram(
     "chat4all_webhook_seconds", "Seconds until our answer to a webhook request.", ["channel"], buckets=_SECONDS

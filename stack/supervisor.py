@@ -1,11 +1,11 @@
 """The parent process of a whole stack: `python -m stack.supervisor --folder F --lock FD`, with the plan on standard input. It detaches
 itself.
 
-Enters: a StackPlan. Leaves: running servers and processes, and the state file that describes them. Guaranteed: SIGTERM or SIGINT ends all
-of them, in reverse order of their start. When the supervisor itself ends in any way, the kernel ends all of them. A process with
-`restarts` that ends is started again, with a line in the log and a counter. A server that ends is not started again: the log and the
-state say that it is dead, and its clients must cope. A start that fails ends everything, keeps the logs, and leaves one sentence in the
-state file.
+Enters: a StackPlan. Leaves: running servers and processes, the state file that describes them, and the targets of Prometheus.
+Guaranteed: SIGTERM or SIGINT ends all of them, in reverse order of their start. When the supervisor itself ends in any way, the kernel
+ends all of them. A process with `restarts` that ends is started again, with a line in the log and a counter. A server that ends is not
+started again: the log and the state say that it is dead, and its clients must cope. A start that fails ends everything, keeps the logs,
+and leaves one sentence in the state file.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from stack.plan import Command, Process, StackPlan
 from stack.servers import SERVERS
 from stack.service import Child, Service
 from stack.state import DEAD, EXTERNAL, FAILED, READY, STARTING, ServiceState, StackState, state_path, write_state
+from stack.targets import remove_targets, write_targets
 
 KEPT = "kept"  # name of the file that marks kept data
 FIRST_BACKOFF_SECONDS = 0.5
@@ -88,6 +89,7 @@ class Supervisor:
             return 0
         except Exception as error:  # noqa: BLE001  # any error of a start is reported in the state file
             self.say(f"start failed: {error}")
+            remove_targets(self.folder)
             self._stop_children()
             self.state.phase, self.state.error = FAILED, self._redacted(str(error)) or type(error).__name__
             write_state(self.folder, self.state)
@@ -125,6 +127,7 @@ class Supervisor:
         self._await(processes)
         self.state.phase = READY
         write_state(self.folder, self.state)
+        write_targets(self.folder, self.state)
 
     def _start_tls(self) -> Service:
         """Starts TLS in front of the servers that have none of their own, and changes their settings to use it."""
@@ -283,6 +286,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self.say("stopping")
+        remove_targets(self.folder)
         self._stop_children()
         if self.plan.keep_data:
             (self.folder / KEPT).touch()

@@ -18,7 +18,7 @@ from connectors.base import ChannelDeclaration, Probed, ProviderAnswer, WebhookI
 from connectors.http_calls import Answer
 from connectors.json_fields import Unexpected, items, node, text
 from connectors.meta_graph import MetaConnector, retry_if_harmless
-from connectors.whatsapp import bodies, history, webhook
+from connectors.whatsapp import bodies, message_history, webhook
 from connectors.whatsapp.bodies import CAPABILITIES, check
 from connectors.whatsapp.errors import WHATSAPP
 from schemas import tracker
@@ -88,7 +88,9 @@ class WhatsAppConnector(MetaConnector):
 
         https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account-to-number-current-status/message_history
         """
-        path = f"{quote(account or self._account, safe='')}/message_history?{history.query(provider_message_id)}"
+        path = (
+            f"{quote(account or self._account, safe='')}/message_history?{message_history.query(provider_message_id)}"
+        )
         answer = await self._calls.get(f"{self._base}/{path}", self._headers)
         if not isinstance(answer, Answer):
             return ProviderAnswer(refusal=answer.reason, is_final=isinstance(answer, RetryLater))
@@ -96,7 +98,7 @@ class WhatsAppConnector(MetaConnector):
             outcome = meta_errors.outcome(answer, WHATSAPP, CHANNEL, 1)
             return ProviderAnswer(refusal=outcome.reason, is_final=isinstance(outcome, RetryLater))
         try:
-            found = history.receipts(answer.json(), account or self._account, provider_message_id, received_at)
+            found = message_history.receipts(answer.json(), account or self._account, provider_message_id, received_at)
         except Unexpected as why:
             return ProviderAnswer(refusal=f"WhatsApp answered HTTP 200, but with no history: {why}")
         return ProviderAnswer(found)

@@ -108,9 +108,10 @@ class Watchdog:
                 partition.note_idle(known)
 
     def _publish_lag(self) -> None:
-        by_topic: dict[str, int] = {}
+        # 0 without a partition: else the last figure would stay when another worker has the partitions
+        by_topic = dict.fromkeys(self._topics, 0)
         for (topic, _), lag in self.lag.items():
-            by_topic[topic] = by_topic.get(topic, 0) + lag
+            by_topic[topic] += lag
         for topic, lag in by_topic.items():
             metrics.LAG.labels(self._stage, topic).set(lag)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.json_fields import Unexpected
-from connectors.whatsapp import history, webhook
+from connectors.whatsapp import message_history, webhook
 from schemas.codec import check
 from schemas.records import ReceiptStatus
 
@@ -38,7 +38,7 @@ def of_webhook(name: str) -> Any:
 
 @pytest.mark.parametrize("name", ["delivered", "read", "failed"])
 def test_a_receipt_is_the_one_that_the_webhook_gives(name: str) -> None:
-    assert history.receipts(answer(event(name.upper())), ACCOUNT, WAMID, NOW) == (of_webhook(name),)
+    assert message_history.receipts(answer(event(name.upper())), ACCOUNT, WAMID, NOW) == (of_webhook(name),)
 
 
 def test_what_says_nothing_new_is_left_out_and_a_failure_keeps_its_sentence() -> None:
@@ -46,9 +46,9 @@ def test_what_says_nothing_new_is_left_out_and_a_failure_keeps_its_sentence() ->
         event("SENT"), event("DELETED"), event("READ", "soon"), 7, event("FAILED", error_description="x" * 5000)
     )
     with pytest.raises(Unexpected, match="event is not an object"):
-        history.receipts(body, ACCOUNT, WAMID, NOW)
+        message_history.receipts(body, ACCOUNT, WAMID, NOW)
     body["data"][0]["events"]["data"].remove(7)
-    [failed] = history.receipts(body, ACCOUNT, WAMID, NOW)
+    [failed] = message_history.receipts(body, ACCOUNT, WAMID, NOW)
     assert failed.status is ReceiptStatus.FAILED
     check(failed)
     assert (failed.error_title or "").startswith("xxx")
@@ -56,19 +56,19 @@ def test_what_says_nothing_new_is_left_out_and_a_failure_keeps_its_sentence() ->
 
 def test_a_status_counts_once_at_its_first_time_and_other_messages_not_at_all() -> None:
     twice = answer(event("READ", 1000), event("READ", 2000))
-    assert [each.provider_at for each in history.receipts(twice, ACCOUNT, WAMID, NOW)] == [1_000_000]
-    assert history.receipts(answer(event("READ"), wamid="wamid.other"), ACCOUNT, WAMID, NOW) == ()
-    assert history.receipts({"data": []}, ACCOUNT, WAMID, NOW) == ()
-    assert history.receipts({"data": [{"message_id": WAMID}]}, ACCOUNT, WAMID, NOW) == ()
+    assert [each.provider_at for each in message_history.receipts(twice, ACCOUNT, WAMID, NOW)] == [1_000_000]
+    assert message_history.receipts(answer(event("READ"), wamid="wamid.other"), ACCOUNT, WAMID, NOW) == ()
+    assert message_history.receipts({"data": []}, ACCOUNT, WAMID, NOW) == ()
+    assert message_history.receipts({"data": [{"message_id": WAMID}]}, ACCOUNT, WAMID, NOW) == ()
 
 
 @given(body=JSON)
 def test_an_answer_of_any_form_gives_receipts_or_says_what_is_unexpected(body: Any) -> None:
     with suppress(Unexpected):
-        assert history.receipts(body, ACCOUNT, WAMID, NOW) == ()
+        assert message_history.receipts(body, ACCOUNT, WAMID, NOW) == ()
 
 
 def test_the_query_is_one_url_part() -> None:
-    query = history.query("wamid.a/b=?&c")
+    query = message_history.query("wamid.a/b=?&c")
     assert "message_id=wamid.a%2Fb%3D%3F%26c&" in query
     assert not set('{}" ') & set(query)

@@ -18,8 +18,8 @@ from schemas.content import Content, Media
 from schemas.kafka_access import KafkaAccess
 from schemas.partitions import home_partition
 from schemas.records import CHANNELS, Cause, DeliveryState, Message, Recipient, SequencedMessage, Status
+from sinks.history import timelines
 from sinks.postgres import PostgresArchive
-from sinks.reports import timelines
 from tests.support.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
 
 run = CliRunner()

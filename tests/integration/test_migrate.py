@@ -8,8 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from sinks import migrate as command
 from sinks.clickhouse import connect
-from sinks.migrate import DDL, ChangedMigration, migrate, migrations, statements
+from sinks.migrate import MigrationFailed, migrate, planned, statements
+from sinks.migration_files import DDL, MigrationRefused, migrations
+from sinks.migration_guards import LOCK
 from tests.support.sink_databases import clickhouse_database, postgres_database
 
 
@@ -51,7 +54,7 @@ def test_a_changed_file_is_refused_in_one_sentence(urls: tuple[str, str], folder
     (folder / name).with_name("0099_more.sql").write_text(
         "create table more (a Int32) engine = Memory;\n", encoding="utf-8"
     )
-    with pytest.raises(ChangedMigration, match=f"^{name} was changed after it was applied: [^.]*$"):
+    with pytest.raises(MigrationRefused, match=f"^{name} was changed after it was applied: [^.]*$"):
         migrate(*urls, folder)
     assert not table_exists(urls, "more")
 
@@ -60,7 +63,9 @@ def test_a_file_that_fails_leaves_nothing_of_itself_and_can_be_mended(urls: tupl
     migrate(*urls, folder)
     extra = folder / "postgres" / "0099_more.sql"
     extra.write_text("create table more (a int);\ncreate table wrong (a no_such_type);\n", encoding="utf-8")
-    with pytest.raises(psycopg.errors.UndefinedObject):
+    with pytest.raises(
+        MigrationFailed, match=r"^postgres/0099_more\.sql was not applied: .*no_such_type.* when the cause is removed$"
+    ):
         migrate(*urls, folder)
     assert not table_exists(urls, "more")
     extra.write_text("create table more (a int);\n", encoding="utf-8")
@@ -76,9 +81,48 @@ def test_a_clickhouse_file_interrupted_half_way_is_finished_by_the_next_run(
     assert migrate(*urls, folder) == ALL
 
 
+def test_a_refusal_of_one_database_changes_nothing_in_the_other(urls: tuple[str, str], folder: Path) -> None:
+    (folder / "postgres" / "0099_more.sql").write_text("create table more (a int);\n", encoding="utf-8")
+    (folder / "clickhouse" / "notes.txt").write_text("", encoding="utf-8")
+    with pytest.raises(MigrationRefused, match=r"^clickhouse/notes\.txt is not named like a migration"):
+        migrate(*urls, folder)
+    assert not table_exists(urls, "more")
+    assert not table_exists(urls, "applied_migrations")
+
+
+def test_a_migration_that_waits_too_long_names_who_holds_the_lock(urls: tuple[str, str]) -> None:
+    with psycopg.connect(urls[0], autocommit=True, application_name="a colleague") as other:
+        other.execute("select pg_advisory_lock(%s)", (LOCK,))
+        refusal = (
+            rf"^another migration runs: session {other.info.backend_pid} \(a colleague, from [^)]+\) has held the lock for more than "
+            r"0\.2 s; wait until it ends, then run this again$"
+        )
+        with pytest.raises(MigrationRefused, match=refusal):
+            migrate(*urls, wait_seconds=0.2)
+        assert planned(*urls) == ALL  # asks for no lock
+    assert not table_exists(urls, "messages")
+
+
+def test_check_lists_what_would_be_applied_and_changes_nothing(
+    urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHAT4ALL_POSTGRES_URL", urls[0])
+    monkeypatch.setenv("CHAT4ALL_CLICKHOUSE_URL", urls[1])
+    assert command.main(["--check"]) == 1
+    assert capsys.readouterr() == ("".join(f"would apply {name}\n" for name in ALL), "")
+    assert not table_exists(urls, "applied_migrations")
+    assert command.main([]) == 0
+    assert capsys.readouterr() == ("".join(f"applied {name}\n" for name in ALL), "")
+    for options in (["--check"], []):
+        assert command.main(options) == 0
+        assert capsys.readouterr() == ("nothing to apply\n", "")
+
+
 def test_two_files_with_one_number_are_refused(folder: Path) -> None:
     (folder / "postgres" / "0001_again.sql").write_text("select 1;\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="the same number"):
+    with pytest.raises(
+        MigrationRefused, match=r"0001_again\.sql and postgres/0001_archive\.sql have the same number: [^.]*$"
+    ):
         migrations("postgres", folder)
 
 

@@ -1,7 +1,10 @@
 """Workers of the sinks crash repeatedly between a write and its confirmation, each time with other partitions in a group: both databases
 contain every transition once."""
 
+import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +17,11 @@ from pipelines.engine.kafka_names import app_id, changelog_topic
 from schemas import codec
 from schemas.kafka_access import KafkaAccess
 from sinks.clickhouse import connect
+from stack import clickhouse_server
+from stack.service import Child
 from tests.support.engine_harness import Toy, await_true
+from tests.support.fact_reference import differences
+from tests.support.long_runs import LONG
 from tests.support.sabotage import EXIT_CODE
 from tests.support.sink_databases import clickhouse_database, postgres_database, state
 
@@ -115,3 +122,42 @@ def test_clickhouse_counts_every_transition_once_whoever_dies_with_whatever_inse
         ]
         assert client.query("select uniqExact(delivery_id, version) from delivery_events").result_rows == [(STATES,)]
         client.close()
+
+
+def memory_mb(pid: int) -> float:
+    """What a process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def test_clickhouse_is_away_and_the_backlog_drains(sink: Toy, tmp_path: Path) -> None:
+    """Killed while a worker inserts, and started again later at the same address; the worker waits, small, and takes no harm."""
+    child = Child(clickhouse_server.service(tmp_path / "clickhouse"))
+    child.start()
+    try:
+        child.wait()
+        with clickhouse_database(child.service.settings["clickhouse_url"]) as url:
+            sink.command = [sys.executable, "-m", "tests.support.sink_worker", sink.name, "analyse"]
+            sink.extra = {"CHAT4ALL_CLICKHOUSE_URL": url, "CHAT4ALL_ANALYSE_LINGER_MS": "100"}
+            client = connect(url)
+            worker = sink.start_worker()
+            await_true(
+                lambda: client.query("select count() from delivery_events").result_rows[0][0] > 0, "an insert", SECONDS
+            )
+            before = memory_mb(worker.pid)
+            child.terminate(signal.SIGKILL)
+            await_true(lambda: child.returncode is not None, "the end of ClickHouse", SECONDS)
+            time.sleep(60 if LONG else 3)
+            assert worker.poll() is None
+            assert memory_mb(worker.pid) < before + 50
+            child.start()
+            child.wait()
+            await_true(lambda: worker.poll() is not None or sink.committed() == ends(sink), "the backlog", SECONDS)
+            assert worker.poll() is None
+            assert memory_mb(worker.pid) < before + 50
+            given = [state(n, version) for version in range(1, VERSIONS + 1) for n in range(DELIVERIES)]
+            assert differences(client, given) == []
+            client.close()
+    finally:
+        child.stop(timeout_seconds=2)
+        shutil.rmtree(tmp_path / "clickhouse", ignore_errors=True)

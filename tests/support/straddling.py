@@ -13,7 +13,7 @@ from tests.support import builders
 
 LONG = 2**63  # the end of Avro's long
 # fields of Avro's type int: the codec itself refuses numbers beyond it
-INT_FIELDS = {"home_partition", "version", "attempt", "attempts", "resends"}
+INT_FIELDS = {"home_partition", "version", "attempt", "attempts", "resends", "throttles"}
 
 SAMPLES: dict[str, Any] = {
     "Message": builders.message(),
@@ -31,6 +31,14 @@ SAMPLES: dict[str, Any] = {
     "Preference": builders.preference(),
     "Suppression": builders.suppression(),
     "Window": builders.window(),
+    "Erasure": records.Erasure(
+        erasure_id="erasure-1",
+        conversation_id="c-1",
+        home_partition=0,
+        person="ana",
+        addresses=(),
+        requested_at=builders.NOW,
+    ),
     "Recipient": Recipient(channel="whatsapp", address="1"),
     "DeliveryRef": builders.ref(),
     "Content": Content(),

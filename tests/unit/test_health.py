@@ -1,14 +1,18 @@
 """/health of an engine that runs, restores or is stuck. A liveness probe must end a worker only if a restart helps."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pipelines.engine.restore import RestoreProgress
 from pipelines.engine.worker import Engine
-from pipelines.health import health_of
+from pipelines.health import health_of, measure_disk, measure_tables
+from pipelines.track import Track
+from schemas import metrics
 from schemas.kafka_access import KafkaAccess
 from tests.support.toy_stage import Toy
 
@@ -67,3 +71,35 @@ async def test_only_a_stuck_engine_that_waits_for_no_database_is_not_live(engine
     partition.waiting_for_sink = False
     partition.progressed_at = time.monotonic()
     assert said(engine) == ("ready", True, True)
+
+
+def shown(name: str) -> dict[str, float]:
+    """The samples of a gauge: the values of its labels -> the value."""
+    found = next(each for each in REGISTRY.collect() if each.name == name)
+    return {" ".join(sample.labels.values()): sample.value for sample in found.samples}
+
+
+async def test_gauges_of_partitions_that_are_gone_are_zero(engine: Engine) -> None:
+    """Another worker shows them now: a figure that stays would be counted twice, and its alert would never end."""
+    engine.watchdog.lag = {("toy-in", 0): 7}
+    engine.watchdog._topics = ["toy-in"]
+    engine.watchdog._publish_lag()
+    assert shown("chat4all_lag_records")["toy toy-in"] == 7
+    engine.watchdog.lag = {}
+    engine.watchdog._publish_lag()
+    assert shown("chat4all_lag_records")["toy toy-in"] == 0
+
+    engine.partitions.clear()
+    engine._running = set()
+    engine.stage = Track(state_ms=1000, observed={})
+    metrics.TABLE_OLDEST_SECONDS.labels("track", "timelines").set(99)
+    measure_tables(engine)
+    assert shown("chat4all_table_oldest_seconds")["track timelines"] == 0
+
+
+def test_the_disk_of_a_folder_is_measured_before_the_folder_exists(tmp_path: Path) -> None:
+    measure_disk(["toy"], tmp_path / "not" / "yet")
+    assert metrics.DATA_FREE.labels("toy")._value.get() == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
+    metrics.DATA_FREE.labels("toy").set(5)
+    measure_disk(["toy"], tmp_path / ("x" * 300))  # no folder can have this name: the disk cannot be asked
+    assert metrics.DATA_FREE.labels("toy")._value.get() == 5

@@ -11,7 +11,7 @@ from pipelines.receipt_sweep import NO_ID, SweptChannel
 from schemas import codec
 from schemas.accounts import accounts_in
 from schemas.records import Receipt
-from sinks.reports import WaitingDelivery
+from sinks.history import WaitingDelivery
 from tests.support import builders
 
 READ = ProviderAnswer((builders.receipt(),))

@@ -71,6 +71,7 @@ class Known:
     taken: set[int] = field(default_factory=set)  # attempts that the provider accepted, whatever it answered
     ended: Cause | None = None
     not_before: int = 0  # what the latest answer asked for
+    ready: set[int | None] = field(default_factory=set)  # what its attempts say of when it was the first of its lane
     proven: bool = False  # a committed turn took a receipt of it
     causes: Counter[Cause] = field(default_factory=Counter)
     events: set[str] = field(default_factory=set)
@@ -266,6 +267,7 @@ class SendModel(RuleBasedStateMachine):
         assert each.event_id not in known.events, "track would drop the second"
         known.events.add(each.event_id)
         known.causes[each.cause] += 1
+        self.learn_times(each, known)
         if each.cause is Cause.ACCEPTED and each.status is Status.PENDING:
             known.part, known.since, known.proven, known.not_before = known.part + 1, each.attempt, False, 0
         elif each.cause in TERMINAL or each.status is Status.FAILED:
@@ -280,6 +282,24 @@ class SendModel(RuleBasedStateMachine):
             if outcome.scope is Scope.ACCOUNT:
                 place = place_of(known.delivery)
                 self.blocked[place] = max(self.blocked.get(place, 0), self.now + wait)
+
+    def learn_times(self, each: StatusUpdate, known: Known) -> None:
+        """An attempt has the time at which its delivery was the first of its lane, and the next one is not called before `retry_at`."""
+        if each.attempt:
+            assert each.ready_at is not None
+            assert each.dispatched_at is not None
+            assert max(NOW, known.delivery.not_before or 0) <= each.ready_at <= each.dispatched_at
+            known.ready.add(each.ready_at)
+            assert len(known.ready) == 1, "another time than the attempt before"
+        row, over = self.desk.rows("outstanding").get(each.delivery_id.encode()), known.delivery.expires_at
+        if row is None:  # it ended in the same turn
+            return
+        if each.retry_at is not None:
+            assert self.now <= row.not_before <= each.retry_at
+            assert over is None or each.retry_at < over, "no attempt follows"
+        elif each.cause in (Cause.RETRY_LATER, Cause.RESENT):
+            assert over is not None
+            assert max(row.not_before, self.desk.state.blocked.at(place_of(known.delivery)) or 0) >= over
 
     def learn_evidence(self, each: Record) -> None:
         if each.topic == "status-updates":

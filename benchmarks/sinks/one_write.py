@@ -1,4 +1,4 @@
-"""What one write for all partitions saves: `python -m benchmarks.sinks [--rounds 20] [--rows 30] [--partitions 12]`.
+"""What one write for all partitions saves: `python -m benchmarks.sinks.one_write [--rounds 20] [--rows 30] [--partitions 12]`.
 
 In each round every partition has `--rows` new transitions of deliveries. They are written with one transaction (or insert) for each
 partition, and with one for all. PostgreSQL and ClickHouse are started for the benchmark and deleted after it. Prints for both: rows a
@@ -7,46 +7,19 @@ second, and the CPU of a round and of a row, of the database's processes and of 
 
 import argparse
 import asyncio
-import shutil
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import psutil
 
+from benchmarks.sinks.servers import cpu, server
 from schemas.records import DeliveryState
 from sinks.clickhouse import ClickHouseFacts
 from sinks.postgres import PostgresArchive
-from stack.servers import SERVERS
-from stack.service import Child
 from tests.support.sink_databases import clickhouse_database, postgres_database, state
 
 Round = list[list[DeliveryState]]  # the rows of each partition
 WriteRound = Callable[[Round], Awaitable[None]]
-
-
-@contextmanager
-def server(name: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Starts a server; yields its URL and its first process. Stops it and deletes its data at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-sinks-"))
-    child = Child(SERVERS[name](folder / name))
-    before = set(psutil.Process().children())
-    try:
-        child.start()
-        child.wait()
-        (process,) = set(psutil.Process().children()) - before
-        yield child.service.settings[f"{name}_url"], process
-    finally:
-        child.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def cpu(process: psutil.Process) -> float:
-    """Seconds of CPU so far, with all descendants."""
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
 
 
 async def measure(
