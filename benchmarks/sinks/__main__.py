@@ -89,9 +89,14 @@ def _rates(stage: str, peer: str, rounds: Sequence[Round]) -> dict[str, Figure]:
             "higher",
         ),
         f"{stage}_events": Figure(
-            round(median(each.ours for each in rounds)), f"events/s, worker and database on this machine, {of}", None, "higher"
+            round(median(each.ours for each in rounds)),
+            f"events/s, worker and database on this machine, {of}",
+            None,
+            "higher",
         ),
-        f"{stage}_peer_events": Figure(round(median(each.peer for each in rounds)), f"events/s of the peer, {of}", None, "higher"),
+        f"{stage}_peer_events": Figure(
+            round(median(each.peer for each in rounds)), f"events/s of the peer, {of}", None, "higher"
+        ),
     }
 
 
@@ -113,7 +118,9 @@ def _reports(options: argparse.Namespace) -> dict[str, Figure]:
             found = report_times.p95(report_times.milliseconds(client, sql, options.times))
             must = MUST_SLA_MS if name == "sla" else MUST_REPORT_MS
             figures[f"report_{name}"] = Figure(round(found), f"ms, p95 of {options.times}, {over}", must)
-        figures["event_bytes"] = Figure(round(event_bytes(client), 1), f"bytes on disk a transition, all relations together, {over}")
+        figures["event_bytes"] = Figure(
+            round(event_bytes(client), 1), f"bytes on disk a transition, all relations together, {over}"
+        )
         client.close()
     return figures
 
@@ -122,7 +129,9 @@ def _pages(options: argparse.Namespace) -> dict[str, Figure]:
     with server("postgres") as (server_url, _), postgres_database(server_url) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             page_times.fill(connection, options.rows)
-            page_times.milliseconds(connection, options.rows, 200, seed=2)  # fills the caches as a running server has them
+            page_times.milliseconds(
+                connection, options.rows, 200, seed=2
+            )  # fills the caches as a running server has them
             found = page_times.milliseconds(connection, options.rows, 1000)
     of = f"ms for {page_times.PAGE} messages of a conversation out of {options.rows:,} rows, of {len(found)} pages"
     return {
@@ -133,10 +142,14 @@ def _pages(options: argparse.Namespace) -> dict[str, Figure]:
 
 def _memory(options: argparse.Namespace) -> dict[str, Figure]:
     with tempfile.TemporaryDirectory(prefix="chat4all-bench-") as place:
-        Path(place).chmod(0o755)  # under root, PostgreSQL runs as another user and must reach its programs in this folder
+        Path(place).chmod(
+            0o755
+        )  # under root, PostgreSQL runs as another user and must reach its programs in this folder
         found = worker_memory.most_resident(Path(place), options.load)
     return {
-        f"{worker}_memory": Figure(round(most), f"MB resident at most, {options.load:,} messages at full speed", MUST_MB, "lower")
+        f"{worker}_memory": Figure(
+            round(most), f"MB resident at most, {options.load:,} messages at full speed", MUST_MB, "lower"
+        )
         for worker, most in sorted(found.items())
     }
 

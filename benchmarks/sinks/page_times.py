@@ -52,7 +52,9 @@ def milliseconds(connection: psycopg.Connection[Any], messages: int, times: int,
     for _ in range(times):
         conversation = f"c{choice.randrange(CONVERSATIONS):06d}"
         cursor = None
-        for _ in range(choice.randrange(max(1, longest // PAGE))):  # any page of the conversation, the first one included
+        for _ in range(
+            choice.randrange(max(1, longest // PAGE))
+        ):  # any page of the conversation, the first one included
             cursor = conversation_messages(connection, TENANT, conversation, limit=PAGE, cursor=cursor).after
         began = time.perf_counter()
         page = conversation_messages(connection, TENANT, conversation, limit=PAGE, cursor=cursor)

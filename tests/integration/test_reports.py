@@ -100,6 +100,7 @@ ASKED = {
     "an account": Asked(tenant="acme", channel="whatsapp", account="whatsapp-1"),
     "from a delivery's millisecond": Asked(since=BASE + DAY, until=BASE + 2 * DAY),
     "to a delivery's millisecond": Asked(since=BASE + DAY - 1, until=BASE + 2 * DAY - 1),
+    "from 1970 to 2299": Asked(since=0, until=10_000_000_000_000),
     "odd bounds": Asked(
         since=BASE + 5 * HOUR + 17 * MINUTE + 1234, until=BASE + 71 * HOUR + 3 * MINUTE + 1, worst_n=3, label="o'clock"
     ),

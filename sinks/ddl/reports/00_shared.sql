@@ -14,21 +14,26 @@ where accepted_at >= {since:DateTime64(3, 'UTC')} and accepted_at < {until:DateT
 settings do_not_merge_across_partitions_select_final = 1;
 
 -- The roll-ups: whole hours from deliveries_by_hour, the minutes before and after them from deliveries_by_minute. A minute belongs to the
--- range when it begins in it. Minutes are kept for 100 days; older ranges have to begin and end at a full hour.
+-- range when it begins in it. Minutes are kept for 100 days; older ranges have to begin and end at a full hour. The roll-ups hold the
+-- years 1970 to 2099, and toStartOfHour would overflow outside them.
 create or replace view rolled_deliveries as
+with
+    toStartOfHour(greatest({since:DateTime64(3, 'UTC')}, toDateTime64('1970-01-01 00:00:00', 3, 'UTC')) + toIntervalMillisecond(3599999)) as first_hour,
+    toStartOfHour(least({until:DateTime64(3, 'UTC')}, toDateTime64('2100-01-01 00:00:00', 3, 'UTC'))) as last_hour
 select hour as begins_at, * except (hour)
 from deliveries_by_hour
-where hour >= toStartOfHour({since:DateTime64(3, 'UTC')} + toIntervalMillisecond(3599999))
-    and hour < toStartOfHour({until:DateTime64(3, 'UTC')})
+where hour >= first_hour and hour < last_hour
     and ({tenant:String} = '' or tenant_id = {tenant:String})
     and ({channel:String} = '' or channel = {channel:String})
     and ({account:String} = '' or account = {account:String})
 union all
+with
+    toStartOfHour(greatest({since:DateTime64(3, 'UTC')}, toDateTime64('1970-01-01 00:00:00', 3, 'UTC')) + toIntervalMillisecond(3599999)) as first_hour,
+    toStartOfHour(least({until:DateTime64(3, 'UTC')}, toDateTime64('2100-01-01 00:00:00', 3, 'UTC'))) as last_hour
 select minute as begins_at, * except (minute)
 from deliveries_by_minute
 where minute >= {since:DateTime64(3, 'UTC')} and minute < {until:DateTime64(3, 'UTC')}
-    and (minute < toStartOfHour({since:DateTime64(3, 'UTC')} + toIntervalMillisecond(3599999))
-        or minute >= toStartOfHour({until:DateTime64(3, 'UTC')}))
+    and (minute < first_hour or minute >= last_hour)
     and ({tenant:String} = '' or tenant_id = {tenant:String})
     and ({channel:String} = '' or channel = {channel:String})
     and ({account:String} = '' or account = {account:String});
