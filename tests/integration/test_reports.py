@@ -206,7 +206,7 @@ def test_times_in_csv_and_json_are_whole(command: Any) -> None:
 def test_an_empty_report_says_what_to_check(command: Any) -> None:
     result = command("funnel", "--from", "2001-01-01", "--to", "2001-01-02")
     assert result.exit_code == 0
-    assert "no rows: check the range (--from, --to)" in result.stdout
+    assert "no rows; if you expected some, check the range (--from, --to)" in result.stdout
     assert command("funnel", "--to", "2001-01-01", "--json").stdout == "[]\n"
     assert command("funnel", "--to", "2001-01-01", "--csv").stdout.startswith("tenant_id,channel,step")
 
