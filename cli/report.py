@@ -30,7 +30,7 @@ _MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ReportOptions:
     """The options as they were written; None: not given."""
 
     since: str | None = None
@@ -79,7 +79,7 @@ def report(
     chosen = known_report(name)
     if plot is not None:
         _check_plot(chosen, plot)
-    question = question_of(chosen, Asking(since, until, tenant, channel, account, worst, label))
+    question = question_of(chosen, ReportOptions(since, until, tenant, channel, account, worst, label))
     result = _answer(chosen, question)
     if to_csv or to_json:
         print(as_csv(result) if to_csv else as_json(result), end="" if to_csv else "\n")
@@ -99,31 +99,31 @@ def known_report(name: str) -> ReportFile:
     return reports()[written]
 
 
-def question_of(chosen: ReportFile, asking: Asking) -> Question:
+def question_of(chosen: ReportFile, options: ReportOptions) -> Question:
     """What is asked of the report. Ends the command, with a sentence, for an option that is wrong or that the report cannot use."""
-    if asking.channel and asking.channel not in CHANNELS:
+    if options.channel and options.channel not in CHANNELS:
         fail(
-            f"there is no channel {asking.channel!r}{_nearest(asking.channel, CHANNELS)}: the channels are {', '.join(CHANNELS)}"
+            f"there is no channel {options.channel!r}{_nearest(options.channel, CHANNELS)}: the channels are {', '.join(CHANNELS)}"
         )
-    if asking.since is not None and "since" in chosen.ignores:
+    if options.since is not None and "since" in chosen.ignores:
         fail(f"report {chosen.name} takes no --from: its windows end at --to")
-    if asking.account and "account" in chosen.ignores:
+    if options.account and "account" in chosen.ignores:
         fail(f"report {chosen.name} takes no --account: its figures are not kept by account")
-    if asking.worst is not None and "worst_n" not in chosen.parameters:
+    if options.worst is not None and "worst_n" not in chosen.parameters:
         fail(f"report {chosen.name} takes no --worst: it is no list of the worst")
-    if asking.label and "label" not in chosen.parameters:
+    if options.label and "label" not in chosen.parameters:
         fail(f"report {chosen.name} takes no --label: only campaigns have one")
-    worst = WORST if asking.worst is None else asking.worst
+    worst = WORST if options.worst is None else options.worst
     if not 1 <= worst <= _MOST:
         fail(f"--worst must be 1 to {_MOST:,}, not {worst}")
     try:
-        until = moment(asking.until or "now", asking.now)
-        since = until - _A_DAY if asking.since is None else moment(asking.since, asking.now)
+        until = moment(options.until or "now", options.now)
+        since = until - _A_DAY if options.since is None else moment(options.since, options.now)
     except WrongTime as error:
         fail(str(error))
     if since >= until:
         fail(f"--from {since:%Y-%m-%d %H:%M:%S} is not before --to {until:%Y-%m-%d %H:%M:%S} (UTC)")
-    return Question(since, until, asking.tenant, asking.channel, asking.account, worst, asking.label)
+    return Question(since, until, options.tenant, options.channel, options.account, worst, options.label)
 
 
 def _nearest(name: str, names: Collection[str]) -> str:
@@ -147,10 +147,20 @@ def _print_list(*, as_objects: bool) -> None:
     if as_objects:
         import json  # noqa: PLC0415  # the other ways do not need it
 
-        print(json.dumps([
-            {"name": each.name, "question": each.question, "parameters": each.parameters, "columns": each.columns}
-            for each in reports().values()
-        ], indent=1))  # fmt: skip
+        print(
+            json.dumps(
+                [
+                    {
+                        "name": each.name,
+                        "question": each.question,
+                        "parameters": each.parameters,
+                        "columns": each.columns,
+                    }
+                    for each in reports().values()
+                ],
+                indent=1,
+            )
+        )
         return
     table = Table("report", "question it answers", pad_edge=False)
     for each in reports().values():

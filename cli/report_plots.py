@@ -108,8 +108,15 @@ def _percentiles(result: ReportResult) -> Figure:
         ):
             value = max(1, row[f"{level}_ms"])
             axes.barh(n + offset, value, height=0.24, left=0, color=colour, label=level if n == 0 else None)
-            axes.annotate(_clock(value), (value, n + offset), xytext=(3, 0),
-                          textcoords="offset points", va="center", fontsize=7, color="#444444")  # fmt: skip
+            axes.annotate(
+                _clock(value),
+                (value, n + offset),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color="#444444",
+            )
         axes.plot(
             [max(1, row["max_ms"])] * 2,
             [n - 0.38, n + 0.38],
@@ -166,8 +173,15 @@ def _funnel(result: ReportResult) -> Figure:
                 place, row["deliveries"], height=0.2, color=colours[row["step"]], label=row["step"] if n == 0 else None
             )
             share = row["of_accepted_share"] or 0
-            axes.annotate(f"{row['deliveries']:,} ({share:.0%})", (row["deliveries"], place), xytext=(3, 0),
-                          textcoords="offset points", va="center", fontsize=8, color="#444444")  # fmt: skip
+            axes.annotate(
+                f"{row['deliveries']:,} ({share:.0%})",
+                (row["deliveries"], place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color="#444444",
+            )
     axes.set_yticks(range(len(groups)), list(groups))
     axes.invert_yaxis()
     axes.set_xlim(0, most * 1.15)
@@ -225,8 +239,15 @@ def _heatmap(result: ReportResult) -> Figure:
     most = max(max(hours) for hours in grid) or 1
     for row in result.rows:
         if row["failure_share"]:
-            axes.text(row["hour_of_day"], row["weekday"] - 1, f"{row['failure_share']:.0%}"[:-1], ha="center", va="center", fontsize=7,
-                      color="white" if row["accepted"] > 0.6 * most else "#b30000")  # fmt: skip
+            axes.text(
+                row["hour_of_day"],
+                row["weekday"] - 1,
+                f"{row['failure_share']:.0%}"[:-1],
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if row["accepted"] > 0.6 * most else "#b30000",
+            )
     axes.set_yticks(range(7), ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"])
     axes.set_xticks(range(24), [str(hour) for hour in range(24)])
     axes.set_xlabel("hour of the day (UTC); number in a cell: share that failed, in %")
@@ -247,8 +268,15 @@ def _sla(result: ReportResult) -> Figure:
         range(len(late)), late, height=0.6, color=["#238b45" if row["is_met"] else "#cb181d" for _, row in measured]
     )
     for n, (share, (_, row)) in enumerate(zip(late, measured, strict=True)):
-        axes.annotate(f"{share:.2f}% late: {row['late']:,} of {row['measured']:,}", (share, n), xytext=(5, 0),
-                      textcoords="offset points", va="center", fontsize=8, color="#444444")  # fmt: skip
+        axes.annotate(
+            f"{share:.2f}% late: {row['late']:,} of {row['measured']:,}",
+            (share, n),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color="#444444",
+        )
     axes.axvline(allowed, color="#444444", linestyle="--", linewidth=1.2, label=f"allowed: {allowed:g}%")
     axes.set_yticks(range(len(measured)), [label for label, _ in measured])
     axes.invert_yaxis()

@@ -38,8 +38,8 @@ def draw(result: ReportResult, console: Console) -> None:
     )
     if not result.rows:
         console.print(
-            "no rows: check the range (--from, --to), the names in --tenant, --channel and --account, and that the sinks run"
-            " (chat4all status)",
+            "no rows; if you expected some, check the range (--from, --to), the names in --tenant, --channel and --account, and"
+            " that the sinks run (chat4all status)",
             highlight=False,
         )
         return

@@ -31,18 +31,36 @@ def example(deliveries: int = 3000) -> World:
             "account": f"{channel}-{chance.randint(1, 2)}",
         }
         if chance.random() < 0.12:
-            world.inbound.append({**place, "message_id": f"in-{n}", "home_partition": 0, "seq": seq[conversation], "kind": "text",
-                                  "received_at": at - 20, "accepted_at": at, "batch": 1})  # fmt: skip
+            world.inbound.append(
+                {
+                    **place,
+                    "message_id": f"in-{n}",
+                    "home_partition": 0,
+                    "seq": seq[conversation],
+                    "kind": "text",
+                    "received_at": at - 20,
+                    "accepted_at": at,
+                    "batch": 1,
+                }
+            )
         else:
             _delivery(world, chance, {**place, "seq": seq[conversation], "accepted_at": at}, n)
     for n in range(14):
         orphan = n < 9
-        world.dead_letters.append({
-            "tenant_id": "shop", "dead_letter_id": f"l{n}", "stage": "match" if orphan else "route",
-            "cause": "orphan_receipt" if orphan else "invalid_message", "source_topic": "receipts" if orphan else "messages",
-            "channel": "whatsapp" if orphan else "", "source_partition": 0, "source_offset": n,
-            "refused_at": BASE + chance.randrange(DAYS * DAY), "value_bytes": 200 + chance.randrange(200),
-        })  # fmt: skip
+        world.dead_letters.append(
+            {
+                "tenant_id": "shop",
+                "dead_letter_id": f"l{n}",
+                "stage": "match" if orphan else "route",
+                "cause": "orphan_receipt" if orphan else "invalid_message",
+                "source_topic": "receipts" if orphan else "messages",
+                "channel": "whatsapp" if orphan else "",
+                "source_partition": 0,
+                "source_offset": n,
+                "refused_at": BASE + chance.randrange(DAYS * DAY),
+                "value_bytes": 200 + chance.randrange(200),
+            }
+        )
     return world
 
 

@@ -205,11 +205,16 @@ def funnel(world: World, asked: Asked) -> list[Row]:
     for (tenant, channel), rows in grouped(now(world, asked, MINUTE), "tenant_id", "channel").items():
         made = [len(rows), within(rows, *SENT), within(rows, *ARRIVED), within(rows, "READ")]
         for n, step in enumerate(("accepted", "sent", "delivered", "read")):
-            found.append({
-                "tenant_id": tenant, "channel": channel, "step": step, "deliveries": made[n],
-                "of_accepted_share": share(made[n], made[0]),
-                "of_previous_share": share(made[n], made[n - 1]) if n else None,
-            })  # fmt: skip
+            found.append(
+                {
+                    "tenant_id": tenant,
+                    "channel": channel,
+                    "step": step,
+                    "deliveries": made[n],
+                    "of_accepted_share": share(made[n], made[0]),
+                    "of_previous_share": share(made[n], made[n - 1]) if n else None,
+                }
+            )
     return found
 
 
@@ -224,13 +229,21 @@ def sla(world: World, asked: Asked) -> list[Row]:
     for (tenant, channel), rows in grouped(rolled(world, asked, MINUTE), "tenant_id", "channel").items():
         measured, late = _counted(rows, asked.objective_ms)
         attained = share(measured - late, measured)
-        found.append({
-            "tenant_id": tenant, "channel": channel, "accepted": len(rows), "measured": measured, "within": measured - late,
-            "late": late, "attained_share": attained, "objective_share": asked.objective_share,
-            "is_met": None if attained is None else attained >= asked.objective_share,
-            "scheduled_or_throttled": sum("accepted to sent" in row["steps"] for row in rows) - measured,
-            "never_sent": within(rows, *UNSENT),
-        })  # fmt: skip
+        found.append(
+            {
+                "tenant_id": tenant,
+                "channel": channel,
+                "accepted": len(rows),
+                "measured": measured,
+                "within": measured - late,
+                "late": late,
+                "attained_share": attained,
+                "objective_share": asked.objective_share,
+                "is_met": None if attained is None else attained >= asked.objective_share,
+                "scheduled_or_throttled": sum("accepted to sent" in row["steps"] for row in rows) - measured,
+                "never_sent": within(rows, *UNSENT),
+            }
+        )
     return found
 
 
@@ -242,10 +255,18 @@ def burn(world: World, asked: Asked) -> list[Row]:
             measured, late = _counted(rows, asked.objective_ms)
             if measured:
                 allowed = 1 - asked.objective_share
-                found.append({
-                    "tenant_id": tenant, "channel": channel, "window": window, "measured": measured, "late": late,
-                    "late_share": late / measured, "allowed_share": allowed, "burn": late / measured / allowed,
-                })  # fmt: skip
+                found.append(
+                    {
+                        "tenant_id": tenant,
+                        "channel": channel,
+                        "window": window,
+                        "measured": measured,
+                        "late": late,
+                        "late_share": late / measured,
+                        "allowed_share": allowed,
+                        "burn": late / measured / allowed,
+                    }
+                )
     return sorted(found, key=lambda row: (row["tenant_id"], row["channel"], ("1 h", "6 h", "3 d").index(row["window"])))
 
 
@@ -300,10 +321,14 @@ def breaches(world: World, asked: Asked) -> list[Row]:
                 "status",
                 "attempts",
             )
-            found.append({
-                **{name: row[name] for name in copied}, "accept_to_sent_ms": took,
-                "total_ms": parts["total"], **{f"{name}_ms": parts[name] for name in PARTS[:-1]},
-            })  # fmt: skip
+            found.append(
+                {
+                    **{name: row[name] for name in copied},
+                    "accept_to_sent_ms": took,
+                    "total_ms": parts["total"],
+                    **{f"{name}_ms": parts[name] for name in PARTS[:-1]},
+                }
+            )
     found.sort(key=lambda row: (-row["accept_to_sent_ms"], row["tenant_id"], row["delivery_id"]))
     return found[: asked.worst_n]
 
@@ -316,10 +341,18 @@ def waterfall(world: World, asked: Asked) -> list[Row]:
         for name in PARTS:
             times = [part for parts in each if (part := parts[name]) is not None]
             if times:
-                found.append({
-                    "tenant_id": tenant, "channel": channel, "part": name, "deliveries": len(times), "p50_ms": exact(times, 0.5),
-                    "p95_ms": exact(times, 0.95), "sum_ms": sum(times), "of_total_share": share(sum(times), whole),
-                })  # fmt: skip
+                found.append(
+                    {
+                        "tenant_id": tenant,
+                        "channel": channel,
+                        "part": name,
+                        "deliveries": len(times),
+                        "p50_ms": exact(times, 0.5),
+                        "p95_ms": exact(times, 0.95),
+                        "sum_ms": sum(times),
+                        "of_total_share": share(sum(times), whole),
+                    }
+                )
     return found
 
 
@@ -352,11 +385,17 @@ def retries(world: World, asked: Asked) -> list[Row]:
     found = []
     for place, rows in grouped(calls, *names).items():
         times = [row["call_ms"] for row in rows if row["call_ms"] is not None]
-        found.append({
-            **dict(zip(names, place, strict=True)), "attempts": len(rows), "deliveries": len({row["delivery_id"] for row in rows}),
-            "retries": sum(row["attempt"] > 1 for row in rows), "throttled": sum(row["throttled"] for row in rows),
-            "call_p50_ms": exact(times, 0.5), "call_p95_ms": exact(times, 0.95),
-        })  # fmt: skip
+        found.append(
+            {
+                **dict(zip(names, place, strict=True)),
+                "attempts": len(rows),
+                "deliveries": len({row["delivery_id"] for row in rows}),
+                "retries": sum(row["attempt"] > 1 for row in rows),
+                "throttled": sum(row["throttled"] for row in rows),
+                "call_p50_ms": exact(times, 0.5),
+                "call_p95_ms": exact(times, 0.95),
+            }
+        )
     return sorted(
         found,
         key=lambda row: (
@@ -377,11 +416,17 @@ def unknown(world: World, asked: Asked) -> list[Row]:
     found = []
     for place, rows in grouped(calls, *names).items():
         ends = [status[key] for key in {(row["tenant_id"], row["delivery_id"]) for row in rows}]
-        found.append({
-            **dict(zip(names, place, strict=True)), "unknown": sum(row["class"] == "unknown" for row in rows),
-            "resends": sum(row["resent"] for row in rows), "deliveries": len(ends), "sent": sum(end in SENT for end in ends),
-            "ended_unsent": sum(end in UNSENT for end in ends), "pending": ends.count("PENDING"),
-        })  # fmt: skip
+        found.append(
+            {
+                **dict(zip(names, place, strict=True)),
+                "unknown": sum(row["class"] == "unknown" for row in rows),
+                "resends": sum(row["resent"] for row in rows),
+                "deliveries": len(ends),
+                "sent": sum(end in SENT for end in ends),
+                "ended_unsent": sum(end in UNSENT for end in ends),
+                "pending": ends.count("PENDING"),
+            }
+        )
     return found
 
 
@@ -390,8 +435,14 @@ def throttle(world: World, asked: Asked) -> list[Row]:
     found = []
     for place, rows in grouped([call for call in attempts(world, asked) if call["throttled"]], *names).items():
         waits = [max(0, row["retry_at"] - row["occurred_at"]) for row in rows if row["retry_at"] is not None]
-        found.append({
-            **dict(zip(names, place, strict=True)), "throttled": len(rows), "deliveries": len({row["delivery_id"] for row in rows}),
-            "wait_sum_ms": sum(waits), "wait_p95_ms": exact(waits, 0.95), "wait_max_ms": max(waits, default=None),
-        })  # fmt: skip
+        found.append(
+            {
+                **dict(zip(names, place, strict=True)),
+                "throttled": len(rows),
+                "deliveries": len({row["delivery_id"] for row in rows}),
+                "wait_sum_ms": sum(waits),
+                "wait_p95_ms": exact(waits, 0.95),
+                "wait_max_ms": max(waits, default=None),
+            }
+        )
     return sorted(found, key=lambda row: (-row["wait_sum_ms"], row["tenant_id"], row["channel"], row["account"]))

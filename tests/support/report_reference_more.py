@@ -20,13 +20,20 @@ def fallback(world: World, asked: Asked) -> list[Row]:
     found = []
     for (tenant, before, channel), rows in grouped(pairs, "tenant_id", "first_channel", "channel").items():
         statuses = [row["first_status"] for row in rows]
-        found.append({
-            "tenant_id": tenant, "first_channel": before, "channel": channel, "fallbacks": len(rows),
-            "first_failed": sum(status in {"FAILED", "EXPIRED"} for status in statuses),
-            "first_arrived": sum(status in ARRIVED for status in statuses), "sent": within(rows, *SENT),
-            "delivered": within(rows, *ARRIVED), "sent_share": share(within(rows, *SENT), len(rows)),
-            "delivered_share": share(within(rows, *ARRIVED), len(rows)),
-        })  # fmt: skip
+        found.append(
+            {
+                "tenant_id": tenant,
+                "first_channel": before,
+                "channel": channel,
+                "fallbacks": len(rows),
+                "first_failed": sum(status in {"FAILED", "EXPIRED"} for status in statuses),
+                "first_arrived": sum(status in ARRIVED for status in statuses),
+                "sent": within(rows, *SENT),
+                "delivered": within(rows, *ARRIVED),
+                "sent_share": share(within(rows, *SENT), len(rows)),
+                "delivered_share": share(within(rows, *ARRIVED), len(rows)),
+            }
+        )
     return found
 
 
@@ -35,11 +42,18 @@ def suppressed(world: World, asked: Asked) -> list[Row]:
     for (tenant, channel, account), rows in grouped(now(world, asked), "tenant_id", "channel", "account").items():
         unwanted = grouped([row for row in rows if row["status"] == "SUPPRESSED"], "reason_code")
         for (reason,), each in sorted(unwanted.items(), key=lambda item: (-len(item[1]), item[0])):
-            found.append({
-                "tenant_id": tenant, "channel": channel, "account": account, "reason_code": reason, "suppressed": len(each),
-                "conversations": len({row["conversation_id"] for row in each}), "accepted": len(rows),
-                "suppressed_share": share(len(each), len(rows)),
-            })  # fmt: skip
+            found.append(
+                {
+                    "tenant_id": tenant,
+                    "channel": channel,
+                    "account": account,
+                    "reason_code": reason,
+                    "suppressed": len(each),
+                    "conversations": len({row["conversation_id"] for row in each}),
+                    "accepted": len(rows),
+                    "suppressed_share": share(len(each), len(rows)),
+                }
+            )
     return found
 
 
@@ -51,12 +65,22 @@ def coverage(world: World, asked: Asked) -> list[Row]:
         unconfirmed = within(rows, "SENT")
         never = 0 if observed.delivered or observed.read else unconfirmed
         arrived = [row for row in rows if row["status"] in ARRIVED]
-        found.append({
-            "tenant_id": tenant, "channel": channel, "reports_delivered": observed.delivered, "reports_read": observed.read,
-            "sent": len(rows), "delivered": sum(not row["delivered_implied"] for row in arrived),
-            "implied": sum(row["delivered_implied"] for row in arrived), "read": within(rows, "READ"), "unconfirmed": unconfirmed,
-            "never_confirmable": never, "missing": unconfirmed - never, "confirmed_share": share(len(rows) - unconfirmed, len(rows)),
-        })  # fmt: skip
+        found.append(
+            {
+                "tenant_id": tenant,
+                "channel": channel,
+                "reports_delivered": observed.delivered,
+                "reports_read": observed.read,
+                "sent": len(rows),
+                "delivered": sum(not row["delivered_implied"] for row in arrived),
+                "implied": sum(row["delivered_implied"] for row in arrived),
+                "read": within(rows, "READ"),
+                "unconfirmed": unconfirmed,
+                "never_confirmable": never,
+                "missing": unconfirmed - never,
+                "confirmed_share": share(len(rows) - unconfirmed, len(rows)),
+            }
+        )
     return found
 
 
@@ -77,10 +101,14 @@ def orphans(world: World, asked: Asked) -> list[Row]:
     ]
     names = ("tenant_id", "channel", "account", "what")
     found = [
-        {**dict(zip(names, place, strict=True)), "number": len(each), "first_at": min(row["at"] for row in each),
-         "last_at": max(row["at"] for row in each)}
+        {
+            **dict(zip(names, place, strict=True)),
+            "number": len(each),
+            "first_at": min(row["at"] for row in each),
+            "last_at": max(row["at"] for row in each),
+        }
         for place, each in grouped(rows, *names).items()
-    ]  # fmt: skip
+    ]
     return sorted(
         found, key=lambda row: (row["what"], -row["number"], row["tenant_id"], row["channel"], row["account"])
     )
@@ -90,10 +118,15 @@ def dead_letters(world: World, asked: Asked) -> list[Row]:
     names = ("tenant_id", "channel", "stage", "cause", "source_topic")
     rows = [row for row in _letters(world) if asked.has(row, row["refused_at"], no_account=True)]
     found = [
-        {**dict(zip(names, place, strict=True)), "number": len(each), "value_bytes": sum(row["value_bytes"] for row in each),
-         "first_at": min(row["refused_at"] for row in each), "last_at": max(row["refused_at"] for row in each)}
+        {
+            **dict(zip(names, place, strict=True)),
+            "number": len(each),
+            "value_bytes": sum(row["value_bytes"] for row in each),
+            "first_at": min(row["refused_at"] for row in each),
+            "last_at": max(row["refused_at"] for row in each),
+        }
         for place, each in grouped(rows, *names).items()
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda row: -row["number"])
 
 
@@ -104,10 +137,15 @@ def heatmap(world: World, asked: Asked) -> list[Row]:
     found = []
     for (weekday, hour), each in grouped(rows, "weekday", "hour_of_day").items():
         times = [row["steps"]["accepted to sent"] for row in each if "accepted to sent" in row["steps"]]
-        found.append({
-            "weekday": weekday, "hour_of_day": hour, "accepted": len(each),
-            "failure_share": share(within(each, "FAILED", "EXPIRED"), len(each)), "accept_to_sent_p95_ms": about(times, 0.95),
-        })  # fmt: skip
+        found.append(
+            {
+                "weekday": weekday,
+                "hour_of_day": hour,
+                "accepted": len(each),
+                "failure_share": share(within(each, "FAILED", "EXPIRED"), len(each)),
+                "accept_to_sent_p95_ms": about(times, 0.95),
+            }
+        )
     return found
 
 
@@ -120,14 +158,24 @@ def campaigns(world: World, asked: Asked) -> list[Row]:
     ]
     found = []
     for (tenant, campaign, channel), each in grouped(rows, "tenant_id", "campaign", "channel").items():
-        found.append({
-            "tenant_id": tenant, "campaign": campaign, "channel": channel, "accepted": len(each),
-            "first_at": min(row["accepted_at"] for row in each), "last_at": max(row["accepted_at"] for row in each),
-            "pending": within(each, "PENDING"), "sent": within(each, *SENT), "delivered": within(each, *ARRIVED),
-            "read": within(each, "READ"), "failed": within(each, "FAILED", "EXPIRED"),
-            "suppressed": within(each, "SUPPRESSED", "CANCELLED"), "delivered_share": share(within(each, *ARRIVED), len(each)),
-            "read_share": share(within(each, "READ"), len(each)),
-        })  # fmt: skip
+        found.append(
+            {
+                "tenant_id": tenant,
+                "campaign": campaign,
+                "channel": channel,
+                "accepted": len(each),
+                "first_at": min(row["accepted_at"] for row in each),
+                "last_at": max(row["accepted_at"] for row in each),
+                "pending": within(each, "PENDING"),
+                "sent": within(each, *SENT),
+                "delivered": within(each, *ARRIVED),
+                "read": within(each, "READ"),
+                "failed": within(each, "FAILED", "EXPIRED"),
+                "suppressed": within(each, "SUPPRESSED", "CANCELLED"),
+                "delivered_share": share(within(each, *ARRIVED), len(each)),
+                "read_share": share(within(each, "READ"), len(each)),
+            }
+        )
     return found
 
 
@@ -148,11 +196,19 @@ def responses(world: World, asked: Asked) -> list[Row]:
     found = []
     for (tenant, channel), each in grouped(rows, "tenant_id", "channel").items():
         waits = [row["waited"] for row in each if row["waited"] is not None]
-        found.append({
-            "tenant_id": tenant, "channel": channel, "inbound": len(each), "answered": len(waits), "unanswered": len(each) - len(waits),
-            "answered_share": share(len(waits), len(each)), "response_p50_ms": exact(waits, 0.5), "response_p95_ms": exact(waits, 0.95),
-            "response_max_ms": max(waits, default=None),
-        })  # fmt: skip
+        found.append(
+            {
+                "tenant_id": tenant,
+                "channel": channel,
+                "inbound": len(each),
+                "answered": len(waits),
+                "unanswered": len(each) - len(waits),
+                "answered_share": share(len(waits), len(each)),
+                "response_p50_ms": exact(waits, 0.5),
+                "response_p95_ms": exact(waits, 0.95),
+                "response_max_ms": max(waits, default=None),
+            }
+        )
     return found
 
 
@@ -166,10 +222,17 @@ def _balance(world: World, asked: Asked) -> list[Row]:
                 balance = minutes.setdefault((row["tenant_id"], row["channel"], minute), [0, 0, 0])
                 balance[0 if n == 0 else 2 if row["status"] == "PENDING" else 1] += 1
     return [
-        {"tenant_id": tenant, "channel": channel, "minute": minute, "accepted": accepted, "ended": ended, "in_flight": pending,
-         "difference": accepted - ended - pending}
+        {
+            "tenant_id": tenant,
+            "channel": channel,
+            "minute": minute,
+            "accepted": accepted,
+            "ended": ended,
+            "in_flight": pending,
+            "difference": accepted - ended - pending,
+        }
         for (tenant, channel, minute), (accepted, ended, pending) in sorted(minutes.items())
-    ]  # fmt: skip
+    ]
 
 
 def audit(world: World, asked: Asked) -> list[Row]:

@@ -16,7 +16,18 @@ BASE = 1_793_577_600_000  # 2026-11-02 00:00 UTC, a Monday
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 TENANTS = ("acme", "o'brien")
 CHANNELS = ("whatsapp", "telegram", "instagram", "internal")
-_MAYBE = ("dispatched_at", "sent_at", "delivered_at", "read_at", "failed_at", "stalled_at", "retry_at", "not_before", "ready_at", "first_dispatched_at")  # fmt: skip  # noqa: E501  # one list
+_MAYBE = (
+    "dispatched_at",
+    "sent_at",
+    "delivered_at",
+    "read_at",
+    "failed_at",
+    "stalled_at",
+    "retry_at",
+    "not_before",
+    "ready_at",
+    "first_dispatched_at",
+)
 
 
 @dataclass
@@ -118,8 +129,18 @@ def seeded(seed: int, deliveries: int = 400) -> World:
         seq[tenant, conversation] = seq.get((tenant, conversation), 0) + 1
         number = seq[tenant, conversation]
         if chance.random() < 0.15:
-            world.inbound.append({**place, "message_id": f"in{n}", "home_partition": 0, "seq": number, "kind": "text",
-                                  "received_at": at - 20, "accepted_at": at, "batch": 1})  # fmt: skip
+            world.inbound.append(
+                {
+                    **place,
+                    "message_id": f"in{n}",
+                    "home_partition": 0,
+                    "seq": number,
+                    "kind": "text",
+                    "received_at": at - 20,
+                    "accepted_at": at,
+                    "batch": 1,
+                }
+            )
         else:
             _accept(world, chance, {**place, "seq": number, "accepted_at": at}, n)
     _dead_letters(world, chance)
@@ -194,8 +215,17 @@ def _failed_attempt(life: Life, chance: random.Random, n: int, end: int, call: R
     if kind == "throttled":
         throttles = life.state["throttles"] + 1
         no_time = chance.random() < 0.1
-        life.goes("PENDING", "RETRY_LATER", end, attempt=n, throttled=True, reason="130429", throttles=throttles,
-                  retry_at=None if no_time else again, **call)  # fmt: skip
+        life.goes(
+            "PENDING",
+            "RETRY_LATER",
+            end,
+            attempt=n,
+            throttled=True,
+            reason="130429",
+            throttles=throttles,
+            retry_at=None if no_time else again,
+            **call,
+        )
     elif kind == "later":
         life.goes("PENDING", "RETRY_LATER", end, attempt=n, reason="500", retry_at=again, **call)
     else:

@@ -34,10 +34,12 @@ def test_an_objective_can_be_measured(objective: Objective) -> None:
         assert objective.seconds in objective.measured_by._upper_bounds
         return
     report, column = objective.measured_by.split(".")
-    definition = reports()[report.removeprefix("report_")].sql.partition("create or replace view ")[2]
-    assert f"quantileExactOrNullIf({objective.share})" in next(
-        line for line in definition.splitlines() if line.endswith(f" {column},")
-    )
+    definition = reports()[report.removeprefix("report_")]
+    step, _, level = column.removesuffix("_ms").rpartition("_p")
+    levels = re.findall(rf"quantilesExactIf\(([0-9., ]+)\)\(.*\) as {step},?\n", definition.sql)[0].split(", ")
+    place = levels.index(str(objective.share)) + 1
+    assert re.search(rf"{step}\[{place}\]\) as {column},?\n", definition.sql)
+    assert float(level) == objective.share * 100
     assert column.endswith(f"p{objective.share:.0%}_ms".replace("%", ""))
 
 

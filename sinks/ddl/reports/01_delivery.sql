@@ -35,44 +35,52 @@
 -- Table: tenant_id, channel, accept_to_sent_p50_ms, accept_to_sent_p95_ms, accept_to_sent_p99_ms, sent_to_delivered_p50_ms, sent_to_delivered_p95_ms, sent_to_delivered_p99_ms
 create or replace view report_delivery as
 select
-    tenant_id,
-    channel,
-    uniqExact(conversation_id, message_id) as messages,
-    count() as accepted,
-    countIf(status in ('SENT', 'DELIVERED', 'READ')) as sent,
-    countIf(status in ('DELIVERED', 'READ')) as delivered,
-    countIf(status = 'READ') as read,
-    countIf(status = 'PENDING') as pending,
-    countIf(status = 'FAILED') as failed,
-    countIf(status = 'EXPIRED') as expired,
-    countIf(status = 'CANCELLED') as cancelled,
-    countIf(status = 'SUPPRESSED') as suppressed,
-    countIf(status in ('SENT', 'DELIVERED', 'READ')) / count() as sent_share,
-    countIf(status in ('DELIVERED', 'READ')) / count() as delivered_share,
-    countIf(status in ('FAILED', 'EXPIRED')) / count() as failure_share,
-    sum(d.resends) as resends,
-    quantileExactOrNullIf(0.5)(to_sent, has_sent) as accept_to_sent_p50_ms,
-    quantileExactOrNullIf(0.95)(to_sent, has_sent) as accept_to_sent_p95_ms,
-    quantileExactOrNullIf(0.99)(to_sent, has_sent) as accept_to_sent_p99_ms,
-    quantileExactOrNullIf(0.5)(to_delivered, has_delivered) as sent_to_delivered_p50_ms,
-    quantileExactOrNullIf(0.95)(to_delivered, has_delivered) as sent_to_delivered_p95_ms,
-    quantileExactOrNullIf(0.99)(to_delivered, has_delivered) as sent_to_delivered_p99_ms,
-    quantileExactOrNullIf(0.5)(to_read, has_read) as delivered_to_read_p50_ms,
-    quantileExactOrNullIf(0.95)(to_read, has_read) as delivered_to_read_p95_ms,
-    quantileExactOrNullIf(0.99)(to_read, has_read) as delivered_to_read_p99_ms
+    tenant_id, channel, messages, accepted, sent, delivered, read, pending, failed, expired, cancelled, suppressed,
+    sent / accepted as sent_share,
+    delivered / accepted as delivered_share,
+    (failed + expired) / accepted as failure_share,
+    resends,
+    if(counts[1] = 0, null, accept_to_sent[1]) as accept_to_sent_p50_ms,
+    if(counts[1] = 0, null, accept_to_sent[2]) as accept_to_sent_p95_ms,
+    if(counts[1] = 0, null, accept_to_sent[3]) as accept_to_sent_p99_ms,
+    if(counts[2] = 0, null, sent_to_delivered[1]) as sent_to_delivered_p50_ms,
+    if(counts[2] = 0, null, sent_to_delivered[2]) as sent_to_delivered_p95_ms,
+    if(counts[2] = 0, null, sent_to_delivered[3]) as sent_to_delivered_p99_ms,
+    if(counts[3] = 0, null, delivered_to_read[1]) as delivered_to_read_p50_ms,
+    if(counts[3] = 0, null, delivered_to_read[2]) as delivered_to_read_p95_ms,
+    if(counts[3] = 0, null, delivered_to_read[3]) as delivered_to_read_p99_ms
 from (
-    select
-        tenant_id, channel, conversation_id, message_id, status, resends,
+    with
         sent_at is not null as has_sent,
-        sent_at is not null and delivered_at is not null and not delivered_implied as has_delivered,
+        has_sent and delivered_at is not null and not delivered_implied as has_delivered,
         delivered_at is not null and read_at is not null and not delivered_implied as has_read,
-        greatest(0, dateDiff('millisecond', accepted_at, assumeNotNull(sent_at))) as to_sent,
-        greatest(0, dateDiff('millisecond', assumeNotNull(sent_at), assumeNotNull(delivered_at))) as to_delivered,
-        greatest(0, dateDiff('millisecond', assumeNotNull(delivered_at), assumeNotNull(read_at))) as to_read
+        toUnixTimestamp64Milli(assumeNotNull(sent_at)) as sent_ms,
+        toUnixTimestamp64Milli(assumeNotNull(delivered_at)) as delivered_ms,
+        greatest(0, sent_ms - toUnixTimestamp64Milli(accepted_at)) as to_sent,
+        greatest(0, delivered_ms - sent_ms) as to_delivered,
+        greatest(0, toUnixTimestamp64Milli(assumeNotNull(read_at)) - delivered_ms) as to_read
+    select
+        tenant_id,
+        channel,
+        uniqExact(conversation_id, message_id) as messages,
+        count() as accepted,
+        countIf(status in ('SENT', 'DELIVERED', 'READ')) as sent,
+        countIf(status in ('DELIVERED', 'READ')) as delivered,
+        countIf(status = 'READ') as read,
+        countIf(status = 'PENDING') as pending,
+        countIf(status = 'FAILED') as failed,
+        countIf(status = 'EXPIRED') as expired,
+        countIf(status = 'CANCELLED') as cancelled,
+        countIf(status = 'SUPPRESSED') as suppressed,
+        sum(d.resends) as resends,
+        [countIf(has_sent), countIf(has_delivered), countIf(has_read)] as counts,
+        quantilesExactIf(0.5, 0.95, 0.99)(to_sent, has_sent) as accept_to_sent,
+        quantilesExactIf(0.5, 0.95, 0.99)(to_delivered, has_delivered) as sent_to_delivered,
+        quantilesExactIf(0.5, 0.95, 0.99)(to_read, has_read) as delivered_to_read
     from current_deliveries(
         since = {since:DateTime64(3, 'UTC')}, until = {until:DateTime64(3, 'UTC')},
         tenant = {tenant:String}, channel = {channel:String}, account = {account:String}
-    )
-) as d
-group by tenant_id, channel
+    ) as d
+    group by tenant_id, channel
+)
 order by tenant_id, channel;
