@@ -25,6 +25,7 @@ COMMANDS = {
     "channels": "cli.channels:app",
     "message": "cli.message:app",
     "report": "cli.report:app",
+    "check": "cli.check:check",
     "receipts": "cli.sweep:app",
     "tables": "cli.table_commands:app",
 }
