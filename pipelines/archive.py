@@ -1,8 +1,8 @@
-"""Stage archive: writes messages, deliveries, every transition and cursors to PostgreSQL.
+"""Stage archive: writes messages, conversations, deliveries, every transition and cursors to PostgreSQL.
 
-In: conversation-log, delivery-states, cursors. Out: PostgreSQL, dead letters. Guaranteed: each record is written exactly once, because
-PostgreSQL stores the offset in the same transaction as the rows. When a partition is assigned, this stage reads from the offset in
-PostgreSQL; the group's offsets in Kafka only show the lag. One transaction writes the batches and offsets of several partitions.
+In: conversation-log, delivery-states, cursors, conversations. Out: PostgreSQL, dead letters. Guaranteed: each record is written exactly
+once, because PostgreSQL stores the offset in the same transaction as the rows. When a partition is assigned, this stage reads from the
+offset in PostgreSQL; the group's offsets in Kafka only show the lag. One transaction writes the batches and offsets of several partitions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,10 @@ import structlog
 from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
 from pipelines.group_commit import GroupCommit
 from schemas import codec, metrics
-from schemas.keys import shown
-from schemas.records import Cursor, DeliveryState, SequencedMessage
+from schemas.keys import key_of, named_in, shown
+from schemas.records import Conversation, Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
+from sinks.staging import Members
 from tables.cursors import cursor_key, is_in_order
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,9 @@ class Writes:
     messages: list[SequencedMessage] = field(default_factory=list)
     states: list[DeliveryState] = field(default_factory=list)
     cursors: list[Cursor] = field(default_factory=list)
+    members: dict[bytes, Members] = field(
+        default_factory=dict
+    )  # by key of the record: the last one of each conversation
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     size: int = 0
     # (topic, partition) -> (offset in PostgreSQL before, offset after); set by `write`
@@ -50,14 +54,19 @@ class Archive(Stage[State]):
     from the offset in PostgreSQL. A worker that lost its partition is fenced: its write raises SinkFenced."""
 
     name = "archive"
-    sources = (Source("conversation-log"), Source("delivery-states"), Source("cursors", compacted=True))
+    sources = (
+        Source("conversation-log"),
+        Source("delivery-states"),
+        Source("cursors", compacted=True),
+        Source("conversations", compacted=True),
+    )
     turn_records = 5000
     fetch_min_bytes = 65_536
 
     def __init__(self, *, sink: Sink, linger_ms: int) -> None:
         self._sink = sink
         self._positions: dict[tuple[str, int], int] = {}
-        self._conflicts = self._reused = 0  # what the metrics contain so far of the sink's counters
+        self._conflicts = self._reused = self._too_old = 0  # what the metrics contain so far of the sink's counters
         self._group: GroupCommit[Writes] = GroupCommit(self._write, database="PostgreSQL", interval_ms=linger_ms)
         self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
 
@@ -91,6 +100,8 @@ class Archive(Stage[State]):
                     writes.messages.append(codec.decode(record.value, SequencedMessage))
                 elif record.topic == "cursors":
                     self._take_cursor(record, writes, decision)
+                elif record.topic == "conversations":
+                    _take_members(record, writes)
                 else:
                     writes.states.append(codec.decode(record.value, DeliveryState))
                 writes.size += len(record.value or b"")
@@ -127,15 +138,47 @@ class Archive(Stage[State]):
         messages = [message for writes in group for message in writes.messages]
         states = [state for writes in group for state in writes.states]
         cursors = [cursor for writes in group for cursor in writes.cursors]
+        members = [each for writes in group for each in writes.members.values()]
         offsets = {source: span for writes in group for source, span in writes.offsets.items()}
         with metrics.SINK_SECONDS.labels(self.name).time():
-            await self._sink.write(messages=messages, states=states, cursors=cursors, offsets=offsets)
-        metrics.SINK_ROWS.labels(self.name).observe(len(messages) + len(states) + len(cursors))
+            await self._sink.write(messages=messages, states=states, cursors=cursors, members=members, offsets=offsets)
+        metrics.SINK_ROWS.labels(self.name).observe(len(messages) + len(states) + len(cursors) + len(members))
         self._count()
 
     def _count(self) -> None:
         metrics.EVENTS.labels("archive", "conflict").inc(self._sink.conflicts - self._conflicts)
         metrics.EVENTS.labels("archive", "message_id_reused").inc(self._sink.reused - self._reused)
+        metrics.EVENTS.labels("archive", "too_old").inc(self._sink.too_old - self._too_old)
         if self._sink.reused > self._reused:
             log.warning("message ids reused", messages=self._sink.reused - self._reused, query="see docs/reports.md")
-        self._conflicts, self._reused = self._sink.conflicts, self._sink.reused
+        self._conflicts, self._reused, self._too_old = self._sink.conflicts, self._sink.reused, self._sink.too_old
+
+
+def _take_members(record: Record, writes: Writes) -> None:
+    """The members of a conversation; none after a tombstone. What is not readable, or has another conversation's key, is left out: stage
+    route reads the same record and refuses it."""
+    key = record.key or b""
+    try:
+        if record.value is None:
+            members = Members(*named_in(key.decode()), record.partition, (), None)
+        else:
+            found = codec.decode(record.value, Conversation)
+            if key_of(found) != key:
+                return
+            members = Members(
+                found.tenant_id,
+                found.conversation_id,
+                record.partition,
+                tuple(dict.fromkeys(found.members)),
+                found.updated_at,
+            )
+    except (codec.CodecError, UnicodeDecodeError):
+        return
+    before = writes.members.get(key)
+    if (
+        before is None
+        or before.members_at is None
+        or members.members_at is None
+        or members.members_at >= before.members_at
+    ):
+        writes.members[key] = members

@@ -99,7 +99,8 @@ def _archive(settings: Settings) -> Stage[Any]:
     from pipelines.archive import Archive
     from sinks.postgres import PostgresArchive as ArchiveSink
 
-    return Archive(sink=ArchiveSink(settings.postgres_url), linger_ms=settings.archive_linger_ms)
+    sink = ArchiveSink(settings.postgres_url, retention=settings.retention)
+    return Archive(sink=sink, linger_ms=settings.archive_linger_ms)
 
 
 def _analyse(settings: Settings) -> Stage[Any]:

@@ -46,6 +46,12 @@ def contact_key(tenant_id: str, user_id: str) -> str:
     return _of_tenant(tenant_id, user_id)
 
 
+def named_in(key: str) -> tuple[str, str]:
+    """The tenant and the id of a conversation_key or a contact_key."""
+    tenant, slash, id_ = key.partition("/")
+    return (tenant, id_) if slash else (DEFAULT_TENANT, key)
+
+
 def message_key(tenant_id: str, conversation_id: str, message_id: str) -> str:
     """Key of the table `seen`: tenant, conversation and message with slashes between them, each percent-quoted, so that no id reads as
     two."""

@@ -3,10 +3,10 @@
 from pydantic import Field, field_validator
 
 from schemas.opt_out_policies import policies_in
-from schemas.thread_settings import ThreadSettings
+from schemas.retention_settings import RetentionSettings
 
 
-class OptOutSettings(ThreadSettings):
+class OptOutSettings(RetentionSettings):
     """CHAT4ALL_OPT_OUT and CHAT4ALL_NOT_RECEIVING_DAYS, with those of threads."""
 
     # opting out (docs/opt-out.md)

@@ -1,13 +1,14 @@
-"""The facts: every transition of every delivery in ClickHouse.
+"""The facts in ClickHouse: what was accepted, every transition of every delivery, what people wrote, every dead letter.
 
-Enters: a planned batch of delivery states and its token. Leaves: one INSERT of columns into `delivery_events`; materialized views fill
-`deliveries` and the hourly totals from it. Guaranteed: inserting the same batch with the same token again changes neither the facts nor
-the targets of the views, as long as at most 10,000 other tokens were inserted in between. No text and no address enters ClickHouse.
+Enters: a planned batch of rows and its token. Leaves: one INSERT of columns into one relation; materialized views fill `deliveries`,
+`attempts` and the roll-ups from it. Guaranteed: inserting the same batch with the same token again changes neither the facts nor the
+targets of the views, within ClickHouse's deduplication window; `insert_again` keeps the facts right beyond it (docs/decisions/0038). No
+text and no address enters ClickHouse.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,60 +18,17 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_connect.driver.insert import InsertContext
 
 from schemas import access_errors
-from schemas.records import DeliveryState
+from schemas.records import DeadLetter
+from sinks.fact_repeats import find_repeat
+from sinks.fact_tables import DEAD_LETTERS, EVENTS, FactTable, batch_of, columns, refused
 from sinks.sink_errors import NotMigrated, Unavailable, sentence
-from sinks.storable_text import held
 
 T = TypeVar("T")
 
-_WORD = "LowCardinality(String)"
-_TIME = "DateTime64(3, 'UTC')"  # takes our milliseconds as they are
-_MAYBE = f"Nullable({_TIME})"
-
-# Column and type, as in ddl/clickhouse/0006_daily.sql. The client gets them, so that it need not send a DESCRIBE
-# before each insert.
-COLUMNS: dict[str, str] = {
-    "tenant_id": _WORD,
-    "delivery_id": "String",
-    "message_id": "String",
-    "conversation_id": "String",
-    "home_partition": "Int32",
-    "seq": "Int64",
-    "channel": _WORD,
-    "account": _WORD,
-    "version": "Int32",
-    "previous_status": _WORD,
-    "status": _WORD,
-    "cause": _WORD,
-    "anomaly": _WORD,
-    "occurred_at": _TIME,
-    "observed_at": _TIME,
-    "requested_at": _TIME,
-    "accepted_at": _TIME,
-    "dispatched_at": _MAYBE,
-    "sent_at": _MAYBE,
-    "delivered_at": _MAYBE,
-    "read_at": _MAYBE,
-    "failed_at": _MAYBE,
-    "delivered_implied": "Bool",
-    "attempts": "Int32",
-    "resends": "Int32",
-    "reason_code": _WORD,
-    "stalled_at": _MAYBE,
-    "kind": _WORD,
-    "attempt": "Int32",
-    "reported": _WORD,
-    "throttled": "Bool",
-    "retry_at": _MAYBE,
-    "throttles": "Int32",
-    "not_before": _MAYBE,
-    "ready_at": _MAYBE,
-    "first_dispatched_at": _MAYBE,
-    "fallback_of": "String",
-}
+COLUMNS = EVENTS.columns
 
 # The token makes a repeated insert a no-op in the facts; the second setting does so in the targets of the views. An asynchronous insert
-# would answer before the block is written. A batch may touch any number of months.
+# would answer before the block is written. A batch may touch any number of days.
 _SETTINGS = {
     "async_insert": 0,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
@@ -96,8 +54,8 @@ class ClickHouseFacts:
     All methods are coroutines of one event loop and do not block it: the requests run in threads of asyncio's default executor. Calls
     from several tasks wait for each other, in order. Do not use an instance from another thread or loop.
 
-    Transactions: ClickHouse has none. An `insert` is one block, stored whole or not at all. After Unavailable it may have been stored;
-    repeating it with the same token and the same states is harmless, and is the only right way to continue.
+    Transactions: ClickHouse has none. Of an insert, the rows of one day are stored whole or not at all; then the views' targets follow.
+    After Unavailable any of it may have been stored; `insert_again` with the same token and rows is the only right way to continue.
 
     Rebalance: ClickHouse does not fence a former owner. Both owners take their batches and tokens from the plans in Kafka, so that they
     insert identical blocks, of which ClickHouse keeps one.
@@ -109,9 +67,11 @@ class ClickHouseFacts:
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: Client | None = None
-        # One context for all inserts. A context refers to itself: with one per insert, every batch would stay until the garbage
-        # collector runs.
-        self._context: InsertContext | None = None
+        # One context for all inserts of a relation. A context refers to itself: with one per insert, every batch would stay until the
+        # garbage collector runs.
+        self._contexts: dict[str, InsertContext] = {}
+        # Token of a batch -> what `insert_again` found to be missing, and the token for it, until it is stored.
+        self._completing: dict[str, tuple[str, Sequence[Any]]] = {}
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -119,13 +79,30 @@ class ClickHouseFacts:
         async with self._turn:
             await asyncio.to_thread(self._open)
 
-    async def insert(self, token: str, states: Sequence[DeliveryState]) -> None:
-        """Stores one batch, whole or not at all, and returns when ClickHouse has it. `token` names exactly these states in this order.
-        No states: does nothing. Raises Unavailable: insert the same batch with the same token again. Raises NotMigrated."""
-        if not states:
-            return
-        async with self._turn:
-            await asyncio.to_thread(self._insert, token, states)
+    async def insert(self, token: str, rows: Sequence[Any], table: FactTable = EVENTS) -> None:
+        """Stores one batch and returns when ClickHouse has it: rows of one day whole or not at all. `token` names exactly these rows in
+        this order; rows are DeliveryState, or what the functions of sinks/fact_tables.py return. No rows: does nothing. Raises
+        Unavailable: call `insert_again` with the same batch. Raises NotMigrated."""
+        if rows:
+            async with self._turn:
+                await asyncio.to_thread(self._insert, table, token, rows, batch_of(token))
+
+    async def insert_again(self, token: str, rows: Sequence[Any], planned_at: int, table: FactTable = EVENTS) -> None:
+        """Stores what is missing of a batch that may be stored already, also when ClickHouse has forgotten its token. `planned_at` is
+        when the batch was planned, before its first insert, in Unix milliseconds; 0 when that is not known, as in the plans of former
+        releases, whose rows have no batch. Otherwise as `insert`."""
+        if rows:
+            async with self._turn:
+                await asyncio.to_thread(self._insert_again, table, token, rows, planned_at)
+
+    async def insert_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Stores one row for each dead letter, without its bytes and detail. The same letters again, in the same or other batches, are no
+        new rows once ClickHouse has merged them: read with FINAL. No letters: does nothing. Raises Unavailable: call it again. Raises
+        NotMigrated."""
+        if letters:
+            names = "\n".join(letter.dead_letter_id for letter in letters)
+            token = f"dead-letters-{hashlib.sha256(names.encode(errors='surrogatepass')).hexdigest()}"
+            await self.insert(token, list(map(refused, letters)), DEAD_LETTERS)
 
     async def close(self) -> None:
         """Closes the client's connections. The next call connects again."""
@@ -144,36 +121,31 @@ class ClickHouseFacts:
             self._client = client
         return self._client
 
-    def _insert(self, token: str, states: Sequence[DeliveryState]) -> None:
+    def _insert(self, table: FactTable, token: str, rows: Sequence[Any], batch: int) -> None:
         client = self._open()
-        if self._context is None:
-            self._context = client.create_insert_context(
-                "delivery_events",
-                column_names=list(COLUMNS),
-                column_type_names=list(COLUMNS.values()),
+        if table.name not in self._contexts:
+            self._contexts[table.name] = client.create_insert_context(
+                table.name,
+                column_names=list(table.columns),
+                column_type_names=list(table.columns.values()),
                 column_oriented=True,
             )
-        context = self._context
+        context = self._contexts[table.name]
         context.settings = {**_SETTINGS, "insert_deduplication_token": token}
         try:
-            answered(lambda: client.insert(data=columns(states), context=context))
+            answered(lambda: client.insert(data=columns(table, rows, batch), context=context))
         finally:
-            context.data = [[] for _ in COLUMNS]  # frees the batch; None would keep it
+            context.data = [[] for _ in table.columns]  # frees the batch; None would keep it
 
-
-def columns(states: Sequence[DeliveryState]) -> list[list[Any]]:
-    """The states as ClickHouse's columns: one list per column, in the order of COLUMNS. Equal states give equal columns."""
-    return [_column(list(map(attrgetter(name), states)), type_) for name, type_ in COLUMNS.items()]
-
-
-def _column(values: list[Any], type_: str) -> list[Any]:
-    if type_ == _TIME:
-        return list(map(held, values))
-    if type_ == _MAYBE:
-        return [None if at is None else held(at) for at in values]
-    if type_ in {_WORD, "String"}:
-        return [value or "" for value in values]
-    return values
+    def _insert_again(self, table: FactTable, token: str, rows: Sequence[Any], planned_at: int) -> None:
+        if token not in self._completing:
+            repeat = answered(lambda: find_repeat(self._open(), table, token, rows, planned_at))
+            self._completing[token] = repeat
+        # Until it is stored, the same rows with the same token: so that also the views' targets are completed.
+        own_token, missing = self._completing[token]
+        if missing:
+            self._insert(table, own_token, missing, batch_of(token))
+        del self._completing[token]
 
 
 def connect(url: str) -> Client:

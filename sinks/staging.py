@@ -1,15 +1,15 @@
 """Records as rows of the archive's relations, and the SQL that merges them.
 
-Enters: SequencedMessage, DeliveryState and Cursor. Leaves: rows for binary COPY into temporary relations with the columns of `messages`,
-`deliveries` and `cursors`, and the statements that merge those. Guaranteed: a merge never replaces a newer version by an older one; merging
-a batch again, in any order, with or without other batches, changes nothing. Nothing here does I/O: sinks/postgres.py runs the statements,
-in its transaction.
+Enters: SequencedMessage, DeliveryState, Cursor and Members. Leaves: rows for binary COPY into temporary relations with the columns of
+`messages`, `deliveries`, `cursors` and `conversations`, and the statements that merge those. Guaranteed: a merge never replaces a newer
+version by an older one; merging a batch again, in any order, with or without other batches, changes nothing. Nothing here does I/O:
+sinks/postgres.py runs the statements, in its transaction. sinks/message_conflicts.py decides which messages are new.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,6 +25,20 @@ Convert = Callable[[Any], Any]
 
 def _timestamp(at: int) -> int:
     return (held(at) - _EPOCH_2000) * 1000
+
+
+class Members(NamedTuple):
+    """The members of a conversation, from topic `conversations`. `members_at` is None when the application deleted the conversation."""
+
+    tenant_id: str
+    conversation_id: str
+    home_partition: int
+    members: tuple[str, ...]
+    members_at: int | None
+
+
+def _keys(texts: Any) -> list[str]:
+    return [key(text) for text in texts]
 
 
 def _metadata(metadata: Any) -> bytes:
@@ -47,6 +61,7 @@ _KINDS: dict[str, tuple[str, Convert | None]] = {
     "bool": ("bool", None),
     "labels": ("bytea", _metadata),
     "content": ("bytea", _content),
+    "keys": ("text[]", _keys),
 }
 
 _KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id", "member"}
@@ -66,6 +81,7 @@ _PLAIN = {
     "throttled": "bool",
     "metadata": "labels",
     "content": "content",
+    "members": "keys",
     "not_before": "time",
 }
 
@@ -80,59 +96,117 @@ def _kind(column: str) -> str:
 
 class Staging:
     """One temporary relation: its columns (the record's fields, except `without`), their binary types, and the rows. Pure; immutable after
-    construction, so it may be shared. `create` and `copy` are SQL; the relation is emptied at each commit."""
+    construction, so it may be shared. `create` and `copy` are SQL; the relation is emptied at each commit. With `numbered`, the last column
+    of a row is `place`, its number in the batch from 0."""
 
-    def __init__(self, relation: str, record: type[Any], without: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        relation: str,
+        record: type[Any],
+        without: tuple[str, ...] = (),
+        *,
+        kinds: Mapping[str, str] | None = None,
+        numbered: bool = False,
+    ) -> None:
         self.relation = f"staged_{relation}"
-        self.columns = tuple(f.name for f in dataclasses.fields(record) if f.name not in without)
-        kinds = [_KINDS[_kind(column)] for column in self.columns]
-        self.types = [type_ for type_, _ in kinds]
+        self.columns = tuple(name for name in _fields_of(record) if name not in without)
+        self._numbered = numbered
+        types = [_KINDS[(kinds or {}).get(column) or _kind(column)] for column in self.columns]
+        self.types = [type_ for type_, _ in types] + ["int4"] * numbered
         self._fields = attrgetter(*self.columns)
-        self._converts = [(i, convert) for i, (_, convert) in enumerate(kinds) if convert]
-        names = ", ".join(self.columns)
-        self.create = f"create temporary table if not exists {self.relation} (like {relation} including defaults) on commit delete rows"
+        self._converts = [(i, convert) for i, (_, convert) in enumerate(types) if convert]
+        names = ", ".join((*self.columns, "place") if numbered else self.columns)
+        place = ", place integer" if numbered else ""
+        columns = f"like {relation} including defaults{place}"
+        self.create = f"create temporary table if not exists {self.relation} ({columns}) on commit delete rows"
         self.copy = f"copy {self.relation} ({names}) from stdin (format binary)"
 
-    def rows(self, records: Sequence[Any]) -> Iterator[list[Any]]:
+    def rows(self, records: Iterable[Any]) -> Iterator[list[Any]]:
         """One row per record. Each value has the type of its column in `types`; None is NULL."""
-        for record in records:
+        for place, record in enumerate(records):
             row = list(self._fields(record))
             for i, convert in self._converts:
                 value = row[i]
                 if value is not None:
                     row[i] = convert(value)
+            if self._numbered:
+                row.append(place)
             yield row
 
 
-MESSAGES = Staging("messages", SequencedMessage, without=("deliveries",))
+def _fields_of(record: type[Any]) -> tuple[str, ...]:
+    """The fields of a dataclass or of a NamedTuple."""
+    named: tuple[str, ...] | None = getattr(record, "_fields", None)
+    return tuple(field.name for field in dataclasses.fields(record)) if named is None else named
+
+
+MESSAGES = Staging("messages", SequencedMessage, without=("deliveries",), numbered=True)
 STATES = Staging("deliveries", DeliveryState)
 CURSORS = Staging("cursors", Cursor)
+MEMBERS = Staging("conversations", Members)
 
 _message_columns = ", ".join(MESSAGES.columns)
-# Returns one row: how many messages were new, and how many of those have an id that the tenant used before in another conversation. Of
-# several new messages with one id in a batch, all but one count. The rest of the statement does not see what its insert adds.
-MERGE_MESSAGES = f"""
-    with added as (
-        insert into messages ({_message_columns}) select {_message_columns} from staged_messages on conflict do nothing
-        returning tenant_id, message_id
-    ), counted as (
-        select count(*) as times, exists (
-            select from messages m where m.tenant_id = added.tenant_id and m.message_id = added.message_id
-        ) as was_known
-          from added group by added.tenant_id, added.message_id
-    )
-    select coalesce(sum(times), 0)::bigint, coalesce(sum(case when was_known then times else times - 1 end), 0)::bigint from counted
-"""  # noqa: S608  # column names come from our own records
-
-# A staged message that is not in `messages` with the same sequence number is a conflict; every other one is a replay.
-KEEP_CONFLICTS = f"""
-    insert into message_conflicts ({_message_columns})
-    select {", ".join("s." + column for column in MESSAGES.columns)}
+# What is stored of each staged message, only for those of which something is: whether it is this very message, whether its id or its
+# sequence stands for another message of its conversation, and whether the tenant used its id in another conversation. A conversation gives
+# rising sequences, so that the look-up by sequence is rare; each look-up is one probe of an index (of each month), because of its limit.
+FIND_STORED = """
+    select s.place, coalesce(same.is_it, false), same.is_it is not null, taken.message_id is not null, elsewhere.found is not null
       from staged_messages s
-      left join messages m using (tenant_id, conversation_id, message_id)
-     where m.seq is distinct from s.seq
+      left join conversations c on c.tenant_id = s.tenant_id and c.conversation_id = s.conversation_id
+      left join lateral (
+            select m.seq = s.seq and m.accepted_at = s.accepted_at as is_it from messages m
+             where m.tenant_id = s.tenant_id and m.conversation_id = s.conversation_id and m.message_id = s.message_id
+             limit 1
+           ) as same on c.last_seq is not null
+      left join lateral (
+            select m.message_id from messages m
+             where m.tenant_id = s.tenant_id and m.conversation_id = s.conversation_id and m.seq = s.seq and m.message_id <> s.message_id
+             limit 1
+           ) as taken on s.seq <= c.last_seq
+      left join lateral (
+            select true as found from messages m
+             where m.tenant_id = s.tenant_id and m.message_id = s.message_id and m.conversation_id <> s.conversation_id
+             limit 1
+           ) as elsewhere on true
+     where same.is_it is not null or taken.message_id is not null or elsewhere.found
+"""
+# Parameter: the places of messages that are conflicts.
+KEEP_CONFLICTS = f"""
+    insert into message_conflicts ({_message_columns}) select {_message_columns} from staged_messages where place = any(%s)
     on conflict do nothing
+"""  # noqa: S608  # column names come from our own records
+# Parameter: the places of messages that are not new: replays and conflicts.
+MERGE_MESSAGES = f"""
+    insert into messages ({_message_columns}) select {_message_columns} from staged_messages where place <> all(%s) on conflict do nothing
 """  # noqa: S608  # the same
+# The same for the conversations, with the places of conflicts: a replay must make a conversation that is missing.
+MERGE_CONVERSATIONS = """
+    insert into conversations as c (tenant_id, conversation_id, home_partition, first_message_at, last_message_at, last_seq)
+    select tenant_id, conversation_id, max(home_partition), min(accepted_at), max(accepted_at), greatest(max(seq), 0)
+      from staged_messages where place <> all(%s) group by tenant_id, conversation_id order by tenant_id, conversation_id
+    on conflict (tenant_id, conversation_id) do update
+       set home_partition = excluded.home_partition, archived_at = excluded.archived_at,
+           first_message_at = least(c.first_message_at, excluded.first_message_at),
+           last_message_at = greatest(c.last_message_at, excluded.last_message_at),
+           last_seq = greatest(c.last_seq, excluded.last_seq)
+     where c.home_partition is null or excluded.last_seq > c.last_seq
+        or least(c.first_message_at, excluded.first_message_at) is distinct from c.first_message_at
+        or greatest(c.last_message_at, excluded.last_message_at) is distinct from c.last_message_at
+"""
+# The newest members win. A deleted conversation loses its members, whatever its times say.
+MERGE_MEMBERS = """
+    insert into conversations as c (tenant_id, conversation_id, home_partition, members, members_at)
+    select tenant_id, conversation_id, home_partition, members, members_at from staged_conversations
+     where members_at is not null order by tenant_id, conversation_id
+    on conflict (tenant_id, conversation_id) do update
+       set members = excluded.members, members_at = excluded.members_at, archived_at = excluded.archived_at
+     where c.members_at is null or c.members_at < excluded.members_at
+        or (c.members_at = excluded.members_at and c.members <> excluded.members)
+"""
+FORGET_MEMBERS = """
+    update conversations c set members = '{}', members_at = null, archived_at = now() from staged_conversations s
+     where s.members_at is null and c.tenant_id = s.tenant_id and c.conversation_id = s.conversation_id and c.members_at is not null
+"""
 
 _state_columns = ", ".join(STATES.columns)
 _event_columns = (

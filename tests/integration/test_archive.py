@@ -274,7 +274,7 @@ async def test_a_commit_whose_answer_is_lost_is_recognised(
     await archive.positions([STATES])
     whole_write = archive._write
 
-    async def write_and_lose_the_answer(*batch: Any) -> tuple[int, int]:
+    async def write_and_lose_the_answer(*batch: Any) -> Any:
         await whole_write(*batch)
         end_other_sessions(url)
         monkeypatch.undo()
@@ -294,7 +294,7 @@ async def test_a_group_whose_answer_is_lost_is_recognised_in_its_parts(
     await archive.positions([STATES, LOG])
     whole_write = archive._write
 
-    async def write_and_lose_the_answer(*batch: Any) -> tuple[int, int]:
+    async def write_and_lose_the_answer(*batch: Any) -> Any:
         await whole_write(*batch)
         raise Unavailable("the answer was lost")
 

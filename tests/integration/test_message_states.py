@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemas.records import DeliveryState, Status
 from sinks.migrate import DDL, migrate_postgres
 from sinks.postgres import PostgresArchive
-from tests.support.sink_databases import postgres_database, rows, state
+from tests.support.sink_databases import T0, postgres_database, rows, state
 
 STATUSES = tuple(Status)
 
@@ -35,10 +35,15 @@ def wrong(url: str) -> list[tuple[Any, ...]]:
     )
 
 
+def of_one(n: int, version: int, **changes: Any) -> DeliveryState:
+    """A transition of delivery `n` of message m: all deliveries of a message have the time at which it was accepted."""
+    return state(n, version, **({"message_id": "m", "accepted_at": T0} | changes))
+
+
 def transition(delivery: int, version: int, status: Status) -> DeliveryState:
     """A transition of one of the deliveries of a few messages: three to a message, and one message id in two conversations."""
     message = delivery // 3
-    base = state(delivery, 1, message_id=f"m{message % 2}", conversation_id=f"c{message}")
+    base = of_one(delivery, 1, message_id=f"m{message % 2}", conversation_id=f"c{message}", accepted_at=T0 + message)
     return replace(
         base, event_id=f"e{delivery}-{version}", version=version, status=status, observed_at=10_000 + version
     )
@@ -99,18 +104,19 @@ async def test_workers_that_write_the_same_deliveries_at_once_count_each_once(ur
 
 
 async def test_a_receipt_of_a_large_group_updates_one_row(archive: PostgresArchive, url: str) -> None:
-    members = [state(n, 2, message_id="m", seq=1) for n in range(1000)]
+    members = [of_one(n, 2, seq=1) for n in range(1000)]
     await write(archive, members)
-    before = rows(url, "select n_tup_upd from pg_stat_xact_user_tables where relname = 'message_states'")
-    assert before == [(0,)]
     with psycopg.connect(url) as connection:
-        connection.execute("update deliveries set status = 'READ' where delivery_id = 'd7'")
+        connection.execute(
+            "update deliveries set status = 'READ' where tenant_id = 'default' and delivery_id = 'd7' and accepted_at = to_timestamp(%s)",
+            (T0 / 1000,),
+        )
         changed = connection.execute(
-            "select relname::text, n_tup_ins, n_tup_upd, n_tup_del, seq_tup_read from pg_stat_xact_user_tables"
-            " where relname in ('message_states', 'deliveries') order by 1"
+            "select regexp_replace(relname, '_(other|[0-9_]+)$', ''), sum(n_tup_ins), sum(n_tup_upd), sum(n_tup_del), sum(seq_tup_read)"
+            " from pg_stat_xact_user_tables where relname ~ '^(message_states|deliveries)_' group by 1 order by 1"
         ).fetchall()
         assert changed == [("deliveries", 0, 1, 0, 0), ("message_states", 0, 1, 0, 0)]
-    await write(archive, [state(8, 3, message_id="m", seq=1)])
+    await write(archive, [of_one(8, 3, seq=1)])
     assert rows(url, "select deliveries, sent, delivered, read from message_states") == [(1000, 998, 1, 1)]
 
 
@@ -129,7 +135,7 @@ async def test_a_receipt_of_a_large_group_updates_one_row(archive: PostgresArchi
 async def test_the_view_says_all_some_none_best_and_worst(
     archive: PostgresArchive, url: str, statuses: list[str], words: tuple[str, ...]
 ) -> None:
-    await write(archive, [state(n, 1, message_id="m", status=Status(each)) for n, each in enumerate(statuses)])
+    await write(archive, [of_one(n, 1, status=Status(each)) for n, each in enumerate(statuses)])
     assert rows(url, "select sent, delivered, read, failed, best, worst from message_roll_ups") == [words]
 
 
@@ -142,7 +148,7 @@ async def test_a_delivery_keeps_its_message(archive: PostgresArchive, url: str) 
 
 
 async def test_deliveries_deleted_by_hand_leave_the_counts(archive: PostgresArchive, url: str) -> None:
-    await write(archive, [state(n, 2, message_id=f"m{n // 2}") for n in range(6)])
+    await write(archive, [of_one(n, 2, message_id=f"m{n // 2}") for n in range(6)])
     with psycopg.connect(url) as connection:
         connection.execute("delete from deliveries where delivery_id in ('d0', 'd2', 'd3')")
     assert wrong(url) == []
@@ -164,26 +170,40 @@ async def test_the_migration_counts_what_is_there_while_an_older_release_writes(
 ) -> None:
     """The migration waits for a transaction that has changed deliveries, counts it, and sees what comes afterwards."""
     before = shutil.copytree(DDL / "postgres", tmp_path / "postgres")
-    (before / "0009_message_states.sql").unlink()
+    later = sorted(path.name for path in before.glob("*.sql") if path.name >= "0009")
+    for name in later:
+        (before / name).unlink()
     with postgres_database(postgres_url, migrated=False) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             migrate_postgres(connection, tmp_path)
-        archive = PostgresArchive(url)
-        await write(archive, [state(n, 2, message_id=f"m{n % 3}") for n in range(9)])
+            connection.execute(SENT_BY_AN_OLDER_RELEASE)
         with psycopg.connect(url) as older:
             older.execute("update deliveries set status = 'READ' where delivery_id = 'd4'")
             migrating = asyncio.create_task(asyncio.to_thread(migrate_all, url))
             await asyncio.sleep(0.3)
             assert not migrating.done()
-        assert await migrating == ["0009_message_states.sql"]
+        assert await migrating == later
         assert rows(url, "select message_id, deliveries, sent, read from message_states order by 1") == [
             ("m0", 3, 3, 0),
             ("m1", 3, 2, 1),
             ("m2", 3, 3, 0),
         ]
-        await write(archive, [state(1, 3, message_id="m1")])
+        archive = PostgresArchive(url)
+        await write(archive, [of_one(1, 3, message_id="m1")])
         await archive.close()
         assert wrong(url) == []
+        assert rows(url, "select delivered from message_states where message_id = 'm1'") == [(1,)]
+
+
+# Nine deliveries of three messages, as they are in the relations of 0001 to 0008.
+SENT_BY_AN_OLDER_RELEASE = f"""
+    insert into deliveries (tenant_id, delivery_id, event_id, message_id, conversation_id, home_partition, seq, channel, account,
+                            recipient, address, version, previous_status, status, cause, occurred_at, observed_at, requested_at,
+                            accepted_at, delivered_implied, attempts, resends)
+    select 'default', 'd' || n, 'e' || n, 'm' || n % 3, 'c1', 0, n, 'whatsapp', 'a', 'r', 'r', 2, 'PENDING', 'SENT', 'ACCEPTED', at, at, at,
+           at, false, 1, 0
+      from generate_series(0, 8) as n, to_timestamp({T0} / 1000.0) as at
+"""
 
 
 def migrate_all(url: str) -> list[str]:

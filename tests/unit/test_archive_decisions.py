@@ -12,6 +12,7 @@ from schemas import metrics
 from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
 from sinks.sink_errors import SinkFenced, Unavailable
+from sinks.staging import Members
 from tables.cursors import cursor_key
 from tests.support.builders import Desk, cursor, delivery_state, raw, record, ref, refused, sequenced
 
@@ -40,6 +41,7 @@ class Ledger(Sink):
         messages: Sequence[SequencedMessage],
         states: Sequence[DeliveryState],
         cursors: Sequence[Cursor] = (),
+        members: Sequence[Members] = (),
         offsets: Mapping[Source, tuple[int, int]],
     ) -> None:
         if self.outages:
@@ -54,6 +56,7 @@ class Ledger(Sink):
         self.reused += sum(message.message_id in self.known for message in messages)
         self.rows += [each.message_id for each in messages] + [each.event_id for each in states]
         self.rows += [f"{each.member} {each.version}" for each in cursors]
+        self.rows += [f"{each.conversation_id} {'+'.join(each.members)}" for each in members]
 
 
 def logged(offset: int, partition: int = 0) -> Record:

@@ -5,6 +5,9 @@
 -- run again: after an interruption, the copy begins anew. TTL counts from the insert; sinks/retention.py sets the days of this deployment.
 -- `batch` names the insert of a row (a hash of its token), `inserted_at` says when: so that stage analyse can find out, after a crash,
 -- whether a planned batch is in, however many batches came in between.
+--
+-- Days before 2020 and after 2099 share two partitions, and minutes and hours are those of 1970 to 2099: so that wrong clocks can make
+-- neither too many partitions nor times that overflow. The columns hold every time as it is.
 
 drop view if exists deliveries_from_events;
 drop view if exists deliveries_by_minute_from_events;
@@ -58,10 +61,12 @@ create table if not exists delivery_events_daily (
     first_dispatched_at Nullable(DateTime64(3, 'UTC')) CODEC(ZSTD(1)),
     fallback_of         String default '' CODEC(ZSTD(1)),
     batch               UInt64 default 0 CODEC(ZSTD(1)),
-    inserted_at         DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1))
+    inserted_at         DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1)),
+    index by_inserted_at inserted_at type minmax granularity 4
 )
 engine = MergeTree
-partition by toYYYYMMDD(accepted_at)
+partition by toYYYYMMDD(least(greatest(accepted_at, toDateTime64('2020-01-01 00:00:00', 3, 'UTC')),
+    toDateTime64('2099-12-31 00:00:00', 3, 'UTC')))
 order by (tenant_id, channel, accepted_at, delivery_id, version)
 ttl toDateTime(inserted_at) + interval 400 day
 settings non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
@@ -76,7 +81,7 @@ select
     cause, anomaly, occurred_at, observed_at, requested_at, accepted_at, dispatched_at, sent_at, delivered_at, read_at, failed_at,
     delivered_implied, attempts, resends, reason_code, stalled_at
 from delivery_events
-settings max_partitions_per_insert_block = 0;
+settings max_partitions_per_insert_block = 0, insert_deduplicate = 0;
 
 exchange tables delivery_events and delivery_events_daily;
 drop table delivery_events_daily;
@@ -124,7 +129,8 @@ create table if not exists deliveries_daily (
     inserted_at         DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1))
 )
 engine = ReplacingMergeTree(version)
-partition by toYYYYMMDD(accepted_at)
+partition by toYYYYMMDD(least(greatest(accepted_at, toDateTime64('2020-01-01 00:00:00', 3, 'UTC')),
+    toDateTime64('2099-12-31 00:00:00', 3, 'UTC')))
 order by (tenant_id, channel, accepted_at, delivery_id)
 ttl toDateTime(inserted_at) + interval 400 day
 settings non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
@@ -133,7 +139,7 @@ exchange tables deliveries and deliveries_daily;
 drop table deliveries_daily;
 
 insert into deliveries select * from delivery_events
-settings max_partitions_per_insert_block = 0;
+settings max_partitions_per_insert_block = 0, insert_deduplicate = 0;
 
 create materialized view if not exists deliveries_from_events to deliveries as
 select * from delivery_events;
@@ -162,7 +168,8 @@ create table if not exists attempts (
     inserted_at     DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1))
 )
 engine = MergeTree
-partition by toYYYYMMDD(accepted_at)
+partition by toYYYYMMDD(least(greatest(accepted_at, toDateTime64('2020-01-01 00:00:00', 3, 'UTC')),
+    toDateTime64('2099-12-31 00:00:00', 3, 'UTC')))
 order by (tenant_id, channel, accepted_at, delivery_id, version)
 ttl toDateTime(inserted_at) + interval 400 day
 settings non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
@@ -195,10 +202,12 @@ create table if not exists accepted_deliveries (
     accepted_at     DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     not_before      Nullable(DateTime64(3, 'UTC')) CODEC(ZSTD(1)),
     batch           UInt64 CODEC(ZSTD(1)),
-    inserted_at     DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1))
+    inserted_at     DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1)),
+    index by_inserted_at inserted_at type minmax granularity 4
 )
 engine = MergeTree
-partition by toYYYYMMDD(accepted_at)
+partition by toYYYYMMDD(least(greatest(accepted_at, toDateTime64('2020-01-01 00:00:00', 3, 'UTC')),
+    toDateTime64('2099-12-31 00:00:00', 3, 'UTC')))
 order by (tenant_id, channel, accepted_at, delivery_id)
 ttl toDateTime(inserted_at) + interval 400 day
 settings non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
@@ -216,10 +225,12 @@ create table if not exists inbound_events (
     received_at     DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     accepted_at     DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     batch           UInt64 CODEC(ZSTD(1)),
-    inserted_at     DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1))
+    inserted_at     DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1)),
+    index by_inserted_at inserted_at type minmax granularity 4
 )
 engine = MergeTree
-partition by toYYYYMMDD(accepted_at)
+partition by toYYYYMMDD(least(greatest(accepted_at, toDateTime64('2020-01-01 00:00:00', 3, 'UTC')),
+    toDateTime64('2099-12-31 00:00:00', 3, 'UTC')))
 order by (tenant_id, channel, accepted_at, conversation_id, message_id)
 ttl toDateTime(inserted_at) + interval 400 day
 settings non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
@@ -240,15 +251,16 @@ create table if not exists dead_letter_events (
     inserted_at      DateTime64(3, 'UTC') default now64(3) CODEC(Delta, ZSTD(1))
 )
 engine = ReplacingMergeTree
-partition by toYYYYMMDD(refused_at)
+partition by toYYYYMMDD(least(greatest(refused_at, toDateTime64('2020-01-01 00:00:00', 3, 'UTC')),
+    toDateTime64('2099-12-31 00:00:00', 3, 'UTC')))
 order by (tenant_id, cause, refused_at, dead_letter_id)
 ttl toDateTime(inserted_at) + interval 400 day
 settings non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
 -- Deliveries by the minute and the hour they were accepted in, by double entry as in 0002. New: the account; attempts; the longest
 -- time; and `..._le_ms`, how many took at most 10, 25, 50, 100, 250, 500 ms, 1, 2.5, 5, 10, 30, 60 s, 5 min, 1 h or longer (each
--- counted at the first of these limits that it is within): a share within one of these limits is exact. `sla_sent_le_ms` is that of accept_to_sent without
--- deliveries that were scheduled or throttled, which the objective leaves out (schemas/objectives.py).
+-- counted at the first of these limits that it is within): a share within one of these limits is exact. `sla_sent_le_ms` is that of
+-- accept_to_sent without deliveries that were scheduled or throttled, which the objective leaves out (schemas/objectives.py).
 create table if not exists new_deliveries_by_minute (
     tenant_id                  LowCardinality(String),
     channel                    LowCardinality(String),
@@ -302,7 +314,8 @@ select
     tenant_id,
     channel,
     account,
-    toStartOfMinute(accepted_at) as minute,
+    toStartOfMinute(toDateTime(least(greatest(accepted_at, toDateTime64('1970-01-01 00:00:00', 3, 'UTC')),
+        toDateTime64('2099-12-31 23:59:59', 3, 'UTC')), 'UTC')) as minute,
     sum(toInt64(version = 1)) as accepted,
     sum(toInt64(status = 'PENDING') - toInt64(version > 1 and previous_status = 'PENDING')) as pending,
     sum(toInt64(status = 'SENT') - toInt64(version > 1 and previous_status = 'SENT')) as sent,
@@ -317,20 +330,25 @@ select
     sum(toInt64(throttled)) as throttles,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_sent, is_sent) as accept_to_sent_ms,
     maxIf(to_sent, is_sent) as accept_to_sent_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent) as accept_to_sent_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent) as accept_to_sent_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_ms,
     maxIf(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_delivered, limits)), toUInt64(1)), sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_delivered, 4294967295), limits)), toUInt64(1)),
+        sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_arrival, is_delivered) as accept_to_delivered_ms,
     maxIf(to_arrival, is_delivered) as accept_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_arrival, limits)), toUInt64(1)), is_delivered) as accept_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_arrival, 4294967295), limits)), toUInt64(1)),
+        is_delivered) as accept_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_read, is_read) as delivered_to_read_ms,
     maxIf(to_read, is_read) as delivered_to_read_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_read, limits)), toUInt64(1)), is_read) as delivered_to_read_le_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_read, 4294967295), limits)), toUInt64(1)),
+        is_read) as delivered_to_read_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
 from delivery_events as e
 group by tenant_id, channel, account, minute
-settings max_partitions_per_insert_block = 0;
+settings max_partitions_per_insert_block = 0, insert_deduplicate = 0;
 create materialized view if not exists deliveries_by_minute_from_events to deliveries_by_minute as
 with
     [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 3600000, 4294967295] as limits,
@@ -346,7 +364,8 @@ select
     tenant_id,
     channel,
     account,
-    toStartOfMinute(accepted_at) as minute,
+    toStartOfMinute(toDateTime(least(greatest(accepted_at, toDateTime64('1970-01-01 00:00:00', 3, 'UTC')),
+        toDateTime64('2099-12-31 23:59:59', 3, 'UTC')), 'UTC')) as minute,
     sum(toInt64(version = 1)) as accepted,
     sum(toInt64(status = 'PENDING') - toInt64(version > 1 and previous_status = 'PENDING')) as pending,
     sum(toInt64(status = 'SENT') - toInt64(version > 1 and previous_status = 'SENT')) as sent,
@@ -361,17 +380,22 @@ select
     sum(toInt64(throttled)) as throttles,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_sent, is_sent) as accept_to_sent_ms,
     maxIf(to_sent, is_sent) as accept_to_sent_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent) as accept_to_sent_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent) as accept_to_sent_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_ms,
     maxIf(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_delivered, limits)), toUInt64(1)), sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_delivered, 4294967295), limits)), toUInt64(1)),
+        sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_arrival, is_delivered) as accept_to_delivered_ms,
     maxIf(to_arrival, is_delivered) as accept_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_arrival, limits)), toUInt64(1)), is_delivered) as accept_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_arrival, 4294967295), limits)), toUInt64(1)),
+        is_delivered) as accept_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_read, is_read) as delivered_to_read_ms,
     maxIf(to_read, is_read) as delivered_to_read_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_read, limits)), toUInt64(1)), is_read) as delivered_to_read_le_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_read, 4294967295), limits)), toUInt64(1)),
+        is_read) as delivered_to_read_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
 from delivery_events as e
 group by tenant_id, channel, account, minute;
 
@@ -428,7 +452,8 @@ select
     tenant_id,
     channel,
     account,
-    toStartOfHour(accepted_at) as hour,
+    toStartOfHour(toDateTime(least(greatest(accepted_at, toDateTime64('1970-01-01 00:00:00', 3, 'UTC')),
+        toDateTime64('2099-12-31 23:59:59', 3, 'UTC')), 'UTC')) as hour,
     sum(toInt64(version = 1)) as accepted,
     sum(toInt64(status = 'PENDING') - toInt64(version > 1 and previous_status = 'PENDING')) as pending,
     sum(toInt64(status = 'SENT') - toInt64(version > 1 and previous_status = 'SENT')) as sent,
@@ -443,20 +468,25 @@ select
     sum(toInt64(throttled)) as throttles,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_sent, is_sent) as accept_to_sent_ms,
     maxIf(to_sent, is_sent) as accept_to_sent_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent) as accept_to_sent_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent) as accept_to_sent_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_ms,
     maxIf(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_delivered, limits)), toUInt64(1)), sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_delivered, 4294967295), limits)), toUInt64(1)),
+        sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_arrival, is_delivered) as accept_to_delivered_ms,
     maxIf(to_arrival, is_delivered) as accept_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_arrival, limits)), toUInt64(1)), is_delivered) as accept_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_arrival, 4294967295), limits)), toUInt64(1)),
+        is_delivered) as accept_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_read, is_read) as delivered_to_read_ms,
     maxIf(to_read, is_read) as delivered_to_read_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_read, limits)), toUInt64(1)), is_read) as delivered_to_read_le_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_read, 4294967295), limits)), toUInt64(1)),
+        is_read) as delivered_to_read_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
 from delivery_events as e
 group by tenant_id, channel, account, hour
-settings max_partitions_per_insert_block = 0;
+settings max_partitions_per_insert_block = 0, insert_deduplicate = 0;
 create materialized view if not exists deliveries_by_hour_from_events to deliveries_by_hour as
 with
     [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 3600000, 4294967295] as limits,
@@ -472,7 +502,8 @@ select
     tenant_id,
     channel,
     account,
-    toStartOfHour(accepted_at) as hour,
+    toStartOfHour(toDateTime(least(greatest(accepted_at, toDateTime64('1970-01-01 00:00:00', 3, 'UTC')),
+        toDateTime64('2099-12-31 23:59:59', 3, 'UTC')), 'UTC')) as hour,
     sum(toInt64(version = 1)) as accepted,
     sum(toInt64(status = 'PENDING') - toInt64(version > 1 and previous_status = 'PENDING')) as pending,
     sum(toInt64(status = 'SENT') - toInt64(version > 1 and previous_status = 'SENT')) as sent,
@@ -487,17 +518,22 @@ select
     sum(toInt64(throttled)) as throttles,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_sent, is_sent) as accept_to_sent_ms,
     maxIf(to_sent, is_sent) as accept_to_sent_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent) as accept_to_sent_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent) as accept_to_sent_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_ms,
     maxIf(to_delivered, sent_at is not null and is_delivered) as sent_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_delivered, limits)), toUInt64(1)), sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_delivered, 4294967295), limits)), toUInt64(1)),
+        sent_at is not null and is_delivered) as sent_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_arrival, is_delivered) as accept_to_delivered_ms,
     maxIf(to_arrival, is_delivered) as accept_to_delivered_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_arrival, limits)), toUInt64(1)), is_delivered) as accept_to_delivered_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_arrival, 4294967295), limits)), toUInt64(1)),
+        is_delivered) as accept_to_delivered_le_ms,
     quantilesTDigestStateIf(0.5, 0.95, 0.99)(to_read, is_read) as delivered_to_read_ms,
     maxIf(to_read, is_read) as delivered_to_read_max_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_read, limits)), toUInt64(1)), is_read) as delivered_to_read_le_ms,
-    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= to_sent, limits)), toUInt64(1)), is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_read, 4294967295), limits)), toUInt64(1)),
+        is_read) as delivered_to_read_le_ms,
+    sumMapIf(map(toUInt32(arrayFirst(limit -> limit >= least(to_sent, 4294967295), limits)), toUInt64(1)),
+        is_sent and not_before is null and e.throttles = 0) as sla_sent_le_ms
 from delivery_events as e
 group by tenant_id, channel, account, hour;
 
@@ -515,7 +551,8 @@ ttl minute + interval 100 day
 settings non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
 create materialized view if not exists accepted_by_minute_from_deliveries to accepted_by_minute as
-select tenant_id, channel, toStartOfMinute(accepted_at) as minute, toInt64(count()) as accepted
+select tenant_id, channel, toStartOfMinute(toDateTime(least(greatest(accepted_at, toDateTime64('1970-01-01 00:00:00', 3, 'UTC')),
+        toDateTime64('2099-12-31 23:59:59', 3, 'UTC')), 'UTC')) as minute, toInt64(count()) as accepted
 from accepted_deliveries
 group by tenant_id, channel, minute;
 

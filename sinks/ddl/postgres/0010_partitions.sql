@@ -7,18 +7,24 @@
 --
 -- Stop the sinks before this file is applied: it copies all rows, in one transaction.
 
+-- Makes the partitions of a month that are missing; rows of the month that are in `..._other` move there. Called by stage archive for this
+-- month and the next two, and by sinks/retention.py for months that were met in `..._other`. In the order in which the archive writes.
 create function create_month(month date) returns void language plpgsql as $$
 declare
     relation text;
     name text;
+    first timestamptz := month::timestamp at time zone 'UTC';
+    after_last timestamptz := (month + interval '1 month') at time zone 'UTC';
 begin
-    foreach relation in array array['messages', 'deliveries', 'delivery_events', 'message_states'] loop
+    foreach relation in array array['messages', 'delivery_events', 'deliveries', 'message_states'] loop
         name := relation || to_char(month, '_YYYY_MM');
         if to_regclass(name) is null then
+            execute format('create table %I (like %I including all)', name, relation || '_other');
             execute format(
-                'create table %I partition of %I for values from (%L) to (%L)', name, relation,
-                month || ' 00:00:00+00', (month + interval '1 month')::date || ' 00:00:00+00'
+                'with moved as (delete from %I where accepted_at >= %L and accepted_at < %L returning *) insert into %I select * from moved',
+                relation || '_other', first, after_last, name
             );
+            execute format('alter table %I attach partition %I for values from (%L) to (%L)', relation, name, first, after_last);
             if relation in ('deliveries', 'message_states') then
                 execute format('alter table %I set (fillfactor = %s)', name, case relation when 'deliveries' then 80 else 50 end);
             end if;
