@@ -15,6 +15,13 @@ class PlannedBatch:
 
     # first and last offset of each batch, both inclusive, in the order of offsets
     ranges: tuple[tuple[int, int], ...]
+    # when each was planned, in Unix milliseconds; empty in a plan of a release before this field
+    planned_at: tuple[int, ...] = ()
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """When each range was planned; 0 where that is not known."""
+        return (*self.planned_at, *([0] * len(self.ranges)))[: len(self.ranges)]
 
 
 PLANS = JsonLayout("plans", PlannedBatch)

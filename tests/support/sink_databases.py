@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from clickhouse_connect.driver.client import Client
 
-from schemas.records import Cause, DeliveryRef, DeliveryState, SequencedMessage, Status
+from schemas.records import Cause, DeadLetter, DeliveryRef, DeliveryState, SequencedMessage, Status
 from sinks.clickhouse import connect
 from sinks.migrate import migrate_clickhouse, migrate_postgres
 
@@ -43,11 +44,17 @@ def clickhouse_database(server_url: str, *, migrated: bool = True) -> Iterator[s
         if migrated:
             client = connect(url)
             migrate_clickhouse(client)
+            keep_old_minutes(client)
             client.close()
         yield url
     finally:
         server.command(f"drop database {name}")
         server.close()
+
+
+def keep_old_minutes(client: Client) -> None:
+    """The roll-up by minute must not expire in a test: T0 stays, and the day of the test does not."""
+    client.command("alter table deliveries_by_minute remove ttl")
 
 
 def sequenced(n: int, **changes: Any) -> SequencedMessage:
@@ -102,6 +109,24 @@ def state(n: int, version: int = 1, **changes: Any) -> DeliveryState:
         "provider_message_id": f"wamid.{n}" if version > 1 else None,
     }
     return DeliveryState(**(values | changes))
+
+
+def dead_letter(n: int, **changes: Any) -> DeadLetter:
+    """Dead letter `x<n>`: a record of four bytes that stage route refused."""
+    values: dict[str, Any] = {
+        "dead_letter_id": f"x{n}",
+        "stage": "route",
+        "cause": "not_avro",
+        "detail": "not Avro",
+        "source_topic": "messages",
+        "source_partition": 0,
+        "source_offset": n,
+        "source_timestamp": T0,
+        "key": b"key",
+        "value": b"junk",
+        "refused_at": T0 + n,
+    }
+    return DeadLetter(**(values | changes))
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:

@@ -9,7 +9,8 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pipelines import analyse, logs
+from pipelines import logs
+from pipelines.analyse import STATES, Analyse
 from pipelines.app import build, run
 from pipelines.engine.stage import Source, Stage
 from pipelines.stages import BUILDERS
@@ -39,7 +40,8 @@ def sink_on(name: str, sink: str, settings: Settings) -> Stage[Any]:
     stage.name = name
     stage.sources = (Source(f"{name}-states"),)
     stage.turn_records = TURN_RECORDS
-    setattr(analyse, "TOPIC", f"{name}-states")  # noqa: B010  # in this process only
+    if isinstance(stage, Analyse):
+        stage.readers = {f"{name}-states": stage.readers[STATES]}
     return stage
 
 
@@ -53,9 +55,9 @@ def main() -> None:
     settings = Settings()
     logs.configure(settings)
     stage: Any = sink_on(given.name, given.sink, settings)
-    method = {"archive": "write", "analyse": "insert"}[given.sink]
-    write = getattr(stage._sink, method)
-    setattr(stage._sink, method, ending(write, before=given.end_before, after=given.end_after))
+    owner, method = (stage._sink, "write") if given.sink == "archive" else (stage, "_write")
+    write = getattr(owner, method)
+    setattr(owner, method, ending(write, before=given.end_before, after=given.end_after))
     run(build(stage, settings))
 
 

@@ -13,7 +13,7 @@ from tests.support import builders
 
 LONG = 2**63  # the end of Avro's long
 # fields of Avro's type int: the codec itself refuses numbers beyond it
-INT_FIELDS = {"home_partition", "version", "attempt", "attempts", "resends"}
+INT_FIELDS = {"home_partition", "version", "attempt", "attempts", "resends", "throttles"}
 
 SAMPLES: dict[str, Any] = {
     "Message": builders.message(),

@@ -125,6 +125,9 @@ PLACES = {
     ),
     "archive log": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "conversation-log", SequencedMessage),
     "archive states": Place(lambda: Archive(sink=Sink("postgresql://127.0.0.1:1/none"), linger_ms=0), "delivery-states", DeliveryState),
+    "analyse messages": Place(
+        lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0), "conversation-log", SequencedMessage
+    ),
     "analyse states": Place(lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0), "delivery-states", DeliveryState),
 }  # fmt: skip  # one place a line
 OUTPUTS: Mapping[str, type[Any]] = {
@@ -157,7 +160,7 @@ def check(desk: Desk[Any], decision: Decision) -> None:
     if isinstance(decision.writes, Writes):
         written = [*decision.writes.messages, *decision.writes.states]
     elif decision.writes:
-        written = [state for chunk in decision.writes for state in chunk.states]
+        written = [row for chunk in decision.writes for row in chunk.rows if not isinstance(row, tuple)]
     assert not any(limit_check.fault(each) for each in written)
 
 

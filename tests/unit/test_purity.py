@@ -298,7 +298,11 @@ CASES = {
     ),
     "analyse": Case(
         lambda: Analyse(sink=ClickHouseFacts("http://127.0.0.1:1"), linger_ms=0),
-        (*(record("delivery-states", delivery_state(f"e{n}")) for n in range(3)), raw("delivery-states", b"junk")),
+        (
+            *(record("delivery-states", delivery_state(f"e{n}")) for n in range(3)),
+            raw("delivery-states", b"junk"),
+            record("conversation-log", sequenced()),
+        ),
     ),
 }
 
