@@ -8,7 +8,7 @@ means and what to do.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,9 +19,10 @@ from cli.command_errors import NO, NOT_ASKED, fail, settings_with
 from cli.sink_positions import Position, SinkPositions
 from cli.terminal import console
 from connectors.registry import OBSERVED
+from schemas.retention_days import DAY_MS, Retention
 from schemas.settings import Settings
 from sinks.check_history import history_checks
-from sinks.check_look import Databases, Scope
+from sinks.check_look import HOUR_MS, Databases, Scope
 from sinks.check_relations import row_checks
 from sinks.check_result import SHOWN, Check, CheckResult, Difference
 from sinks.check_roll_ups import ROLL_UPS, SameTotals, UnknownView
@@ -94,26 +95,39 @@ def run_check(settings: Settings, scope: Scope, wait_seconds: float, query_secon
     positions = SinkPositions(settings.kafka, settings.postgres_url)
     try:
         before = positions.of(positions.ends())
-        kept, checks = checks_of(databases, scope)
+        kept, checks = checks_of(databases, scope, settings.retention)
         results, behind = run_checks(checks, databases, lambda: positions.settle(wait_seconds))
     finally:
         positions.close()
     return CheckReport(kept, before, [_positions(before), *results], behind)
 
 
-def checks_of(databases: Databases, scope: Scope) -> tuple[Scope, list[Check]]:
-    """The checks, and the scope that both databases keep."""
+def checks_of(databases: Databases, scope: Scope, retention: Retention) -> tuple[Scope, list[Check]]:
+    """The checks, and the scope that both databases keep. Raises Unavailable or NotMigrated."""
     now = int(time.time() * 1000)
     with databases.look() as look:
-        first_month = look.first_month()
-        facts = max(first_month, look.kept_since(FACTS, now), scope.since)
-        totals = {each.relation: max(facts, look.kept_since([each.relation], now)) for each in ROLL_UPS}
-    both = Scope(facts, scope.until, scope.tenant)
+        facts = look.kept_since(FACTS, now)
+        totals = {each.relation: look.kept_since([each.relation], now) for each in ROLL_UPS}
+        kept = _kept(look.first_month(), scope.tenant, retention, now)
+    history = replace(kept, since=max(kept.since, scope.since), until=scope.until)
+    both = replace(history, since=max(history.since, facts))
     reporting = [channel for channel, (delivered, *_) in OBSERVED.items() if delivered]
     checks: list[Check] = [*row_checks(both)]
-    checks += [SameTotals(each, Scope(totals[each.relation], scope.until, scope.tenant)) for each in ROLL_UPS]
-    checks += history_checks(Scope(max(first_month, scope.since), scope.until, scope.tenant), first_month, reporting)
+    checks += [SameTotals(each, replace(both, since=max(both.since, totals[each.relation]))) for each in ROLL_UPS]
+    checks += history_checks(history, kept, reporting)
     return both, checks
+
+
+def _kept(first_month: int, tenant: str | None, retention: Retention, now: int) -> Scope:
+    """What PostgreSQL keeps, less the hour in which rows reach the end of their retention."""
+
+    def since(days: int | None) -> int:
+        return first_month if days is None else max(first_month, now - days * DAY_MS + HOUR_MS)
+
+    # a tenant that is not named has the days of all; one that is named may have more
+    general = since(retention.days)
+    named = {name: since(days) for name, days in retention.tenants.items()}
+    return Scope(general, tenant=tenant, kept={name: at for name, at in named.items() if at > general})
 
 
 def _positions(positions: Sequence[Position]) -> CheckResult:

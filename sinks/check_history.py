@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sinks.check_look import IN_POSTGRES, Look, Scope
+from sinks.check_look import IN_POSTGRES, KEPT_SINCE, Look, Scope
 from sinks.check_result import Difference, Found
 
 _OF_TENANT = "(%(tenant)s::text is null or tenant_id = %(tenant)s)"
@@ -53,10 +53,9 @@ class NoRows:
         return self.scope.values() | dict(self.more)
 
 
-def history_checks(scope: Scope, first_month: int, reporting: Sequence[str]) -> list[NoRows]:
-    """The checks, in the order in which they are shown. `first_month` is the begin of the first month that is kept, in Unix milliseconds;
-    `reporting` are the channels that report arrivals."""
-    kept = {"first_month": first_month}
+def history_checks(scope: Scope, kept: Scope, reporting: Sequence[str]) -> list[NoRows]:
+    """The checks, in the order in which they are shown. `kept` is all that PostgreSQL keeps of the scope's tenants; `reporting` are the
+    channels that report arrivals."""
     return [
         NoRows(
             "versions", "transitions of PostgreSQL against its deliveries", _VERSIONS, _count("delivery_events"), scope
@@ -66,8 +65,7 @@ def history_checks(scope: Scope, first_month: int, reporting: Sequence[str]) -> 
             "messages: numbers of each conversation without a gap",
             _SEQUENCES,
             _all("messages"),
-            scope,
-            more=kept,
+            kept,
         ),
         NoRows("ids", "messages and deliveries: each id once in all months", _IDS, _all("messages"), scope),
         NoRows(
@@ -138,15 +136,13 @@ _SEQUENCES = f"""
             select m.tenant_id, m.conversation_id, m.message_id, m.seq, null::bigint as last_seq,
                    coalesce(
                        lag(m.seq) over (partition by m.tenant_id, m.conversation_id order by m.seq),
-                       case when c.first_message_at >= timestamptz '1970-01-01 00:00:00+00' + %(first_month)s * interval '1 millisecond'
-                            then 0 else m.seq - 1 end
+                       case when c.first_message_at >= {KEPT_SINCE} then 0 else m.seq - 1 end
                    ) as before
               from messages m left join conversations c using (tenant_id, conversation_id)
             union all
             select c.tenant_id, c.conversation_id, null, null, c.last_seq, null
               from conversations c
-             where c.last_message_at >= timestamptz '1970-01-01 00:00:00+00' + %(first_month)s * interval '1 millisecond'
-               and not exists (
+             where c.last_message_at >= {KEPT_SINCE} and not exists (
                    select from messages m
                     where m.tenant_id = c.tenant_id and m.conversation_id = c.conversation_id and m.seq = c.last_seq
                ) and c.last_seq > 0

@@ -5,10 +5,11 @@ read-only transaction, repeatable read); no row is locked; no query runs longer 
 PostgreSQL keeps old row versions as long as a look lasts.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -30,27 +31,40 @@ _MONTH = re.compile(r"FROM \('([^']+)'\)")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is compared: what was accepted at or after `since` and before `until` (Unix milliseconds), of one tenant or of all (None)."""
+    """What is compared: what was accepted at or after `since` and before `until` (Unix milliseconds), of one tenant or of all (None).
+    `kept` has the tenants whose rows are kept for a shorter time: only what was accepted at or after that."""
 
     since: int = EARLIEST
     until: int = LATEST + 1
     tenant: str | None = None
+    kept: Mapping[str, int] = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:
         """The parameters of PostgreSQL's statements."""
-        return {"since": self.since, "until": self.until, "tenant": self.tenant, "signals": list(SIGNALS)}
+        kept = json.dumps(dict(self.kept))
+        return {
+            "since": self.since,
+            "until": self.until,
+            "tenant": self.tenant,
+            "kept": kept,
+            "signals": list(SIGNALS),
+        }
 
     def in_clickhouse(self, tenant: str = "tenant_id", at: str = "accepted_at") -> str:
         """The scope as a condition of ClickHouse."""
         moments = f"{at} >= {moment(self.since)} and {at} < {moment(self.until)}"
+        for name, since in self.kept.items():
+            moments += f" and ({tenant} != {literal(name)} or {at} >= {moment(since)})"
         return moments if self.tenant is None else f"{moments} and {tenant} = {literal(self.tenant)}"
 
 
-# The scope as a condition of PostgreSQL.
+_EPOCH = "timestamptz '1970-01-01 00:00:00+00' + interval '1 millisecond' *"
+# Since when the rows of a tenant are compared, and the scope as a condition, both of PostgreSQL.
+KEPT_SINCE = f"({_EPOCH} greatest(%(since)s, (%(kept)s::jsonb ->> tenant_id)::bigint))"
 IN_POSTGRES = (
-    "accepted_at >= timestamptz '1970-01-01 00:00:00+00' + %(since)s * interval '1 millisecond' "
-    "and accepted_at < timestamptz '1970-01-01 00:00:00+00' + %(until)s * interval '1 millisecond' "
-    "and (%(tenant)s::text is null or tenant_id = %(tenant)s)"
+    f"accepted_at >= {_EPOCH} %(since)s and accepted_at < {_EPOCH} %(until)s "
+    "and (%(tenant)s::text is null or tenant_id = %(tenant)s) "
+    f"and (%(kept)s = '{{}}' or accepted_at >= {KEPT_SINCE})"
 )
 
 

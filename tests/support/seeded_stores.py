@@ -57,7 +57,12 @@ def history(tenant: str, conversation: str, number: int) -> tuple[SequencedMessa
     """Message `number` of a conversation, from 1, and the transitions of its delivery: one to four of them; every fifth fails."""
     name = f"{tenant}-{conversation}-{number}"
     channel = CHANNELS[number % len(CHANNELS)]
-    shift = {"tenant_id": tenant, "message_id": f"m-{name}", "conversation_id": conversation, "seq": number}
+    shift: dict[str, Any] = {
+        "tenant_id": tenant,
+        "message_id": f"m-{name}",
+        "conversation_id": conversation,
+        "seq": number,
+    }
     later = SHIFT_MS + number * HOUR_MS // 5
     base = sequenced(number)
     [ref] = base.deliveries
@@ -89,7 +94,7 @@ def history(tenant: str, conversation: str, number: int) -> tuple[SequencedMessa
             )
         )
     if number % 5 == 0 and len(states) > 1:
-        ended = {"sent_at": None, "failed_at": states[1].occurred_at, "reason_code": "131026"}
+        ended: dict[str, Any] = {"sent_at": None, "failed_at": states[1].occurred_at, "reason_code": "131026"}
         states[1:] = [replace(states[1], status=Status.FAILED, cause=Cause.REJECTED, reported="FAILED", **ended)]
     return message, states
 
