@@ -26,6 +26,7 @@ COMMANDS = {
     "message": "cli.message:app",
     "report": "cli.report:app",
     "check": "cli.check:check",
+    "replay": "cli.replay:replay",
     "receipts": "cli.sweep:app",
     "tables": "cli.table_commands:app",
 }

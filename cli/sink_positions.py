@@ -6,7 +6,7 @@ is after it. Transaction markers are no records: a sink that stands before nothi
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -89,21 +89,21 @@ class SinkPositions:
             if topic in topics
         ]
 
-    def behind(self, ends: Mapping[Partition, int]) -> list[Position]:
-        """Where a sink has not yet written a record before the end."""
+    def behind(self, ends: Mapping[Partition, int], sinks: Sequence[str] = ("archive", "analyse")) -> list[Position]:
+        """Where one of the sinks has not yet written a record before the end."""
         late = [each for each in self.of(ends) if (each.next_offset or 0) < each.end]
         found = []
-        for sink in self.sources:  # a partition may stand at two places: at one for each sink
+        for sink in sinks:  # a partition may stand at two places: at one for each sink
             first = {(each.topic, each.partition): each.next_offset or 0 for each in late if each.sink == sink}
             records = self._with_records(first, ends)
             found += [each for each in late if each.sink == sink and (each.topic, each.partition) in records]
         return found
 
-    def settle(self, seconds: float) -> str:
-        """Waits until both sinks have written all records that are in Kafka now, `seconds` at most. Returns a sentence about the sink that
+    def settle(self, seconds: float, sinks: Sequence[str] = ("archive", "analyse")) -> str:
+        """Waits until the sinks have written all records that are in Kafka now, `seconds` at most. Returns a sentence about the sink that
         has not, or an empty text."""
         ends, deadline = self.ends(), time.monotonic() + seconds
-        while late := self.behind(ends):
+        while late := self.behind(ends, sinks):
             if time.monotonic() > deadline:
                 worst = max(late, key=lambda each: each.end - (each.next_offset or 0))
                 return (
