@@ -167,6 +167,8 @@ class SinkPositions:
         except (KafkaException, TimeoutError) as error:
             raise self._unavailable(error) from error
         finally:
+            # a pause would outlive the assignment
+            self._consumer.resume([TopicPartition(*place) for place in set(first) - waiting])
             self._consumer.unassign()
 
     def _unavailable(self, error: Exception) -> Unavailable:

@@ -93,6 +93,8 @@ class TopicReader:
         except KafkaException as error:
             raise self._unavailable(error) from error
         finally:
+            # a pause would outlive the assignment
+            self._consumer.resume([TopicPartition(*place) for place in ranges.spans if place not in left])
             self._consumer.unassign()
 
     def _taken(self, got: Sequence[Message], left: dict[Partition, int]) -> list[Record]:

@@ -33,7 +33,7 @@ def postgres_sums(look: Look, scope: Scope) -> Sums:
 def clickhouse_sums(look: Look, scope: Scope) -> Sums:
     """The relations of ClickHouse: rows of the facts, deliveries with FINAL, and the counts of the roll-ups."""
     where = scope.in_clickhouse()
-    hashed = "count(), sum(cityHash64(*))"
+    hashed = "count(), sum(cityHash64(toString(tuple(*))))"  # of a text: the hash of a null is null
     names = {name: "inserted_at" if name == "attempts" else "batch, inserted_at" for name in _FACTS}
     names["deliveries final"] = "batch, inserted_at"
     queries = {
