@@ -44,17 +44,18 @@ def clickhouse_database(server_url: str, *, migrated: bool = True) -> Iterator[s
         if migrated:
             client = connect(url)
             migrate_clickhouse(client)
-            keep_old_minutes(client)
+            keep_old_roll_ups(client)
             client.close()
         yield url
     finally:
-        server.command(f"drop database {name}")
+        server.command(f"drop database {name} sync")  # else its files stay for minutes
         server.close()
 
 
-def keep_old_minutes(client: Client) -> None:
-    """The roll-up by minute must not expire in a test: T0 stays, and the day of the test does not."""
-    client.command("alter table deliveries_by_minute remove ttl")
+def keep_old_roll_ups(client: Client) -> None:
+    """The roll-ups must not expire in a test: T0 stays, and the day of the test does not."""
+    for relation in ("deliveries_by_minute", "deliveries_by_hour", "accepted_by_minute"):
+        client.command(f"alter table {relation} remove ttl")
 
 
 def sequenced(n: int, **changes: Any) -> SequencedMessage:
