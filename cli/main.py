@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "cli.check:check",
     "replay": "cli.replay:replay",
     "receipts": "cli.sweep:app",
+    "retention": "cli.retention_command:retention",
     "tables": "cli.table_commands:app",
 }
 # The options of `simulate` are those of the simulators. They are passed on unchanged.

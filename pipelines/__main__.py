@@ -39,7 +39,7 @@ def main() -> int:
     parts = parser.add_subparsers(dest="part", required=True)
     worker = parts.add_parser("worker", help="run the stages of one worker")
     worker.add_argument(
-        "kind", choices=sorted(WORKERS), help="core: route, match, send, track; sinks: archive, analyse"
+        "kind", choices=sorted(WORKERS), help="core: route, match, send, track; sinks: archive, analyse, register"
     )
     parts.add_parser("gateway", help="receive the webhooks of the providers")
     parts.add_parser("prepare", help="create the topics and migrate the databases; safe to repeat")

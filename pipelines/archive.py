@@ -5,13 +5,13 @@ once, because PostgreSQL stores the offset in the same transaction as the rows. 
 offset in PostgreSQL; the group's offsets in Kafka only show the lag. One transaction writes the batches and offsets of several partitions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source, Stage, Tables
-from pipelines.group_commit import GroupCommit
+from pipelines.engine.stage import Decision, Inputs, Record, Refusal, Source
+from pipelines.postgres_stage import PartitionWrites, PostgresStage, State, offsets_of
 from schemas import codec, metrics
 from schemas.keys import key_of, named_in, shown
 from schemas.records import Conversation, Cursor, DeliveryState, SequencedMessage
@@ -24,15 +24,8 @@ LEAST_FETCH_WAIT_MS = 100  # with 0, fetches would follow each other without a p
 
 
 @dataclass(slots=True)
-class State:
-    """One partition of archive. It has no tables."""
-
-    partition: int
-
-
-@dataclass(slots=True)
-class Writes:
-    """One partition's batch: the rows, `ends` (the offset after the last record of each source partition), and `size` in bytes."""
+class Writes(PartitionWrites):
+    """One partition's batch of rows."""
 
     messages: list[SequencedMessage] = field(default_factory=list)
     states: list[DeliveryState] = field(default_factory=list)
@@ -40,18 +33,10 @@ class Writes:
     members: dict[bytes, Members] = field(
         default_factory=dict
     )  # by key of the record: the last one of each conversation
-    ends: dict[tuple[str, int], int] = field(default_factory=dict)
-    size: int = 0
-    # (topic, partition) -> (offset in PostgreSQL before, offset after); set by `write`
-    offsets: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
 
 
-class Archive(Stage[State]):
-    """All partitions of a worker share `sink` and its transactions; `linger_ms` is the interval between two transactions.
-
-    While PostgreSQL is unavailable, `write` retries without end: the partitions take no turns, records wait in Kafka, and the lag shows
-    it. At a rebalance the engine waits for the turn in progress; if that takes too long, it ends the worker, and the next owner reads
-    from the offset in PostgreSQL. A worker that lost its partition is fenced: its write raises SinkFenced."""
+class Archive(PostgresStage[Writes]):
+    """`linger_ms` is the interval between two transactions. See PostgresStage."""
 
     name = "archive"
     sources = (
@@ -64,31 +49,9 @@ class Archive(Stage[State]):
     fetch_min_bytes = 65_536
 
     def __init__(self, *, sink: Sink, linger_ms: int) -> None:
-        self._sink = sink
-        self._positions: dict[tuple[str, int], int] = {}
+        super().__init__(sink=sink, interval_ms=linger_ms)
         self._conflicts = self._reused = self._too_old = 0  # what the metrics contain so far of the sink's counters
-        self._group: GroupCommit[Writes] = GroupCommit(self._write, database="PostgreSQL", interval_ms=linger_ms)
         self.fetch_wait_ms = max(LEAST_FETCH_WAIT_MS, linger_ms)
-
-    async def start(self) -> None:
-        """Connects; raises Unavailable or NotMigrated."""
-        await self._sink.open()
-
-    async def stop(self) -> None:
-        await self._sink.close()
-
-    async def positions(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
-        """The offsets in PostgreSQL, by (topic, partition). The engine asks at each assignment. Raises Unavailable."""
-        found = await self._sink.positions(partitions)
-        self._positions.update(found)
-        return found
-
-    def open(self, partition: int, tables: Tables) -> State:  # noqa: ARG002  # this stage has no tables
-        return State(partition)
-
-    def turn_delay(self, partition: int) -> float:  # noqa: ARG002  # all partitions wait for the same transaction
-        """Seconds until the next transaction may start."""
-        return self._group.wait()
 
     def decide(self, inputs: Inputs, state: State, now: int) -> Decision:  # noqa: ARG002  # no state, no time
         """Decodes the records into `decision.writes`. Refuses a record that cannot be decoded. Raises nothing on purpose."""
@@ -104,10 +67,9 @@ class Archive(Stage[State]):
                     _take_members(record, writes)
                 else:
                     writes.states.append(codec.decode(record.value, DeliveryState))
-                writes.size += len(record.value or b"")
             except codec.CodecError as error:
                 decision.refusals.append(Refusal(record, error.cause, str(error)))
-            writes.ends[record.topic, record.partition] = record.offset + 1
+            writes.passed(record)
         return decision
 
     def _take_cursor(self, record: Record, writes: Writes, decision: Decision) -> None:
@@ -123,23 +85,13 @@ class Archive(Stage[State]):
         else:
             writes.cursors.append(cursor)
 
-    async def write(self, decision: Decision) -> None:
-        """Returns when the batch is committed in PostgreSQL, in one transaction with waiting batches of other partitions; retries while
-        PostgreSQL is unavailable. Runs on the worker's loop and does not block it. Raises SinkFenced or another error of the sink, which
-        ends the worker."""
-        writes: Writes = decision.writes
-        if writes.ends:
-            writes.offsets = {source: (self._positions[source], end) for source, end in writes.ends.items()}
-            await self._group.put(writes)
-            self._positions.update(writes.ends)
-
-    async def _write(self, group: Sequence[Writes]) -> None:
-        """One transaction for a group. A partition never has two batches in it, because its next turn waits for this one."""
+    async def write_group(self, group: Sequence[Writes]) -> None:
+        """One transaction for the group."""
         messages = [message for writes in group for message in writes.messages]
         states = [state for writes in group for state in writes.states]
         cursors = [cursor for writes in group for cursor in writes.cursors]
         members = [each for writes in group for each in writes.members.values()]
-        offsets = {source: span for writes in group for source, span in writes.offsets.items()}
+        offsets = offsets_of(group)
         with metrics.SINK_SECONDS.labels(self.name).time():
             await self._sink.write(messages=messages, states=states, cursors=cursors, members=members, offsets=offsets)
         metrics.SINK_ROWS.labels(self.name).observe(len(messages) + len(states) + len(cursors) + len(members))

@@ -5,7 +5,7 @@ under exactly these. No I/O.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipelines.engine.kafka_names import app_id, changelog_topic
@@ -24,6 +24,7 @@ GATEWAY = "gateway"
 PREPARE = "prepare"
 OF_CLIENTS = "deliveries.internal"
 READ, WRITE, CONFIGS = "READ", "WRITE", "DESCRIBE_CONFIGS"
+_ORDER = ("CREATE", "DESCRIBE", READ, WRITE, CONFIGS, "ALTER_CONFIGS")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,7 +47,15 @@ def rules() -> dict[str, tuple[Rule, ...]]:
         *_topics({OF_CLIENTS}, READ),
         Rule("group", f"chat4all-simulated-clients-{OF_CLIENTS}", (READ,)),
     )
-    return {who: tuple(sorted(set(each))) for who, each in found.items()}
+    return {who: tuple(sorted(_one_each(each))) for who, each in found.items()}
+
+
+def _one_each(found: Iterable[Rule]) -> Iterable[Rule]:
+    """One rule for each resource: two apps of a worker may have different operations on one topic."""
+    operations: dict[Rule, dict[str, None]] = {}
+    for rule in found:
+        operations.setdefault(replace(rule, operations=()), {}).update(dict.fromkeys(rule.operations))
+    return [replace(rule, operations=tuple(sorted(each, key=_ORDER.index))) for rule, each in operations.items()]
 
 
 def _of_worker(kind: str) -> Iterable[Rule]:

@@ -97,9 +97,11 @@ def _track(settings: Settings) -> Stage[Any]:
 
 def _archive(settings: Settings) -> Stage[Any]:
     from pipelines.archive import Archive
+    from schemas.retention_days import retention_in
     from sinks.postgres import PostgresArchive as ArchiveSink
 
-    sink = ArchiveSink(settings.postgres_url, retention=settings.retention)
+    retention = retention_in(settings.retention_days, settings.tenant_retention)
+    sink = ArchiveSink(settings.postgres_url, retention=retention)
     return Archive(sink=sink, linger_ms=settings.archive_linger_ms)
 
 
@@ -110,6 +112,14 @@ def _analyse(settings: Settings) -> Stage[Any]:
     return Analyse(sink=ClickHouseFacts(settings.clickhouse_url), linger_ms=settings.analyse_linger_ms)
 
 
+def _register(settings: Settings) -> Stage[Any]:
+    from pipelines.register import Register
+    from sinks.clickhouse import ClickHouseFacts
+    from sinks.register_sink import PostgresRegister
+
+    return Register(sink=PostgresRegister(settings.postgres_url), facts=ClickHouseFacts(settings.clickhouse_url))
+
+
 BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
     "route": _route,
     "send": _send,
@@ -117,22 +127,31 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
     "track": _track,
     "archive": _archive,
     "analyse": _analyse,
+    "register": _register,
 }
 # The stages of each kind of worker; a stage hands its outputs to the next ones. The sets are fixed, so that offsets and tables never have
 # to move between consumer groups.
-WORKERS: Mapping[str, tuple[str, ...]] = {"core": ("route", "match", "send", "track"), "sinks": ("archive", "analyse")}
+WORKERS: Mapping[str, tuple[str, ...]] = {
+    "core": ("route", "match", "send", "track"),
+    "sinks": ("archive", "analyse", "register"),
+}
 # The settings that each kind of worker needs, besides Kafka.
 REQUIRED: Mapping[str, tuple[str, ...]] = {"core": ("tracker_keys",), "sinks": ("postgres_url", "clickhouse_url")}
 # The stages of each app. An app has one consumer group, and one changelog for all its tables.
-APPS: Mapping[str, tuple[str, ...]] = {"core": WORKERS["core"], "archive": ("archive",), "analyse": ("analyse",)}
+APPS: Mapping[str, tuple[str, ...]] = {
+    "core": WORKERS["core"],
+    "archive": ("archive",),
+    "analyse": ("analyse",),
+    "register": ("register",),
+}
 # INNER: topics that only the stages of core write. OUTSIDE: topics that others read too, although core hands their records over.
 INNER = frozenset({"conversation-log"})
 OUTSIDE = frozenset({"conversation-log", "deliveries.internal"})
 
 
 def apps(worker: str, settings: Settings) -> list[Stage[Any]]:
-    """The stages that a worker of this kind runs, one for each of its Faust apps. The sinks are two apps with a consumer group each, so
-    that each continues from its own offsets while the database of the other is unavailable."""
+    """The stages that a worker of this kind runs, one for each of its Faust apps. The sinks are three apps with a consumer group each, so
+    that each continues from its own offsets while the database of another is unavailable."""
     built = [BUILDERS[name](settings) for name in WORKERS[worker]]
     if worker == "sinks":
         return built

@@ -42,6 +42,11 @@ class Retention:
 KEEP_ALL = Retention()
 
 
+def retention_in(days: int, tenants: str) -> Retention:
+    """What the two settings say together; 0 days are for ever. Raises ValueError as `tenant_days`."""
+    return Retention(days or None, tenant_days(tenants))
+
+
 def tenant_days(text: str) -> Mapping[str, int]:
     """Tenant -> days. Raises ValueError, with a sentence about the first wrong entry."""
     found: dict[str, int] = {}

@@ -1,11 +1,11 @@
 """The settings of retention in the databases (a part of schemas/settings.py).
 
-In: the environment, through Settings. Out: fields, and `retention`. Guaranteed: a wrong value is refused at start, with a sentence.
+In: the environment, through Settings. Out: fields. Guaranteed: a wrong value is refused at start, with a sentence.
 """
 
 from pydantic import Field, field_validator
 
-from schemas.retention_days import LONGEST_DAYS, Retention, tenant_days
+from schemas.retention_days import LONGEST_DAYS, tenant_days
 from schemas.thread_settings import ThreadSettings
 
 
@@ -28,8 +28,3 @@ class RetentionSettings(ThreadSettings):
     def _tenant_retention_is_valid(cls, text: str) -> str:
         tenant_days(text)
         return text
-
-    @property
-    def retention(self) -> Retention:
-        """Both settings together."""
-        return Retention(self.retention_days or None, tenant_days(self.tenant_retention))

@@ -10,19 +10,28 @@ it either has committed before the rows are changed, or knows the person.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from schemas.person_addresses import one_form
 from schemas.records import (
     CHANNELS,
+    Binding,
     Contact,
+    Conversation,
     Cursor,
+    CursorReport,
+    Delivery,
     DeliveryRef,
     DeliveryState,
+    Erasure,
+    InboundMessage,
+    Message,
+    Preference,
     SequencedMessage,
     Suppression,
+    Window,
 )
 from sinks.staging import Members
 
@@ -53,7 +62,7 @@ def _anywhere(tenant: str, name: str) -> list[str]:
     return [person_digest(tenant, channel, name) for channel in ("", *CHANNELS)]
 
 
-def _of_delivery(tenant: str, delivery: DeliveryRef | DeliveryState) -> list[str]:
+def _of_delivery(tenant: str, delivery: DeliveryRef | DeliveryState | Delivery) -> list[str]:
     return [person_digest(tenant, "", delivery.recipient), person_digest(tenant, delivery.channel, delivery.address)]
 
 
@@ -63,14 +72,23 @@ def digests_of(record: Any) -> list[str]:  # noqa: PLR0911  # one branch for eac
         case SequencedMessage():
             recipients = [digest for each in record.deliveries for digest in _of_delivery(record.tenant_id, each)]
             return [*_anywhere(record.tenant_id, record.sender), *recipients]
-        case DeliveryState():
+        case DeliveryState() | Delivery():
             return _of_delivery(record.tenant_id, record)
         case Cursor():
             return _anywhere(record.tenant_id, record.member)
         case Members():
             return [digest for member in record.members for digest in _anywhere(record.tenant_id, member)]
-        case Suppression():
-            return [person_digest(record.tenant_id, record.channel, record.address)]
+        case Suppression() | InboundMessage() | Preference() | Window() | CursorReport() | Binding():
+            address = record.address  # a Binding may have none
+            return [] if address is None else [person_digest(record.tenant_id, record.channel, address)]
+        case Conversation():
+            return [digest for member in record.members for digest in _anywhere(record.tenant_id, member)]
+        case Message():
+            named = (name for each in record.recipients for name in (each.user_id, each.address) if name)
+            return [digest for name in (record.sender, *named) for digest in _anywhere(record.tenant_id, name)]
+        case Erasure():
+            addresses = [person_digest(record.tenant_id, each.channel, each.address) for each in record.addresses]
+            return [*_anywhere(record.tenant_id, record.person), *addresses]
         case Contact():
             addresses = [person_digest(record.tenant_id, each.channel, each.address) for each in record.addresses]
             return [person_digest(record.tenant_id, "", record.user_id), *addresses]
@@ -88,15 +106,18 @@ class Erased:
 
     def name_of(self, tenant: str, digests: Iterable[str], at: int) -> str | None:
         """The word for the first of these people who was erased at this time or later; None if none was."""
+        return next((erased_name(digest) for digest, _ in self._among(tenant, digests, at)), None)
+
+    def _among(self, tenant: str, digests: Iterable[str], at: int) -> Iterator[tuple[str, int]]:
+        """The digests of those who were erased at the time `at` or later, and when."""
         for digest in digests:
             erased_at = self._at.get((tenant, digest))
             if erased_at is not None and at <= erased_at:
-                return erased_name(digest)
-        return None
+                yield digest, erased_at
 
     def blanked(self, record: R) -> R:
         """The record as PostgreSQL may store it: the same object if nobody in it was erased. A message loses its text when its sender or
-        any of its recipients was erased. Contacts are not changed: see `is_erased`."""
+        any of its recipients was erased. Contacts are not changed: see `erased_at`."""
         changed: Any = record
         if not self._at:
             return record
@@ -126,6 +147,8 @@ class Erased:
                     changed = replace(record, address=name)
         return changed  # type: ignore[no-any-return]  # each branch keeps the record's class
 
-    def is_erased(self, record: Any, at: int) -> bool:
-        """Whether the record names somebody who was erased at the time `at` or later."""
-        return bool(self._at) and self.name_of(record.tenant_id, digests_of(record), at) is not None
+    def erased_at(self, record: Any, at: int) -> int | None:
+        """When somebody was erased whom the record names, if that was at the time `at` or later; else None."""
+        if not self._at:
+            return None
+        return next((when for _, when in self._among(record.tenant_id, digests_of(record), at)), None)

@@ -227,7 +227,7 @@ async def erased_among(connection: AsyncConnection, records: Iterable[Any]) -> E
     return Erased({(tenant, digest): at async for tenant, digest, at in rows})
 
 
-async def stage(connection: AsyncConnection, relation: Staging, records: Sequence[object]) -> None:
+async def stage(connection: AsyncConnection, relation: Staging, records: Iterable[object]) -> None:
     """Copies records into their temporary relation, which is empty until then."""
     async with connection.cursor() as cursor, cursor.copy(relation.copy.encode()) as copy:
         copy.set_types(relation.types)

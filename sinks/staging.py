@@ -41,6 +41,14 @@ def _keys(texts: Any) -> list[str]:
     return [key(text) for text in texts]
 
 
+def _texts(texts: Any) -> list[str]:
+    return [storable(text) for text in texts]
+
+
+def _json(value: Any) -> bytes:
+    return b"\x01" + orjson.dumps(storable_json(value))
+
+
 def _metadata(metadata: Any) -> bytes:
     # PostgreSQL's binary jsonb is a version byte and the JSON text.
     return b"\x01" + orjson.dumps({storable(name): storable(value) for name, value in metadata.items()})
@@ -62,9 +70,12 @@ _KINDS: dict[str, tuple[str, Convert | None]] = {
     "labels": ("bytea", _metadata),
     "content": ("bytea", _content),
     "keys": ("text[]", _keys),
+    "texts": ("text[]", _texts),
+    "json": ("bytea", _json),
+    "bytes": ("bytea", None),
 }
 
-_KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id", "member"}
+_KEYS = {"tenant_id", "event_id", "delivery_id", "message_id", "conversation_id", "member", "user_id"}
 _WORDS = {"previous_status", "status", "cause", "direction"}
 _PLAIN = {
     "seq": "bigint",
@@ -97,7 +108,8 @@ def _kind(column: str) -> str:
 class Staging:
     """One temporary relation: its columns (the record's fields, except `without`), their binary types, and the rows. Pure; immutable after
     construction, so it may be shared. `create` and `copy` are SQL; the relation is emptied at each commit. With `numbered`, the last column
-    of a row is `place`, its number in the batch from 0."""
+    of a row is `place`, its number in the batch from 0. `kinds` are those of columns whose name does not say it, `before` conversions of
+    their values that come first."""
 
     def __init__(
         self,
@@ -106,6 +118,7 @@ class Staging:
         without: tuple[str, ...] = (),
         *,
         kinds: Mapping[str, str] | None = None,
+        before: Mapping[str, Convert] | None = None,
         numbered: bool = False,
     ) -> None:
         self.relation = f"staged_{relation}"
@@ -114,7 +127,8 @@ class Staging:
         types = [_KINDS[(kinds or {}).get(column) or _kind(column)] for column in self.columns]
         self.types = [type_ for type_, _ in types] + ["int4"] * numbered
         self._fields = attrgetter(*self.columns)
-        self._converts = [(i, convert) for i, (_, convert) in enumerate(types) if convert]
+        self._converts = [(self.columns.index(name), convert) for name, convert in (before or {}).items()]
+        self._converts += [(i, convert) for i, (_, convert) in enumerate(types) if convert]
         names = ", ".join((*self.columns, "place") if numbered else self.columns)
         place = ", place integer" if numbered else ""
         columns = f"like {relation} including defaults{place}"

@@ -6,6 +6,7 @@ byte for byte.
 """
 
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 
 from pipelines.engine.stage import Headers, Output, Record, Refusal
@@ -29,6 +30,16 @@ def lost_records(source: tuple[str, int], first: int, end: int) -> Refusal:
     record = Record(*source, first, 0, None, None, ())
     detail = f"offsets {first} to {end - 1} of {source[0]} {source[1]}: this stage was stopped for longer than the topic's retention"
     return Refusal(record, "deleted_before_read", detail)
+
+
+def dead_letters(stage: str, refusals: Iterable[Refusal], now: int) -> list[Output]:
+    """The dead letters of a turn. A dead letter that a stage cannot take is no new dead letter, or that one would follow it for ever: it
+    stays in its topic, and the log and the metrics have it."""
+    return [
+        dead_letter(each.stage or stage, each, now)
+        for each in refusals
+        if each.record.topic != TOPIC or each.record.value is None
+    ]
 
 
 def dead_letter(stage: str, refusal: Refusal, now: int) -> Output:

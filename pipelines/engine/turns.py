@@ -22,7 +22,7 @@ from pipelines.engine import offset_metadata, turn_offsets
 from pipelines.engine.batch_queue import Batch, BatchQueue
 from pipelines.engine.calls import Budget, Calls
 from pipelines.engine.crash_loop import CrashLoopGuard, OneAtATime, blank
-from pipelines.engine.dead_letters import dead_letter, lost_records
+from pipelines.engine.dead_letters import dead_letters, lost_records
 from pipelines.engine.decisions import Decisions, Undone
 from pipelines.engine.kafka_sizes import KafkaSizes
 from pipelines.engine.mirrors import Mirrors
@@ -373,7 +373,7 @@ class Partition(Generic[S]):
     async def _commit(
         self, decision: Decision, rows: list[Rows], offsets: dict[Source, int], records: int, now: int
     ) -> None:
-        letters = [dead_letter(refusal.stage or self._stage.name, refusal, now) for refusal in decision.refusals]
+        letters = dead_letters(self._stage.name, decision.refusals, now)
         ends: Mapping[str, int] = {}
         if offsets or decision.outputs or letters or rows:
             offsets = offsets or dict(list(self._committed.items())[:1])

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.archive import Archive, State, Writes
+from pipelines.archive import Archive, Writes
 from pipelines.engine.stage import Decision, Record
+from pipelines.postgres_stage import State
 from schemas import metrics
 from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink

@@ -55,7 +55,7 @@ def test_an_unknown_app_is_one_line() -> None:
     done = faust("pigeons", "tables")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
-        "no app 'pigeons': faust -A pipelines.faust_apps:NAME with one of analyse, archive, core"
+        "no app 'pigeons': faust -A pipelines.faust_apps:NAME with one of analyse, archive, core, register"
     ]
     done = faust("core", "tables", CHAT4ALL_KAFKA_URL="")
     assert done.returncode == 1

@@ -35,6 +35,7 @@ from pipelines.engine.stage import Decision, Inputs, Record, Result, Source, Sta
 from pipelines.match import Match
 from pipelines.match_threads import ThreadLimits
 from pipelines.recipients import Reachable
+from pipelines.register import Register
 from pipelines.route import Route
 from pipelines.send import Send
 from pipelines.send_state import SendLimits
@@ -46,6 +47,7 @@ from schemas.outcomes import Accepted, Rejected, RetryLater, Unknown
 from schemas.records import Address, Binding, Contact, Direction, ReceiptStatus, Status
 from sinks.clickhouse import ClickHouseFacts
 from sinks.postgres import PostgresArchive as ArchiveSink
+from sinks.register_sink import PostgresRegister
 from tables.layout import Layout
 from tables.sequences import SEQUENCES
 from tests.support.builders import (
@@ -77,6 +79,8 @@ from tests.support.builders import (
 )
 from tests.support.counting_provider import Provider
 from tests.support.purity import Impure, purely
+from tests.support.register_records import contact_record, suppression_record
+from tests.support.sink_databases import dead_letter
 
 # --- the guard ----------------------------------------------------------------------------------------------------------
 
@@ -293,7 +297,22 @@ CASES = {
             record("conversation-log", sequenced(ref())),
             *(record("delivery-states", delivery_state(f"e{n}")) for n in range(3)),
             record("cursors", cursor()),
+            *(record("conversations", conversation(*names)) for names in (("ana",), ("ana", "bia"))),
             raw("delivery-states", b"junk"),
+        ),
+    ),
+    "register": Case(
+        lambda: Register(
+            sink=PostgresRegister("postgresql://127.0.0.1:1/none"),
+            facts=ClickHouseFacts("http://127.0.0.1:1"),
+            interval_ms=0,
+        ),
+        (
+            *(contact_record(f"u{n}") for n in range(2)),
+            raw("contacts", None, key=b"u1"),
+            *(suppression_record(suppressed=each) for each in (True, False)),
+            *(record("dead-letters", dead_letter(n)) for n in range(3)),
+            *(raw(topic, b"junk") for topic in ("contacts", "suppressions", "dead-letters")),
         ),
     ),
     "analyse": Case(
