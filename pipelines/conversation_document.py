@@ -22,7 +22,7 @@ from tables.lanes import lane_of
 from tables.messages import ORDER, LoggedMessage, sequence_key, summary
 from tables.outstanding import Outstanding
 from tables.table import Table
-from tables.timelines import Timeline, arrived, status
+from tables.timelines import Timeline, arrived, ready_at, status
 
 MESSAGES = 50  # of a page
 DELIVERIES = 100  # shown of one message
@@ -43,11 +43,14 @@ _OF_TIMELINE = (
         "address",
         "requested_at",
         "accepted_at",
+        "not_before",
+        "first_dispatched_at",
         "dispatched_at",
         "sent_at",
         "failed_at",
     ),
-    *("stalled_at", "attempts", "resends", "provider_message_id", "reason_code", "reason", "version", "updated_at"),
+    *("stalled_at", "attempts", "throttles", "resends", "fallback_of", "provider_message_id", "reason_code", "reason"),
+    *("version", "updated_at"),
 )
 
 
@@ -148,7 +151,8 @@ class Document:
         delivered_at, read_at = arrived(row)
         fields = {name: getattr(row, name) for name in _OF_TIMELINE}
         shown = fields if self.whole else masked(fields)
-        return {"status": str(status(row)), "delivered_at": delivered_at, "read_at": read_at} | shown
+        times = {"ready_at": ready_at(row), "delivered_at": delivered_at, "read_at": read_at}
+        return {"status": str(status(row))} | times | shown
 
     def _open(self, row: Outstanding | None) -> dict[str, Any]:
         """What a delivery that has not ended waits for; nothing for one that has."""

@@ -15,12 +15,12 @@ MASK = "***"
 SHOWN = frozenset(
     # ids
     {"account", "channel", "conversation", "conversation_id", "delivery_id", "digest", "events", "message_id"}
-    | {"delivery_ids", "source", "tenant_id"}
+    | {"delivery_ids", "fallback_of", "source", "tenant_id"}
     # codes
     | {"cause", "direction", "error_code", "failure", "kind", "language", "long_text", "phase", "previous_status", "reason_code"}
     | {"status"}
     # counts
-    | {"attempt", "attempts", "failures", "home_partition", "inferred", "known", "number", "part", "part_since", "partial", "ranges"}
+    | {"attempt", "attempts", "failures", "throttled", "throttles", "home_partition", "inferred", "known", "number", "part", "part_since", "partial", "ranges"}
     | {"resends", "scheduled_before", "seq", "size", "version"}
     # cursors
     | {"last_delivered_seq", "last_read_seq", "unread", "made", "made_seq", "ended", "ended_seq", "observed_seq", "read", "read_seq"}
@@ -33,8 +33,8 @@ SHOWN = frozenset(
     | {"wish", "wish_stops", "wish_at", "reach", "reach_stops", "reach_at", "confirmation_id", "lifted_at"}
     # times
     | {"accepted_at", "bound_at", "covered_delivered_at", "covered_read_at", "delivered_at", "due_at", "kept_from"}
-    | {"closes_at", "decided_at", "dispatched_at", "expires_at", "failed_at", "not_before", "observed_at", "occurred_at", "opened_at"}
-    | {"provider_at", "read_at", "reason_at", "received_at", "requested_at", "sent_at", "since", "stalled_at", "updated_at"}
+    | {"closes_at", "decided_at", "dispatched_at", "expires_at", "failed_at", "first_dispatched_at", "not_before", "observed_at", "occurred_at", "opened_at"}
+    | {"provider_at", "read_at", "ready_at", "reason_at", "received_at", "requested_at", "retry_at", "sent_at", "since", "stalled_at", "updated_at"}
 )  # fmt: skip  # one group a line
 # Masked as a whole, names included: the application chooses them.
 WHOLE = frozenset({"metadata"})

@@ -129,6 +129,7 @@ class Send(Stage[State]):
         Reads and writes tables `outstanding` and `windows`. Refuses: wrong_partition, unknown_channel, schedule_full, attempts_exhausted,
         and what cannot be decoded. Raises nothing on purpose."""
         decision = Decision()
+        state.lanes.look(now)
         for result in inputs.results:
             self._take_result(result, state, decision, now)
         for record in inputs.records:
@@ -180,7 +181,7 @@ class Send(Stage[State]):
             decision.outputs.append(attempt_update(row, Status.FAILED, Cause.REJECTED, now, why))
             decision.refusals.append(Refusal(record, *why, delivery.tenant_id))
             return
-        state.take(row)
+        state.take(row, now)
 
     def _take_update(self, record: Record, state: State, decision: Decision, now: int) -> None:
         """A receipt proves that the provider has the delivery; it resolves an unknown outcome."""
@@ -232,7 +233,7 @@ class Send(Stage[State]):
             )
             if outcome.suppresses is not None and row.delivery.channel in self._connectors:
                 decision.outputs.append(preference_of(row, self._rules.owner(row.delivery), outcome.suppresses, at))
-            state.end(row)
+            state.end(row, at)
         else:
             self._unknown(row, outcome, state, decision, now)
 
@@ -251,7 +252,7 @@ class Send(Stage[State]):
         for provider_id in provider_ids:
             decision.outputs += bindings_of(row, provider_id, now, partial=partial)
         if not partial:
-            state.end(row)
+            state.end(row, now)
             return
         following = dataclasses.replace(
             row,
@@ -274,22 +275,27 @@ class Send(Stage[State]):
     def _retry_later(self, row: Outstanding, outcome: RetryLater, state: State, decision: Decision, now: int) -> None:
         failures = row.failures + (not outcome.throttled)
         if failures >= self._limits.attempts:
-            decision.count("exhausted")
-            decision.outputs.append(
-                attempt_update(row, Status.FAILED, Cause.EXHAUSTED, now, (outcome.code, outcome.reason))
-            )
-            decision.refusals.append(given_up(row, outcome))
-            state.end(row)
+            self._exhausted(row, outcome, state, decision, now)
             return
         wished = outcome.after_seconds
         wait = backoff(row, failures) if wished is None else int(min(max(wished, 0.0), LONGEST_WAIT_SECONDS) * 1000)
         decision.count("throttled" if outcome.throttled else "retry_later")
-        decision.outputs.append(
-            attempt_update(row, Status.PENDING, Cause.RETRY_LATER, now, (outcome.code, outcome.reason))
-        )
         if outcome.scope is not Scope.PAIR:
             state.block(row.delivery, now + wait)
+        retry_at, why = state.free_at(row.delivery, now + wait), (outcome.code, outcome.reason)
+        decision.outputs.append(
+            attempt_update(
+                row, Status.PENDING, Cause.RETRY_LATER, now, why, throttled=outcome.throttled, retry_at=retry_at
+            )
+        )
         state.put(dataclasses.replace(row, phase=Phase.WAITING, failures=failures, not_before=now + wait))
+
+    def _exhausted(self, row: Outstanding, outcome: RetryLater, state: State, decision: Decision, now: int) -> None:
+        decision.count("exhausted")
+        why, throttled = (outcome.code, outcome.reason), outcome.throttled
+        decision.outputs.append(attempt_update(row, Status.FAILED, Cause.EXHAUSTED, now, why, throttled=throttled))
+        decision.refusals.append(given_up(row, outcome))
+        state.end(row, now)
 
     def _unknown(self, row: Outstanding, outcome: Unknown, state: State, decision: Decision, now: int) -> None:
         if row.evidence is not None and row.delivery.channel in self._connectors:
@@ -300,32 +306,34 @@ class Send(Stage[State]):
         policy = "hold" if connector is None else connector.capabilities.unknown_policy
         if row.delivery.kind in SIGNALS:
             policy = "resend"  # there is never evidence of a signal, and a repeated one does no harm
+        status = Status.FAILED if policy == "fail" else Status.PENDING
+        held = dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms)
+        # a resend reports its own time, with RESENT
+        is_tried_again = policy == "hold" and connector is not None and not self._is_last(row)
+        retry_at = held.not_before if is_tried_again else None
+        why = (outcome.code, outcome.reason)
+        decision.outputs.append(attempt_update(row, status, Cause.UNKNOWN, now, why, retry_at=retry_at))
         if policy == "fail":
-            decision.outputs.append(
-                attempt_update(row, Status.FAILED, Cause.UNKNOWN, now, (outcome.code, outcome.reason))
-            )
-            state.end(row)
-            return
-        decision.outputs.append(attempt_update(row, Status.PENDING, Cause.UNKNOWN, now, (outcome.code, outcome.reason)))
-        if policy == "hold":
-            state.put(dataclasses.replace(row, phase=Phase.HELD, not_before=now + self._limits.hold_ms))
+            state.end(row, now)
+        elif policy == "hold":
+            state.put(held)
         else:
             self._resend(row, state, decision, now)
 
+    def _is_last(self, row: Outstanding) -> bool:
+        """Whether an attempt with an unknown outcome is not repeated any more."""
+        return row.resends + 1 >= self._limits.attempts
+
     def _resend(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
-        if row.resends + 1 >= self._limits.attempts:
+        if self._is_last(row):
             exhausted = RetryLater(reason="every attempt ended without an answer", code="unknown")
-            decision.count("exhausted")
-            decision.outputs.append(
-                attempt_update(row, Status.FAILED, Cause.EXHAUSTED, now, (exhausted.code, exhausted.reason))
-            )
-            decision.refusals.append(given_up(row, exhausted))
-            state.end(row)
+            self._exhausted(row, exhausted, state, decision, now)
             return
         decision.count("resent")
-        decision.outputs.append(attempt_update(row, Status.PENDING, Cause.RESENT, now))
-        wait = backoff(row, row.resends)
-        state.put(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=now + wait))
+        at = now + backoff(row, row.resends)
+        retry_at = state.free_at(row.delivery, at)
+        decision.outputs.append(attempt_update(row, Status.PENDING, Cause.RESENT, now, retry_at=retry_at))
+        state.put(dataclasses.replace(row, phase=Phase.WAITING, resends=row.resends + 1, not_before=at))
 
     # --- lanes ----------------------------------------------------------------------------------------------------------
 
@@ -342,7 +350,7 @@ class Send(Stage[State]):
         elif _is_over(row.delivery, now):
             self._expire(row, state, decision, now)
         elif row.is_scheduled:
-            state.enter(row)
+            state.enter(row, now)
         else:
             state.remind(dataclasses.replace(row, not_before=0))
             state.lanes.ready(lane_of(row.delivery))
@@ -371,21 +379,19 @@ class Send(Stage[State]):
             self._proven(row, row.evidence, state, decision, now)
         elif row.not_before <= now and (why := self._rules.forbid(row, suppressions, now)) is not None:
             decision.count("suppressed")
-            decision.outputs.append(
-                attempt_update(row, Status.SUPPRESSED, Cause.REJECTED, now, ("suppressed", why.sentence))
-            )
-            state.end(row)
+            ready, reason = state.seen_ready(row, now), ("suppressed", why.sentence)
+            decision.outputs.append(attempt_update(ready, Status.SUPPRESSED, Cause.REJECTED, now, reason))
+            state.end(row, now)
         elif row.not_before <= now and state.has_calls_left(row.delivery):
-            intent = dataclasses.replace(row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now)
-            shares = state.begin(intent)
+            intent, shares = state.begin(row, now)
             attempt = Attempt(row.delivery, intent.attempt, intent.part)
             decision.calls.append(Call(intent.delivery.delivery_id, attempt, shares=shares))
 
     def _expire(self, row: Outstanding, state: State, decision: Decision, now: int) -> None:
         decision.count("expired")
         why = ("expired", "it could not be sent in time")
-        decision.outputs.append(attempt_update(row, Status.EXPIRED, Cause.EXPIRED, now, why))
-        state.end(row)
+        decision.outputs.append(attempt_update(state.seen_ready(row, now), Status.EXPIRED, Cause.EXPIRED, now, why))
+        state.end(row, now)
 
 
 def _is_over(delivery: Delivery, now: int) -> bool:

@@ -21,9 +21,14 @@ def attempt_update(
     why: tuple[str, str] | None = None,
     *,
     provider_message_id: str | None = None,
+    throttled: bool = False,
+    retry_at: int | None = None,
 ) -> Output:
-    """The status update about an attempt, for track. `now` is in Unix milliseconds, `why` a reason code and a sentence."""
+    """The status update about an attempt, for track. Times are in Unix milliseconds, `why` is a reason code and a sentence. `retry_at` is
+    when the next attempt may start; it is left out if the delivery is over by then."""
     delivery = row.delivery
+    if retry_at is not None and delivery.expires_at is not None and delivery.expires_at <= retry_at:
+        retry_at = None
     update = StatusUpdate(
         tenant_id=delivery.tenant_id,
         event_id=f"{delivery.delivery_id}:{row.attempt}:{cause.lower()}",
@@ -39,6 +44,9 @@ def attempt_update(
         provider_message_id=provider_message_id,
         reason_code=why[0] if why else None,
         reason=why[1] if why else None,
+        ready_at=row.ready_at,
+        throttled=throttled,
+        retry_at=retry_at,
     )
     return Output("status-updates", key_of(delivery), codec.encode(update), delivery.home_partition, content=update)
 

@@ -74,7 +74,7 @@ class State:
         state = cls(rows, limits, windows)
         # a delivery with an attempt stays at the head of its lane
         for _, row in sorted(rows.items(), key=lambda item: (not item[1].attempt, item[1].delivery.seq)):
-            state._derive(row)
+            state._derive(row, None)
             if row.phase is Phase.CALLING and row.delivery.delivery_id not in in_flight:  # else the call continues
                 state.interrupted.append(row.delivery.delivery_id)
         return state
@@ -95,24 +95,25 @@ class State:
 
     # --- rows -------------------------------------------------------------------------------------------------------------
 
-    def take(self, row: Outstanding) -> None:
+    def take(self, row: Outstanding, now: int) -> None:
         """Adds a new delivery: to its lane, or to the scheduled ones."""
         self.rows.put(row.delivery.delivery_id.encode(), row)
-        self._derive(row)
+        self._derive(row, now)
 
-    def enter(self, row: Outstanding) -> None:
+    def enter(self, row: Outstanding, now: int) -> None:
         """A scheduled delivery is due: it enters its lane. The row records that, so that a restart finds the same lane."""
         delivery = row.delivery
         self.scheduled.remove(delivery.tenant_id, row.size)
         self.put(dataclasses.replace(row, not_before=0))
-        self.lanes.add(delivery)
+        self.lanes.add(delivery, now)
 
     def put(self, row: Outstanding) -> None:
         """Writes a changed row of a lane, and sets its timer."""
         self.rows.put(row.delivery.delivery_id.encode(), row)
         self.remind(row)
 
-    def end(self, row: Outstanding) -> None:
+    def end(self, row: Outstanding, now: int) -> None:
+        """The delivery ended at `now`: the next one of its lane is the head since then."""
         delivery = row.delivery
         self.rows.delete(delivery.delivery_id.encode())
         self.timers.cancel(delivery.tenant_id, delivery.delivery_id)
@@ -120,7 +121,7 @@ class State:
         if row.is_scheduled:
             self.scheduled.remove(delivery.tenant_id, row.size)
         else:
-            self.lanes.remove(delivery)
+            self.lanes.remove(delivery, now)
 
     def remind(self, row: Outstanding) -> None:
         """Sets the timer of a waiting delivery to its next attempt or its expiry, whichever is earlier."""
@@ -134,14 +135,14 @@ class State:
         else:
             self.timers.cancel(delivery.tenant_id, delivery.delivery_id)
 
-    def _derive(self, row: Outstanding) -> None:
-        """Adds a new row to quotas, lanes and timers."""
+    def _derive(self, row: Outstanding, now: int | None) -> None:
+        """Adds a row to quotas, lanes and timers; `now` is None for one from before this start."""
         delivery = row.delivery
         self.held.add(delivery.tenant_id, row.size)
         if row.is_scheduled:
             self.scheduled.add(delivery.tenant_id, row.size)
         else:
-            self.lanes.add(delivery)
+            self.lanes.add(delivery, now)
             if row.attempt:
                 self.lanes.begin(lane_of(delivery))
         self.remind(row)
@@ -178,14 +179,32 @@ class State:
         self.lanes.block(place)
         return False
 
-    def begin(self, row: Outstanding) -> tuple[str, ...]:
-        """Starts a call; `row` is its intent. Returns the shares that the call counts in."""
-        self.put(row)
+    def begin(self, row: Outstanding, now: int) -> tuple[Outstanding, tuple[str, ...]]:
+        """Starts a call at `now`: writes its intent. Returns the intent, and the shares that the call counts in."""
+        ready_at = self._ready_at(row, now)
+        intent = dataclasses.replace(
+            row, phase=Phase.CALLING, attempt=row.attempt + 1, dispatched_at=now, ready_at=ready_at
+        )
+        self.put(intent)
         self.lanes.begin(lane_of(row.delivery))
         shares = (_account(place_of(row.delivery)), _tenant(row.delivery.tenant_id))
         self._free -= 1
         self._running.update(shares)
-        return shares
+        return intent, shares
+
+    def seen_ready(self, row: Outstanding, now: int) -> Outstanding:
+        """The row with the time at which it became the head of its lane, for what ends without an attempt."""
+        return dataclasses.replace(row, ready_at=self._ready_at(row, now))
+
+    def _ready_at(self, row: Outstanding, now: int) -> int | None:
+        """When the row became the head of its lane: at `now` at the latest, also where the clock went back. The first attempt fixes it.
+        None for a row that is not the head."""
+        since = row.ready_at if row.attempt else self.lanes.since(row.delivery)
+        return None if since is None else min(since, now)
+
+    def free_at(self, delivery: Delivery, at: int) -> int:
+        """The time `at`, or the later one at which the delivery's account takes calls again."""
+        return max(at, self.blocked.at(place_of(delivery)) or 0)
 
     def block(self, delivery: Delivery, until: int) -> None:
         """Blocks the delivery's account until the time `until`."""

@@ -61,7 +61,8 @@ def covered(lane: LaneOfMember, newest: int, update: StatusUpdate, state: State)
             if timelines.is_covered(row, update):
                 passed = True
             elif not message.was_scheduled or message.kept_from <= update.occurred_at:
-                about = replace(update, delivery_id=delivery_id, event_id=_event_id(update, delivery_id))
+                # the attempt is one of the later delivery
+                about = replace(update, delivery_id=delivery_id, event_id=_event_id(update, delivery_id), attempt=0)
                 yield Covered(delivery_id.encode(), timelines.cover(row, about))
         seq = message.scheduled_before if passed else seq - 1
     if seq > 0:

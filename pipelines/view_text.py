@@ -35,7 +35,7 @@ def fields(row: Any, path: str = "") -> list[tuple[str, Any, str]]:
 
 def steps(delivery: dict[str, Any]) -> list[tuple[str, int, int | None]]:
     """The steps of a delivery in the order of their times: name, time, milliseconds since the step before."""
-    names = ("requested", "accepted", "dispatched", "sent", "delivered", "read", "failed", "stalled")
+    names = ("requested", "accepted", "ready", "dispatched", "sent", "delivered", "read", "failed", "stalled")
     found = sorted(
         ((at, rank, name) for rank, name in enumerate(names) if (at := delivery.get(f"{name}_at")) is not None)
     )

@@ -1,7 +1,8 @@
 """The lanes of one partition. A lane holds the due deliveries of one (tenant, conversation, address, channel), in sequence.
 
 Derived from the table `outstanding`, never stored: built again after a restore. Only the head of a lane may be called. A head that was
-called once stays the head until its delivery ends. A lane is ready when its head may be called.
+called once stays the head until its delivery ends. A lane is ready when its head may be called. Since when a delivery is the head is noted:
+that is how long it waited for the deliveries before it. Times are Unix milliseconds and come from the caller.
 """
 
 from bisect import bisect_left, insort
@@ -22,27 +23,31 @@ class Lanes:
     def __init__(self) -> None:
         self._queues: dict[Lane, list[Entry]] = {}
         self._called: set[Lane] = set()  # lanes whose head was called
+        self._since: dict[
+            Lane, int
+        ] = {}  # when its head became the head; heads that were derived from rows are not in it
+        self._began: int | None = None  # what counts for those
         self._ready = FairQueue()
 
     def __len__(self) -> int:
         return len(self._queues)
 
-    def add(self, delivery: Delivery) -> None:
+    def add(self, delivery: Delivery, now: int | None) -> None:
         """Inserts a delivery into its lane by sequence, but never before a head that was called. If it becomes the head, the lane is
-        ready."""
+        ready. `now` is None for a row that is found again: nobody knows since when it is the head."""
         lane, entry = lane_of(delivery), _entry(delivery)
         queue = self._queues.setdefault(lane, [])
         insort(queue, entry, lo=1 if lane in self._called else 0)
         if queue[0] is entry:
-            self.ready(lane)
+            self._first(lane, now)
 
     def begin(self, lane: Lane) -> None:
         """Notes that the head of the lane was called: no delivery is inserted before it from now on."""
         self._called.add(lane)
 
-    def remove(self, delivery: Delivery) -> None:
-        """Removes a delivery that has ended. If it was the head, the next one becomes the head and the lane is ready. Raises KeyError if
-        the lane is not known."""
+    def remove(self, delivery: Delivery, now: int) -> None:
+        """Removes a delivery that ended at `now`. If it was the head, the next one becomes the head and the lane is ready. Raises KeyError
+        if the lane is not known."""
         lane, entry = lane_of(delivery), _entry(delivery)
         queue = self._queues[lane]
         if queue[0] != entry:
@@ -51,10 +56,22 @@ class Lanes:
         del queue[0]
         self._called.discard(lane)
         if queue:
-            self.ready(lane)
+            self._first(lane, now)
         else:
             del self._queues[lane]
+            self._since.pop(lane, None)
             self._ready.discard(lane)
+
+    def look(self, now: int) -> None:
+        """Notes the time of a turn: the first one counts for heads that were derived from rows."""
+        if self._began is None:
+            self._began = now
+
+    def since(self, delivery: Delivery) -> int | None:
+        """When the delivery became the head of its lane; None for one that is not the head, and before the first `look` for one that was
+        derived from a row."""
+        lane = lane_of(delivery)
+        return self._since.get(lane, self._began) if self.head(lane) == delivery.delivery_id else None
 
     def of_conversation(self, tenant_id: str, conversation_id: str) -> list[tuple[Lane, list[str]]]:
         """The lanes of a conversation, each with its delivery ids, the head first. Looks at every lane, for the web views."""
@@ -94,6 +111,14 @@ class Lanes:
     def unblock(self, place: str) -> None:
         """Ends a block; does nothing if there is none."""
         self._ready.unblock(place)
+
+    def _first(self, lane: Lane, now: int | None) -> None:
+        """The lane has another head."""
+        if now is None:
+            self._since.pop(lane, None)
+        else:
+            self._since[lane] = now
+        self.ready(lane)
 
 
 def lane_of(delivery: Delivery) -> Lane:

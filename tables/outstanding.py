@@ -34,6 +34,9 @@ class Outstanding:
     part: int = 0  # index of the part to send or being sent, from 0; the provider accepted the parts before it
     part_since: int = 0  # number of the last attempt of the part before; receipts of it and of earlier ones say nothing about this part
     size: int = 0  # bytes of the delivery's record
+    ready_at: int | None = (
+        None  # when it was the head of its lane, noted by the first attempt; None: not known, or no attempt yet
+    )
 
     @property
     def is_scheduled(self) -> bool:

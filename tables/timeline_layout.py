@@ -24,13 +24,16 @@ _UNNUMBERED: Final = 1  # the first byte of a row that was packed before deliver
 # PACKED, bits, version, attempts, resends, number of events, sequence, accepted_at, number among the member's deliveries
 _HEAD = struct.Struct("<BIHBBBIqI")
 _UNNUMBERED_HEAD = struct.Struct("<BIHBBBIq")
-# Bits of the head: which fields are present, and what they are. A bit never gets another meaning.
-# Times.
+# Bits of the head: which fields are present, and what they are. A bit never gets another meaning. Free: 29 and 30. Keep 31 for "another word
+# of bits follows".
+# Times, and numbers of the same size.
 _DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED, _REASONED = (1 << n for n in range(6))
 _COVERED_DELIVERED, _COVERED_READ, _STALLED = 1 << 6, 1 << 7, 1 << 24
+_SCHEDULED, _READY, _THROTTLED = 1 << 25, 1 << 26, 1 << 27
+_RETRIED = 1 << 28  # with the time of the first attempt; without it, the latest attempt is the first
 # Texts.
-_TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON = (1 << n for n in range(8, 15))
-_TIMES, _TEXTS = 0x0100_00FF, 0x7F00
+_TENANT, _CHANNEL, _RECIPIENT, _KIND, _PROVIDER_ID, _CODE, _REASON, _FALLBACK = (1 << n for n in range(8, 16))
+_TIMES, _TEXTS = 0x1F00_00FF, 0xFF00
 _CHANNELS: Mapping[str, int] = {
     name: n << 16 for n, name in enumerate(("whatsapp", "telegram", "instagram", "internal"), 1)
 }
@@ -76,6 +79,8 @@ class TimelinesLayout:
         fields: dict[str, Any] = {
             k: frozen(v) if type(v) is list else v for k, v in found.fields.items() if k in Timeline._fields
         }
+        # of releases that did not note the first attempt: the earliest that the row knows
+        fields.setdefault("first_dispatched_at", fields.get("dispatched_at"))
         return Timeline(**fields, early=found.early)
 
     def as_json(self, row: Timeline) -> Any:
@@ -106,10 +111,16 @@ def _packed(row: Timeline) -> bytes:
         (_COVERED_DELIVERED, row.covered_delivered_at),
         (_COVERED_READ, row.covered_read_at),
         (_STALLED, row.stalled_at),
+        (_SCHEDULED, row.not_before),
+        (_READY, row.ready_at),
+        (_RETRIED, _first_of_several(row)),
     ):
         if time is not None:
             bits |= bit
             times.append(time - at)
+    if row.throttles:
+        bits |= _THROTTLED
+        times.append(row.throttles)
     texts = [row.conversation_id, row.message_id, row.account, row.address]
     channel = _CHANNELS.get(row.channel, 0)
     bits |= channel
@@ -121,6 +132,7 @@ def _packed(row: Timeline) -> bytes:
         (_PROVIDER_ID, row.provider_message_id, None),
         (_CODE, row.reason_code, None),
         (_REASON, row.reason, None),
+        (_FALLBACK, row.fallback_of, None),
     ):
         if text is not None and text != usual:
             bits |= bit
@@ -135,6 +147,14 @@ def _packed(row: Timeline) -> bytes:
             *coded,
         )
     )
+
+
+def _first_of_several(row: Timeline) -> int | None:
+    """The time of the first attempt if it is not that of the latest. Raises ValueError for a row with an attempt and without its time."""
+    first = row.first_dispatched_at
+    if first is None and row.dispatched_at is not None:
+        raise ValueError("the first attempt has no time")
+    return None if first == row.dispatched_at else first
 
 
 def _unpacked(value: bytes) -> Timeline:
@@ -152,21 +172,26 @@ def _unpacked(value: bytes) -> Timeline:
         accepted + next(times) if bits & bit else None for bit in (_DISPATCHED, _SENT, _DELIVERED, _READ, _FAILED)
     )
     reasoned = accepted + next(times) if bits & _REASONED else 0
-    covered_delivered, covered_read, stalled = (
-        accepted + next(times) if bits & bit else None for bit in (_COVERED_DELIVERED, _COVERED_READ, _STALLED)
+    covered_delivered, covered_read, stalled, scheduled, ready, first = (
+        accepted + next(times) if bits & bit else None
+        for bit in (_COVERED_DELIVERED, _COVERED_READ, _STALLED, _SCHEDULED, _READY, _RETRIED)
     )
+    throttles = next(times) if bits & _THROTTLED else 0
     texts = iter(_texts(value, head + numbers.size, 4 + (bits & _TEXTS).bit_count()))
     conversation, message, account, address = next(texts), next(texts), next(texts), next(texts)
     tenant = next(texts) if bits & _TENANT else DEFAULT_TENANT
     channel = next(texts) if bits & _CHANNEL else _CHANNEL_OF[bits & 0xF0000]
     recipient = next(texts) if bits & _RECIPIENT else address
     kind = next(texts) if bits & _KIND else "text"
-    provider_id, code, reason = (next(texts) if bits & bit else None for bit in (_PROVIDER_ID, _CODE, _REASON))
+    provider_id, code, reason, fallback_of = (
+        next(texts) if bits & bit else None for bit in (_PROVIDER_ID, _CODE, _REASON, _FALLBACK)
+    )
     return Timeline(
         tenant, conversation, True, message, seq, channel, account, recipient, address, kind, requested, accepted, version,
         dispatched, sent, delivered, read, failed, _FAILURE_OF[bits & 0xF00000], attempts, resends, provider_id, code, reason,
         reasoned, tuple(times), updated, number=number, covered_delivered_at=covered_delivered, covered_read_at=covered_read,
-        stalled_at=stalled,
+        stalled_at=stalled, not_before=scheduled, ready_at=ready, first_dispatched_at=dispatched if first is None else first,
+        throttles=throttles, fallback_of=fallback_of,
     )  # fmt: skip  # the fields in their order; one a line would be 27 lines
 
 

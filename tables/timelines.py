@@ -59,6 +59,11 @@ class Timeline(NamedTuple):
     covered_delivered_at: int | None = None
     covered_read_at: int | None = None
     stalled_at: int | None = None  # since when it is SENT for longer than its channel's time; a label, never a status
+    not_before: int | None = None  # the time that the message is scheduled for, if that is after its acceptance
+    ready_at: int | None = None  # when it became the first of its lane; the earliest known
+    first_dispatched_at: int | None = None  # when the call of the first attempt started
+    throttles: int = 0  # number of attempts that the provider refused only because we sent too fast
+    fallback_of: str | None = None  # the delivery in whose place this one was made
 
 
 class Transition(NamedTuple):
@@ -184,6 +189,8 @@ def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: 
         requested_at=message.requested_at,
         accepted_at=message.accepted_at,
         version=1,
+        not_before=_scheduled(message),
+        fallback_of=ref.fallback_of,
         # a delivery that is scheduled for later is kept for the state window from then
         updated_at=max(message.accepted_at, message.not_before or 0),
     )
@@ -201,6 +208,12 @@ def introduce(message: SequencedMessage, ref: DeliveryRef, partition: int, now: 
     return row, _published(row, created, Status.PENDING)
 
 
+def _scheduled(message: SequencedMessage) -> int | None:
+    """The time that the message is scheduled for; a time that was over when the message was accepted means at once."""
+    at = message.not_before
+    return at if at is not None and at > message.accepted_at else None
+
+
 def _with(row: Timeline, update: StatusUpdate, event: int) -> Timeline:
     """The row with the evidence of the update."""
     changed: dict[str, Any] = {
@@ -208,7 +221,10 @@ def _with(row: Timeline, update: StatusUpdate, event: int) -> Timeline:
         "events": (*row.events, event)[-KEPT_EVENTS:],
         "attempts": max(row.attempts, update.attempt),
         "resends": row.resends + (update.cause is Cause.RESENT),
-        "dispatched_at": _latest(row.dispatched_at, update.dispatched_at),
+        "throttles": row.throttles + update.throttled,
+        "ready_at": _earliest(row.ready_at, _accepted(row, update.ready_at)),
+        "dispatched_at": _latest(row.dispatched_at, _accepted(row, update.dispatched_at)),
+        "first_dispatched_at": _earliest(row.first_dispatched_at, _accepted(row, update.dispatched_at)),
         "provider_message_id": _first_id(row.provider_message_id, update.provider_message_id),
         "updated_at": max(row.updated_at, update.observed_at),
     }
@@ -226,6 +242,17 @@ def _with(row: Timeline, update: StatusUpdate, event: int) -> Timeline:
     if update.reason_code is not None and given > (row.reason_at, row.reason_code or "", row.reason or ""):
         changed["reason_at"], changed["reason_code"], changed["reason"] = at, update.reason_code, update.reason
     return _cleared(row._replace(**changed))
+
+
+def _accepted(row: Timeline, at: int | None) -> int | None:
+    """A time of ours: not before the message was accepted, also where the clocks of two workers differ or one went back."""
+    return None if at is None else max(row.accepted_at, at)
+
+
+def ready_at(row: Timeline) -> int | None:
+    """When it became the first of its lane: not after the call of its first attempt, whatever order the updates had. Pure."""
+    first = row.first_dispatched_at
+    return row.ready_at if row.ready_at is None or first is None else min(row.ready_at, first)
 
 
 def _anomaly(before: Status, update: StatusUpdate, now: Status) -> str | None:
@@ -274,6 +301,15 @@ def _published(row: Timeline, update: StatusUpdate, before: Status) -> DeliveryS
         reason_code=row.reason_code,
         reason=row.reason,
         stalled_at=row.stalled_at,
+        attempt=update.attempt,
+        reported=str(update.status),
+        throttled=update.throttled,
+        retry_at=update.retry_at,
+        throttles=row.throttles,
+        not_before=row.not_before,
+        ready_at=ready_at(row),
+        first_dispatched_at=row.first_dispatched_at,
+        fallback_of=row.fallback_of,
     )
 
 

@@ -83,7 +83,9 @@ def _open_deliveries(tables: Tables, conversation: int) -> None:
             key.encode(),
             row._replace(
                 version=2,
+                ready_at=at + 40,
                 dispatched_at=at + 60,
+                first_dispatched_at=at + 60,
                 sent_at=at + 300,
                 attempts=1,
                 provider_message_id=f"wamid.HBgLMTU1NTAwMDAwMDAVAgARGBI{key[:24].upper()}AA==",

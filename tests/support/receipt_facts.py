@@ -36,6 +36,9 @@ class Said(NamedTuple):
     status: str
     at: int
     inferred: bool
+    ready: int | None = None  # when the delivery was the first of its lane
+    called: int | None = None  # when the call of the attempt started
+    throttled: bool = False
 
 
 class Reported(NamedTuple):

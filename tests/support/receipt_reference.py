@@ -52,6 +52,15 @@ class Reference:
         delivered = min((at for at in (self.at(n, "DELIVERED"), read) if at is not None), default=None)
         return min((at for at in (self.at(n, "SENT"), delivered) if at is not None), default=None), delivered, read
 
+    def attempts(self, n: int) -> tuple[int | None, int | None, int]:
+        """When it was the first of its lane, when its first call started, and how many of its calls were throttled."""
+        said, accepted = self.said[self.made[n].delivery_id], self.made[n].accepted
+        called = min((max(accepted, each.called) for each in said if each.called is not None), default=None)
+        ready = min((max(accepted, each.ready) for each in said if each.ready is not None), default=None)
+        if ready is not None and called is not None:
+            ready = min(ready, called)
+        return ready, called, sum(each.throttled for each in said)
+
     def status(self, n: int) -> str:
         sent, delivered, read = self.times(n)
         if delivered is not None:

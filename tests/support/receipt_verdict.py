@@ -25,6 +25,9 @@ def _judge_deliveries(world: World, reference: Reference) -> None:
         state = world.watch.states[made.delivery_id]
         found = (str(state.status), (state.sent_at, state.delivered_at, state.read_at))
         assert found == (reference.status(n), reference.times(n)), f"{made} {state}"
+        attempts = (state.ready_at, state.first_dispatched_at, state.throttles)
+        assert attempts == reference.attempts(n), f"{made} {state}"
+        assert state.not_before == (made.due or None), f"{made} {state}"
 
 
 def _judge_member(world: World, of: tuple[str, str], member: str, reference: Reference) -> None:

@@ -15,7 +15,7 @@ from tables.messages import ORDER
 RANK = {Status.PENDING: 0, Status.SENT: 1, Status.DELIVERED: 2, Status.READ: 3}
 FAILURES = (Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.SUPPRESSED)
 ARRIVED = (Status.DELIVERED, Status.READ)
-TIMES = ("sent_at", "delivered_at", "read_at", "failed_at")
+TIMES = ("sent_at", "delivered_at", "read_at", "failed_at", "ready_at", "first_dispatched_at")
 
 
 class Watch:
@@ -101,6 +101,10 @@ def check_alone(state: DeliveryState) -> None:
         assert state.failed_at is None, state
     assert (state.read_at is not None) == (state.status is Status.READ), state
     assert state.stalled_at is None or state.status is Status.SENT, state
+    ways = (state.accepted_at, state.ready_at, state.first_dispatched_at, state.dispatched_at)
+    passed = [at for at in ways if at is not None]
+    assert passed == sorted(passed), state
+    assert (state.first_dispatched_at is None) == (state.dispatched_at is None), state
 
 
 def check_forward(before: DeliveryState, after: DeliveryState) -> None:
@@ -120,6 +124,7 @@ def check_forward(before: DeliveryState, after: DeliveryState) -> None:
         gone = name == "failed_at" and after.status in ARRIVED
         assert earlier is None or gone or (later is not None and later <= earlier), f"{name} later: {before} {after}"
     assert (after.attempts, after.resends) >= (before.attempts, before.resends), after
+    assert after.throttles - before.throttles == after.throttled, after
     for name in (
         "message_id",
         "seq",
@@ -130,5 +135,7 @@ def check_forward(before: DeliveryState, after: DeliveryState) -> None:
         "kind",
         "requested_at",
         "accepted_at",
+        "not_before",
+        "fallback_of",
     ):
         assert getattr(after, name) == getattr(before, name)

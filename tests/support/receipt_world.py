@@ -377,7 +377,8 @@ class World:
         if kind == "no answer":
             return Result(call, Unknown("no answer"))
         if kind == "later":
-            return Result(call, RetryLater("slow", "429", after_seconds=draw.random() * 60))
+            throttled = attempt.number % 2 == 1
+            return Result(call, RetryLater("slow", "429", after_seconds=draw.random() * 60, throttled=throttled))
         return Result(call, Rejected("131", "no such person"))
 
     # --- turns ----------------------------------------------------------------------------------------------------------
@@ -459,7 +460,8 @@ class World:
                 self.said.add((content.delivery_id, content.event_id))
             at = min(content.occurred_at, content.observed_at)
             said = (content.delivery_id, content.event_id, str(content.status), at, content.inferred)
-            self.facts[content.tenant_id, content.conversation_id].append(Said(*said))
+            attempt = (content.ready_at, content.dispatched_at, content.throttled)
+            self.facts[content.tenant_id, content.conversation_id].append(Said(*said, *attempt))
         elif isinstance(content, CursorReport) and content.event_id.startswith("report-"):  # the rest is track's own
             if content.home_partition != partition:
                 return

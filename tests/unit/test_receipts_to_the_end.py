@@ -54,6 +54,11 @@ def test_the_runs_have_everything_that_they_are_about() -> None:
         "stalled_cleared", "lost turns", "restarts", "foreign", "replies",
     } <= set(counts)  # fmt: skip  # a list of names
     assert {"wrong_tenant", "wrong_partition"} <= causes
+    assert sum(state.throttles > 0 for state in states) > 50
+    assert (
+        sum(state.ready_at is not None and state.ready_at < (state.first_dispatched_at or 0) for state in states) > 50
+    )
+    assert sum(state.first_dispatched_at != state.dispatched_at for state in states) > 50
     assert (
         max(len({s.recipient for s in states if s.conversation_id == talk.name}) for w in worlds for talk in w.talks)
         >= 50

@@ -68,8 +68,9 @@ def _timelines(draw: st.DrawFn) -> Timeline:
     fields |= dict.fromkeys(("requested_at", "updated_at", "reason_at"), time)
     fields |= dict.fromkeys(("dispatched_at", "sent_at", "delivered_at", "read_at", "failed_at"), st.none() | time)
     fields |= dict.fromkeys(("covered_delivered_at", "covered_read_at", "stalled_at"), st.none() | time)
-    fields |= dict.fromkeys(("provider_message_id", "reason_code", "reason"), st.none() | text)
-    fields |= dict.fromkeys(("version", "attempts", "resends", "number"), number)
+    fields |= dict.fromkeys(("not_before", "ready_at", "first_dispatched_at"), st.none() | time)
+    fields |= dict.fromkeys(("provider_message_id", "reason_code", "reason", "fallback_of"), st.none() | text)
+    fields |= dict.fromkeys(("version", "attempts", "resends", "number", "throttles"), number)
     fields |= {
         "known": st.booleans(),
         "accepted_at": st.just(accepted),
@@ -80,6 +81,8 @@ def _timelines(draw: st.DrawFn) -> Timeline:
         "places": st.lists(st.tuples(_MS, _MS), max_size=2).map(tuple),
     }
     row = Timeline(**draw(st.fixed_dictionaries(fields)))
+    if draw(st.booleans()):
+        row = row._replace(first_dispatched_at=row.dispatched_at)  # one attempt
     return row if draw(st.booleans()) else row._replace(early=(), places=())
 
 
@@ -127,6 +130,7 @@ KEPT = (
             attempt=st.integers(0, 9),
             not_before=_MS,
             dispatched_at=_MAYBE_MS,
+            ready_at=_MAYBE_MS,
             evidence=st.none() | _TEXT,
         ),
     ),
@@ -362,13 +366,13 @@ def test_lanes_alternate_and_each_shows_its_head() -> None:
     lanes = Lanes()
     for seq in (1, 2, 3):
         for name in "ab":
-            lanes.add(in_lane(name, seq))
+            lanes.add(in_lane(name, seq), NOW)
     seen_heads = []
     while (lane := lanes.next_ready()) is not None:
         head = lanes.head(lane)
         assert head is not None
         seen_heads.append(head)
-        lanes.remove(in_lane(head[0], int(head[1])))
+        lanes.remove(in_lane(head[0], int(head[1])), NOW)
     assert seen_heads == ["a1", "b1", "a2", "b2", "a3", "b3"]
     assert (len(lanes), lanes.any_ready()) == (0, False)
 
@@ -376,13 +380,13 @@ def test_lanes_alternate_and_each_shows_its_head() -> None:
 def test_a_lane_is_ready_once_and_only_for_its_head() -> None:
     lanes = Lanes()
     first = in_lane("a", 1)
-    lanes.add(first)
+    lanes.add(first, NOW)
     lanes.ready(lane_of(first))
     assert lanes.next_ready() == Lane("default", first.conversation_id, "a", "whatsapp")
     assert lanes.next_ready() is None
-    lanes.add(in_lane("a", 2))
+    lanes.add(in_lane("a", 2), NOW)
     assert not lanes.any_ready(), "deliveries behind the head have to wait"
-    lanes.remove(first)
+    lanes.remove(first, NOW)
     assert lanes.any_ready()
 
 
@@ -390,28 +394,28 @@ def test_a_lane_is_ready_once_and_only_for_its_head() -> None:
 def test_a_late_delivery_is_inserted_by_sequence_but_never_before_a_head_that_was_called(called: bool) -> None:
     lanes = Lanes()
     lane = lane_of(in_lane("a", 1))
-    lanes.add(in_lane("a", 5))
+    lanes.add(in_lane("a", 5), NOW)
     if called:
         lanes.begin(lane)
     for seq in (7, 8, 6, 3, 4):
-        lanes.add(in_lane("a", seq))
+        lanes.add(in_lane("a", seq), NOW)
     order = []
     while (head := lanes.head(lane)) is not None:
         order.append(head)
-        lanes.remove(in_lane("a", int(head[1:])))
+        lanes.remove(in_lane("a", int(head[1:])), NOW)
     assert order == (["a5", "a3", "a4", "a6", "a7", "a8"] if called else ["a3", "a4", "a5", "a6", "a7", "a8"])
 
 
 def test_a_delivery_that_ends_in_the_middle_of_its_lane_leaves_the_others_in_order() -> None:
     lanes = Lanes()
     for seq in (1, 2, 3):
-        lanes.add(in_lane("a", seq))
+        lanes.add(in_lane("a", seq), NOW)
     lane = lane_of(in_lane("a", 1))
     assert lanes.next_ready() == lane
-    lanes.remove(in_lane("a", 2))
+    lanes.remove(in_lane("a", 2), NOW)
     assert lanes.head(lane) == "a1"
     assert not lanes.any_ready(), "its head is the same"
-    lanes.remove(in_lane("a", 1))
+    lanes.remove(in_lane("a", 1), NOW)
     assert (lanes.next_ready(), lanes.head(lane)) == (lane, "a3")
 
 
@@ -436,11 +440,11 @@ def test_a_lane_is_ready_when_its_head_may_be_called_and_tenants_alternate(
         made = delivery(f"d{number}", seq=number, tenant_id=tenant, account=account, address=address)
         lane = lane_of(made)
         if step == "add":
-            lanes.add(made)
+            lanes.add(made, NOW)
             lines.setdefault(lane, []).append(made)
             ready |= {lane} if lines[lane] == [made] else set()
         elif step == "remove" and lane in lines:
-            lanes.remove(lines[lane].pop(0))
+            lanes.remove(lines[lane].pop(0), NOW)
             ready |= {lane}
             if not lines[lane]:
                 del lines[lane]

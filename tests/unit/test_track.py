@@ -14,6 +14,7 @@ from pipelines.track import Track
 from pipelines.track_state import State
 from schemas.records import Cause, DeliveryState, Status, StatusUpdate
 from tables import timelines
+from tables.timeline_layout import PACKED, TIMELINES
 from tables.timelines import Timeline
 from tests.support.builders import (
     HERE,
@@ -273,6 +274,9 @@ _UPDATES = st.builds(
     provider_message_id=st.sampled_from([None, "w1", "w2"]),
     reason_code=st.sampled_from([None, "131026", "429"]),
     reason=st.sampled_from([None, "one", "another"]),
+    ready_at=st.sampled_from([None, NOW - 5, NOW + 5, NOW + 15, NOW + 900]),
+    throttled=st.booleans(),
+    retry_at=st.sampled_from([None, NOW + 500, 253_402_300_799_999]),
     delivery_id=st.sampled_from(["dlv-1", "dlv-1", "dlv-2"]),
 )
 
@@ -325,6 +329,24 @@ def test_any_order_any_repetition_and_any_turns_end_alike(
         assert row.version == len(mine)
         assert mine[-1].status is timelines.status(row)
         check_forward(mine)
+        check_times(mine, [each for each in distinct if each.delivery_id.encode() == key])
+
+
+def check_times(published: list[DeliveryState], said: list[StatusUpdate]) -> None:
+    """Every transition has what its own update says; the last one what all of them say, whatever their order."""
+    of = {each.event_id: each for each in said}
+    for each in published[1:]:
+        update = of[each.event_id]
+        own = (update.attempt, update.status, update.throttled, update.retry_at)
+        assert (each.attempt, each.reported, each.throttled, each.retry_at) == own
+    calls = [max(NOW, each.dispatched_at) for each in said if each.dispatched_at is not None]
+    first = min(calls, default=None)
+    firsts = [max(NOW, each.ready_at) for each in said if each.ready_at is not None]
+    ready = min([*firsts, *([] if first is None else [first])]) if firsts else None
+    last = published[-1]
+    assert (last.ready_at, last.first_dispatched_at, last.dispatched_at) == (ready, first, max(calls, default=None))
+    assert last.throttles == sum(each.throttled for each in said)
+    assert (published[0].attempt, published[0].reported, published[0].ready_at) == (0, "PENDING", None)
 
 
 def check_forward(published: list[DeliveryState]) -> None:
@@ -364,3 +386,63 @@ def test_a_delivery_for_later_is_remembered_from_its_time_on(desk: Desk[State]) 
     assert b"dlv-1" in desk.rows("timelines")
     desk.turn(now=NOW + 30 * day + STATE_MS + 60_000)
     assert desk.rows("timelines") == {}
+
+
+# --- where the time went ------------------------------------------------------------------------------------------------
+
+
+def test_a_state_says_where_the_time_went(desk: Desk[State]) -> None:
+    """A scheduled delivery that was throttled once: when it was for, first in its lane, first called, and called at last."""
+    log = sequenced(ref(fallback_of="dlv-0"), not_before=NOW + 1000)
+    desk.turn([record("conversation-log", log)])
+    first = {"attempt": 1, "ready_at": NOW + 1020, "dispatched_at": NOW + 1100}
+    said = of(
+        seen(PENDING, 1200, cause=Cause.RETRY_LATER, throttled=True, retry_at=NOW + 8200, **first),
+        seen(SENT, 8300, cause=Cause.ACCEPTED, **(first | {"attempt": 2, "dispatched_at": NOW + 8210})),
+    )
+    throttled, sent = states(desk, [*said, *said])
+    assert (throttled.attempt, throttled.throttled, throttled.retry_at) == (1, True, NOW + 8200)
+    assert (sent.attempt, sent.throttled, sent.retry_at, sent.throttles) == (2, False, None, 1)
+    for each in (throttled, sent):
+        assert (each.not_before, each.ready_at, each.first_dispatched_at) == (NOW + 1000, NOW + 1020, NOW + 1100)
+        assert each.fallback_of == "dlv-0"
+    assert sent.dispatched_at == NOW + 8210
+    assert (throttled.reported, sent.reported) == ("PENDING", "SENT")
+
+
+@pytest.mark.parametrize("not_before", [None, 0, -(2**63), NOW - 1, NOW])
+def test_a_time_that_was_over_at_the_acceptance_is_no_schedule(not_before: int | None, desk: Desk[State]) -> None:
+    (created,) = states(desk, [record("conversation-log", sequenced(ref(), not_before=not_before))])
+    assert created.not_before is None
+    assert TIMELINES.encode(desk.rows("timelines")[b"dlv-1"])[0] == PACKED
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_clocks_that_differ_put_nothing_before_the_acceptance_and_no_call_before_the_turn(
+    order: int, desk: Desk[State]
+) -> None:
+    """The clock of one worker is behind that of route; that of another goes back between two attempts."""
+    desk.turn([LOG])
+    said = [
+        seen(PENDING, 10, cause=Cause.RETRY_LATER, attempt=1, ready_at=NOW - 700, dispatched_at=NOW - 500),
+        seen(PENDING, 20, cause=Cause.UNKNOWN, attempt=2, ready_at=NOW - 700, dispatched_at=NOW - 900),
+    ]
+    last = states(desk, of(*said[::order]))[-1]
+    assert (last.ready_at, last.first_dispatched_at, last.dispatched_at) == (NOW, NOW, NOW)
+    last = states(desk, of(seen(SENT, 30, attempt=3, ready_at=NOW + 40, dispatched_at=NOW + 25)))[-1]
+    assert (last.ready_at, last.first_dispatched_at, last.dispatched_at) == (NOW, NOW, NOW + 25)
+
+
+def test_who_was_first_after_the_call_was_first_at_the_call(desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    (said,) = states(desk, of(seen(SENT, 30, attempt=1, ready_at=NOW + 40, dispatched_at=NOW + 25)))
+    assert (said.ready_at, said.first_dispatched_at) == (NOW + 25, NOW + 25)
+
+
+def test_a_receipt_says_which_attempt_it_is_about_and_what_it_reported_in_vain(desk: Desk[State]) -> None:
+    desk.turn([LOG])
+    read, sent = states(desk, of(seen(READ, 300, attempt=2), seen(SENT, 200, attempt=1)))
+    assert [(each.attempt, each.reported, each.status) for each in (read, sent)] == [
+        (2, "READ", READ),
+        (1, "SENT", READ),
+    ]

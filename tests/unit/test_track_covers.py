@@ -83,6 +83,15 @@ def test_a_read_of_instagram_moves_what_came_before(desk: Desk[State]) -> None:
     assert "covered" not in again.counts, "the read of a later one said more"
 
 
+def test_a_covered_delivery_had_no_attempt_of_the_later_one(desk: Desk[State]) -> None:
+    some_sent(desk, [1, 2], **INSTAGRAM)
+    states = decoded(after(desk, said(2, READ, 500, attempt=3)).outputs, "delivery-states", DeliveryState)
+    assert {each.delivery_id: (each.attempt, each.reported, each.attempts) for each in states} == {
+        "d1": (0, "READ", 0),
+        "d2": (3, "READ", 3),
+    }
+
+
 @pytest.mark.parametrize("channel", ["whatsapp", "internal", "telegram"])
 def test_a_read_of_another_channel_moves_one_delivery(channel: str, desk: Desk[State]) -> None:
     some_sent(desk, [1, 2], channel=channel)
