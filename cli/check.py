@@ -19,7 +19,7 @@ from cli.command_errors import NO, NOT_ASKED, fail, settings_with
 from cli.sink_positions import Position, SinkPositions
 from cli.terminal import console
 from connectors.registry import OBSERVED
-from schemas.retention_days import DAY_MS, Retention
+from schemas.retention_days import DAY_MS, Retention, retention_in
 from schemas.settings import Settings
 from sinks.check_history import history_checks
 from sinks.check_look import HOUR_MS, Databases, Scope
@@ -95,7 +95,7 @@ def run_check(settings: Settings, scope: Scope, wait_seconds: float, query_secon
     positions = SinkPositions(settings.kafka, settings.postgres_url)
     try:
         before = positions.of(positions.ends())
-        kept, checks = checks_of(databases, scope, settings.retention)
+        kept, checks = checks_of(databases, scope, retention_in(settings.retention_days, settings.tenant_retention))
         results, behind = run_checks(checks, databases, lambda: positions.settle(wait_seconds))
     finally:
         positions.close()

@@ -22,7 +22,7 @@ from cli.replay_runs import Replayed, kafka_to_clickhouse, kafka_to_postgres, po
 from cli.sink_positions import SinkPositions
 from cli.terminal import console
 from cli.topic_ranges import Wanted
-from schemas.retention_days import DAY_MS
+from schemas.retention_days import DAY_MS, retention_in
 from schemas.settings import Settings
 from sinks.check_look import Databases, Scope
 from sinks.check_roll_ups import ROLL_UPS, SameTotals, UnknownView
@@ -138,6 +138,10 @@ def _replay(settings: Settings, run: Callable[[], Replayed], into: Store, scope:
     for name, number in sorted(done.written.items()):
         if number:
             console.print(f"{name}: {number:,} rows inserted", highlight=False)
+    if done.refused:
+        console.print(
+            f"{done.refused:,} records cannot be decoded; they are dead letters", style="yellow", highlight=False
+        )
     for note in done.notes:
         console.print(note, style="yellow", markup=False, highlight=False)
     changed = sorted(name for name in after if before[name] != after[name])
@@ -181,9 +185,8 @@ def _make_roll_ups(settings: Settings, scope: Scope) -> Mapping[str, object]:
     try:
         with databases.look() as look:
             kept = look.kept_since(["delivery_events", "accepted_deliveries"], now)
-            days = [
-                each for each in (settings.retention.days, *settings.retention.tenants.values()) if each is not None
-            ]
+            retention = retention_in(settings.retention_days, settings.tenant_retention)
+            days = [each for each in (retention.days, *retention.tenants.values()) if each is not None]
             kept = max([kept, *(now - each * DAY_MS for each in days)])
             if scope.since > Scope().since and scope.since < kept:
                 raise Unavailable(

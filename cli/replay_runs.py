@@ -21,6 +21,7 @@ from pipelines.engine.stage import Inputs, Record
 from schemas import codec
 from schemas.catalog import TOPICS
 from schemas.records import DeadLetter
+from schemas.retention_days import retention_in
 from schemas.settings import Settings
 from sinks.check_look import Scope
 from sinks.clickhouse import ClickHouseFacts, connect
@@ -42,13 +43,16 @@ class Replayed:
     source: str
     read: int = 0
     written: Counter[str] = field(default_factory=Counter)
+    refused: int = 0  # records that cannot be decoded: dead letters since the sink first met them
     notes: list[str] = field(default_factory=list)
 
 
 def kafka_to_postgres(settings: Settings, wanted: Wanted) -> Replayed:
     """Merges records of the topics of stage archive again. Blocks. Raises Unavailable or NotMigrated."""
     done = Replayed("Kafka")
-    sink = PostgresArchive(settings.postgres_url, retention=settings.retention)
+    sink = PostgresArchive(
+        settings.postgres_url, retention=retention_in(settings.retention_days, settings.tenant_retention)
+    )
     stage = Archive(sink=sink, linger_ms=0)
     state = stage.open(0, {})
     with asyncio.Runner() as runner:
@@ -56,7 +60,7 @@ def kafka_to_postgres(settings: Settings, wanted: Wanted) -> Replayed:
             for batch in _records(settings, [source.topic for source in Archive.sources], wanted, done):
                 decision = stage.decide(Inputs(batch, []), state, 0)
                 writes = decision.writes
-                _note_refused(len(decision.refusals), done)
+                done.refused += len(decision.refusals)
                 members = list(writes.members.values())
                 _again(
                     lambda writes=writes, members=members: runner.run(  # type: ignore[misc]  # mypy cannot type a default in a lambda
@@ -79,7 +83,7 @@ def kafka_to_clickhouse(settings: Settings, wanted: Wanted, run: str) -> Replaye
     NotMigrated."""
     done = Replayed("Kafka")
     readers = Analyse(sink=ClickHouseFacts(settings.clickhouse_url), linger_ms=0).readers
-    now = time.time()
+    now, retention = time.time(), retention_in(settings.retention_days, settings.tenant_retention)
 
     def facts_of(record: Record) -> list[tuple[FactTable, Any]]:
         if record.topic == LETTERS:
@@ -93,10 +97,10 @@ def kafka_to_clickhouse(settings: Settings, wanted: Wanted, run: str) -> Replaye
                 try:
                     found = facts_of(record)
                 except codec.CodecError:
-                    _note_refused(1, done)
+                    done.refused += 1
                     continue
                 for table, row in found:
-                    if table is DEAD_LETTERS or settings.retention.keeps(row.tenant_id, row.accepted_at, now):
+                    if table is DEAD_LETTERS or retention.keeps(row.tenant_id, row.accepted_at, now):
                         rows.setdefault(table.name, (table, []))[1].append(row)
             for table, offered in rows.values():
                 runner.run(missing.add(table, offered))
@@ -164,11 +168,6 @@ def _records(
     finally:
         reader.close()
         positions.close()
-
-
-def _note_refused(number: int, done: Replayed) -> None:
-    """Records that cannot be decoded are dead letters since the sink first met them."""
-    done.written["(not decodable)"] += number
 
 
 def _again(write: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from sinks.replay_rows import accepted_of, states_of
 
 INSERT_ROWS = 10_000  # of one relation
 FETCHED_ROWS = 2000
-_REPLAY_LOCK = 4_201_841_044  # an arbitrary number, the same in every release: one replay at a time
+_REPLAY_LOCK = 4_201_841_046  # an arbitrary number, the same in every release: one replay at a time
 
 _DELIVERIES = f"""
     select d.*, m.campaign
