@@ -16,13 +16,13 @@ import typer
 from rich.table import Table
 
 from cli.command_errors import NO, NOT_ASKED, fail, settings_with
-from cli.sink_positions import Position, SinkPositions
+from cli.sink_positions import SinkPosition, SinkPositions
 from cli.terminal import console
 from connectors.registry import OBSERVED
 from schemas.retention_days import DAY_MS, Retention, retention_in
 from schemas.settings import Settings
 from sinks.check_history import history_checks
-from sinks.check_look import HOUR_MS, Databases, Scope
+from sinks.check_look import HOUR_MS, CheckedRange, Databases
 from sinks.check_relations import row_checks
 from sinks.check_result import SHOWN, Check, CheckResult, Difference
 from sinks.check_roll_ups import ROLL_UPS, SameTotals, UnknownView
@@ -38,8 +38,8 @@ STYLES = {"ok": "green", "DIFFERS": "bold red", "open": "yellow"}
 class CheckReport:
     """What a check found. `scope` is what was compared in both databases; `behind` says why a result is open."""
 
-    scope: Scope
-    positions: Sequence[Position]
+    scope: CheckedRange
+    positions: Sequence[SinkPosition]
     results: Sequence[CheckResult]
     behind: str = ""
 
@@ -73,8 +73,8 @@ def check(  # noqa: PLR0917  # typer makes an option of each
     Example: `chat4all check --from 2026-11-01 --to 2026-11-02`.
     """
     settings = settings_with("kafka_url", "postgres_url", "clickhouse_url")
-    scope = Scope(tenant=tenant)
-    scope = Scope(_ms(since, scope.since), _ms(until, scope.until), tenant)
+    scope = CheckedRange(tenant=tenant)
+    scope = CheckedRange(_ms(since, scope.since), _ms(until, scope.until), tenant)
     if scope.since >= scope.until:
         fail("--from is not before --to")
     try:
@@ -89,20 +89,20 @@ def check(  # noqa: PLR0917  # typer makes an option of each
         raise typer.Exit(report.code)
 
 
-def run_check(settings: Settings, scope: Scope, wait_seconds: float, query_seconds: int = 600) -> CheckReport:
+def run_check(settings: Settings, scope: CheckedRange, wait_seconds: float, query_seconds: int = 600) -> CheckReport:
     """Runs all checks. Blocks; on large databases for minutes. Raises Unavailable, NotMigrated or UnknownView."""
     databases = Databases(settings.postgres_url, settings.clickhouse_url, query_seconds)
     positions = SinkPositions(settings.kafka, settings.postgres_url)
     try:
         before = positions.of(positions.ends())
         kept, checks = checks_of(databases, scope, retention_in(settings.retention_days, settings.tenant_retention))
-        results, behind = run_checks(checks, databases, lambda: positions.settle(wait_seconds))
+        results, behind = run_checks(checks, databases, lambda: positions.await_passed(wait_seconds))
     finally:
         positions.close()
     return CheckReport(kept, before, [_positions(before), *results], behind)
 
 
-def checks_of(databases: Databases, scope: Scope, retention: Retention) -> tuple[Scope, list[Check]]:
+def checks_of(databases: Databases, scope: CheckedRange, retention: Retention) -> tuple[CheckedRange, list[Check]]:
     """The checks, and the scope that both databases keep. Raises Unavailable or NotMigrated."""
     now = int(time.time() * 1000)
     with databases.look() as look:
@@ -118,7 +118,7 @@ def checks_of(databases: Databases, scope: Scope, retention: Retention) -> tuple
     return both, checks
 
 
-def _kept(first_month: int, tenant: str | None, retention: Retention, now: int) -> Scope:
+def _kept(first_month: int, tenant: str | None, retention: Retention, now: int) -> CheckedRange:
     """What PostgreSQL keeps, less the hour in which rows reach the end of their retention."""
 
     def since(days: int | None) -> int:
@@ -127,10 +127,10 @@ def _kept(first_month: int, tenant: str | None, retention: Retention, now: int) 
     # a tenant that is not named has the days of all; one that is named may have more
     general = since(retention.days)
     named = {name: since(days) for name, days in retention.tenants.items()}
-    return Scope(general, tenant=tenant, kept={name: at for name, at in named.items() if at > general})
+    return CheckedRange(general, tenant=tenant, kept={name: at for name, at in named.items() if at > general})
 
 
-def _positions(positions: Sequence[Position]) -> CheckResult:
+def _positions(positions: Sequence[SinkPosition]) -> CheckResult:
     """Where each sink stands. To be behind is no difference; to be beyond the end is one."""
     parts = []
     for sink in dict.fromkeys(each.sink for each in positions):
@@ -210,7 +210,7 @@ def _ms(given: datetime | None, otherwise: int) -> int:
 
 
 def _shown(at: int) -> str:
-    limits = Scope()
+    limits = CheckedRange()
     if at in (limits.since, limits.until):
         return "ever" if at == limits.until else "the beginning"
     return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"

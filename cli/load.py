@@ -24,7 +24,7 @@ from loadgen.load_producer import LoadFailed
 from loadgen.verdict_view import render
 from pipelines.stages import WORKERS
 from schemas.settings import Settings, use_state
-from sinks.check_look import Scope
+from sinks.check_look import CheckedRange
 from sinks.check_roll_ups import UnknownView
 from sinks.clickhouse import connect
 from sinks.reports import delivery_report, timelines
@@ -116,7 +116,7 @@ def _stores_agree(settings: Settings) -> bool:
     """Prints what `chat4all check` says; whether all is equal."""
     console.rule("chat4all check")
     try:
-        found = check.run_check(settings, Scope(), CHECK_WAIT_SECONDS)
+        found = check.run_check(settings, CheckedRange(), CHECK_WAIT_SECONDS)
     except (Unavailable, NotMigrated, UnknownView) as error:
         fail(f"cannot check: {error}", NO)
     check.draw(found)

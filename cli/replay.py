@@ -24,7 +24,7 @@ from cli.terminal import console
 from cli.topic_ranges import Wanted
 from schemas.retention_days import DAY_MS, retention_in
 from schemas.settings import Settings
-from sinks.check_look import Databases, Scope
+from sinks.check_look import HOUR_MS, CheckedRange, Databases, Look
 from sinks.check_roll_ups import ROLL_UPS, SameTotals, UnknownView
 from sinks.clickhouse import connect
 from sinks.replay_action import recorded
@@ -36,7 +36,7 @@ from sinks.store_sums import Sums, clickhouse_sums, postgres_sums
 QUERY_SECONDS = 3600
 
 
-class Store(StrEnum):
+class TargetStore(StrEnum):
     POSTGRES = "postgres"
     CLICKHOUSE = "clickhouse"
 
@@ -48,7 +48,7 @@ class Origin(StrEnum):
 
 
 def replay(  # noqa: PLR0917  # typer makes an option of each
-    into: Annotated[Store | None, typer.Option(help="The store that lacks rows.")] = None,
+    into: Annotated[TargetStore | None, typer.Option(help="The store that lacks rows.")] = None,
     source: Annotated[Origin, typer.Option(help="Where the rows come from.")] = Origin.KAFKA,
     since: Annotated[
         datetime | None,
@@ -83,41 +83,45 @@ def replay(  # noqa: PLR0917  # typer makes an option of each
     Examples: `chat4all replay --into postgres --from 2026-11-01`, `chat4all replay --into clickhouse --source postgres`.
     """
     settings = settings_with("kafka_url", "postgres_url", "clickhouse_url")
-    scope, wanted = Scope(), Wanted(_ms(since), _ms(until), first_offset, last_offset)
-    scope = Scope(
-        scope.since if wanted.since is None else wanted.since, scope.until if wanted.until is None else wanted.until
-    )
-    if scope.since >= scope.until:
-        fail("--from is not before --to")
+    scope, wanted = _range(since, until), Wanted(_ms(since), _ms(until), first_offset, last_offset)
     if refusal := _refusal(into, source, wanted, rollups=rollups):
         fail(refusal)
     run = uuid.uuid4().hex
     asked = {"into": into or "roll-ups", "source": source, "from": wanted.since, "to": wanted.until}
+    # the key says what is done: roll-ups, or a store from a source
+    actions: dict[tuple[str, str], Callable[[], Replayed]] = {
+        ("postgres", "kafka"): lambda: kafka_to_postgres(settings, wanted),
+        ("clickhouse", "kafka"): lambda: kafka_to_clickhouse(settings, wanted, run),
+        ("clickhouse", "postgres"): lambda: postgres_to_clickhouse(settings, scope, run, wait),
+    }
     try:
         with alone(settings.postgres_url), recorded(settings.postgres_url, run, operator or _user(), asked) as result:
-            if rollups:
+            if into is None:
                 result.update(_make_roll_ups(settings, scope))
-            elif into == Store.POSTGRES:
-                result.update(_replay(settings, lambda: kafka_to_postgres(settings, wanted), into, scope))
-            elif source == Origin.KAFKA:
-                result.update(
-                    _replay(settings, lambda: kafka_to_clickhouse(settings, wanted, run), Store.CLICKHOUSE, scope)
-                )
             else:
-                again = lambda: postgres_to_clickhouse(settings, scope, run, wait)  # noqa: E731  # as the others
-                result.update(_replay(settings, again, Store.CLICKHOUSE, scope))
+                result.update(_replay(settings, actions[into, source], into, scope))
     except (Unavailable, NotMigrated, UnknownView, AnotherReplay) as error:
         fail(f"cannot replay: {error}")
 
 
-def _refusal(into: Store | None, source: Origin, wanted: Wanted, *, rollups: bool) -> str:
+def _range(since: datetime | None, until: datetime | None) -> CheckedRange:
+    every = CheckedRange()
+    found = CheckedRange(
+        every.since if since is None else _ms(since) or 0, every.until if until is None else _ms(until) or 0
+    )
+    if found.since >= found.until:
+        fail("--from is not before --to")
+    return found
+
+
+def _refusal(into: TargetStore | None, source: Origin, wanted: Wanted, *, rollups: bool) -> str:
     """Why this cannot be done; empty if it can."""
     by_offset = wanted.first_offset is not None or wanted.last_offset is not None
     if rollups:
         return "--rollups takes no --into, --source and offsets" if into or by_offset or source != Origin.KAFKA else ""
     if into is None:
         return "say --into postgres, --into clickhouse or --rollups"
-    if into == Store.POSTGRES and source == Origin.CLICKHOUSE:
+    if into == TargetStore.POSTGRES and source == Origin.CLICKHOUSE:
         return "PostgreSQL cannot be rebuilt from ClickHouse, which has no text and no address: use --source kafka or a backup"
     if into == str(source):
         return f"{into} cannot be its own source: use --source kafka"
@@ -128,7 +132,9 @@ def _refusal(into: Store | None, source: Origin, wanted: Wanted, *, rollups: boo
     )
 
 
-def _replay(settings: Settings, run: Callable[[], Replayed], into: Store, scope: Scope) -> Mapping[str, object]:
+def _replay(
+    settings: Settings, run: Callable[[], Replayed], into: TargetStore, scope: CheckedRange
+) -> Mapping[str, object]:
     databases = Databases(settings.postgres_url, settings.clickhouse_url, QUERY_SECONDS)
     before = _sums(databases, into, scope)
     done = run()
@@ -146,17 +152,17 @@ def _replay(settings: Settings, run: Callable[[], Replayed], into: Store, scope:
         console.print(note, style="yellow", markup=False, highlight=False)
     changed = sorted(name for name in after if before[name] != after[name])
     console.print(f"changed: {', '.join(changed)}" if changed else "nothing changed: everything was there")
-    if into == Store.CLICKHOUSE and changed:
+    if into == TargetStore.CLICKHOUSE and changed:
         _say_wrong_totals(databases, scope)
     return {"read": done.read, "inserted": dict(done.written), "changed": changed}
 
 
-def _sums(databases: Databases, into: Store, scope: Scope) -> Sums:
+def _sums(databases: Databases, into: TargetStore, scope: CheckedRange) -> Sums:
     with databases.look() as look:
-        return postgres_sums(look, scope) if into == Store.POSTGRES else clickhouse_sums(look, scope)
+        return postgres_sums(look, scope) if into == TargetStore.POSTGRES else clickhouse_sums(look, scope)
 
 
-def _say_wrong_totals(databases: Databases, scope: Scope) -> None:
+def _say_wrong_totals(databases: Databases, scope: CheckedRange) -> None:
     """Rows that were deleted are still in the roll-ups; with the inserted ones they are there twice."""
     with databases.look() as look:
         wrong = {each.relation: SameTotals(each, scope).first(look).total for each in ROLL_UPS}
@@ -171,7 +177,7 @@ def _say_wrong_totals(databases: Databases, scope: Scope) -> None:
         )
 
 
-def _make_roll_ups(settings: Settings, scope: Scope) -> Mapping[str, object]:
+def _make_roll_ups(settings: Settings, scope: CheckedRange) -> Mapping[str, object]:
     """Refuses while stage analyse may insert, and for hours whose facts may be gone."""
     positions = SinkPositions(settings.kafka, settings.postgres_url)
     try:
@@ -181,19 +187,15 @@ def _make_roll_ups(settings: Settings, scope: Scope) -> Mapping[str, object]:
         positions.close()
     databases = Databases(settings.postgres_url, settings.clickhouse_url, QUERY_SECONDS)
     client = connect(settings.clickhouse_url)
-    now = int(datetime.now(UTC).timestamp() * 1000)
     try:
         with databases.look() as look:
-            kept = look.kept_since(["delivery_events", "accepted_deliveries"], now)
-            retention = retention_in(settings.retention_days, settings.tenant_retention)
-            days = [each for each in (retention.days, *retention.tenants.values()) if each is not None]
-            kept = max([kept, *(now - each * DAY_MS for each in days)])
-            if scope.since > Scope().since and scope.since < kept:
+            kept = _facts_kept_since(look, settings)
+            if CheckedRange().since < scope.since < kept:
                 raise Unavailable(
                     f"facts before {_shown(kept)} may be gone, and their roll-ups would be lost: choose a later --from"
                 )
-            first = -(-max(scope.since, kept) // 3_600_000) * 3_600_000
-            hours = hours_of_facts(client, Hours.around(max(first, 0), max(first, 0, scope.until)))
+            first = max(0, -(-max(scope.since, kept) // HOUR_MS) * HOUR_MS)
+            hours = hours_of_facts(client, Hours.around(first, max(first, scope.until)))
             before = clickhouse_sums(look, scope)
             make_again(look, client, hours)
             after = clickhouse_sums(look, scope)
@@ -202,6 +204,15 @@ def _make_roll_ups(settings: Settings, scope: Scope) -> Mapping[str, object]:
     console.print(f"roll-ups made again from {_shown(hours.since)} to {_shown(hours.until)}", highlight=False)
     console.print(_table(before, after))
     return {"from": hours.since, "to": hours.until}
+
+
+def _facts_kept_since(look: Look, settings: Settings) -> int:
+    """Since when ClickHouse has the facts of every tenant, in Unix milliseconds."""
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    retention = retention_in(settings.retention_days, settings.tenant_retention)
+    days = [each for each in (retention.days, *retention.tenants.values()) if each is not None]
+    ttl = look.kept_since(["delivery_events", "accepted_deliveries"], now)
+    return max([ttl, *(now - each * DAY_MS for each in days)])
 
 
 def _table(before: Sums, after: Sums) -> Table:

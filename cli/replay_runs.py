@@ -23,7 +23,7 @@ from schemas.catalog import TOPICS
 from schemas.records import DeadLetter
 from schemas.retention_days import retention_in
 from schemas.settings import Settings
-from sinks.check_look import Scope
+from sinks.check_look import CheckedRange
 from sinks.clickhouse import ClickHouseFacts, connect
 from sinks.fact_tables import ACCEPTED, DEAD_LETTERS, EVENTS, FactTable, refused
 from sinks.postgres import PostgresArchive
@@ -107,7 +107,7 @@ def kafka_to_clickhouse(settings: Settings, wanted: Wanted, run: str) -> Replaye
     return done
 
 
-def postgres_to_clickhouse(settings: Settings, scope: Scope, run: str, wait_seconds: float) -> Replayed:
+def postgres_to_clickhouse(settings: Settings, scope: CheckedRange, run: str, wait_seconds: float) -> Replayed:
     """Inserts the transitions and accepted deliveries of PostgreSQL that ClickHouse lacks. Waits until stage analyse has passed what
     PostgreSQL has. Blocks. Raises Unavailable or NotMigrated."""
     done = Replayed("PostgreSQL")
@@ -115,7 +115,7 @@ def postgres_to_clickhouse(settings: Settings, scope: Scope, run: str, wait_seco
     with snapshot(settings.postgres_url) as connection:
         positions = SinkPositions(settings.kafka, settings.postgres_url)
         try:
-            behind = positions.settle(wait_seconds, sinks=("analyse",))
+            behind = positions.await_passed(wait_seconds, sinks=("analyse",))
         finally:
             positions.close()
         if behind:

@@ -26,7 +26,7 @@ Partition = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class SinkPosition:
     """One topic partition: its end, and the next offset of a sink; None: it has none yet."""
 
     sink: str
@@ -79,17 +79,19 @@ class SinkPositions:
         except (KafkaException, TimeoutError) as error:
             raise self._unavailable(error) from error
 
-    def of(self, ends: Mapping[Partition, int]) -> list[Position]:
+    def of(self, ends: Mapping[Partition, int]) -> list[SinkPosition]:
         """The positions of both sinks in the partitions that they read."""
         held = {"archive": self._in_postgres(), "analyse": self._in_group("analyse", ends)}
         return [
-            Position(sink, topic, partition, end, held[sink].get((topic, partition)))
+            SinkPosition(sink, topic, partition, end, held[sink].get((topic, partition)))
             for sink, topics in self.sources.items()
             for (topic, partition), end in sorted(ends.items())
             if topic in topics
         ]
 
-    def behind(self, ends: Mapping[Partition, int], sinks: Sequence[str] = ("archive", "analyse")) -> list[Position]:
+    def behind(
+        self, ends: Mapping[Partition, int], sinks: Sequence[str] = ("archive", "analyse")
+    ) -> list[SinkPosition]:
         """Where one of the sinks has not yet written a record before the end."""
         late = [each for each in self.of(ends) if (each.next_offset or 0) < each.end]
         found = []
@@ -99,7 +101,7 @@ class SinkPositions:
             found += [each for each in late if each.sink == sink and (each.topic, each.partition) in records]
         return found
 
-    def settle(self, seconds: float, sinks: Sequence[str] = ("archive", "analyse")) -> str:
+    def await_passed(self, seconds: float, sinks: Sequence[str] = ("archive", "analyse")) -> str:
         """Waits until the sinks have written all records that are in Kafka now, `seconds` at most. Returns a sentence about the sink that
         has not, or an empty text."""
         ends, deadline = self.ends(), time.monotonic() + seconds

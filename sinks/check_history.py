@@ -1,14 +1,15 @@
 """What `chat4all check` asks of PostgreSQL alone: versions, sequences, ids, counts of messages, cursors, rows without counterpart.
 
-Enters: a Scope and what each channel reports. Leaves: checks of one SQL statement each. Each row of a statement is a difference: its ids,
-then `seen` and `reached` (a sequence that one side has and how far the other is; 1 and 0 where that has no meaning), then a sentence.
+Enters: a CheckedRange and what each channel reports. Leaves: checks of one SQL statement each. Each row of a statement is a difference:
+its ids, then `seen` and `reached` (a sequence that one side has and how far the other is; 1 and 0 where that has no meaning), then a
+sentence.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sinks.check_look import IN_POSTGRES, KEPT_SINCE, Look, Scope
+from sinks.check_look import IN_POSTGRES, KEPT_SINCE, CheckedRange, Look
 from sinks.check_result import Difference, Found
 
 _OF_TENANT = "(%(tenant)s::text is null or tenant_id = %(tenant)s)"
@@ -23,7 +24,7 @@ class NoRows:
     compared: str
     sql: str
     counts: str
-    scope: Scope
+    scope: CheckedRange
     is_exact: bool = True
     looks: int = 1
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class NoRows:
         return self.scope.values() | dict(self.more)
 
 
-def history_checks(scope: Scope, kept: Scope, reporting: Sequence[str]) -> list[NoRows]:
+def history_checks(scope: CheckedRange, kept: CheckedRange, reporting: Sequence[str]) -> list[NoRows]:
     """The checks, in the order in which they are shown. `kept` is all that PostgreSQL keeps of the scope's tenants; `reporting` are the
     channels that report arrivals."""
     return [

@@ -1,8 +1,8 @@
 """One look at both databases for `chat4all check`: only reads, in streams of bounded size, with time limits.
 
-Enters: the two URLs and a Scope. Leaves: rows of queries. Guaranteed: everything that one Look reads of PostgreSQL is of one moment (one
-read-only transaction, repeatable read); no row is locked; no query runs longer than the limit; a result is never in memory as a whole.
-PostgreSQL keeps old row versions as long as a look lasts.
+Enters: the two URLs and a CheckedRange. Leaves: rows of queries. Guaranteed: everything that one Look reads of PostgreSQL is of one
+moment (one read-only transaction, repeatable read); no row is locked; no query runs longer than the limit; a result is never in memory as
+a whole. PostgreSQL keeps old row versions as long as a look lasts.
 """
 
 import json
@@ -30,7 +30,7 @@ _MONTH = re.compile(r"FROM \('([^']+)'\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class CheckedRange:
     """What is compared: what was accepted at or after `since` and before `until` (Unix milliseconds), of one tenant or of all (None).
     `kept` has the tenants whose rows are kept for a shorter time: only what was accepted at or after that."""
 

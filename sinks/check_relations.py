@@ -1,13 +1,13 @@
 """The relations that `chat4all check` compares row by row: PostgreSQL's with ClickHouse's, and ClickHouse's facts among themselves.
 
-Enters: a Scope. Leaves: checks. Signals (typing, mark_read) are left out: stage analyse does not store them. Times are compared in
+Enters: a CheckedRange. Leaves: checks. Signals (typing, mark_read) are left out: stage analyse does not store them. Times are compared in
 milliseconds, ids in the form of PostgreSQL's key columns.
 """
 
 from collections.abc import Sequence
 
 from schemas.records import SIGNALS
-from sinks.check_look import IN_POSTGRES, Scope, literal, stored_text
+from sinks.check_look import IN_POSTGRES, CheckedRange, literal, stored_text
 from sinks.check_sides import Contents, SameRows, Side, equal
 
 _PG_HOUR = "floor(extract(epoch from accepted_at) / 3600)::bigint"
@@ -30,12 +30,12 @@ def _joined(parts: Sequence[str]) -> str:
     return " || '|' || ".join(parts)
 
 
-def row_checks(scope: Scope) -> list[SameRows]:
+def row_checks(scope: CheckedRange) -> list[SameRows]:
     """The checks that compare rows, in the order in which they are shown."""
     return [_deliveries(scope), _events(scope), _accepted(scope), _attempts(scope)]
 
 
-def _deliveries(scope: Scope) -> SameRows:
+def _deliveries(scope: CheckedRange) -> SameRows:
     pg = _joined(["status", "seq::text", "attempts::text", "resends::text", *map(_pg_ms, _TIMES)])
     ch = _joined(["toString(status)", "toString(seq)", "toString(attempts)", "toString(resends)", *map(_ch_ms, _TIMES)])
     return SameRows(
@@ -57,7 +57,7 @@ def _deliveries(scope: Scope) -> SameRows:
     )
 
 
-def _events(scope: Scope) -> SameRows:
+def _events(scope: CheckedRange) -> SameRows:
     pg = _joined(["status", "previous_status", "cause", _pg_ms("occurred_at"), _pg_ms("observed_at"), "attempts::text"])
     words = [f"toString({name})" for name in ("status", "previous_status", "cause")]
     ch = _joined([*words, _ch_ms("occurred_at"), _ch_ms("observed_at"), "toString(attempts)"])
@@ -83,7 +83,7 @@ def _events(scope: Scope) -> SameRows:
     )
 
 
-def _accepted(scope: Scope) -> SameRows:
+def _accepted(scope: CheckedRange) -> SameRows:
     """A delivery of before `accepted_deliveries` existed has events without a batch."""
     accepted = _from_clickhouse("accepted_deliveries", (_CHANNEL, "1", "'accepted'"), scope, _NO_SIGNALS)
     created = "if(batch = 0, 'before', 'accepted')"
@@ -105,7 +105,7 @@ def _same_or_older(left: Contents, right: Contents) -> bool:
     return equal(left, right) or (len(left) <= 1 and [content for _, content in right] == ["before"])
 
 
-def _attempts(scope: Scope) -> SameRows:
+def _attempts(scope: CheckedRange) -> SameRows:
     columns = (_CHANNEL, "version", _joined(["toString(cause)", "toString(attempt)", "toString(throttled)"]))
     return SameRows(
         "attempts",
@@ -120,7 +120,7 @@ def _attempts(scope: Scope) -> SameRows:
     )
 
 
-def _from_clickhouse(relation: str, columns: tuple[str, str, str], scope: Scope, condition: str = "") -> str:
+def _from_clickhouse(relation: str, columns: tuple[str, str, str], scope: CheckedRange, condition: str = "") -> str:
     """`columns` are the expressions of kind, version and content."""
     tenant = stored_text("tenant_id")
     kind, version, content = columns

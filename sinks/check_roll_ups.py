@@ -1,7 +1,7 @@
 """The roll-ups of ClickHouse against the facts: each minute and hour is computed again with the text of its own materialized view.
 
-Enters: a Scope. Leaves: checks. All counts, sums, maxima and counts within limits are compared, exactly; the percentiles (TDigest states)
-are not, because they depend on the order of the rows.
+Enters: a CheckedRange. Leaves: checks. All counts, sums, maxima and counts within limits are compared, exactly; the percentiles (TDigest
+states) are not, because they depend on the order of the rows.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sinks.check_look import HOUR_MS, Look, Scope, literal, moment
+from sinks.check_look import HOUR_MS, CheckedRange, Look, literal, moment
 from sinks.check_result import Difference, Found, merged
 
 LAST_MINUTE = 4_294_967_295_000  # the end of ClickHouse's DateTime, in Unix milliseconds
@@ -61,7 +61,7 @@ class SameTotals:
     counts when it stays exactly the same in three looks."""
 
     roll_up: RollUp
-    scope: Scope
+    scope: CheckedRange
     is_exact: bool = False
     looks: int = 2
 
@@ -119,7 +119,7 @@ class SameTotals:
     ) -> list[Iterator[tuple[Any, Any]]]:
         """What the view makes of the facts, and what the roll-up holds; with `times`, of these minutes or hours only."""
         time, relation = self.roll_up.time, self.roll_up.relation
-        within = Scope(max(0, _hour(self.scope.since)), min(_hour(self.scope.until + HOUR_MS - 1), LAST_MINUTE))
+        within = CheckedRange(max(0, _hour(self.scope.since)), min(_hour(self.scope.until + HOUR_MS - 1), LAST_MINUTE))
         chosen = f" in ({', '.join(map(literal, times))})"
         tenant = "" if self.scope.tenant is None else f" and tenant_id = {literal(self.scope.tenant)}"
         started = f" and toString({_STARTS[time]}(accepted_at)){chosen}" if times else ""

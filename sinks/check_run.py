@@ -1,8 +1,8 @@
 """The order of a check, and the rule that keeps it right while messages flow.
 
-Enters: checks, a way to look, and `settle`, which waits until both sinks have written what was in Kafka a moment ago. Leaves: one result a
-check. Guaranteed: a difference counts only if it is still there after both sinks have passed the ends of the topics as they were after
-it was found. Before that it may be a record that one store has and the other is about to write.
+Enters: checks, a way to look, and `await_passed`, which waits until both sinks have written what was in Kafka a moment ago. Leaves: one
+result a check. Guaranteed: a difference counts only if it is still there after both sinks have passed the ends of the topics as they were
+after it was found. Before that it may be a record that one store has and the other is about to write.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,20 @@ from sinks.check_result import SHOWN, Check, CheckResult, Difference, Found
 
 CHUNK = 5000  # differences of one look again
 
-Settle = Callable[[], str]
+AwaitPassed = Callable[[], str]
 
 
-def run_checks(checks: Sequence[Check], databases: Databases, settle: Settle) -> tuple[list[CheckResult], str]:
-    """All results, in the order of the checks, and why some are open: empty if none is. `settle` returns which sink is behind, or an empty
-    text. Blocks for minutes on large databases. Raises Unavailable or NotMigrated."""
+def run_checks(
+    checks: Sequence[Check], databases: Databases, await_passed: AwaitPassed
+) -> tuple[list[CheckResult], str]:
+    """All results, in the order of the checks, and why some are open: empty if none is. `await_passed` returns which sink is behind, or
+    an empty text. Blocks for minutes on large databases. Raises Unavailable or NotMigrated."""
     with databases.look() as look:
         found = [check.first(look) for check in checks]
     doubtful = [n for n, check in enumerate(checks) if found[n].differences and not check.is_exact]
     if not doubtful:
         return [_final(check, each) for check, each in zip(checks, found, strict=True)], ""
-    behind = settle()
+    behind = await_passed()
     left = {n: found[n].differences for n in doubtful}
     for number in range(max(checks[n].looks for n in doubtful)):
         with databases.look() as look:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sinks.check_look import Look, Scope, literal
+from sinks.check_look import CheckedRange, Look, literal
 from sinks.check_result import Difference, Found, Key, merged
 
 Contents = Sequence[tuple[int, str]]  # (version, content) of one key, from one side
@@ -18,7 +18,7 @@ Contents = Sequence[tuple[int, str]]  # (version, content) of one key, from one 
 @dataclass(frozen=True, slots=True)
 class Side:
     """One relation. `sql` gives tenant, kind, hour (since 1970), id, version and content; in PostgreSQL with the parameters of
-    Scope.values()."""
+    CheckedRange.values()."""
 
     name: str
     store: Literal["postgres", "clickhouse"]
@@ -90,7 +90,7 @@ class SameRows:
     compared: str  # what the rows are, after their number
     left: Side
     right: Side
-    scope: Scope
+    scope: CheckedRange
     latest: bool = False
     same: Callable[[Contents, Contents], bool] = equal
     is_exact: bool = False

@@ -16,7 +16,7 @@ from clickhouse_connect.driver.client import Client
 from psycopg.rows import dict_row
 
 from schemas.records import DeliveryState
-from sinks.check_look import IN_POSTGRES, Scope
+from sinks.check_look import IN_POSTGRES, CheckedRange
 from sinks.check_result import merged
 from sinks.clickhouse import ClickHouseFacts, answered
 from sinks.fact_repeats import stored
@@ -100,7 +100,7 @@ def snapshot(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def timelines_in(
-    connection: psycopg.Connection[Any], scope: Scope
+    connection: psycopg.Connection[Any], scope: CheckedRange
 ) -> Iterator[tuple[list[DeliveryState], AcceptedDelivery]]:
     """The transitions of each delivery in the scope, and what was accepted of it; without signals. Holds one delivery at a time."""
     for _, deliveries, events in merged(
@@ -111,7 +111,7 @@ def timelines_in(
 
 
 def _keyed(
-    connection: psycopg.Connection[Any], name: str, sql: str, scope: Scope
+    connection: psycopg.Connection[Any], name: str, sql: str, scope: CheckedRange
 ) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
     with connection.cursor(f"replay_{name}", row_factory=dict_row) as cursor:
         cursor.itersize = FETCHED_ROWS

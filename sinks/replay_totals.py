@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from clickhouse_connect.driver.client import Client
 
-from sinks.check_look import HOUR_MS, Look, Scope, moment
+from sinks.check_look import HOUR_MS, CheckedRange, Look, moment
 from sinks.check_roll_ups import LAST_MINUTE, ROLL_UPS, RollUp, definition
 from sinks.clickhouse import answered
 
@@ -73,7 +73,7 @@ def make_again(look: Look, client: Client, hours: Hours) -> None:
     for each in (*_ROWS, *ROLL_UPS):
         definition(look, each, "1")
     for day in hours.days():
-        within = Scope(day.since, day.until).in_clickhouse()
+        within = CheckedRange(day.since, day.until).in_clickhouse()
         for each in (*_ROWS, *ROLL_UPS):
             since, until = moment(day.since), moment(day.until)
             if each in _ROWS:

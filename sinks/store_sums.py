@@ -1,12 +1,12 @@
 """Checksums of both databases before and after a replay: a replay of what is there changes none of them.
 
-Enters: a Scope. Leaves: relation -> (rows, checksum). Times of insertion and names of batches are left out: they say when, not what. Only
-reads. While messages flow, a checksum changes on its own.
+Enters: a CheckedRange. Leaves: relation -> (rows, checksum). Times of insertion and names of batches are left out: they say when, not what.
+Only reads. While messages flow, a checksum changes on its own.
 """
 
 from collections.abc import Mapping
 
-from sinks.check_look import IN_POSTGRES, Look, Scope
+from sinks.check_look import IN_POSTGRES, CheckedRange, Look
 
 _BY_TIME = ("messages", "deliveries", "delivery_events", "message_states")
 _WHOLE = ("cursors", "conversations")
@@ -17,7 +17,7 @@ _TOTALS = "pending, sent, delivered, read, failed, expired, cancelled, suppresse
 Sums = Mapping[str, tuple[int, int]]
 
 
-def postgres_sums(look: Look, scope: Scope) -> Sums:
+def postgres_sums(look: Look, scope: CheckedRange) -> Sums:
     """The relations of PostgreSQL. Blocks while it reads all rows of the scope."""
     of_tenant = "(%(tenant)s::text is null or tenant_id = %(tenant)s)"
     conditions = dict.fromkeys(_BY_TIME, IN_POSTGRES) | dict.fromkeys(_WHOLE, of_tenant)
@@ -30,7 +30,7 @@ def postgres_sums(look: Look, scope: Scope) -> Sums:
     return found
 
 
-def clickhouse_sums(look: Look, scope: Scope) -> Sums:
+def clickhouse_sums(look: Look, scope: CheckedRange) -> Sums:
     """The relations of ClickHouse: rows of the facts, deliveries with FINAL, and the counts of the roll-ups."""
     where = scope.in_clickhouse()
     hashed = "count(), sum(cityHash64(toString(tuple(*))))"  # of a text: the hash of a null is null

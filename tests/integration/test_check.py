@@ -6,12 +6,12 @@ import pytest
 
 from cli.check import checks_of
 from schemas.retention_days import KEEP_ALL, Retention
-from sinks.check_look import Databases, Scope
+from sinks.check_look import CheckedRange, Databases
 from sinks.check_result import CheckResult
 from sinks.check_run import run_checks
 from tests.support.seeded_stores import Stores, seeded_stores
 
-EVERYTHING = Scope()
+EVERYTHING = CheckedRange()
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def whole(postgres_url: str, clickhouse_url: str) -> Iterator[Stores]:
 
 
 def checked(
-    stores: Stores, scope: Scope = EVERYTHING, behind: str = "", retention: Retention = KEEP_ALL
+    stores: Stores, scope: CheckedRange = EVERYTHING, behind: str = "", retention: Retention = KEEP_ALL
 ) -> list[CheckResult]:
     """All results. The sinks have passed everything, unless `behind` says otherwise."""
     databases = Databases(stores.postgres, stores.clickhouse, 60)
@@ -51,7 +51,7 @@ def test_equal_databases_have_no_difference(whole: Stores) -> None:
 def test_a_tenant_and_a_range_limit_what_is_compared(whole: Stores) -> None:
     of_tenant = [each for each in whole.messages if each.tenant_id == "o'hara"]
     since, until = of_tenant[3].accepted_at, of_tenant[7].accepted_at
-    results = checked(whole, Scope(since, until, "o'hara"))
+    results = checked(whole, CheckedRange(since, until, "o'hara"))
     assert wrong(results) == {}
     numbers = {each.name: int(each.compared.split()[0]) for each in results}
     assert (numbers["deliveries"], numbers["message counts"], numbers["sequences"]) == (4, 4, len(of_tenant))
