@@ -12,6 +12,7 @@ from clickhouse_connect.driver.client import Client
 
 from schemas.records import Cause, Cursor, DeliveryState, SequencedMessage, Status
 from sinks.clickhouse import ClickHouseFacts, connect
+from sinks.fact_tables import ACCEPTED, accepted
 from sinks.postgres import PostgresArchive
 from tests.support.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
 
@@ -91,6 +92,7 @@ def history(tenant: str, conversation: str, number: int) -> tuple[SequencedMessa
                 channel=channel,
                 attempt=1 if version == 2 else 0,
                 reported=each.status if version > 1 else "",
+                first_dispatched_at=moved.get("dispatched_at"),
             )
         )
     if number % 5 == 0 and len(states) > 1:
@@ -128,55 +130,23 @@ def cursors() -> list[Cursor]:
     ]
 
 
-_CONVERSATIONS = """
-    insert into conversations (tenant_id, conversation_id, first_message_at, last_message_at, last_seq)
-    select tenant_id, conversation_id, min(accepted_at), max(accepted_at), max(seq) from messages group by 1, 2
-    on conflict (tenant_id, conversation_id) do nothing
-"""
-_ACCEPTED = (
-    "tenant_id",
-    "channel",
-    "account",
-    "delivery_id",
-    "message_id",
-    "conversation_id",
-    "home_partition",
-    "seq",
-    "kind",
-)
-
-
 @contextmanager
-def seeded_stores(postgres_url: str, clickhouse_url: str, *, with_clickhouse: bool = True) -> Iterator[Stores]:
-    """Two databases with the same histories. ClickHouse's may stay empty."""
+def seeded_stores(postgres_url: str, clickhouse_url: str) -> Iterator[Stores]:
+    """Two databases with the same histories."""
     messages, states = all_histories()
     with postgres_database(postgres_url) as postgres, clickhouse_database(clickhouse_url) as clickhouse:
         stores = Stores(postgres, clickhouse, messages, states)
         stores.run(f"select create_month(date_trunc('month', to_timestamp({(T0 + SHIFT_MS) // 1000}))::date)")
-        asyncio.run(_fill(stores, with_clickhouse=with_clickhouse))
-        stores.run(_CONVERSATIONS)
+        asyncio.run(_fill(stores))
         yield stores
 
 
-async def _fill(stores: Stores, *, with_clickhouse: bool) -> None:
+async def _fill(stores: Stores) -> None:
     archive = PostgresArchive(stores.postgres)
     await archive.write(messages=stores.messages, states=stores.states, cursors=cursors(), offsets={})
     await archive.close()
-    if with_clickhouse:
-        facts = ClickHouseFacts(stores.clickhouse)
-        await facts.insert("seed", [each for each in stores.states if each.kind != "typing"])
-        await facts.close()
-        accept(stores)
-
-
-def accept(stores: Stores) -> None:
-    """What stage analyse writes of the conversation log."""
-    rows = [
-        [*(getattr(ref if hasattr(ref, name) else message, name) for name in _ACCEPTED), "", "", message.accepted_at, 1]
-        for message in stores.messages
-        if message.kind != "typing"
-        for ref in message.deliveries
-    ]
-    names = [*_ACCEPTED, "campaign", "fallback_of", "accepted_at", "batch"]
-    with stores.client() as client:
-        client.insert("accepted_deliveries", rows, column_names=names, settings={"max_partitions_per_insert_block": 0})
+    facts = ClickHouseFacts(stores.clickhouse)
+    await facts.insert("seed", [each for each in stores.states if each.kind != "typing"])
+    rows = [row for each in stores.messages for row in accepted(each)]
+    await facts.insert("accepted", rows, ACCEPTED)
+    await facts.close()
