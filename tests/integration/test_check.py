@@ -1,5 +1,6 @@
 """`chat4all check` on real databases that were filled without workers: it finds nothing in equal ones, and names every damage."""
 
+import random
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -9,6 +10,7 @@ from schemas.retention_days import KEEP_ALL, Retention
 from sinks.check_look import CheckedRange, Databases
 from sinks.check_result import CheckResult
 from sinks.check_run import run_checks
+from tests.support.long_runs import LONG
 from tests.support.seeded_stores import Stores, seeded_stores
 
 EVERYTHING = CheckedRange()
@@ -196,3 +198,40 @@ def test_every_damage_in_clickhouse_is_named(postgres_url: str, clickhouse_url: 
             "accepted_by_minute": {f"default telegram {changed}", f"default whatsapp {shorter}"},
         }
         assert "read 1 instead of 0" in " ".join(wrong(results)["deliveries_by_minute"])
+
+
+# One random delivery each: what is done to it, and the check that must name it.
+ANY_DAMAGE = {
+    ("postgres", "delete from deliveries where delivery_id = '{}'"): "deliveries",
+    ("postgres", "delete from delivery_events where delivery_id = '{}' and version = 1"): "transitions",
+    ("postgres", "update deliveries set status = 'CANCELLED' where delivery_id = '{}'"): "deliveries",
+    ("postgres", "update deliveries set version = version + 1 where delivery_id = '{}'"): "versions",
+    ("clickhouse", "alter table deliveries delete where delivery_id = '{}'"): "deliveries",
+    ("clickhouse", "alter table delivery_events delete where delivery_id = '{}'"): "transitions",
+    (
+        "clickhouse",
+        "alter table delivery_events update occurred_at = occurred_at + 1 where delivery_id = '{}'",
+    ): "transitions",
+    ("clickhouse", "alter table accepted_deliveries delete where delivery_id = '{}'"): "accepted",
+}
+
+
+@pytest.mark.parametrize("seed", range(20 if LONG else 1))
+def test_whatever_is_damaged_is_named(postgres_url: str, clickhouse_url: str, seed: int) -> None:
+    """Each kind of damage to a random delivery; a delivery gets one damage. What was not damaged is not named."""
+    draw = random.Random(seed)  # noqa: S311  # reproducible damage, no secret
+    with seeded_stores(postgres_url, clickhouse_url) as stores:
+        victims = draw.sample(
+            sorted({each.delivery_id for each in stores.states if each.kind != "typing"}), len(ANY_DAMAGE)
+        )
+        quoted = [victim.replace("'", "''") for victim in victims]
+        damage = list(zip(ANY_DAMAGE.items(), victims, quoted, strict=True))
+        stores.run(*(statement.format(name) for ((store, statement), _), _, name in damage if store == "postgres"))
+        stores.command(
+            *(statement.format(name) for ((store, statement), _), _, name in damage if store == "clickhouse")
+        )
+        found = {check: {key.split()[1] for key in keys} for check, keys in ids(checked(stores)).items()}
+    for (_, check), victim, _ in damage:
+        assert victim in found[check], (check, victim)
+    rows = ("deliveries", "transitions", "versions", "accepted", "attempts", "sequences", "ids")
+    assert set().union(*(found.get(name, set()) for name in rows)) <= set(victims)
