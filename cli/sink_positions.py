@@ -9,17 +9,18 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import psycopg
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from pipelines.engine.kafka_names import app_id
 from pipelines.stages import kinds
-from schemas import access_errors
 from schemas.kafka_access import KafkaAccess
+from schemas.kafka_reachability import KafkaReachability, Unreached
+from sinks.check_look import connected, errors_of_postgres
 from sinks.sink_errors import Unavailable
 
 ASK_SECONDS = 20.0
+REACH_SECONDS = 8.0
 EMPTY_SECONDS = 5.0  # how long a partition may take to say that only markers follow
 LOOK_SECONDS = 0.25
 Partition = tuple[str, int]
@@ -47,7 +48,11 @@ class SinkPositions:
     def __init__(self, kafka: KafkaAccess, postgres_url: str) -> None:
         self._kafka = kafka
         self._postgres_url = postgres_url
-        self._admin = AdminClient(kafka.settings("check"))
+        self._reach = KafkaReachability(kafka)
+        try:
+            self._admin = AdminClient(self._reach.settings("check"))
+        except Unreached as error:
+            raise Unavailable(str(error)) from error
         self._consumer = Consumer(
             kafka.settings("check", group_id="chat4all-check", enable_auto_commit=False, enable_partition_eof=True)
         )
@@ -62,12 +67,12 @@ class SinkPositions:
         """The last stable offset of each partition of these topics; without any, of all topics that the sinks read."""
         wanted = set(topics) or {topic for each in self.sources.values() for topic in each}
         try:
-            known = self._admin.list_topics(timeout=ASK_SECONDS).topics
-            places = [
-                TopicPartition(name, number)
-                for name in sorted(wanted & set(known))
-                for number in known[name].partitions
-            ]
+            known = self._reach.metadata(self._admin, REACH_SECONDS).topics
+            if hidden := sorted(wanted - set(known)):
+                raise Unavailable(
+                    f"Kafka shows no topic {hidden[0]}: this Kafka user may not see it, or `python -m pipelines prepare` has not run"
+                )
+            places = [TopicPartition(name, number) for name in sorted(wanted) for number in known[name].partitions]
             asked = self._admin.list_offsets(
                 {place: OffsetSpec.latest() for place in places},  # type: ignore[no-untyped-call]  # confluent-kafka has no type for it
                 isolation_level=IsolationLevel.READ_COMMITTED,
@@ -76,6 +81,8 @@ class SinkPositions:
             return {
                 (place.topic, place.partition): future.result(ASK_SECONDS).offset for place, future in asked.items()
             }
+        except Unreached as error:
+            raise Unavailable(str(error)) from error
         except (KafkaException, TimeoutError) as error:
             raise self._unavailable(error) from error
 
@@ -136,14 +143,10 @@ class SinkPositions:
         return {(each.topic, each.partition): each.offset for each in partitions if each.offset >= 0}
 
     def _in_postgres(self) -> dict[Partition, int]:
-        try:
-            with psycopg.connect(self._postgres_url, connect_timeout=10) as connection:
-                rows = connection.execute(
-                    "select topic, partition, next_offset from sink_offsets where sink = 'archive'"
-                ).fetchall()
-        except psycopg.OperationalError as error:
-            known = access_errors.of_url("PostgreSQL", self._postgres_url)
-            raise Unavailable(access_errors.access_error(known, error)) from error
+        with errors_of_postgres(), connected(self._postgres_url) as connection:
+            rows = connection.execute(
+                "select topic, partition, next_offset from sink_offsets where sink = 'archive'"
+            ).fetchall()
         return {(topic, partition): offset for topic, partition, offset in rows}
 
     def _with_records(self, first: Mapping[Partition, int], ends: Mapping[Partition, int]) -> Collection[Partition]:

@@ -97,19 +97,10 @@ class Look:
     def postgres(self, sql: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, fetched in parts through a cursor of the server."""
         self._cursors += 1
-        try:
-            with self._connection.cursor(f"check_{self._cursors}") as cursor:
-                cursor.itersize = FETCHED_ROWS
-                cursor.execute(sql.encode(), values)
-                yield from cursor
-        except psycopg.errors.UndefinedTable as error:
-            raise NotMigrated(
-                f"PostgreSQL lacks our relations, run `python -m sinks.migrate`: {sentence(error)}"
-            ) from error
-        except psycopg.errors.QueryCanceled as error:
-            raise Unavailable("PostgreSQL took too long for one query: choose a shorter --from and --to") from error
-        except psycopg.OperationalError as error:
-            raise Unavailable(f"PostgreSQL went away: {sentence(error)}") from error
+        with errors_of_postgres(), self._connection.cursor(f"check_{self._cursors}") as cursor:
+            cursor.itersize = FETCHED_ROWS
+            cursor.execute(sql.encode(), values)
+            yield from cursor
 
     def clickhouse(self, sql: str) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, in blocks as ClickHouse sends them."""
@@ -163,7 +154,7 @@ class Databases:
         postgres_url, clickhouse_url = self._urls
         client = connect(clickhouse_url)
         try:
-            with _connected(postgres_url) as connection:
+            with connected(postgres_url) as connection:
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 connection.read_only = True
                 connection.execute(f"set local statement_timeout = {self._seconds * 1000}".encode())
@@ -174,8 +165,26 @@ class Databases:
             client.close()
 
 
-def _connected(url: str) -> psycopg.Connection[Any]:
+def connected(url: str) -> psycopg.Connection[Any]:
+    """A connection to PostgreSQL. Waits 10 s at most. Raises Unavailable."""
     try:
         return psycopg.connect(url, connect_timeout=10)
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         raise Unavailable(access_errors.access_error(access_errors.of_url("PostgreSQL", url), error)) from error
+
+
+@contextmanager
+def errors_of_postgres() -> Iterator[None]:
+    """Turns errors of PostgreSQL that are no bug into Unavailable or NotMigrated."""
+    try:
+        yield
+    except psycopg.errors.UndefinedTable as error:
+        raise NotMigrated(
+            f"PostgreSQL lacks our relations, run `python -m sinks.migrate`: {sentence(error)}"
+        ) from error
+    except psycopg.errors.QueryCanceled as error:
+        raise Unavailable("PostgreSQL took too long for one query: choose a shorter --from and --to") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Unavailable(f"the user of CHAT4ALL_POSTGRES_URL may not do this: {sentence(error)}") from error
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"PostgreSQL went away: {sentence(error)}") from error

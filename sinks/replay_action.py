@@ -1,7 +1,7 @@
 """The row of `operator_actions` that a replay leaves: who did what, from when to when, and the result.
 
 Enters: what the command was asked. Leaves: one row, without an end while the replay runs or after it was interrupted. Blocks; raises
-Unavailable.
+Unavailable or NotMigrated.
 """
 
 import json
@@ -9,10 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg
-
-from schemas import access_errors
-from sinks.sink_errors import Unavailable
+from sinks.check_look import connected, errors_of_postgres
 
 
 @contextmanager
@@ -27,8 +24,5 @@ def recorded(postgres_url: str, action_id: str, operator: str, detail: Mapping[s
 
 
 def _run(url: str, sql: str, values: tuple[Any, ...]) -> None:
-    try:
-        with psycopg.connect(url, connect_timeout=10) as connection:
-            connection.execute(sql.encode(), values)
-    except psycopg.OperationalError as error:
-        raise Unavailable(access_errors.access_error(access_errors.of_url("PostgreSQL", url), error)) from error
+    with errors_of_postgres(), connected(url) as connection:
+        connection.execute(sql.encode(), values)

@@ -16,7 +16,7 @@ from clickhouse_connect.driver.client import Client
 from psycopg.rows import dict_row
 
 from schemas.records import DeliveryState
-from sinks.check_look import IN_POSTGRES, CheckedRange
+from sinks.check_look import IN_POSTGRES, CheckedRange, connected, errors_of_postgres
 from sinks.check_result import merged
 from sinks.clickhouse import ClickHouseFacts, answered
 from sinks.fact_repeats import stored
@@ -83,7 +83,8 @@ class MissingFacts:
 @contextmanager
 def alone(postgres_url: str) -> Iterator[None]:
     """Holds the lock of replays until the end. Raises AnotherReplay when another one has it."""
-    with psycopg.connect(postgres_url, autocommit=True, connect_timeout=10) as connection:
+    with connected(postgres_url) as connection:
+        connection.autocommit = True
         if connection.execute("select pg_try_advisory_lock(%s)", (_REPLAY_LOCK,)).fetchone() != (True,):
             raise AnotherReplay("another replay runs on this PostgreSQL: wait until it has ended")
         yield
@@ -92,7 +93,7 @@ def alone(postgres_url: str) -> Iterator[None]:
 @contextmanager
 def snapshot(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A read-only transaction that sees PostgreSQL as it is when this returns."""
-    with psycopg.connect(postgres_url, connect_timeout=10) as connection:
+    with connected(postgres_url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         connection.execute("select 1")
@@ -113,7 +114,7 @@ def timelines_in(
 def _keyed(
     connection: psycopg.Connection[Any], name: str, sql: str, scope: CheckedRange
 ) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-    with connection.cursor(f"replay_{name}", row_factory=dict_row) as cursor:
+    with errors_of_postgres(), connection.cursor(f"replay_{name}", row_factory=dict_row) as cursor:
         cursor.itersize = FETCHED_ROWS
         cursor.execute(sql.encode(), scope.values())
         for row in cursor:

@@ -33,7 +33,7 @@ from stack.service import Child
 from stack.state import read_state, state_path
 from tests.support.long_runs import LONG
 
-MESSAGES, RATE = (100_000, 0.0) if LONG else (1000, 250.0)
+MESSAGES, RATE, CONVERSATIONS = (100_000, 0.0, 2000) if LONG else (500, 250.0, 100)
 SECONDS = 3600.0 if LONG else 180.0
 BETWEEN_SECONDS = 15.0 if LONG else 1.0  # from one kill to the next
 AWAY_SECONDS = 5.0 if LONG else 0.5
@@ -45,8 +45,10 @@ class Server:
     def __init__(self, name: str, folder: Path) -> None:
         self._child = Child(SERVERS[name](folder))
         self._child.start()
-        self._child.wait()
         self.url = dict(self._child.service.settings)[f"{name}_url"]
+
+    def wait(self) -> None:
+        self._child.wait()
 
     def kill(self) -> None:
         """SIGKILL to all its processes; the next start does not make the data anew."""
@@ -69,9 +71,9 @@ class Running:
     settings: Settings
     killed: Sequence[str]
 
-    def chat4all(self, *arguments: str) -> Result:
+    def chat4all(self, *arguments: str, **env: str) -> Result:
         """The command, in this process: it finds the stack by its state file."""
-        return CliRunner().invoke(app, arguments, env={"CHAT4ALL_STATE": str(state_path(self.folder))})
+        return CliRunner().invoke(app, arguments, env={"CHAT4ALL_STATE": str(state_path(self.folder)), **env})
 
     def check(self) -> tuple[int, dict[str, list[str]]]:
         """Exit code, and check -> ids of what differs."""
@@ -103,6 +105,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A stack that got a load while its sinks and its servers were killed, and has written everything."""
     base = tmp_path_factory.mktemp("agree")
     servers = {name: Server(name, base / "servers" / name) for name in ("postgres", "clickhouse")}
+    for server in servers.values():
+        server.wait()
     with pytest.MonkeyPatch.context() as environment:
         for name, server in servers.items():
             environment.setenv(f"CHAT4ALL_{name.upper()}_URL", server.url)
@@ -127,7 +131,7 @@ def _load(folder: Path, settings: Settings, servers: dict[str, Server]) -> list[
         rate=RATE,
         log=folder / "load.jsonl",
         channels=tuple(SIMULATED),
-        conversations=100,
+        conversations=CONVERSATIONS,
         group_share=0.05,
         duplicate_share=0.05,
     )
@@ -178,6 +182,22 @@ def test_the_stores_agree_after_crashes_of_the_sinks_and_of_both_servers(running
     assert report.code == 0
     numbers = {each.name: each.compared for each in report.results}
     assert int(numbers["sequences"].split()[0].replace(",", "")) == MESSAGES
+
+
+@pytest.mark.parametrize(
+    ("setting", "url", "named"),
+    [
+        ("KAFKA", "127.0.0.1:9", "Kafka"),
+        ("POSTGRES", "postgresql://u:p@127.0.0.1:9/d", "PostgreSQL"),
+        ("CLICKHOUSE", "http://127.0.0.1:9/d", "ClickHouse"),
+    ],
+)
+def test_a_server_that_is_away_is_named(running: Running, setting: str, url: str, named: str) -> None:
+    done = running.chat4all("check", **{f"CHAT4ALL_{setting}_URL": url})
+    assert done.exit_code == 2
+    assert done.stderr.startswith("cannot check: ")
+    assert named in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_truncated_month_and_deleted_rows_come_back_from_kafka(running: Running) -> None:
