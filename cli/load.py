@@ -1,7 +1,8 @@
 """`chat4all load` and `chat4all demo`: a load of messages, end to end, and a computed verdict.
 
-Enters: options. Leaves: progress, the verdict, and for a demo one message's timeline and a report. Exit code 0 only when the verdict is
-good; 1 when a message was lost, sent twice or out of order, or lacks a sequence number.
+Enters: options. Leaves: progress, the verdict, and for a demo one message's timeline, a report and the check of the stores. Exit code 0
+only when the verdict is good and, in a demo, the stores agree; 1 when a message was lost, sent twice or out of order, or lacks a
+sequence number.
 """
 
 import os
@@ -14,7 +15,7 @@ import psycopg
 import typer
 from rich.table import Table
 
-from cli import message, report_tables, stack
+from cli import check, message, report_tables, stack
 from cli.command_errors import NO, fail
 from cli.dev_stack import SIMULATED, kind_of
 from cli.load_run import LoadOptions, RunResult, run_load
@@ -23,13 +24,17 @@ from loadgen.load_producer import LoadFailed
 from loadgen.verdict_view import render
 from pipelines.stages import WORKERS
 from schemas.settings import Settings, use_state
+from sinks.check_look import CheckedRange
+from sinks.check_roll_ups import UnknownView
 from sinks.clickhouse import connect
 from sinks.history import timelines
 from sinks.report_queries import Question, ask
+from sinks.sink_errors import NotMigrated, Unavailable
 from stack import control
 from stack.state import is_running, read_state, state_path
 
 CHANNELS = tuple(SIMULATED)
+CHECK_WAIT_SECONDS = 60.0  # for the sinks to write what is in Kafka
 
 
 def load(  # noqa: PLR0917  # typer makes an option of each
@@ -89,9 +94,10 @@ def demo(
     rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0 is as fast as possible.")] = 100,
     seed: Annotated[int, typer.Option(help="The same seed makes the same people and messages.")] = 1,
 ) -> None:
-    """Show everything in one run: start a stack, produce a load with duplicates and a group, print a timeline, a report and the verdict.
+    """Show everything in one run: start a stack, produce a load with duplicates and a group, print a timeline, a report, the verdict, and
+    the check of the stores.
 
-    Stops the stack and deletes its data at the end. Exit code 0 when the verdict is good, else 1.
+    Stops the stack and deletes its data at the end. Exit code 0 when the verdict is good and the stores agree, else 1.
     """
     options = LoadOptions(
         count=count,
@@ -107,6 +113,17 @@ def demo(
     _with_stack(Path(".chat4all") / f"demo-{os.getpid()}", options, details=True)
 
 
+def _stores_agree(settings: Settings) -> bool:
+    """Prints what `chat4all check` says; whether all is equal."""
+    console.rule("chat4all check")
+    try:
+        found = check.run_check(settings, CheckedRange(), CHECK_WAIT_SECONDS)
+    except (Unavailable, NotMigrated, UnknownView) as error:
+        fail(f"cannot check: {error}", NO)
+    check.draw(found)
+    return found.code == 0
+
+
 def _with_stack(folder: Path, options: LoadOptions, *, details: bool = False) -> None:
     began = time.monotonic()
     try:
@@ -114,12 +131,13 @@ def _with_stack(folder: Path, options: LoadOptions, *, details: bool = False) ->
         stack.start(folder)
         console.rule(f"{options.count:,} messages")
         outcome = _judge(folder, options, details=details)
+        agree = not details or _stores_agree(use_state(state_path(folder)))
     finally:
         control.stop(folder)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     console.print(f"all in {time.monotonic() - began:.1f} s; the stack is down and its data are deleted")
-    if not outcome.ok:
+    if not (outcome.ok and agree):
         raise typer.Exit(NO)
 
 

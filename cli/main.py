@@ -26,6 +26,8 @@ COMMANDS = {
     "message": "cli.message:app",
     "history": "cli.history_commands:app",
     "report": "cli.report:report",
+    "check": "cli.check:check",
+    "replay": "cli.replay:replay",
     "receipts": "cli.sweep:app",
     "erase": "cli.erase:erase",
     "audit": "cli.erase:audit",

@@ -121,6 +121,8 @@ class Evidence:
     archived: Sequence[Archived]
     kept: Sequence[Kept]
     cursors: Sequence[KeptCursor] = ()
+    # message -> status -> deliveries, as PostgreSQL's `message_states` counts them; None: not read
+    counts: Mapping[Name, Mapping[str, int]] | None = None
 
 
 def gather(
@@ -138,7 +140,9 @@ def gather(
     conversations = sorted({record.conversation_id for record in records})
     archived = read_messages(connection, tenant_id, conversations)
     kept = read_deliveries(connection, tenant_id, conversations)
-    return Evidence(records, calls, reported, archived, kept, read_cursors(connection, tenant_id, conversations))
+    cursors = read_cursors(connection, tenant_id, conversations)
+    counts = read_counts(connection, tenant_id, conversations)
+    return Evidence(records, calls, reported, archived, kept, cursors, counts)
 
 
 def read_produced(path: Path) -> list[ProducedMessage]:
@@ -214,6 +218,22 @@ def read_cursors(connection: psycopg.Connection[Any], tenant_id: str, conversati
         (tenant_id, list(conversations)),
     )
     return [KeptCursor(*row) for row in rows]
+
+
+def read_counts(
+    connection: psycopg.Connection[Any], tenant_id: str, conversations: Sequence[str]
+) -> dict[Name, dict[str, int]]:
+    """The rows of `message_states` of these conversations, without statuses that no delivery has."""
+    names = ("pending", "sent", "delivered", "read", "failed", "expired", "cancelled", "suppressed")
+    rows = connection.execute(
+        f"select conversation_id, message_id, {', '.join(names)} from message_states"  # noqa: S608  # our own names
+        " where tenant_id = %s and conversation_id = any(%s)".encode(),
+        (tenant_id, list(conversations)),
+    )
+    return {
+        Name(row[0], row[1]): {name.upper(): count for name, count in zip(names, row[2:], strict=True) if count}
+        for row in rows
+    }
 
 
 def _name(text_key: str | None) -> Name | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from math import ceil
 
 from loadgen.cursor_check import Reports, violations
-from loadgen.evidence import Evidence, Kept
+from loadgen.evidence import Evidence, Kept, Name
 from loadgen.evidence_index import EvidenceIndex, PersonEvidence, index_evidence
 
 EXAMPLES = 10
@@ -74,6 +74,7 @@ def judge(evidence: Evidence, reports: Reports) -> Verdict:
         _judge_lanes(conversation, index, verdict)
     for sentence in violations(evidence.kept, evidence.cursors, reports):
         verdict.add(Kind.CURSOR, sentence)
+    _judge_counts(evidence, verdict)
     _count(evidence, index, verdict)
     return verdict
 
@@ -168,6 +169,24 @@ def _judge_numbers(conversation: str, index: EvidenceIndex, verdict: Verdict) ->
             )
         else:
             highest, earlier = number, message_id
+
+
+def _judge_counts(evidence: Evidence, verdict: Verdict) -> None:
+    """PostgreSQL's counts of each message must be those of its deliveries."""
+    if evidence.counts is None:
+        return
+    wanted: dict[Name, Counter[str]] = {}
+    for row in evidence.kept:
+        wanted.setdefault(row.name, Counter())[row.status] += 1
+    for name in sorted({*wanted, *evidence.counts}):
+        counted, has = evidence.counts.get(name, {}), wanted.get(name, Counter[str]())
+        if dict(counted) != dict(has):
+            said = f"message_states has {_listed(counted)}, its deliveries are {_listed(has)}"
+            verdict.add(Kind.DISAGREEMENT, f"{name}: {said}")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) or "nothing"
 
 
 def _judge_lanes(conversation: str, index: EvidenceIndex, verdict: Verdict) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from schemas.records import CHANNELS, Cursor, DeliveryState, Direction, SequencedMessage
 from sinks.erased_people import Erased, digests_of, person_digest
-from sinks.staging import Members
+from sinks.staging import MembersRow
 
 R = TypeVar("R")
 WORD = "erased:"
@@ -67,7 +67,7 @@ def without_person(record: R, erased: Erased) -> R:
                 changed = replace(blanked, message_id=erased_id(blanked.tenant_id, "", blanked.message_id))
         case Cursor():  # track renames the member at once, and the conversation never
             at = 0 if blanked.member.startswith(WORD) else blanked.changed_at
-        case Members():
+        case MembersRow():
             at = blanked.members_at or 0
     return changed if at is None else _renamed(changed, erased, at)  # type: ignore[no-any-return]  # the record's class
 
@@ -78,6 +78,6 @@ def _renamed(record: Any, erased: Erased, at: int) -> Any:
     if word is None:
         return record
     renamed = conversation_without(record.conversation_id, word)
-    if isinstance(record, Members):
+    if isinstance(record, MembersRow):
         return record._replace(conversation_id=renamed)
     return replace(record, conversation_id=renamed)

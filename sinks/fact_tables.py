@@ -217,7 +217,7 @@ def accepted(message: SequencedMessage) -> list[AcceptedDelivery]:
     """One row for each delivery of a message that we send; none for a signal, which has no receipt."""
     if message.direction != Direction.OUTBOUND or message.kind in SIGNALS:
         return []
-    campaign = _label(message.metadata.get(CAMPAIGN, ""))
+    campaign = label(message.metadata.get(CAMPAIGN, ""))
     return [
         AcceptedDelivery(
             message.tenant_id,
@@ -247,7 +247,7 @@ def inbound(message: SequencedMessage) -> list[InboundEvent]:
         InboundEvent(
             message.tenant_id,
             channel if channel in CHANNELS else "",
-            _label(message.metadata.get("account", "")),
+            label(message.metadata.get("account", "")),
             message.message_id,
             message.conversation_id,
             message.home_partition,
@@ -279,7 +279,8 @@ def refused(letter: DeadLetter) -> DeadLetterEvent:
     )
 
 
-def _label(text: str) -> str:
+def label(text: str) -> str:
+    """A campaign or an account as ClickHouse holds it."""
     if len(text) <= LABEL_CHARACTERS:
         return text
     return f"{text[:LABEL_CHARACTERS]}~{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}"

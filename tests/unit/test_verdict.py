@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class Run:
         self.reported: list[ReportedReceipt] = []
         self.archived: list[Archived] = []
         self.kept: list[Kept] = []
+        self.miscounted: dict[Name, Counter[str]] = {}  # what message_states has besides
         self._n = 0
         people = [("whatsapp", str(15550000000 + i)) for i in range(3)] + [("telegram", str(700 + i)) for i in range(3)]
         ways = {c: draw.sample(people, draw.randint(1, 6)) for c in range(draw.randint(1, 4))}
@@ -98,7 +100,11 @@ class Run:
         return provider_id
 
     def evidence(self) -> Evidence:
-        return Evidence(self.produced, self.calls, self.reported, self.archived, self.kept)
+        counts: dict[Name, Counter[str]] = {}
+        for row in self.kept:
+            counts.setdefault(row.name, Counter())[row.status] += 1
+        sources = (self.produced, self.calls, self.reported, self.archived, self.kept)
+        return Evidence(*sources, counts={**counts, **self.miscounted})
 
     def taken(self) -> list[ProviderCall]:
         return [call for call in self.calls if call.provider_message_id]
@@ -202,6 +208,11 @@ def a_delivery_missing_or_double(run: Run, draw: random.Random) -> None:
         run.kept.append(replace(row, delivery_id="another", resends=0))
 
 
+def a_message_counted_wrong(run: Run, draw: random.Random) -> None:
+    row = draw.choice(run.kept)
+    run.miscounted[row.name] = Counter({"EXPIRED": 1 + sum(each.name == row.name for each in run.kept)})
+
+
 FAULTS: list[tuple[Callable[[Run, random.Random], None], Kind]] = [
     (nobody_took_it, Kind.LOST),
     (taken_twice, Kind.DOUBLED),
@@ -214,6 +225,7 @@ FAULTS: list[tuple[Callable[[Run, random.Random], None], Kind]] = [
     (another_status, Kind.DISAGREEMENT),
     (a_read_receipt_nobody_kept, Kind.DISAGREEMENT),
     (a_delivery_missing_or_double, Kind.DISAGREEMENT),
+    (a_message_counted_wrong, Kind.DISAGREEMENT),
 ]
 
 
