@@ -1,6 +1,6 @@
 """`chat4all load` and `chat4all demo`: a load of messages, end to end, and a computed verdict.
 
-Enters: options. Leaves: progress, the verdict, and for a demo one message's timeline, a report and the check of the stores. Exit code 0
+Enters: options. Leaves: progress, the verdict, and for a demo one message's timeline, reports and the check of the stores. Exit code 0
 only when the verdict is good and, in a demo, the stores agree; 1 when a message was lost, sent twice or out of order, or lacks a
 sequence number.
 """
@@ -19,6 +19,7 @@ from cli import check, message, report_tables, stack
 from cli.command_errors import NO, fail
 from cli.dev_stack import SIMULATED, kind_of
 from cli.load_run import LoadOptions, RunResult, run_load
+from cli.sla_summary import sla_summary
 from cli.terminal import console
 from loadgen.load_producer import LoadFailed
 from loadgen.verdict_view import render
@@ -94,7 +95,7 @@ def demo(
     rate: Annotated[float, typer.Option(min=0, help="Messages a second; 0 is as fast as possible.")] = 100,
     seed: Annotated[int, typer.Option(help="The same seed makes the same people and messages.")] = 1,
 ) -> None:
-    """Show everything in one run: start a stack, produce a load with duplicates and a group, print a timeline, a report, the verdict, and
+    """Show everything in one run: start a stack, produce a load with duplicates and a group, print a timeline, reports, the verdict, and
     the check of the stores.
 
     Stops the stack and deletes its data at the end. Exit code 0 when the verdict is good and the stores agree, else 1.
@@ -111,6 +112,16 @@ def demo(
         seed=seed,
     )
     _with_stack(Path(".chat4all") / f"demo-{os.getpid()}", options, details=True)
+
+
+def _print_sla(settings: Settings) -> None:
+    console.rule("chat4all report sla")
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    try:
+        found = sla_summary(settings.clickhouse_url, until - timedelta(days=1), until)
+    except (Unavailable, NotMigrated) as error:
+        fail(f"no report: {error}", NO)
+    console.print("no delivery was accepted" if found is None else found)
 
 
 def _stores_agree(settings: Settings) -> bool:
@@ -131,7 +142,11 @@ def _with_stack(folder: Path, options: LoadOptions, *, details: bool = False) ->
         stack.start(folder)
         console.rule(f"{options.count:,} messages")
         outcome = _judge(folder, options, details=details)
-        agree = not details or _stores_agree(use_state(state_path(folder)))
+        agree = True
+        if details:
+            settings = use_state(state_path(folder))
+            _print_sla(settings)
+            agree = _stores_agree(settings)
     finally:
         control.stop(folder)
         if folder.is_dir() and not any(folder.iterdir()):

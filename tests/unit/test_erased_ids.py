@@ -11,7 +11,7 @@ from schemas.ids import inbound_conversation_id, inbound_message_id
 from schemas.records import Direction
 from sinks.erased_ids import beginner, conversation_without, erased_id, without_person
 from sinks.erased_people import Erased, erased_name, person_digest
-from sinks.staging import Members
+from sinks.staging import MembersRow
 from tests.support.builders import NOW, cursor, delivery_state, sequenced
 from tests.support.sink_databases import T0
 
@@ -64,7 +64,7 @@ WROTE = sequenced(
 )
 SENT = sequenced(conversation_id=OWN, message_id="m-1")
 READ = cursor(conversation_id=OWN, member=WORD, changed_at=NOW + 5)
-MEMBERS = Members("default", OWN, 0, (), NOW)
+MEMBERS = MembersRow("default", OWN, 0, (), NOW)
 
 
 @pytest.mark.parametrize("before", [STATE, WROTE, SENT, READ, MEMBERS], ids=lambda each: type(each).__name__)
