@@ -4,9 +4,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Wheels only: installing a source package runs its code. Linux on ARM needs WHEELS=--prefer-binary: faust-streaming has no wheel there.
 WHEELS ?= --only-binary :all:
 INSTALL := .venv/bin/pip install --quiet --disable-pip-version-check
+SINK_TESTS := postgres_faults fact_faults fact_migration sink_kills bad_input check erase reports stores_agree
 LOCK := .venv/maintenance/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help demo up down check test test-receipts lock audit bench bench-decide bench-engine bench-connectors bench-life bench-neighbours bench-sinks bench-receipts
+.PHONY: help demo up down check test test-receipts test-sinks lock audit bench bench-decide bench-engine bench-connectors bench-life bench-neighbours bench-sinks bench-receipts
 .PHONY: bench-start bench-idle crash-engine attack soak clean
 .DEFAULT_GOAL := demo
 
@@ -33,6 +34,9 @@ test: .venv/ready  ## run all tests on real servers, two files at a time
 
 test-receipts: .venv/ready  ## hold random receipts against a reference, at length: make test-receipts RUNS=100 SEED=1
 	python -m tests.support.receipt_runs --runs $(or $(RUNS),100) --seed $(or $(SEED),1)
+
+test-sinks: .venv/ready  ## let both stores and their servers fail, at length, and check that they agree (100,000 messages)
+	CHAT4ALL_LONG=1 pytest $(SINK_TESTS:%=tests/integration/test_%.py)
 
 .venv/maintenance: .venv/ready maintenance.txt
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --require-hashes $(WHEELS) -r maintenance.txt && touch $@
@@ -64,7 +68,7 @@ bench-neighbours: .venv/ready  ## measure a tenant beside another one that flood
 bench-receipts: .venv/ready  ## measure receipts from the provider's request to the view; writes benchmarks/receipts.json
 	python -m benchmarks.receipts
 
-bench-sinks: .venv/ready  ## measure one write for all partitions in PostgreSQL and ClickHouse; prints the result
+bench-sinks: .venv/ready  ## measure how fast both stores are written and answer; writes benchmarks/sinks.json
 	python -m benchmarks.sinks
 
 bench-start: .venv/ready  ## measure chat4all up, down and demo from cache; writes benchmarks/start.json
