@@ -20,7 +20,7 @@ from schemas.partitions import home_partition
 from schemas.records import CHANNELS, Cause, DeliveryState, Message, Recipient, SequencedMessage, Status
 from sinks.history import timelines
 from sinks.postgres import PostgresArchive
-from tests.support.sink_databases import T0, clickhouse_database, postgres_database, sequenced, state
+from tests.support.sink_databases import T0, postgres_database, sequenced, state
 
 run = CliRunner()
 IMAGE = Media("image", url="https://shop.example/a.jpg")
@@ -30,13 +30,6 @@ IMAGE = Media("image", url="https://shop.example/a.jpg")
 def postgres(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with postgres_database(postgres_url) as url:
         monkeypatch.setenv("CHAT4ALL_POSTGRES_URL", url)
-        yield url
-
-
-@pytest.fixture
-def clickhouse(clickhouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with clickhouse_database(clickhouse_url) as url:
-        monkeypatch.setenv("CHAT4ALL_CLICKHOUSE_URL", url)
         yield url
 
 
