@@ -133,7 +133,7 @@ BUILDERS: Mapping[str, Callable[[Settings], Stage[Any]]] = {
 # to move between consumer groups.
 WORKERS: Mapping[str, tuple[str, ...]] = {
     "core": ("route", "match", "send", "track"),
-    "sinks": ("archive", "analyse", "register"),
+    "sinks": ("archive", "register", "analyse"),  # the last one serves the web views, which show its tables
 }
 # The settings that each kind of worker needs, besides Kafka.
 REQUIRED: Mapping[str, tuple[str, ...]] = {"core": ("tracker_keys",), "sinks": ("postgres_url", "clickhouse_url")}
@@ -141,8 +141,8 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {"core": ("tracker_keys",), "sinks": (
 APPS: Mapping[str, tuple[str, ...]] = {
     "core": WORKERS["core"],
     "archive": ("archive",),
-    "analyse": ("analyse",),
     "register": ("register",),
+    "analyse": ("analyse",),
 }
 # INNER: topics that only the stages of core write. OUTSIDE: topics that others read too, although core hands their records over.
 INNER = frozenset({"conversation-log"})

@@ -453,7 +453,10 @@ def test_an_inbound_message_is_kept_once(running: Running, unique: str) -> None:
 
 def test_views_of_the_workers(running: Running, produce: Callable[..., None], unique: str) -> None:
     produce("messages", unique, codec.encode(text_message(unique)))
+    produce("contacts", unique, None)  # a record for stage register
     await_true(lambda: statuses(running, f"{unique}-0") == ["READ"], "the message to be read", 30)
+    probes = running.url("sinks", "probes")
+    await_true(lambda: 'records_total{stage="register"}' in get(f"{probes}/metrics")[1], "the register", 30)
     for worker, stages in WORKERS.items():
         status, text = get(f"{running.url(worker, 'probes')}/health")
         assert (status, json.loads(text)["status"]) == (200, "ready")
