@@ -148,6 +148,12 @@ def _is_of(receipts: tuple[bytes, ...], erasure: Erasure) -> bool:
 # --- send -------------------------------------------------------------------------------------------------------------------
 
 
+def take_in_send(record: Record, state: "SendState", decision: Decision, now: int) -> None:
+    """`from_send` for a record. Raises what `erasure_in` raises."""
+    if (erasure := erasure_in(record, decision)) is not None:
+        from_send(erasure, state, decision, now)
+
+
 def from_send(erasure: Erasure, state: "SendState", decision: Decision, now: int) -> None:
     """Ends the person's deliveries that are not being sent, as CANCELLED. A call in flight cannot be taken back: its row loses text and
     address, its result counts, and it is never repeated, because its time is over. Windows are forgotten."""

@@ -85,8 +85,8 @@ class Send(Stage[State]):
         self._limits = limits
         self.most_calls = limits.concurrency
         self._in_flight: set[str] = set()  # delivery ids with a call of this worker in flight
-        deliveries = (Source(f"deliveries.{channel}") for channel in sorted(connectors))
-        self.sources = (Source("status-updates"), Source("windows"), Source(erasing.TOPIC), *deliveries)
+        deliveries = (f"deliveries.{channel}" for channel in sorted(connectors))
+        self.sources = tuple(map(Source, ("status-updates", "windows", erasing.TOPIC, *deliveries)))
 
     async def stop(self) -> None:
         for connector in self._connectors.values():
@@ -113,9 +113,8 @@ class Send(Stage[State]):
         channel = attempt.delivery.channel
         self._in_flight.add(call.key)
         began = time.perf_counter()
-        outcome: Outcome
         try:
-            outcome = await self._connectors[channel].send(attempt.delivery, attempt.number, attempt.part)
+            outcome: Outcome = await self._connectors[channel].send(attempt.delivery, attempt.number, attempt.part)
         except Exception as error:  # noqa: BLE001  # connectors must not raise; if one does, it is unknown what was sent
             log.error("connector raised", channel=channel, delivery_id=call.key, error=type(error).__name__)
             outcome = Unknown(f"the connector failed: {type(error).__name__}")
@@ -140,8 +139,7 @@ class Send(Stage[State]):
                 elif record.topic == "windows":
                     self._take_window(record, state, decision, now)
                 elif record.topic == erasing.TOPIC:
-                    if (erasure := erasing.erasure_in(record, decision)) is not None:
-                        erasing.from_send(erasure, state, decision, now)
+                    erasing.take_in_send(record, state, decision, now)
                 else:
                     self._take(record, state, decision, now)
             except codec.CodecError as error:

@@ -1,5 +1,6 @@
 """`chat4all erase` on a real PostgreSQL and Kafka: nothing of the person is left, others keep everything, a second run changes nothing."""
 
+import asyncio
 import base64
 import json
 import re
@@ -22,12 +23,15 @@ from schemas.catalog import TOPICS
 from schemas.kafka_access import KafkaAccess
 from schemas.keys import person_key
 from schemas.partitions import home_partition
-from schemas.records import Address, Erasure, Message, Receipt, ReceiptStatus, Recipient
+from schemas.records import Address, DeliveryRef, Direction, Erasure, Message, Receipt, ReceiptStatus, Recipient
 from sinks import erasure, erasure_search
 from sinks.erased_ids import erased_id
 from sinks.erased_people import erased_name, person_digest
+from sinks.postgres import PostgresArchive
+from sinks.staging import Members
+from tests.support.builders import cursor
 from tests.support.long_runs import LONG
-from tests.support.sink_databases import postgres_database
+from tests.support.sink_databases import T0, postgres_database, sequenced, state
 
 run = CliRunner()
 NUMBER, CHAT, BOB = "5511987650001", "77001", "15550002"
@@ -357,6 +361,60 @@ def test_a_person_without_a_contact_and_their_opt_out_kept(postgres: str) -> Non
     assert {name for name, _ in left} == {"suppressions"}, left
     assert "is kept" in result.stdout
     assert holding(postgres, NUMBER), "ana's rows are there"
+
+
+@pytest.mark.usefixtures("kafka")
+async def test_a_replay_from_kafka_brings_nothing_of_the_person_back(postgres: str) -> None:
+    """The archive makes of the old records the rows that the erasure has made."""
+    own, chat = (
+        f"telegram:a:{CHAT}",
+        {"channel": "telegram", "recipient": CHAT, "address": CHAT, "conversation_id": f"telegram:a:{CHAT}"},
+    )
+    group = (
+        *sequenced(2).deliveries,
+        DeliveryRef(delivery_id="dg", account="a", channel="telegram", recipient=CHAT, address=CHAT),
+    )
+    to_chat = DeliveryRef(delivery_id="d3", account="a", channel="telegram", recipient=CHAT, address=CHAT)
+    labels = {"channel": "telegram", "account": "a", "provider_message_id": f"{CHAT}:1"}
+    messages = [
+        sequenced(1, conversation_id=own, direction=Direction.INBOUND, sender=CHAT, text=TEXT, metadata=labels, deliveries=(),
+                  message_id=f"telegram:a:{CHAT}:1"),
+        sequenced(3, conversation_id=own, text=TEXT, deliveries=(to_chat,), seq=2),
+        sequenced(2, conversation_id="group", text=OTHERS, deliveries=group),
+    ]  # fmt: skip  # one message a line
+    states = [
+        state(3, version, **chat, provider_message_id=f"{CHAT}:9", event_id=f"telegram:a:{CHAT}:9:{version}")
+        for version in (1, 2, 3)
+    ]
+    states += [
+        state(2, 1, conversation_id="group"),
+        state(2, 1, **chat | {"conversation_id": "group", "delivery_id": "dg"}),
+    ]
+    cursors = [cursor(conversation_id=own, member=CHAT, changed_at=T0)]
+    members = [Members("default", "group", 0, (CHAT, "bob"), T0)]
+    archive = PostgresArchive(postgres)
+    place = ("conversation-log", 0)
+
+    async def written() -> dict[str, list[str]]:
+        at = (await archive.positions([place]))[place]
+        await archive.write(
+            messages=messages, states=states, cursors=cursors, members=members, offsets={place: (at, at + 1)}
+        )
+        found = everything(postgres)
+        return {name: found[name] for name in found if name != "sink_offsets"}
+
+    assert CHAT in repr(await written())
+    result = await asyncio.to_thread(erase, "--address", f"telegram:{CHAT}")
+    assert result.exit_code == 0, result.output
+    assert holding(postgres, CHAT, TEXT) == []
+    once = {name: rows for name, rows in everything(postgres).items() if name != "sink_offsets"}
+    assert await written() == once
+    assert sum(OTHERS in row for row in once["messages"]) == 1
+    with psycopg.connect(postgres) as connection:
+        connection.execute("truncate messages, deliveries, delivery_events, message_states, cursors, conversations")
+    await written()
+    await archive.close()
+    assert holding(postgres, CHAT, TEXT) == [], "a rebuilt database has nothing of them either"
 
 
 BAD = {
