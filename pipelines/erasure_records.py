@@ -13,7 +13,7 @@ from schemas.catalog import TOPICS, Topic
 from schemas.keys import conversation_key, key_of, person_key, provider_message_key
 from schemas.partitions import home_partition
 from schemas.records import Address, Erasure
-from sinks.erasure import ErasureAction, FoundMessage, FoundRows
+from sinks.erasure import ErasureAction, FoundRows, ProviderMessage
 from sinks.erasure_search import ErasedPerson
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class ErasureRecords:
                 )
         yield from self._of_messages(message for each in found for message in each.messages)
 
-    def _of_messages(self, messages: Iterable[FoundMessage]) -> Iterator[ErasureRecord]:
+    def _of_messages(self, messages: Iterable[ProviderMessage]) -> Iterator[ErasureRecord]:
         places: dict[tuple[Address, int], dict[str, None]] = {}
         for each in messages:
             address = Address(channel=each.channel, address=each.address, account=each.account)

@@ -31,7 +31,7 @@ _ID = """case when starts_with(event_id, delivery_id || ':') or starts_with(even
     end"""
 
 
-class FoundMessage(NamedTuple):
+class ProviderMessage(NamedTuple):
     """A provider's id of a message to or from the person."""
 
     channel: str
@@ -46,7 +46,7 @@ class FoundRows(NamedTuple):
     conversation_id: str
     home_partition: int | None  # None if PostgreSQL does not know it
     delivery_ids: tuple[str, ...] = ()
-    messages: tuple[FoundMessage, ...] = ()
+    messages: tuple[ProviderMessage, ...] = ()
 
 
 class ErasureAction(NamedTuple):
@@ -239,11 +239,11 @@ class PersonErasure:
         place = {"conversation": "", "message": ""}
         while found := [_Written(*row) for row in self._rows(erasure_search.WRITTEN, place)]:
             place = {"conversation": found[-1].conversation_id, "message": found[-1].message_id}
-            of_conversations: dict[tuple[str, int], list[FoundMessage]] = {}
+            of_conversations: dict[tuple[str, int], list[ProviderMessage]] = {}
             for each in found:
                 written = of_conversations.setdefault((each.conversation_id, each.home_partition), [])
                 if each.channel and each.account and each.provider_message_id:
-                    written.append(FoundMessage(each.channel, each.account, each.sender, each.provider_message_id))
+                    written.append(ProviderMessage(each.channel, each.account, each.sender, each.provider_message_id))
             publish([FoundRows(*of, (), tuple(written)) for of, written in of_conversations.items()])
             yield self._change(partial(self._blank_written, found))
 
@@ -304,7 +304,9 @@ class PersonErasure:
         return changed
 
 
-def _sent(rows: Sequence[_Delivery]) -> tuple[FoundMessage, ...]:
+def _sent(rows: Sequence[_Delivery]) -> tuple[ProviderMessage, ...]:
     return tuple(
-        FoundMessage(row.channel, row.account, row.address, each) for row in rows for each in row.provider_message_ids
+        ProviderMessage(row.channel, row.account, row.address, each)
+        for row in rows
+        for each in row.provider_message_ids
     )

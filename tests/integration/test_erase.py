@@ -28,7 +28,7 @@ from sinks import erasure, erasure_search
 from sinks.erased_ids import erased_id
 from sinks.erased_people import erased_name, person_digest
 from sinks.postgres import PostgresArchive
-from sinks.staging import Members
+from sinks.staging import MembersRow
 from tests.support.builders import cursor
 from tests.support.long_runs import LONG
 from tests.support.sink_databases import T0, postgres_database, sequenced, state
@@ -391,7 +391,7 @@ async def test_a_replay_from_kafka_brings_nothing_of_the_person_back(postgres: s
         state(2, 1, **chat | {"conversation_id": "group", "delivery_id": "dg"}),
     ]
     cursors = [cursor(conversation_id=own, member=CHAT, changed_at=T0)]
-    members = [Members("default", "group", 0, (CHAT, "bob"), T0)]
+    members = [MembersRow("default", "group", 0, (CHAT, "bob"), T0)]
     archive = PostgresArchive(postgres)
     place = ("conversation-log", 0)
 
@@ -448,7 +448,7 @@ def test_records_of_a_person_with_many_addresses_and_deliveries_are_within_their
     person = erasure_search.ErasedPerson("default", "ana", addresses)
     records = ErasureRecords(person, erasure.ErasureAction("e", 1), partitions=4, keep_opt_outs=False)
     ids = tuple(f"d{n}" for n in range(1200))
-    found = erasure.FoundRows("c", None, ids, tuple(erasure.FoundMessage("whatsapp", "acc", "1", i) for i in ids))
+    found = erasure.FoundRows("c", None, ids, tuple(erasure.ProviderMessage("whatsapp", "acc", "1", i) for i in ids))
     made = [codec.decode(each.value, Erasure) for each in records.of([found])]
     of_conversation = [each for each in made if each.conversation_id]
     assert tuple(i for each in of_conversation for i in each.delivery_ids) == ids
