@@ -377,7 +377,7 @@ def test_no_size_ends_a_stage(running: Running, produce: Callable[..., None], un
     expected = {
         ("match", "too_many_waiting"): 9001 - 64, ("track", "too_many_waiting"): 4300 - 64,
         ("match", "field_out_of_limits"): 1, ("send", "field_out_of_limits"): 3,
-        ("archive", "field_out_of_limits"): 1, ("route", "field_out_of_limits"): 2,
+        ("archive", "field_out_of_limits"): 1, ("analyse", "field_out_of_limits"): 1, ("route", "field_out_of_limits"): 2,
     }  # fmt: skip  # two counts a line
     await_true(lambda: refused().total() >= sum(expected.values()), "a dead letter for each", 60)
     assert refused() == expected
