@@ -1,7 +1,7 @@
 """Pages of a conversation out of five million messages in PostgreSQL.
 
-Enters: a PostgreSQL with our relations. `fill` makes the messages by SQL: 24 months, conversations of 10 to 500 messages. Leaves:
-milliseconds of each page. A page that is not full is an error: nothing was measured.
+Enters: a PostgreSQL with our relations. `fill` makes the messages by SQL: 24 months, conversations of 100 messages that go on through all
+of them. Leaves: milliseconds of each page. A page that is not full is an error: nothing was measured.
 """
 
 import random
@@ -13,14 +13,14 @@ import psycopg
 from sinks.history import conversation_messages
 
 MONTHS = 24
-CONVERSATIONS = 50_000
+A_CONVERSATION = 100  # messages; they go on through all months
 PAGE = 50
 TENANT = "default"
 
 _MONTHS = """
 select create_month((date '2025-01-01' + n * interval '1 month')::date) from generate_series(0, %s - 1) as n
 """
-# Message n belongs to conversation n mod CONVERSATIONS, so that each goes on through all months.
+# Message n belongs to conversation n modulo their number, so that each goes on through all months.
 _MESSAGES = """
 insert into messages (tenant_id, message_id, conversation_id, home_partition, seq, direction, sender, kind, text, metadata, requested_at,
                       accepted_at)
@@ -39,7 +39,7 @@ def fill(connection: psycopg.Connection[Any], messages: int) -> None:
     connection.execute(_MONTHS, (MONTHS,))
     for first in range(0, messages, AT_ONCE):
         last = min(messages, first + AT_ONCE) - 1
-        given = {"conversations": CONVERSATIONS, "first": first, "last": last, "messages": messages}
+        given = {"conversations": messages // A_CONVERSATION, "first": first, "last": last, "messages": messages}
         connection.execute(_MESSAGES, given)
     connection.execute("vacuum analyze messages")
 
@@ -47,13 +47,12 @@ def fill(connection: psycopg.Connection[Any], messages: int) -> None:
 def milliseconds(connection: psycopg.Connection[Any], messages: int, times: int, seed: int = 1) -> list[float]:
     """How long a page took, from any place of any conversation, `times` times in order."""
     choice = random.Random(seed)  # noqa: S311  # which pages are read is no secret
-    longest = messages // CONVERSATIONS
     found = []
     for _ in range(times):
-        conversation = f"c{choice.randrange(CONVERSATIONS):06d}"
+        conversation = f"c{choice.randrange(messages // A_CONVERSATION):06d}"
         cursor = None
         # any page of the conversation, the first one included
-        for _ in range(choice.randrange(max(1, longest // PAGE))):
+        for _ in range(choice.randrange(A_CONVERSATION // PAGE)):
             cursor = conversation_messages(connection, TENANT, conversation, limit=PAGE, cursor=cursor).after
         began = time.perf_counter()
         page = conversation_messages(connection, TENANT, conversation, limit=PAGE, cursor=cursor)

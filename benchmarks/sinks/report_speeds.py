@@ -96,7 +96,7 @@ from numbers(100000)
 def fill(client: Client, events: int) -> int:
     """Makes at least `events` transitions of deliveries accepted in [SINCE, UNTIL), and what belongs to them. Returns how many. Blocks for
     minutes."""
-    deliveries = int(events / 3.1)  # a delivery has a little more than 3.1 transitions
+    deliveries = int(events / 3.38)  # a delivery has 3.39 transitions on average
     since = SINCE.strftime("%Y-%m-%d %H:%M:%S")
     step = DAYS * 86_400_000 / deliveries
     for number, first in enumerate(range(0, deliveries, AT_ONCE)):

@@ -8,7 +8,7 @@ take turns, each with a database of its own, which holds the same rows at the en
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ from clickhouse_connect.driver.client import Client
 from benchmarks.sinks.events import Batch, batch
 from pipelines.analyse import Analyse
 from pipelines.archive import Archive
-from pipelines.engine.stage import Inputs, Record, Stage
+from pipelines.engine.garbage_collection import favour_long_decisions
+from pipelines.engine.stage import Decision, Inputs, Record, Stage
 from schemas import codec
 from schemas.keys import key_of
-from schemas.records import Cursor
+from schemas.records import Cursor, DeliveryState
 from sinks import staging
 from sinks.clickhouse import ClickHouseFacts, connect
 from sinks.fact_tables import EVENTS, batch_of, columns
@@ -34,37 +35,96 @@ from tables.table import Table
 TOPICS = ("conversation-log", "delivery-states", "cursors")
 
 
+PARTITIONS = 2  # a worker has several: while the database works for one, it decodes for another
+TURNS = 2  # of each partition in a round
+SIDES = ("stage", "sink", "peer")
+
+
 class Round(NamedTuple):
-    """Events a second (wall), and of ours events a CPU second of this process."""
+    """Events a second of the stage, of its sink alone (from decoded records on) and of the peer; and events a CPU second of this process,
+    for the stage."""
 
-    ours: float
+    stage: float
+    sink: float
     peer: float
-    ours_cpu: float
-
-    @property
-    def ratio(self) -> float:
-        return self.ours / self.peer
+    stage_cpu: float
 
 
-Write = Callable[[], Awaitable[None]]
+class Turn(NamedTuple):
+    """One turn of one partition: its records, and the same rows for the peer."""
+
+    partition: int
+    records: Sequence[Record]
+    peer: Callable[[], None]
 
 
-async def in_turns(pairs: Sequence[tuple[Write, Write]], events: int) -> list[Round]:
-    """Runs each pair, (ours, peer), whichever first in turn. `events` is how many each of them writes. The first pair is a warm-up."""
-    rounds = []
-    for number, pair in enumerate(pairs):
-        seconds: dict[int, tuple[float, float]] = {}
-        for side in (0, 1) if number % 2 else (1, 0):
+class Side:
+    """A stage with a database of its own, and its partitions."""
+
+    def __init__(self, stage: Stage[Any], tables: Sequence[Mapping[str, Table[Any]]]) -> None:
+        self.stage = stage
+        self._states = [stage.open(number, given) for number, given in enumerate(tables)]
+
+    def decided(self, turn: Turn) -> Decision:
+        decision = self.stage.decide(Inputs(turn.records, ()), self._states[turn.partition], int(time.time() * 1000))
+        if decision.refusals:
+            raise SystemExit(f"wrong work, not measured: {decision.refusals[0].detail}")
+        return decision
+
+    async def run(self, turns: Sequence[Turn]) -> None:
+        """All partitions at a time, as in a worker; the turns of each one after the other."""
+
+        async def partition(number: int) -> None:
+            for turn in turns:
+                if turn.partition == number:
+                    await self.stage.write(self.decided(turn))
+
+        await asyncio.gather(*map(partition, range(PARTITIONS)))
+
+
+async def in_turns(sides: Sequence[Side], rounds: Sequence[Sequence[Turn]]) -> list[Round]:
+    """Runs each round three times: by the stage, by the sink with decisions that were made before, and by the peer, in changing order.
+    `sides` are the stage and the sink. The first round is a warm-up."""
+    stage, sink = sides
+    favour_long_decisions()  # as every worker does
+    found = []
+    for number, turns in enumerate(rounds):
+        events = sum(len(turn.records) for turn in turns)
+        seconds: dict[str, float] = {}
+        for at in range(len(SIDES)):
+            side = SIDES[(at + number) % len(SIDES)]
+            decisions = [sink.decided(turn) for turn in turns] if side == "sink" else []
             began, cpu = time.perf_counter(), time.process_time()
-            await pair[side]()
-            seconds[side] = (time.perf_counter() - began, time.process_time() - cpu)
-        rounds.append(Round(events / seconds[0][0], events / seconds[1][0], events / seconds[0][1]))
-    return rounds[1:]
+            if side == "stage":
+                await stage.run(turns)
+                seconds["cpu"] = time.process_time() - cpu
+            elif side == "sink":
+                for decision in decisions:
+                    await sink.stage.write(decision)
+            else:
+                await asyncio.to_thread(_run_peer, turns)
+            seconds[side] = time.perf_counter() - began
+        found.append(Round(*(events / seconds[name] for name in (*SIDES, "cpu"))))
+    return found[1:]
 
 
-def _records(topic: str, of_topic: Any, first: int) -> list[Record]:
+def _run_peer(turns: Sequence[Turn]) -> None:
+    for turn in turns:
+        turn.peer()
+
+
+def _places(rounds: int) -> Iterator[tuple[int, int, int]]:
+    """Each turn as (round, partition, number of the turn in its partition), in the order of a round."""
+    for number in range(rounds + 1):
+        for turn in range(TURNS):
+            for partition in range(PARTITIONS):
+                yield number, partition, number * TURNS + turn
+
+
+def _records(topic: str, partition: int, of_topic: Any, first: int) -> list[Record]:
     return [
-        Record(topic, 0, offset, 0, _key(each), codec.encode(each), ()) for offset, each in enumerate(of_topic, first)
+        Record(topic, partition, offset, 0, _key(each), codec.encode(each), ())
+        for offset, each in enumerate(of_topic, first)
     ]
 
 
@@ -74,51 +134,44 @@ def _key(record: Any) -> bytes:
     return key_of(record)
 
 
-async def _turn(stage: Stage[Any], state: Any, records: Sequence[Record]) -> None:
-    decision = stage.decide(Inputs(records, ()), state, int(time.time() * 1000))
-    if decision.refusals:
-        raise SystemExit(f"wrong work, not measured: {decision.refusals[0].detail}")
-    await stage.write(decision)
-
-
 # --- PostgreSQL ---------------------------------------------------------------------------------------------------------
 
 
-async def archive(ours_url: str, peer_url: str, rounds: int, messages: int) -> list[Round]:
-    """Each round is one transaction: `messages` messages, four transitions of each, and a cursor of each."""
-    stage = Archive(sink=PostgresArchive(ours_url), linger_ms=0)
-    await stage.start()
-    await stage.positions([(topic, 0) for topic in TOPICS])
-    state = stage.open(0, {})
-    batches = [batch(number * messages, messages) for number in range(rounds + 1)]
-    with psycopg.connect(peer_url, autocommit=True) as connection:
+async def archive(urls: Mapping[str, str], rounds: int, messages: int) -> list[Round]:
+    """`urls` has a database for each side. Each turn has `messages` messages, four transitions of each, and a cursor of each."""
+    with psycopg.connect(urls["peer"], autocommit=True) as connection:
         for relation in (staging.MESSAGES, staging.STATES, staging.CURSORS):
             connection.execute(relation.create.encode())
-        connection.execute("insert into sink_offsets select 'archive', unnest(%s::text[]), 0, 0", (list(TOPICS),))
-
-        def pair(number: int) -> tuple[Write, Write]:
-            given = batches[number]
-            sizes = (len(given.messages), len(given.states), len(given.cursors))
-            spans = {(topic, 0): (number * n, number * n + n) for topic, n in zip(TOPICS, sizes, strict=True)}
-            prepared = Prepared.of(given)
-            records = [
-                each
-                for topic, of_topic in zip(TOPICS, given, strict=True)
-                for each in _records(topic, of_topic, spans[topic, 0][0])
-            ]
-
-            async def ours() -> None:
-                await _turn(stage, state, records)
-
-            async def peer() -> None:
-                await asyncio.to_thread(_merge, connection, prepared, spans)
-
-            return ours, peer
-
-        found = await in_turns([pair(number) for number in range(rounds + 1)], batches[0].events)
-    await stage.stop()
-    _same(_rows(ours_url), _rows(peer_url))
+        connection.execute(
+            "insert into sink_offsets select 'archive', t, n, 0 from unnest(%s::text[]) as t, generate_series(0, %s) as n",
+            (list(TOPICS), PARTITIONS - 1),
+        )
+        made: list[list[Turn]] = [[] for _ in range(rounds + 1)]
+        for place, (number, partition, turn) in enumerate(_places(rounds)):
+            made[number].append(_archive_turn(connection, batch(place * messages, messages), partition, turn))
+        sides = []
+        for name in ("stage", "sink"):
+            stage = Archive(sink=PostgresArchive(urls[name]), linger_ms=0)
+            await stage.start()
+            await stage.positions([(topic, number) for topic in TOPICS for number in range(PARTITIONS)])
+            sides.append(Side(stage, [{} for _ in range(PARTITIONS)]))
+        found = await in_turns(sides, made)
+    for side in sides:
+        await side.stage.stop()
+    _same([_rows(url) for url in urls.values()])
     return found
+
+
+def _archive_turn(connection: psycopg.Connection[Any], given: Batch, partition: int, turn: int) -> Turn:
+    sizes = (len(given.messages), len(given.states), len(given.cursors))
+    spans = {(topic, partition): (turn * n, turn * n + n) for topic, n in zip(TOPICS, sizes, strict=True)}
+    prepared = Prepared.of(given)
+    records = [
+        each
+        for topic, of_topic in zip(TOPICS, given, strict=True)
+        for each in _records(topic, partition, of_topic, spans[topic, partition][0])
+    ]
+    return Turn(partition, records, lambda: _merge(connection, prepared, spans))
 
 
 class Prepared(NamedTuple):
@@ -175,33 +228,30 @@ def _rows(url: str) -> Any:
 # --- ClickHouse ---------------------------------------------------------------------------------------------------------
 
 
-async def analyse(ours_url: str, peer_url: str, rounds: int, messages: int) -> list[Round]:
-    """`messages` of each round have four transitions each."""
-    stage, client = Analyse(sink=ClickHouseFacts(ours_url), linger_ms=0), connect(peer_url)
-    await stage.start()
-    plans: Table[Any] = open_partition("memory", PLANS, Path(), "bench")
-    state = stage.open(0, {"plans": plans})
-    batches = [batch(number * messages, messages).states for number in range(rounds + 1)]
-
-    def pair(number: int) -> tuple[Write, Write]:
-        states = batches[number]
-        prepared = columns(EVENTS, states, batch_of(str(number)))
-
-        records = _records("delivery-states", states, number * len(states))
-
-        async def ours() -> None:
-            await _turn(stage, state, records)
-
-        async def peer() -> None:
-            await asyncio.to_thread(_insert, client, prepared)
-
-        return ours, peer
-
-    found = await in_turns([pair(number) for number in range(rounds + 1)], len(batches[0]))
-    await stage.stop()
-    _same(_counts(ours_url), _counts(peer_url))
+async def analyse(urls: Mapping[str, str], rounds: int, messages: int) -> list[Round]:
+    """`urls` has a database for each side. Each turn has four transitions of each of `messages` messages."""
+    client = connect(urls["peer"])
+    made: list[list[Turn]] = [[] for _ in range(rounds + 1)]
+    for place, (number, partition, turn) in enumerate(_places(rounds)):
+        made[number].append(_analyse_turn(client, batch(place * messages, messages).states, partition, turn))
+    sides = []
+    for name in ("stage", "sink"):
+        stage = Analyse(sink=ClickHouseFacts(urls[name]), linger_ms=0)
+        await stage.start()
+        plans = [{"plans": open_partition("memory", PLANS, Path(), f"bench-{n}")} for n in range(PARTITIONS)]
+        sides.append(Side(stage, plans))
+    found = await in_turns(sides, made)
+    for side in sides:
+        await side.stage.stop()
     client.close()
+    _same([_counts(url) for url in urls.values()])
     return found
+
+
+def _analyse_turn(client: Client, states: Sequence[DeliveryState], partition: int, turn: int) -> Turn:
+    prepared = columns(EVENTS, states, batch_of(f"{partition}-{turn}"))
+    records = _records("delivery-states", partition, states, turn * len(states))
+    return Turn(partition, records, lambda: _insert(client, prepared))
 
 
 def _insert(client: Client, prepared: list[list[Any]]) -> None:
@@ -226,6 +276,6 @@ def _counts(url: str) -> Any:
         client.close()
 
 
-def _same(ours: Any, peer: Any) -> None:
-    if ours != peer or not ours:
-        raise SystemExit(f"wrong work, not measured: ours {ours}, the peer {peer}")
+def _same(of_sides: Sequence[Any]) -> None:
+    if any(each != of_sides[0] for each in of_sides) or not of_sides[0]:
+        raise SystemExit(f"wrong work, not measured: the databases hold {of_sides}")

@@ -1,7 +1,8 @@
 -- How did the deliveries of each campaign end?
 --
 -- Exact: what route accepted, with the label "campaign" of its message (metadata), and the latest state of each delivery.
--- They are joined by a 128-bit hash of tenant and delivery: half as long as by the two texts, whose hash ClickHouse would compare too.
+-- They are joined by a 64-bit hash of tenant and delivery: comparing the texts would take twice as long. Among ten million deliveries,
+-- the chance that any two have one hash is one in 300,000.
 --
 -- Columns:
 --   tenant_id: the tenant
@@ -37,7 +38,7 @@ select
     delivered / accepted as delivered_share,
     read / accepted as read_share
 from (
-    select tenant_id, channel, sipHash128(tenant_id, delivery_id) as place, campaign, accepted_at
+    select tenant_id, channel, xxh3(tenant_id, delivery_id) as place, campaign, accepted_at
     from accepted_deliveries
     where accepted_at >= {since:DateTime64(3, 'UTC')} and accepted_at < {until:DateTime64(3, 'UTC')}
     and ({tenant:String} = '' or tenant_id = {tenant:String})
@@ -45,12 +46,13 @@ from (
     and ({account:String} = '' or account = {account:String})
         and campaign != '' and ({label:String} = '' or campaign = {label:String})
 ) as c
-left join (
-    select sipHash128(tenant_id, delivery_id) as place, status
+any left join (
+    select xxh3(tenant_id, delivery_id) as place, status
     from current_deliveries(
         since = {since:DateTime64(3, 'UTC')}, until = {until:DateTime64(3, 'UTC')},
         tenant = {tenant:String}, channel = {channel:String}, account = {account:String}
     )
 ) as d on d.place = c.place
 group by tenant_id, campaign, channel
-order by tenant_id, campaign, channel;
+order by tenant_id, campaign, channel
+settings join_algorithm = 'parallel_hash';

@@ -31,7 +31,7 @@ from (
         i.channel as channel,
         if(o.seq = 0, null, greatest(0, dateDiff('millisecond', i.accepted_at, o.accepted_at))) as response_ms
     from (
-        select tenant_id, channel, sipHash128(tenant_id, conversation_id) as place, seq, accepted_at
+        select tenant_id, channel, xxh3(tenant_id, conversation_id) as place, seq, accepted_at
         from inbound_events
         where accepted_at >= {since:DateTime64(3, 'UTC')} and accepted_at < {until:DateTime64(3, 'UTC')}
     and ({tenant:String} = '' or tenant_id = {tenant:String})
@@ -39,10 +39,14 @@ from (
     and ({account:String} = '' or account = {account:String})
     ) as i
     asof left join (
-        select sipHash128(tenant_id, conversation_id) as place, seq, accepted_at
+        select xxh3(tenant_id, conversation_id) as place, seq, accepted_at
         from accepted_deliveries
         where accepted_at >= {since:DateTime64(3, 'UTC')} - interval 1 day and ({tenant:String} = '' or tenant_id = {tenant:String})
             and kind not in ('typing', 'mark_read')
+            and place in (
+                select xxh3(tenant_id, conversation_id) from inbound_events
+                where accepted_at >= {since:DateTime64(3, 'UTC')} and accepted_at < {until:DateTime64(3, 'UTC')}
+            )
     ) as o on o.place = i.place and i.seq < o.seq
 ) as w
 group by tenant_id, channel
