@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 
 from cli.command_errors import NO, NOT_ASKED, fail, settings_with
+from cli.operator_access import operator_access
 from cli.sink_positions import SinkPosition, SinkPositions
 from cli.terminal import console
 from connectors.registry import OBSERVED
@@ -92,7 +93,7 @@ def check(  # noqa: PLR0917  # typer makes an option of each
 def run_check(settings: Settings, scope: CheckedRange, wait_seconds: float, query_seconds: int = 600) -> CheckReport:
     """Runs all checks. Blocks; on large databases for minutes. Raises Unavailable, NotMigrated or UnknownView."""
     databases = Databases(settings.postgres_url, settings.clickhouse_url, query_seconds)
-    positions = SinkPositions(settings.kafka, settings.postgres_url)
+    positions = SinkPositions(operator_access(settings), settings.postgres_url)
     try:
         before = positions.of(positions.ends())
         kept, checks = checks_of(databases, scope, retention_in(settings.retention_days, settings.tenant_retention))

@@ -19,8 +19,9 @@ import typer
 from rich.table import Table
 
 from cli.command_errors import NO, fail, settings_with
-from cli.erasure_kafka import ErasureKafka, access_of
+from cli.erasure_kafka import ErasureKafka
 from cli.message import shown
+from cli.operator_access import operator_access
 from cli.terminal import console
 from connectors.registry import CHANNELS
 from pipelines.erasure_records import ErasureRecords, kept
@@ -75,7 +76,7 @@ def erase(  # noqa: PLR0917  # typer makes an option of each
             return
         if not yes and not typer.confirm("Erase them? It cannot be undone"):
             fail("nothing was erased", NO)
-        kafka = ErasureKafka(access_of(settings))
+        kafka = ErasureKafka(operator_access(settings))
         who = operator or pwd.getpwuid(getuid()).pw_name
         _draw_done(_erased(connection, person, kafka, who, keep_opt_outs=keep_opt_outs))
     _draw_kept(settings)

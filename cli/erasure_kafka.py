@@ -4,37 +4,20 @@ Enters: records, and the access of the operator's user. Leaves: nothing; every f
 `produce` returns when all in-sync replicas have the records. All methods block, for bounded times.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from cli.command_errors import fail
-from cli.stack import folder_of
 from pipelines.engine.kafka_names import app_id
 from pipelines.erasure_records import TOPIC, ErasureRecord
-from pipelines.kafka_acls import APPLICATIONS, OPERATOR
 from schemas.kafka_access import KafkaAccess
 from schemas.kafka_reachability import KafkaReachability, Unreached
-from schemas.secret_masking import MaskedText
-from schemas.settings import Settings
-from stack.kafka_users import password_file
 
 ASK_SECONDS = 10.0
 ACKNOWLEDGED_WITHIN_SECONDS = 30.0
 LOOK_SECONDS = 1.0
-
-
-def access_of(settings: Settings) -> KafkaAccess:
-    """The access of the operator: in a secured development stack that of its user for operators, else the settings' own."""
-    access = settings.kafka
-    if access.user != APPLICATIONS:
-        return access
-    file = password_file(folder_of(None), OPERATOR)
-    if not file.exists():
-        return access
-    return dataclasses.replace(access, user=OPERATOR, password=MaskedText(file.read_text(encoding="ascii")))
 
 
 class ErasureKafka:

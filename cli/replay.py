@@ -18,6 +18,7 @@ from rich.table import Table
 
 from cli.check import FORMATS
 from cli.command_errors import fail, settings_with
+from cli.operator_access import operator_access
 from cli.replay_runs import Replayed, kafka_to_clickhouse, kafka_to_postgres, postgres_to_clickhouse
 from cli.sink_positions import SinkPositions
 from cli.terminal import console
@@ -179,7 +180,7 @@ def _say_wrong_totals(databases: Databases, scope: CheckedRange) -> None:
 
 def _make_roll_ups(settings: Settings, scope: CheckedRange) -> Mapping[str, object]:
     """Refuses while stage analyse may insert, and for hours whose facts may be gone."""
-    positions = SinkPositions(settings.kafka, settings.postgres_url)
+    positions = SinkPositions(operator_access(settings), settings.postgres_url)
     try:
         if members := positions.members("analyse"):
             raise Unavailable(f"{members} workers of stage analyse run, which insert meanwhile: stop the sinks first")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from cli.operator_access import operator_access
 from cli.sink_positions import SinkPositions
 from cli.topic_ranges import TopicReader, Wanted
 from pipelines.analyse import Analyse
@@ -113,7 +114,7 @@ def postgres_to_clickhouse(settings: Settings, scope: CheckedRange, run: str, wa
     done = Replayed("PostgreSQL")
     done.notes.append("inbound_events and dead_letter_events are not made from PostgreSQL: use --source kafka for them")
     with snapshot(settings.postgres_url) as connection:
-        positions = SinkPositions(settings.kafka, settings.postgres_url)
+        positions = SinkPositions(operator_access(settings), settings.postgres_url)
         try:
             behind = positions.await_passed(wait_seconds, sinks=("analyse",))
         finally:
@@ -149,7 +150,10 @@ def _records(
 ) -> Iterator[list[Record]]:
     """The wanted records of the topics; with `passed_by`, only what that sink has passed, in the topics that it reads. Of a compacted topic
     all records: it has the newest of each key only."""
-    positions, reader = SinkPositions(settings.kafka, settings.postgres_url), TopicReader(settings.kafka)
+    positions, reader = (
+        SinkPositions(operator_access(settings), settings.postgres_url),
+        TopicReader(operator_access(settings)),
+    )
     try:
         ends = positions.ends(topics)
         if passed_by:

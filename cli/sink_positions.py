@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported there, not in its __all__
 
 from pipelines.engine.kafka_names import app_id
@@ -56,12 +56,14 @@ class SinkPositions:
         self._consumer = Consumer(
             kafka.settings("check", group_id="chat4all-check", enable_auto_commit=False, enable_partition_eof=True)
         )
+        self._groups: dict[str, Consumer] = {}
         self.sources = {
             sink: [source.topic for kind in kinds(sink) for source in kind.sources] for sink in ("archive", "analyse")
         }
 
     def close(self) -> None:
-        self._consumer.close()
+        for each in (self._consumer, *self._groups.values()):
+            each.close()
 
     def ends(self, topics: Iterable[str] = ()) -> dict[Partition, int]:
         """The last stable offset of each partition of these topics; without any, of all topics that the sinks read."""
@@ -131,16 +133,21 @@ class SinkPositions:
             raise self._unavailable(error) from error
 
     def _in_group(self, sink: str, ends: Mapping[Partition, int]) -> dict[Partition, int]:
-        group = app_id(sink)
         asked = [TopicPartition(topic, number) for topic, number in ends if topic in self.sources[sink]]
         try:
             if not asked:
                 return {}
-            found = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)])[group]
-            partitions = found.result(ASK_SECONDS).topic_partitions
+            partitions = self._group_of(sink).committed(asked, timeout=ASK_SECONDS)
         except (KafkaException, TimeoutError) as error:
             raise self._unavailable(error) from error
         return {(each.topic, each.partition): each.offset for each in partitions if each.offset >= 0}
+
+    def _group_of(self, sink: str) -> Consumer:
+        """Only asks for the group's offsets: without a subscription it is no member. (The admin client's call for this can crash.)"""
+        if sink not in self._groups:
+            settings = self._kafka.settings("check", group_id=app_id(sink), enable_auto_commit=False)
+            self._groups[sink] = Consumer(settings)
+        return self._groups[sink]
 
     def _in_postgres(self) -> dict[Partition, int]:
         with errors_of_postgres(), connected(self._postgres_url) as connection:

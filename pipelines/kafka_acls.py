@@ -22,7 +22,7 @@ APPLICATIONS = "applications"
 CLIENTS = "clients"
 GATEWAY = "gateway"
 PREPARE = "prepare"
-# `chat4all erase`.
+# `chat4all erase`, `check` and `replay`.
 OPERATOR = "operator"
 OF_CLIENTS = "deliveries.internal"
 READ, WRITE, CONFIGS, DESCRIBE = "READ", "WRITE", "DESCRIBE_CONFIGS", "DESCRIBE"
@@ -45,10 +45,7 @@ def rules() -> dict[str, tuple[Rule, ...]]:
     found[GATEWAY] = _of_gateway()
     found[PREPARE] = _of_prepare()
     found[APPLICATIONS] = _topics(_written_by({APPLICATIONS}), WRITE)
-    found[OPERATOR] = (
-        *_topics(_written_by({OPERATOR}), WRITE),
-        Rule("group", app_id("core"), (DESCRIBE,)),  # to see how far the workers have read
-    )
+    found[OPERATOR] = _of_operator()
     found[CLIENTS] = (
         *_topics({OF_CLIENTS}, READ),
         Rule("group", f"chat4all-simulated-clients-{OF_CLIENTS}", (READ,)),
@@ -90,6 +87,14 @@ def _of_gateway() -> Iterable[Rule]:
     yield Rule("topic", POLLING, (READ,))
     yield Rule("group", f"{PREFIX}-", (READ,), is_prefix=True)
     yield Rule("transactional_id", f"{PREFIX}-", (WRITE,), is_prefix=True)
+
+
+def _of_operator() -> Iterable[Rule]:
+    """An erasure writes; a check and a replay read what the sinks read, and all see how far the workers have read."""
+    yield from _topics(_written_by({OPERATOR}), WRITE)
+    yield from _topics((name for name, topic in TOPICS.items() if {"archive", "analyse"} & set(topic.consumers)), READ)
+    yield from (Rule("group", app_id(app), (DESCRIBE,)) for app in ("core", "archive", "analyse"))
+    yield from (Rule("group", f"chat4all-{command}", (READ,)) for command in ("check", "replay"))
 
 
 def _of_prepare() -> Iterable[Rule]:
