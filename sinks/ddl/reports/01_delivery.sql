@@ -1,7 +1,7 @@
 -- How many deliveries were sent, delivered and read, what share failed, and how long the steps took?
 --
 -- Exact, from the latest state of each delivery that was accepted in the range. It counts a delivery once, where it stands now, so
--- accepted = pending + sent + failed + expired + cancelled + suppressed. Messages are told apart by a 64-bit hash: among ten million,
+-- accepted = pending + sent + failed + expired + cancelled + suppressed. Messages are distinguished by a 64-bit hash: among ten million,
 -- the chance that any two have one hash is one in 300,000.
 -- A scheduled delivery counts from its acceptance, not from the time it was scheduled for.
 --
