@@ -278,4 +278,4 @@ def _draw_kept(settings: Settings) -> None:
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value not in (None, "", [], {}))

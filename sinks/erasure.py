@@ -153,6 +153,7 @@ class PersonErasure:
         yield from self._deliveries(publish)
         yield from self._written(publish)
         yield from self._cursors(publish)
+        yield from self._participations()
         yield from self._members(publish)
         yield self._change(self._rest)
         yield from ConversationsErasure(self._connection, self._person, self._change).run()
@@ -277,6 +278,14 @@ class PersonErasure:
         }
         ended = self._execute(erasure_search.END_CURSORS, renamed)  # the name is there from an earlier erasure
         return {"cursors": ended + self._execute(erasure_search.RENAME_CURSORS, renamed)}
+
+    def _participations(self) -> Iterator[Mapping[str, int]]:
+        while (changed := self._change(self._rename_participants))["participants"]:
+            yield changed
+
+    def _rename_participants(self) -> dict[str, int]:
+        words = {"words": self._person.senders}
+        return {"participants": self._execute(erasure_search.RENAME_PARTICIPANTS, words)}
 
     def _members(self, publish: Publish) -> Iterator[Mapping[str, int]]:
         after = ""

@@ -37,6 +37,11 @@ _SMALL = {
                                          and o.member = c.member)
     """,  # noqa: S608  # the same
     "ended cursors": f"delete from cursors where {_OLD}",  # noqa: S608  # the same
+    "participants": f"""
+        insert into participants (tenant_id, person, conversation_id)
+        select tenant_id, person, %(new)s from participants where {_OLD} on conflict do nothing
+    """,  # noqa: S608  # the same
+    "old participants": f"delete from participants where {_OLD}",  # noqa: S608  # the same
     "conversations": f"""
         insert into conversations (tenant_id, conversation_id, home_partition, members, members_at, first_message_at, last_message_at,
                                    last_seq, archived_at)

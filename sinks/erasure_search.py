@@ -64,6 +64,18 @@ RENAME_CURSORS = f"""
     update cursors c set member = a.word from {_NAMED}
      where c.tenant_id = %(tenant)s and c.conversation_id = a.conversation_id and c.member = a.name
 """  # noqa: S608  # the same
+RENAME_PARTICIPANTS = """
+    with found as (
+        select person, conversation_id from participants where tenant_id = %(tenant)s and person = any(%(names)s) limit %(batch)s
+    ), renamed as (
+        insert into participants (tenant_id, person, conversation_id)
+        select distinct %(tenant)s, a.word, found.conversation_id
+          from found join unnest(%(names)s::text[], %(words)s::text[]) as a (name, word) on a.name = found.person
+        on conflict do nothing
+    )
+    delete from participants p using found
+     where p.tenant_id = %(tenant)s and p.person = found.person and p.conversation_id = found.conversation_id
+"""
 MEMBERS = """
     select conversation_id, home_partition, members from conversations
      where tenant_id = %(tenant)s and conversation_id > %(after)s and members && %(names)s::text[]
@@ -221,6 +233,7 @@ def survey(connection: Connection, person: ErasedPerson) -> dict[str, int]:
         "messages": "select count(*) from messages where tenant_id = %(tenant)s and sender = any(%(names)s)",
         "message_conflicts": "select count(*) from message_conflicts where tenant_id = %(tenant)s and sender = any(%(names)s)",
         "cursors": "select count(*) from cursors where tenant_id = %(tenant)s and member = any(%(names)s)",
+        "participants": "select count(*) from participants where tenant_id = %(tenant)s and person = any(%(names)s)",
         "conversations": "select count(*) from conversations where tenant_id = %(tenant)s and members && %(names)s::text[]",
         "suppressions": f"select count(*) from suppressions where {_SUPPRESSED}",  # noqa: S608  # the same
         "contacts": "select count(*) from contacts where tenant_id = %(tenant)s and user_id = %(user)s",

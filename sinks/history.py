@@ -186,7 +186,7 @@ _OF_PERSON = """
         select n.conversation_id, array_agg(distinct n.member) as names, max(c.last_seq) as last_seq,
                max(k.last_read_seq) as last_read_seq, coalesce(max(c.last_message_at), max(k.changed_at), max(c.archived_at)) as active_at
           from (
-                select conversation_id, member from cursors where tenant_id = %(tenant)s and member = any(%(names)s)
+                select conversation_id, person as member from participants where tenant_id = %(tenant)s and person = any(%(names)s)
                 union
                 select conversation_id, unnest(members) from conversations where tenant_id = %(tenant)s and members && %(names)s
                ) as n

@@ -31,6 +31,10 @@ _CONFIGURATIONS = (_PLAIN, "public.portuguese_unaccent", "public.english_unaccen
 _BEGIN, _END = "\x01", "\x02"
 _TERM = re.compile(r'(-?)"([^"]*)"?|(\S+)')
 _OPTIONS = f'StartSel="{_BEGIN}", StopSel="{_END}", MaxWords=30, MinWords=12, MaxFragments=2, FragmentDelimiter=" ... "'
+_SHORT = (
+    240  # characters of a text that is shown as a whole; of a longer one, parts without the small words at their ends
+)
+_WHOLE = f'StartSel="{_BEGIN}", StopSel="{_END}", HighlightAll=true'
 _SELECT = """
     select conversation_id, message_id, seq, direction, sender, kind, accepted_at, left(text, 20000) as text from messages
 """
@@ -208,10 +212,11 @@ def _snippets(
     wanted = [[term for term in alternative if not term.excluded] for alternative in alternatives]
     queries, values = _queries(wanted)
     query = " || ".join(each for of in queries for each in of)
-    marked = [f"ts_headline('{each}'::regconfig, body, ({query}), %(options)s)" for each in _CONFIGURATIONS[::-1]]
+    options = f"case when length(body) <= {_SHORT} then %(whole)s else %(options)s end"
+    marked = [f"ts_headline('{each}'::regconfig, body, ({query}), {options})" for each in _CONFIGURATIONS[::-1]]
     sql = f"select {', '.join(marked)} from unnest(%(texts)s::text[]) with ordinality as given (body, n) order by n"  # noqa: S608  # of our own parts
     clean = [re.sub(f"[{_BEGIN}{_END}]", " ", storable(text)) for text in texts]
-    asked = {**values, "texts": clean, "options": _OPTIONS}
+    asked = {**values, "texts": clean, "options": _OPTIONS, "whole": _WHOLE}
     return [
         _parts(next((text for text in row if _BEGIN in text), row[0]))
         for row in connection.execute(sql.encode(), asked)

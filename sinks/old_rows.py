@@ -146,13 +146,17 @@ def _delete_conversations(connection: psycopg.Connection, tenant: str, before: d
                 returning c.conversation_id
             ), cursors_gone as (
                 delete from cursors k using gone where k.tenant_id = %s and k.conversation_id = gone.conversation_id returning 1
+            ), participants_gone as (
+                delete from participants p using gone where p.tenant_id = %s and p.conversation_id = gone.conversation_id returning 1
             )
-            select (select count(*) from gone), (select count(*) from cursors_gone), (select count(*) from old)
+            select (select count(*) from gone), (select count(*) from cursors_gone),
+                   (select count(*) from participants_gone), (select count(*) from old)
             """.encode(),  # noqa: S608  # a number of this module
-            (tenant, before, before, tenant, before, before, tenant),
+            (tenant, before, before, tenant, before, before, tenant, tenant),
         ).fetchone()
-        conversations, cursors, found = row or (0, 0, 0)
+        conversations, cursors, participants, found = row or (0, 0, 0, 0)
         deleted["conversations"] += conversations
         deleted["cursors"] += cursors
+        deleted["participants"] += participants
         if found < BATCH or not conversations:
             return deleted

@@ -120,6 +120,7 @@ class PostgresArchive(PostgresSink):
             await stage(connection, staging.STATES, [blank(each) for each in kept.states])
             await connection.execute(staging.MERGE_EVENTS)
             await connection.execute(staging.MERGE_DELIVERIES)
+            await connection.execute(staging.ADD_RECIPIENTS)
         if kept.cursors:
             await stage(connection, staging.CURSORS, [blank(each) for each in kept.cursors])
             await connection.execute(staging.MERGE_CURSORS)
@@ -139,6 +140,7 @@ class PostgresArchive(PostgresSink):
         if len(found.conflicts) + len(found.replays) < len(messages):
             await connection.execute(staging.MERGE_MESSAGES, ([*found.conflicts, *found.replays],))
         await connection.execute(staging.MERGE_CONVERSATIONS, (found.conflicts,))
+        await connection.execute(staging.ADD_SENDERS)
         return Counter(conflicts=conflicts, reused=found.reused)
 
     def count(self, stored: Counter[str]) -> None:

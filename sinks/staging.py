@@ -231,6 +231,17 @@ MERGE_EVENTS = f"""
     insert into delivery_events ({_event_columns}) select {_event_columns} from staged_deliveries on conflict do nothing
 """  # noqa: S608  # the same
 
+# A delivery's first transition names its recipient; what a person wrote names them as its sender.
+ADD_RECIPIENTS = """
+    insert into participants (tenant_id, person, conversation_id)
+    select distinct tenant_id, recipient, conversation_id from staged_deliveries where version = 1 order by 1, 2, 3 on conflict do nothing
+"""
+ADD_SENDERS = """
+    insert into participants (tenant_id, person, conversation_id)
+    select distinct tenant_id, sender, conversation_id from staged_messages where direction = 'INBOUND' order by 1, 2, 3
+    on conflict do nothing
+"""
+
 # A delivery keeps its message and its conversation: `message_states` counts on it.
 _changing = [
     column

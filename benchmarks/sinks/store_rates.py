@@ -202,9 +202,11 @@ def _merge(
         connection.execute(staging.FIND_STORED.encode()).fetchall()
         connection.execute(staging.MERGE_MESSAGES.encode(), ([],))
         connection.execute(staging.MERGE_CONVERSATIONS.encode(), ([],))
+        connection.execute(staging.ADD_SENDERS.encode())
         _copy(connection, staging.STATES, rows.states)
         connection.execute(staging.MERGE_EVENTS.encode())
         connection.execute(staging.MERGE_DELIVERIES.encode())
+        connection.execute(staging.ADD_RECIPIENTS.encode())
         _copy(connection, staging.CURSORS, rows.cursors)
         connection.execute(staging.MERGE_CURSORS.encode())
 
@@ -217,7 +219,15 @@ def _copy(connection: psycopg.Connection[Any], relation: staging.Staging, rows: 
 
 
 def _rows(url: str) -> Any:
-    relations = ("messages", "conversations", "deliveries", "delivery_events", "message_states", "cursors")
+    relations = (
+        "messages",
+        "conversations",
+        "participants",
+        "deliveries",
+        "delivery_events",
+        "message_states",
+        "cursors",
+    )
     with psycopg.connect(url) as connection:
         return [
             connection.execute(f"select count(*) from {relation}".encode()).fetchone()  # noqa: S608  # our own names

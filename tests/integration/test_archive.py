@@ -11,7 +11,7 @@ import pytest
 from pipelines.archive import Archive as Stage
 from schemas.content import Content, Media
 from schemas.content_json import as_json
-from schemas.records import Cause, DeliveryState, SequencedMessage, Status
+from schemas.records import Cause, DeliveryState, Direction, SequencedMessage, Status
 from sinks.postgres import PostgresArchive
 from sinks.sink_errors import NotMigrated, SinkFenced, Unavailable
 from sinks.storable_text import EARLIEST, LATEST, key, original
@@ -395,6 +395,19 @@ async def test_a_terminal_status_with_later_evidence_follows_the_version(archive
     recovered = state(1, 3, previous_status=Status.FAILED)
     await write(archive, states=[recovered, failed])
     assert rows(url, "select status, failed_at from deliveries") == [("DELIVERED", None)]
+
+
+async def test_who_gets_a_delivery_or_writes_takes_part_in_the_conversation(archive: PostgresArchive, url: str) -> None:
+    """Also where nothing is reported, as on Telegram: such a member has no cursor."""
+    await archive.positions([("t", 0)])
+    written = sequenced(2, direction=Direction.INBOUND, sender="77", deliveries=())
+    states = [state(1, 1, channel="telegram"), state(1, 2, channel="telegram")]
+    for at in (0, 1):
+        await archive.write(messages=[sequenced(1), written], states=states, offsets={("t", 0): (at, at + 1)})
+    assert rows(url, "select tenant_id, person, conversation_id from participants order by 2") == [
+        ("default", "15551234567", "c1"),
+        ("default", "77", "c1"),
+    ]
 
 
 def end_other_sessions(url: str) -> None:

@@ -123,11 +123,7 @@ def test_a_person_s_conversations_are_those_of_the_user_id_and_of_every_address(
         ),
     )
     for conversation, member in (("c1", "ana"), ("c2", "1555"), ("c3", "77"), ("c3", "ana"), ("c4", "999")):
-        connection.execute(
-            "insert into cursors (tenant_id, conversation_id, home_partition, member, version, newest_seq, changed_at)"
-            " values ('acme', %s, 0, %s, 1, 1, now())",
-            (conversation, member),
-        )
+        connection.execute("insert into participants values ('acme', %s, %s)", (member, conversation))
     connection.execute("update conversations set members = '{77}' where conversation_id = 'c5' and tenant_id = 'acme'")
     for person in ("ana", "1555", "77"):
         found = walked(partial(history.person_conversations, connection, "acme", person, limit=2))

@@ -34,6 +34,7 @@ def postgres(postgres_url: str) -> Iterator[str]:
                 "insert into cursors (tenant_id, conversation_id, home_partition, member, version, last_read_seq, newest_seq, changed_at)"
                 " values ('acme', '-c 1', 0, 'u1', 1, 7, 20, now())"
             )
+            connection.execute("insert into participants values ('acme', 'u1', '-c 1')")
             connection.execute(
                 "insert into dead_letters values ('acme', 'dl1', 'route', 'too_long', %s, 'messages', 0, 1, now(), %s, null, null, now())",
                 (EVIL, b"\xff\x1b[31m"),
