@@ -74,7 +74,7 @@ class Archive(PostgresStage[Writes]):
     def _take_cursor(self, record: Record, writes: Writes, decision: Decision) -> None:
         """A cursor that PostgreSQL's CHECK would not take, or whose key is another's, is refused: it must not stop the batch. A tombstone
         follows an erasure, which renames the row in PostgreSQL itself."""
-        if not record.value and record.key:
+        if record.value is None and record.key:
             return
         cursor = codec.decode(record.value, Cursor)
         key = cursor_key(cursor.tenant_id, cursor.conversation_id, cursor.member)

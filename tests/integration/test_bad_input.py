@@ -132,7 +132,8 @@ async def test_archive_stores_or_refuses_every_record(url: str, turns: list[list
             assert len(dead_letter("archive", refusal, builders.NOW).value or b"") < 4 << 20
         taken = len(decision.writes.messages) + len(decision.writes.states) + len(decision.writes.cursors)
         of_conversations = sum(each.topic == "conversations" for each in turn)
-        assert taken + len(decision.refusals) + of_conversations == len(turn)
+        tombstones = sum(each.topic == "cursors" and each.value is None and bool(each.key) for each in turn)
+        assert taken + len(decision.refusals) + of_conversations + tombstones == len(turn)
         await stage.write(decision)
     assert await stage.positions([(topic, 0) for topic in topics]) == {(topic, 0): end for topic, end in ends.items()}
     await stage.stop()
