@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from sinks.history_pages import DEFAULT_LIMIT, Listing, Page, Row, bounded, page, plain, time_of, value_of
+from sinks.history_pages import DEFAULT_LIMIT, Listing, Page, Row, bounded, in_order, page, plain, time_of, value_of
 from sinks.storable_text import key, original
 
 SECONDS = 10.0  # for what counts all rows of a conversation
@@ -310,7 +310,7 @@ def _with_states(
     ids = [key(row["message_id"]) for row in rows]
     asked = {**of, "messages": ids, "first": time_of(min(times)), "last": time_of(max(times))}
     deliveries: dict[str, list[DeliverySummary]] = {}
-    with connection.cursor(row_factory=dict_row) as running:
+    with in_order(connection), connection.cursor(row_factory=dict_row) as running:
         states = {row["message_id"]: row for row in running.execute(_STATES_OF.encode(), asked)}
         for row in running.execute(_DELIVERIES_OF.encode(), asked) if with_deliveries else ():
             message_id = row.pop("message_id")

@@ -93,7 +93,7 @@ def page(
     order = ", ".join(f"{column} desc" if descending else column for column in listing.key)
     asked = {**values, **{f"place_{n}": value for n, value in enumerate(place)}}
     found: list[dict[str, Any]] = []
-    with _in_order(connection, by_index=listing.by_index), connection.cursor(row_factory=dict_row) as running:
+    with in_order(connection, by_index=listing.by_index), connection.cursor(row_factory=dict_row) as running:
         for first, following in spans(descending):
             within = (
                 [] if following is None else [f"{listing.key[0]} >= %(first)s", f"{listing.key[0]} < %(following)s"]
@@ -121,18 +121,23 @@ def page(
 
 
 @contextmanager
-def _in_order(connection: psycopg.Connection[Any], *, by_index: bool) -> Iterator[None]:
-    """Makes the planner read an index in its order. Else it may read a whole conversation and sort it: where it has no statistics of a long
-    one, it takes it for an ordinary one."""
+def in_order(connection: psycopg.Connection[Any], *, by_index: bool = True) -> Iterator[None]:
+    """A transaction in which the planner reads an index in its order. Else it may read a whole conversation and sort it: where it has no
+    statistics of a long one, it takes it for an ordinary one. And in which it plans a repeated question once for the connection: planning
+    for two dozen months takes longer than the answer."""
     if not by_index:
         yield
         return
     with connection.transaction():
         before = connection.execute(
-            "select current_setting('enable_sort'), set_config('enable_sort', 'off', true)"
+            "select current_setting('enable_sort'), current_setting('plan_cache_mode'),"
+            " set_config('enable_sort', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
         ).fetchone()
         yield
-        connection.execute("select set_config('enable_sort', %s, true)", before[:1] if before else ("on",))
+        settings = before[:2] if before else ("on", "auto")
+        connection.execute(
+            "select set_config('enable_sort', %s, true), set_config('plan_cache_mode', %s, true)", settings
+        )
 
 
 def bounded(connection: psycopg.Connection[Any], seconds: float, ask: Callable[[], T], advice: str) -> T:
