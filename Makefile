@@ -29,14 +29,14 @@ down: .venv/ready  ## stop what `make up` started
 check: .venv/ready  ## check style and types, as CI does
 	ruff format --check . && ruff check . && mypy
 
-test: .venv/ready  ## run all tests on real servers, two files at a time
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: .venv/ready  ## run all tests on real servers, three files at a time
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-receipts: .venv/ready  ## hold random receipts against a reference, at length: make test-receipts RUNS=100 SEED=1
 	python -m tests.support.receipt_runs --runs $(or $(RUNS),100) --seed $(or $(SEED),1)
 
 test-sinks: .venv/ready  ## let both stores and their servers fail, at length, and check that they agree (100,000 messages)
-	CHAT4ALL_LONG=1 pytest $(SINK_TESTS:%=tests/integration/test_%.py)
+	CHAT4ALL_LONG=1 pytest --timeout 7200 $(SINK_TESTS:%=tests/integration/test_%.py)
 
 .venv/maintenance: .venv/ready maintenance.txt
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --require-hashes $(WHEELS) -r maintenance.txt && touch $@

@@ -33,6 +33,7 @@ from stack.service import Child
 from stack.state import read_state, state_path
 from tests.support.long_runs import LONG
 
+pytestmark = pytest.mark.timeout(7200 if LONG else 240)
 MESSAGES, RATE, CONVERSATIONS = (100_000, 0.0, 2000) if LONG else (400, 250.0, 100)
 SECONDS = 3600.0 if LONG else 180.0
 BETWEEN_SECONDS = 15.0 if LONG else 1.0  # from one kill to the next
