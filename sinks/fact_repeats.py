@@ -51,6 +51,13 @@ def find_repeat(client: Client, table: FactTable, batch: int, tried: Repeat, pla
     return Repeat(f"{tried.token}-{hashlib.sha256(names.encode()).hexdigest()[:16]}", missing)
 
 
+def rows_missing(client: Client, table: FactTable, batches: Sequence[int] | None, rows: Sequence[Any]) -> list[Any]:
+    """The rows that are not in the relation, in their order. `batches` as in `stored`."""
+    present, _ = stored(client, table, batches, rows)
+    identity = attrgetter(*table.identity)
+    return [row for row in rows if identity(row) not in present]
+
+
 def stored(
     client: Client, table: FactTable, batches: Sequence[int] | None, rows: Sequence[Any]
 ) -> tuple[set[Identity], int | None]:

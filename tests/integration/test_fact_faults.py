@@ -144,6 +144,19 @@ async def test_an_insert_that_died_half_done_is_completed_within_the_window(
     assert bool(differences(client, given)) == (others >= WINDOW // 2)
 
 
+async def test_a_token_without_its_rows_is_no_reason_to_leave_them_out(url: str, client: Client) -> None:
+    """ClickHouse notes a token before it keeps the rows. Killed in between, it would ignore every repetition."""
+    facts, rows, planned_at = ClickHouseFacts(url), transitions(5), now()
+    await facts.insert("batch", rows)
+    for relation in FILLED[EVENTS.name]:
+        client.command(f"alter table {relation} delete where 1 settings mutations_sync = 2")
+    await facts.insert("batch", rows)
+    assert client.query("select count() from delivery_events").result_rows == [(0,)], "the token alone is remembered"
+    await facts.insert_again("batch", rows, planned_at)
+    await facts.close()
+    assert differences(client, rows) == []
+
+
 async def test_a_batch_of_many_days_takes_as_many_entries_of_the_window(url: str, client: Client) -> None:
     assert window(client, EVENTS) == WINDOW
     facts = ClickHouseFacts(url)
