@@ -139,6 +139,8 @@ class ClickHouseFacts:
                 column_oriented=True,
             )
         context = self._contexts[table.name]
+        # One block, whatever its size: a token stands for one block, and ClickHouse would drop a second one as a repetition.
+        context.req_block_size = len(rows)
         context.settings = {**_SETTINGS, "insert_deduplication_token": token}
         try:
             answered(lambda: client.insert(data=columns(table, rows, batch), context=context))

@@ -287,6 +287,15 @@ async def test_the_newest_version_wins_whatever_comes_last(facts: ClickHouseFact
     assert total(client, "version, status", "deliveries final") == (3, "DELIVERED")
 
 
+async def test_a_batch_of_any_size_arrives_whole(facts: ClickHouseFacts, client: Client) -> None:
+    """The client would cut a long batch into several blocks, and ClickHouse would take all with one token for the same: only the first
+    stayed."""
+    rows = [state(n, 1, conversation_id=f"{n:0200}") for n in range(20_000)]
+    await facts.insert("long", rows)
+    assert total(client, "count(), uniqExact(conversation_id)", "delivery_events") == (20_000, 20_000)
+    assert total(client, "sum(accepted)") == (20_000,)
+
+
 async def test_no_person_and_no_text_enters(facts: ClickHouseFacts, client: Client) -> None:
     """Every field that can hold an address, a provider's id or a sentence gets a marker, which must not arrive."""
     given = state(
