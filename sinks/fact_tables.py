@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from schemas.records import CHANNELS, SIGNALS, DeadLetter, Direction, SequencedMessage
-from sinks.storable_text import EARLIEST, LATEST, held
+from sinks.storable_text import are_held, held
 
 _WORD = "LowCardinality(String)"
 _TIME = "DateTime64(3, 'UTC')"  # takes our milliseconds as they are
@@ -206,17 +206,13 @@ def columns(table: FactTable, rows: Sequence[Any], batch: int = 0) -> list[list[
 def _column(values: list[Any], type_: str) -> list[Any]:
     """The column as it is, if every value can be stored as it is: so nearly always there is one look at all of them, and none at each."""
     if type_ == _TIME:
-        return values if _are_held(values) else list(map(held, values))
+        return values if are_held(values) else list(map(held, values))
     if type_ == _MAYBE:
         known = [at for at in values if at is not None]
-        return values if _are_held(known) else [None if at is None else held(at) for at in values]
+        return values if are_held(known) else [None if at is None else held(at) for at in values]
     if type_ in _TEXTS and None in values:
         return [value or "" for value in values]
     return values
-
-
-def _are_held(times: list[int]) -> bool:
-    return not times or (min(times) >= EARLIEST and max(times) <= LATEST)
 
 
 def accepted(message: SequencedMessage) -> list[AcceptedDelivery]:

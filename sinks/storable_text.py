@@ -63,6 +63,22 @@ def key(text: str) -> str:
     return f"{text[:100]}~{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def are_storable(texts: list[str]) -> bool:
+    """Whether `storable` changes none of them."""
+    together = "".join(texts)
+    return "\x00" not in together and _ESCAPE not in together
+
+
+def are_keys(texts: list[str]) -> bool:
+    """Whether `key` changes none of them. False also for a text of many bytes that is short enough."""
+    return are_storable(texts) and max(map(len, texts), default=0) * 4 <= KEY_BYTES
+
+
 def held(at: int) -> int:
     """A time in Unix milliseconds, limited to the range of both databases."""
     return min(max(at, EARLIEST), LATEST)
+
+
+def are_held(times: list[int]) -> bool:
+    """Whether `held` changes none of them."""
+    return not times or (min(times) >= EARLIEST and max(times) <= LATEST)

@@ -177,9 +177,9 @@ def _archive_turn(connection: psycopg.Connection[Any], given: Batch, partition: 
 class Prepared(NamedTuple):
     """Rows in the types of PostgreSQL, as the staging relations take them."""
 
-    messages: list[list[Any]]
-    states: list[list[Any]]
-    cursors: list[list[Any]]
+    messages: list[tuple[Any, ...]]
+    states: list[tuple[Any, ...]]
+    cursors: list[tuple[Any, ...]]
 
     @classmethod
     def of(cls, given: Batch) -> "Prepared":
@@ -211,7 +211,7 @@ def _merge(
         connection.execute(staging.MERGE_CURSORS.encode())
 
 
-def _copy(connection: psycopg.Connection[Any], relation: staging.Staging, rows: list[list[Any]]) -> None:
+def _copy(connection: psycopg.Connection[Any], relation: staging.Staging, rows: list[tuple[Any, ...]]) -> None:
     with connection.cursor() as cursor, cursor.copy(relation.copy.encode()) as copy:
         copy.set_types(relation.types)
         for row in rows:

@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.records import Message
-from sinks.storable_text import EARLIEST, KEY_BYTES, LATEST, held, key, original, original_json, storable, storable_json
+from sinks.storable_text import (
+    EARLIEST,
+    KEY_BYTES,
+    LATEST,
+    are_held,
+    are_keys,
+    are_storable,
+    held,
+    key,
+    original,
+    original_json,
+    storable,
+    storable_json,
+)
 
 hostile = st.text(st.sampled_from("\x00\u2400" + "0a"), max_size=12) | st.text(max_size=50)
 
@@ -64,3 +77,11 @@ def test_half_a_surrogate_pair_never_reaches_a_sink() -> None:
     encoded = codec.encode(Message(message_id="m", conversation_id="c", text="XXX", requested_at=0))
     with pytest.raises(codec.MalformedDatum):
         codec.decode(encoded.replace(b"XXX", "\ud800".encode("utf-8", "surrogatepass")), Message)
+
+
+@given(st.lists(hostile | st.text("é", min_size=120, max_size=300), max_size=4), st.lists(st.integers(), max_size=4))
+def test_a_look_at_many_values_agrees_with_a_look_at_each(texts: list[str], times: list[int]) -> None:
+    assert are_storable(texts) == (list(map(storable, texts)) == texts)
+    assert are_held(times) == (list(map(held, times)) == times)
+    if are_keys(texts):
+        assert list(map(key, texts)) == texts
