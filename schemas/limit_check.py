@@ -10,9 +10,9 @@ import math
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter, gt, lt
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import Any
 
 from schemas import records
 from schemas.limits import (
@@ -167,40 +167,49 @@ def _labels(limit: Labels) -> Fault:
 
 
 def _of_class(cls: type[Any]) -> Fault:
-    """A check of all fields. Nearly every record has short ASCII texts and small numbers, so one fast test covers all plain fields
-    together; only if it fails are the fields checked one by one."""
-    texts = [(name, limit) for name, limit, hint in _fields(cls) if hint is str and _is_plain(limit)]
-    numbers = [(name, limit) for name, limit, hint in _fields(cls) if hint is int and isinstance(limit, Whole)]
+    """A check of all fields. Nearly every record has short ASCII texts and small numbers: one generated test covers these fields together,
+    and only if it fails are the fields checked one by one."""
     slow = _exact(cls, set())
-    if len(texts) < 2:
+    is_good, covered = _quick(cls)
+    if not covered:
         return slow
-    numbers = numbers if len(numbers) > 1 else []
-    texts_of = attrgetter(*(name for name, _ in texts))
-    numbers_of = attrgetter(*(name for name, _ in numbers)) if numbers else _none
-    shortest, longest = [limit.least for _, limit in texts], [limit.most for _, limit in texts]
-    least, most = [limit.least for _, limit in numbers], [limit.most for _, limit in numbers]
-    rest = _exact(cls, {name for name, _ in texts} | {name for name, _ in numbers})
+    rest = _exact(cls, covered)
 
     def check(record: Any) -> str | None:
-        values, counts = texts_of(record), numbers_of(record)
-        joined = "".join(values)
-        lengths = [*map(len, values)]
-        if (
-            joined.isascii()
-            and joined.isprintable()
-            and True not in map(gt, lengths, longest)
-            and True not in map(lt, lengths, shortest)
-            and True not in map(gt, counts, most)
-            and True not in map(lt, counts, least)
-        ):
-            return rest(record)
-        return slow(record)
+        return rest(record) if is_good(record) else slow(record)
 
     return check
 
 
-def _none(_: Any) -> tuple[int, ...]:
-    return ()
+def _quick(cls: type[Any]) -> tuple[Callable[[Any], bool], set[str]]:
+    """A function that is true only if the fields of these names are within their limits: texts and numbers of ordinary kinds."""
+    names: dict[str, Any] = {}
+    lines: list[str] = []
+    covered: set[str] = set()
+    plain: list[str] = []  # texts whose characters are looked at together
+    for number, (name, limit, hint) in enumerate(_fields(cls)):
+        value = f"v{number}"
+        if hint in {int, int | None} and isinstance(limit, Whole):
+            good = f"{limit.least} <= {value} <= {limit.most}"
+        elif hint in {str, str | None} and isinstance(limit, Text) and not limit.any_character:
+            good = f"{limit.least} <= len({value}) <= {limit.most}"
+            if limit.pattern is not None:
+                names[f"matches{number}"] = re.compile(limit.pattern).fullmatch
+                good += f" and {value}.isascii() and matches{number}({value})"
+            elif hint is str:
+                plain.append(value)
+            else:
+                good += f" and {value}.isascii() and {value}.isprintable()"
+        else:
+            continue
+        covered.add(name)
+        unless_missing = "" if hint in {int, str} else f"{value} is not None and "
+        lines += [f"{value} = record.{name}", f"if {unless_missing}not ({good}): return False"]
+    together = "".join(f"{{{value}}}" for value in plain)
+    lines += [f'together = f"{together}"', "return together.isascii() and together.isprintable()"]
+    exec("def is_good(record):\n" + "".join(f"    {line}\n" for line in lines), names)  # noqa: S102  # source made from our own limits
+    is_good: Callable[[Any], bool] = names["is_good"]
+    return is_good, covered
 
 
 def _exact(cls: type[Any], without: set[str]) -> Fault:
@@ -250,10 +259,6 @@ def _items(own: Fault, inner: Fault) -> Fault:
 def _inside(found: str | None) -> str | None:
     """The sentence of a nested record without the name of its class: `.url has ...`."""
     return None if found is None else found[found.index(".") :]
-
-
-def _is_plain(limit: Limit | None) -> TypeGuard[Text]:
-    return isinstance(limit, Text) and not limit.any_character and limit.pattern is None
 
 
 def _fields(cls: type[Any]) -> Iterator[tuple[str, Limit | None, Any]]:
