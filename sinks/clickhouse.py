@@ -139,7 +139,7 @@ class ClickHouseFacts:
                 column_oriented=True,
             )
         context = self._contexts[table.name]
-        # One block, whatever its size: a token stands for one block, and ClickHouse would drop a second one as a repetition.
+        # The client would send several blocks. As one, a batch is one entry under its token, whatever the server's settings are.
         context.req_block_size = len(rows)
         context.settings = {**_SETTINGS, "insert_deduplication_token": token}
         try:

@@ -10,7 +10,6 @@ users, external data. It is a process of its own, because a process can hold onl
 
 import argparse
 import asyncio
-import gzip
 import json
 import os
 import re
@@ -18,18 +17,16 @@ import signal
 import sys
 import tempfile
 import uuid
-import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import lz4.frame
 from aiohttp import web
 
 from schemas.tracebacks import log_plainly
 from stack import unprivileged
 from stack.clickhouse_door import access_check
 from stack.clickhouse_engine import Query, QueryRefused, discard_unfinished, execute, keep_default, opened
+from stack.compressed_bodies import compressed, decompressed
 from stack.confinement import confine
 
 # Query parameters about the request itself; every other parameter is a setting of the engine.
@@ -59,14 +56,6 @@ ERROR_CODE = re.compile(r"Code: (\d+)\.")
 STATUS = dict.fromkeys([6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 115, 117, 306, 452, 456], 400) | {497: 403}
 STATUS |= dict.fromkeys([46, 47, 50, 60, 81], 404)
 
-# aiohttp itself decodes gzip, deflate and zstd.
-decoders: dict[str, Callable[[bytes], bytes]] = {"lz4": lz4.frame.decompress}
-encoders: dict[str, Callable[[bytes], bytes]] = {
-    "lz4": lz4.frame.compress,
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
-}
-
 
 async def read_query(request: web.Request) -> Query:
     """The statement and its settings, from all the places where a request may have them. Raises QueryRefused for what is not supported."""
@@ -78,9 +67,7 @@ async def read_query(request: web.Request) -> Query:
             raise QueryRefused(48, "NOT_IMPLEMENTED", "external data are not supported by this front")
         given, body = given | texts, b""
     else:
-        raw = await request.read()
-        decode = decoders.get(request.headers.get("Content-Encoding", ""))
-        body = decode(raw) if decode and raw else raw
+        body = decompressed(await request.read(), request.headers.get("Content-Encoding", ""))
     if "1" in (given.get("compress"), given.get("decompress")):
         raise QueryRefused(48, "NOT_IMPLEMENTED", "native compression is not supported by this front")
     head = given.get("query", "").encode()
@@ -100,20 +87,10 @@ async def readable(request: web.Request) -> Query:
     """The query of a request. Raises QueryRefused when the request cannot be read: its compression, form or text is invalid."""
     try:
         return await read_query(request)
-    except (web.RequestPayloadError, ValueError, LookupError, RuntimeError) as error:  # aiohttp and lz4 raise these
+    except (web.RequestPayloadError, ValueError, LookupError, RuntimeError) as error:  # aiohttp raises these
         raise QueryRefused(
             27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"the request cannot be read: {error}"[:200]
         ) from None
-
-
-def compressed(request: web.Request, body: bytes, headers: dict[str, str]) -> bytes:
-    """The body in the first encoding that both sides support, if the client asked for compression; sets the header then."""
-    if request.query.get("enable_http_compression") == "1" and body:
-        for name in request.headers.get("Accept-Encoding", "").replace(" ", "").split(","):
-            if name in encoders:
-                headers["Content-Encoding"] = name
-                return encoders[name](body)
-    return body
 
 
 class ClickHouseFront:
@@ -142,7 +119,10 @@ class ClickHouseFront:
         headers["X-ClickHouse-Summary"] = json.dumps({name: str(number) for name, number in answer.summary.items()})
         if answer.format:
             headers["X-ClickHouse-Format"] = answer.format
-        body = compressed(request, answer.body, headers)
+        body = answer.body
+        if request.query.get("enable_http_compression") == "1" and body:
+            body, encoding = compressed(body, request.headers.get("Accept-Encoding", ""))
+            headers |= {"Content-Encoding": encoding} if encoding else {}
         return web.Response(body=body, headers=headers, content_type="text/plain", charset="utf-8")
 
     def _refusal(self, text: str, headers: dict[str, str]) -> web.Response:
@@ -191,7 +171,8 @@ def main() -> None:
         unprivileged.die_with_parent(parent, signal.SIGKILL)
     confined(arguments.folder)
     app = application(arguments.folder, password)
-    web.run_app(app, host="127.0.0.1", port=arguments.port, access_log=None, print=None)
+    # aiohttp's own decoding takes a body that is cut off for a whole one.
+    web.run_app(app, host="127.0.0.1", port=arguments.port, access_log=None, print=None, auto_decompress=False)
 
 
 if __name__ == "__main__":

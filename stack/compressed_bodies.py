@@ -1,0 +1,74 @@
+"""Bodies of HTTP requests and answers in the encodings that ClickHouse and its clients use.
+
+Enters: a body and the name of its Content-Encoding. Leaves: the whole body. Guaranteed: a body of several parts, each compressed by itself,
+as clickhouse-connect sends one for each block of rows, is read to its end; one that is cut off or ends in something else is refused, never
+read in part. aiohttp's own decoding reads what is there of a gzip or zstd body and says nothing. Pure.
+"""
+
+import gzip
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+import lz4.frame
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["compressed", "decompressed", "zstd"]  # zstd: tests need it on every Python
+
+
+class _Decompressor(Protocol):
+    """Of one part; `unused_data` follows it."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
+    "lz4": lz4.frame.LZ4FrameDecompressor,
+    "zstd": zstd.ZstdDecompressor,
+    "gzip": lambda: zlib.decompressobj(31),  # with gzip's header
+    "deflate": zlib.decompressobj,
+}
+_COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "lz4": lz4.frame.compress,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
+IDENTITY = ("", "identity")
+
+
+def decompressed(body: bytes, encoding: str) -> bytes:
+    """The body that was compressed, in one part or several. An empty body stays empty. Raises ValueError for another encoding, and for a
+    body that is not in this encoding from its first byte to its last."""
+    encoding = encoding.strip().lower()
+    if encoding in IDENTITY:
+        return body
+    if encoding not in _DECOMPRESSORS:
+        raise ValueError(f"Content-Encoding {encoding!a} is not supported: use {', '.join(_DECOMPRESSORS)} or none")
+    parts, rest = [], body
+    while rest:
+        part = _DECOMPRESSORS[encoding]()
+        try:
+            parts.append(part.decompress(rest))
+        except (zlib.error, zstd.ZstdError, RuntimeError) as error:  # RuntimeError: lz4's
+            raise ValueError(f"the body is not {encoding} at byte {len(body) - len(rest)}: {error}") from error
+        if not part.eof:
+            raise ValueError(f"the body ends within the {encoding} that begins at byte {len(body) - len(rest)}")
+        rest = part.unused_data or b""
+    return b"".join(parts)
+
+
+def compressed(body: bytes, accepted: str) -> tuple[bytes, str]:
+    """The body in the first encoding of an Accept-Encoding that we have, and its name; else as it is, and ""."""
+    for name in accepted.replace(" ", "").split(","):
+        if name in _COMPRESSORS:
+            return _COMPRESSORS[name](body), name
+    return body, ""
