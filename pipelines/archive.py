@@ -5,7 +5,7 @@ once, because PostgreSQL stores the offset in the same transaction as the rows. 
 offset in PostgreSQL; the group's offsets in Kafka only show the lag. One transaction writes the batches and offsets of several partitions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -87,7 +87,7 @@ class Archive(PostgresStage[Writes]):
         else:
             writes.cursors.append(cursor)
 
-    async def write_group(self, group: Sequence[Writes]) -> None:
+    async def write_group(self, group: Sequence[Writes], sent: Callable[[], None]) -> None:
         """One transaction for the group."""
         messages = [message for writes in group for message in writes.messages]
         states = [state for writes in group for state in writes.states]
@@ -95,7 +95,9 @@ class Archive(PostgresStage[Writes]):
         members = [each for writes in group for each in writes.members.values()]
         offsets = offsets_of(group)
         with metrics.SINK_SECONDS.labels(self.name).time():
-            await self._sink.write(messages=messages, states=states, cursors=cursors, members=members, offsets=offsets)
+            await self._sink.write(
+                messages=messages, states=states, cursors=cursors, members=members, offsets=offsets, sent=sent
+            )
         metrics.SINK_ROWS.labels(self.name).observe(len(messages) + len(states) + len(cursors) + len(members))
         self._count()
 

@@ -4,11 +4,15 @@ In: one write per partition; the partition awaits its result. Out: one call of `
 Guaranteed: at most one call runs at a time. If a group fails, each of its writes is repeated alone, so that only the faulty one
 fails. While the database is unavailable, the same group is retried; later writes form the next group. A group holds at most `most_bytes`,
 or one larger write. A partition has one write at a time, so memory is bounded by the turns of the partitions.
+
+A partition whose write is done decides on its next records, and nothing else runs meanwhile. So when another group waits, that group is
+sent first: then the database works on it while the partition decides.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -18,7 +22,9 @@ from schemas.tracebacks import described_error
 
 log = structlog.get_logger(__name__)
 GATHER_SECONDS = 0.02  # turns that start together end a little apart
-MOST_BYTES = 32 << 20
+# Some thousand rows: more would save little, and would leave no other partition to decide while the database works.
+MOST_BYTES = 1 << 20
+HELD_SECONDS = 0.5  # that the end of a write is kept from its partition at most
 
 
 class Sized(Protocol):
@@ -35,11 +41,13 @@ class GroupCommit(Generic[W]):
 
     A partition that may wait asks `wait` first, which keeps groups `interval_ms` apart. A partition that does not wait (a full turn, a
     stop, records taken one by one) is written at once. A write in progress is never cancelled: at a rebalance the partition stops when
-    its write is done, or the engine ends the worker."""
+    its write is done, or the engine ends the worker.
+
+    `write` gets the group, and a function that it calls, once or more often, as soon as everything is at the database, or never."""
 
     def __init__(
         self,
-        write: Callable[[Sequence[W]], Awaitable[None]],
+        write: Callable[[Sequence[W], Callable[[], None]], Awaitable[None]],
         *,
         database: str,
         interval_ms: int,
@@ -66,19 +74,16 @@ class GroupCommit(Generic[W]):
         await future
 
     async def _run(self) -> None:
+        end_of_last: Callable[[], None] = _nothing
         while self._waiting:
             if self._interval and not self.wait():
+                end_of_last()
                 await asyncio.sleep(GATHER_SECONDS)
             gathered = self._gathered()
             self._began = time.monotonic()
-            outcomes = await self._outcomes([work for work, _ in gathered])
-            for (_, future), outcome in zip(gathered, outcomes, strict=True):
-                if future.done():
-                    continue  # its caller was cancelled
-                if outcome is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(outcome)
+            outcomes = await self._outcomes([work for work, _ in gathered], end_of_last)
+            end_of_last = partial(_end, [future for _, future in gathered], outcomes)
+        end_of_last()
         self._task = None
 
     def _gathered(self) -> list[tuple[W, asyncio.Future[None]]]:
@@ -92,10 +97,11 @@ class GroupCommit(Generic[W]):
         gathered, self._waiting = self._waiting[:count], self._waiting[count:]
         return gathered
 
-    async def _outcomes(self, works: Sequence[W]) -> list[Exception | None]:
-        """Writes the group; returns the error of each write, None for one that is done."""
+    async def _outcomes(self, works: Sequence[W], sent: Callable[[], None]) -> list[Exception | None]:
+        """Writes the group; returns the error of each write, None for one that is done. Calls `sent` when everything is at the database,
+        and in any case before it returns."""
         try:
-            await until_available(lambda: self._write(works), self._database)
+            await until_available(lambda: self._attempt(works, sent), self._database)
         except Exception as error:  # noqa: BLE001  # raised in the partition that waits for it
             if len(works) == 1:
                 return [error]
@@ -105,5 +111,28 @@ class GroupCommit(Generic[W]):
                 writes=len(works),
                 error=described_error(error),
             )
-            return [outcome for work in works for outcome in await self._outcomes([work])]
+            return [outcome for work in works for outcome in await self._outcomes([work], sent)]
         return [None] * len(works)
+
+    async def _attempt(self, works: Sequence[W], sent: Callable[[], None]) -> None:
+        timer = asyncio.get_running_loop().call_later(HELD_SECONDS, sent)
+        try:
+            await self._write(works, sent)
+        finally:
+            timer.cancel()
+            sent()
+
+
+def _nothing() -> None:
+    """No group was before."""
+
+
+def _end(futures: Sequence["asyncio.Future[None]"], outcomes: Sequence[Exception | None]) -> None:
+    """Ends the writes; calling it again does nothing."""
+    for future, outcome in zip(futures, outcomes, strict=True):
+        if future.done():
+            continue  # or its caller was cancelled
+        if outcome is None:
+            future.set_result(None)
+        else:
+            future.set_exception(outcome)

@@ -6,7 +6,7 @@ offset in PostgreSQL; the group's offsets in Kafka only show the lag.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -58,8 +58,9 @@ class PostgresStage(Stage[State], Generic[W]):
         )
 
     @abstractmethod
-    async def write_group(self, group: Sequence[W]) -> None:
-        """Writes the batches of some partitions, of each one at most. Raises what the sinks raise; Unavailable is tried again."""
+    async def write_group(self, group: Sequence[W], sent: Callable[[], None]) -> None:
+        """Writes the batches of some partitions, of each one at most; see GroupCommit for `sent`. Raises what the sinks raise; Unavailable
+        is tried again."""
 
     async def start(self) -> None:
         """Connects; raises Unavailable or NotMigrated."""

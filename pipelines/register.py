@@ -5,7 +5,7 @@ each record exactly once, as in stage archive. ClickHouse gets a dead letter bef
 two. A dead letter that cannot be read is counted and passed: as a dead letter of its own it would come back for ever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.contacts import contact_in
@@ -75,7 +75,7 @@ class Register(PostgresStage[Registered]):
             writes.passed(record)
         return decision
 
-    async def write_group(self, group: Sequence[Registered]) -> None:
+    async def write_group(self, group: Sequence[Registered], sent: Callable[[], None]) -> None:
         """ClickHouse first, then one transaction in PostgreSQL."""
         batch = RegisterBatch(
             {name: contact for writes in group for name, contact in writes.contacts.items()},
@@ -84,7 +84,7 @@ class Register(PostgresStage[Registered]):
         )
         with metrics.SINK_SECONDS.labels(self.name).time():
             await self._facts.insert_dead_letters(batch.letters)
-            await self._sink.write(batch, offsets_of(group))
+            await self._sink.write(batch, offsets_of(group), sent)
         metrics.SINK_ROWS.labels(self.name).observe(len(batch.contacts) + len(batch.suppressions) + len(batch.letters))
 
 

@@ -7,7 +7,7 @@ not come back. Partitions for the coming months are there before their first row
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from sinks import staging
 from sinks.erased_ids import without_person
 from sinks.message_conflicts import Stored, sort_out
 from sinks.months import MAKE_MONTHS
-from sinks.postgres_sink import Offsets, PostgresSink, erased_among, stage
+from sinks.postgres_sink import Copied, Offsets, PostgresSink, erased_among, nothing, stage
 from sinks.sink_errors import Unavailable, sentence
 from sinks.staging import MembersRow, Staging
 
@@ -84,9 +84,10 @@ class PostgresArchive(PostgresSink):
         cursors: Sequence[Cursor] = (),
         members: Sequence[MembersRow] = (),
         offsets: Offsets,
+        sent: Callable[[], None] = nothing,
     ) -> None:
         """Stores the rows in one transaction. Of `members`, a conversation has one at most. See `commit`."""
-        await self.commit(ArchiveBatch(messages, states, cursors, members), offsets)
+        await self.commit(ArchiveBatch(messages, states, cursors, members), offsets, sent)
 
     async def prepare(self) -> None:
         """Makes the partitions of the coming months, at most once an hour. That may wait: a failure is logged, and tried again later."""
@@ -104,7 +105,7 @@ class PostgresArchive(PostgresSink):
             )
         self._months_at = time.monotonic()
 
-    async def store(self, connection: AsyncConnection, batch: Any) -> Counter[str]:
+    async def copy(self, connection: AsyncConnection, batch: Any) -> Copied:
         given: ArchiveBatch = batch
         kept = given.without_old(self._retention, time.time())
         counts = Counter(
@@ -112,38 +113,38 @@ class PostgresArchive(PostgresSink):
         )
         everything = (*kept.messages, *kept.states, *kept.cursors, *kept.members)
         if not everything:
-            return counts
+            return Copied((), counts)
         blank = partial(without_person, erased=await erased_among(connection, everything))
+        merges: list[tuple[str, Sequence[Any]]] = []
         if kept.messages:
-            counts += await self._store_messages(connection, [blank(each) for each in kept.messages])
+            merges += await self._copy_messages(connection, [blank(each) for each in kept.messages], counts)
         if kept.states:
             await stage(connection, staging.STATES, [blank(each) for each in kept.states])
-            await connection.execute(staging.MERGE_EVENTS)
-            await connection.execute(staging.MERGE_DELIVERIES)
-            await connection.execute(staging.ADD_RECIPIENTS)
+            merges += [(staging.MERGE_EVENTS, ()), (staging.MERGE_DELIVERIES, ()), (staging.ADD_RECIPIENTS, ())]
         if kept.cursors:
             await stage(connection, staging.CURSORS, [blank(each) for each in kept.cursors])
-            await connection.execute(staging.MERGE_CURSORS)
+            merges.append((staging.MERGE_CURSORS, ()))
         if kept.members:
             await stage(connection, staging.MEMBERS, [blank(each) for each in kept.members])
-            await connection.execute(staging.FORGET_MEMBERS)
-            await connection.execute(staging.MERGE_MEMBERS)
-        return counts
+            merges += [(staging.FORGET_MEMBERS, ()), (staging.MERGE_MEMBERS, ())]
+        return Copied(merges, counts)
 
-    async def _store_messages(self, connection: AsyncConnection, messages: Sequence[SequencedMessage]) -> Counter[str]:
+    async def _copy_messages(
+        self, connection: AsyncConnection, messages: Sequence[SequencedMessage], counts: Counter[str]
+    ) -> list[tuple[str, Sequence[Any]]]:
+        """Copies the messages, sets those aside that contradict stored ones, and counts them; returns the merges of the others."""
         await stage(connection, staging.MESSAGES, messages)
         stored = await connection.execute(staging.FIND_STORED)
         found = sort_out(messages, [Stored(*row) for row in await stored.fetchall()])
-        conflicts = 0
+        counts["reused"] += found.reused
         if found.conflicts:
-            conflicts = (await connection.execute(staging.KEEP_CONFLICTS, (found.conflicts,))).rowcount
+            counts["conflicts"] += (await connection.execute(staging.KEEP_CONFLICTS, (found.conflicts,))).rowcount
+        merges: list[tuple[str, Sequence[Any]]] = []
         if len(found.conflicts) + len(found.replays) < len(messages):
-            await connection.execute(staging.MERGE_MESSAGES, ([*found.conflicts, *found.replays],))
-        await connection.execute(staging.MERGE_CONVERSATIONS, (found.conflicts,))
-        await connection.execute(staging.ADD_SENDERS)
-        return Counter(conflicts=conflicts, reused=found.reused)
+            merges.append((staging.MERGE_MESSAGES, ([*found.conflicts, *found.replays],)))
+        return [*merges, (staging.MERGE_CONVERSATIONS, (found.conflicts,)), (staging.ADD_SENDERS, ())]
 
-    def count(self, stored: Counter[str]) -> None:
-        self.conflicts += stored["conflicts"]
-        self.reused += stored["reused"]
-        self.too_old += stored["too_old"]
+    def count(self, counted: Counter[str]) -> None:
+        self.conflicts += counted["conflicts"]
+        self.reused += counted["reused"]
+        self.too_old += counted["too_old"]

@@ -7,9 +7,9 @@ repeated batch may combine them differently.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import psycopg
 from psycopg import AsyncConnection, conninfo
@@ -24,6 +24,20 @@ Partition = tuple[str, int]  # topic, partition
 Offsets = Mapping[Partition, tuple[int, int]]  # partition -> (expected, next)
 
 LOCK_SECONDS = 30
+
+
+def nothing() -> None:
+    """What `sent` is where no other work waits for it."""
+
+
+class Copied(NamedTuple):
+    """What remains of a transaction when its rows are copied: the statements that merge them, each with its parameters, and the value that
+    `count` gets after the commit."""
+
+    merges: Sequence[tuple[str, Sequence[Any]]]
+    counted: Any = None
+
+
 # A server whose machine is gone answers nothing: without these, a connection to it would wait for hours.
 _TIMEOUTS = {
     "connect_timeout": "10",
@@ -67,11 +81,11 @@ class PostgresSink(ABC):
         self._doubtful: dict[Partition, tuple[int, int]] = {}  # commits without an answer: perhaps done
 
     @abstractmethod
-    async def store(self, connection: AsyncConnection, batch: Any) -> Any:
-        """Writes the rows of a batch within the transaction; returns what `count` gets once it has committed."""
+    async def copy(self, connection: AsyncConnection, batch: Any) -> Copied:
+        """Copies the rows of a batch to the server, within the transaction, and asks what it has to; returns what remains to be done."""
 
-    def count(self, stored: Any) -> None:  # noqa: B027  # a sink need not count
-        """Called after each commit with what `store` returned."""
+    def count(self, counted: Any) -> None:  # noqa: B027  # a sink need not count
+        """Called after each commit with what `copy` returned as `counted`."""
 
     async def prepare(self) -> None:  # noqa: B027  # the default has nothing to do
         """Called before each transaction of a batch, outside it. Raises Unavailable only when there is no connection."""
@@ -99,11 +113,13 @@ class PostgresSink(ABC):
             )
             return await self._held(connection, wanted)
 
-    async def commit(self, batch: Any, offsets: Offsets) -> None:
+    async def commit(self, batch: Any, offsets: Offsets, sent: Callable[[], None] = nothing) -> None:
         """One transaction: stores the batch, and moves each partition of `offsets` from its expected offset to its next one.
 
         `offsets` is partition -> (expected, next). The expected offset is the one that `positions` returned, later the `next` of the
-        previous commit. The batch may be empty: then only the offsets move. Returns after the commit.
+        previous commit. The batch may be empty: then only the offsets move. Returns after the commit. `sent` is called once everything
+        is at the server, which has most of its work still before it: a good moment for other work. Not called if that fails; perhaps
+        called twice.
 
         Raises SinkFenced when a partition is not at its expected offset: another worker writes it, and this one must stop. Raises
         Unavailable when PostgreSQL did not take the batch: repeat the same call. Raises ValueError when a `next` is lower than its
@@ -112,11 +128,11 @@ class PostgresSink(ABC):
         _check(offsets)
         async with self._turn:
             try:
-                await self._commit(batch, offsets)
+                await self._commit(batch, offsets, sent)
             except Unavailable:
                 if self._connection is not None and not self._connection.closed:
                     raise  # PostgreSQL itself refused (disk, deadlock); the stage decides when to retry
-                await self._commit(batch, offsets)  # one retry, on a new connection
+                await self._commit(batch, offsets, sent)  # one retry, on a new connection
 
     async def close(self) -> None:
         """Closes the connection; PostgreSQL rolls an unfinished transaction back. The next call connects again."""
@@ -157,29 +173,36 @@ class PostgresSink(ABC):
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"PostgreSQL did not take the batch: {sentence(error)}") from error
 
-    async def _commit(self, batch: Any, offsets: Offsets) -> None:
+    async def _commit(self, batch: Any, offsets: Offsets, sent: Callable[[], None]) -> None:
         """Writes the batch, unless it is the batch (or a part of the batch) whose answer was lost and which PostgreSQL did commit."""
         in_doubt = bool(offsets) and offsets.items() <= self._doubtful.items()
         if not in_doubt or not await self._already_written(offsets):
             self._doubtful = {**self._doubtful, **offsets}
             try:
-                stored = await self._write(batch, offsets)
+                counted = await self._write(batch, offsets, sent)
             except SinkFenced:
                 self._forget(offsets)
                 raise
-            self.count(stored)
+            self.count(counted)
         self._forget(offsets)
 
     def _forget(self, offsets: Offsets) -> None:
         """The outcome of these commits is known."""
         self._doubtful = {source: span for source, span in self._doubtful.items() if source not in offsets}
 
-    async def _write(self, batch: Any, offsets: Offsets) -> Any:
+    async def _write(self, batch: Any, offsets: Offsets, sent: Callable[[], None]) -> Any:
         await self.prepare()
         async with self._transaction() as connection:
             # First, because it locks the rows: a fenced writer stops before it has done any work.
             await self._advance(connection, offsets)
-            return await self.store(connection, batch)
+            copied = await self.copy(connection, batch)
+            if copied.merges:
+                # In a pipeline no statement waits for the answer to the one before: the server is busy while this process does other work.
+                async with connection.pipeline():
+                    for merge, parameters in copied.merges:
+                        await connection.execute(merge.encode(), parameters)
+                    sent()
+        return copied.counted
 
     async def _advance(self, connection: AsyncConnection, offsets: Offsets) -> None:
         rows = [(topic, number, *span) for (topic, number), span in sorted(offsets.items())]

@@ -360,6 +360,35 @@ async def test_a_write_waits_for_a_commit_in_progress(archive: PostgresArchive, 
     assert await reading == {STATES: 50}
 
 
+async def test_the_caller_hears_when_the_server_has_everything_and_works_alone(
+    archive: PostgresArchive, url: str
+) -> None:
+    """At that moment nothing of the batch can be seen, and the caller's loop is free while the server merges."""
+    await archive.positions([STATES, LOG])
+    heard: list[list[Any]] = []
+    at_server, merged = asyncio.Event(), asyncio.Event()
+
+    def sent() -> None:
+        heard.append(rows(url, "select 1 from messages union all select 1 from deliveries"))
+        at_server.set()
+
+    async def meanwhile() -> None:
+        await at_server.wait()
+        heard.append([merged.is_set()])
+
+    other = asyncio.create_task(meanwhile())
+    with psycopg.connect(url, autocommit=True) as connection:  # makes the merge of the transitions last
+        connection.execute(
+            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.2); return new; end $$"
+        )
+        connection.execute("create trigger slow before insert on deliveries for each statement execute function slow()")
+    await archive.write(messages=[sequenced(1)], states=[state(1, 2)], offsets={LOG: (0, 1), STATES: (0, 1)}, sent=sent)
+    merged.set()
+    await other
+    assert heard == [[], [False]]
+    assert len(rows(url, "select 1 from messages union all select 1 from deliveries")) == 2
+
+
 async def test_an_unreachable_server_is_unavailable_in_one_line() -> None:
     with pytest.raises(Unavailable, match=r"CHAT4ALL_POSTGRES_URL") as caught:
         await PostgresArchive("postgresql://nobody@127.0.0.1:1/none").open()

@@ -1,7 +1,7 @@
 """Stage archive: what one turn writes, and how positions move from batch to batch."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from pipelines.postgres_stage import State
 from schemas import metrics
 from schemas.records import Cursor, DeliveryState, SequencedMessage
 from sinks.postgres import PostgresArchive as Sink
+from sinks.postgres_sink import nothing
 from sinks.sink_errors import SinkFenced, Unavailable
 from sinks.staging import MembersRow
 from tables.cursors import cursor_key
@@ -44,7 +45,9 @@ class Ledger(Sink):
         cursors: Sequence[Cursor] = (),
         members: Sequence[MembersRow] = (),
         offsets: Mapping[Source, tuple[int, int]],
+        sent: Callable[[], None] = nothing,
     ) -> None:
+        sent()
         if self.outages:
             self.outages -= 1
             raise Unavailable("unavailable")
