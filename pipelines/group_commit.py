@@ -74,7 +74,7 @@ class GroupCommit(Generic[W]):
         await future
 
     async def _run(self) -> None:
-        end_of_last: Callable[[], None] = _nothing
+        end_of_last = partial(_end, [], [])
         while self._waiting:
             if self._interval and not self.wait():
                 end_of_last()
@@ -121,10 +121,6 @@ class GroupCommit(Generic[W]):
         finally:
             timer.cancel()
             sent()
-
-
-def _nothing() -> None:
-    """No group was before."""
 
 
 def _end(futures: Sequence["asyncio.Future[None]"], outcomes: Sequence[Exception | None]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
+import structlog
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_connect.driver.insert import InsertContext
@@ -24,11 +25,14 @@ from sinks.fact_repeats import Repeat, find_repeat, rows_missing
 from sinks.fact_tables import DEAD_LETTERS, EVENTS, FactTable, batch_of, columns, refused
 from sinks.sink_errors import NotMigrated, Unavailable, sentence
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 COLUMNS = EVENTS.columns
 LOST_SECONDS = 2.0
-MOST_LOST = 5  # times that rows are inserted which ClickHouse has lost; a check would name what is still missing then
+MOST_LOST = (
+    5  # times that rows are inserted which ClickHouse has lost; `chat4all check` names what is still missing then
+)
 
 # The token makes a repeated insert a no-op in the facts; the second setting does so in the targets of the views. An asynchronous insert
 # would answer before the block is written. A batch may touch any number of days.
@@ -156,16 +160,20 @@ class ClickHouseFacts:
             self._completing[token] = (repeat, int(time.time() * 1000))
         if repeat.rows:
             self._insert(table, repeat.token, repeat.rows, batch)
-        # ClickHouse notes a token before it keeps the rows: killed in between, it knows the token, has no row, and ignores the repetition.
-        batches = None if planned_at == 0 else [batch]
+        self._insert_lost(table, token, rows, None if planned_at == 0 else [batch])
+        self._completing.pop(token, None)
+
+    def _insert_lost(self, table: FactTable, token: str, rows: Sequence[Any], batches: Sequence[int] | None) -> None:
+        """Inserts what ClickHouse lost: it notes a token before it keeps the rows, and killed in between, it ignores the repetition."""
+        client, batch = self._open(), batch_of(token)
         for number in range(MOST_LOST):
             if not answered(lambda: rows_missing(client, table, batches, rows)):
-                break
+                return
             time.sleep(LOST_SECONDS)  # a former owner's insert of the same token may be about to end
             lost = answered(lambda: rows_missing(client, table, batches, rows))
             if lost:
+                log.warning("ClickHouse has a token without its rows", relation=table.name, rows=len(lost))
                 self._insert(table, f"{token}-lost-{number}", lost, batch)
-        self._completing.pop(token, None)
 
 
 def connect(url: str) -> Client:

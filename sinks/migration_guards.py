@@ -65,7 +65,7 @@ def locked(connection: psycopg.Connection[Any], wait_seconds: float = WAIT_SECON
 def ready(connection: psycopg.Connection[Any], files: Collection[str]) -> None:
     """Checks what the files (`<database>/<name>`) need. Raises MigrationRefused."""
     # A database that gets its first file too is new, or was dropped and made again: there is nothing to copy.
-    new = tuple(file.partition("_")[0].removesuffix("0001") for file in files if "/0001_" in file)
+    new = tuple(f"{file.partition('/')[0]}/" for file in files if "/0001_" in file)
     if copying := sorted(file for file in WITHOUT_SINKS.intersection(files) if not file.startswith(new)):
         _without_sinks(connection, copying)
     for file, extension in EXTENSIONS.items():

@@ -43,9 +43,10 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
 }
 IDENTITY = ("", "identity")
+PIECE = 1 << 20  # what a part leaves over is copied, so a body of many parts is given in pieces
 
 
-def decompressed(body: bytes, encoding: str) -> bytes:
+def decompressed(body: bytes, encoding: str, piece: int = PIECE) -> bytes:
     """The body that was compressed, in one part or several. An empty body stays empty. Raises ValueError for another encoding, and for a
     body that is not in this encoding from its first byte to its last."""
     encoding = encoding.strip().lower()
@@ -53,17 +54,23 @@ def decompressed(body: bytes, encoding: str) -> bytes:
         return body
     if encoding not in _DECOMPRESSORS:
         raise ValueError(f"Content-Encoding {encoding!a} is not supported: use {', '.join(_DECOMPRESSORS)} or none")
-    parts, rest = [], body
-    while rest:
-        part = _DECOMPRESSORS[encoding]()
-        try:
-            parts.append(part.decompress(rest))
-        except (zlib.error, zstd.ZstdError, RuntimeError) as error:  # RuntimeError: lz4's
-            raise ValueError(f"the body is not {encoding} at byte {len(body) - len(rest)}: {error}") from error
-        if not part.eof:
-            raise ValueError(f"the body ends within the {encoding} that begins at byte {len(body) - len(rest)}")
-        rest = part.unused_data or b""
-    return b"".join(parts)
+    found: list[bytes] = []
+    part, began = None, 0
+    for start in range(0, len(body), piece):
+        rest = body[start : start + piece]
+        while rest:
+            if part is None:
+                part, began = _DECOMPRESSORS[encoding](), min(start + piece, len(body)) - len(rest)
+            try:
+                found.append(part.decompress(rest))
+            except (zlib.error, zstd.ZstdError, RuntimeError) as error:  # RuntimeError: lz4's
+                raise ValueError(f"the body is not {encoding} from byte {began} on: {error}") from error
+            rest = b""
+            if part.eof:
+                rest, part = part.unused_data or b"", None
+    if part is not None:
+        raise ValueError(f"the body ends within the {encoding} that begins at byte {began}")
+    return b"".join(found)
 
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, str]:

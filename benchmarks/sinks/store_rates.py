@@ -36,7 +36,7 @@ TOPICS = ("conversation-log", "delivery-states", "cursors")
 
 
 PARTITIONS = 2  # a worker has several: while the database works for one, it decodes for another
-TURNS = 4  # of each partition in a round
+TURNS = 4  # of each partition in a round: enough for the two to overlap, as in a backlog
 SIDES = ("stage", "sink", "peer")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.compressed_bodies import compressed, decompressed, zstd
+from stack.compressed_bodies import PIECE, compressed, decompressed, zstd
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": lz4.frame.compress,
@@ -18,26 +18,28 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
 }
 encodings = st.sampled_from(sorted(COMPRESS))
+pieces = st.sampled_from([1, 7, 100, PIECE])
 
 
-@given(encodings, st.lists(st.binary(max_size=300), max_size=4))
-def test_a_body_of_any_parts_is_read_whole(encoding: str, parts: list[bytes]) -> None:
-    assert decompressed(b"".join(map(COMPRESS[encoding], parts)), encoding) == b"".join(parts)
+@given(encodings, st.lists(st.binary(max_size=300), max_size=4), pieces)
+def test_a_body_of_any_parts_is_read_whole(encoding: str, parts: list[bytes], piece: int) -> None:
+    assert decompressed(b"".join(map(COMPRESS[encoding], parts)), encoding, piece) == b"".join(parts)
 
 
-@given(encodings, st.lists(st.binary(max_size=300), min_size=1, max_size=3), st.data())
-def test_a_body_that_is_cut_off_is_refused(encoding: str, parts: list[bytes], data: st.DataObject) -> None:
+@given(encodings, st.lists(st.binary(max_size=300), min_size=1, max_size=3), pieces, st.data())
+def test_a_body_that_is_cut_off_is_refused(encoding: str, parts: list[bytes], piece: int, data: st.DataObject) -> None:
     whole = [COMPRESS[encoding](part) for part in parts]
     last = whole[-1][: data.draw(st.integers(1, len(whole[-1]) - 1))]
-    with pytest.raises(ValueError, match="the body"):
-        decompressed(b"".join([*whole[:-1], last]), encoding)
+    before = sum(map(len, whole[:-1]))
+    with pytest.raises(ValueError, match=f"the body ends within the {encoding} that begins at byte {before}$"):
+        decompressed(b"".join([*whole[:-1], last]), encoding, piece)
 
 
 @pytest.mark.parametrize("encoding", sorted(COMPRESS))
 @pytest.mark.parametrize("body", [b"garbage", b"\x00" * 40, b"{}"])
 def test_anything_else_is_refused_alone_and_after_a_part(encoding: str, body: bytes) -> None:
     for before in (b"", COMPRESS[encoding](b"part")):
-        with pytest.raises(ValueError, match=f"the body (is not|ends within the) .*{len(before)}"):
+        with pytest.raises(ValueError, match=f"the body (is not|ends within the) .*byte {len(before)}"):
             decompressed(before + body, encoding)
 
 
