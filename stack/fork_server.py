@@ -46,6 +46,8 @@ def main() -> None:
     start = serve()
     if start is not None:
         sys.argv = list(start.argv)
+        # a package's program runs anew below; runpy warns of one that was imported already
+        sys.modules.pop(f"{start.argv[0]}.__main__", None)
         runpy.run_module(start.argv[0], run_name="__main__", alter_sys=True)
 
 
